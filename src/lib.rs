@@ -1,0 +1,30 @@
+//! Pools of host devices for libvirt VMs: the library behind the hook and the
+//! command.
+//!
+//! # Where things are
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`model`] | addresses, UUIDs, names: checked once, then trusted |
+//! | [`domain`] | domain XML read into plain data, and edits back into it |
+//! | [`hook`] | libvirt's hook protocol and what each operation does |
+//! | [`rule`] | fields, operators, and the verdict on a device |
+//! | [`config`] | pool files: as written, then validated |
+//! | [`inventory`] | a plain snapshot of the host |
+//! | [`device`] | how each kind of device is found and made, one file a kind |
+//! | [`plan`] | which device a domain gets, or why none: pure |
+//! | [`apply`] | carries out a plan's steps, undoes them in reverse |
+//! | [`claims`] | what was made for which domain: the proof of ownership |
+//! | [`host`] | every effect on the system |
+//! | `cli` | the administrator's command, a file a verb |
+//!
+//! # The dependency rule
+//!
+//! `model` ← `inventory`, `domain`, `rule`, `config` ← `device` ← `plan` ←
+//! `apply`, `claims` ← `hook` ← `cli`, binaries. From `model` to `plan` nothing
+//! opens a file, starts a process or names libvirt; `device` reads through
+//! [`device::Sysfs`]. Only `host` touches the system, and `host::libvirt`
+//! cannot be reached from the hook: it exists only with the feature `cli`.
+//! `tests/dependency_rule.rs` holds this.
+
+pub mod model;

@@ -1,0 +1,141 @@
+//! Mediated devices: their UUID, the id of their type, the name of their parent.
+
+use std::{fmt, str::FromStr};
+
+use uuid::Uuid;
+
+use super::{DeviceName, DomainUuid, InvalidName, serde_as_text};
+
+/// The UUID by which the kernel and libvirt know a mediated device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MdevUuid(Uuid);
+
+impl MdevUuid {
+    /// The UUID that a domain's device always has: version 5 of the device's
+    /// name in the domain's own UUID as name space. It can be written into the
+    /// domain XML long before the device exists, and the same on every host.
+    #[must_use]
+    pub fn for_device(domain: DomainUuid, device: &DeviceName) -> Self {
+        Self(Uuid::new_v5(&domain.as_uuid(), device.as_str().as_bytes()))
+    }
+}
+
+impl fmt::Display for MdevUuid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.as_hyphenated().fmt(f)
+    }
+}
+
+impl FromStr for MdevUuid {
+    type Err = InvalidName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        super::names::parse_uuid(text)
+            .map(Self)
+            .ok_or_else(|| InvalidName::new("a mediated device's UUID", text))
+    }
+}
+
+serde_as_text!(MdevUuid);
+
+/// A sysfs directory name: not empty, no '/', not '.' or '..', no control
+/// characters, within the kernel's name length. Such a name can be joined to a
+/// path without leaving it.
+fn is_directory_name(text: &str) -> bool {
+    const NAME_MAX: usize = 255;
+    !text.is_empty()
+        && text.len() <= NAME_MAX
+        && text != "."
+        && text != ".."
+        && !text.contains(|c: char| c == '/' || c.is_control())
+}
+
+macro_rules! directory_name {
+    ($(#[$doc:meta])* $name:ident, $wanted:literal) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(String);
+
+        impl $name {
+            /// The text as sysfs has it.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&self.0)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = InvalidName;
+
+            fn from_str(text: &str) -> Result<Self, InvalidName> {
+                is_directory_name(text)
+                    .then(|| Self(text.to_owned()))
+                    .ok_or_else(|| InvalidName::new($wanted, text))
+            }
+        }
+
+        serde_as_text!($name);
+    };
+}
+
+directory_name!(
+    /// A type's directory under `mdev_supported_types`, as in `nvidia-558`:
+    /// the driver's name, a hyphen, the driver's own id (kernel
+    /// `drivers/vfio/mdev/mdev_sysfs.c`).
+    MdevTypeId,
+    "an mdev type id (as in nvidia-558)"
+);
+directory_name!(
+    /// The kernel name of a device that can make mediated devices: its entry
+    /// under `/sys/class/mdev_bus`. For a PCI function that is its address; a
+    /// software parent has a name of its own, as in `mtty`.
+    ParentName,
+    "a device name of sysfs (as in 0000:3b:00.0)"
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_devices_uuid_is_version_5_of_its_name_in_the_domains_uuid() {
+        let domain: DomainUuid = "6ba7b810-9dad-11d1-80b4-00c04fd430c8".parse().unwrap();
+        // Domain UUID = RFC 4122's DNS name space; value checked with
+        // python3 -c 'import uuid; print(uuid.uuid5(uuid.NAMESPACE_DNS, "gpu0"))'
+        assert_eq!(
+            MdevUuid::for_device(domain, &"gpu0".parse().unwrap()).to_string(),
+            "614bc606-2078-5444-8c9c-4f8e98ae4dcc"
+        );
+    }
+
+    #[test]
+    fn names_that_would_leave_their_directory_are_refused() {
+        for text in ["", ".", "..", "a/b", "/", "a\n", "a\0"] {
+            assert!(text.parse::<MdevTypeId>().is_err(), "{text:?}");
+            assert!(text.parse::<ParentName>().is_err(), "{text:?}");
+        }
+        assert!("x".repeat(256).parse::<MdevTypeId>().is_err());
+        assert!("nvidia-558".parse::<MdevTypeId>().is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn uuids_round_trip(bits: u128) {
+            let uuid = MdevUuid(Uuid::from_u128(bits));
+            prop_assert_eq!(uuid.to_string().parse::<MdevUuid>().unwrap(), uuid);
+        }
+
+        #[test]
+        fn no_text_panics(text: String) {
+            let _ = text.parse::<MdevUuid>();
+            let _ = text.parse::<MdevTypeId>();
+        }
+    }
+}

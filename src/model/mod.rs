@@ -1,0 +1,65 @@
+//! The nouns that every other module shares, as types whose constructors check
+//! them once. They know their textual form and nothing else: no files, no
+//! libvirt, no policy.
+
+mod address;
+mod mdev;
+mod names;
+mod numa;
+
+pub use address::PciAddress;
+pub use mdev::{MdevTypeId, MdevUuid, ParentName};
+pub use names::{DeviceName, DomainName, DomainUuid, PoolName};
+pub use numa::{CpuSet, NumaNode};
+
+/// A text that is not what it should be: what was wanted, what was found.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("'{found}' is not {wanted}")]
+pub struct InvalidName {
+    /// The noun and its form, as in "a PCI address (dddd:bb:ss.f)".
+    pub wanted: &'static str,
+    /// The text as it was given, cut to a length fit for an error message.
+    pub found: String,
+}
+
+impl InvalidName {
+    /// Longest piece of a bad input that an error message repeats, in characters.
+    const SHOWN: usize = 64;
+
+    /// Records `found`, shortened and without control characters, so that the
+    /// message stays one line.
+    #[must_use]
+    pub fn new(wanted: &'static str, found: &str) -> Self {
+        let mut text: String = found
+            .chars()
+            .take(Self::SHOWN)
+            .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+            .collect();
+        if found.chars().nth(Self::SHOWN).is_some() {
+            text.push('…');
+        }
+        Self {
+            wanted,
+            found: text,
+        }
+    }
+}
+
+/// Serde through `Display` and `FromStr`, so that a value read from a file went
+/// through the same check as any other.
+macro_rules! serde_as_text {
+    ($name:ty) => {
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+pub(crate) use serde_as_text;

@@ -1,0 +1,193 @@
+//! Names and UUIDs of domains, devices and pools.
+
+use std::{fmt, str::FromStr};
+
+use uuid::Uuid;
+
+use super::{InvalidName, serde_as_text};
+
+/// Parses the forms libvirt accepts that matter to us: 32 hex digits with the
+/// usual four hyphens, in any case. (The uuid crate alone would also take
+/// braces and `urn:uuid:`.)
+pub(super) fn parse_uuid(text: &str) -> Option<Uuid> {
+    const HYPHENATED: usize = 36;
+    (text.len() == HYPHENATED)
+        .then(|| Uuid::try_parse(text).ok())
+        .flatten()
+}
+
+/// A libvirt domain's UUID.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DomainUuid(Uuid);
+
+impl DomainUuid {
+    /// The bare UUID.
+    #[must_use]
+    pub fn as_uuid(self) -> Uuid {
+        self.0
+    }
+}
+
+impl fmt::Display for DomainUuid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.as_hyphenated().fmt(f)
+    }
+}
+
+impl FromStr for DomainUuid {
+    type Err = InvalidName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        parse_uuid(text)
+            .map(Self)
+            .ok_or_else(|| InvalidName::new("a domain UUID", text))
+    }
+}
+
+serde_as_text!(DomainUuid);
+
+/// A libvirt domain's name. libvirt refuses '/' and a name of only dots in it,
+/// so it is safe as a file name (`virXMLCheckIllegalChars`,
+/// `virDomainDefPostParse`).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DomainName(String);
+
+impl DomainName {
+    /// The name as libvirt has it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for DomainName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl FromStr for DomainName {
+    type Err = InvalidName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        let good = !text.is_empty()
+            && text != "."
+            && text != ".."
+            && !text.contains(|c: char| c == '/' || c.is_control());
+        good.then(|| Self(text.to_owned()))
+            .ok_or_else(|| InvalidName::new("a domain name", text))
+    }
+}
+
+serde_as_text!(DomainName);
+
+/// Lower-case letters, digits and hyphens, 1 to `max` of them.
+fn is_label(text: &str, max: usize) -> bool {
+    (1..=max).contains(&text.len())
+        && text
+            .bytes()
+            .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+}
+
+macro_rules! label {
+    ($(#[$doc:meta])* $name:ident, $max:literal, $wanted:literal) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(String);
+
+        impl $name {
+            /// The label as it was written.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&self.0)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = InvalidName;
+
+            fn from_str(text: &str) -> Result<Self, InvalidName> {
+                is_label(text, $max)
+                    .then(|| Self(text.to_owned()))
+                    .ok_or_else(|| InvalidName::new($wanted, text))
+            }
+        }
+
+        serde_as_text!($name);
+    };
+}
+
+label!(
+    /// The name of a requested device, unique in its domain. It is part of the
+    /// hostdev's alias (`ua-vgpu-NAME`) and of the device's UUID.
+    DeviceName,
+    32,
+    "a device name (1 to 32 of a-z, 0-9 and '-')"
+);
+label!(
+    /// A pool's name: the file `pools.d/NAME.toml` without its ending.
+    PoolName,
+    64,
+    "a pool name (1 to 64 of a-z, 0-9 and '-')"
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn labels_keep_to_their_alphabet_and_length() {
+        for good in ["gpu0", "a", "0", "-", &"x".repeat(32)] {
+            assert_eq!(good.parse::<DeviceName>().unwrap().as_str(), good);
+        }
+        for bad in ["", "GPU0", "gpu_0", "gpu 0", "gpu.0", "ü", &"x".repeat(33)] {
+            assert!(bad.parse::<DeviceName>().is_err(), "{bad:?}");
+        }
+        assert!("x".repeat(64).parse::<PoolName>().is_ok());
+        assert!("x".repeat(65).parse::<PoolName>().is_err());
+        assert!("../cad".parse::<PoolName>().is_err());
+    }
+
+    #[test]
+    fn only_the_hyphenated_form_is_a_uuid() {
+        let text = "AAAAAAAA-0000-4000-8000-000000000001";
+        assert_eq!(
+            text.parse::<DomainUuid>().unwrap().to_string(),
+            text.to_lowercase()
+        );
+        for bad in [
+            "",
+            "aaaaaaaa00004000800000000000000001",
+            "{aaaaaaaa-0000-4000-8000-000000000001}",
+            "urn:uuid:aaaaaaaa-0000-4000-8000-000000000001",
+            "gaaaaaaa-0000-4000-8000-000000000001",
+        ] {
+            assert!(bad.parse::<DomainUuid>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn domain_names_cannot_leave_a_directory() {
+        assert!("win11 büro".parse::<DomainName>().is_ok());
+        for bad in ["", ".", "..", "a/b", "a\nb"] {
+            assert!(bad.parse::<DomainName>().is_err(), "{bad:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text: String) {
+            let _ = text.parse::<DomainUuid>();
+            let _ = text.parse::<DomainName>();
+            let _ = text.parse::<DeviceName>();
+            let _ = text.parse::<PoolName>();
+        }
+    }
+}
