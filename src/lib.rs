@@ -10,7 +10,6 @@
 //! | [`hook`] | libvirt's hook protocol and what each operation does |
 //! | [`rule`] | fields, operators, and the verdict on a device |
 //! | [`config`] | pool files: as written, then validated |
-//! | [`inventory`] | a plain snapshot of the host |
 //! | [`device`] | how each kind of device is found and made, one file a kind |
 //! | [`plan`] | which device a domain gets, or why none: pure |
 //! | [`apply`] | carries out a plan's steps, undoes them in reverse |
@@ -20,11 +19,20 @@
 //!
 //! # The dependency rule
 //!
-//! `model` ← `inventory`, `domain`, `rule`, `config` ← `device` ← `plan` ←
+//! `model` ← `domain`, `rule`, `config` ← `device` ← `plan` ←
 //! `apply`, `claims` ← `hook` ← `cli`, binaries. From `model` to `plan` nothing
 //! opens a file, starts a process or names libvirt; `device` reads through
 //! [`device::Sysfs`]. Only `host` touches the system, and `host::libvirt`
 //! cannot be reached from the hook: it exists only with the feature `cli`.
 //! `tests/dependency_rule.rs` holds this.
 
+pub mod apply;
+pub mod claims;
+pub mod config;
+pub mod device;
+pub mod domain;
+pub mod hook;
+pub mod host;
 pub mod model;
+pub mod plan;
+pub mod rule;

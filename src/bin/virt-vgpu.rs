@@ -1,1 +1,3 @@
+//! The administrator's command; see `virt_vgpu::cli`.
+
 fn main() {}

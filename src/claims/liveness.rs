@@ -1,0 +1,99 @@
+//! Whether a claim is still needed. Freeing takes proof that the domain neither
+//! runs nor is about to; whatever cannot be settled counts as needed.
+
+use std::time::Duration;
+
+use super::{Claim, State};
+use crate::{
+    device::{Sysfs, mdev},
+    host::{Host, Processes, boot_id, since_boot},
+};
+
+/// How long after a step of a domain's start its claim is left alone while the
+/// libvirt daemon that is starting it lives: between `prepare` and QEMU's first
+/// breath nothing but time tells a slow start from a failed one.
+pub const DEFAULT_GRACE: Duration = Duration::from_secs(120);
+
+/// What is known of a claim's domain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Liveness {
+    /// It runs or its devices are open.
+    InUse(String),
+    /// It cannot be told; the reason.
+    Unknown(Doubt),
+    /// It does not run and nobody holds its devices.
+    Stale,
+}
+
+/// Why a claim is left alone although its domain does not seem to run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Doubt {
+    /// The domain may be starting right now.
+    Starting,
+    /// Something could not be read.
+    Unreadable(String),
+}
+
+impl std::fmt::Display for Doubt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Starting => f.write_str("the domain may be starting right now"),
+            Self::Unreadable(what) => f.write_str(what),
+        }
+    }
+}
+
+impl Claim {
+    /// Settles whether the claim is still needed, by QEMU's pidfile, the
+    /// processes there are, and the device nodes they hold.
+    #[must_use]
+    pub fn liveness(&self, host: &Host, processes: &Processes, grace: Duration) -> Liveness {
+        if processes.runs(self.domain) {
+            return Liveness::InUse(format!("domain '{}' is running", self.domain_name));
+        }
+        if let Some(pid) = self.qemu_by_pidfile(host) {
+            return Liveness::InUse(format!(
+                "domain '{}' is running as process {pid}",
+                self.domain_name
+            ));
+        }
+        for device in &self.devices {
+            match mdev::nodes(host, device.uuid) {
+                Ok(nodes) => {
+                    if let Some(pid) = processes.holder(&nodes) {
+                        return Liveness::InUse(format!("process {pid} has {} open", device.uuid));
+                    }
+                }
+                Err(error) => return Liveness::Unknown(Doubt::Unreadable(error.to_string())),
+            }
+        }
+        if self.may_be_starting(host, grace) {
+            return Liveness::Unknown(Doubt::Starting);
+        }
+        Liveness::Stale
+    }
+
+    /// QEMU's process by libvirt's pidfile (`/run/libvirt/qemu/NAME.pid`), if
+    /// that process is this domain's QEMU: a number left behind by a power cut
+    /// of QEMU may belong to another process now.
+    fn qemu_by_pidfile(&self, host: &Host) -> Option<u32> {
+        let text = host
+            .read(&format!("/run/libvirt/qemu/{}.pid", self.domain_name))
+            .ok()?;
+        let pid: u32 = text.parse().ok()?;
+        let line = std::fs::read(host.path(&format!("/proc/{pid}/cmdline"))).ok()?;
+        let uuid = self.domain.to_string();
+        line.windows(uuid.len())
+            .any(|part| part == uuid.as_bytes())
+            .then_some(pid)
+    }
+
+    fn may_be_starting(&self, host: &Host, grace: Duration) -> bool {
+        if self.state == State::Releasing || self.boot_id != boot_id(host) {
+            return false;
+        }
+        let daemon_lives = self.daemon.is_some_and(|daemon| daemon.is_alive(host));
+        let age = since_boot().saturating_sub(Duration::from_millis(self.since_boot_ms));
+        daemon_lives && age < grace
+    }
+}

@@ -1,0 +1,271 @@
+//! What was made for which domain: the proof of ownership.
+//!
+//! A claim is one file per domain, `/run/virt-vgpu/claims/DOMAIN-UUID.json`. It
+//! is on disk as an intent before the first device is made, is committed when
+//! all are there and checked, and goes when the last one is gone. Giving back
+//! reads claims and never configuration, so a pool may change or vanish while
+//! its devices are in use. What no claim names is not ours.
+//!
+//! ```text
+//! (none) → intent → committed → (none)
+//!            └────────┴→ releasing → (none)     devices that would not go yet
+//! ```
+//! Every transition is one rename under the host lock.
+
+use std::{io, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    host::{Host, HostLock, ProcessId, boot_id, since_boot},
+    model::{DeviceName, DomainName, DomainUuid, MdevTypeId, MdevUuid, ParentName, PoolName},
+};
+
+mod liveness;
+mod reconcile;
+mod release;
+
+pub use liveness::{DEFAULT_GRACE, Doubt, Liveness};
+pub use reconcile::{Reconciled, Report, reconcile};
+pub use release::{DeviceOutcome, Released, give_back};
+
+/// Where the claims are.
+pub const DIRECTORY: &str = "/run/virt-vgpu/claims";
+
+/// How far a claim has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// Devices are being made; any number of them may exist.
+    Intent,
+    /// All devices exist and were checked.
+    Committed,
+    /// The domain has stopped; the devices listed would not go yet.
+    Releasing,
+}
+
+/// The operation that made the claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Origin {
+    /// An ordinary start.
+    Prepare,
+    /// An incoming migration; `prepare` follows and takes the claim over.
+    Migrate,
+    /// A restore from a saved state; `prepare` follows and takes the claim over.
+    Restore,
+}
+
+/// A device that a claim owns.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClaimedDevice {
+    /// The request's name in the domain.
+    pub name: DeviceName,
+    /// The pool it was counted against.
+    pub pool: PoolName,
+    /// Its kind, `mdev`.
+    pub kind: DeviceKind,
+    /// Its UUID.
+    pub uuid: MdevUuid,
+    /// The parent it was made on.
+    pub parent: ParentName,
+    /// Its type's id.
+    #[serde(rename = "type")]
+    pub type_id: MdevTypeId,
+}
+
+/// Kinds of claimed devices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DeviceKind {
+    /// A mediated device.
+    Mdev,
+}
+
+/// The guest-driver medium lent to the domain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClaimedMedia {
+    /// The pool whose guest driver it is.
+    pub pool: PoolName,
+    /// The image that the domain's path leads to.
+    pub image: PathBuf,
+    /// Why there is none although it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+/// A domain's devices.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// Format of the file.
+    pub version: u32,
+    /// The domain's UUID.
+    pub domain: DomainUuid,
+    /// Its name when it last started.
+    pub domain_name: DomainName,
+    /// How far it has come.
+    pub state: State,
+    /// What made it.
+    pub origin: Origin,
+    /// Whether libvirt has gone on to start QEMU.
+    pub launched: bool,
+    /// The boot in which it was made.
+    pub boot_id: Option<String>,
+    /// Milliseconds from boot to the last step of the start.
+    pub since_boot_ms: u64,
+    /// The libvirt daemon that is starting the domain.
+    pub daemon: Option<ProcessId>,
+    /// The devices, in the order of the requests.
+    pub devices: Vec<ClaimedDevice>,
+    /// The guest-driver medium, if one was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub media: Option<ClaimedMedia>,
+}
+
+/// The present format of the files.
+const VERSION: u32 = 1;
+
+impl Claim {
+    /// A claim that announces devices, not yet on disk.
+    #[must_use]
+    pub fn intent(
+        host: &Host,
+        (domain, domain_name): (DomainUuid, DomainName),
+        origin: Origin,
+        devices: Vec<ClaimedDevice>,
+    ) -> Self {
+        let mut claim = Self {
+            version: VERSION,
+            domain,
+            domain_name,
+            state: State::Intent,
+            origin,
+            launched: false,
+            boot_id: boot_id(host),
+            since_boot_ms: 0,
+            daemon: ProcessId::parent(host),
+            devices,
+            media: None,
+        };
+        claim.touch();
+        claim
+    }
+
+    /// Notes that the start has come a step further just now.
+    pub fn touch(&mut self) {
+        self.since_boot_ms = u64::try_from(since_boot().as_millis()).unwrap_or(u64::MAX);
+    }
+
+    /// The file that it is kept in.
+    #[must_use]
+    pub fn path(domain: DomainUuid) -> String {
+        format!("{DIRECTORY}/{domain}.json")
+    }
+}
+
+/// A claim file that cannot be used. Its devices stay as they are.
+#[derive(Debug, thiserror::Error)]
+#[error("claim {path}: {reason}; when nothing of that domain runs any more, remove the file")]
+pub struct Damaged {
+    /// The file.
+    pub path: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+/// Reads a domain's claim.
+///
+/// # Errors
+/// When there is one but it cannot be read or understood.
+pub fn load(host: &Host, domain: DomainUuid) -> Result<Option<Claim>, Damaged> {
+    let path = Claim::path(domain);
+    let damaged = |reason: String| Damaged {
+        path: path.clone(),
+        reason,
+    };
+    let text = match host.read_file(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(damaged(error.to_string())),
+    };
+    let claim: Claim = serde_json::from_str(&text).map_err(|e| damaged(e.to_string()))?;
+    if claim.version != VERSION {
+        return Err(damaged(format!(
+            "format {} is not known to this version",
+            claim.version
+        )));
+    }
+    if claim.domain != domain {
+        return Err(damaged(format!("it is about domain {}", claim.domain)));
+    }
+    Ok(Some(claim))
+}
+
+/// Reads all claims; those that cannot be used are told apart.
+///
+/// # Errors
+/// When the directory is there but cannot be listed.
+pub fn load_all(host: &Host) -> io::Result<(Vec<Claim>, Vec<Damaged>)> {
+    let (mut claims, mut damaged) = (Vec::new(), Vec::new());
+    for domain in domains(host)? {
+        match load(host, domain) {
+            Ok(claim) => claims.extend(claim),
+            Err(error) => damaged.push(error),
+        }
+    }
+    Ok((claims, damaged))
+}
+
+/// The domains that have a claim, by the files' names alone.
+///
+/// # Errors
+/// When the directory is there but cannot be listed.
+pub fn domains(host: &Host) -> io::Result<Vec<DomainUuid>> {
+    use crate::device::Sysfs;
+    let names = match host.list(DIRECTORY) {
+        Ok(names) => names,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    Ok(names
+        .iter()
+        .filter_map(|name| name.strip_suffix(".json")?.parse().ok())
+        .collect())
+}
+
+/// Devices of a pool that claims hold.
+///
+/// # Errors
+/// When the claims cannot be listed.
+pub fn pool_in_use(host: &Host, pool: &PoolName) -> io::Result<u32> {
+    let (claims, _) = load_all(host)?;
+    let count = claims
+        .iter()
+        .flat_map(|claim| &claim.devices)
+        .filter(|d| d.pool == *pool)
+        .count();
+    Ok(u32::try_from(count).unwrap_or(u32::MAX))
+}
+
+/// Writes a claim.
+///
+/// # Errors
+/// The kernel's errno with the file's name; the former claim is then still there.
+pub fn save(host: &Host, _lock: &HostLock, claim: &Claim) -> io::Result<()> {
+    const MODE: u32 = 0o644;
+    let path = Claim::path(claim.domain);
+    let text = serde_json::to_string_pretty(claim)?;
+    host.make_directory(DIRECTORY, 0o755)
+        .and_then(|()| host.replace_file(&path, text.as_bytes(), MODE))
+        .map_err(|error| io::Error::new(error.kind(), format!("cannot write {path}: {error}")))
+}
+
+/// Removes a claim whose devices are gone.
+///
+/// # Errors
+/// The kernel's errno with the file's name.
+pub fn remove(host: &Host, _lock: &HostLock, domain: DomainUuid) -> io::Result<()> {
+    let path = Claim::path(domain);
+    host.remove_file(&path)
+        .map_err(|error| io::Error::new(error.kind(), format!("cannot remove {path}: {error}")))
+}

@@ -1,0 +1,128 @@
+//! Giving a claim's devices back.
+
+use std::io;
+
+use super::{Claim, ClaimedDevice, State, remove, save};
+use crate::{
+    apply::take_back,
+    device::mdev,
+    domain::media_path,
+    host::{Deadline, Host, HostLock, Processes},
+};
+
+/// What became of one device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DeviceOutcome {
+    /// It was there and was removed.
+    Removed,
+    /// It was not there: never made, or its driver removed it.
+    Absent,
+    /// Another device has its UUID; that one was not touched.
+    Foreign(String),
+    /// It could not be removed and stays claimed.
+    Kept(String),
+}
+
+/// What became of a claim.
+#[derive(Debug)]
+pub struct Released {
+    /// Each device with its outcome, in the order they were given back.
+    pub devices: Vec<(ClaimedDevice, DeviceOutcome)>,
+    /// A failure to bring the claim's file up to date.
+    pub claim_error: Option<io::Error>,
+}
+
+impl Released {
+    /// Whether nothing is left of the claim.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.claim_error.is_none()
+            && !self
+                .devices
+                .iter()
+                .any(|(_, outcome)| matches!(outcome, DeviceOutcome::Kept(_)))
+    }
+}
+
+/// Removes the claim's devices, last first, its medium, and then the claim
+/// itself. A device that a process holds open is waited for until `deadline`
+/// and then kept in the claim for a later try.
+pub fn give_back(host: &Host, lock: &HostLock, claim: &Claim, deadline: Deadline) -> Released {
+    let mut devices = Vec::new();
+    for device in claim.devices.iter().rev() {
+        let outcome = give_back_device(host, device, deadline)
+            .unwrap_or_else(|error| DeviceOutcome::Kept(error.to_string()));
+        devices.push((device.clone(), outcome));
+    }
+    let kept: Vec<ClaimedDevice> = devices
+        .iter()
+        .rev()
+        .filter(|(_, outcome)| matches!(outcome, DeviceOutcome::Kept(_)))
+        .map(|(device, _)| device.clone())
+        .collect();
+    let claim_error = settle(host, lock, claim, kept).err();
+    Released {
+        devices,
+        claim_error,
+    }
+}
+
+fn settle(host: &Host, lock: &HostLock, claim: &Claim, kept: Vec<ClaimedDevice>) -> io::Result<()> {
+    if claim.media.is_some() {
+        let path = media_path(claim.domain);
+        host.remove_file(&path).map_err(|error| {
+            io::Error::new(error.kind(), format!("cannot remove {path}: {error}"))
+        })?;
+    }
+    if kept.is_empty() {
+        return remove(host, lock, claim.domain);
+    }
+    let rest = Claim {
+        state: State::Releasing,
+        devices: kept,
+        media: None,
+        ..claim.clone()
+    };
+    save(host, lock, &rest)
+}
+
+fn give_back_device(
+    host: &Host,
+    device: &ClaimedDevice,
+    deadline: Deadline,
+) -> io::Result<DeviceOutcome> {
+    let Some(found) = mdev::find(host, device.uuid)? else {
+        return Ok(DeviceOutcome::Absent);
+    };
+    if found.parent != device.parent || found.type_id != device.type_id {
+        let text = format!(
+            "{} is now {} on {}, not {} on {}",
+            device.uuid, found.type_id, found.parent, device.type_id, device.parent
+        );
+        return Ok(DeviceOutcome::Foreign(text));
+    }
+    if let Some(pid) = wait_for_holders(host, device, deadline)? {
+        return Ok(DeviceOutcome::Kept(format!(
+            "process {pid} still has {} open",
+            device.uuid
+        )));
+    }
+    take_back(&mdev::removal(device.uuid), &mdev::path(device.uuid), host)?;
+    Ok(DeviceOutcome::Removed)
+}
+
+/// Waits until no process has the device open; the process that still has at
+/// the deadline.
+fn wait_for_holders(
+    host: &Host,
+    device: &ClaimedDevice,
+    deadline: Deadline,
+) -> io::Result<Option<u32>> {
+    let mut latest = Ok(None);
+    deadline.wait_until(|| {
+        latest = mdev::nodes(host, device.uuid)
+            .and_then(|nodes| Ok(Processes::scan(host)?.holder(&nodes)));
+        !matches!(latest, Ok(Some(_)))
+    });
+    latest
+}

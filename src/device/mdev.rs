@@ -1,0 +1,353 @@
+//! Mediated devices of any driver: parents, types, existing devices, and the
+//! step that makes one. Layout and errno: kernel `drivers/vfio/mdev/`,
+//! `Documentation/driver-api/vfio-mediated-device.rst`.
+
+use std::{cell::RefCell, collections::BTreeMap, io};
+
+use super::{Sysfs, link_name, optional};
+use crate::{
+    device::step::{Attribute, Check, Step},
+    model::{MdevTypeId, MdevUuid, ParentName},
+};
+
+/// Class of all registered parents; there from the first parent on.
+const PARENTS: &str = "/sys/class/mdev_bus";
+const PCI_DEVICES: &str = "/sys/bus/pci/devices";
+/// All mediated devices, links named by UUID.
+const DEVICES: &str = "/sys/bus/mdev/devices";
+
+/// The host's mediated devices, read on demand: a VM start looks at as few
+/// attributes as its plan needs. What was read once is kept, so one value is
+/// made anew for every plan and lives no longer than the lock is held.
+pub struct MdevHost<'a> {
+    sysfs: &'a dyn Sysfs,
+    parents: Vec<Parent>,
+    /// Ids found for a type's name, most recently used first: parents of one
+    /// driver share their ids, so the next parent is asked for the same one.
+    resolved: RefCell<BTreeMap<String, MdevTypeId>>,
+}
+
+impl std::fmt::Debug for MdevHost<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MdevHost")
+            .field("parents", &self.parents)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A device that can make mediated devices.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parent {
+    /// Its kernel name.
+    pub name: ParentName,
+    /// Its directory (or a link to it) in sysfs.
+    pub path: String,
+}
+
+/// A mediated device that exists.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Mdev {
+    /// Its UUID.
+    pub uuid: MdevUuid,
+    /// The device that made it.
+    pub parent: ParentName,
+    /// Its type's id.
+    #[serde(rename = "type")]
+    pub type_id: MdevTypeId,
+}
+
+/// One of a parent's types, with everything that sysfs tells.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct MdevType {
+    /// Directory name, as in `nvidia-558`.
+    pub id: MdevTypeId,
+    /// The driver's name for it, where the driver gives one.
+    pub name: Option<String>,
+    /// Free text of the driver, where it gives one.
+    pub description: Option<String>,
+    /// How many more can be made now.
+    pub available: u32,
+    /// The API that the device speaks, `vfio-pci` for GPUs.
+    pub device_api: String,
+}
+
+/// What a parent has of a wanted type.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Offer {
+    /// It has the type under this id and this many more can be made.
+    Type {
+        /// The type's id on this parent.
+        id: MdevTypeId,
+        /// `available_instances` as just read.
+        available: u32,
+    },
+    /// It has no such type.
+    NoSuchType,
+    /// It could not be asked; the reason as a text.
+    Unreadable(String),
+}
+
+impl<'a> MdevHost<'a> {
+    /// Finds the parents: the class directory where the kernel has one, else
+    /// every PCI function with types of its own.
+    ///
+    /// # Errors
+    /// When `/sys` cannot be read.
+    pub fn discover(sysfs: &'a dyn Sysfs) -> io::Result<Self> {
+        let mut parents = listed(sysfs, PARENTS, |_| true)?;
+        if parents.is_empty() {
+            parents = listed(sysfs, PCI_DEVICES, |path| {
+                sysfs.exists(&format!("{path}/mdev_supported_types"))
+            })?;
+        }
+        Ok(Self {
+            sysfs,
+            parents,
+            resolved: RefCell::default(),
+        })
+    }
+
+    /// The access to sysfs that this snapshot reads through.
+    #[must_use]
+    pub fn sysfs(&self) -> &'a dyn Sysfs {
+        self.sysfs
+    }
+
+    /// All parents in ascending order of name.
+    #[must_use]
+    pub fn parents(&self) -> &[Parent] {
+        &self.parents
+    }
+
+    /// The physical function of an SR-IOV virtual function, else the parent
+    /// itself: the board that placement packs or spreads over.
+    ///
+    /// # Errors
+    /// When the link is there but cannot be read.
+    pub fn board(&self, parent: &Parent) -> io::Result<ParentName> {
+        let physical = optional(link_name(self.sysfs, &format!("{}/physfn", parent.path)))?;
+        Ok(physical
+            .and_then(|name| name.parse().ok())
+            .unwrap_or_else(|| parent.name.clone()))
+    }
+
+    /// What the parent has of the type that `selector` names, by id or by name.
+    /// Reads `available_instances` anew at each call.
+    #[must_use]
+    pub fn offer(&self, parent: &Parent, selector: &str) -> Offer {
+        match self.type_id(parent, selector) {
+            Ok(Some((id, Some(available)))) => Offer::Type { id, available },
+            Ok(Some((id, None))) => match self.available(parent, &id) {
+                Ok(available) => Offer::Type { id, available },
+                Err(error) => Offer::Unreadable(error.to_string()),
+            },
+            Ok(None) => Offer::NoSuchType,
+            Err(error) => Offer::Unreadable(error.to_string()),
+        }
+    }
+
+    /// The id, with the availability where finding the id has read it already.
+    fn type_id(
+        &self,
+        parent: &Parent,
+        selector: &str,
+    ) -> io::Result<Option<(MdevTypeId, Option<u32>)>> {
+        if let Ok(id) = selector.parse::<MdevTypeId>() {
+            match self.available(parent, &id) {
+                Ok(available) => return Ok(Some((id, Some(available)))),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let known = self.resolved.borrow().get(selector).cloned();
+        if let Some(id) = known
+            && optional(self.type_name(parent, &id))?.as_deref() == Some(selector)
+        {
+            return Ok(Some((id, None)));
+        }
+        for id in self.type_ids(parent)? {
+            if optional(self.type_name(parent, &id))?.as_deref() == Some(selector) {
+                self.resolved
+                    .borrow_mut()
+                    .insert(selector.to_owned(), id.clone());
+                return Ok(Some((id, None)));
+            }
+        }
+        Ok(None)
+    }
+
+    fn type_ids(&self, parent: &Parent) -> io::Result<Vec<MdevTypeId>> {
+        let names = self
+            .sysfs
+            .list(&format!("{}/mdev_supported_types", parent.path))?;
+        Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
+    }
+
+    fn type_name(&self, parent: &Parent, id: &MdevTypeId) -> io::Result<String> {
+        self.sysfs
+            .read(&format!("{}/mdev_supported_types/{id}/name", parent.path))
+    }
+
+    fn available(&self, parent: &Parent, id: &MdevTypeId) -> io::Result<u32> {
+        let path = format!(
+            "{}/mdev_supported_types/{id}/available_instances",
+            parent.path
+        );
+        let text = self.sysfs.read(&path).map_err(|e| at(&path, e))?;
+        // Negative counts have been seen from drivers that count down without a floor.
+        let number: i64 = text.parse().map_err(|_| {
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("{path}: '{text}' is no number"),
+            )
+        })?;
+        Ok(u32::try_from(number.max(0)).unwrap_or(u32::MAX))
+    }
+
+    /// Everything about a parent's types, for people and for JSON.
+    ///
+    /// # Errors
+    /// When the list of types cannot be read.
+    pub fn types(&self, parent: &Parent) -> io::Result<Vec<MdevType>> {
+        let mut types = Vec::new();
+        for id in self.type_ids(parent)? {
+            let attribute = |name: &str| {
+                optional(
+                    self.sysfs
+                        .read(&format!("{}/mdev_supported_types/{id}/{name}", parent.path)),
+                )
+            };
+            types.push(MdevType {
+                name: attribute("name")?,
+                description: attribute("description")?,
+                available: self.available(parent, &id)?,
+                device_api: attribute("device_api")?.unwrap_or_default(),
+                id,
+            });
+        }
+        Ok(types)
+    }
+
+    /// The parents of all mediated devices on the host, ours or not.
+    ///
+    /// # Errors
+    /// When the bus cannot be read.
+    pub fn parents_in_use(&self) -> io::Result<Vec<(MdevUuid, ParentName)>> {
+        let mut found = Vec::new();
+        for name in optional(self.sysfs.list(DEVICES))?.unwrap_or_default() {
+            let Ok(uuid) = name.parse::<MdevUuid>() else {
+                continue;
+            };
+            // Gone between listing and reading: not in use.
+            if let Some(parent) = parent_of(self.sysfs, uuid)? {
+                found.push((uuid, parent));
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Puts the path in front of an errno, which alone says too little.
+fn at(path: &str, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{path}: {error}"))
+}
+
+fn listed(
+    sysfs: &dyn Sysfs,
+    directory: &str,
+    keep: impl Fn(&str) -> bool,
+) -> io::Result<Vec<Parent>> {
+    let mut parents = Vec::new();
+    for name in optional(sysfs.list(directory))?.unwrap_or_default() {
+        let path = format!("{directory}/{name}");
+        if let Ok(name) = name.parse()
+            && keep(&path)
+        {
+            parents.push(Parent { name, path });
+        }
+    }
+    Ok(parents)
+}
+
+fn parent_of(sysfs: &dyn Sysfs, uuid: MdevUuid) -> io::Result<Option<ParentName>> {
+    let Some(target) = optional(sysfs.read_link(&format!("{DEVICES}/{uuid}")))? else {
+        return Ok(None);
+    };
+    Ok(target.rsplit('/').nth(1).and_then(|name| name.parse().ok()))
+}
+
+/// Where the kernel shows a mediated device.
+#[must_use]
+pub fn path(uuid: MdevUuid) -> String {
+    format!("{DEVICES}/{uuid}")
+}
+
+/// The mediated device of that UUID, if there is one.
+///
+/// # Errors
+/// When it is there but cannot be read.
+pub fn find(sysfs: &dyn Sysfs, uuid: MdevUuid) -> io::Result<Option<Mdev>> {
+    let Some(parent) = parent_of(sysfs, uuid)? else {
+        return Ok(None);
+    };
+    let Some(type_id) = optional(link_name(sysfs, &format!("{DEVICES}/{uuid}/mdev_type")))? else {
+        return Ok(None);
+    };
+    let type_id = type_id
+        .parse()
+        .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
+    Ok(Some(Mdev {
+        uuid,
+        parent,
+        type_id,
+    }))
+}
+
+/// The device nodes through which a process can have it open: the legacy group
+/// node, and the character device of newer kernels.
+///
+/// # Errors
+/// When sysfs cannot be read.
+pub fn nodes(sysfs: &dyn Sysfs, uuid: MdevUuid) -> io::Result<Vec<String>> {
+    let mut nodes = Vec::new();
+    if let Some(group) = optional(link_name(sysfs, &format!("{DEVICES}/{uuid}/iommu_group")))? {
+        nodes.push(format!("/dev/vfio/{group}"));
+    }
+    for name in optional(sysfs.list(&format!("{DEVICES}/{uuid}/vfio-dev")))?.unwrap_or_default() {
+        nodes.push(format!("/dev/vfio/devices/{name}"));
+    }
+    Ok(nodes)
+}
+
+/// The write that makes a device, its undo, and what is true afterwards.
+#[must_use]
+pub fn creation(parent: &Parent, type_id: &MdevTypeId, uuid: MdevUuid) -> Step {
+    Step {
+        what: format!("create {type_id} {uuid} on {}", parent.name),
+        write: Attribute {
+            path: format!("{}/mdev_supported_types/{type_id}/create", parent.path),
+            value: uuid.to_string(),
+        },
+        undo: removal(uuid),
+        checks: vec![
+            Check::LinkPasses {
+                path: path(uuid),
+                component: parent.name.to_string(),
+            },
+            Check::LinkPasses {
+                path: format!("{}/mdev_type", path(uuid)),
+                component: type_id.to_string(),
+            },
+        ],
+        gone: path(uuid),
+    }
+}
+
+/// The write that takes a device away.
+#[must_use]
+pub fn removal(uuid: MdevUuid) -> Attribute {
+    Attribute {
+        path: format!("{DEVICES}/{uuid}/remove"),
+        value: "1".to_owned(),
+    }
+}

@@ -1,0 +1,60 @@
+//! How each kind of device is found on the host and made ready, one file a
+//! kind. Everything here reads through [`Sysfs`] and proposes steps as data; it
+//! writes nothing and knows no pool files, no claims and no libvirt.
+
+use std::io;
+
+pub mod mdev;
+pub mod numa;
+pub mod pci;
+pub mod step;
+
+/// Reading access to the host's `/sys`.
+///
+/// Paths are absolute as on the host (`/sys/class/mdev_bus`); the implementation
+/// knows the root below which they lie. A text is returned without its trailing
+/// white space, since every sysfs attribute ends in a newline.
+pub trait Sysfs {
+    /// One attribute's text.
+    ///
+    /// # Errors
+    /// The kernel's errno; `InvalidData` for text that is not UTF-8.
+    fn read(&self, path: &str) -> io::Result<String>;
+
+    /// Where a link points, as written in it.
+    ///
+    /// # Errors
+    /// The kernel's errno, `EINVAL` when it is no link.
+    fn read_link(&self, path: &str) -> io::Result<String>;
+
+    /// The names in a directory, sorted.
+    ///
+    /// # Errors
+    /// The kernel's errno.
+    fn list(&self, path: &str) -> io::Result<Vec<String>>;
+
+    /// Whether something is there (a broken link counts).
+    fn exists(&self, path: &str) -> bool;
+}
+
+/// The last component of a link's target: sysfs names drivers, types, IOMMU
+/// groups and physical functions that way.
+///
+/// # Errors
+/// As [`Sysfs::read_link`].
+pub fn link_name(sysfs: &dyn Sysfs, path: &str) -> io::Result<String> {
+    let target = sysfs.read_link(path)?;
+    Ok(target.rsplit('/').next().unwrap_or_default().to_owned())
+}
+
+/// `None` for an attribute that is not there, errors for all else.
+///
+/// # Errors
+/// Any but `ENOENT`.
+pub fn optional<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,160 @@
+//! The attributes of a device that rules ask for, read one by one when a filter
+//! wants them. Formats: kernel `Documentation/ABI/testing/sysfs-bus-pci`.
+
+use std::io;
+
+use super::{Sysfs, link_name, optional};
+use crate::{
+    model::PciAddress,
+    rule::{Class, Field, FieldValue, Fields},
+};
+
+/// Names that sysfs does not have; asked only when a rule filters by them.
+pub trait PciNames {
+    /// The vendor's name, from the distribution's `pci.ids`.
+    fn vendor(&self, vendor: u16) -> Option<String>;
+    /// The device's name, likewise.
+    fn device(&self, vendor: u16, device: u16) -> Option<String>;
+    /// The host's own name.
+    fn host(&self) -> Option<String>;
+}
+
+/// One device of sysfs as the rules see it: a PCI function, or a software
+/// device, which has its kernel name for an address and little else. An
+/// attribute that cannot be read counts as one that the device does not have,
+/// so a rule that needs it does not match.
+pub struct DeviceFields<'a> {
+    /// Reading access to the host.
+    pub sysfs: &'a dyn Sysfs,
+    /// Reading access to names.
+    pub names: &'a dyn PciNames,
+    /// The device's kernel name.
+    pub name: &'a str,
+    /// The device's directory in sysfs, or a link to it.
+    pub path: &'a str,
+}
+
+impl std::fmt::Debug for DeviceFields<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DeviceFields")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Fields for DeviceFields<'_> {
+    fn field(&self, field: Field) -> Option<FieldValue> {
+        match field {
+            Field::Host => self.names.host().map(FieldValue::Text),
+            Field::Address => Some(FieldValue::Text(self.name.to_owned())),
+            Field::SlotLabel => self.slot_label().map(FieldValue::Text),
+            Field::Class => Some(FieldValue::Text(self.class().to_string())),
+            Field::Vendor => self.names.vendor(self.id("vendor")?).map(FieldValue::Text),
+            Field::Device => self
+                .names
+                .device(self.id("vendor")?, self.id("device")?)
+                .map(FieldValue::Text),
+            Field::ClassId => self.attribute("class", field),
+            Field::VendorId => self.attribute("vendor", field),
+            Field::DeviceId => self.attribute("device", field),
+            Field::SubsystemId => {
+                let (vendor, device) = (self.id("subsystem_vendor")?, self.id("subsystem_device")?);
+                Some(FieldValue::Text(format!("{vendor:04x}:{device:04x}")))
+            }
+            Field::Driver => self.link("driver").map(FieldValue::Text),
+            // -1 is the kernel's way to say that there is none.
+            Field::NumaNode => {
+                let value = self.attribute("numa_node", field)?;
+                (!matches!(value, FieldValue::Number(..0))).then_some(value)
+            }
+            Field::IommuGroup => field.info().value_type.read(&self.link("iommu_group")?),
+            Field::VirtualFunction => Some(FieldValue::Bool(
+                self.sysfs.exists(&format!("{}/physfn", self.path)),
+            )),
+            Field::PhysicalFunction => self.link("physfn").map(FieldValue::Text),
+            Field::Serial
+            | Field::GpuName
+            | Field::GpuUuid
+            | Field::GpuMemoryMib
+            | Field::ProfileId
+            | Field::Netdev
+            | Field::Mac
+            | Field::LinkSpeedMbps
+            | Field::Bus
+            | Field::PortPath
+            | Field::UsbVersion
+            | Field::SpeedMbps
+            | Field::InterfaceDriver => None,
+        }
+    }
+}
+
+impl DeviceFields<'_> {
+    fn text(&self, attribute: &str) -> Option<String> {
+        self.sysfs.read(&format!("{}/{attribute}", self.path)).ok()
+    }
+
+    fn attribute(&self, attribute: &str, field: Field) -> Option<FieldValue> {
+        field.info().value_type.read(&self.text(attribute)?)
+    }
+
+    fn link(&self, link: &str) -> Option<String> {
+        link_name(self.sysfs, &format!("{}/{link}", self.path)).ok()
+    }
+
+    fn id(&self, attribute: &str) -> Option<u16> {
+        u16::from_str_radix(self.text(attribute)?.trim_start_matches("0x"), 16).ok()
+    }
+
+    /// The slot whose address is this device's without the function
+    /// (`/sys/bus/pci/slots/NAME/address`), else the firmware's own label.
+    fn slot_label(&self) -> Option<String> {
+        const SLOTS: &str = "/sys/bus/pci/slots";
+        let (slot, _function) = self.name.rsplit_once('.')?;
+        let slots = self.sysfs.list(SLOTS).unwrap_or_default();
+        slots
+            .into_iter()
+            .find(|name| {
+                self.sysfs
+                    .read(&format!("{SLOTS}/{name}/address"))
+                    .is_ok_and(|text| text == slot)
+            })
+            .or_else(|| self.text("label"))
+    }
+
+    fn class(&self) -> Class {
+        let code = self
+            .text("class")
+            .and_then(|text| u32::from_str_radix(text.trim_start_matches("0x"), 16).ok());
+        code.map_or(Class::Unknown, class_of)
+    }
+}
+
+/// The label of a PCI class code (base class, subclass, interface; PCI Code and
+/// ID Assignment Specification).
+fn class_of(code: u32) -> Class {
+    match (code >> 16, code >> 8 & 0xff) {
+        (0x01, _) => Class::Storage,
+        (0x02, _) | (0x0d, _) => Class::Network,
+        (0x03, _) => Class::Gpu,
+        (0x04, 0x01 | 0x03) => Class::Audio,
+        (0x04, _) => Class::Media,
+        (0x09, _) => Class::Hid,
+        (0x0c, 0x03) => Class::Usb,
+        (0x12, _) => Class::Fpga,
+        _ => Class::Pci,
+    }
+}
+
+/// Where the kernel lists PCI functions.
+const DEVICES: &str = "/sys/bus/pci/devices";
+
+/// The addresses of all PCI functions with their directories.
+///
+/// # Errors
+/// When the bus is there but cannot be listed.
+pub fn functions(sysfs: &dyn Sysfs) -> io::Result<Vec<(PciAddress, String)>> {
+    let names = optional(sysfs.list(DEVICES))?.unwrap_or_default();
+    let function = |name: &String| Some((name.parse().ok()?, format!("{DEVICES}/{name}")));
+    Ok(names.iter().filter_map(function).collect())
+}

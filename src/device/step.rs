@@ -1,0 +1,39 @@
+//! A plan's steps as plain data: what is written, how it is undone, what must
+//! be true afterwards. `apply` carries them out without knowing kinds.
+
+/// One write to one attribute.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Attribute {
+    /// Absolute path on the host.
+    pub path: String,
+    /// The text that goes there in a single `write`.
+    pub value: String,
+}
+
+/// A condition that shows a step has worked.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case", tag = "check")]
+pub enum Check {
+    /// The link's target has this component among its last two.
+    LinkPasses {
+        /// The link.
+        path: String,
+        /// A directory name of the target.
+        component: String,
+    },
+}
+
+/// One effect on the host.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Step {
+    /// What it does, for people.
+    pub what: String,
+    /// The write that does it.
+    pub write: Attribute,
+    /// The write that takes it back.
+    pub undo: Attribute,
+    /// All of these hold once it is done.
+    pub checks: Vec<Check>,
+    /// This path is gone once it is undone.
+    pub gone: String,
+}

@@ -1,0 +1,456 @@
+//! Devices for a domain that starts: all that it asks for, or none and the
+//! reason.
+
+use std::{collections::BTreeMap, io};
+
+use super::{HookCall, Operation, events, media, nearness_of};
+use crate::{
+    apply,
+    claims::{self, Claim, ClaimedDevice, Damaged, DeviceKind, Liveness, Origin, State},
+    config::{self, Pool, PoolError},
+    device::mdev,
+    domain::{DomainDef, DomainError, Request},
+    host::{Deadline, Host, HostLock, LockError, PciIds, Processes},
+    model::{MdevUuid, PoolName},
+    plan::{self, Failed, HostSupply, Plan, Refusal, RefusalKind, Wanted},
+};
+
+/// Why a domain does not get its devices. Each reads as one line that ends in
+/// the next step.
+#[derive(Debug, thiserror::Error)]
+pub enum AllocateError {
+    /// The domain's own XML.
+    #[error("domain '{domain}': {source}; correct it with 'virsh edit {domain}'")]
+    Domain {
+        /// The domain's name as libvirt gave it.
+        domain: String,
+        /// What is wrong.
+        source: DomainError,
+    },
+    /// A requested device has no placeholder in the XML.
+    #[error(
+        "domain '{domain}' asks for device '{device}' in its metadata but has no <hostdev> with UUID \
+         {uuid}; run 'virt-vgpu attach {domain} --pool {pool} --name {device}' and start it again"
+    )]
+    NoPlaceholder {
+        /// The domain.
+        domain: String,
+        /// The request.
+        device: String,
+        /// Its pool.
+        pool: PoolName,
+        /// The UUID that the hostdev must have.
+        uuid: MdevUuid,
+    },
+    /// A pool that cannot be used.
+    #[error("domain '{domain}' asks for a device of pool '{pool}': {source}")]
+    Pool {
+        /// The domain.
+        domain: String,
+        /// The pool.
+        pool: PoolName,
+        /// Why not.
+        source: PoolError,
+    },
+    /// The host lock.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The domain's former claim.
+    #[error(transparent)]
+    Damaged(#[from] Damaged),
+    /// The domain's former devices are still needed.
+    #[error("domain '{domain}' still has devices of an earlier run: {why}; see 'virt-vgpu status'")]
+    StillHeld {
+        /// The domain.
+        domain: String,
+        /// Who needs them.
+        why: String,
+    },
+    /// A device of somebody else has the UUID.
+    #[error(
+        "device '{device}' of domain '{domain}' needs the UUID {uuid}, which a mediated device on \
+         {parent} that is not ours has; remove that one, or detach and attach '{device}' under another name"
+    )]
+    ForeignUuid {
+        /// The domain.
+        domain: String,
+        /// The request.
+        device: String,
+        /// The UUID.
+        uuid: MdevUuid,
+        /// The parent of the device that has it.
+        parent: String,
+    },
+    /// No device.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// A step failed for a reason that another device would not mend.
+    #[error("cannot make device '{device}' of domain '{domain}': {cause}")]
+    Failed {
+        /// The domain.
+        domain: String,
+        /// The request.
+        device: String,
+        /// What failed.
+        cause: String,
+    },
+    /// The host or our own files.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// The errno.
+        source: io::Error,
+    },
+}
+
+/// The requests that the hook serves. One that may be missing and has no
+/// placeholder is left to be plugged in later.
+///
+/// # Errors
+/// When a request that must be served has no placeholder.
+pub fn devices_wanted(domain: &DomainDef) -> Result<Vec<(&Request, MdevUuid)>, AllocateError> {
+    let mut wanted = Vec::new();
+    for request in &domain.requests {
+        let uuid = MdevUuid::for_device(domain.uuid, &request.name);
+        if domain.hostdevs.iter().any(|hostdev| hostdev.uuid == uuid) {
+            wanted.push((request, uuid));
+        } else if request.optional != Some(true) {
+            return Err(AllocateError::NoPlaceholder {
+                domain: domain.name.to_string(),
+                device: request.name.to_string(),
+                pool: request.pool.clone(),
+                uuid,
+            });
+        }
+    }
+    Ok(wanted)
+}
+
+/// Makes the domain's devices and commits its claim.
+pub(super) fn allocate(
+    host: &Host,
+    call: &HookCall,
+    xml: &str,
+    deadline: Deadline,
+) -> Result<(), AllocateError> {
+    let domain = crate::domain::parse(xml).map_err(|source| AllocateError::Domain {
+        domain: call.domain.to_string(),
+        source,
+    })?;
+    let wanted = devices_wanted(&domain)?;
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let pools = load_pools(host, &domain, &wanted)?;
+    // Leave enough of the deadline to make devices, and to undo them.
+    const LOCK_SHARE: u32 = 2;
+    let lock_deadline = deadline.at_most(deadline.left() / LOCK_SHARE);
+    let purpose = format!("{} of domain {}", call.operation.words(), domain.name);
+    let lock = HostLock::acquire(host, &purpose, lock_deadline)?;
+    let allocation = Allocation {
+        host,
+        lock: &lock,
+        call,
+        domain: &domain,
+        wanted,
+        pools,
+        deadline,
+    };
+    allocation.run()
+}
+
+fn load_pools(
+    host: &Host,
+    domain: &DomainDef,
+    wanted: &[(&Request, MdevUuid)],
+) -> Result<BTreeMap<PoolName, Pool>, AllocateError> {
+    let mut pools = BTreeMap::new();
+    for (request, _) in wanted {
+        if !pools.contains_key(&request.pool) {
+            let pool =
+                config::load_pool(host, &request.pool).map_err(|source| AllocateError::Pool {
+                    domain: domain.name.to_string(),
+                    pool: request.pool.clone(),
+                    source,
+                })?;
+            pools.insert(request.pool.clone(), pool);
+        }
+    }
+    Ok(pools)
+}
+
+struct Allocation<'a> {
+    host: &'a Host,
+    lock: &'a HostLock,
+    call: &'a HookCall,
+    domain: &'a DomainDef,
+    wanted: Vec<(&'a Request, MdevUuid)>,
+    pools: BTreeMap<PoolName, Pool>,
+    deadline: Deadline,
+}
+
+impl Allocation<'_> {
+    fn run(&self) -> Result<(), AllocateError> {
+        if let Some(former) = claims::load(self.host, self.domain.uuid)? {
+            if self.is_for_this_start(&former) {
+                return self.take_over(former);
+            }
+            self.clear_away(&former)?;
+        }
+        self.check_uuids_are_free()?;
+        let mut claim = self.make_devices()?;
+        claim.state = State::Committed;
+        claim.media = media::choose(self.host, &self.wanted, &self.pools);
+        claim.touch();
+        if let Err(source) = claims::save(self.host, self.lock, &claim) {
+            self.undo_all(&claim);
+            return Err(io_error("the devices were taken back", source));
+        }
+        media::provide(self.host, self.call, &claim);
+        events::log_allocated(self.call, &claim);
+        Ok(())
+    }
+
+    /// A restore or an incoming migration has just made the devices, and this
+    /// is its `prepare`.
+    fn is_for_this_start(&self, claim: &Claim) -> bool {
+        let made_just_now = self.call.operation == Operation::Prepare
+            && claim.origin != Origin::Prepare
+            && claim.state == State::Committed
+            && !claim.launched;
+        let same = claim.devices.len() == self.wanted.len()
+            && claim
+                .devices
+                .iter()
+                .zip(&self.wanted)
+                .all(|(device, (request, uuid))| {
+                    device.name == request.name
+                        && device.pool == request.pool
+                        && device.uuid == *uuid
+                });
+        made_just_now && same && claim.devices.iter().all(|device| self.is_there(device))
+    }
+
+    fn is_there(&self, device: &ClaimedDevice) -> bool {
+        matches!(mdev::find(self.host, device.uuid), Ok(Some(found))
+            if found.parent == device.parent && found.type_id == device.type_id)
+    }
+
+    fn take_over(&self, mut claim: Claim) -> Result<(), AllocateError> {
+        claim.origin = Origin::Prepare;
+        claim.domain_name = self.domain.name.clone();
+        claim.touch();
+        claims::save(self.host, self.lock, &claim)
+            .map_err(|source| io_error("cannot take over the claim", source))
+    }
+
+    /// Frees what an earlier run of this domain left behind.
+    fn clear_away(&self, former: &Claim) -> Result<(), AllocateError> {
+        let still_held = |why: String| AllocateError::StillHeld {
+            domain: self.domain.name.to_string(),
+            why,
+        };
+        let processes = Processes::scan(self.host)
+            .map_err(|source| io_error("cannot look for processes that use the devices", source))?;
+        // libvirt starts a domain once at a time, so a start of before is over:
+        // no grace.
+        match former.liveness(self.host, &processes, std::time::Duration::ZERO) {
+            Liveness::Stale => {}
+            Liveness::InUse(why) => return Err(still_held(why)),
+            Liveness::Unknown(doubt) => return Err(still_held(doubt.to_string())),
+        }
+        let released = claims::give_back(self.host, self.lock, former, self.deadline);
+        events::log_released(&former.domain_name, former.domain, &released);
+        if released.is_complete() {
+            Ok(())
+        } else {
+            Err(still_held(events::kept_reason(&released)))
+        }
+    }
+
+    fn check_uuids_are_free(&self) -> Result<(), AllocateError> {
+        for (request, uuid) in &self.wanted {
+            let found = mdev::find(self.host, *uuid)
+                .map_err(|source| io_error("cannot look for mediated devices", source))?;
+            if let Some(found) = found {
+                return Err(AllocateError::ForeignUuid {
+                    domain: self.domain.name.to_string(),
+                    device: request.name.to_string(),
+                    uuid: *uuid,
+                    parent: found.parent.to_string(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Plans and makes the devices. When a driver refuses what its attributes
+    /// promised, plans again without that parent; when nothing is free, frees
+    /// what crashes have left behind and plans once more.
+    fn make_devices(&self) -> Result<Claim, AllocateError> {
+        let mut failed = Failed::new();
+        let mut may_reconcile = true;
+        loop {
+            let plan = match self.plan(&failed) {
+                Err(AllocateError::Refused(refusal))
+                    if may_reconcile && !matches!(refusal.kind, RefusalKind::Unreadable { .. }) =>
+                {
+                    may_reconcile = false;
+                    if self.reconcile_others() {
+                        continue;
+                    }
+                    return Err(refusal.into());
+                }
+                other => other?,
+            };
+            let claim = self.intent(&plan);
+            claims::save(self.host, self.lock, &claim)
+                .map_err(|source| io_error("no device was made", source))?;
+            let Err(failure) = apply::apply(&plan.steps, self.host) else {
+                return Ok(claim);
+            };
+            self.after_failure(claim, &failure)?;
+            let assignment = &plan.assignments[failure.step];
+            if !failure.refused_by_driver || self.deadline.has_passed() {
+                return Err(AllocateError::Failed {
+                    domain: self.domain.name.to_string(),
+                    device: assignment.device.to_string(),
+                    cause: failure.cause,
+                });
+            }
+            events::log_driver_refusal(self.call, &assignment.parent, &failure.cause);
+            failed.insert(
+                (assignment.parent.clone(), assignment.type_id.clone()),
+                failure.cause,
+            );
+        }
+    }
+
+    fn plan(&self, failed: &Failed) -> Result<Plan, AllocateError> {
+        let nearness = nearness_of(self.domain, self.host)
+            .map_err(|source| io_error("cannot read the NUMA layout", source))?;
+        let names = PciIds::new(self.host);
+        let supply = HostSupply::discover(self.host, &names, !nearness.nodes.is_empty())
+            .map_err(|source| io_error("cannot look for mdev parents", source))?;
+        let mut requests = Vec::with_capacity(self.wanted.len());
+        for (request, uuid) in &self.wanted {
+            let pool = &self.pools[&request.pool];
+            let pool_in_use = self.pool_in_use(pool, &supply)?;
+            requests.push(Wanted {
+                device: &request.name,
+                uuid: *uuid,
+                pool,
+                pool_in_use,
+            });
+        }
+        Ok(plan::plan(
+            &self.domain.name,
+            &requests,
+            &supply,
+            &nearness,
+            failed,
+        )?)
+    }
+
+    /// Devices of the pool that are claimed. There cannot be more of them than
+    /// mediated devices on the host, so far from the limit no claim is read.
+    fn pool_in_use(&self, pool: &Pool, supply: &HostSupply<'_>) -> Result<u32, AllocateError> {
+        if pool.instances == 0 {
+            return Ok(0);
+        }
+        let devices = supply
+            .mdev()
+            .parents_in_use()
+            .map_err(|source| io_error("cannot list mediated devices", source))?;
+        let most = devices.len() + self.wanted.len();
+        if u32::try_from(most).is_ok_and(|most| most <= pool.instances) {
+            return Ok(0);
+        }
+        claims::pool_in_use(self.host, &pool.name)
+            .map_err(|source| io_error("cannot count the pool's devices", source))
+    }
+
+    fn intent(&self, plan: &Plan) -> Claim {
+        let device = |assignment: &plan::Assignment| ClaimedDevice {
+            name: assignment.device.clone(),
+            pool: assignment.pool.clone(),
+            kind: DeviceKind::Mdev,
+            uuid: assignment.uuid,
+            parent: assignment.parent.clone(),
+            type_id: assignment.type_id.clone(),
+        };
+        let origin = match self.call.operation {
+            Operation::Migrate => Origin::Migrate,
+            Operation::Restore => Origin::Restore,
+            _ => Origin::Prepare,
+        };
+        let devices = plan.assignments.iter().map(device).collect();
+        Claim::intent(
+            self.host,
+            (self.domain.uuid, self.domain.name.clone()),
+            origin,
+            devices,
+        )
+    }
+
+    /// Keeps claimed only what could not be taken back.
+    fn after_failure(
+        &self,
+        mut claim: Claim,
+        failure: &apply::Failure,
+    ) -> Result<(), AllocateError> {
+        claim.devices = failure
+            .left_behind
+            .iter()
+            .filter_map(|(step, _)| claim.devices.get(*step).cloned())
+            .collect();
+        if claim.devices.is_empty() {
+            return claims::remove(self.host, self.lock, claim.domain)
+                .map_err(|source| io_error(&failure.cause, source));
+        }
+        events::log_left_behind(self.call, &failure.left_behind);
+        claim.state = State::Releasing;
+        claims::save(self.host, self.lock, &claim)
+            .map_err(|source| io_error(&failure.cause, source))?;
+        let (_, why) = &failure.left_behind[0];
+        Err(io_error(
+            &failure.cause,
+            io::Error::other(format!("and could not be undone: {why}")),
+        ))
+    }
+
+    /// Takes back devices that are all there but could not be committed.
+    fn undo_all(&self, claim: &Claim) {
+        let released = claims::give_back(self.host, self.lock, claim, self.deadline);
+        events::log_released(&claim.domain_name, claim.domain, &released);
+    }
+
+    fn reconcile_others(&self) -> bool {
+        let report = claims::reconcile(
+            self.host,
+            self.lock,
+            Some(self.domain.uuid),
+            claims::DEFAULT_GRACE,
+            false,
+            self.deadline.at_most(std::time::Duration::ZERO),
+        );
+        match report {
+            Ok(report) => {
+                events::log_reconciled(&report);
+                report.has_freed()
+            }
+            Err(error) => {
+                tracing::warn!("cannot look for devices left behind: {error}");
+                false
+            }
+        }
+    }
+}
+
+fn io_error(what: &str, source: io::Error) -> AllocateError {
+    AllocateError::Io {
+        what: what.to_owned(),
+        source,
+    }
+}

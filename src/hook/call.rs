@@ -1,0 +1,165 @@
+//! libvirt's hook protocol: four arguments and the domain XML on stdin
+//! (`src/util/virhook.c`, <https://libvirt.org/hooks.html>).
+
+use std::ffi::OsString;
+
+use crate::model::DomainName;
+
+/// The operations that concern us, with their sub-operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    /// `prepare begin`: before libvirt looks at any host device.
+    Prepare,
+    /// `migrate begin`: on the destination, before `prepare`.
+    Migrate,
+    /// `restore begin`: from a saved state, before `prepare`.
+    Restore,
+    /// `start begin`: QEMU's command line is ready.
+    Start,
+    /// `started begin`: the vCPUs run.
+    Started,
+    /// `stopped end`: QEMU is gone.
+    Stopped,
+    /// `release end`: libvirt has let go of everything.
+    Release,
+    /// `reconnect begin`: libvirtd has restarted. A failure kills the VM.
+    Reconnect,
+    /// `attach begin`: a QEMU started by hand was taken over.
+    Attach,
+}
+
+impl Operation {
+    /// Every operation with the words libvirt uses for it.
+    const WORDS: [(&'static str, &'static str, Self); 9] = [
+        ("prepare", "begin", Self::Prepare),
+        ("migrate", "begin", Self::Migrate),
+        ("restore", "begin", Self::Restore),
+        ("start", "begin", Self::Start),
+        ("started", "begin", Self::Started),
+        ("stopped", "end", Self::Stopped),
+        ("release", "end", Self::Release),
+        ("reconnect", "begin", Self::Reconnect),
+        ("attach", "begin", Self::Attach),
+    ];
+
+    /// Whether the domain is about to get its devices, so that a failure must
+    /// refuse the start. Any other failure is logged and costs nobody a VM.
+    #[must_use]
+    pub fn allocates(self) -> bool {
+        matches!(self, Self::Prepare | Self::Migrate | Self::Restore)
+    }
+
+    /// Whether the domain is gone and its devices go back.
+    #[must_use]
+    pub fn gives_back(self) -> bool {
+        matches!(self, Self::Stopped | Self::Release)
+    }
+
+    /// libvirt's words for it, for messages.
+    #[must_use]
+    pub fn words(self) -> String {
+        let (operation, step, _) = Self::WORDS
+            .iter()
+            .find(|(.., known)| *known == self)
+            .copied()
+            .unwrap_or(("", "", self));
+        format!("{operation} {step}")
+    }
+}
+
+/// One call of the hook.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HookCall {
+    /// The domain's name (argument 1).
+    pub domain: DomainName,
+    /// What happens (arguments 2 and 3).
+    pub operation: Operation,
+    /// Argument 4: why a domain is released, `-` for nothing to say.
+    pub reason: String,
+}
+
+/// What the arguments ask for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Invocation {
+    /// A call that concerns us.
+    Call(HookCall),
+    /// An operation that does not, or one of a future libvirt.
+    Nothing,
+    /// Not libvirt's protocol; the complaint.
+    Usage(String),
+}
+
+impl Invocation {
+    /// Reads the arguments behind the program's name.
+    #[must_use]
+    pub fn parse(arguments: &[OsString]) -> Self {
+        let texts: Vec<&str> = arguments
+            .iter()
+            .filter_map(|argument| argument.to_str())
+            .collect();
+        let (&[domain, operation, step], rest) = match texts.split_first_chunk::<3>() {
+            Some(split) if texts.len() == arguments.len() => split,
+            _ => return Self::Usage("expected DOMAIN OPERATION SUB-OPERATION [EXTRA]".to_owned()),
+        };
+        let known = Operation::WORDS
+            .iter()
+            .find(|(o, s, _)| *o == operation && *s == step);
+        let Some((_, _, operation)) = known else {
+            return Self::Nothing;
+        };
+        match domain.parse() {
+            Ok(domain) => Self::Call(HookCall {
+                domain,
+                operation: *operation,
+                reason: rest.first().map_or("-", |text| text).to_owned(),
+            }),
+            Err(error) => Self::Usage(error.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(arguments: &[&str]) -> Invocation {
+        Invocation::parse(&arguments.iter().map(OsString::from).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn every_operation_of_ours_is_found_by_libvirts_words() {
+        for (operation, step, wanted) in Operation::WORDS {
+            let Invocation::Call(call) = parse(&["vm 1", operation, step, "-"]) else {
+                panic!("{operation} {step}");
+            };
+            assert_eq!((call.operation, call.domain.as_str()), (wanted, "vm 1"));
+            assert_eq!(wanted.words(), format!("{operation} {step}"));
+        }
+    }
+
+    #[test]
+    fn what_is_not_ours_is_nothing_and_what_is_not_libvirts_is_usage() {
+        assert_eq!(parse(&["vm1", "prepare", "end", "-"]), Invocation::Nothing);
+        assert_eq!(
+            parse(&["vm1", "invented", "begin", "-"]),
+            Invocation::Nothing
+        );
+        assert!(matches!(parse(&["vm1", "prepare"]), Invocation::Usage(_)));
+        assert!(matches!(parse(&[]), Invocation::Usage(_)));
+        assert!(matches!(
+            parse(&["a/b", "prepare", "begin"]),
+            Invocation::Usage(_)
+        ));
+    }
+
+    #[test]
+    fn a_failure_refuses_only_where_devices_are_handed_out() {
+        for (_, _, operation) in Operation::WORDS {
+            let refuses = matches!(
+                operation,
+                Operation::Prepare | Operation::Migrate | Operation::Restore
+            );
+            assert_eq!(operation.allocates(), refuses, "{operation:?}");
+        }
+    }
+}

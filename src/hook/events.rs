@@ -1,0 +1,187 @@
+//! What goes to the journal. Every kind of event has an id that never changes
+//! (`journalctl MESSAGE_ID=…`) and fields that scripts can select by.
+
+use super::HookCall;
+use crate::{
+    claims::{Claim, DeviceOutcome, Liveness, Released, Report},
+    model::{DomainName, DomainUuid, ParentName, PoolName},
+};
+
+macro_rules! message_ids {
+    ($($(#[$doc:meta])* $name:ident = $id:literal;)+) => {
+        $($(#[$doc])* const $name: &str = $id;)+
+
+        /// Every event's name and id, for documentation and tests.
+        pub const MESSAGE_IDS: &[(&str, &str)] = &[$((stringify!($name), $id)),+];
+    };
+}
+
+message_ids! {
+    /// A device was made for a domain that starts.
+    ALLOCATED = "2dcbce7b88c946e285aa25efc5c795fa";
+    /// A domain was refused its devices.
+    REFUSED = "3309374b3e234889ba559b1e2ea6af90";
+    /// A device went back.
+    RELEASED = "1e2adc4f567e41468802f45711b825b0";
+    /// A device could not go back yet.
+    KEPT = "72cf7eb663bd4aa5822523b0282530f4";
+    /// A guest-driver medium cannot be used.
+    MEDIA = "e52a7df6d08f49b2b1cef4db1f49197c";
+    /// A driver refused what its attributes promised.
+    DRIVER = "4f18f3cd4b3a47f4af9e302d8922ee0a";
+    /// An operation that never refuses went wrong.
+    TROUBLE = "4d03df1a653f482bb92e3a53da288f29";
+}
+
+pub(super) fn log_allocated(call: &HookCall, claim: &Claim) {
+    for device in &claim.devices {
+        tracing::info!(
+            message_id = ALLOCATED,
+            domain_uuid = %claim.domain,
+            domain_name = %claim.domain_name,
+            pool = %device.pool,
+            device = %device.uuid,
+            device_name = %device.name,
+            parent = %device.parent,
+            device_type = %device.type_id,
+            operation = call.operation.words(),
+            "domain '{}': made {} on {} as '{}' from pool '{}'",
+            claim.domain_name, device.type_id, device.parent, device.name, device.pool
+        );
+    }
+}
+
+pub(super) fn log_failure(call: &HookCall, line: &str) {
+    let operation = call.operation.words();
+    if call.operation.allocates() {
+        tracing::error!(message_id = REFUSED, domain_name = %call.domain, operation, "{line}");
+    } else {
+        tracing::error!(message_id = TROUBLE, domain_name = %call.domain, operation, "{line}");
+    }
+}
+
+pub(super) fn log_driver_refusal(call: &HookCall, parent: &ParentName, cause: &str) {
+    tracing::warn!(
+        message_id = DRIVER,
+        domain_name = %call.domain,
+        parent = %parent,
+        "domain '{}': {cause}; looking for another device",
+        call.domain
+    );
+}
+
+pub(super) fn log_left_behind(call: &HookCall, left_behind: &[(usize, String)]) {
+    for (_, why) in left_behind {
+        tracing::error!(
+            message_id = KEPT,
+            domain_name = %call.domain,
+            "domain '{}': a device could not be taken back: {why}",
+            call.domain
+        );
+    }
+}
+
+/// Logs what became of a claim's devices.
+pub fn log_released(domain_name: &DomainName, domain: DomainUuid, released: &Released) {
+    for (device, outcome) in &released.devices {
+        let text = match outcome {
+            DeviceOutcome::Removed => format!("removed {} from {}", device.type_id, device.parent),
+            DeviceOutcome::Absent => continue,
+            DeviceOutcome::Foreign(why) => format!("left alone what is not ours: {why}"),
+            DeviceOutcome::Kept(why) => {
+                tracing::error!(
+                    message_id = KEPT,
+                    domain_uuid = %domain,
+                    domain_name = %domain_name,
+                    pool = %device.pool,
+                    device = %device.uuid,
+                    parent = %device.parent,
+                    "domain '{domain_name}': device '{}' cannot go back yet: {why}", device.name
+                );
+                continue;
+            }
+        };
+        tracing::info!(
+            message_id = RELEASED,
+            domain_uuid = %domain,
+            domain_name = %domain_name,
+            pool = %device.pool,
+            device = %device.uuid,
+            device_name = %device.name,
+            parent = %device.parent,
+            "domain '{domain_name}': {text} ('{}' of pool '{}')", device.name, device.pool
+        );
+    }
+    if let Some(error) = &released.claim_error {
+        tracing::error!(
+            message_id = KEPT,
+            domain_uuid = %domain,
+            domain_name = %domain_name,
+            "domain '{domain_name}': {error}"
+        );
+    }
+}
+
+/// The first reason why a claim could not be given back whole.
+pub(super) fn kept_reason(released: &Released) -> String {
+    let kept = released
+        .devices
+        .iter()
+        .find_map(|(device, outcome)| match outcome {
+            DeviceOutcome::Kept(why) => Some(format!(
+                "device '{}' cannot go back yet: {why}",
+                device.name
+            )),
+            _ => None,
+        });
+    kept.or_else(|| released.claim_error.as_ref().map(ToString::to_string))
+        .unwrap_or_default()
+}
+
+/// Logs what a look at all claims has freed or has had doubts about.
+pub fn log_reconciled(report: &Report) {
+    for one in &report.claims {
+        if let Some(released) = &one.released {
+            log_released(&one.claim.domain_name, one.claim.domain, released);
+        } else if let Liveness::Unknown(doubt) = &one.liveness {
+            tracing::debug!(domain_name = %one.claim.domain_name, "claim kept: {doubt}");
+        }
+    }
+    for damaged in &report.damaged {
+        tracing::error!(message_id = TROUBLE, "{damaged}");
+    }
+}
+
+/// Logs why a domain's guest-driver drive stays empty.
+pub fn log_media_problem(
+    domain_name: &DomainName,
+    domain: DomainUuid,
+    pool: &PoolName,
+    problem: &str,
+) {
+    tracing::warn!(
+        message_id = MEDIA,
+        domain_uuid = %domain,
+        domain_name = %domain_name,
+        pool = %pool,
+        "domain '{domain_name}': its guest-driver CD-ROM is empty: {problem}"
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn message_ids_are_distinct_and_as_journald_wants_them() {
+        let mut seen = std::collections::BTreeSet::new();
+        for (name, id) in MESSAGE_IDS {
+            assert_eq!(id.len(), 32, "{name}");
+            assert!(
+                id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')),
+                "{name}"
+            );
+            assert!(seen.insert(id), "{name}");
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! The operations behind a start: noting its progress, checking, giving back.
+//! None of them reads configuration, and none of them may fail.
+
+use anyhow::Context;
+
+use super::{HookCall, Operation, events};
+use crate::{
+    claims::{self, Claim, State},
+    device::mdev,
+    domain,
+    host::{Deadline, Host, HostLock},
+    model::DomainUuid,
+};
+
+/// Returns the devices of a domain that has stopped.
+pub(super) fn give_back(
+    host: &Host,
+    call: &HookCall,
+    xml: &[u8],
+    deadline: Deadline,
+) -> anyhow::Result<()> {
+    let Some(domain) = claimed_domain(host, call, xml)? else {
+        return Ok(());
+    };
+    let lock = lock(host, call, deadline)?;
+    let Some(claim) = claims::load(host, domain)? else {
+        return Ok(());
+    };
+    let released = claims::give_back(host, &lock, &claim, deadline);
+    events::log_released(&claim.domain_name, domain, &released);
+    if released.is_complete() {
+        Ok(())
+    } else {
+        anyhow::bail!(
+            "domain '{}': {}; the claim stays and 'virt-vgpu reconcile' tries again",
+            call.domain,
+            events::kept_reason(&released)
+        )
+    }
+}
+
+/// Notes in the claim how far the start has come.
+pub(super) fn note_progress(
+    host: &Host,
+    call: &HookCall,
+    xml: &[u8],
+    deadline: Deadline,
+) -> anyhow::Result<()> {
+    let Some(domain) = claimed_domain(host, call, xml)? else {
+        return Ok(());
+    };
+    let lock = lock(host, call, deadline)?;
+    let Some(mut claim) = claims::load(host, domain)? else {
+        return Ok(());
+    };
+    claim.launched = true;
+    claim.touch();
+    if call.operation == Operation::Started {
+        // QEMU runs: from here on the process itself tells, not the daemon.
+        claim.daemon = None;
+    }
+    claims::save(host, &lock, &claim).context("cannot note the start in the claim")
+}
+
+/// Looks whether the claim still agrees with the host, and only says so: a
+/// failure here would kill the running VM.
+pub(super) fn check(host: &Host, call: &HookCall, xml: &[u8]) -> anyhow::Result<()> {
+    let Some(domain) = identify(call, xml) else {
+        return Ok(());
+    };
+    let Some(claim) = claims::load(host, domain)? else {
+        anyhow::bail!("domain '{}' asks for devices but has no claim", call.domain);
+    };
+    anyhow::ensure!(
+        claim.state == State::Committed,
+        "domain '{}' runs but its claim was never committed",
+        call.domain
+    );
+    for device in &claim.devices {
+        let found = mdev::find(host, device.uuid)?;
+        let agrees = found
+            .as_ref()
+            .is_some_and(|found| found.parent == device.parent && found.type_id == device.type_id);
+        anyhow::ensure!(
+            agrees,
+            "domain '{}': device '{}' ({}) is not as claimed on {}",
+            call.domain,
+            device.name,
+            device.uuid,
+            device.parent
+        );
+    }
+    Ok(())
+}
+
+fn lock(host: &Host, call: &HookCall, deadline: Deadline) -> anyhow::Result<HostLock> {
+    let purpose = format!("{} of domain {}", call.operation.words(), call.domain);
+    Ok(HostLock::acquire(host, &purpose, deadline)?)
+}
+
+/// The domain of the call when it has a claim: without one nothing is locked.
+fn claimed_domain(host: &Host, call: &HookCall, xml: &[u8]) -> anyhow::Result<Option<DomainUuid>> {
+    use crate::device::Sysfs;
+    if let Some(domain) = identify(call, xml) {
+        return Ok(host.exists(&Claim::path(domain)).then_some(domain));
+    }
+    // The XML is beyond reading: libvirt's argument still names the domain.
+    let (claims, _) = claims::load_all(host)?;
+    let claim = claims.iter().find(|claim| claim.domain_name == call.domain);
+    anyhow::ensure!(
+        claim.is_some() || claims.is_empty(),
+        "cannot tell the UUID of domain '{}'",
+        call.domain
+    );
+    Ok(claim.map(|claim| claim.domain))
+}
+
+/// The domain's UUID, also from XML that asks for devices in a way that we
+/// refuse: its devices must go back all the same.
+fn identify(call: &HookCall, xml: &[u8]) -> Option<DomainUuid> {
+    let xml = String::from_utf8_lossy(xml);
+    match domain::identity(&xml) {
+        Ok(Some((uuid, name))) if name == call.domain => Some(uuid),
+        _ => None,
+    }
+}

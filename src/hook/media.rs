@@ -1,0 +1,136 @@
+//! The guest-driver CD-ROM of a domain: a link at a path of its own that leads
+//! to the pool's ISO while the domain runs. A missing medium never stops a VM:
+//! the drive in the XML is optional and stays empty.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use super::{HookCall, events};
+use crate::{
+    claims::{Claim, ClaimedMedia},
+    config::Pool,
+    domain::{MEDIA_DIRECTORY, Request, media_path},
+    host::Host,
+    model::{MdevUuid, PoolName},
+};
+
+/// Why an image cannot be given to a VM.
+#[derive(Debug, thiserror::Error)]
+pub enum MediaProblem {
+    /// It cannot be looked at.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The image or a directory on the way.
+        path: PathBuf,
+        /// The errno.
+        source: io::Error,
+    },
+    /// It is not a file.
+    #[error("{} is no regular file", .0.display())]
+    NotAFile(PathBuf),
+    /// QEMU runs as a user of its own.
+    #[error("{} is not readable for QEMU's user; run 'chmod o+{needed} {}'", path.display(), path.display())]
+    NotReadable {
+        /// The image or a directory on the way.
+        path: PathBuf,
+        /// The missing permission, `r` or `x`.
+        needed: char,
+    },
+}
+
+/// Whether QEMU, which is neither root nor in a group that we know, can read
+/// the image: the file is readable and every directory passable for others.
+///
+/// # Errors
+/// The first thing that is in the way.
+pub fn check_image(host: &Host, image: &Path) -> Result<(), MediaProblem> {
+    const OTHERS_READ: u32 = 0o4;
+    const OTHERS_PASS: u32 = 0o1;
+    let place = |path: &Path| host.path(&path.to_string_lossy());
+    let look = |path: &Path| {
+        place(path).metadata().map_err(|source| MediaProblem::Io {
+            path: path.to_owned(),
+            source,
+        })
+    };
+    for directory in image
+        .ancestors()
+        .skip(1)
+        .filter(|d| host.is_real() || d.parent().is_some())
+    {
+        if look(directory)?.permissions().mode() & OTHERS_PASS == 0 {
+            return Err(MediaProblem::NotReadable {
+                path: directory.to_owned(),
+                needed: 'x',
+            });
+        }
+    }
+    let found = look(image)?;
+    if !found.is_file() {
+        return Err(MediaProblem::NotAFile(image.to_owned()));
+    }
+    if found.permissions().mode() & OTHERS_READ == 0 {
+        return Err(MediaProblem::NotReadable {
+            path: image.to_owned(),
+            needed: 'r',
+        });
+    }
+    Ok(())
+}
+
+/// The medium that the requests ask for: that of the first one that wants guest
+/// drivers from a pool that has them.
+pub(super) fn choose(
+    host: &Host,
+    wanted: &[(&Request, MdevUuid)],
+    pools: &BTreeMap<PoolName, Pool>,
+) -> Option<ClaimedMedia> {
+    let (request, _) = wanted
+        .iter()
+        .find(|(request, _)| request.guest_drivers == Some(true))?;
+    let pool = pools.get(&request.pool)?;
+    let Some(image) = pool.guest_driver.as_ref().map(PathBuf::from) else {
+        let problem = format!("pool '{}' has no guest-driver", pool.name);
+        return Some(ClaimedMedia {
+            pool: pool.name.clone(),
+            image: PathBuf::new(),
+            problem: Some(problem),
+        });
+    };
+    let problem = check_image(host, &image)
+        .err()
+        .map(|problem| problem.to_string());
+    Some(ClaimedMedia {
+        pool: pool.name.clone(),
+        image,
+        problem,
+    })
+}
+
+/// Makes the domain's path lead to its medium, or to nothing when the medium
+/// cannot be used: a link to an image that QEMU cannot open would fail the VM.
+pub(super) fn provide(host: &Host, call: &HookCall, claim: &Claim) {
+    let Some(media) = &claim.media else { return };
+    let path = media_path(claim.domain);
+    let result = match &media.problem {
+        Some(problem) => {
+            events::log_media_problem(&call.domain, claim.domain, &media.pool, problem);
+            host.remove_file(&path)
+        }
+        None => host
+            .make_directory(MEDIA_DIRECTORY, 0o755)
+            .and_then(|()| host.replace_link(&path, &media.image)),
+    };
+    if let Err(error) = result {
+        events::log_media_problem(
+            &call.domain,
+            claim.domain,
+            &media.pool,
+            &format!("{path}: {error}"),
+        );
+    }
+}

@@ -1,0 +1,102 @@
+//! libvirt's qemu hook: what happens at each operation, and what a failure
+//! means there. It never calls libvirt, prints nothing where libvirt would read
+//! it, and leaves alone what no claim of ours names.
+
+use std::{ffi::OsString, process::ExitCode, time::Duration};
+
+use crate::{
+    domain,
+    host::{Deadline, Host, start_logging},
+};
+
+mod allocate;
+mod call;
+mod events;
+mod give_back;
+mod media;
+mod nearness;
+
+pub use allocate::{AllocateError, devices_wanted};
+pub use call::{HookCall, Invocation, Operation};
+pub use events::{MESSAGE_IDS, log_media_problem, log_reconciled, log_released};
+pub use media::{MediaProblem, check_image};
+pub use nearness::nearness_of;
+
+/// The hook's own patience for everything together: libvirt sets no limit, but
+/// the domain stays locked for every client while the hook runs.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Domain XML longer than this is refused. libvirt itself stops at 10 MiB
+/// (`VIR_XML_MAX...`); real domains have 2 to 20 KiB.
+const LONGEST_XML: u64 = 8 << 20;
+
+/// Runs the hook: arguments without the program's name, domain XML from
+/// `input`. Returns the exit code; what went wrong is on stderr in one line.
+pub fn main(host: &Host, arguments: &[OsString], input: impl std::io::Read) -> ExitCode {
+    let call = match Invocation::parse(arguments) {
+        Invocation::Call(call) => call,
+        Invocation::Nothing => return ExitCode::SUCCESS,
+        Invocation::Usage(complaint) => {
+            eprintln!(
+                "virt-vgpu-hook: {complaint}; libvirt calls this program, people use 'virt-vgpu'"
+            );
+            return ExitCode::from(2);
+        }
+    };
+    match run(host, &call, input) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&call, &error),
+    }
+}
+
+/// Says what failed, and fails only where that refuses a start: a failing
+/// `reconnect` would kill a running VM, a failing `release` helps nobody.
+fn fail(call: &HookCall, error: &anyhow::Error) -> ExitCode {
+    // One line whatever is in it: libvirt shows stderr to the user as it is.
+    let line = format!("{error:#}").replace(['\n', '\r'], " ");
+    events::log_failure(call, &line);
+    if call.operation.allocates() {
+        eprintln!("virt-vgpu: {line}");
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
+}
+
+fn run(host: &Host, call: &HookCall, input: impl std::io::Read) -> anyhow::Result<()> {
+    let xml = read_all(input)?;
+    // The common case, a domain that asks for nothing, ends here: before any
+    // configuration, lock or log is opened.
+    let asks = domain::mentions_requests(&xml);
+    if !asks && (call.operation.allocates() || crate::claims::domains(host)?.is_empty()) {
+        return Ok(());
+    }
+    start_logging(host, "virt-vgpu-hook");
+    let deadline = Deadline::after(PATIENCE);
+    match call.operation {
+        operation if operation.allocates() => {
+            allocate::allocate(host, call, &decode(&xml)?, deadline).map_err(anyhow::Error::from)
+        }
+        operation if operation.gives_back() => give_back::give_back(host, call, &xml, deadline),
+        Operation::Start | Operation::Started => {
+            give_back::note_progress(host, call, &xml, deadline)
+        }
+        _ => give_back::check(host, call, &xml),
+    }
+}
+
+fn read_all(input: impl std::io::Read) -> anyhow::Result<Vec<u8>> {
+    use std::io::Read;
+    let mut xml = Vec::with_capacity(8 << 10);
+    let read = input.take(LONGEST_XML + 1).read_to_end(&mut xml);
+    read.map_err(|error| anyhow::anyhow!("cannot read the domain XML from libvirt: {error}"))?;
+    if u64::try_from(xml.len()).unwrap_or(u64::MAX) > LONGEST_XML {
+        anyhow::bail!("the domain XML is longer than {} MiB", LONGEST_XML >> 20);
+    }
+    Ok(xml)
+}
+
+fn decode(xml: &[u8]) -> anyhow::Result<&str> {
+    std::str::from_utf8(xml)
+        .map_err(|error| anyhow::anyhow!("the domain XML is not UTF-8: {error}"))
+}

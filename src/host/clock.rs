@@ -1,0 +1,69 @@
+//! Time that does not jump: everything is measured since boot.
+
+use std::time::{Duration, Instant};
+
+use nix::time::{ClockId, clock_gettime};
+
+use super::Host;
+use crate::device::Sysfs;
+
+/// Time since boot, suspension included (`CLOCK_BOOTTIME`). Comparable between
+/// processes as long as [`boot_id`] is the same.
+#[must_use]
+pub fn since_boot() -> Duration {
+    clock_gettime(ClockId::CLOCK_BOOTTIME)
+        .map(Duration::from)
+        .unwrap_or_default()
+}
+
+/// A text that is another one after each boot of the kernel.
+#[must_use]
+pub fn boot_id(host: &Host) -> Option<String> {
+    host.read("/proc/sys/kernel/random/boot_id").ok()
+}
+
+/// A point in time after which patience ends.
+#[derive(Debug, Clone, Copy)]
+pub struct Deadline(Instant);
+
+impl Deadline {
+    /// That far from now.
+    #[must_use]
+    pub fn after(span: Duration) -> Self {
+        Self(Instant::now() + span)
+    }
+
+    /// What is left, zero when it has passed.
+    #[must_use]
+    pub fn left(self) -> Duration {
+        self.0.saturating_duration_since(Instant::now())
+    }
+
+    /// Whether it has passed.
+    #[must_use]
+    pub fn has_passed(self) -> bool {
+        self.left().is_zero()
+    }
+
+    /// The earlier of this one and one that far from now.
+    #[must_use]
+    pub fn at_most(self, span: Duration) -> Self {
+        Self(self.0.min(Instant::now() + span))
+    }
+
+    /// Asks `question` until it says yes or time is up; for states of the
+    /// kernel that announce themselves by no event.
+    pub fn wait_until(self, mut question: impl FnMut() -> bool) -> bool {
+        let mut pause = Duration::from_millis(1);
+        loop {
+            if question() {
+                return true;
+            }
+            if self.has_passed() {
+                return false;
+            }
+            std::thread::sleep(pause.min(self.left()));
+            pause = (pause * 2).min(Duration::from_millis(100));
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! Faults for tests, compiled in only with the feature `faults`: every effect
+//! passes here before and after it is done, and the N-th can be made to fail
+//! with an errno or to be the last thing the process ever does.
+//!
+//! `VIRT_VGPU_FAULT=kill:N` kills the process after effect N (from 1),
+//! `VIRT_VGPU_FAULT=ERRNO:N` (a number) makes effect N fail instead, and
+//! `VIRT_VGPU_FAULT_TRACE=FILE` lists the effects.
+
+use std::io;
+
+/// To be called before an effect is carried out.
+#[cfg(not(feature = "faults"))]
+#[allow(
+    clippy::unnecessary_wraps,
+    reason = "same signature as with the feature"
+)]
+pub(super) fn before(_effect: &str, _path: impl AsRef<std::path::Path>) -> io::Result<()> {
+    Ok(())
+}
+
+/// To be called after an effect was carried out.
+#[cfg(not(feature = "faults"))]
+pub(super) fn after(_effect: &str, _path: impl AsRef<std::path::Path>) {}
+
+#[cfg(feature = "faults")]
+pub(super) use enabled::{after, before};
+
+#[cfg(feature = "faults")]
+mod enabled {
+    use std::{
+        io::{self, Write},
+        path::Path,
+        sync::atomic::{AtomicU32, Ordering},
+    };
+
+    use nix::sys::signal::{Signal, kill};
+
+    static DONE: AtomicU32 = AtomicU32::new(0);
+
+    fn order() -> Option<(String, u32)> {
+        let order = std::env::var("VIRT_VGPU_FAULT").ok()?;
+        let (what, number) = order.split_once(':')?;
+        Some((what.to_owned(), number.parse().ok()?))
+    }
+
+    pub(in super::super) fn before(_effect: &str, _path: impl AsRef<Path>) -> io::Result<()> {
+        let number = DONE.load(Ordering::SeqCst) + 1;
+        if let Some((what, wanted)) = order()
+            && wanted == number
+            && let Ok(errno) = what.parse()
+        {
+            DONE.store(number, Ordering::SeqCst);
+            return Err(io::Error::from_raw_os_error(errno));
+        }
+        Ok(())
+    }
+
+    pub(in super::super) fn after(effect: &str, path: impl AsRef<Path>) {
+        let number = DONE.fetch_add(1, Ordering::SeqCst) + 1;
+        if let Some(trace) = std::env::var_os("VIRT_VGPU_FAULT_TRACE")
+            && let Ok(mut file) = std::fs::OpenOptions::new()
+                .create(true)
+                .append(true)
+                .open(trace)
+        {
+            let _ = writeln!(file, "{number} {effect} {}", path.as_ref().display());
+        }
+        if order() == Some(("kill".to_owned(), number)) {
+            let _ = kill(nix::unistd::getpid(), Signal::SIGKILL);
+        }
+    }
+}

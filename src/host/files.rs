@@ -1,0 +1,140 @@
+//! Files of our own: replaced whole or not at all, with every step on disk
+//! before the next one starts.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink},
+    path::{Path, PathBuf},
+};
+
+use super::{Host, fault};
+
+/// Names in a directory, sorted.
+pub(super) fn list(path: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(path)? {
+        // Names that are not UTF-8 are none that sysfs or we make.
+        if let Ok(name) = entry?.file_name().into_string() {
+            names.push(name);
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+impl Host {
+    /// Reads a file of ours.
+    ///
+    /// # Errors
+    /// The kernel's errno; `InvalidData` when it is not UTF-8.
+    pub fn read_file(&self, path: &str) -> io::Result<String> {
+        fs::read_to_string(self.path(path))
+    }
+
+    /// Puts `contents` at `path`: a reader, and a machine that loses power, sees
+    /// the old file or the new one and never a part.
+    ///
+    /// # Errors
+    /// The kernel's errno; the old file is then still there.
+    pub fn replace_file(&self, path: &str, contents: &[u8], mode: u32) -> io::Result<()> {
+        let target = self.path(path);
+        let temporary = temporary_name(&target)?;
+        let result = write_synced(&temporary, contents, mode)
+            .and_then(|()| effect("rename", &target, || fs::rename(&temporary, &target)));
+        if result.is_err() {
+            // A full disk must not stay fuller than it was.
+            let _ = fs::remove_file(&temporary);
+        }
+        result?;
+        sync_directory(&target)
+    }
+
+    /// Removes a file; one that is not there is no error.
+    ///
+    /// # Errors
+    /// The kernel's errno.
+    pub fn remove_file(&self, path: &str) -> io::Result<()> {
+        let target = self.path(path);
+        effect("unlink", &target, || match fs::remove_file(&target) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            result => result,
+        })?;
+        sync_directory(&target)
+    }
+
+    /// Makes a directory and those above it; one that is there is no error.
+    ///
+    /// # Errors
+    /// The kernel's errno.
+    pub fn make_directory(&self, path: &str, mode: u32) -> io::Result<()> {
+        let target = self.path(path);
+        if target.is_dir() {
+            return Ok(());
+        }
+        effect("mkdir", &target, || {
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(mode)
+                .create(&target)
+        })
+    }
+
+    /// Makes `path` a symbolic link to `to`, replacing a link that is there in
+    /// one step.
+    ///
+    /// # Errors
+    /// The kernel's errno; `AlreadyExists` when something other than a link is
+    /// there, which is not ours to replace.
+    pub fn replace_link(&self, path: &str, to: &Path) -> io::Result<()> {
+        let target = self.path(path);
+        if target
+            .symlink_metadata()
+            .is_ok_and(|found| !found.is_symlink())
+        {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let temporary = temporary_name(&target)?;
+        let _ = fs::remove_file(&temporary);
+        effect("symlink", &temporary, || symlink(to, &temporary))?;
+        effect("rename", &target, || fs::rename(&temporary, &target)).inspect_err(|_| {
+            let _ = fs::remove_file(&temporary);
+        })?;
+        sync_directory(&target)
+    }
+}
+
+/// One name per target: what a crash leaves behind is overwritten next time and
+/// never adds up.
+fn temporary_name(target: &Path) -> io::Result<PathBuf> {
+    let name = target.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    let mut temporary = std::ffi::OsString::from(".");
+    temporary.push(name);
+    temporary.push(".tmp");
+    Ok(target.with_file_name(temporary))
+}
+
+fn write_synced(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
+    let mut file = effect("create", path, || {
+        OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(mode)
+            .open(path)
+    })?;
+    effect("write", path, || file.write_all(contents))?;
+    effect("fsync", path, || file.sync_all())
+}
+
+fn sync_directory(file: &Path) -> io::Result<()> {
+    let directory = file.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    effect("fsync", directory, || File::open(directory)?.sync_all())
+}
+
+fn effect<T>(name: &str, path: &Path, act: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    fault::before(name, path)?;
+    let value = act()?;
+    fault::after(name, path);
+    Ok(value)
+}

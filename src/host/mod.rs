@@ -1,0 +1,157 @@
+//! Every effect on the system: sysfs, files, the lock, processes, the clock,
+//! the journal, and (for the command only) libvirt. All paths are given as they
+//! are on the host; [`Host`] puts them below its root, so a directory can stand
+//! in for the machine.
+
+use std::{
+    io::{self, Read, Write},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use crate::{apply::Attributes, device::Sysfs, device::step::Attribute};
+
+pub mod attribute_writer;
+mod clock;
+mod config_files;
+mod fault;
+mod files;
+mod journal;
+mod lock;
+mod pci_ids;
+mod process;
+
+pub use clock::{Deadline, boot_id, since_boot};
+pub use journal::start_logging;
+pub use lock::{HostLock, LockError};
+pub use pci_ids::PciIds;
+pub use process::{ProcessId, Processes};
+
+/// The machine, or a directory that stands in for it.
+#[derive(Debug, Clone)]
+pub struct Host {
+    root: PathBuf,
+    /// How long one write to an attribute may take before it counts as failed.
+    patience: Duration,
+}
+
+impl Host {
+    /// The variable that names another root, for tests and for `--root`.
+    pub const ROOT_VARIABLE: &'static str = "VIRT_VGPU_ROOT";
+
+    /// A driver that needs longer than this to create a device is taken to hang.
+    const PATIENCE: Duration = Duration::from_secs(12);
+
+    /// The machine whose root directory is `root`.
+    #[must_use]
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self {
+            root: root.into(),
+            patience: Self::PATIENCE,
+        }
+    }
+
+    /// The root named by [`Self::ROOT_VARIABLE`], else `/`.
+    #[must_use]
+    pub fn from_environment() -> Self {
+        match std::env::var_os(Self::ROOT_VARIABLE) {
+            Some(root) if !root.is_empty() => Self::new(PathBuf::from(root)),
+            _ => Self::new("/"),
+        }
+    }
+
+    /// The same machine with another bound on writes to attributes.
+    #[must_use]
+    pub fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// Whether this is the real machine.
+    #[must_use]
+    pub fn is_real(&self) -> bool {
+        self.root == Path::new("/")
+    }
+
+    /// Where a path of the host lies.
+    #[must_use]
+    pub fn path(&self, path: &str) -> PathBuf {
+        self.root.join(path.trim_start_matches('/'))
+    }
+}
+
+impl Sysfs for Host {
+    fn read(&self, path: &str) -> io::Result<String> {
+        // One read serves an attribute whole (at most a page); more is read only
+        // where the page was full.
+        const PAGE: usize = 4096;
+        let mut file = std::fs::File::open(self.path(path))?;
+        let mut bytes = vec![0; PAGE];
+        let mut filled = 0;
+        loop {
+            let count = file.read(&mut bytes[filled..])?;
+            filled += count;
+            if count == 0 || filled < bytes.len() {
+                break;
+            }
+            bytes.resize(filled + PAGE, 0);
+        }
+        bytes.truncate(filled);
+        let mut text =
+            String::from_utf8(bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
+        text.truncate(text.trim_end().len());
+        Ok(text)
+    }
+
+    fn read_link(&self, path: &str) -> io::Result<String> {
+        std::fs::read_link(self.path(path))?
+            .into_os_string()
+            .into_string()
+            .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "link target is not UTF-8"))
+    }
+
+    fn list(&self, path: &str) -> io::Result<Vec<String>> {
+        files::list(&self.path(path))
+    }
+
+    fn exists(&self, path: &str) -> bool {
+        self.path(path).symlink_metadata().is_ok()
+    }
+}
+
+impl Attributes for Host {
+    fn write(&self, attribute: &Attribute, undo: Option<&Attribute>) -> io::Result<()> {
+        fault::before("attribute", &attribute.path)?;
+        let order = attribute_writer::Order {
+            write: self.place(attribute),
+            undo: undo.map(|undo| self.place(undo)),
+        };
+        attribute_writer::write(&order, self.patience)?;
+        fault::after("attribute", &attribute.path);
+        Ok(())
+    }
+}
+
+impl Host {
+    fn place(&self, attribute: &Attribute) -> (PathBuf, String) {
+        (self.path(&attribute.path), attribute.value.clone())
+    }
+}
+
+/// Writes an attribute in one `write`. The file is neither created nor
+/// truncated: a wrong path fails here as it does in the kernel.
+///
+/// # Errors
+/// The kernel's errno; `WriteZero` when not all was taken.
+pub fn write_attribute(path: &Path, value: &str) -> io::Result<()> {
+    let mut file = std::fs::OpenOptions::new().write(true).open(path)?;
+    let taken = file.write(value.as_bytes())?;
+    if taken == value.len() {
+        Ok(())
+    } else {
+        Err(io::Error::new(
+            io::ErrorKind::WriteZero,
+            format!("only {taken} bytes were taken"),
+        ))
+    }
+}

@@ -1,0 +1,170 @@
+//! What `/proc` tells: which processes live, which domain a QEMU belongs to and
+//! who holds a device node open.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    path::Path,
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::Host;
+use crate::{device::Sysfs, model::DomainUuid};
+
+/// A process that cannot be mistaken for a later one with the same number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessId {
+    /// Its number.
+    pub pid: u32,
+    /// Clock ticks from boot to its start (`/proc/PID/stat`, field 22).
+    pub start_time: u64,
+}
+
+impl ProcessId {
+    /// The process with that number, if there is one.
+    #[must_use]
+    pub fn of(host: &Host, pid: u32) -> Option<Self> {
+        // The command in field 2 may hold spaces and parentheses: count from its end.
+        const START_TIME_AFTER_COMMAND: usize = 19;
+        let stat = host.read(&format!("/proc/{pid}/stat")).ok()?;
+        let (_, fields) = stat.rsplit_once(')')?;
+        let start_time = fields
+            .split_whitespace()
+            .nth(START_TIME_AFTER_COMMAND)?
+            .parse()
+            .ok()?;
+        Some(Self { pid, start_time })
+    }
+
+    /// The process that started this one: the libvirt daemon, for a hook.
+    #[must_use]
+    pub fn parent(host: &Host) -> Option<Self> {
+        Self::of(host, std::os::unix::process::parent_id())
+    }
+
+    /// Whether it still lives.
+    #[must_use]
+    pub fn is_alive(self, host: &Host) -> bool {
+        Self::of(host, self.pid) == Some(self)
+    }
+}
+
+/// One look at all processes: the domains that run and the VFIO nodes that are
+/// open.
+#[derive(Debug, Default)]
+pub struct Processes {
+    domains: BTreeSet<DomainUuid>,
+    holders: BTreeMap<String, Vec<u32>>,
+}
+
+impl Processes {
+    /// Looks at every process. Those that end meanwhile are passed over.
+    ///
+    /// # Errors
+    /// When `/proc` cannot be listed, or a living process's descriptors cannot
+    /// be: then nobody can say that a device is not in use.
+    pub fn scan(host: &Host) -> io::Result<Self> {
+        let mut seen = Self::default();
+        let names = match host.list("/proc") {
+            Ok(names) => names,
+            // A directory that stands in for a host need not have processes.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !host.is_real() => Vec::new(),
+            Err(error) => return Err(error),
+        };
+        for pid in names.iter().filter_map(|name| name.parse::<u32>().ok()) {
+            if let Ok(bytes) = std::fs::read(host.path(&format!("/proc/{pid}/cmdline"))) {
+                seen.domains.extend(domain_of(&bytes));
+            }
+            seen.add_descriptors(&host.path(&format!("/proc/{pid}/fd")), pid)?;
+        }
+        Ok(seen)
+    }
+
+    fn add_descriptors(&mut self, directory: &Path, pid: u32) -> io::Result<()> {
+        let entries = match std::fs::read_dir(directory) {
+            Ok(entries) => entries,
+            Err(error) if has_ended(&error) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        for entry in entries {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(error) if has_ended(&error) => return Ok(()),
+                Err(error) => return Err(error),
+            };
+            if let Ok(target) = std::fs::read_link(entry.path())
+                && let Some(node) = target
+                    .to_str()
+                    .filter(|node| node.starts_with("/dev/vfio/"))
+            {
+                self.holders.entry(node.to_owned()).or_default().push(pid);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a QEMU runs under that domain UUID, whatever started it.
+    #[must_use]
+    pub fn runs(&self, domain: DomainUuid) -> bool {
+        self.domains.contains(&domain)
+    }
+
+    /// The first process that has one of the nodes open.
+    #[must_use]
+    pub fn holder(&self, nodes: &[String]) -> Option<u32> {
+        nodes
+            .iter()
+            .find_map(|node| self.holders.get(node)?.first().copied())
+    }
+}
+
+fn has_ended(error: &io::Error) -> bool {
+    const ESRCH: i32 = 3;
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(ESRCH)
+}
+
+/// The UUID that libvirt gives to QEMU (`-uuid UUID`, `qemuBuildSmbiosCommandLine`
+/// and `qemuBuildCommandLine`).
+fn domain_of(command_line: &[u8]) -> Option<DomainUuid> {
+    let mut arguments = command_line.split(|&byte| byte == 0);
+    arguments.by_ref().find(|argument| *argument == b"-uuid")?;
+    std::str::from_utf8(arguments.next()?).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_domain_is_read_from_the_uuid_argument() {
+        let line = b"/usr/bin/qemu-system-x86_64\0-name\0guest=a\0-uuid\0aaaaaaaa-0000-4000-8000-000000000001\0-S\0";
+        assert_eq!(
+            domain_of(line),
+            "aaaaaaaa-0000-4000-8000-000000000001".parse().ok()
+        );
+        for other in [
+            &b""[..],
+            b"-uuid",
+            b"-uuid\0",
+            b"-uuid\0nonsense\0",
+            b"\xff\0-uuid\0\xff\0",
+        ] {
+            assert_eq!(domain_of(other), None);
+        }
+    }
+
+    #[test]
+    fn this_process_is_alive_and_a_later_one_is_not_it() {
+        let host = Host::new("/");
+        let own = ProcessId::of(&host, std::process::id()).unwrap();
+        assert!(own.is_alive(&host));
+        assert!(
+            !ProcessId {
+                start_time: own.start_time + 1,
+                ..own
+            }
+            .is_alive(&host)
+        );
+    }
+}

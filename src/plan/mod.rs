@@ -1,0 +1,426 @@
+//! Which device a domain gets, or why it gets none: a function of the requests,
+//! the pools, what the host offers and what is in use. It asks the host through
+//! [`Supply`] only, so a plan can be made on a fixture, in memory, or under the
+//! lock of a live host, and is the same everywhere.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::{
+    config::{Placement, Pool},
+    device::{
+        mdev::{self, Offer, Parent},
+        numa::NumaTopology,
+        step::Step,
+    },
+    model::{DeviceName, DomainName, MdevTypeId, MdevUuid, NumaNode, ParentName, PoolName},
+};
+
+mod feasible;
+mod refusal;
+mod supply;
+
+pub use refusal::{Refusal, RefusalKind, Rejection};
+pub use supply::{HostSupply, Standing};
+
+/// A device to plan for.
+#[derive(Debug, Clone)]
+pub struct Wanted<'a> {
+    /// The request's name.
+    pub device: &'a DeviceName,
+    /// The UUID that the domain XML names.
+    pub uuid: MdevUuid,
+    /// The pool it comes from.
+    pub pool: &'a Pool,
+    /// Devices of the pool that claims hold now, over all domains.
+    pub pool_in_use: u32,
+}
+
+/// What the host has for a pool.
+pub trait Supply {
+    /// The parents that the pool's rules take, in no particular order.
+    ///
+    /// # Errors
+    /// A text, when the host cannot be read at all.
+    fn candidates(&self, pool: &Pool) -> Result<Vec<Candidate>, String>;
+
+    /// What one of them has of the pool's type, as of now.
+    fn offer(&self, pool: &Pool, parent: &Parent) -> Offer;
+}
+
+/// A parent that may serve a pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    /// The parent.
+    pub parent: Parent,
+    /// Its board: the physical function, or itself.
+    pub board: ParentName,
+    /// Where its memory is near, if it says so.
+    pub node: Option<NumaNode>,
+    /// Mediated devices on its board, whoever made them.
+    pub in_use: u32,
+}
+
+/// Where the domain's memory and CPUs are.
+#[derive(Debug, Clone, Default)]
+pub struct Nearness {
+    /// The nodes that the domain is bound to; empty when it is not bound.
+    pub nodes: Vec<NumaNode>,
+    /// The host's layout, needed only with nodes.
+    pub topology: NumaTopology,
+}
+
+impl Nearness {
+    /// Distance from the nearest of the domain's nodes. A device without a node
+    /// is farther than any that has one; without a preference all are equal.
+    fn distance(&self, node: Option<NumaNode>) -> u32 {
+        if self.nodes.is_empty() {
+            return 0;
+        }
+        let Some(node) = node else { return u32::MAX };
+        let known = self
+            .nodes
+            .iter()
+            .filter_map(|&from| self.topology.distance(from, node))
+            .min();
+        known.unwrap_or(if self.nodes.contains(&node) {
+            10
+        } else {
+            u32::MAX - 1
+        })
+    }
+}
+
+/// Creations that failed in this very run, by parent and type, with the reason:
+/// the driver's word counts more than the attribute that promised room.
+pub type Failed = BTreeMap<(ParentName, MdevTypeId), String>;
+
+/// One request's device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Assignment {
+    /// The request's name.
+    pub device: DeviceName,
+    /// Its pool.
+    pub pool: PoolName,
+    /// The UUID it is made under.
+    pub uuid: MdevUuid,
+    /// Where it is made.
+    pub parent: ParentName,
+    /// As what it is made.
+    #[serde(rename = "type")]
+    pub type_id: MdevTypeId,
+    /// Why there, for people.
+    pub reason: String,
+}
+
+/// Devices for all of a domain's requests and the steps that make them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Plan {
+    /// In the order of the requests.
+    pub assignments: Vec<Assignment>,
+    /// In the order of the assignments.
+    pub steps: Vec<Step>,
+}
+
+/// Plans devices for all the requests, or for none.
+///
+/// # Errors
+/// A refusal that names every candidate of the pool that could not serve.
+pub fn plan(
+    domain: &DomainName,
+    wanted: &[Wanted<'_>],
+    supply: &dyn Supply,
+    nearness: &Nearness,
+    failed: &Failed,
+) -> Result<Plan, Refusal> {
+    Planner {
+        domain,
+        wanted,
+        supply,
+        nearness,
+        failed,
+        markets: BTreeMap::new(),
+        taken: Vec::new(),
+    }
+    .run()
+}
+
+struct Planner<'a> {
+    domain: &'a DomainName,
+    wanted: &'a [Wanted<'a>],
+    supply: &'a dyn Supply,
+    nearness: &'a Nearness,
+    failed: &'a Failed,
+    markets: BTreeMap<&'a PoolName, Market>,
+    taken: Vec<Assignment>,
+}
+
+/// A pool's candidates with the offers asked for so far.
+struct Market {
+    candidates: Vec<Candidate>,
+    offers: Vec<Option<Offer>>,
+}
+
+impl<'a> Planner<'a> {
+    fn run(mut self) -> Result<Plan, Refusal> {
+        self.check_limits()?;
+        for wanted in self.wanted {
+            if !self.markets.contains_key(&wanted.pool.name) {
+                let candidates = self.supply.candidates(wanted.pool).map_err(|why| {
+                    Refusal::new(self.domain, wanted, RefusalKind::Unreadable { reason: why })
+                })?;
+                let offers = vec![None; candidates.len()];
+                self.markets
+                    .insert(&wanted.pool.name, Market { candidates, offers });
+            }
+        }
+        let mut steps = Vec::new();
+        for (index, wanted) in self.wanted.iter().enumerate() {
+            let (candidate, type_id, reason) = self.choose(index, wanted)?;
+            steps.push(mdev::creation(&candidate.parent, &type_id, wanted.uuid));
+            self.taken.push(Assignment {
+                device: wanted.device.clone(),
+                pool: wanted.pool.name.clone(),
+                uuid: wanted.uuid,
+                parent: candidate.parent.name,
+                type_id,
+                reason,
+            });
+        }
+        Ok(Plan {
+            assignments: self.taken,
+            steps,
+        })
+    }
+
+    /// `instances` bounds the pool whatever the hardware could still do.
+    fn check_limits(&self) -> Result<(), Refusal> {
+        let mut planned: BTreeMap<&PoolName, u32> = BTreeMap::new();
+        for wanted in self.wanted {
+            let limit = wanted.pool.instances;
+            let count = planned
+                .entry(&wanted.pool.name)
+                .or_insert(wanted.pool_in_use);
+            if limit != 0 && *count >= limit {
+                let kind = RefusalKind::Limit {
+                    limit,
+                    in_use: wanted.pool_in_use,
+                };
+                return Err(Refusal::new(self.domain, wanted, kind));
+            }
+            *count = count.saturating_add(1);
+        }
+        Ok(())
+    }
+
+    /// The first candidate in order of preference that has room and leaves room
+    /// for the requests still to come.
+    fn choose(
+        &mut self,
+        index: usize,
+        wanted: &Wanted<'a>,
+    ) -> Result<(Candidate, MdevTypeId, String), Refusal> {
+        let order = self.order(wanted.pool);
+        let look_ahead = feasible::is_needed(self.wanted.get(index..).unwrap_or_default());
+        let mut room = Vec::new();
+        for position in order {
+            let Some((type_id, left)) = self.room(wanted.pool, position) else {
+                continue;
+            };
+            if look_ahead {
+                room.push((position, type_id, left));
+            } else {
+                return Ok(self.chosen(wanted.pool, position, type_id, left));
+            }
+        }
+        for (position, type_id, left) in room {
+            let (candidate, type_id, reason) = self.chosen(wanted.pool, position, type_id, left);
+            if self.rest_fits(index, &candidate, &type_id) {
+                return Ok((candidate, type_id, reason));
+            }
+        }
+        Err(self.no_candidate(wanted))
+    }
+
+    fn chosen(
+        &self,
+        pool: &Pool,
+        position: usize,
+        type_id: MdevTypeId,
+        left: u32,
+    ) -> (Candidate, MdevTypeId, String) {
+        let candidate = self.markets[&pool.name].candidates[position].clone();
+        let reason = self.reason(pool, &candidate, &type_id, left);
+        (candidate, type_id, reason)
+    }
+
+    /// Positions of the pool's candidates, best first: a parent that would have
+    /// to hold two types last (few drivers can), then the board by placement,
+    /// then by distance, then by address.
+    fn order(&self, pool: &Pool) -> Vec<usize> {
+        let candidates = &self.markets[&pool.name].candidates;
+        let mut order: Vec<usize> = (0..candidates.len()).collect();
+        order.sort_by_cached_key(|&position| {
+            let candidate = &candidates[position];
+            let in_use = self.in_use(candidate);
+            let load = match pool.placement {
+                Placement::Pack => u32::MAX - in_use,
+                Placement::Spread => in_use,
+            };
+            let mixed = self
+                .taken
+                .iter()
+                .any(|other| other.parent == candidate.parent.name && other.pool != pool.name);
+            (
+                mixed,
+                load,
+                self.nearness.distance(candidate.node),
+                candidate.parent.name.clone(),
+            )
+        });
+        order
+    }
+
+    /// Devices on the candidate's board, those of this plan included.
+    fn in_use(&self, candidate: &Candidate) -> u32 {
+        let planned = self.taken.iter().filter(|assignment| {
+            let market = &self.markets[&assignment.pool];
+            market.candidates.iter().any(|other| {
+                other.parent.name == assignment.parent && other.board == candidate.board
+            })
+        });
+        candidate
+            .in_use
+            .saturating_add(u32::try_from(planned.count()).unwrap_or(u32::MAX))
+    }
+
+    fn offer(&mut self, pool: &'a Pool, position: usize) -> Offer {
+        let supply = self.supply;
+        let Some(market) = self.markets.get_mut(&pool.name) else {
+            return Offer::NoSuchType;
+        };
+        let parent = &market.candidates[position].parent;
+        market.offers[position]
+            .get_or_insert_with(|| supply.offer(pool, parent))
+            .clone()
+    }
+
+    /// The type's id and how many are left on a candidate, if any.
+    fn room(&mut self, pool: &'a Pool, position: usize) -> Option<(MdevTypeId, u32)> {
+        let Offer::Type { id, available } = self.offer(pool, position) else {
+            return None;
+        };
+        let parent = self.markets[&pool.name].candidates[position]
+            .parent
+            .name
+            .clone();
+        if self.failed.contains_key(&(parent.clone(), id.clone())) {
+            return None;
+        }
+        let taken = self
+            .taken
+            .iter()
+            .filter(|a| a.parent == parent && a.type_id == id)
+            .count();
+        let left = available.saturating_sub(u32::try_from(taken).unwrap_or(u32::MAX));
+        (left > 0).then_some((id, left))
+    }
+
+    /// Whether the requests behind `index` still find devices when this one
+    /// takes its own from `candidate`.
+    fn rest_fits(&mut self, index: usize, candidate: &Candidate, type_id: &MdevTypeId) -> bool {
+        let wanted = self.wanted;
+        let mut slots: BTreeMap<(ParentName, MdevTypeId), u32> = BTreeMap::new();
+        let mut choices = Vec::new();
+        for request in wanted.get(index + 1..).unwrap_or_default() {
+            let mut choice = Vec::new();
+            for position in 0..self.markets[&request.pool.name].candidates.len() {
+                if let Some((id, left)) = self.room(request.pool, position) {
+                    let parent = self.markets[&request.pool.name].candidates[position]
+                        .parent
+                        .name
+                        .clone();
+                    slots.insert((parent.clone(), id.clone()), left);
+                    choice.push((parent, id));
+                }
+            }
+            choices.push(choice);
+        }
+        if let Some(left) = slots.get_mut(&(candidate.parent.name.clone(), type_id.clone())) {
+            *left -= 1;
+        }
+        feasible::all_served(&choices, &slots)
+    }
+
+    fn reason(
+        &self,
+        pool: &Pool,
+        candidate: &Candidate,
+        type_id: &MdevTypeId,
+        left: u32,
+    ) -> String {
+        let in_use = self.in_use(candidate);
+        let mut reason = format!("{}: {in_use} in use on {}", pool.placement, candidate.board);
+        if !self.nearness.nodes.is_empty() {
+            match candidate.node {
+                Some(node) => {
+                    reason.push_str(&format!(", NUMA node {node}"));
+                    let distance = self.nearness.distance(Some(node));
+                    if distance < u32::MAX - 1 {
+                        reason.push_str(&format!(" at distance {distance}"));
+                    }
+                }
+                None => reason.push_str(", no NUMA node"),
+            }
+        }
+        reason.push_str(&format!(", {left} of {type_id} left"));
+        reason
+    }
+
+    fn no_candidate(&mut self, wanted: &Wanted<'a>) -> Refusal {
+        let count = self.markets[&wanted.pool.name].candidates.len();
+        let mut candidates = Vec::new();
+        for position in 0..count {
+            let offer = self.offer(wanted.pool, position);
+            let parent = self.markets[&wanted.pool.name].candidates[position]
+                .parent
+                .name
+                .clone();
+            let reason = self.why_not(wanted, &parent, offer);
+            candidates.push(Rejection {
+                candidate: parent,
+                reason,
+            });
+        }
+        candidates.sort_by(|a, b| a.candidate.cmp(&b.candidate));
+        Refusal::new(self.domain, wanted, RefusalKind::NoCandidate { candidates })
+    }
+
+    fn why_not(&self, wanted: &Wanted<'a>, parent: &ParentName, offer: Offer) -> String {
+        match offer {
+            Offer::NoSuchType => format!("has no mdev type '{}'", wanted.pool.mdev_type),
+            Offer::Unreadable(why) => why,
+            Offer::Type { id, available: 0 } => format!("no {id} left"),
+            Offer::Type { id, .. } => {
+                if let Some(why) = self.failed.get(&(parent.clone(), id.clone())) {
+                    return why.clone();
+                }
+                let others: Vec<&str> = self
+                    .taken
+                    .iter()
+                    .filter(|a| a.parent == *parent)
+                    .map(|a| a.device.as_str())
+                    .collect();
+                if others.is_empty() {
+                    format!("its last {id} is needed for another device of this domain")
+                } else {
+                    format!(
+                        "its last {id} goes to '{}' of this domain",
+                        others.join("', '")
+                    )
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Why a domain gets no device, for the one line on the user's terminal and for
+//! `explain`.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::Wanted;
+use crate::model::{DeviceName, DomainName, ParentName, PoolName};
+
+/// A candidate and why it lost.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Rejection {
+    /// The parent.
+    pub candidate: ParentName,
+    /// Why it cannot serve.
+    pub reason: String,
+}
+
+/// What stood in the way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "why")]
+pub enum RefusalKind {
+    /// The pool's own `instances`.
+    Limit {
+        /// The limit.
+        limit: u32,
+        /// Devices of the pool that other claims hold.
+        in_use: u32,
+    },
+    /// No candidate could serve; empty when the rules take no device at all.
+    NoCandidate {
+        /// Every candidate.
+        candidates: Vec<Rejection>,
+    },
+    /// The host could not be read.
+    Unreadable {
+        /// What was tried and what came back.
+        reason: String,
+    },
+}
+
+/// A refused request. It reads as one line, without prefix.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Refusal {
+    /// The domain that asked.
+    pub domain: DomainName,
+    /// The request that could not be served.
+    pub device: DeviceName,
+    /// Its pool.
+    pub pool: PoolName,
+    /// The type that the pool hands out.
+    #[serde(rename = "type")]
+    pub mdev_type: String,
+    /// Why.
+    #[serde(flatten)]
+    pub kind: RefusalKind,
+}
+
+impl Refusal {
+    /// Candidates that the line names before it goes on with a number.
+    const NAMED: usize = 8;
+
+    pub(super) fn new(domain: &DomainName, wanted: &Wanted<'_>, kind: RefusalKind) -> Self {
+        Self {
+            domain: domain.clone(),
+            device: wanted.device.clone(),
+            pool: wanted.pool.name.clone(),
+            mdev_type: wanted.pool.mdev_type.to_string(),
+            kind,
+        }
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            domain,
+            pool,
+            mdev_type,
+            ..
+        } = self;
+        write!(
+            f,
+            "pool '{pool}' has no free {mdev_type} for domain '{domain}': "
+        )?;
+        match &self.kind {
+            RefusalKind::Limit { limit, in_use } => {
+                write!(
+                    f,
+                    "{in_use} of at most {limit} instances are in use; see 'virt-vgpu status'"
+                )
+            }
+            RefusalKind::Unreadable { reason } => write!(f, "{reason}; see 'virt-vgpu devices'"),
+            RefusalKind::NoCandidate { candidates } if candidates.is_empty() => {
+                write!(
+                    f,
+                    "no device on this host matches its rules; see 'virt-vgpu pool preview {pool}'"
+                )
+            }
+            RefusalKind::NoCandidate { candidates } => {
+                write_grouped(f, candidates)?;
+                write!(f, "; see 'virt-vgpu explain {domain}'")
+            }
+        }
+    }
+}
+
+/// Candidates with the same reason share one mention: 32 full VFs are one fact.
+fn write_grouped(f: &mut fmt::Formatter<'_>, rejections: &[Rejection]) -> fmt::Result {
+    let mut groups: Vec<(&str, Vec<&ParentName>)> = Vec::new();
+    for Rejection { candidate, reason } in rejections {
+        match groups.iter_mut().find(|(known, _)| known == reason) {
+            Some((_, names)) => names.push(candidate),
+            None => groups.push((reason, vec![candidate])),
+        }
+    }
+    for (number, (reason, names)) in groups.iter().enumerate() {
+        if number > 0 {
+            f.write_str("; ")?;
+        }
+        for (place, name) in names.iter().take(Refusal::NAMED).enumerate() {
+            write!(f, "{}{name}", if place == 0 { "" } else { ", " })?;
+        }
+        if let more @ 1.. = names.len().saturating_sub(Refusal::NAMED) {
+            write!(f, " and {more} more")?;
+        }
+        write!(f, ": {reason}")?;
+    }
+    Ok(())
+}
