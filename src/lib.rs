@@ -28,3 +28,4 @@
 //! `tests/dependency_rule.rs` holds this.
 
 pub mod model;
+pub mod rule;

@@ -1,0 +1,144 @@
+//! The two sets of labels that pools and devices share: the kind of a pool and
+//! the class of a device. Each is one table of names.
+
+use std::{fmt, str::FromStr};
+
+use super::spelling::did_you_mean;
+use crate::model::InvalidName;
+
+macro_rules! labels {
+    ($(#[$doc:meta])* $name:ident, $wanted:literal; $($(#[$about:meta])* $variant:ident $label:literal),+ $(,)?) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum $name { $($(#[$about])* $variant),+ }
+
+        impl $name {
+            /// Every label, in the order in which messages list them.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+            /// Their names, in the same order.
+            pub const NAMES: &'static [&'static str] = &[$($label),+];
+
+            /// The label as files have it.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $label),+ }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = InvalidName;
+
+            fn from_str(text: &str) -> Result<Self, InvalidName> {
+                match text {
+                    $($label => Ok(Self::$variant),)+
+                    _ => Err(InvalidName::new($wanted, text)),
+                }
+            }
+        }
+
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.as_str())
+            }
+        }
+    };
+}
+
+labels!(
+    /// What a pool's devices are. All names are known to the parser; see
+    /// [`Kind::is_supported`] for what works.
+    Kind, "a kind of pool";
+    /// vGPUs of NVIDIA's driver, whichever interface the driver has for them.
+    NvidiaVgpu "nvidia-vgpu",
+    /// Mediated devices of any driver.
+    Mdev "mdev",
+    /// Whole PCI functions.
+    Pci "pci",
+    /// Virtual functions of network cards.
+    SriovNic "sriov-nic",
+    /// USB devices.
+    Usb "usb",
+);
+
+impl Kind {
+    /// Whether this version can serve pools of the kind.
+    #[must_use]
+    pub const fn is_supported(self) -> bool {
+        matches!(self, Self::Mdev)
+    }
+
+    /// The names of the kinds that this version serves.
+    #[must_use]
+    pub fn supported_names() -> Vec<&'static str> {
+        let supported = Self::ALL.iter().filter(|kind| kind.is_supported());
+        supported.map(|kind| kind.as_str()).collect()
+    }
+}
+
+labels!(
+    /// What a device is for: a coarse label, on pools for people to sort by, on
+    /// devices from the PCI class code.
+    Class, "a device class";
+    /// Graphics and other display controllers.
+    Gpu "gpu",
+    /// Shares of a GPU.
+    Vgpu "vgpu",
+    /// Disks and their controllers.
+    Storage "storage",
+    /// Keyboards, mice and the like.
+    Hid "hid",
+    /// USB devices and controllers.
+    Usb "usb",
+    /// Network cards.
+    Network "network",
+    /// Cameras and video capture.
+    Media "media",
+    /// Sound.
+    Audio "audio",
+    /// Programmable logic and processing accelerators.
+    Fpga "fpga",
+    /// Any other PCI function.
+    Pci "pci",
+    /// None of these.
+    Unknown "unknown",
+);
+
+impl Class {
+    /// Parses a label; the error says what was meant, if that can be told.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|invalid: InvalidName| {
+            format!(
+                "unknown class '{}'{}",
+                invalid.found,
+                did_you_mean(text, Self::NAMES)
+            )
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_labels_agree() {
+        for (kind, name) in Kind::ALL.iter().zip(Kind::NAMES) {
+            assert_eq!(name.parse::<Kind>().unwrap(), *kind);
+            assert_eq!(kind.to_string(), *name);
+        }
+        for (class, name) in Class::ALL.iter().zip(Class::NAMES) {
+            assert_eq!(name.parse::<Class>().unwrap(), *class);
+        }
+        assert_eq!(Kind::supported_names(), ["mdev"]);
+        assert_eq!(
+            Class::parse("gpus").unwrap_err(),
+            "unknown class 'gpus' (did you mean 'gpu'?)"
+        );
+    }
+}

@@ -1,0 +1,98 @@
+//! Help with misspelt words: the nearest accepted word, and lists and foreign
+//! text in a form fit for one line of an error message.
+
+/// The accepted word nearest to `word`, when it is near enough to be meant: one
+/// slip for every three letters, but two swapped letters are two slips and must
+/// do in all but the shortest words.
+pub(crate) fn nearest<'a>(word: &str, accepted: &[&'a str]) -> Option<&'a str> {
+    /// Longer words are no typos of ours, and the distance takes quadratic time.
+    const LONGEST: usize = 40;
+    if word.len() > LONGEST {
+        return None;
+    }
+    // Case and the underscore are the slips of people who know other tools.
+    let word = word.to_lowercase().replace('_', "-");
+    accepted
+        .iter()
+        .map(|&candidate| (distance(&word, candidate), candidate))
+        .filter(|(slips, candidate)| *slips <= allowed(candidate))
+        .min_by_key(|(slips, _)| *slips)
+        .map(|(_, candidate)| candidate)
+}
+
+fn allowed(candidate: &str) -> usize {
+    let length = candidate.len();
+    if length < 5 { 1 } else { (length / 3).max(2) }
+}
+
+/// The question to append to a message about an unknown word, or nothing.
+pub(crate) fn did_you_mean(word: &str, accepted: &[&str]) -> String {
+    nearest(word, accepted)
+        .map(|candidate| format!(" (did you mean '{candidate}'?)"))
+        .unwrap_or_default()
+}
+
+/// Levenshtein's distance between two words, in characters.
+fn distance(from: &str, to: &str) -> usize {
+    let to: Vec<char> = to.chars().collect();
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    for (above, a) in from.chars().enumerate() {
+        let mut diagonal = above;
+        let mut left = above + 1;
+        for (cell, b) in row.iter_mut().skip(1).zip(&to) {
+            let substituted = diagonal + usize::from(a != *b);
+            diagonal = *cell;
+            left = substituted.min(left + 1).min(*cell + 1);
+            *cell = left;
+        }
+        if let Some(first) = row.first_mut() {
+            *first = above + 1;
+        }
+    }
+    row.last().copied().unwrap_or_default()
+}
+
+/// Foreign text for a message: one line, of bounded length.
+pub(crate) fn shown(text: &str) -> String {
+    crate::model::InvalidName::new("", text).found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn near_words_are_suggested_and_far_ones_are_not() {
+        let accepted = ["begins-with", "ends-with", "equal", "not-equal"];
+        for (word, wanted) in [
+            ("begin-with", Some("begins-with")),
+            ("begins_with", Some("begins-with")),
+            ("BEGINS-WITH", Some("begins-with")),
+            ("equals", Some("equal")),
+            ("eqaul", Some("equal")),
+            ("less", None),
+            ("not-eqal", Some("not-equal")),
+            ("==", None),
+            ("", None),
+        ] {
+            assert_eq!(nearest(word, &accepted), wanted, "{word:?}");
+        }
+        assert_eq!(nearest(&"x".repeat(10_000), &accepted), None);
+    }
+
+    #[test]
+    fn distances_are_levenshteins() {
+        assert_eq!(distance("kitten", "sitting"), 3);
+        assert_eq!(distance("", "abc"), 3);
+        assert_eq!(distance("abc", ""), 3);
+    }
+
+    proptest! {
+        #[test]
+        fn distance_is_symmetric_and_zero_only_for_equals(a in ".{0,8}", b in ".{0,8}") {
+            prop_assert_eq!(distance(&a, &b), distance(&b, &a));
+            prop_assert_eq!(distance(&a, &b) == 0, a == b);
+        }
+    }
+}
