@@ -27,5 +27,6 @@
 //! cannot be reached from the hook: it exists only with the feature `cli`.
 //! `tests/dependency_rule.rs` holds this.
 
+pub mod config;
 pub mod model;
 pub mod rule;

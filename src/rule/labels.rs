@@ -1,11 +1,10 @@
 //! The two sets of labels that pools and devices share: the kind of a pool and
 //! the class of a device. Each is one table of names.
 
-use std::{fmt, str::FromStr};
-
 use super::spelling::did_you_mean;
 use crate::model::InvalidName;
 
+/// An enum that is a table of names.
 macro_rules! labels {
     ($(#[$doc:meta])* $name:ident, $wanted:literal; $($(#[$about:meta])* $variant:ident $label:literal),+ $(,)?) => {
         $(#[$doc])*
@@ -25,19 +24,19 @@ macro_rules! labels {
             }
         }
 
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.pad(self.as_str())
             }
         }
 
-        impl FromStr for $name {
-            type Err = InvalidName;
+        impl std::str::FromStr for $name {
+            type Err = $crate::model::InvalidName;
 
-            fn from_str(text: &str) -> Result<Self, InvalidName> {
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
                 match text {
                     $($label => Ok(Self::$variant),)+
-                    _ => Err(InvalidName::new($wanted, text)),
+                    _ => Err($crate::model::InvalidName::new($wanted, text)),
                 }
             }
         }
@@ -49,6 +48,7 @@ macro_rules! labels {
         }
     };
 }
+pub(crate) use labels;
 
 labels!(
     /// What a pool's devices are. All names are known to the parser; see

@@ -5,8 +5,8 @@
 
 mod evaluate;
 mod field;
-mod filter;
-mod labels;
+pub(crate) mod filter;
+pub(crate) mod labels;
 mod operator;
 pub(crate) mod spelling;
 mod value;

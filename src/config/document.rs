@@ -1,0 +1,247 @@
+//! A TOML text with positions: tables and values that know their line and the
+//! path of their key, so that every refusal names both. It knows TOML's types
+//! and nothing of pools.
+
+use std::path::Path;
+
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
+
+use super::{
+    error::ConfigError,
+    keys::{self, KeyInfo},
+};
+use crate::rule::{Kind, filter::accepted_list, spelling::shown};
+
+/// A value and where it was written.
+#[derive(Debug, Clone)]
+pub(super) struct Written<T> {
+    pub(super) value: T,
+    pub(super) at: Place,
+}
+
+/// A key and its line.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    pub(super) key: String,
+    pub(super) line: usize,
+}
+
+impl Place {
+    /// An error here.
+    pub(super) fn refuse(&self, file: &Path, what: &str, accepted: &[&str]) -> ConfigError {
+        ConfigError {
+            file: file.to_owned(),
+            line: self.line,
+            key: Some(self.key.clone()),
+            message: format!("{what}{}", accepted_list(accepted)),
+        }
+    }
+
+    /// The place of a key that should be in the table here, but is not.
+    pub(super) fn inside(&self, key: &str) -> Self {
+        Self {
+            key: joined(&self.key, key),
+            line: self.line,
+        }
+    }
+}
+
+fn joined(path: &str, key: &str) -> String {
+    if path.is_empty() {
+        key.to_owned()
+    } else {
+        format!("{path}.{key}")
+    }
+}
+
+/// Where the lines of a text end. Made once, so that a large file full of small
+/// tables is not counted through from its start for each of them.
+#[derive(Debug)]
+pub(super) struct LineEnds(Vec<usize>);
+
+impl LineEnds {
+    pub(super) fn of(text: &str) -> Self {
+        Self(text.match_indices('\n').map(|(offset, _)| offset).collect())
+    }
+}
+
+/// The text, its name and its lines.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Source<'t> {
+    pub(super) file: &'t Path,
+    pub(super) text: &'t str,
+    pub(super) line_ends: &'t LineEnds,
+}
+
+impl<'t> Source<'t> {
+    /// The line of a byte, counted from 1.
+    fn line(&self, offset: usize) -> usize {
+        self.line_ends.0.partition_point(|end| *end < offset) + 1
+    }
+
+    /// Parses the text.
+    pub(super) fn parse(&self) -> Result<Spanned<DeTable<'t>>, ConfigError> {
+        DeTable::parse(self.text).map_err(|error| {
+            let words: Vec<&str> = error.message().split_whitespace().collect();
+            ConfigError {
+                file: self.file.to_owned(),
+                line: self.line(error.span().map_or(0, |span| span.start)),
+                key: None,
+                message: format!("not valid TOML: {}", words.join(" ")),
+            }
+        })
+    }
+
+    /// The table at the top of the text.
+    pub(super) fn top<'d>(self, table: &'d Spanned<DeTable<'t>>) -> Table<'d, 't> {
+        let at = Place {
+            key: String::new(),
+            line: 1,
+        };
+        Table::new(self, table.get_ref(), at)
+    }
+}
+
+/// A table's entries, in the order of the file.
+#[derive(Debug)]
+pub(super) struct Table<'d, 't> {
+    pub(super) source: Source<'t>,
+    pub(super) at: Place,
+    entries: Vec<(&'d str, Node<'d, 't>)>,
+}
+
+impl<'d, 't> Table<'d, 't> {
+    fn new(source: Source<'t>, table: &'d DeTable<'t>, at: Place) -> Self {
+        let mut pairs: Vec<_> = table.iter().collect();
+        pairs.sort_by_key(|(key, _)| key.span().start);
+        let entries = pairs.into_iter().map(|(key, value)| {
+            let at = Place {
+                key: joined(&at.key, &shown(key.get_ref())),
+                line: source.line(key.span().start),
+            };
+            let node = Node { source, value, at };
+            (key.get_ref().as_ref(), node)
+        });
+        Self {
+            source,
+            entries: entries.collect(),
+            at,
+        }
+    }
+
+    /// The value of a key, if it is there.
+    pub(super) fn get(&self, key: &str) -> Option<&Node<'d, 't>> {
+        let (_, node) = self.entries.iter().find(|(name, _)| *name == key)?;
+        Some(node)
+    }
+
+    /// Refuses the first key that is not in the registry for this kind.
+    pub(super) fn check_keys(&self, place: &[KeyInfo], kind: Kind) -> Result<(), ConfigError> {
+        let refusal = |(name, node): &(&str, Node<'_, '_>)| {
+            let what = keys::refusal(place, kind, name)?;
+            Some(node.refuse(&what, &keys::accepted(place, kind)))
+        };
+        self.entries.iter().find_map(refusal).map_or(Ok(()), Err)
+    }
+}
+
+/// A value in the file.
+#[derive(Debug)]
+pub(super) struct Node<'d, 't> {
+    source: Source<'t>,
+    value: &'d Spanned<DeValue<'t>>,
+    pub(super) at: Place,
+}
+
+impl<'d, 't> Node<'d, 't> {
+    pub(super) fn refuse(&self, what: &str, accepted: &[&str]) -> ConfigError {
+        self.at.refuse(self.source.file, what, accepted)
+    }
+
+    fn written<T>(&self, value: T) -> Written<T> {
+        Written {
+            value,
+            at: self.at.clone(),
+        }
+    }
+
+    fn wants(&self, wanted: &str) -> ConfigError {
+        let found = match self.value.get_ref() {
+            DeValue::String(text) => format!("the text '{}'", shown(text)),
+            DeValue::Integer(number) => format!("the number {}", shown(&number.to_string())),
+            DeValue::Float(number) => format!("the number {}", shown(&number.to_string())),
+            DeValue::Boolean(flag) => flag.to_string(),
+            DeValue::Datetime(_) => "a date".to_owned(),
+            DeValue::Array(_) => "a list".to_owned(),
+            DeValue::Table(_) => "a table".to_owned(),
+        };
+        self.refuse(&format!("wants {wanted}, found {found}"), &[])
+    }
+
+    /// A text of one line.
+    pub(super) fn text(&self) -> Result<Written<String>, ConfigError> {
+        match self.value.get_ref() {
+            DeValue::String(text) if text.chars().any(char::is_control) => {
+                Err(self.refuse("wants one line without control characters", &[]))
+            }
+            DeValue::String(text) => Ok(self.written(text.clone().into_owned())),
+            _ => Err(self.wants("a text in quotes")),
+        }
+    }
+
+    /// True or false.
+    pub(super) fn flag(&self) -> Result<bool, ConfigError> {
+        let flag = self.value.get_ref().as_bool();
+        flag.ok_or_else(|| self.wants("true or false"))
+    }
+
+    /// A whole number that fits 32 bits, as all our numbers do.
+    pub(super) fn number(&self) -> Result<u32, ConfigError> {
+        let integer = self.value.get_ref().as_integer();
+        integer
+            .and_then(|number| u32::from_str_radix(number.as_str(), number.radix()).ok())
+            .ok_or_else(|| self.wants("a whole number from 0 to 4294967295"))
+    }
+
+    /// A text, number or boolean, as text: what a filter compares with.
+    pub(super) fn scalar(&self) -> Result<Written<String>, ConfigError> {
+        match self.value.get_ref() {
+            DeValue::String(text) => Ok(self.written(text.clone().into_owned())),
+            DeValue::Integer(number) => Ok(self.written(number.to_string())),
+            DeValue::Float(number) => Ok(self.written(number.to_string())),
+            DeValue::Boolean(flag) => Ok(self.written(flag.to_string())),
+            _ => Err(self.wants("a text, a number, true or false")),
+        }
+    }
+
+    /// A table.
+    pub(super) fn table(&self, wanted: &str) -> Result<Table<'d, 't>, ConfigError> {
+        match self.value.get_ref() {
+            DeValue::Table(table) => Ok(Table::new(self.source, table, self.at.clone())),
+            _ => Err(self.wants(wanted)),
+        }
+    }
+
+    /// A list of tables.
+    pub(super) fn tables(&self, wanted: &str) -> Result<Vec<Table<'d, 't>>, ConfigError> {
+        let Some(items) = self.value.get_ref().as_array() else {
+            return Err(self.wants(wanted));
+        };
+        let table = |item: &'d Spanned<DeValue<'t>>| {
+            let at = Place {
+                key: self.at.key.clone(),
+                line: self.source.line(item.span().start),
+            };
+            let node = Node {
+                source: self.source,
+                value: item,
+                at,
+            };
+            node.table(wanted)
+        };
+        items.iter().map(table).collect()
+    }
+}

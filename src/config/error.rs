@@ -1,0 +1,62 @@
+//! What can be wrong with a pool: its file's text, or getting at the file.
+
+use std::{fmt, io, path::PathBuf};
+
+use crate::model::PoolName;
+
+/// A mistake in a pool file, with its place. Shown in one line:
+/// `FILE:LINE: key 'KEY': WHAT; accepted: A, B`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    /// The file.
+    pub file: PathBuf,
+    /// The line, counted from 1.
+    pub line: usize,
+    /// The key, with the tables around it, as in `rule.where.op`; None when the
+    /// text is no TOML.
+    pub key: Option<String>,
+    /// What is wrong, and what would be accepted.
+    pub message: String,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: ", self.file.display(), self.line)?;
+        if let Some(key) = &self.key {
+            write!(f, "key '{key}': ")?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// Why a pool cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum PoolError {
+    /// No place has a file of that name.
+    #[error("there is no pool '{pool}'")]
+    NotFound {
+        /// The pool that was asked for.
+        pool: PoolName,
+    },
+    /// A link to /dev/null stands in for the file.
+    #[error("pool '{pool}' is masked by {}", path.display())]
+    Masked {
+        /// The pool that was asked for.
+        pool: PoolName,
+        /// The link.
+        path: PathBuf,
+    },
+    /// The file has a mistake.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The file cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}

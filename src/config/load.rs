@@ -1,0 +1,95 @@
+//! Loading pools: one by name, as the hook does, or all of them, as the command
+//! does. A bad file takes down its own pool and no other.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    ConfigFiles, IgnoredFile, Listing, POOL_DIRS, Pool, PoolError, effective, parse,
+    precedence::ENDING,
+};
+use crate::model::PoolName;
+
+/// Loads one pool. Looks for its file in each place and lists no directory.
+///
+/// # Errors
+/// When there is no such pool, it is masked, or its file cannot be used. A file
+/// that cannot be read does not bring out one from a weaker place: that would
+/// be another pool than the administrator's.
+pub fn load_pool(files: &dyn ConfigFiles, name: &PoolName) -> Result<Pool, PoolError> {
+    for dir in POOL_DIRS {
+        let path = Path::new(dir).join(format!("{name}{ENDING}"));
+        match files.is_mask(&path) {
+            Ok(false) => {}
+            Ok(true) => {
+                return Err(PoolError::Masked {
+                    pool: name.clone(),
+                    path,
+                });
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(source) => return Err(PoolError::Io { path, source }),
+        }
+        match load_file(files, name, &path) {
+            Err(PoolError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+            loaded => return loaded,
+        }
+    }
+    Err(PoolError::NotFound { pool: name.clone() })
+}
+
+/// All pools of the host, with what is wrong with each that cannot be used.
+#[derive(Debug, Default)]
+pub struct LoadedPools {
+    /// Each pool, or why it cannot be used.
+    pub pools: BTreeMap<PoolName, Result<Pool, PoolError>>,
+    /// The link to /dev/null of each masked pool.
+    pub masked: BTreeMap<PoolName, PathBuf>,
+    /// Files and directories that had to be left out.
+    pub ignored: Vec<IgnoredFile>,
+}
+
+/// Loads every pool.
+pub fn load_all(files: &dyn ConfigFiles) -> LoadedPools {
+    let mut ignored = Vec::new();
+    let mut listings = Vec::new();
+    for dir in POOL_DIRS.map(PathBuf::from) {
+        match files.list(&dir) {
+            Ok(entries) => listings.push(Listing { dir, entries }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => ignored.push(IgnoredFile {
+                reason: format!("cannot list it: {error}"),
+                path: dir,
+            }),
+        }
+    }
+    // A place that cannot be listed may still have a stronger file of a name
+    // found in a weaker one: then ask for it by name, as the hook does.
+    let sees_all = ignored.is_empty();
+    let found = effective(&listings);
+    ignored.extend(found.ignored);
+    let load = |(name, path): (PoolName, PathBuf)| {
+        let loaded = if sees_all {
+            load_file(files, &name, &path)
+        } else {
+            load_pool(files, &name)
+        };
+        (name, loaded)
+    };
+    LoadedPools {
+        pools: found.pools.into_iter().map(load).collect(),
+        masked: found.masked,
+        ignored,
+    }
+}
+
+fn load_file(files: &dyn ConfigFiles, name: &PoolName, path: &Path) -> Result<Pool, PoolError> {
+    let text = files.read(path).map_err(|source| PoolError::Io {
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok(parse(name.clone(), path, &text)?)
+}

@@ -1,0 +1,24 @@
+//! Pool files: where they are, which of them count, and what they say. A file
+//! is first read as written (`fragment`), then checked into a [`Pool`]; files
+//! are reached only through [`ConfigFiles`], so that nothing here does I/O.
+
+mod document;
+mod error;
+mod files;
+mod fragment;
+mod keys;
+mod load;
+mod pool;
+mod precedence;
+mod render;
+
+pub use crate::rule::{Class, Kind};
+pub use error::{ConfigError, PoolError};
+pub use files::{ConfigFiles, Entry, MAX_FILE_BYTES, MemoryFiles, POOL_DIRS};
+pub use load::{LoadedPools, load_all, load_pool};
+pub use pool::{Defaults, Placement, Pool, TypeSelector, parse};
+pub use precedence::{Effective, IgnoredFile, Listing, effective};
+pub use render::{NewPool, render};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,281 @@
+//! A pool, validated: what the rest of the program works with. Every value in
+//! it has passed its check, and what the file leaves out has its default.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+use super::{
+    Class, Kind, MAX_FILE_BYTES,
+    document::{LineEnds, Place, Source, Written},
+    error::ConfigError,
+    fragment::{FilterFragment, PoolFragment, RuleFragment},
+};
+use crate::{
+    model::{InvalidName, MdevTypeId, PoolName},
+    rule::{Filter, Rule, labels::labels, spelling::did_you_mean, spelling::shown},
+};
+
+/// Most rules of a pool and most filters of a rule: far above any real file,
+/// and low enough that evaluating a file takes no noticeable time.
+const MAX_RULES: usize = 1024;
+const MAX_FILTERS: usize = 64;
+
+/// A pool of devices.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pool {
+    /// Its name: that of its file.
+    pub name: PoolName,
+    /// What its devices are.
+    pub kind: Kind,
+    /// The administrator's note.
+    pub description: Option<String>,
+    /// A label to sort by.
+    pub class: Option<Class>,
+    /// The mediated-device type that it makes.
+    pub mdev_type: TypeSelector,
+    /// Most devices at once; 0 = as many as fit.
+    pub instances: u32,
+    /// How devices are spread over the parents.
+    pub placement: Placement,
+    /// Absolute path of the ISO file with the guest's driver.
+    pub guest_driver: Option<String>,
+    /// For requests that do not say otherwise.
+    pub defaults: Defaults,
+    /// A device is in the pool when any of them matches.
+    pub rules: Vec<Rule>,
+    /// The file that it was read from.
+    pub origin: PathBuf,
+}
+
+impl Pool {
+    /// What is accepted in the file but surely not meant, one line each.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        if self.rules.is_empty() {
+            return vec!["the pool has no rules, so no device is in it".to_owned()];
+        }
+        let mut warnings = Vec::new();
+        for (index, rule) in self.rules.iter().enumerate() {
+            let fields = rule.filters.iter().map(Filter::field);
+            if let Some(field) = { fields }.find(|field| !field.is_read_for(self.kind)) {
+                let (rule, kind) = (rule.label(index), self.kind);
+                warnings.push(format!(
+                    "{rule} never matches: this version reads no '{field}' for kind '{kind}'"
+                ));
+            }
+        }
+        warnings
+    }
+}
+
+/// A mediated-device type as a pool file names it: by id (`nvidia-558`) or by
+/// the type's `name` attribute (`NVIDIA L40S-12Q`). Which one it is shows when
+/// the parents are read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TypeSelector(String);
+
+impl TypeSelector {
+    /// The text as written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether a type may have this as its id: a name with a slash has not.
+    #[must_use]
+    pub fn could_be_id(&self) -> bool {
+        self.as_id().is_some()
+    }
+
+    /// The text as an id, if a type may have it.
+    #[must_use]
+    pub fn as_id(&self) -> Option<MdevTypeId> {
+        self.0.parse().ok()
+    }
+}
+
+impl fmt::Display for TypeSelector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl FromStr for TypeSelector {
+    type Err = InvalidName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        const LONGEST: usize = 255;
+        let good = !text.is_empty()
+            && text.len() <= LONGEST
+            && text.trim() == text
+            && !text.contains(char::is_control);
+        good.then(|| Self(text.to_owned())).ok_or_else(|| {
+            InvalidName::new("an mdev type (id as in nvidia-558, or its name)", text)
+        })
+    }
+}
+
+crate::model::serde_as_text!(TypeSelector);
+
+labels!(
+    /// How devices are spread over the parents of a pool.
+    #[derive(Default)]
+    Placement, "a placement";
+    /// Fill one parent before the next: leaves whole parents free.
+    #[default]
+    Pack "pack",
+    /// Take the emptiest parent: leaves each device more of its parent.
+    Spread "spread",
+);
+
+/// What a device gets when its request does not say. All but `optional` are
+/// parameters of NVIDIA's driver: a pool of kind `mdev` keeps them for types of
+/// that driver, and no other driver sees them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Defaults {
+    /// Frames per second; 0 = off.
+    pub frame_rate_limit: Option<u32>,
+    /// Whether the driver shows the display to VNC consoles.
+    pub console_vnc: Option<bool>,
+    /// Whether CUDA's unified memory works.
+    pub unified_memory: Option<bool>,
+    /// Whether CUDA debuggers work.
+    pub debuggers: Option<bool>,
+    /// Whether CUDA profilers work.
+    pub profilers: Option<bool>,
+    /// Whether a domain starts without the device when none is free.
+    pub optional: Option<bool>,
+}
+
+/// Reads a pool file's text.
+///
+/// # Errors
+/// The first mistake, with its line and key.
+pub fn parse(name: PoolName, origin: &Path, text: &str) -> Result<Pool, ConfigError> {
+    if text.len() > MAX_FILE_BYTES {
+        return Err(ConfigError {
+            file: origin.to_owned(),
+            line: 1,
+            key: None,
+            message: format!("is larger than {MAX_FILE_BYTES} bytes"),
+        });
+    }
+    let fragment = PoolFragment::read(Source {
+        file: origin,
+        text,
+        line_ends: &LineEnds::of(text),
+    })?;
+    let Some(mdev_type) = fragment.mdev_type else {
+        let at = Place {
+            key: "type".to_owned(),
+            line: fragment.kind.at.line,
+        };
+        let what = format!(
+            "is missing: kind '{}' wants a type's id (as in nvidia-558) or name",
+            fragment.kind.value
+        );
+        return Err(at.refuse(origin, &what, &[]));
+    };
+    Ok(Pool {
+        name,
+        kind: fragment.kind.value,
+        description: fragment.description.map(|text| text.value),
+        class: checked(origin, fragment.class, class)?,
+        mdev_type: mdev_type_of(origin, &mdev_type)?,
+        instances: fragment.instances.unwrap_or_default(),
+        placement: checked(origin, fragment.placement, placement)?.unwrap_or_default(),
+        guest_driver: checked(origin, fragment.guest_driver, guest_driver)?,
+        defaults: fragment.defaults,
+        rules: rules(origin, &fragment.rules)?,
+        origin: origin.to_owned(),
+    })
+}
+
+/// What a check finds wrong, and what it would accept.
+type Refusal = (String, &'static [&'static str]);
+
+fn checked<T>(
+    file: &Path,
+    written: Option<Written<String>>,
+    check: impl FnOnce(&str) -> Result<T, Refusal>,
+) -> Result<Option<T>, ConfigError> {
+    let Some(Written { value, at }) = written else {
+        return Ok(None);
+    };
+    let refuse = |(what, accepted): Refusal| at.refuse(file, &what, accepted);
+    check(&value).map(Some).map_err(refuse)
+}
+
+fn class(text: &str) -> Result<Class, Refusal> {
+    Class::parse(text).map_err(|what| (what, Class::NAMES))
+}
+
+fn placement(text: &str) -> Result<Placement, Refusal> {
+    text.parse().map_err(|_| {
+        let meant = did_you_mean(text, Placement::NAMES);
+        let what = format!("unknown placement '{}'{meant}", shown(text));
+        (what, Placement::NAMES)
+    })
+}
+
+fn guest_driver(text: &str) -> Result<String, Refusal> {
+    let is_iso = text.ends_with(".iso") || text.ends_with(".ISO");
+    if is_iso && text.starts_with('/') {
+        return Ok(text.to_owned());
+    }
+    let text = shown(text);
+    if is_iso || text.contains('/') {
+        let what = format!("'{text}' is not the absolute path of an .iso file");
+        return Err((what, &[]));
+    }
+    let what = format!("driver sets (here '{text}') are not supported by this version");
+    Err((what, &["the absolute path of an .iso file"]))
+}
+
+fn mdev_type_of(file: &Path, written: &Written<String>) -> Result<TypeSelector, ConfigError> {
+    let parsed = written.value.parse();
+    parsed.map_err(|invalid: InvalidName| written.at.refuse(file, &invalid.to_string(), &[]))
+}
+
+fn rules(file: &Path, fragments: &[RuleFragment]) -> Result<Vec<Rule>, ConfigError> {
+    if let Some(excess) = fragments.get(MAX_RULES) {
+        let what = format!("is in a pool of more than {MAX_RULES} rules");
+        return Err(excess.at.refuse(file, &what, &[]));
+    }
+    fragments
+        .iter()
+        .map(|fragment| rule(file, fragment))
+        .collect()
+}
+
+fn rule(file: &Path, fragment: &RuleFragment) -> Result<Rule, ConfigError> {
+    let refuse = |what: &str| fragment.at.refuse(file, what, &[]);
+    if fragment.filters.is_empty() {
+        return Err(refuse("is empty, which would match every device"));
+    }
+    if fragment.filters.len() > MAX_FILTERS {
+        return Err(refuse(&format!("has more than {MAX_FILTERS} filters")));
+    }
+    let filters = fragment.filters.iter().map(|written| filter(file, written));
+    Ok(Rule {
+        name: fragment.name.as_ref().map(|name| name.value.clone()),
+        filters: filters.collect::<Result<_, _>>()?,
+        allow_critical: fragment.allow_critical,
+    })
+}
+
+fn filter(file: &Path, written: &FilterFragment) -> Result<Filter, ConfigError> {
+    use crate::rule::FilterPart;
+    let FilterFragment { field, op, value } = written;
+    Filter::new(&field.value, &op.value, &value.value).map_err(|error| {
+        let part = match error.part {
+            FilterPart::Field => field,
+            FilterPart::Operator => op,
+            FilterPart::Value => value,
+        };
+        part.at.refuse(file, &error.what, &error.accepted)
+    })
+}

@@ -1,0 +1,98 @@
+//! The text of a new pool file, as `pool create` writes it: one rule for each
+//! device, and comments for the person who edits it next.
+
+use std::path::Path;
+
+use super::{Class, ConfigError, Placement, Pool, TypeSelector, parse};
+use crate::model::{PciAddress, PoolName};
+
+/// A pool to be written.
+#[derive(Debug, Clone)]
+pub struct NewPool {
+    /// The mediated-device type.
+    pub mdev_type: TypeSelector,
+    /// Kernel names of the devices; PCI addresses in any notation.
+    pub devices: Vec<String>,
+    /// A note.
+    pub description: Option<String>,
+    /// A label.
+    pub class: Option<Class>,
+    /// Most devices at once; 0 = as many as fit.
+    pub instances: u32,
+    /// How devices are spread over the parents.
+    pub placement: Placement,
+    /// Absolute path of an ISO file.
+    pub guest_driver: Option<String>,
+}
+
+impl NewPool {
+    /// The pool that the rendered text gives: the check before it is written.
+    ///
+    /// # Errors
+    /// When a value is not accepted in a pool file.
+    pub fn check(&self, name: PoolName, origin: &Path) -> Result<Pool, ConfigError> {
+        parse(name, origin, &render(self))
+    }
+}
+
+/// The text of the pool's file.
+#[must_use]
+pub fn render(pool: &NewPool) -> String {
+    let mut text = String::from("# Written by 'virt-vgpu pool create'; made to be edited.\n\n");
+    let mut line = |key: &str, value: &str, comment: &str| {
+        let setting = format!("{key:<12} = {value}");
+        if comment.is_empty() {
+            text.push_str(&setting);
+        } else {
+            text.push_str(&format!("{setting:<39} # {comment}"));
+        }
+        text.push('\n');
+    };
+    line("kind", "\"mdev\"", "mediated devices of any driver");
+    if let Some(description) = &pool.description {
+        line("description", &quoted(description), "");
+    }
+    if let Some(class) = pool.class {
+        line("class", &quoted(class.as_str()), "a label to sort by");
+    }
+    let mdev_type = quoted(pool.mdev_type.as_str());
+    line("type", &mdev_type, "id or name of the mdev type");
+    let instances = pool.instances.to_string();
+    line(
+        "instances",
+        &instances,
+        "most devices at once; 0 = as many as fit",
+    );
+    let placement = quoted(pool.placement.as_str());
+    line("placement", &placement, "pack | spread");
+    if let Some(path) = &pool.guest_driver {
+        line("guest-driver", &quoted(path), "ISO for the guests");
+    }
+    if !pool.devices.is_empty() {
+        text.push_str(
+            "\n# A device is in the pool when any rule matches; a rule matches when all\n\
+             # its filters hold. 'virt-vgpu pool preview' shows the outcome.\n",
+        );
+    }
+    for device in &pool.devices {
+        text.push_str(&rule(device));
+    }
+    text
+}
+
+fn rule(device: &str) -> String {
+    let address = device
+        .parse::<PciAddress>()
+        .map_or_else(|_| device.to_owned(), |address| address.to_string());
+    let name = quoted(&format!("device {address}"));
+    let value = quoted(&address);
+    format!(
+        "\n[[rule]]\nname  = {name}\nwhere = [\n  \
+         {{ field = \"address\", op = \"equal\", value = {value} }},\n]\n"
+    )
+}
+
+/// A TOML string, in quotes and escaped.
+fn quoted(text: &str) -> String {
+    toml::Value::from(text).to_string()
+}

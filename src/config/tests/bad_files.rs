@@ -1,0 +1,316 @@
+//! The exact message for each mistake that a pool file can have.
+
+use super::*;
+
+const KEYS: &str =
+    "kind, description, class, type, instances, placement, guest-driver, defaults, rule";
+const OPERATORS: &str = "equal, not-equal, less-than, less-or-equal, greater-than, \
+     greater-or-equal, begins-with, ends-with, contains, contains-ignore-case, regex";
+const FIELDS: &str = "host, address, slot-label, class, class-id, vendor, vendor-id, device, \
+     device-id, subsystem-id, driver, serial, numa-node, iommu-group, virtual-function, \
+     physical-function, gpu-name, gpu-uuid, gpu-memory-mib, profile-id, netdev, mac, \
+     link-speed-mbps, bus, port-path, usb-version, speed-mbps, interface-driver";
+const CLASSES: &str = "gpu, vgpu, storage, hid, usb, network, media, audio, fpga, pci, unknown";
+
+/// The message without the file's name, which every message begins with.
+fn message(text: &str) -> String {
+    let error = read(text).unwrap_err();
+    let shown = error.to_string();
+    let rest = shown
+        .strip_prefix(FILE)
+        .and_then(|rest| rest.strip_prefix(':'));
+    rest.unwrap_or_else(|| panic!("{shown}")).to_owned()
+}
+
+/// The message for `text` as lines 3 and on of a file that is good so far.
+fn after_start(text: &str) -> String {
+    message(&format!("kind = \"mdev\"\ntype = \"nvidia-558\"\n{text}"))
+}
+
+/// The message for a `where` whose filters begin in line 5.
+fn in_where(filters: &str) -> String {
+    after_start(&format!("[[rule]]\nwhere = [\n{filters}\n]"))
+}
+
+#[test]
+fn texts_that_are_no_toml() {
+    for (text, wanted) in [
+        (
+            "kind = \"mdev",
+            "1: not valid TOML: invalid basic string, expected `\"`",
+        ),
+        (
+            "kind = \"mdev\"\n\nkind = \"mdev\"",
+            "3: not valid TOML: duplicate key",
+        ),
+        (
+            "kind = \"mdev\"\ntype nvidia-558",
+            "2: not valid TOML: key with no value, expected `=`",
+        ),
+        (
+            "kind = \"mdev\"\n[[rule]\n",
+            "2: not valid TOML: unclosed array table, expected `]`",
+        ),
+    ] {
+        assert_eq!(message(text), wanted);
+    }
+    let large = "#".repeat(MAX_FILE_BYTES + 1);
+    assert_eq!(message(&large), "1: is larger than 1048576 bytes");
+}
+
+#[test]
+fn the_kind() {
+    for (text, wanted) in [
+        ("", "1: key 'kind': is missing; accepted: mdev"),
+        ("type = \"a\"", "1: key 'kind': is missing; accepted: mdev"),
+        (
+            "\nkind = \"usb\"\n[usb]\nguest-reset = true",
+            "2: key 'kind': kind 'usb' is not supported by this version; accepted: mdev",
+        ),
+        (
+            "kind = \"mdve\"",
+            "1: key 'kind': unknown kind 'mdve' (did you mean 'mdev'?); accepted: mdev",
+        ),
+        (
+            "kind = \"floppy\"",
+            "1: key 'kind': unknown kind 'floppy'; accepted: mdev",
+        ),
+        (
+            "kind = 1",
+            "1: key 'kind': wants a text in quotes, found the number 1",
+        ),
+    ] {
+        assert_eq!(message(text), wanted);
+    }
+}
+
+#[test]
+fn keys_that_do_not_belong_there() {
+    for (text, wanted) in [
+        (
+            "instance = 4",
+            format!("3: key 'instance': unknown key (did you mean 'instances'?); accepted: {KEYS}"),
+        ),
+        (
+            "guest_driver = \"x\"",
+            format!(
+                "3: key 'guest_driver': unknown key (did you mean 'guest-driver'?); accepted: {KEYS}"
+            ),
+        ),
+        (
+            "zebra = 1\napple = 2",
+            format!("3: key 'zebra': unknown key; accepted: {KEYS}"),
+        ),
+        (
+            "profile = \"L40S-12Q\"",
+            format!("3: key 'profile': not for kind 'mdev'; accepted: {KEYS}"),
+        ),
+        (
+            "\n[scheduler]\npolicy = \"fixed-share\"",
+            format!("4: key 'scheduler': not for kind 'mdev'; accepted: {KEYS}"),
+        ),
+        (
+            "[mig]",
+            format!("3: key 'mig': not for kind 'mdev'; accepted: {KEYS}"),
+        ),
+        (
+            "usb.guest-reset = true",
+            format!("3: key 'usb': not for kind 'mdev'; accepted: {KEYS}"),
+        ),
+        (
+            "[defaults]\nframe-rate = 60",
+            "4: key 'defaults.frame-rate': unknown key; accepted: frame-rate-limit, console-vnc, \
+             unified-memory, debuggers, profilers, optional"
+                .to_owned(),
+        ),
+        (
+            "[[rule]]\nwere = []",
+            "4: key 'rule.were': unknown key (did you mean 'where'?); accepted: name, where, \
+             allow-critical"
+                .to_owned(),
+        ),
+        (
+            "\"a\\nb\" = 1",
+            format!("3: key 'a\u{fffd}b': unknown key; accepted: {KEYS}"),
+        ),
+    ] {
+        assert_eq!(after_start(text), wanted);
+    }
+}
+
+#[test]
+fn values_of_the_pool() {
+    assert_eq!(
+        message("# no type\nkind = \"mdev\""),
+        "2: key 'type': is missing: kind 'mdev' wants a type's id (as in nvidia-558) or name"
+    );
+    assert_eq!(
+        message("kind = \"mdev\"\ntype = \" \""),
+        "2: key 'type': ' ' is not an mdev type (id as in nvidia-558, or its name)"
+    );
+    assert_eq!(
+        message("kind = \"mdev\"\ntype = 558"),
+        "2: key 'type': wants a text in quotes, found the number 558"
+    );
+    let limit = "wants a whole number from 0 to 4294967295";
+    for (text, wanted) in [
+        (
+            "instances = \"4\"",
+            format!("3: key 'instances': {limit}, found the text '4'"),
+        ),
+        (
+            "instances = -1",
+            format!("3: key 'instances': {limit}, found the number -1"),
+        ),
+        (
+            "instances = 1.5",
+            format!("3: key 'instances': {limit}, found the number 1.5"),
+        ),
+        (
+            "instances = 4294967296",
+            format!("3: key 'instances': {limit}, found the number 4294967296"),
+        ),
+        (
+            "class = \"gpus\"",
+            format!(
+                "3: key 'class': unknown class 'gpus' (did you mean 'gpu'?); accepted: {CLASSES}"
+            ),
+        ),
+        (
+            "placement = \"stack\"",
+            "3: key 'placement': unknown placement 'stack'; accepted: pack, spread".to_owned(),
+        ),
+        (
+            "placement = \"spred\"",
+            "3: key 'placement': unknown placement 'spred' (did you mean 'spread'?); accepted: \
+             pack, spread"
+                .to_owned(),
+        ),
+        (
+            "guest-driver = \"nvidia-19.0\"",
+            "3: key 'guest-driver': driver sets (here 'nvidia-19.0') are not supported by this \
+             version; accepted: the absolute path of an .iso file"
+                .to_owned(),
+        ),
+        (
+            "description = \"\"\"a\nb\"\"\"",
+            "3: key 'description': wants one line without control characters".to_owned(),
+        ),
+        (
+            "[defaults]\n\nconsole-vnc = \"yes\"",
+            "5: key 'defaults.console-vnc': wants true or false, found the text 'yes'".to_owned(),
+        ),
+        (
+            "[defaults]\nframe-rate-limit = true",
+            format!("4: key 'defaults.frame-rate-limit': {limit}, found true"),
+        ),
+        (
+            "defaults = []",
+            "3: key 'defaults': wants a table, [defaults], found a list".to_owned(),
+        ),
+    ] {
+        assert_eq!(after_start(text), wanted);
+    }
+}
+
+#[test]
+fn rules_that_are_no_rules() {
+    let filters = "wants a list of filters, [{ field = …, op = …, value = … }]";
+    for (text, wanted) in [
+        (
+            "[rule]\nwhere = []",
+            "3: key 'rule': wants tables, each under its own [[rule]], found a table".to_owned(),
+        ),
+        (
+            "\n[[rule]]\nname = \"x\"",
+            "4: key 'rule.where': is missing".to_owned(),
+        ),
+        (
+            "[[rule]]\nname = \"x\"\nwhere = []",
+            "5: key 'rule.where': is empty, which would match every device".to_owned(),
+        ),
+        (
+            "[[rule]]\nwhere = \"all\"",
+            format!("4: key 'rule.where': {filters}, found the text 'all'"),
+        ),
+        (
+            "[[rule]]\nwhere = [\n1]",
+            format!("5: key 'rule.where': {filters}, found the number 1"),
+        ),
+        (
+            "[[rule]]\nwhere = []\nallow-critical = 1",
+            "5: key 'rule.allow-critical': wants true or false, found the number 1".to_owned(),
+        ),
+    ] {
+        assert_eq!(after_start(text), wanted);
+    }
+    let filter = "{ field = 'address', op = 'equal', value = 'a' },";
+    assert_eq!(
+        in_where(&filter.repeat(65)),
+        "4: key 'rule.where': has more than 64 filters"
+    );
+    let rule = format!("[[rule]]\nwhere = [{filter}]\n");
+    assert_eq!(
+        after_start(&rule.repeat(1025)),
+        "2052: key 'rule.where': is in a pool of more than 1024 rules"
+    );
+}
+
+#[test]
+fn filters_that_are_no_filters() {
+    for (filters, wanted) in [
+        (
+            "{ field = \"adress\", op = \"equal\", value = \"a\" }",
+            format!(
+                "5: key 'rule.where.field': unknown field 'adress' (did you mean 'address'?); \
+                 accepted: {FIELDS}"
+            ),
+        ),
+        (
+            "{ field = \"address\", op = \"equal\", value = \"a\" },\n\
+             { field = \"address\", op = \"begin-with\", value = \"a\" }",
+            format!(
+                "6: key 'rule.where.op': unknown operator 'begin-with' (did you mean \
+                 'begins-with'?); accepted: {OPERATORS}"
+            ),
+        ),
+        (
+            "{ field = \"address\",\n op = \"less-than\",\n value = 1 }",
+            "6: key 'rule.where.op': 'less-than' does not work on the address field 'address'; \
+             accepted: equal, not-equal, begins-with, ends-with, contains, contains-ignore-case, \
+             regex"
+                .to_owned(),
+        ),
+        (
+            "{ field = \"numa-node\",\n op = \"equal\",\n value = \"two\" }",
+            "7: key 'rule.where.value': 'two' is not a whole number".to_owned(),
+        ),
+        (
+            "{ field = \"driver\", op = \"regex\", value = \"(\" }",
+            "5: key 'rule.where.value': '(' is no regular expression: unclosed group".to_owned(),
+        ),
+        (
+            "{ field = \"driver\", op = \"equal\", value = [] }",
+            "5: key 'rule.where.value': wants a text, a number, true or false, found a list"
+                .to_owned(),
+        ),
+        (
+            "{ field = \"driver\", value = \"a\" }",
+            format!("5: key 'rule.where.op': is missing; accepted: {OPERATORS}"),
+        ),
+        (
+            "{ op = \"equal\", value = \"a\" }",
+            format!("5: key 'rule.where.field': is missing; accepted: {FIELDS}"),
+        ),
+        (
+            "{ field = \"driver\", op = \"equal\" }",
+            "5: key 'rule.where.value': is missing".to_owned(),
+        ),
+        (
+            "{ field = \"driver\", operator = \"equal\", value = \"a\" }",
+            "5: key 'rule.where.operator': unknown key; accepted: field, op, value".to_owned(),
+        ),
+    ] {
+        assert_eq!(in_where(filters), wanted);
+    }
+}

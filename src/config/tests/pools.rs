@@ -1,0 +1,231 @@
+//! Good files, files written by us, and texts that are no files of anybody.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::rule::Filter;
+
+const CAD: &str = r#"
+kind        = "mdev"
+description = "CAD desktops"
+class       = "vgpu"
+type        = "nvidia-558"
+instances   = 4
+placement   = "spread"
+guest-driver = "/srv/iso/nvidia 19.0.iso"
+
+[defaults]
+frame-rate-limit = 60
+console-vnc = true
+optional = false
+
+[[rule]]
+name  = "L40S in slot 3b"
+where = [
+  { field = "vendor-id", op = "equal",       value = "10de" },
+  { field = "address",   op = "begins-with", value = "0000:3b:" },
+]
+
+[[rule]]
+allow-critical = true
+where = [{ field = "numa-node", op = "less-than", value = 2 },
+         { field = "vendor-id", op = "equal", value = 0x10DE },
+         { field = "usb-version", op = "less-than", value = 3.2 },
+         { field = "virtual-function", op = "equal", value = false }]
+"#;
+
+#[test]
+fn a_whole_file_is_read() {
+    let pool = read(CAD).unwrap();
+    assert_eq!(pool.name.as_str(), "cad");
+    assert_eq!(pool.kind, Kind::Mdev);
+    assert_eq!(pool.description.as_deref(), Some("CAD desktops"));
+    assert_eq!(pool.class, Some(Class::Vgpu));
+    assert_eq!(pool.mdev_type.as_str(), "nvidia-558");
+    assert_eq!(pool.instances, 4);
+    assert_eq!(pool.placement, Placement::Spread);
+    assert_eq!(
+        pool.guest_driver.as_deref(),
+        Some("/srv/iso/nvidia 19.0.iso")
+    );
+    assert_eq!(
+        pool.defaults,
+        Defaults {
+            frame_rate_limit: Some(60),
+            console_vnc: Some(true),
+            optional: Some(false),
+            ..Defaults::default()
+        }
+    );
+    assert_eq!(pool.origin, Path::new(FILE));
+
+    let [named, other] = pool.rules.as_slice() else {
+        panic!("two rules are written");
+    };
+    assert_eq!(named.name.as_deref(), Some("L40S in slot 3b"));
+    assert!(!named.allow_critical);
+    assert!(other.allow_critical);
+    let values: Vec<_> = other.filters.iter().map(Filter::value).collect();
+    assert_eq!(values, ["2", "0x10DE", "3.2", "false"]);
+}
+
+#[test]
+fn what_is_left_out_has_its_default() {
+    let pool = read("kind = 'mdev'\ntype = 'NVIDIA L40S-12Q'").unwrap();
+    assert_eq!(pool.instances, 0);
+    assert_eq!(pool.placement, Placement::Pack);
+    assert_eq!(pool.defaults, Defaults::default());
+    assert_eq!((pool.class, pool.guest_driver), (None, None));
+    assert!(pool.rules.is_empty());
+}
+
+#[test]
+fn only_a_file_name_could_be_a_types_id() {
+    for (text, could_be_id) in [
+        ("nvidia-558", true),
+        ("NVIDIA L40S-12Q", true),
+        ("a/b", false),
+    ] {
+        let selector: TypeSelector = text.parse().unwrap();
+        assert_eq!(selector.could_be_id(), could_be_id, "{text}");
+    }
+}
+
+#[test]
+fn what_is_surely_not_meant_is_warned_of() {
+    let start = "kind = 'mdev'\ntype = 'a'\n";
+    assert_eq!(
+        read(start).unwrap().warnings(),
+        ["the pool has no rules, so no device is in it"]
+    );
+    let rule = "[[rule]]\nwhere = [{ field = 'gpu-name', op = 'contains', value = 'L40S' }]";
+    assert_eq!(
+        read(&format!("{start}{rule}")).unwrap().warnings(),
+        ["rule 1 never matches: this version reads no 'gpu-name' for kind 'mdev'"]
+    );
+    let rule = "[[rule]]\nwhere = [{ field = 'address', op = 'equal', value = 'mtty' }]";
+    assert!(
+        read(&format!("{start}{rule}"))
+            .unwrap()
+            .warnings()
+            .is_empty()
+    );
+}
+
+fn new_pool() -> NewPool {
+    NewPool {
+        mdev_type: "nvidia-558".parse().unwrap(),
+        devices: vec!["3B:00.0".to_owned(), "mtty".to_owned()],
+        description: Some("CAD \"desktops\"".to_owned()),
+        class: Some(Class::Vgpu),
+        instances: 4,
+        placement: Placement::Pack,
+        guest_driver: Some("/srv/iso/nvidia.iso".to_owned()),
+    }
+}
+
+#[test]
+fn a_new_pools_file_is_made_to_be_edited() {
+    insta::assert_snapshot!(render(&new_pool()), @r#"
+    # Written by 'virt-vgpu pool create'; made to be edited.
+
+    kind         = "mdev"                   # mediated devices of any driver
+    description  = 'CAD "desktops"'
+    class        = "vgpu"                   # a label to sort by
+    type         = "nvidia-558"             # id or name of the mdev type
+    instances    = 4                        # most devices at once; 0 = as many as fit
+    placement    = "pack"                   # pack | spread
+    guest-driver = "/srv/iso/nvidia.iso"    # ISO for the guests
+
+    # A device is in the pool when any rule matches; a rule matches when all
+    # its filters hold. 'virt-vgpu pool preview' shows the outcome.
+
+    [[rule]]
+    name  = "device 0000:3b:00.0"
+    where = [
+      { field = "address", op = "equal", value = "0000:3b:00.0" },
+    ]
+
+    [[rule]]
+    name  = "device mtty"
+    where = [
+      { field = "address", op = "equal", value = "mtty" },
+    ]
+    "#);
+}
+
+#[test]
+fn a_new_pool_that_no_file_can_have_is_refused_before_it_is_written() {
+    let check = |pool: NewPool| pool.check("cad".parse().unwrap(), Path::new(FILE));
+    assert!(check(new_pool()).is_ok());
+    let error = check(NewPool {
+        guest_driver: Some("nvidia.iso".to_owned()),
+        ..new_pool()
+    });
+    assert_eq!(
+        error.unwrap_err().to_string(),
+        "/etc/virt-vgpu/pools.d/cad.toml:9: key 'guest-driver': 'nvidia.iso' is not the absolute \
+         path of an .iso file"
+    );
+    let two_lines = NewPool {
+        description: Some("a\nkind = \"pci\"".to_owned()),
+        ..new_pool()
+    };
+    assert!(check(two_lines).is_err());
+}
+
+proptest! {
+    #[test]
+    fn what_is_rendered_reads_as_the_same_pool(
+        description in proptest::option::of("[^\\p{Cc}]{0,20}"),
+        mdev_type in "[!-~]([ -~]{0,18}[!-~])?",
+        devices in proptest::collection::vec("[!-~]([ -~]{0,18}[!-~])?", 0..4),
+        instances: u32,
+        path in proptest::option::of("/[^\\p{Cc}]{0,20}\\.iso"),
+        class in 0..Class::ALL.len(),
+        spread: bool,
+    ) {
+        let new = NewPool {
+            mdev_type: mdev_type.parse().unwrap(),
+            devices,
+            description,
+            class: Class::ALL.get(class).copied(),
+            instances,
+            placement: if spread { Placement::Spread } else { Placement::Pack },
+            guest_driver: path,
+        };
+        let pool = new.check("cad".parse().unwrap(), Path::new(FILE)).unwrap();
+        prop_assert_eq!(pool.mdev_type, new.mdev_type);
+        prop_assert_eq!(pool.description, new.description);
+        prop_assert_eq!(pool.class, new.class);
+        prop_assert_eq!(pool.instances, new.instances);
+        prop_assert_eq!(pool.placement, new.placement);
+        prop_assert_eq!(pool.guest_driver, new.guest_driver);
+        prop_assert_eq!(pool.rules.len(), new.devices.len());
+        for (rule, device) in pool.rules.iter().zip(&new.devices) {
+            let wanted = Filter::new("address", "equal", device).unwrap();
+            prop_assert_eq!(&rule.filters, &vec![wanted]);
+        }
+    }
+
+    #[test]
+    fn no_text_panics(text: String) {
+        let _ = read(&text);
+    }
+
+    /// Lines of a good file in any order, doubled, broken off: closer to TOML
+    /// than random text, so that it gets further.
+    #[test]
+    fn no_shuffled_file_panics_and_every_message_is_one_line(
+        lines in proptest::collection::vec(0usize..26, 0..30),
+        cut in 0usize..80,
+    ) {
+        let good: Vec<&str> = CAD.lines().collect();
+        let mut text: String = lines.iter().map(|line| format!("{}\n", good[*line])).collect();
+        text.truncate(text.len().saturating_sub(cut));
+        if let Err(error) = read(&text) {
+            prop_assert!(error.line <= text.lines().count().max(1) + 1);
+            prop_assert!(!error.to_string().contains('\n'), "{}", error);
+        }
+    }
+}
