@@ -254,6 +254,11 @@ fn rules_that_are_no_rules() {
         after_start(&rule.repeat(1025)),
         "2052: key 'rule.where': is in a pool of more than 1024 rules"
     );
+    let rule = "[[rule]]\nwhere = [{ field = 'device', op = 'regex', value = 'a' }]\n";
+    assert_eq!(
+        after_start(&rule.repeat(65)),
+        "132: key 'rule.where.op': is in a pool of more than 64 regex filters"
+    );
 }
 
 #[test]
