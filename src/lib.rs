@@ -27,4 +27,5 @@
 //! cannot be reached from the hook: it exists only with the feature `cli`.
 //! `tests/dependency_rule.rs` holds this.
 
+pub mod domain;
 pub mod model;

@@ -1,0 +1,100 @@
+//! A domain as this program sees it: its identity, its requests, and what in
+//! its devices they can collide with. Plain data, without XML.
+
+use std::collections::BTreeSet;
+
+use super::Request;
+use crate::model::{CpuSet, DomainName, DomainUuid, MdevUuid};
+
+/// What a domain's XML says, as far as it matters here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DomainDef {
+    /// The domain's UUID.
+    pub uuid: DomainUuid,
+    /// The domain's name.
+    pub name: DomainName,
+    /// The devices it asks for, in the order of the metadata.
+    pub requests: Vec<Request>,
+    /// Its mediated devices, whoever wrote them.
+    pub hostdevs: Vec<MdevHostdev>,
+    /// Its disks, CD-ROMs and floppies.
+    pub disks: Vec<Disk>,
+    /// Its SCSI, SATA, IDE and USB controllers, and any other.
+    pub controllers: Vec<Controller>,
+    /// Every alias that a user set (`ua-…`). libvirt refuses a second device of
+    /// the same alias. The aliases that libvirt makes up at start are not here.
+    pub aliases: BTreeSet<String>,
+    /// The host's nodes that the memory is bound to, by `<memory nodeset>` and
+    /// `<memnode>`; empty where nothing is said.
+    pub memory_nodes: CpuSet,
+    /// The host's CPUs that the vCPUs may run on: `<vcpu cpuset>`, else all of
+    /// `<vcpupin>`; empty where nothing is said.
+    pub cpus: CpuSet,
+    /// The machine type, as in `pc-q35-10.0`.
+    pub machine: Option<String>,
+    /// The guest's architecture, as in `x86_64`.
+    pub arch: Option<String>,
+}
+
+/// A `<hostdev mode='subsystem' type='mdev'>`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MdevHostdev {
+    /// The UUID of the device in its source.
+    pub uuid: MdevUuid,
+    /// Its alias: the user's, or the one libvirt made up at start.
+    pub alias: Option<String>,
+    /// `vfio-pci`, `vfio-ccw` or `vfio-ap`.
+    pub model: Option<String>,
+    /// Whether it is the guest's display (`display='on'`).
+    pub display: bool,
+}
+
+/// A `<disk>`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Disk {
+    /// `disk`, `cdrom`, `floppy` or `lun`.
+    pub device: String,
+    /// The bus, as in `sata`.
+    pub bus: Option<String>,
+    /// The target's name, as in `sda`; libvirt keeps it unique in the domain,
+    /// whatever the bus.
+    pub target: String,
+    /// The file it is made of, when it is a file and media are in.
+    pub source: Option<String>,
+    /// Its alias.
+    pub alias: Option<String>,
+    /// Its place on its controller, when the XML says so.
+    pub position: Option<DrivePosition>,
+}
+
+impl Disk {
+    /// Whether it is a CD-ROM drive.
+    #[must_use]
+    pub fn is_cdrom(&self) -> bool {
+        self.device == "cdrom"
+    }
+}
+
+/// `<address type='drive'>` of a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DrivePosition {
+    /// The index of the controller among those of its type.
+    pub controller: u32,
+    /// The bus of the controller; IDE has two.
+    pub bus: u32,
+    /// The SCSI target.
+    pub target: u32,
+    /// The unit on the bus.
+    pub unit: u32,
+}
+
+/// A `<controller>`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Controller {
+    /// `scsi`, `sata`, `ide`, `usb`, `pci`, …
+    pub kind: String,
+    /// Its index among those of its type.
+    pub index: u32,
+    /// Its model, as in `virtio-scsi`; USB's `none` means that there is no USB.
+    pub model: Option<String>,
+}

@@ -1,0 +1,320 @@
+//! Our element on its way between the domain XML and libvirt's metadata call:
+//! cut out of the one with all it needs to stand alone, stripped for the other.
+//! What is in the element it leaves to others.
+
+use std::ops::Range;
+
+use super::{
+    NAMESPACE, PREFIX,
+    error::{DomainError, Problem, one_line},
+    reader::{Item, Scanner, Space, Tag},
+    tag::described,
+};
+
+/// The text of our metadata element in a whole domain's XML, byte for byte, with
+/// those namespace declarations added that it takes from elements around it.
+/// `None` when there is no such element.
+///
+/// # Errors
+/// When the text is not well-formed, is no domain, or has two such elements.
+pub fn metadata_element(xml: &str) -> Result<Option<String>, DomainError> {
+    let mut scanner = Scanner::new(xml)?;
+    let mut in_metadata = false;
+    let mut open: Option<Cut> = None;
+    let mut found = None;
+    loop {
+        match scanner.next()? {
+            Item::Start(tag) => match scanner.depth() {
+                1 if tag.space != Space::None || tag.local != "domain" => {
+                    let problem = Problem::WrongRoot {
+                        found: one_line(tag.name),
+                        wanted: "domain",
+                    };
+                    return Err(scanner.fail(tag.span.start, problem));
+                }
+                2 => in_metadata = tag.space == Space::None && tag.local == "metadata",
+                3 if in_metadata && tag.space == Space::Ours && tag.local == "devices" => {
+                    if found.is_some() {
+                        return Err(scanner
+                            .fail(tag.span.start, Problem::Repeated)
+                            .element(described(&tag)));
+                    }
+                    open = Some(Cut::begin(&scanner, &tag)?);
+                }
+                _ => {}
+            },
+            // An empty element ends where its start tag did.
+            Item::End(span) => {
+                if let Some(cut) = open.take_if(|_| scanner.depth() == 2) {
+                    found = cut.end(scanner.xml(), span.end);
+                }
+            }
+            Item::Text(_) | Item::Aside => {}
+            Item::Eof => return Ok(found),
+        }
+    }
+}
+
+/// An element while its end is looked for.
+struct Cut {
+    start: usize,
+    name_end: usize,
+    /// Prefixes bound further out, with their URIs as written.
+    inherited: Vec<(String, String)>,
+}
+
+impl Cut {
+    fn begin<'x>(scanner: &Scanner<'x>, tag: &Tag<'x>) -> Result<Self, DomainError> {
+        let mut inherited: Vec<_> = scanner.prefixes().collect();
+        for (name, _) in scanner.pieces(tag)? {
+            if let Some(own) = name.strip_prefix("xmlns:") {
+                inherited.retain(|(prefix, _)| prefix != own);
+            }
+        }
+        Ok(Self {
+            start: tag.span.start,
+            name_end: tag.span.start + 1 + tag.name.len(),
+            inherited,
+        })
+    }
+
+    fn end(self, xml: &str, end: usize) -> Option<String> {
+        let name = xml.get(self.start..self.name_end)?;
+        let rest = xml.get(self.name_end..end)?;
+        let mut element = name.to_owned();
+        for (prefix, uri) in self.inherited {
+            let colon = format!("{prefix}:");
+            // One too many does no harm, so a look at the letters is enough.
+            if name.contains(&colon) || rest.contains(&colon) {
+                let quote = if uri.contains('"') { '\'' } else { '"' };
+                element.push_str(&format!(" xmlns:{prefix}={quote}{uri}{quote}"));
+            }
+        }
+        element.push_str(rest);
+        Some(element)
+    }
+}
+
+/// What `virDomainSetMetadata` wants of type `ELEMENT`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetMetadata {
+    /// The prefix, which libvirt calls the key.
+    pub key: String,
+    /// The element without our namespace.
+    pub xml: String,
+}
+
+/// Prepares the element for `virDomainSetMetadata`.
+///
+/// libvirt declares the namespace itself, under the key as prefix, and puts
+/// every element without a namespace into it (`virXMLInjectNamespace`). It fails
+/// when the element declares that prefix already, and an element that declares
+/// the URI under another prefix would from then on be read back without its
+/// namespace. So our prefix and its declarations go; the key keeps the prefix
+/// that the user chose.
+///
+/// # Errors
+/// When the text is not one element `devices`, or holds elements that libvirt
+/// would move into our namespace or that would lose it.
+pub fn for_set_metadata(element: &str) -> Result<SetMetadata, DomainError> {
+    strip(element).map_err(DomainError::without_line)
+}
+
+fn strip(element: &str) -> Result<SetMetadata, DomainError> {
+    let mut scanner = Scanner::new(element)?;
+    let mut ours: Vec<Option<usize>> = Vec::new();
+    let mut naked = false;
+    let mut prefix = String::new();
+    let mut taken: Vec<String> = Vec::new();
+    let mut gone: Vec<Range<usize>> = Vec::new();
+    loop {
+        match scanner.next()? {
+            Item::Start(tag) => {
+                let parent_is_ours = match ours.last() {
+                    Some(parent) => parent.is_some(),
+                    None => {
+                        root(&scanner, &tag)?;
+                        naked = tag.space == Space::None;
+                        prefix = tag.prefix().trim_end_matches(':').to_owned();
+                        true
+                    }
+                };
+                let is_ours = tag.space == Space::Ours || (naked && tag.space == Space::None);
+                if tag.space != Space::Other && !(is_ours && parent_is_ours) {
+                    return Err(scanner
+                        .fail(tag.span.start, Problem::NamespaceLost)
+                        .element(described(&tag)));
+                }
+                ours.push(is_ours.then_some(tag.prefix().len()));
+                if !is_ours {
+                    continue;
+                }
+                gone.push(tag.span.start + 1..tag.span.start + 1 + tag.prefix().len());
+                for (name, piece) in scanner.pieces(&tag)? {
+                    let uri = element_part(&scanner, piece.value);
+                    let declared = name.strip_prefix("xmlns:");
+                    if (declared.is_some() || name == "xmlns") && uri == NAMESPACE {
+                        gone.push(piece.whole);
+                    } else if let Some(declared) = declared.filter(|_| ours.len() == 1) {
+                        taken.push(declared.to_owned());
+                    }
+                }
+            }
+            Item::End(span) => {
+                if let Some(Some(length)) = ours.pop() {
+                    if !span.is_empty() {
+                        gone.push(span.start + 2..span.start + 2 + length);
+                    }
+                }
+            }
+            Item::Text(_) | Item::Aside => {}
+            Item::Eof => break,
+        }
+    }
+    if prefix.is_empty() {
+        PREFIX.clone_into(&mut prefix);
+    }
+    while taken.contains(&prefix) {
+        prefix.push('_');
+    }
+    Ok(SetMetadata {
+        key: prefix,
+        xml: without(scanner.xml(), &gone),
+    })
+}
+
+/// Checks the root of a lone metadata element: `devices`, in our namespace or, as
+/// `virDomainGetMetadata` gives it, in none.
+pub(super) fn root<'x>(scanner: &Scanner<'x>, tag: &Tag<'x>) -> Result<(), DomainError> {
+    if tag.space != Space::Other && tag.local == "devices" {
+        return Ok(());
+    }
+    let problem = Problem::WrongRoot {
+        found: one_line(tag.name),
+        wanted: "devices",
+    };
+    Err(scanner.fail(tag.span.start, problem))
+}
+
+fn element_part<'x>(scanner: &Scanner<'x>, range: Range<usize>) -> &'x str {
+    scanner.xml().get(range).unwrap_or_default()
+}
+
+/// The text without those ranges, which are in order and do not overlap.
+fn without(text: &str, gone: &[Range<usize>]) -> String {
+    let mut kept = String::with_capacity(text.len());
+    let mut at = 0;
+    for range in gone {
+        kept.push_str(text.get(at..range.start).unwrap_or_default());
+        at = range.end;
+    }
+    kept.push_str(text.get(at..).unwrap_or_default());
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{parse, requests};
+
+    fn domain(metadata: &str) -> String {
+        format!(
+            "<domain xmlns:v='{NAMESPACE}' xmlns:o='other'><name>d</name>\
+             <uuid>aaaaaaaa-0000-4000-8000-000000000001</uuid>{metadata}</domain>"
+        )
+    }
+
+    #[test]
+    fn the_element_is_cut_out_as_it_is_and_stands_alone() {
+        for (metadata, wanted) in [
+            ("", None),
+            ("<metadata><o:devices/></metadata>", None),
+            ("<description><v:devices/></description>", None),
+            ("<metadata><o:x><v:devices/></o:x></metadata>", None),
+            (
+                "<metadata><!-- a --><v:devices/></metadata>",
+                Some("<v:devices xmlns:v=\"urn:virt-vgpu:devices:1\"/>"),
+            ),
+            (
+                "<metadata><v:devices>\n <!-- b --><o:n/></v:devices ></metadata>",
+                Some(
+                    "<v:devices xmlns:v=\"urn:virt-vgpu:devices:1\" xmlns:o=\"other\">\n <!-- b --><o:n/></v:devices >",
+                ),
+            ),
+            (
+                "<metadata><w:devices xmlns:w=\"urn:virt-vgpu:devices:1\" ></w:devices></metadata>",
+                Some("<w:devices xmlns:w=\"urn:virt-vgpu:devices:1\" ></w:devices>"),
+            ),
+            (
+                "<metadata><devices xmlns='urn:virt-vgpu:devices:1'/></metadata>",
+                Some("<devices xmlns='urn:virt-vgpu:devices:1'/>"),
+            ),
+        ] {
+            let found = metadata_element(&domain(metadata)).unwrap();
+            assert_eq!(found.as_deref(), wanted, "{metadata}");
+            if let Some(found) = found {
+                assert_eq!(requests(&found).unwrap(), []);
+            }
+        }
+    }
+
+    #[test]
+    fn two_elements_are_refused() {
+        let xml = domain("<metadata><v:devices/>\n<v:devices/></metadata>");
+        let wanted = "line 2: <v:devices>: a second element of this name; there may be one";
+        assert_eq!(metadata_element(&xml).unwrap_err().to_string(), wanted);
+        assert_eq!(parse(&xml).unwrap_err().to_string(), wanted);
+    }
+
+    #[test]
+    fn libvirts_call_gets_the_element_without_our_namespace() {
+        for (element, key, xml) in [
+            (
+                "<vgpu:devices xmlns:vgpu='urn:virt-vgpu:devices:1'>\n  <!-- c -->\n  <vgpu:device name='a' pool='p' />\n</vgpu:devices >",
+                "vgpu",
+                "<devices>\n  <!-- c -->\n  <device name='a' pool='p' />\n</devices >",
+            ),
+            (
+                "<g:devices xmlns:o='other' xmlns:g='urn:virt-vgpu:devices:1'><o:n g='1'/></g:devices>",
+                "g",
+                "<devices xmlns:o='other'><o:n g='1'/></devices>",
+            ),
+            (
+                "<devices xmlns='urn:virt-vgpu:devices:1'><device name='a' pool='p'/></devices>",
+                "vgpu",
+                "<devices><device name='a' pool='p'/></devices>",
+            ),
+            (
+                "<devices xmlns:vgpu='other'><device name='a' pool='p'/></devices>",
+                "vgpu_",
+                "<devices xmlns:vgpu='other'><device name='a' pool='p'/></devices>",
+            ),
+        ] {
+            let wanted = SetMetadata {
+                key: key.to_owned(),
+                xml: xml.to_owned(),
+            };
+            assert_eq!(for_set_metadata(element).unwrap(), wanted);
+            assert_eq!(for_set_metadata(xml).unwrap().xml, xml);
+            assert_eq!(requests(xml).unwrap(), requests(element).unwrap());
+        }
+    }
+
+    #[test]
+    fn what_libvirt_would_change_is_refused() {
+        for element in [
+            "<v:devices xmlns:v='urn:virt-vgpu:devices:1'><n/></v:devices>",
+            "<v:devices xmlns:v='urn:virt-vgpu:devices:1' xmlns:o='o'><o:n><v:n/></o:n></v:devices>",
+            "<devices><n xmlns='o'><n xmlns=''/></n></devices>",
+        ] {
+            let error = for_set_metadata(element).unwrap_err().to_string();
+            assert!(error.contains("cannot be kept"), "{error}");
+        }
+        assert_eq!(
+            for_set_metadata("<o:devices xmlns:o='o'/>")
+                .unwrap_err()
+                .to_string(),
+            "the root element is <o:devices>, not <devices>"
+        );
+    }
+}

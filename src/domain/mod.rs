@@ -1,0 +1,58 @@
+//! A libvirt domain's XML, read into plain data, and the few texts that go back
+//! into it: requests in its metadata, placeholder hostdevs, the CD-ROM with
+//! guest drivers. It works on text alone and knows neither libvirt's API nor
+//! files, pools or the host.
+
+mod cdrom;
+mod definition;
+mod device;
+mod edit;
+mod error;
+mod metadata;
+mod parse;
+mod reader;
+mod request;
+mod tag;
+
+pub use cdrom::{CDROM_ALIAS, CdRom, MEDIA_DIRECTORY, cdrom, detach_cdrom, find_cdrom, media_path};
+pub use definition::{Controller, Disk, DomainDef, DrivePosition, MdevHostdev};
+pub use device::{ALIAS_PREFIX, alias, detachable, placeholder};
+pub use edit::{add_request, remove_request, replace_request, requests};
+pub use error::{DomainError, Problem};
+pub use metadata::{SetMetadata, for_set_metadata, metadata_element};
+pub use parse::parse;
+pub use request::{ATTRIBUTES, Attribute, MAX_REQUESTS, Request, accepted_attributes};
+
+/// The XML namespace of our metadata element, and the URI under which libvirt
+/// files it (`virDomainSetMetadata`).
+pub const NAMESPACE: &str = "urn:virt-vgpu:devices:1";
+
+/// The prefix we write where the user has not chosen one.
+pub const PREFIX: &str = "vgpu";
+
+/// Whether the bytes name our namespace at all: what the hook asks before it
+/// parses anything. libvirt writes attribute values without entities for the
+/// characters of this URI, so what this does not find holds no request.
+#[must_use]
+pub fn mentions_requests(xml: &[u8]) -> bool {
+    memchr::memmem::find(xml, NAMESPACE.as_bytes()).is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_byte_search_finds_the_namespace_anywhere() {
+        assert!(mentions_requests(NAMESPACE.as_bytes()));
+        assert!(mentions_requests(
+            format!("\u{feff}<a xmlns:b=\"{NAMESPACE}\"/>").as_bytes()
+        ));
+        assert!(mentions_requests(
+            &[b"\xff\xfe".as_slice(), NAMESPACE.as_bytes()].concat()
+        ));
+        for other in ["", "urn:virt-vgpu:devices", "urn:virt-vgpu:devices:2"] {
+            assert!(!mentions_requests(other.as_bytes()), "{other:?}");
+        }
+    }
+}

@@ -1,0 +1,385 @@
+//! From a whole domain's XML to a [`DomainDef`], in one pass. It keeps what the
+//! definition has room for and passes over the rest unread.
+
+use std::{borrow::Cow, str::FromStr};
+
+use super::{
+    Controller, Disk, DomainDef, DrivePosition, MAX_REQUESTS, MdevHostdev, Request,
+    error::{DomainError, Problem, one_line},
+    reader::{Item, Scanner, Space, Tag},
+    tag::{check_devices_tag, described, read_request},
+};
+use crate::model::{CpuSet, DomainName, DomainUuid, InvalidName, MdevUuid};
+
+/// Reads a domain's XML.
+///
+/// # Errors
+/// When the text is not well-formed, is no domain, is out of bounds (8 MiB, 256
+/// levels), or when a request in it is not as it should be.
+pub fn parse(xml: &str) -> Result<DomainDef, DomainError> {
+    let mut scanner = Scanner::new(xml)?;
+    let mut builder = Builder::default();
+    let mut places: Vec<Place> = Vec::with_capacity(16);
+    loop {
+        match scanner.next()? {
+            Item::Start(tag) => {
+                let place = builder.enter(places.last().copied(), &scanner, &tag)?;
+                places.push(place);
+            }
+            Item::End(_) => {
+                if let Some(place) = places.pop() {
+                    builder.leave(place, &scanner)?;
+                }
+            }
+            Item::Text(text) => {
+                if let Some(Place::Name | Place::Uuid) = places.last() {
+                    builder.text.push_str(&text);
+                }
+            }
+            Item::Aside => {}
+            Item::Eof => return builder.finish(),
+        }
+    }
+}
+
+/// Where in the domain the reader is: an element with children of interest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Domain,
+    Name,
+    Uuid,
+    Metadata,
+    Requests,
+    Request,
+    Os,
+    NumaTune,
+    CpuTune,
+    Devices,
+    /// Any device of which only the alias matters.
+    Device,
+    Hostdev,
+    HostdevSource,
+    Disk,
+    /// Whatever else, with all that is in it.
+    Elsewhere,
+}
+
+#[derive(Debug, Default)]
+struct Builder {
+    name: Option<DomainName>,
+    uuid: Option<DomainUuid>,
+    requests: Vec<Request>,
+    requests_seen: bool,
+    hostdevs: Vec<MdevHostdev>,
+    disks: Vec<Disk>,
+    controllers: Vec<Controller>,
+    aliases: std::collections::BTreeSet<String>,
+    memory_nodes: Vec<CpuSet>,
+    vcpu: Option<CpuSet>,
+    vcpu_pins: Vec<CpuSet>,
+    machine: Option<String>,
+    arch: Option<String>,
+    hostdev: HostdevDraft,
+    disk: Disk,
+    text: String,
+    text_start: usize,
+}
+
+/// A hostdev while its children are read.
+#[derive(Debug, Default)]
+struct HostdevDraft {
+    start: usize,
+    uuid: Option<MdevUuid>,
+    alias: Option<String>,
+    model: Option<String>,
+    display: bool,
+}
+
+impl Builder {
+    fn enter<'x>(
+        &mut self,
+        parent: Option<Place>,
+        scanner: &Scanner<'x>,
+        tag: &Tag<'x>,
+    ) -> Result<Place, DomainError> {
+        let Some(parent) = parent else {
+            return match (tag.space, tag.local) {
+                (Space::None, "domain") => Ok(Place::Domain),
+                _ => Err(scanner.fail(
+                    tag.span.start,
+                    Problem::WrongRoot {
+                        found: one_line(tag.name),
+                        wanted: "domain",
+                    },
+                )),
+            };
+        };
+        match tag.space {
+            Space::Ours => self.enter_ours(parent, scanner, tag),
+            Space::None => self.enter_libvirts(parent, scanner, tag),
+            Space::Other => Ok(Place::Elsewhere),
+        }
+    }
+
+    /// An element of our namespace: in its place it must be right, anywhere
+    /// else it is somebody's copy and means nothing.
+    fn enter_ours<'x>(
+        &mut self,
+        parent: Place,
+        scanner: &Scanner<'x>,
+        tag: &Tag<'x>,
+    ) -> Result<Place, DomainError> {
+        let fail = |problem| {
+            scanner
+                .fail(tag.span.start, problem)
+                .element(described(tag))
+        };
+        match (parent, tag.local) {
+            (Place::Metadata, "devices") => {
+                if self.requests_seen {
+                    return Err(fail(Problem::Repeated));
+                }
+                self.requests_seen = true;
+                check_devices_tag(scanner, tag)?;
+                Ok(Place::Requests)
+            }
+            (Place::Metadata, _) => Err(fail(Problem::UnknownElement("devices"))),
+            (Place::Requests, "device") => {
+                let request = read_request(scanner, tag)?;
+                let fail = |problem| {
+                    let element = format!("<{} name='{}'>", tag.name, request.name);
+                    scanner.fail(tag.span.start, problem).element(element)
+                };
+                if self.requests.iter().any(|other| other.name == request.name) {
+                    return Err(fail(Problem::DuplicateName));
+                }
+                if self.requests.len() == MAX_REQUESTS {
+                    return Err(fail(Problem::TooMany));
+                }
+                self.requests.push(request);
+                Ok(Place::Request)
+            }
+            (Place::Requests, _) => Err(fail(Problem::UnknownElement("device"))),
+            (Place::Request, _) => Err(fail(Problem::UnknownElement("none"))),
+            _ => Ok(Place::Elsewhere),
+        }
+    }
+
+    fn enter_libvirts<'x>(
+        &mut self,
+        parent: Place,
+        scanner: &Scanner<'x>,
+        tag: &Tag<'x>,
+    ) -> Result<Place, DomainError> {
+        let get = |name| scanner.attribute(tag, name);
+        let owned = |name| get(name).map(|value| value.map(Cow::into_owned));
+        match (parent, tag.local) {
+            (Place::Domain, "name") => return self.begin_text(Place::Name, scanner, tag),
+            (Place::Domain, "uuid") => return self.begin_text(Place::Uuid, scanner, tag),
+            (Place::Domain, "metadata") => return Ok(Place::Metadata),
+            (Place::Domain, "os") => return Ok(Place::Os),
+            (Place::Domain, "numatune") => return Ok(Place::NumaTune),
+            (Place::Domain, "cputune") => return Ok(Place::CpuTune),
+            (Place::Domain, "devices") => return Ok(Place::Devices),
+            (Place::Domain, "vcpu") => self.vcpu = parsed(scanner, tag, get("cpuset")?)?,
+            (Place::CpuTune, "vcpupin") => {
+                self.vcpu_pins
+                    .extend(parsed::<CpuSet>(scanner, tag, get("cpuset")?)?);
+            }
+            (Place::NumaTune, "memory" | "memnode") => {
+                self.memory_nodes
+                    .extend(parsed::<CpuSet>(scanner, tag, get("nodeset")?)?);
+            }
+            (Place::Os, "type") => (self.arch, self.machine) = (owned("arch")?, owned("machine")?),
+            (Place::Devices, _) => return self.enter_device(scanner, tag),
+            (Place::Device | Place::Hostdev | Place::Disk, "alias") => {
+                self.alias(parent, owned("name")?);
+            }
+            (Place::Hostdev, "source") => return Ok(Place::HostdevSource),
+            (Place::HostdevSource, "address") => {
+                self.hostdev.uuid = parsed(scanner, tag, get("uuid")?)?;
+            }
+            (Place::Disk, "target") => {
+                self.disk.target = owned("dev")?.unwrap_or_default();
+                self.disk.bus = owned("bus")?;
+            }
+            (Place::Disk, "source") => self.disk.source = owned("file")?,
+            (Place::Disk, "address") if get("type")?.as_deref() == Some("drive") => {
+                let number = |name| -> Result<u32, DomainError> {
+                    Ok(parsed(scanner, tag, get(name)?)?.map_or(0, |Number(number)| number))
+                };
+                self.disk.position = Some(DrivePosition {
+                    controller: number("controller")?,
+                    bus: number("bus")?,
+                    target: number("target")?,
+                    unit: number("unit")?,
+                });
+            }
+            _ => {}
+        }
+        Ok(Place::Elsewhere)
+    }
+
+    fn enter_device<'x>(
+        &mut self,
+        scanner: &Scanner<'x>,
+        tag: &Tag<'x>,
+    ) -> Result<Place, DomainError> {
+        let get = |name| scanner.attribute(tag, name);
+        let owned = |name| get(name).map(|value| value.map(Cow::into_owned));
+        match tag.local {
+            "hostdev"
+                if get("mode")?.as_deref() == Some("subsystem")
+                    && get("type")?.as_deref() == Some("mdev") =>
+            {
+                self.hostdev = HostdevDraft {
+                    start: tag.span.start,
+                    model: owned("model")?,
+                    display: get("display")?.as_deref() == Some("on"),
+                    ..HostdevDraft::default()
+                };
+                Ok(Place::Hostdev)
+            }
+            "disk" => {
+                self.disk = Disk {
+                    device: owned("device")?.unwrap_or_else(|| "disk".to_owned()),
+                    ..Disk::default()
+                };
+                Ok(Place::Disk)
+            }
+            "controller" => {
+                self.controllers.push(Controller {
+                    kind: owned("type")?.unwrap_or_default(),
+                    index: parsed(scanner, tag, get("index")?)?.map_or(0, |Number(index)| index),
+                    model: owned("model")?,
+                });
+                Ok(Place::Device)
+            }
+            _ => Ok(Place::Device),
+        }
+    }
+
+    fn alias(&mut self, parent: Place, name: Option<String>) {
+        let Some(name) = name else { return };
+        if name.starts_with("ua-") {
+            self.aliases.insert(name.clone());
+        }
+        match parent {
+            Place::Hostdev => self.hostdev.alias = Some(name),
+            Place::Disk => self.disk.alias = Some(name),
+            _ => {}
+        }
+    }
+
+    /// `<name>` and `<uuid>` decide whose devices these are, so there must be
+    /// one of each.
+    fn begin_text<'x>(
+        &mut self,
+        place: Place,
+        scanner: &Scanner<'x>,
+        tag: &Tag<'x>,
+    ) -> Result<Place, DomainError> {
+        let seen = match place {
+            Place::Name => self.name.is_some(),
+            _ => self.uuid.is_some(),
+        };
+        if seen {
+            return Err(scanner
+                .fail(tag.span.start, Problem::Repeated)
+                .element(described(tag)));
+        }
+        self.text.clear();
+        self.text_start = tag.span.start;
+        Ok(place)
+    }
+
+    fn leave(&mut self, place: Place, scanner: &Scanner<'_>) -> Result<(), DomainError> {
+        let value = |element: &str, start| {
+            let element = element.to_owned();
+            move |wrong| scanner.fail(start, Problem::Value(wrong)).element(element)
+        };
+        match place {
+            Place::Name => {
+                let name = self
+                    .text
+                    .parse()
+                    .map_err(value("<name>", self.text_start))?;
+                self.name = Some(name);
+            }
+            Place::Uuid => {
+                let text = self.text.trim();
+                self.uuid = Some(text.parse().map_err(value("<uuid>", self.text_start))?);
+            }
+            Place::Hostdev => {
+                let draft = std::mem::take(&mut self.hostdev);
+                let uuid = draft.uuid.ok_or_else(|| {
+                    scanner
+                        .fail(draft.start, Problem::MissingElement("address uuid='…'"))
+                        .element("<hostdev type='mdev'>")
+                })?;
+                self.hostdevs.push(MdevHostdev {
+                    uuid,
+                    alias: draft.alias,
+                    model: draft.model,
+                    display: draft.display,
+                });
+            }
+            Place::Disk => {
+                let disk = std::mem::take(&mut self.disk);
+                // libvirt lets no disk without a target pass.
+                if !disk.target.is_empty() {
+                    self.disks.push(disk);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<DomainDef, DomainError> {
+        let missing = |element| DomainError::new(Problem::MissingElement(element));
+        let union = |sets: &[CpuSet]| sets.iter().flat_map(CpuSet::iter).collect();
+        Ok(DomainDef {
+            uuid: self.uuid.ok_or_else(|| missing("uuid"))?,
+            name: self.name.ok_or_else(|| missing("name"))?,
+            requests: self.requests,
+            hostdevs: self.hostdevs,
+            disks: self.disks,
+            controllers: self.controllers,
+            aliases: self.aliases,
+            memory_nodes: union(&self.memory_nodes),
+            cpus: self.vcpu.unwrap_or_else(|| union(&self.vcpu_pins)),
+            machine: self.machine,
+            arch: self.arch,
+        })
+    }
+}
+
+/// An index as libvirt writes it, decimal.
+struct Number(u32);
+
+impl FromStr for Number {
+    type Err = InvalidName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        text.parse()
+            .map(Self)
+            .map_err(|_| InvalidName::new("an index", text))
+    }
+}
+
+fn parsed<'x, T: FromStr<Err = InvalidName>>(
+    scanner: &Scanner<'x>,
+    tag: &Tag<'x>,
+    value: Option<Cow<'_, str>>,
+) -> Result<Option<T>, DomainError> {
+    value.map(|text| text.parse()).transpose().map_err(|wrong| {
+        scanner
+            .fail(tag.span.start, Problem::Value(wrong))
+            .element(described(tag))
+    })
+}
+
+#[cfg(test)]
+#[path = "parse_tests.rs"]
+mod tests;

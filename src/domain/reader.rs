@@ -1,0 +1,355 @@
+//! Reads XML once, front to back, within bounds: size, depth, no DOCTYPE, one
+//! root, nothing cut off. It hands out tags with their namespace and their place
+//! in the text, and knows nothing of domains.
+
+use std::{borrow::Cow, ops::Range};
+
+use quick_xml::{
+    NsReader,
+    events::{BytesStart, Event, attributes::Attribute},
+    name::{Namespace, PrefixDeclaration, QName, ResolveResult},
+};
+
+use super::{
+    NAMESPACE,
+    error::{DomainError, Problem, one_line},
+};
+
+/// The most input that is read. libvirt's own protocol carries texts of up to
+/// 4 MiB (`REMOTE_STRING_MAX`); a real domain has 2 to 10 KiB.
+pub(super) const MAX_BYTES: usize = 8 << 20;
+
+/// The deepest nesting that is read, as in libxml2 (`xmlParserMaxDepth`).
+pub(super) const MAX_DEPTH: usize = 256;
+
+/// The namespace of an element or attribute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Space {
+    /// None: libvirt's own elements.
+    None,
+    /// Ours.
+    Ours,
+    /// Somebody else's, or a prefix that is bound to nothing.
+    Other,
+}
+
+impl Space {
+    fn of(resolved: &ResolveResult<'_>) -> Self {
+        match resolved {
+            ResolveResult::Unbound => Self::None,
+            ResolveResult::Bound(Namespace(uri)) if *uri == NAMESPACE.as_bytes() => Self::Ours,
+            ResolveResult::Bound(_) | ResolveResult::Unknown(_) => Self::Other,
+        }
+    }
+}
+
+/// A start tag; an empty element is a start tag and an end tag of no length.
+#[derive(Debug)]
+pub(super) struct Tag<'x> {
+    /// The name as written, with its prefix.
+    pub name: &'x str,
+    /// The name without its prefix.
+    pub local: &'x str,
+    /// The namespace of the name.
+    pub space: Space,
+    /// The tag's bytes in the text, from `<` to `>`.
+    pub span: Range<usize>,
+    start: BytesStart<'x>,
+}
+
+impl Tag<'_> {
+    /// The prefix with its colon; empty where there is none.
+    pub fn prefix(&self) -> &str {
+        self.name.strip_suffix(self.local).unwrap_or_default()
+    }
+}
+
+/// What comes next in the text.
+#[derive(Debug)]
+pub(super) enum Item<'x> {
+    Start(Tag<'x>),
+    /// An end tag and its bytes; none for an empty element.
+    End(Range<usize>),
+    /// A piece of text, entities and CDATA resolved.
+    Text(Cow<'x, str>),
+    /// A comment, a processing instruction or the XML declaration.
+    Aside,
+    Eof,
+}
+
+/// An attribute in the text: all of it with the white space before it, and what
+/// is between its quotes.
+#[derive(Debug)]
+pub(super) struct Piece {
+    pub whole: Range<usize>,
+    pub value: Range<usize>,
+}
+
+#[derive(Debug)]
+pub(super) struct Scanner<'x> {
+    xml: &'x str,
+    reader: NsReader<&'x [u8]>,
+    open: Vec<&'x str>,
+    root_seen: bool,
+}
+
+impl<'x> Scanner<'x> {
+    pub fn new(xml: &'x str) -> Result<Self, DomainError> {
+        if xml.len() > MAX_BYTES {
+            return Err(DomainError::new(Problem::TooLarge { limit: MAX_BYTES }));
+        }
+        let xml = xml.strip_prefix('\u{feff}').unwrap_or(xml);
+        let mut reader = NsReader::from_str(xml);
+        reader.config_mut().expand_empty_elements = true;
+        Ok(Self {
+            xml,
+            reader,
+            open: Vec::with_capacity(16),
+            root_seen: false,
+        })
+    }
+
+    /// The text without its byte order mark; all ranges are in it.
+    pub fn xml(&self) -> &'x str {
+        self.xml
+    }
+
+    /// The number of elements that are open.
+    pub fn depth(&self) -> usize {
+        self.open.len()
+    }
+
+    /// A problem at that place.
+    pub fn fail(&self, offset: usize, problem: Problem) -> DomainError {
+        let before = self.xml.as_bytes().get(..offset).unwrap_or_default();
+        let newlines = before.iter().filter(|byte| **byte == b'\n').count();
+        DomainError::new(problem).at(newlines + 1)
+    }
+
+    fn syntax(&self, offset: usize, what: impl ToString) -> DomainError {
+        self.fail(offset, Problem::Syntax(one_line(&what.to_string())))
+    }
+
+    fn position(&self) -> usize {
+        as_offset(self.reader.buffer_position())
+    }
+
+    pub fn next(&mut self) -> Result<Item<'x>, DomainError> {
+        let start = self.position();
+        let (space, event) = match self.reader.read_resolved_event() {
+            Ok((resolved, event)) => (Space::of(&resolved), event),
+            Err(error) => {
+                let offset = as_offset(self.reader.error_position());
+                return Err(self.syntax(offset, error));
+            }
+        };
+        let span = start..self.position();
+        match event {
+            Event::Start(tag) => self.enter(tag, space, span).map(Item::Start),
+            // Not with expand_empty_elements; the same in any case.
+            Event::Empty(tag) => self.enter(tag, space, span).map(Item::Start),
+            Event::End(_) => {
+                self.open.pop();
+                Ok(Item::End(span))
+            }
+            Event::Text(text) => {
+                let text = text.decode().map_err(|error| self.syntax(start, error))?;
+                self.inside(start, text)
+            }
+            Event::CData(text) => {
+                let text = text.decode().map_err(|error| self.syntax(start, error))?;
+                if self.open.is_empty() {
+                    return Err(self.syntax(start, "text outside the root element"));
+                }
+                self.inside(start, text)
+            }
+            Event::GeneralRef(entity) => {
+                let name = entity.decode().map_err(|error| self.syntax(start, error))?;
+                let character = entity
+                    .resolve_char_ref()
+                    .map_err(|error| self.syntax(start, error))?;
+                let text = match character {
+                    Some(character) => Cow::Owned(character.to_string()),
+                    // Without a DOCTYPE there are no entities but XML's own.
+                    None => quick_xml::escape::resolve_predefined_entity(&name)
+                        .map(Cow::Borrowed)
+                        .ok_or_else(|| self.syntax(start, format!("unknown entity '&{name};'")))?,
+                };
+                self.inside(start, text)
+            }
+            Event::DocType(_) => Err(self.fail(start, Problem::Doctype)),
+            Event::Comment(_) | Event::PI(_) | Event::Decl(_) => Ok(Item::Aside),
+            Event::Eof => match self.open.last() {
+                Some(name) => Err(self.fail(start, Problem::Truncated(one_line(name)))),
+                None if self.root_seen => Ok(Item::Eof),
+                None => Err(DomainError::new(Problem::Empty)),
+            },
+        }
+    }
+
+    fn enter(
+        &mut self,
+        start: BytesStart<'x>,
+        space: Space,
+        span: Range<usize>,
+    ) -> Result<Tag<'x>, DomainError> {
+        if self.open.is_empty() && self.root_seen {
+            return Err(self.syntax(span.start, "a second root element"));
+        }
+        if self.open.len() >= MAX_DEPTH {
+            return Err(self.fail(span.start, Problem::TooDeep { limit: MAX_DEPTH }));
+        }
+        self.root_seen = true;
+        let first = span.start + 1;
+        let name = self
+            .xml
+            .get(first..first + start.name().as_ref().len())
+            .unwrap_or_default();
+        let local = name.split_once(':').map_or(name, |(_, local)| local);
+        self.open.push(name);
+        Ok(Tag {
+            name,
+            local,
+            space,
+            span,
+            start,
+        })
+    }
+
+    /// Text is for elements; between root and end there is only white space.
+    fn inside(&self, start: usize, text: Cow<'x, str>) -> Result<Item<'x>, DomainError> {
+        if self.open.is_empty() && !text.trim().is_empty() {
+            return Err(self.syntax(start, "text outside the root element"));
+        }
+        Ok(Item::Text(text))
+    }
+
+    /// The tag's attributes, namespace declarations among them, each with its
+    /// unescaped value.
+    pub fn attributes<'t>(
+        &self,
+        tag: &'t Tag<'x>,
+    ) -> impl Iterator<Item = Result<(QName<'t>, Cow<'t, str>), DomainError>> {
+        tag.start.attributes().map(move |attribute| {
+            let attribute = attribute.map_err(|error| self.syntax(tag.span.start, error))?;
+            let value = attribute
+                .unescape_value()
+                .map_err(|error| self.syntax(tag.span.start, error))?;
+            Ok((attribute.key, value))
+        })
+    }
+
+    /// The value of one attribute, by its plain name.
+    pub fn attribute<'t>(
+        &self,
+        tag: &'t Tag<'x>,
+        name: &str,
+    ) -> Result<Option<Cow<'t, str>>, DomainError> {
+        for attribute in tag.start.attributes() {
+            let attribute = attribute.map_err(|error| self.syntax(tag.span.start, error))?;
+            if attribute.key.as_ref() == name.as_bytes() {
+                let value = attribute.unescape_value();
+                return value
+                    .map(Some)
+                    .map_err(|error| self.syntax(tag.span.start, error));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Where the tag's attributes are in the text.
+    pub fn pieces(&self, tag: &Tag<'x>) -> Result<Vec<(String, Piece)>, DomainError> {
+        let mut pieces = Vec::new();
+        for attribute in tag.start.attributes() {
+            let attribute = attribute.map_err(|error| self.syntax(tag.span.start, error))?;
+            let piece = self
+                .piece(&attribute)
+                .ok_or_else(|| self.syntax(tag.span.start, "an attribute without a place"))?;
+            let name = String::from_utf8_lossy(attribute.key.as_ref()).into_owned();
+            pieces.push((name, piece));
+        }
+        Ok(pieces)
+    }
+
+    fn piece(&self, attribute: &Attribute<'_>) -> Option<Piece> {
+        let base = self.xml.as_ptr().addr();
+        // The reader works on a str and so borrows every part from it.
+        let key = attribute.key.as_ref().as_ptr().addr().checked_sub(base)?;
+        let first = attribute.value.as_ptr().addr().checked_sub(base)?;
+        let value = first..first + attribute.value.len();
+        let before = self
+            .xml
+            .get(..key)?
+            .trim_end_matches([' ', '\t', '\r', '\n']);
+        self.xml.get(value.clone())?;
+        Some(Piece {
+            whole: before.len()..value.end + 1,
+            value,
+        })
+    }
+
+    /// The namespace of an attribute's name.
+    pub fn space_of(&self, attribute: QName<'_>) -> Space {
+        Space::of(&self.reader.resolve_attribute(attribute).0)
+    }
+
+    /// The prefixes in scope and what they stand for, as written; the default
+    /// namespace is not among them.
+    pub fn prefixes(&self) -> impl Iterator<Item = (String, String)> {
+        self.reader.prefixes().filter_map(|(prefix, uri)| {
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            match prefix {
+                PrefixDeclaration::Named(name) => Some((text(name), text(uri.as_ref()))),
+                PrefixDeclaration::Default => None,
+            }
+        })
+    }
+}
+
+fn as_offset(position: u64) -> usize {
+    // Positions are within a str, so they fit.
+    usize::try_from(position).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_are_the_tags_own_bytes() {
+        let xml = "\u{feff}<?xml version='1.0'?>\n<a>x&amp;y<b c = 'd'\n e=\"f\" /><!-- c --><é:g xmlns:é='h'></é:g ></a>\n";
+        let mut scanner = Scanner::new(xml).unwrap();
+        let mut seen = Vec::new();
+        loop {
+            match scanner.next().unwrap() {
+                Item::Start(tag) => {
+                    seen.push(scanner.xml()[tag.span.clone()].to_owned());
+                    for (_, piece) in scanner.pieces(&tag).unwrap() {
+                        seen.push(scanner.xml()[piece.whole].to_owned());
+                        seen.push(scanner.xml()[piece.value].to_owned());
+                    }
+                }
+                Item::End(span) => seen.push(scanner.xml()[span].to_owned()),
+                Item::Text(_) | Item::Aside => {}
+                Item::Eof => break,
+            }
+        }
+        assert_eq!(
+            seen,
+            [
+                "<a>",
+                "<b c = 'd'\n e=\"f\" />",
+                " c = 'd'",
+                "d",
+                "\n e=\"f\"",
+                "f",
+                "",
+                "<é:g xmlns:é='h'>",
+                " xmlns:é='h'",
+                "h",
+                "</é:g >",
+                "</a>"
+            ]
+        );
+    }
+}
