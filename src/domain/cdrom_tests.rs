@@ -151,6 +151,15 @@ fn each_machine_gets_what_it_can_have() {
             "sda",
             "0 0 1",
         ),
+        // A host's SCSI device has a place too.
+        (
+            "aarch64",
+            "virt",
+            "<hostdev mode='subsystem' type='scsi'><source/><address type='drive' unit='0'/></hostdev>".to_owned(),
+            "scsi",
+            "sda",
+            "0 0 1",
+        ),
         // Unit 7 of a SCSI bus is the controller.
         (
             "s390x",

@@ -336,7 +336,7 @@ fn requests_that_are_wrong_are_named() {
         ),
         (
             "<vgpu:device name='a' pool='p' name='b'/>",
-            "line 3: not well-formed XML: position 30: duplicated attribute, previous declaration at position 12",
+            "line 3: <vgpu:device>: attribute 'name' is given twice",
         ),
     ] {
         assert_eq!(error(&asking(devices)), wanted);
@@ -434,6 +434,11 @@ fn domains_that_are_wrong_are_named() {
         assert_eq!(found, wanted);
         assert!(!found.contains('\n'));
     }
+    let spaces: String = (0..257).map(|n| format!(" xmlns:a{n}='u'")).collect();
+    assert_eq!(
+        error(&domain(&format!("<a{spaces}/>"))),
+        "line 2: more than 256 namespace declarations"
+    );
     let deep = domain(&format!("{}{}", "<a>".repeat(255), "</a>".repeat(255)));
     assert!(parse(&deep).is_ok());
     let large = domain(&"<a b='c'/>\n".repeat(700_000));
