@@ -26,7 +26,15 @@
 //! cannot be reached from the hook: it exists only with the feature `cli`.
 //! `tests/dependency_rule.rs` holds this.
 
+pub mod apply;
+pub mod claims;
+#[cfg(feature = "cli")]
+pub mod cli;
+pub mod config;
+pub mod device;
 pub mod domain;
+pub mod hook;
+pub mod host;
 pub mod model;
 pub mod plan;
 pub mod rule;
