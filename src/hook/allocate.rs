@@ -12,7 +12,7 @@ use crate::{
     domain::{DomainDef, DomainError, Request},
     host::{Deadline, Host, HostLock, LockError, PciIds, Processes},
     model::{MdevUuid, PoolName},
-    plan::{self, Failed, HostSupply, Plan, Refusal, RefusalKind, Wanted},
+    plan::{self, Detail, Failed, HostSupply, Plan, Refusal, RefusalKind, Wanted},
 };
 
 /// Why a domain does not get its devices. Each reads as one line that ends in
@@ -142,6 +142,7 @@ pub(super) fn allocate(
     if wanted.is_empty() {
         return Ok(());
     }
+    host.get_ready_to_write();
     let pools = load_pools(host, &domain, &wanted)?;
     // Leave enough of the deadline to make devices, and to undo them.
     const LOCK_SHARE: u32 = 2;
@@ -331,7 +332,11 @@ impl Allocation<'_> {
         let nearness = nearness_of(self.domain, self.host)
             .map_err(|source| io_error("cannot read the NUMA layout", source))?;
         let names = PciIds::new(self.host);
-        let supply = HostSupply::discover(self.host, &names, !nearness.nodes.is_empty())
+        let detail = Detail {
+            nodes: !nearness.nodes.is_empty(),
+            boards: self.wanted.len() > 1,
+        };
+        let supply = HostSupply::discover(self.host, &names, detail)
             .map_err(|source| io_error("cannot look for mdev parents", source))?;
         let mut requests = Vec::with_capacity(self.wanted.len());
         for (request, uuid) in &self.wanted {
@@ -359,12 +364,10 @@ impl Allocation<'_> {
         if pool.instances == 0 {
             return Ok(0);
         }
-        let devices = supply
-            .mdev()
-            .parents_in_use()
-            .map_err(|source| io_error("cannot list mediated devices", source))?;
-        let most = devices.len() + self.wanted.len();
-        if u32::try_from(most).is_ok_and(|most| most <= pool.instances) {
+        let devices = supply.devices();
+        let devices = devices.map_err(|source| io_error("cannot list mediated devices", source))?;
+        let wanted = u32::try_from(self.wanted.len()).unwrap_or(u32::MAX);
+        if devices.saturating_add(wanted) <= pool.instances {
             return Ok(0);
         }
         claims::pool_in_use(self.host, &pool.name)
