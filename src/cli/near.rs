@@ -59,7 +59,7 @@ pub(super) fn parents_named(mdev: &MdevHost<'_>, text: &str) -> std::io::Result<
     }
     let mut functions = Vec::new();
     for (index, parent) in parents.iter().enumerate() {
-        if mdev.board(parent)?.as_str() == name {
+        if mdev.board(parent).as_str() == name {
             functions.push(index);
         }
     }

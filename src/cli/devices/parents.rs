@@ -16,7 +16,7 @@ use crate::{
     device::mdev::{self, MdevHost, MdevType, Parent},
     host::{Host, PciIds},
     model::{DeviceName, DomainName, MdevTypeId, MdevUuid, ParentName, PoolName},
-    plan::HostSupply,
+    plan::{Detail, HostSupply},
     rule::{Kind, Verdict},
 };
 
@@ -74,13 +74,13 @@ pub(super) fn run(verb: &Devices, host: &Host, pool: Option<&Pool>) -> anyhow::R
 
 fn gather(verb: &Devices, host: &Host, pool: Option<&Pool>) -> anyhow::Result<Report> {
     let names = PciIds::new(host);
-    let supply =
-        HostSupply::discover(host, &names, false).context("cannot look for mdev parents")?;
+    let supply = HostSupply::discover(host, &names, Detail::default())
+        .context("cannot look for mdev parents")?;
     let mut problems = Vec::new();
     let mut on_parents = mdevs(host, supply.mdev(), &mut problems)?;
     let mut devices = Vec::new();
     for parent in chosen(verb, host, &supply, pool)? {
-        let board = supply.mdev().board(parent)?;
+        let board = supply.mdev().board(parent);
         let (types, problem) = match supply.mdev().types(parent) {
             Ok(types) => (types, None),
             Err(error) => (Vec::new(), Some(format!("cannot read its types: {error}"))),

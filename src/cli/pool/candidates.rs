@@ -8,7 +8,7 @@ use crate::{
     config::Pool,
     device::mdev::Offer,
     model::{MdevTypeId, ParentName, PoolName},
-    plan::{HostSupply, Supply},
+    plan::HostSupply,
     rule::Verdict,
 };
 
@@ -49,7 +49,10 @@ pub(super) fn candidates(supply: &HostSupply<'_>, pool: &Pool, others: &[Pool]) 
             Verdict::Match { rule } => (Some(rule), Vec::new()),
             Verdict::NoMatch { reasons } => (None, reasons),
         };
-        let (type_id, available, problem) = match supply.offer(pool, &standing.parent) {
+        let (type_id, available, problem) = match supply
+            .mdev()
+            .offer(&standing.parent, pool.mdev_type.as_str())
+        {
             Offer::Type { id, available } => (Some(id), available, None),
             Offer::NoSuchType => (None, 0, Some(format!("has no type '{}'", pool.mdev_type))),
             Offer::Unreadable(why) => (None, 0, Some(why)),

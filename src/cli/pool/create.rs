@@ -17,7 +17,7 @@ use crate::{
     hook,
     host::{Deadline, Host, HostLock, PciIds},
     model::PoolName,
-    plan::HostSupply,
+    plan::{Detail, HostSupply},
 };
 
 /// Make a pool of the given devices.
@@ -133,8 +133,8 @@ impl Create {
         };
         refuse_existing(host, &self.name)?;
         let names = PciIds::new(host);
-        let supply =
-            HostSupply::discover(host, &names, false).context("cannot look for mdev parents")?;
+        let supply = HostSupply::discover(host, &names, Detail::default())
+            .context("cannot look for mdev parents")?;
         let mut notes = Vec::new();
         let new = self.new_pool(host, supply.mdev(), &mut notes)?;
         // No file has that line yet, so only the key is told.

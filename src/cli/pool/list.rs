@@ -11,7 +11,7 @@ use crate::{
     config::{self, Kind, Placement, Pool},
     host::{Host, PciIds},
     model::PoolName,
-    plan::HostSupply,
+    plan::{Detail, HostSupply},
     rule::Verdict,
 };
 
@@ -85,8 +85,8 @@ impl List {
 
 fn gather(host: &Host) -> anyhow::Result<Report> {
     let names = PciIds::new(host);
-    let supply =
-        HostSupply::discover(host, &names, false).context("cannot look for mdev parents")?;
+    let supply = HostSupply::discover(host, &names, Detail::default())
+        .context("cannot look for mdev parents")?;
     let loaded = config::load_all(host);
     let (mut pools, mut broken) = (Vec::new(), Vec::new());
     for (name, pool) in loaded.pools {

@@ -19,7 +19,7 @@ use crate::{
     config::{self, ConfigFiles, Pool},
     host::{Host, PciIds},
     model::PoolName,
-    plan::HostSupply,
+    plan::{Detail, HostSupply},
 };
 
 /// Show which devices a pool's rules take, and why not the others.
@@ -91,8 +91,8 @@ pub(super) fn read_file(file: &Path) -> anyhow::Result<Pool> {
 
 fn gather(host: &Host, pool: Pool) -> anyhow::Result<Report> {
     let names = PciIds::new(host);
-    let supply =
-        HostSupply::discover(host, &names, false).context("cannot look for mdev parents")?;
+    let supply = HostSupply::discover(host, &names, Detail::default())
+        .context("cannot look for mdev parents")?;
     let others = other_pools(config::load_all(host), &pool.name);
     Ok(Report {
         devices: candidates::candidates(&supply, &pool, &others),

@@ -16,7 +16,7 @@ use crate::{
     config::{self, Class, Defaults, Kind, Placement, Pool},
     host::{Host, PciIds},
     model::PoolName,
-    plan::HostSupply,
+    plan::{Detail, HostSupply},
     rule::{Filter, Operator},
 };
 
@@ -97,8 +97,8 @@ impl Show {
 
 fn gather(host: &Host, pool: Pool) -> anyhow::Result<Report> {
     let names = PciIds::new(host);
-    let supply =
-        HostSupply::discover(host, &names, false).context("cannot look for mdev parents")?;
+    let supply = HostSupply::discover(host, &names, Detail::default())
+        .context("cannot look for mdev parents")?;
     let others = other_pools(config::load_all(host), &pool.name);
     let mut devices = candidates::candidates(&supply, &pool, &others);
     devices.retain(|candidate| candidate.matches);
