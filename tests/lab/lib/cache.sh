@@ -45,13 +45,15 @@ begin_artefact() {
 
 abandon_artefact() {
 	if [[ -n ${STEP_PID-} ]]; then
-		# apt, dpkg and make run below the step; end them before their folder goes.
-		pkill -P "$STEP_PID" 2> /dev/null || true
-		kill "$STEP_PID" 2> /dev/null || true
+		# The process of `unshare`: all that runs below it dies with it.
+		kill -KILL "$STEP_PID" 2> /dev/null || true
 		wait "$STEP_PID" 2> /dev/null || true
 	fi
-	if [[ -n ${KEEP_FAILED-} ]]; then return; fi
-	rm -rf --one-file-system "$WORK"
+	# The last of the killed may take a moment.
+	rm -rf --one-file-system "$WORK" 2> /dev/null || {
+		sleep 1
+		rm -rf --one-file-system "$WORK"
+	}
 }
 
 # finish_artefact NAME KIND: makes it count, and removes older ones of the same kind. An image that

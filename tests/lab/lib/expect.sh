@@ -12,7 +12,7 @@ run_inside() {
 	local host=$1 commands=$2 left status=0 out
 	left=$((SCENARIO_END - SECONDS))
 	((left > 0)) || fail "the scenario's time is over"
-	trace "[$host] $commands"
+	trace "[$host, ${SECONDS} s] $commands"
 	out=$(
 		select_guest "$host"
 		timeout $((left + 10)) ssh -F "$RUN/ssh-config" lab "timeout $left bash -euo pipefail -c $(printf '%q' ". /run/lab-inside.sh; $commands")" \

@@ -9,8 +9,8 @@
 #   console.log    serial console      qemu.log   QEMU's own messages
 
 readonly MEMORY_MIB=3072
-readonly BOOT_DEADLINE=180
-readonly REBOOT_DEADLINE=180
+readonly BOOT_DEADLINE=300
+readonly REBOOT_DEADLINE=300
 
 select_guest() {
 	[[ $1 =~ ^[a-z0-9-]{1,16}$ ]] || die "lab name '$1': only a-z, 0-9 and -, at most 16"
@@ -137,6 +137,7 @@ guest_identity() {
 # in a nameless temporary file, through reboots, until it ends.
 guest_start_qemu() {
 	local accel=$1 cpu=max half=$((MEMORY_MIB / 2))
+	# shellcheck disable=SC2054  # QEMU's options have commas
 	local command=(
 		qemu-system-x86_64
 		-name "virt-vgpu-lab-$NAME,process=virt-vgpu-lab-$NAME"

@@ -27,11 +27,11 @@ build_image() {
 	log=$WORK/build.log
 	say "building the image ($SUITE, once; kept in $CACHE)"
 	ssh-keygen -q -t ed25519 -N '' -C virt-vgpu-lab -f "$WORK/ssh-key"
-	step 'base system' "$log" image_bootstrap "$mirror" || die "debootstrap failed"
-	step 'packages' "$log" image_packages "$LAB/image/packages" || die "installing packages failed"
-	step 'configuration' "$log" image_configure || die "configuring the image failed"
-	step 'disk image' "$log" image_write || die "writing the disk image failed"
-	step 'compiler for modules' "$log" image_packages "$LAB/image/build-packages" ||
+	build_step 'base system' "$log" image_bootstrap "$mirror" || die "debootstrap failed"
+	build_step 'packages' "$log" image_packages "$LAB/image/packages" || die "installing packages failed"
+	build_step 'configuration' "$log" image_configure || die "configuring the image failed"
+	build_step 'disk image' "$log" image_write || die "writing the disk image failed"
+	build_step 'compiler for modules' "$log" image_packages "$LAB/image/build-packages" ||
 		die "installing the compiler failed"
 	finish_artefact "$name" image
 	say "image ready after $(seconds_since "$start") s, $(du -h "$CACHE/$name/lab.img" | cut -f1) on disk"
@@ -95,15 +95,12 @@ image_write() {
 	mke2fs -q -t ext4 -L lab -E lazy_itable_init=1,lazy_journal_init=1 -d "$tree" "$WORK/lab.img"
 }
 
-# in_tree COMMAND...: runs it inside the tree being built (or TREE). The mounts live in a namespace
-# of their own and are gone with the command, however it ends.
+# in_tree COMMAND...: runs it inside the tree being built (or TREE); only in a build_step, with which
+# the mounts go.
 in_tree() {
-	# shellcheck disable=SC2016  # expanded by the inner shell
-	unshare --mount --propagation private sh -euc '
-		tree=$1; shift
-		mount -t proc proc "$tree/proc"
-		mount -t sysfs -o ro sysfs "$tree/sys"
-		exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 \
-			DEBIAN_FRONTEND=noninteractive chroot "$tree" "$@"
-	' sh "${TREE:-$WORK/tree}" "$@"
+	local tree=${TREE:-$WORK/tree}
+	mountpoint -q "$tree/proc" || mount -t proc proc "$tree/proc"
+	mountpoint -q "$tree/sys" || mount -t sysfs -o ro sysfs "$tree/sys"
+	env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 \
+		DEBIAN_FRONTEND=noninteractive chroot "$tree" "$@"
 }

@@ -41,6 +41,13 @@ wait_until() {
 	done
 }
 
+# elapsed_ms COMMAND: runs it and prints how long it took
+elapsed_ms() {
+	local start=${EPOCHREALTIME/./}
+	eval "$1"
+	printf '%s\n' $(((${EPOCHREALTIME/./} - start) / 1000))
+}
+
 # in_background NAME COMMAND: starts COMMAND; nothing of it holds the connection of the caller open
 in_background() {
 	rm -f "/run/lab-$1.status"
@@ -111,5 +118,6 @@ clean_state() {
 	echo 1 > "$SIM/reset"
 	for left in $(mdevs); do remove_mdev "$left" 2> /dev/null || true; done
 	rm -f /run/virt-vgpu/claims/* /run/virt-vgpu/quarantine/* /etc/virt-vgpu/pools.d/*.toml
+	# shellcheck disable=SC2016  # evaluated again and again
 	wait_until '[ -z "$(virsh -q list --all --name)" ] && [ -z "$(mdevs)" ]' 30
 }

@@ -62,6 +62,7 @@ debian_mirror() {
 }
 
 list_debian_sites() {
+	# shellcheck disable=SC2016  # apt's own placeholders
 	apt-get indextargets --format '$(ORIGIN)|$(LABEL)|$(COMPONENT)|$(CODENAME)|$(SITE)' \
 		'Created-By: Packages' 2> /dev/null |
 		awk -F'|' '$1 == "Debian" && $2 == "Debian" && $3 == "main" && $4 !~ /-/ { print $5; exit }'

@@ -16,7 +16,7 @@ build_module() {
 	((EUID == 0)) || die "building the simulator module needs root (chroot)"
 	begin_artefact "$name"
 	log=$WORK/build.log
-	step 'simulator module' "$log" module_compile || die "compiling tests/lab/kmod failed"
+	build_step 'simulator module' "$log" module_compile || die "compiling tests/lab/kmod failed"
 	finish_artefact "$name" module
 }
 

@@ -3,7 +3,7 @@
 #
 # Lines at the top of a scenario that the runner reads:
 #   # needs: product peer     the installed package; a second lab host
-#   # deadline: 300           seconds for the whole scenario (default 180)
+#   # deadline: 300           seconds for the whole scenario (default 300)
 
 run_scenarios() {
 	local deb='' keep='' list='' file patterns=() files=()
@@ -30,6 +30,7 @@ run_scenarios() {
 		return
 	fi
 	[[ -n $deb ]] || deb=$(newest_package)
+	# shellcheck disable=SC2153  # set by select_guest
 	PEER=$NAME-peer
 	run_selected "$deb" "$keep" "${files[@]}"
 }
@@ -145,7 +146,8 @@ scenario_begin() {
 	local seconds
 	select_guest "$NAME"
 	seconds=$(sed -n 's/^# deadline: *//p' "$1")
-	SCENARIO_END=$((SECONDS + ${seconds:-180}))
+	# shellcheck disable=SC2034  # for run_inside
+	SCENARIO_END=$((SECONDS + ${seconds:-300}))
 	on_lab clean_state
 	if scenario_needs "$1" peer; then on_peer clean_state; fi
 	# explain_failure shows the journal from here on.
@@ -158,6 +160,7 @@ explain_failure() {
 	printf '  standard error:\n'
 	tail -n 15 "$SCENARIO_LOG.stderr" | sed 's/^/    /'
 	printf '  journal of the lab host:\n'
+	# shellcheck disable=SC2016  # expanded on the lab host
 	timeout 20 ssh -F "$RUN/ssh-config" lab \
 		'journalctl -q --no-pager -o short-monotonic --after-cursor="$(cat /run/lab-cursor)" | grep -v apparmor=.STATUS | tail -n 30' \
 		2>&1 < /dev/null | sed 's/^/    /' || true

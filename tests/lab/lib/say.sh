@@ -19,13 +19,19 @@ seconds_since() {
 	printf '%d.%d' $((d / 1000)) $((d % 1000 / 100))
 }
 
+# isolated COMMAND...: in namespaces of its own: whatever it mounts or starts is gone when it ends, or
+# when the process started here is killed.
+isolated() {
+	exec unshare --mount --propagation private --pid --fork --kill-child --mount-proc "$@"
+}
+
 # afresh FUNCTION [ARGUMENT...] [-- FILE]: runs a function of the lab in a bash of its own, then sources
 # FILE there. A function called from an `if` or before `||` runs without errexit, whatever it sets;
 # there, the first error ends it.
 afresh() {
 	# shellcheck disable=SC2016  # expanded by the inner shell
 	LAB=$LAB NAME=${NAME-} WORK=${WORK-} IMAGE=${IMAGE-} MODULE=${MODULE-} PEER=${PEER-} \
-		SCENARIO_LOG=${SCENARIO_LOG-} bash -euo pipefail -c '
+		SCENARIO_LOG=${SCENARIO_LOG-} ${AFRESH_IN-} bash -euo pipefail -c '
 			for part in "$LAB"/lib/*.sh; do [[ $part == */inside.sh ]] || source "$part"; done
 			FILE=
 			if (($# > 2)) && [[ ${*: -2:1} == -- ]]; then
@@ -34,6 +40,12 @@ afresh() {
 			fi
 			"$@"
 			[[ -z $FILE ]] || source "$FILE"' lab "$@"
+}
+
+# build_step LABEL LOG COMMAND...: as step, isolated
+build_step() {
+	local AFRESH_IN=isolated
+	step "$@"
 }
 
 # step LABEL LOG COMMAND...: runs COMMAND with its output in LOG, prints LABEL, a dot every two
@@ -52,6 +64,7 @@ step() {
 		if kill -0 "$pid" 2> /dev/null; then printf '.' >&2; fi
 	done
 	wait "$pid" || status=$?
+	# shellcheck disable=SC2034  # for abandon_artefact
 	STEP_PID=
 	if ((status == 0)); then
 		printf ' %s s\n' "$(seconds_since "$start")" >&2

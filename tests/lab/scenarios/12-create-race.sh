@@ -1,5 +1,5 @@
 # 32 writers at once for 4 places: 4 win, 28 are refused, and nothing is lost in the count.
-for round in 1 2 3; do
+for _ in 1 2 3; do
 	assert_eq '28 Input/output error
 4 OK' 'for n in $(seq 32); do try_write $(type_path $T4A nvidia-232)/create $(uuid $n) & done | sort | uniq -c | sed "s/^ *//"'
 	assert_eq '0 4' 'echo $(available $T4A nvidia-232) $(mdevs | wc -l)'

@@ -1,5 +1,5 @@
 # A reboot of the lab host takes the vGPUs away and keeps what is on disk.
-# deadline: 300
+# deadline: 600
 on_lab 'create_mdev $T4A nvidia-232 $(uuid 1)
 	define_vm ws1 $(uuid 1) && start_vm ws1
 	echo kept > /var/lib/lab-kept; sync'

@@ -1,6 +1,6 @@
 # Live migration to a second lab host, where a vGPU of the same UUID waits, and back.
 # needs: peer
-# deadline: 300
+# deadline: 600
 here=$(on_lab 'virsh capabilities | sed -n "s:.*<uuid>\(.*\)</uuid>:\1:p"')
 there=$(on_peer 'virsh capabilities | sed -n "s:.*<uuid>\(.*\)</uuid>:\1:p"')
 [[ $here != "$there" ]] || fail "both hosts have the UUID $here"
