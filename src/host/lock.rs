@@ -6,6 +6,7 @@ use std::{
     io::{self, Read, Seek, Write},
     os::unix::fs::OpenOptionsExt,
     path::PathBuf,
+    sync::mpsc,
     time::Duration,
 };
 
@@ -83,29 +84,45 @@ impl HostLock {
             .mode(0o600)
             .open(&path)
             .map_err(io_error)?;
-        let busy = fs2::lock_contended_error().kind();
-        let mut failure = None;
-        let locked = deadline.wait_until(|| match file.try_lock_exclusive() {
-            Ok(()) => true,
-            Err(error) if error.kind() == busy => false,
-            Err(error) => {
-                failure = Some(error);
-                true
+        match wait_for_lock(&file, deadline) {
+            Ok(true) => {}
+            Ok(false) => {
+                let holder = read_holder(&mut file);
+                let waited = started.elapsed();
+                return Err(LockError::Held {
+                    path,
+                    waited,
+                    holder,
+                });
             }
-        });
-        if let Some(source) = failure {
-            return Err(io_error(source));
-        }
-        if !locked {
-            let holder = read_holder(&mut file);
-            return Err(LockError::Held {
-                path: path.clone(),
-                waited: started.elapsed(),
-                holder,
-            });
+            Err(source) => return Err(io_error(source)),
         }
         write_holder(&mut file, purpose);
         Ok(Self { _file: file })
+    }
+}
+
+/// Takes the lock, or gives up at the deadline. The kernel wakes who waits for
+/// a lock, but knows no deadline, so a thread waits and is left behind when time
+/// is up: it ends with the process, or lets go of what it got too late.
+fn wait_for_lock(file: &File, deadline: Deadline) -> io::Result<bool> {
+    match file.try_lock_exclusive() {
+        Err(error) if error.kind() == fs2::lock_contended_error().kind() => {}
+        result => return result.map(|()| true),
+    }
+    // A duplicate shares the lock with its original.
+    let duplicate = file.try_clone()?;
+    let (sender, receiver) = mpsc::channel();
+    std::thread::Builder::new().spawn(move || {
+        let result = duplicate.lock_exclusive();
+        if sender.send(result).is_err() {
+            let _ = FileExt::unlock(&duplicate);
+        }
+    })?;
+    match receiver.recv_timeout(deadline.left()) {
+        Ok(result) => result.map(|()| true),
+        Err(mpsc::RecvTimeoutError::Timeout) => Ok(false),
+        Err(mpsc::RecvTimeoutError::Disconnected) => Err(io::ErrorKind::Interrupted.into()),
     }
 }
 

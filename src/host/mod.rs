@@ -7,6 +7,7 @@ use std::{
     io::{self, Read, Write},
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
+    thread::JoinHandle,
     time::Duration,
 };
 
@@ -40,7 +41,13 @@ pub struct Host {
     /// How long one write to an attribute may take before it counts as failed.
     patience: Duration,
     /// The child that writes attributes, once there is need of one.
-    writer: Mutex<Option<AttributeWriter>>,
+    writer: Mutex<Option<Writer>>,
+}
+
+#[derive(Debug)]
+enum Writer {
+    Starting(JoinHandle<io::Result<AttributeWriter>>),
+    Ready(AttributeWriter),
 }
 
 impl Host {
@@ -137,11 +144,14 @@ impl Attributes for Host {
         };
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let mut child = match writer.take() {
-            Some(child) => child,
+            Some(Writer::Ready(child)) => child,
+            Some(Writer::Starting(thread)) => thread
+                .join()
+                .map_err(|_| io::Error::other("the writing process did not start"))??,
             None => AttributeWriter::start()?,
         };
         let answer = child.carry_out(&order, self.patience)?;
-        *writer = Some(child);
+        *writer = Some(Writer::Ready(child));
         answer?;
         fault::after("attribute", &attribute.path);
         Ok(())
@@ -154,7 +164,10 @@ impl Host {
     pub fn get_ready_to_write(&self) {
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         if writer.is_none() {
-            *writer = AttributeWriter::start().ok();
+            // Starting a process stops the thread that does it until the new
+            // program is loaded, which takes as long as all the rest.
+            let thread = std::thread::Builder::new().spawn(AttributeWriter::start);
+            *writer = thread.ok().map(Writer::Starting);
         }
     }
 
