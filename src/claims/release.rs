@@ -30,6 +30,9 @@ pub struct Released {
     pub devices: Vec<(ClaimedDevice, DeviceOutcome)>,
     /// A failure to bring the claim's file up to date.
     pub claim_error: Option<io::Error>,
+    /// A failure to take the medium away. It keeps nothing back: the link is
+    /// harmless, and the domain's next start replaces it.
+    pub media_error: Option<io::Error>,
 }
 
 impl Released {
@@ -60,20 +63,25 @@ pub fn give_back(host: &Host, lock: &HostLock, claim: &Claim, deadline: Deadline
         .filter(|(_, outcome)| matches!(outcome, DeviceOutcome::Kept(_)))
         .map(|(device, _)| device.clone())
         .collect();
+    let media_error = remove_media(host, claim).err();
     let claim_error = settle(host, lock, claim, kept).err();
     Released {
         devices,
         claim_error,
+        media_error,
     }
 }
 
-fn settle(host: &Host, lock: &HostLock, claim: &Claim, kept: Vec<ClaimedDevice>) -> io::Result<()> {
-    if claim.media.is_some() {
-        let path = media_path(claim.domain);
-        host.remove_file(&path).map_err(|error| {
-            io::Error::new(error.kind(), format!("cannot remove {path}: {error}"))
-        })?;
+fn remove_media(host: &Host, claim: &Claim) -> io::Result<()> {
+    if claim.media.is_none() {
+        return Ok(());
     }
+    let path = media_path(claim.domain);
+    host.remove_file(&path)
+        .map_err(|error| io::Error::new(error.kind(), format!("cannot remove {path}: {error}")))
+}
+
+fn settle(host: &Host, lock: &HostLock, claim: &Claim, kept: Vec<ClaimedDevice>) -> io::Result<()> {
     if kept.is_empty() {
         return remove(host, lock, claim.domain);
     }

@@ -60,7 +60,11 @@ impl Host {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             result => result,
         })?;
-        sync_directory(&target)
+        match sync_directory(&target) {
+            // Nor is a directory that was never made.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            result => result,
+        }
     }
 
     /// Makes a directory and those above it; one that is there is no error.
