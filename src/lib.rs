@@ -28,6 +28,8 @@
 
 pub mod apply;
 pub mod claims;
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod config;
 pub mod device;
 pub mod domain;

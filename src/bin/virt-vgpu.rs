@@ -1,3 +1,5 @@
 //! The administrator's command; see `virt_vgpu::cli`.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    virt_vgpu::cli::main()
+}

@@ -66,10 +66,17 @@ pub fn load_all(files: &dyn ConfigFiles) -> LoadedPools {
             }),
         }
     }
+    // A place that cannot be listed may still have a stronger file of a name
+    // found in a weaker one: then ask for it by name, as the hook does.
+    let sees_all = ignored.is_empty();
     let found = effective(&listings);
     ignored.extend(found.ignored);
     let load = |(name, path): (PoolName, PathBuf)| {
-        let loaded = load_file(files, &name, &path);
+        let loaded = if sees_all {
+            load_file(files, &name, &path)
+        } else {
+            load_pool(files, &name)
+        };
         (name, loaded)
     };
     LoadedPools {

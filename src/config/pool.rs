@@ -15,13 +15,18 @@ use super::{
 };
 use crate::{
     model::{InvalidName, MdevTypeId, PoolName},
-    rule::{Filter, Rule, labels::labels, spelling::did_you_mean, spelling::shown},
+    rule::{
+        Filter, FilterPart, Operator, Rule, labels::labels, spelling::did_you_mean, spelling::shown,
+    },
 };
 
 /// Most rules of a pool and most filters of a rule: far above any real file,
 /// and low enough that evaluating a file takes no noticeable time.
 const MAX_RULES: usize = 1024;
 const MAX_FILTERS: usize = 64;
+/// Most patterns of a pool. Compiling a large one takes some 10 ms, and the hook
+/// that does it has a deadline.
+const MAX_PATTERNS: usize = 64;
 
 /// A pool of devices.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -226,14 +231,12 @@ fn guest_driver(text: &str) -> Result<String, Refusal> {
     if is_iso && text.starts_with('/') {
         return Ok(text.to_owned());
     }
-    let what = if is_iso || text.contains('/') {
-        format!("'{}' is not the absolute path of an .iso file", shown(text))
-    } else {
-        format!(
-            "driver sets (here '{}') are not supported by this version",
-            shown(text)
-        )
-    };
+    let text = shown(text);
+    if is_iso || text.contains('/') {
+        let what = format!("'{text}' is not the absolute path of an .iso file");
+        return Err((what, &[]));
+    }
+    let what = format!("driver sets (here '{text}') are not supported by this version");
     Err((what, &["the absolute path of an .iso file"]))
 }
 
@@ -246,6 +249,12 @@ fn rules(file: &Path, fragments: &[RuleFragment]) -> Result<Vec<Rule>, ConfigErr
     if let Some(excess) = fragments.get(MAX_RULES) {
         let what = format!("is in a pool of more than {MAX_RULES} rules");
         return Err(excess.at.refuse(file, &what, &[]));
+    }
+    let filters = fragments.iter().flat_map(|fragment| &fragment.filters);
+    let mut patterns = filters.filter(|filter| filter.op.value == Operator::Regex.info().name);
+    if let Some(excess) = patterns.nth(MAX_PATTERNS) {
+        let what = format!("is in a pool of more than {MAX_PATTERNS} regex filters");
+        return Err(excess.op.at.refuse(file, &what, &[]));
     }
     fragments
         .iter()
@@ -270,7 +279,6 @@ fn rule(file: &Path, fragment: &RuleFragment) -> Result<Rule, ConfigError> {
 }
 
 fn filter(file: &Path, written: &FilterFragment) -> Result<Filter, ConfigError> {
-    use crate::rule::FilterPart;
     let FilterFragment { field, op, value } = written;
     Filter::new(&field.value, &op.value, &value.value).map_err(|error| {
         let part = match error.part {

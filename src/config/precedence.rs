@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::Entry;
-use crate::{model::PoolName, rule::spelling::shown};
+use crate::model::PoolName;
 
 /// The ending of pool files. Anything else in the directories, such as an
 /// editor's backup or a `.dpkg-old`, is none of ours.
@@ -70,7 +70,7 @@ impl Effective {
             Err(invalid) => {
                 self.ignored.push(IgnoredFile {
                     path,
-                    reason: format!("{invalid}; rename the file {}", shown(&text)),
+                    reason: format!("{invalid}; rename the file"),
                 });
                 return;
             }

@@ -185,12 +185,15 @@ fn free(domain: &DomainDef, bus: Bus) -> Option<(String, Option<DrivePosition>)>
     if bus == Bus::Usb {
         return Some((target, None));
     }
-    let taken: BTreeSet<_> = domain
+    let mut taken: BTreeSet<_> = domain
         .disks
         .iter()
         .filter(|disk| disk.bus.as_deref() == Some(bus.name()))
         .filter_map(|disk| disk.position.or_else(|| implied(bus, &disk.target)))
         .collect();
+    if bus == Bus::Scsi {
+        taken.extend(&domain.scsi_hostdevs);
+    }
     let position = (0..bus.drives())
         .filter_map(|index| bus.position(index))
         .find(|position| !taken.contains(position))?;

@@ -19,6 +19,9 @@ pub struct DomainDef {
     pub hostdevs: Vec<MdevHostdev>,
     /// Its disks, CD-ROMs and floppies.
     pub disks: Vec<Disk>,
+    /// The places on SCSI controllers that host SCSI devices have: disks share
+    /// the controllers with them.
+    pub scsi_hostdevs: Vec<DrivePosition>,
     /// Its SCSI, SATA, IDE and USB controllers, and any other.
     pub controllers: Vec<Controller>,
     /// Every alias that a user set (`ua-…`). libvirt refuses a second device of
@@ -75,7 +78,7 @@ impl Disk {
     }
 }
 
-/// `<address type='drive'>` of a disk.
+/// `<address type='drive'>`: a place on a SCSI, SATA or IDE controller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct DrivePosition {
     /// The index of the controller among those of its type.

@@ -30,6 +30,12 @@ pub enum Problem {
         /// The most levels that are read.
         limit: usize,
     },
+    /// More namespaces than any domain has.
+    #[error("more than {limit} namespace declarations")]
+    TooManyNamespaces {
+        /// The most that are read.
+        limit: usize,
+    },
     /// A document type declaration, the way to entity bombs.
     #[error("a DOCTYPE is refused; libvirt never writes one")]
     Doctype,
@@ -68,6 +74,9 @@ pub enum Problem {
     /// An attribute that every request has.
     #[error("attribute '{0}' is missing")]
     MissingAttribute(&'static str),
+    /// An attribute that is there twice.
+    #[error("attribute '{0}' is given twice")]
+    RepeatedAttribute(String),
     /// An attribute of a request with a value of the wrong form.
     #[error("attribute '{name}': {wrong}")]
     AttributeValue {

@@ -59,6 +59,7 @@ enum Place {
     Device,
     Hostdev,
     HostdevSource,
+    ScsiHostdev,
     Disk,
     /// Whatever else, with all that is in it.
     Elsewhere,
@@ -72,6 +73,7 @@ struct Builder {
     requests_seen: bool,
     hostdevs: Vec<MdevHostdev>,
     disks: Vec<Disk>,
+    scsi_hostdevs: Vec<DrivePosition>,
     controllers: Vec<Controller>,
     aliases: std::collections::BTreeSet<String>,
     memory_nodes: Vec<CpuSet>,
@@ -184,15 +186,15 @@ impl Builder {
             (Place::Domain, "vcpu") => self.vcpu = parsed(scanner, tag, get("cpuset")?)?,
             (Place::CpuTune, "vcpupin") => {
                 self.vcpu_pins
-                    .extend(parsed::<CpuSet>(scanner, tag, get("cpuset")?)?)
+                    .extend(parsed::<CpuSet>(scanner, tag, get("cpuset")?)?);
             }
             (Place::NumaTune, "memory" | "memnode") => {
                 self.memory_nodes
-                    .extend(parsed::<CpuSet>(scanner, tag, get("nodeset")?)?)
+                    .extend(parsed::<CpuSet>(scanner, tag, get("nodeset")?)?);
             }
             (Place::Os, "type") => (self.arch, self.machine) = (owned("arch")?, owned("machine")?),
             (Place::Devices, _) => return self.enter_device(scanner, tag),
-            (Place::Device | Place::Hostdev | Place::Disk, "alias") => {
+            (Place::Device | Place::Hostdev | Place::ScsiHostdev | Place::Disk, "alias") => {
                 self.alias(parent, owned("name")?);
             }
             (Place::Hostdev, "source") => return Ok(Place::HostdevSource),
@@ -204,19 +206,8 @@ impl Builder {
                 self.disk.bus = owned("bus")?;
             }
             (Place::Disk, "source") => self.disk.source = owned("file")?,
-            (Place::Disk, "address") => {
-                if get("type")?.as_deref() == Some("drive") {
-                    let number = |name| -> Result<u32, DomainError> {
-                        Ok(parsed(scanner, tag, get(name)?)?.map_or(0, |Number(number)| number))
-                    };
-                    self.disk.position = Some(DrivePosition {
-                        controller: number("controller")?,
-                        bus: number("bus")?,
-                        target: number("target")?,
-                        unit: number("unit")?,
-                    });
-                }
-            }
+            (Place::Disk, "address") => self.disk.position = drive(scanner, tag)?,
+            (Place::ScsiHostdev, "address") => self.scsi_hostdevs.extend(drive(scanner, tag)?),
             _ => {}
         }
         Ok(Place::Elsewhere)
@@ -230,10 +221,12 @@ impl Builder {
         let get = |name| scanner.attribute(tag, name);
         let owned = |name| get(name).map(|value| value.map(Cow::into_owned));
         match tag.local {
-            "hostdev"
-                if get("mode")?.as_deref() == Some("subsystem")
-                    && get("type")?.as_deref() == Some("mdev") =>
-            {
+            "hostdev" if get("mode")?.as_deref() == Some("subsystem") => {
+                match get("type")?.as_deref() {
+                    Some("mdev") => {}
+                    Some("scsi") => return Ok(Place::ScsiHostdev),
+                    _ => return Ok(Place::Device),
+                }
                 self.hostdev = HostdevDraft {
                     start: tag.span.start,
                     model: owned("model")?,
@@ -347,6 +340,7 @@ impl Builder {
             requests: self.requests,
             hostdevs: self.hostdevs,
             disks: self.disks,
+            scsi_hostdevs: self.scsi_hostdevs,
             controllers: self.controllers,
             aliases: self.aliases,
             memory_nodes: union(&self.memory_nodes),
@@ -368,6 +362,23 @@ impl FromStr for Number {
             .map(Self)
             .map_err(|_| InvalidName::new("an index", text))
     }
+}
+
+/// An `<address>`, if it is one on a drive controller.
+fn drive<'x>(scanner: &Scanner<'x>, tag: &Tag<'x>) -> Result<Option<DrivePosition>, DomainError> {
+    if scanner.attribute(tag, "type")?.as_deref() != Some("drive") {
+        return Ok(None);
+    }
+    let number = |name| -> Result<u32, DomainError> {
+        let value = scanner.attribute(tag, name)?;
+        Ok(parsed(scanner, tag, value)?.map_or(0, |Number(number)| number))
+    };
+    Ok(Some(DrivePosition {
+        controller: number("controller")?,
+        bus: number("bus")?,
+        target: number("target")?,
+        unit: number("unit")?,
+    }))
 }
 
 fn parsed<'x, T: FromStr<Err = InvalidName>>(

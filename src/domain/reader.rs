@@ -4,9 +4,13 @@
 
 use std::{borrow::Cow, ops::Range};
 
+use memchr::memmem::Finder;
 use quick_xml::{
     NsReader,
-    events::{BytesStart, Event, attributes::Attribute},
+    events::{
+        BytesStart, Event,
+        attributes::{Attribute, Attributes},
+    },
     name::{Namespace, PrefixDeclaration, QName, ResolveResult},
 };
 
@@ -21,6 +25,10 @@ pub(super) const MAX_BYTES: usize = 8 << 20;
 
 /// The deepest nesting that is read, as in libxml2 (`xmlParserMaxDepth`).
 pub(super) const MAX_DEPTH: usize = 256;
+
+/// The most namespace declarations that are read. Each tag's name is looked up
+/// among them one by one, so their number must not grow with the input.
+pub(super) const MAX_NAMESPACES: usize = 256;
 
 /// The namespace of an element or attribute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +70,15 @@ impl Tag<'_> {
     pub fn prefix(&self) -> &str {
         self.name.strip_suffix(self.local).unwrap_or_default()
     }
+
+    /// The attributes without quick-xml's search for repeated ones, whose time
+    /// grows with the square of their number. libvirt's XML has none; our own
+    /// elements are checked where they are read.
+    fn unchecked(&self) -> Attributes<'_> {
+        let mut attributes = self.start.attributes();
+        attributes.with_checks(false);
+        attributes
+    }
 }
 
 /// What comes next in the text.
@@ -91,6 +108,8 @@ pub(super) struct Scanner<'x> {
     reader: NsReader<&'x [u8]>,
     open: Vec<&'x str>,
     root_seen: bool,
+    namespaces: usize,
+    xmlns: Finder<'static>,
 }
 
 impl<'x> Scanner<'x> {
@@ -106,6 +125,8 @@ impl<'x> Scanner<'x> {
             reader,
             open: Vec::with_capacity(16),
             root_seen: false,
+            namespaces: 0,
+            xmlns: Finder::new("xmlns"),
         })
     }
 
@@ -199,6 +220,12 @@ impl<'x> Scanner<'x> {
         if self.open.len() >= MAX_DEPTH {
             return Err(self.fail(span.start, Problem::TooDeep { limit: MAX_DEPTH }));
         }
+        // Counted by their letters; a tag that says xmlns in a value counts too.
+        self.namespaces += self.xmlns.find_iter(start.attributes_raw()).count();
+        if self.namespaces > MAX_NAMESPACES {
+            let limit = MAX_NAMESPACES;
+            return Err(self.fail(span.start, Problem::TooManyNamespaces { limit }));
+        }
         self.root_seen = true;
         let first = span.start + 1;
         let name = self
@@ -230,7 +257,7 @@ impl<'x> Scanner<'x> {
         &self,
         tag: &'t Tag<'x>,
     ) -> impl Iterator<Item = Result<(QName<'t>, Cow<'t, str>), DomainError>> {
-        tag.start.attributes().map(move |attribute| {
+        tag.unchecked().map(move |attribute| {
             let attribute = attribute.map_err(|error| self.syntax(tag.span.start, error))?;
             let value = attribute
                 .unescape_value()
@@ -245,7 +272,7 @@ impl<'x> Scanner<'x> {
         tag: &'t Tag<'x>,
         name: &str,
     ) -> Result<Option<Cow<'t, str>>, DomainError> {
-        for attribute in tag.start.attributes() {
+        for attribute in tag.unchecked() {
             let attribute = attribute.map_err(|error| self.syntax(tag.span.start, error))?;
             if attribute.key.as_ref() == name.as_bytes() {
                 let value = attribute.unescape_value();
@@ -260,7 +287,7 @@ impl<'x> Scanner<'x> {
     /// Where the tag's attributes are in the text.
     pub fn pieces(&self, tag: &Tag<'x>) -> Result<Vec<(String, Piece)>, DomainError> {
         let mut pieces = Vec::new();
-        for attribute in tag.start.attributes() {
+        for attribute in tag.unchecked() {
             let attribute = attribute.map_err(|error| self.syntax(tag.span.start, error))?;
             let piece = self
                 .piece(&attribute)

@@ -16,19 +16,33 @@ pub(super) fn described(tag: &Tag<'_>) -> String {
     format!("<{}>", one_line(tag.name))
 }
 
+/// An attribute's name as written and its value.
+type NameAndValue<'t> = (Cow<'t, str>, Cow<'t, str>);
+
 /// The attributes that are ours to understand: those without a prefix, and those
 /// with one of ours (which are wrong, and so must not be overlooked).
 fn own_attributes<'x, 't>(
     scanner: &Scanner<'x>,
     tag: &'t Tag<'x>,
-) -> Result<Vec<(Cow<'t, str>, Cow<'t, str>)>, DomainError> {
-    let mut own = Vec::new();
+) -> Result<Vec<NameAndValue<'t>>, DomainError> {
+    let mut own: Vec<NameAndValue<'_>> = Vec::new();
     for attribute in scanner.attributes(tag) {
         let (key, value) = attribute?;
         let foreign = key.as_namespace_binding().is_some()
             || (key.prefix().is_some() && scanner.space_of(key) != Space::Ours);
-        if !foreign {
-            own.push((String::from_utf8_lossy(key.into_inner()), value));
+        if foreign {
+            continue;
+        }
+        let key = String::from_utf8_lossy(key.into_inner());
+        if own.iter().any(|(other, _)| *other == key) {
+            return Err(scanner
+                .fail(tag.span.start, Problem::RepeatedAttribute(shown(&key)))
+                .element(described(tag)));
+        }
+        own.push((key, value));
+        // One of so many is unknown, so it is refused whatever comes after.
+        if own.len() > ATTRIBUTES.len() {
+            break;
         }
     }
     Ok(own)

@@ -49,8 +49,8 @@ pub enum AllocateError {
         domain: String,
         /// The pool.
         pool: PoolName,
-        /// Why not.
-        source: PoolError,
+        /// Why not; boxed, because it carries a position and a list.
+        source: Box<PoolError>,
     },
     /// The host lock.
     #[error(transparent)]
@@ -172,7 +172,7 @@ fn load_pools(
                 config::load_pool(host, &request.pool).map_err(|source| AllocateError::Pool {
                     domain: domain.name.to_string(),
                     pool: request.pool.clone(),
-                    source,
+                    source: Box::new(source),
                 })?;
             pools.insert(request.pool.clone(), pool);
         }

@@ -75,7 +75,7 @@ fn run(host: &Host, call: &HookCall, input: impl std::io::Read) -> anyhow::Resul
     let deadline = Deadline::after(PATIENCE);
     match call.operation {
         operation if operation.allocates() => {
-            allocate::allocate(host, call, &decode(&xml)?, deadline).map_err(anyhow::Error::from)
+            allocate::allocate(host, call, decode(&xml)?, deadline).map_err(anyhow::Error::from)
         }
         operation if operation.gives_back() => give_back::give_back(host, call, &xml, deadline),
         Operation::Start | Operation::Started => {

@@ -6,7 +6,7 @@ use regex::{Regex, RegexBuilder};
 use super::{
     Field, FieldType, FieldValue, Operator,
     spelling::shown,
-    value::{canonical_address, hex, without_0x},
+    value::{hex, without_0x},
 };
 
 /// Longest value of a filter, in bytes; patterns included.
@@ -302,9 +302,10 @@ fn part_of_text(value_type: FieldType, value: &str) -> Result<Operand, String> {
 }
 
 /// Part of a PCI address as sysfs writes it: lower case, and NVIDIA's domain of
-/// eight digits cut to the usual four where that loses nothing.
+/// eight digits cut to the usual four where that loses nothing. A short form
+/// gets no domain here: `ends-with 3b:00.0` is meant for any domain.
 fn canonical_part(value: &str) -> String {
-    let whole = canonical_address(value).to_lowercase();
+    let whole = value.to_lowercase();
     match whole.split_once(':') {
         Some((domain, _)) if domain.len() == 8 && domain.starts_with("0000") => {
             whole.chars().skip(4).collect()

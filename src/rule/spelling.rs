@@ -2,8 +2,7 @@
 //! text in a form fit for one line of an error message.
 
 /// The accepted word nearest to `word`, when it is near enough to be meant: one
-/// slip for every three letters, but two swapped letters are two slips and must
-/// do in all but the shortest words.
+/// slip for every three letters, and at least one.
 pub(crate) fn nearest<'a>(word: &str, accepted: &[&'a str]) -> Option<&'a str> {
     /// Longer words are no typos of ours, and the distance takes quadratic time.
     const LONGEST: usize = 40;
@@ -15,14 +14,9 @@ pub(crate) fn nearest<'a>(word: &str, accepted: &[&'a str]) -> Option<&'a str> {
     accepted
         .iter()
         .map(|&candidate| (distance(&word, candidate), candidate))
-        .filter(|(slips, candidate)| *slips <= allowed(candidate))
+        .filter(|(slips, candidate)| *slips <= (candidate.len() / 3).max(1))
         .min_by_key(|(slips, _)| *slips)
         .map(|(_, candidate)| candidate)
-}
-
-fn allowed(candidate: &str) -> usize {
-    let length = candidate.len();
-    if length < 5 { 1 } else { (length / 3).max(2) }
 }
 
 /// The question to append to a message about an unknown word, or nothing.
@@ -32,24 +26,25 @@ pub(crate) fn did_you_mean(word: &str, accepted: &[&str]) -> String {
         .unwrap_or_default()
 }
 
-/// Levenshtein's distance between two words, in characters.
+/// Slips between two words: letters added, left out, exchanged, or swapped with
+/// their neighbour (the optimal string alignment distance).
 fn distance(from: &str, to: &str) -> usize {
-    let to: Vec<char> = to.chars().collect();
-    let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (above, a) in from.chars().enumerate() {
-        let mut diagonal = above;
-        let mut left = above + 1;
-        for (cell, b) in row.iter_mut().skip(1).zip(&to) {
-            let substituted = diagonal + usize::from(a != *b);
-            diagonal = *cell;
-            left = substituted.min(left + 1).min(*cell + 1);
-            *cell = left;
+    let (from, to): (Vec<char>, Vec<char>) = (from.chars().collect(), to.chars().collect());
+    let mut two_above: Vec<usize> = Vec::new();
+    let mut above: Vec<usize> = (0..=to.len()).collect();
+    for (i, a) in from.iter().enumerate() {
+        let mut row = vec![i + 1];
+        for (j, b) in to.iter().enumerate() {
+            let exchanged = above[j] + usize::from(a != b);
+            let mut slips = exchanged.min(above[j + 1] + 1).min(row[j] + 1);
+            if i > 0 && j > 0 && *a == to[j - 1] && from[i - 1] == *b {
+                slips = slips.min(two_above[j - 1] + 1);
+            }
+            row.push(slips);
         }
-        if let Some(first) = row.first_mut() {
-            *first = above + 1;
-        }
+        two_above = std::mem::replace(&mut above, row);
     }
-    row.last().copied().unwrap_or_default()
+    above.last().copied().unwrap_or_default()
 }
 
 /// Foreign text for a message: one line, of bounded length.
@@ -82,10 +77,12 @@ mod tests {
     }
 
     #[test]
-    fn distances_are_levenshteins() {
+    fn distances_count_slips() {
         assert_eq!(distance("kitten", "sitting"), 3);
         assert_eq!(distance("", "abc"), 3);
         assert_eq!(distance("abc", ""), 3);
+        assert_eq!(distance("mdve", "mdev"), 1);
+        assert_eq!(distance("ca", "abc"), 3);
     }
 
     proptest! {

@@ -151,7 +151,7 @@ pub(super) fn hex(text: &str, digits: usize) -> Option<u64> {
 }
 
 /// A PCI address as sysfs writes it; any other name as it is.
-pub(super) fn canonical_address(text: &str) -> Cow<'_, str> {
+fn canonical_address(text: &str) -> Cow<'_, str> {
     text.parse::<PciAddress>()
         .map_or(Cow::Borrowed(text), |address| {
             Cow::Owned(address.to_string())

@@ -35,10 +35,22 @@ fn in_where(filters: &str) -> String {
 #[test]
 fn texts_that_are_no_toml() {
     for (text, wanted) in [
-        ("kind = \"mdev", ""),
-        ("kind = \"mdev\"\n\nkind = \"mdev\"", ""),
-        ("kind = \"mdev\"\ntype nvidia-558", ""),
-        ("kind = \"mdev\"\n[[rule]\n", ""),
+        (
+            "kind = \"mdev",
+            "1: not valid TOML: invalid basic string, expected `\"`",
+        ),
+        (
+            "kind = \"mdev\"\n\nkind = \"mdev\"",
+            "3: not valid TOML: duplicate key",
+        ),
+        (
+            "kind = \"mdev\"\ntype nvidia-558",
+            "2: not valid TOML: key with no value, expected `=`",
+        ),
+        (
+            "kind = \"mdev\"\n[[rule]\n",
+            "2: not valid TOML: unclosed array table, expected `]`",
+        ),
     ] {
         assert_eq!(message(text), wanted);
     }
@@ -112,8 +124,8 @@ fn keys_that_do_not_belong_there() {
                 .to_owned(),
         ),
         (
-            "[[rule]]\nwhen = []",
-            "4: key 'rule.when': unknown key (did you mean 'where'?); accepted: name, where, \
+            "[[rule]]\nwere = []",
+            "4: key 'rule.were': unknown key (did you mean 'where'?); accepted: name, where, \
              allow-critical"
                 .to_owned(),
         ),
@@ -241,6 +253,11 @@ fn rules_that_are_no_rules() {
     assert_eq!(
         after_start(&rule.repeat(1025)),
         "2052: key 'rule.where': is in a pool of more than 1024 rules"
+    );
+    let rule = "[[rule]]\nwhere = [{ field = 'device', op = 'regex', value = 'a' }]\n";
+    assert_eq!(
+        after_start(&rule.repeat(65)),
+        "132: key 'rule.where.op': is in a pool of more than 64 regex filters"
     );
 }
 

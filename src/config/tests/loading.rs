@@ -192,4 +192,6 @@ fn an_unreadable_file_does_not_bring_out_a_weaker_one() {
             reason: "cannot list it: permission denied".to_owned(),
         }]
     );
+    let a = loaded.pools[&"a".parse().unwrap()].as_ref();
+    assert!(matches!(a, Err(PoolError::Io { .. })));
 }

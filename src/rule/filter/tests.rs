@@ -53,6 +53,8 @@ fn filters_hold_as_their_names_say() {
         ),
         ("address", "regex", "^0000:(3B|5E):", "0000:5e:00.0", true),
         ("address", "ends-with", ".0", "0000:3b:00.1", false),
+        ("address", "ends-with", "3B:00.0", "0001:3b:00.0", true),
+        ("address", "begins-with", "3b:00.0", "0000:3b:00.0", false),
         ("address", "equal", "mtty", "mtty", true),
         ("address", "equal", "MTTY", "mtty", false),
         ("address", "begins-with", "mT", "mTTY", true),

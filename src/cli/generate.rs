@@ -1,0 +1,129 @@
+//! Man pages and shell completions, made when the package is built: from the
+//! command line's own definition, and from the tables of operators, fields,
+//! attributes and messages that the programs themselves read.
+
+use std::{
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::Context;
+use clap::Command;
+use clap_complete::Shell;
+use clap_mangen::Man;
+
+use crate::{
+    domain::{ATTRIBUTES, MAX_REQUESTS},
+    hook::MESSAGE_IDS,
+    rule::{Field, Operator},
+};
+
+/// Pages written by hand, with places for the tables.
+const PAGES: [(&str, &str); 3] = [
+    (
+        "virt-vgpu-pools.5",
+        include_str!("../../packaging/man/virt-vgpu-pools.5.in"),
+    ),
+    (
+        "virt-vgpu-request.5",
+        include_str!("../../packaging/man/virt-vgpu-request.5.in"),
+    ),
+    (
+        "virt-vgpu-hook.8",
+        include_str!("../../packaging/man/virt-vgpu-hook.8.in"),
+    ),
+];
+
+/// Write man pages and shell completions into a directory.
+#[derive(Debug, clap::Args)]
+pub(super) struct Generate {
+    /// Where `man/` and `completions/` are made.
+    directory: PathBuf,
+}
+
+impl Generate {
+    pub(super) fn run(&self, mut command: Command) -> anyhow::Result<ExitCode> {
+        let man = self.directory.join("man");
+        let completions = self.directory.join("completions");
+        for directory in [&man, &completions] {
+            fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
+        }
+        command.build();
+        write_verbs(&command, &man)?;
+        for (name, text) in PAGES {
+            write(&man.join(name), fill(text).as_bytes())?;
+        }
+        for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+            clap_complete::generate_to(shell, &mut command, "virt-vgpu", &completions)
+                .with_context(|| completions.display().to_string())?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// One page for the command and one for each verb, as git and virsh's users
+/// know it: `man virt-vgpu-pool-create`. Section 8: commands of administrators.
+fn write_verbs(command: &Command, directory: &Path) -> anyhow::Result<()> {
+    if command.is_hide_set() || command.get_name() == "help" {
+        return Ok(());
+    }
+    let name = command
+        .get_display_name()
+        .unwrap_or_else(|| command.get_name())
+        .to_owned();
+    let mut page = Vec::new();
+    Man::new(command.clone()).section("8").render(&mut page)?;
+    write(&directory.join(format!("{name}.8")), &page)?;
+    command
+        .get_subcommands()
+        .try_for_each(|verb| write_verbs(verb, directory))
+}
+
+fn write(path: &Path, contents: &[u8]) -> anyhow::Result<()> {
+    fs::write(path, contents).with_context(|| path.display().to_string())
+}
+
+fn fill(text: &str) -> String {
+    let operators = Operator::ALL
+        .iter()
+        .map(|op| (op.info().name, op.info().about.to_owned()));
+    let fields = Field::ALL.iter().map(|field| {
+        let info = field.info();
+        let later = if info.is_read {
+            ""
+        } else {
+            " Known, but not read by this version."
+        };
+        (
+            info.name,
+            format!("({}) {}{later}", info.value_type.noun(), info.about),
+        )
+    });
+    let attributes = ATTRIBUTES
+        .iter()
+        .map(|attribute| (attribute.name, attribute.help.to_owned()));
+    let messages = MESSAGE_IDS
+        .iter()
+        .map(|(name, id)| (*name, format!("MESSAGE_ID={id}")));
+    text.replace("@OPERATORS@", &tagged(operators))
+        .replace("@FIELDS@", &tagged(fields))
+        .replace("@ATTRIBUTES@", &tagged(attributes))
+        .replace("@MESSAGES@", &tagged(messages))
+        .replace("@MOST@", &MAX_REQUESTS.to_string())
+}
+
+/// A list of names with their meaning, in troff's man macros.
+fn tagged<'a>(entries: impl Iterator<Item = (&'a str, String)>) -> String {
+    let mut list = String::new();
+    for (name, meaning) in entries {
+        let _ = write!(
+            list,
+            ".TP\n.B {}\n{}\n",
+            name.replace('-', "\\-"),
+            meaning.replace('-', "\\-")
+        );
+    }
+    list.trim_end().to_owned()
+}

@@ -1,0 +1,82 @@
+//! The administrator's command: one file per verb, each with its arguments and
+//! what it does. A verb gathers a report as plain data first; the report is then
+//! printed as JSON or for people, so both always say the same.
+
+use std::{io, process::ExitCode};
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::host::{Host, attribute_writer, start_logging};
+
+mod generate;
+mod output;
+mod reconcile;
+mod status;
+
+/// Share GPUs and other host devices among libvirt VMs.
+///
+/// Pools of devices are filled by rules; a VM asks for a device from a pool and
+/// gets one when it starts, by any libvirt client, and gives it back when it
+/// stops.
+#[derive(Debug, Parser)]
+#[command(
+    name = "virt-vgpu",
+    version,
+    max_term_width = 80,
+    infer_subcommands = false
+)]
+struct Arguments {
+    /// Work on this directory as if it were the host's root.
+    #[arg(long, global = true, env = Host::ROOT_VARIABLE, value_name = "DIR", default_value = "/", hide_env = true, hide_default_value = true)]
+    root: std::path::PathBuf,
+
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Status(status::Status),
+    Reconcile(reconcile::Reconcile),
+    #[command(hide = true)]
+    Generate(generate::Generate),
+}
+
+/// Runs the command line and returns its exit code: 0 done, 1 failed or
+/// refused, 2 usage.
+#[must_use]
+pub fn main() -> ExitCode {
+    if let Some(code) = attribute_writer::act_if_asked() {
+        return code;
+    }
+    // clap prints usage errors and help itself, with exit code 2 and 0.
+    let matches = Arguments::command().get_matches();
+    let arguments = match Arguments::from_arg_matches(&matches) {
+        Ok(arguments) => arguments,
+        Err(error) => error.exit(),
+    };
+    let host = Host::new(arguments.root);
+    start_logging(&host, "virt-vgpu");
+    let done = match &arguments.verb {
+        Verb::Status(verb) => verb.run(&host),
+        Verb::Reconcile(verb) => verb.run(&host),
+        Verb::Generate(verb) => verb.run(Arguments::command()),
+    };
+    match done {
+        Ok(code) => code,
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("virt-vgpu: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// `virt-vgpu devices | head` is no failure.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let broken = |cause: &io::Error| cause.kind() == io::ErrorKind::BrokenPipe;
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref())
+        .any(broken)
+}

@@ -1,0 +1,206 @@
+//! `virt-vgpu reconcile`: frees what crashes and failures left behind.
+
+use std::{process::ExitCode, time::Duration};
+
+use anyhow::Context;
+use clap::Args;
+use serde::Serialize;
+
+use super::output;
+use crate::{
+    claims::{self, DEFAULT_GRACE, DeviceOutcome, Liveness},
+    hook,
+    host::{Deadline, Host, HostLock},
+    model::{DomainName, DomainUuid, MdevUuid, ParentName},
+};
+
+/// Free devices whose domain does not run any more.
+///
+/// A claim is freed only when its domain provably does not run (QEMU's pidfile,
+/// the running processes), no process has one of its devices open, and the
+/// domain cannot be starting right now. In doubt nothing is freed. Devices that
+/// no claim names are never touched.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  virt-vgpu reconcile --dry-run     say what would be freed
+  virt-vgpu reconcile               free it
+  virt-vgpu reconcile --json | jq '.claims[] | select(.result == \"freed\")'
+
+Exit code 0 when nothing is left to free, 1 when a device would not go or a
+claim cannot be read.")]
+pub(super) struct Reconcile {
+    /// Only say what would be freed.
+    #[arg(long)]
+    dry_run: bool,
+
+    /// Seconds after a step of a start during which a claim is left alone.
+    #[arg(long, value_name = "SECONDS", default_value_t = DEFAULT_GRACE.as_secs())]
+    grace: u64,
+
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    dry_run: bool,
+    claims: Vec<ClaimReport>,
+    damaged: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct ClaimReport {
+    domain: DomainName,
+    domain_uuid: DomainUuid,
+    result: ClaimResult,
+    /// Why it is as it is.
+    reason: String,
+    devices: Vec<DeviceReport>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum ClaimResult {
+    InUse,
+    InDoubt,
+    WouldBeFreed,
+    Freed,
+    NotFreed,
+}
+
+#[derive(Debug, Serialize)]
+struct DeviceReport {
+    uuid: MdevUuid,
+    parent: ParentName,
+    outcome: String,
+}
+
+/// A driver may be slow; the lock is waited for as long as a hook may hold it.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+impl Reconcile {
+    pub(super) fn run(&self, host: &Host) -> anyhow::Result<ExitCode> {
+        let report = self.gather(host)?;
+        if self.json {
+            output::json(&report)?;
+        } else {
+            output::text(&report.to_string())?;
+        }
+        let failed = !report.damaged.is_empty()
+            || report
+                .claims
+                .iter()
+                .any(|claim| claim.result == ClaimResult::NotFreed);
+        Ok(if failed {
+            ExitCode::FAILURE
+        } else {
+            ExitCode::SUCCESS
+        })
+    }
+
+    fn gather(&self, host: &Host) -> anyhow::Result<Report> {
+        let deadline = Deadline::after(PATIENCE);
+        let lock = HostLock::acquire(host, "virt-vgpu reconcile", deadline)?;
+        let grace = Duration::from_secs(self.grace);
+        let report = claims::reconcile(host, &lock, None, grace, self.dry_run, deadline)
+            .context("nothing was freed")?;
+        hook::log_reconciled(&report);
+        Ok(Report {
+            dry_run: self.dry_run,
+            claims: report.claims.iter().map(claim_report).collect(),
+            damaged: report.damaged.iter().map(ToString::to_string).collect(),
+        })
+    }
+}
+
+fn claim_report(one: &claims::Reconciled) -> ClaimReport {
+    let (result, reason) = match (&one.liveness, &one.released) {
+        (Liveness::InUse(why), _) => (ClaimResult::InUse, why.clone()),
+        (Liveness::Unknown(doubt), _) => (ClaimResult::InDoubt, doubt.to_string()),
+        (Liveness::Stale, None) => (
+            ClaimResult::WouldBeFreed,
+            "the domain does not run".to_owned(),
+        ),
+        (Liveness::Stale, Some(released)) if released.is_complete() => {
+            (ClaimResult::Freed, "the domain does not run".to_owned())
+        }
+        (Liveness::Stale, Some(released)) => {
+            let error = released.claim_error.as_ref().map(ToString::to_string);
+            (
+                ClaimResult::NotFreed,
+                error.unwrap_or_else(|| "a device would not go".to_owned()),
+            )
+        }
+    };
+    let devices = match &one.released {
+        Some(released) => released
+            .devices
+            .iter()
+            .map(|(device, outcome)| device_report(device, outcome_text(outcome)))
+            .collect(),
+        None => one
+            .claim
+            .devices
+            .iter()
+            .map(|device| device_report(device, "claimed".to_owned()))
+            .collect(),
+    };
+    ClaimReport {
+        domain: one.claim.domain_name.clone(),
+        domain_uuid: one.claim.domain,
+        result,
+        reason,
+        devices,
+    }
+}
+
+fn device_report(device: &claims::ClaimedDevice, outcome: String) -> DeviceReport {
+    DeviceReport {
+        uuid: device.uuid,
+        parent: device.parent.clone(),
+        outcome,
+    }
+}
+
+fn outcome_text(outcome: &DeviceOutcome) -> String {
+    match outcome {
+        DeviceOutcome::Removed => "removed".to_owned(),
+        DeviceOutcome::Absent => "was not there".to_owned(),
+        DeviceOutcome::Foreign(why) => format!("not touched: {why}"),
+        DeviceOutcome::Kept(why) => format!("kept: {why}"),
+    }
+}
+
+impl std::fmt::Display for Report {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.claims.is_empty() && self.damaged.is_empty() {
+            return writeln!(f, "no claims: nothing to free");
+        }
+        for claim in &self.claims {
+            let word = match claim.result {
+                ClaimResult::InUse => "in use",
+                ClaimResult::InDoubt => "in doubt, kept",
+                ClaimResult::WouldBeFreed => "would be freed",
+                ClaimResult::Freed => "freed",
+                ClaimResult::NotFreed => "NOT freed",
+            };
+            writeln!(
+                f,
+                "{} ({}): {word}: {}",
+                claim.domain, claim.domain_uuid, claim.reason
+            )?;
+            for device in &claim.devices {
+                writeln!(
+                    f,
+                    "  {} on {}: {}",
+                    device.uuid, device.parent, device.outcome
+                )?;
+            }
+        }
+        for damaged in &self.damaged {
+            writeln!(f, "{damaged}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,313 @@
+//! `virt-vgpu status`: pools with their room, claims with their state, and
+//! everything that an administrator should look at.
+
+use std::{path::Path, process::ExitCode, time::Duration};
+
+use anyhow::Context;
+use clap::Args;
+use serde::Serialize;
+
+use super::output::{self, Table};
+use crate::{
+    claims::{self, Claim, DEFAULT_GRACE, Liveness, State},
+    config::{self, Pool},
+    device::mdev::{self, Offer},
+    hook,
+    host::{Deadline, Host, HostLock, PciIds, Processes},
+    model::{DeviceName, DomainName, DomainUuid, MdevTypeId, MdevUuid, ParentName, PoolName},
+    plan::{HostSupply, Supply},
+};
+
+/// Show pools with their room, devices in use, and problems.
+///
+/// Counts are read under the host lock, so no start or stop is half counted.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  virt-vgpu status
+  virt-vgpu status --json | jq '.pools[] | {name, free}'
+  virt-vgpu status --json | jq -r '.claims[] | select(.state == \"stale\") | .domain'
+
+Exit code 0 whether or not there are problems; they are in 'problems'.")]
+pub(super) struct Status {
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    pools: Vec<PoolReport>,
+    claims: Vec<ClaimReport>,
+    problems: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct PoolReport {
+    name: PoolName,
+    #[serde(rename = "type")]
+    mdev_type: String,
+    parents: usize,
+    in_use: u32,
+    /// How many more the pool can hand out as things stand.
+    free: u32,
+    /// The pool's own limit, 0 for none.
+    instances: u32,
+}
+
+#[derive(Debug, Serialize)]
+struct ClaimReport {
+    domain: DomainName,
+    domain_uuid: DomainUuid,
+    state: ClaimState,
+    reason: String,
+    devices: Vec<DeviceReport>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    guest_driver: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum ClaimState {
+    InUse,
+    Starting,
+    Stale,
+    Unknown,
+}
+
+#[derive(Debug, Serialize)]
+struct DeviceReport {
+    name: DeviceName,
+    pool: PoolName,
+    uuid: MdevUuid,
+    parent: ParentName,
+    #[serde(rename = "type")]
+    type_id: MdevTypeId,
+    /// Whether the host has it as claimed.
+    present: bool,
+}
+
+/// How long to wait for a hook that is at work.
+const PATIENCE: Duration = Duration::from_secs(25);
+
+impl Status {
+    pub(super) fn run(&self, host: &Host) -> anyhow::Result<ExitCode> {
+        let report = gather(host)?;
+        if self.json {
+            output::json(&report)?;
+        } else {
+            output::text(&report.to_string())?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn gather(host: &Host) -> anyhow::Result<Report> {
+    let _lock = HostLock::acquire(host, "virt-vgpu status", Deadline::after(PATIENCE))?;
+    let (claims, damaged) = claims::load_all(host).context("cannot read the claims")?;
+    let processes = Processes::scan(host).context("cannot look at the processes")?;
+    let mut problems: Vec<String> = damaged.iter().map(ToString::to_string).collect();
+    let pools = pools(host, &claims, &mut problems)?;
+    let claims = claims
+        .iter()
+        .map(|claim| claim_report(host, claim, &processes, &mut problems))
+        .collect();
+    Ok(Report {
+        pools,
+        claims,
+        problems,
+    })
+}
+
+fn pools(
+    host: &Host,
+    claims: &[Claim],
+    problems: &mut Vec<String>,
+) -> anyhow::Result<Vec<PoolReport>> {
+    let names = PciIds::new(host);
+    let supply =
+        HostSupply::discover(host, &names, false).context("cannot look for mdev parents")?;
+    let loaded = config::load_all(host);
+    problems.extend(
+        loaded
+            .ignored
+            .iter()
+            .map(|file| format!("{}: {}", file.path.display(), file.reason)),
+    );
+    let mut reports = Vec::new();
+    for pool in loaded.pools.into_values() {
+        match pool {
+            Ok(pool) => {
+                reports.push(pool_report(&pool, &supply, claims, problems));
+                problems.extend(media_problem(host, &pool));
+            }
+            Err(error) => problems.push(error.to_string()),
+        }
+    }
+    Ok(reports)
+}
+
+fn pool_report(
+    pool: &Pool,
+    supply: &HostSupply<'_>,
+    claims: &[Claim],
+    problems: &mut Vec<String>,
+) -> PoolReport {
+    let candidates = supply.candidates(pool).unwrap_or_else(|error| {
+        problems.push(format!("pool '{}': {error}", pool.name));
+        Vec::new()
+    });
+    let mut room: u32 = 0;
+    for candidate in &candidates {
+        match supply.offer(pool, &candidate.parent) {
+            Offer::Type { available, .. } => room = room.saturating_add(available),
+            Offer::NoSuchType => {}
+            Offer::Unreadable(error) => {
+                problems.push(format!(
+                    "pool '{}': {}: {error}",
+                    pool.name, candidate.parent.name
+                ));
+            }
+        }
+    }
+    let claimed = claims
+        .iter()
+        .flat_map(|claim| &claim.devices)
+        .filter(|d| d.pool == pool.name)
+        .count();
+    let in_use = u32::try_from(claimed).unwrap_or(u32::MAX);
+    let free = match pool.instances {
+        0 => room,
+        limit => room.min(limit.saturating_sub(in_use)),
+    };
+    PoolReport {
+        name: pool.name.clone(),
+        mdev_type: pool.mdev_type.to_string(),
+        parents: candidates.len(),
+        in_use,
+        free,
+        instances: pool.instances,
+    }
+}
+
+fn media_problem(host: &Host, pool: &Pool) -> Option<String> {
+    let image = pool.guest_driver.as_deref()?;
+    let problem = hook::check_image(host, Path::new(image)).err()?;
+    Some(format!("pool '{}': guest-driver: {problem}", pool.name))
+}
+
+fn claim_report(
+    host: &Host,
+    claim: &Claim,
+    processes: &Processes,
+    problems: &mut Vec<String>,
+) -> ClaimReport {
+    let (state, reason) = match claim.liveness(host, processes, DEFAULT_GRACE) {
+        Liveness::InUse(why) => (ClaimState::InUse, why),
+        Liveness::Unknown(claims::Doubt::Starting) => {
+            (ClaimState::Starting, claims::Doubt::Starting.to_string())
+        }
+        Liveness::Unknown(doubt) => (ClaimState::Unknown, doubt.to_string()),
+        Liveness::Stale => (ClaimState::Stale, "the domain does not run".to_owned()),
+    };
+    let name = &claim.domain_name;
+    if state == ClaimState::Stale {
+        problems.push(format!(
+            "domain '{name}' does not run but holds devices; run 'virt-vgpu reconcile'"
+        ));
+    }
+    let mut devices = Vec::new();
+    for device in &claim.devices {
+        let found = mdev::find(host, device.uuid).ok().flatten();
+        let present =
+            found.is_some_and(|f| f.parent == device.parent && f.type_id == device.type_id);
+        if !present && claim.state == State::Committed {
+            problems.push(format!(
+                "domain '{name}': device '{}' ({}) is not on {} as claimed",
+                device.name, device.uuid, device.parent
+            ));
+        }
+        devices.push(DeviceReport {
+            name: device.name.clone(),
+            pool: device.pool.clone(),
+            uuid: device.uuid,
+            parent: device.parent.clone(),
+            type_id: device.type_id.clone(),
+            present,
+        });
+    }
+    let guest_driver = claim.media.as_ref().map(|media| match &media.problem {
+        Some(problem) => {
+            problems.push(format!(
+                "domain '{name}': its guest-driver CD-ROM is empty: {problem}"
+            ));
+            format!("none: {problem}")
+        }
+        None => media.image.display().to_string(),
+    });
+    ClaimReport {
+        domain: name.clone(),
+        domain_uuid: claim.domain,
+        state,
+        reason,
+        devices,
+        guest_driver,
+    }
+}
+
+impl std::fmt::Display for Report {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut pools = Table::new(&["POOL", "TYPE", "PARENTS", "IN USE", "FREE", "LIMIT"]);
+        for pool in &self.pools {
+            let limit = if pool.instances == 0 {
+                String::new()
+            } else {
+                pool.instances.to_string()
+            };
+            pools.row([
+                pool.name.to_string(),
+                pool.mdev_type.clone(),
+                pool.parents.to_string(),
+                pool.in_use.to_string(),
+                pool.free.to_string(),
+                limit,
+            ]);
+        }
+        if pools.is_empty() {
+            writeln!(f, "no pools; make one with 'virt-vgpu pool create'")?;
+        } else {
+            write!(f, "{pools}")?;
+        }
+        let mut devices = Table::new(&[
+            "DOMAIN", "DEVICE", "POOL", "TYPE", "PARENT", "UUID", "STATE",
+        ]);
+        for claim in &self.claims {
+            for device in &claim.devices {
+                let state = match (claim.state, device.present) {
+                    (_, false) => "missing",
+                    (ClaimState::InUse, true) => "in use",
+                    (ClaimState::Starting, true) => "starting",
+                    (ClaimState::Stale, true) => "stale",
+                    (ClaimState::Unknown, true) => "unknown",
+                };
+                devices.row([
+                    claim.domain.to_string(),
+                    device.name.to_string(),
+                    device.pool.to_string(),
+                    device.type_id.to_string(),
+                    device.parent.to_string(),
+                    device.uuid.to_string(),
+                    state.to_owned(),
+                ]);
+            }
+        }
+        if devices.is_empty() {
+            writeln!(f, "\nno devices in use")?;
+        } else {
+            write!(f, "\n{devices}")?;
+        }
+        for problem in &self.problems {
+            writeln!(f, "\nproblem: {problem}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,52 @@
+# shellcheck shell=bash
+# What a scenario is written with. A scenario is a bash file sourced under `set -euo pipefail` on
+# the outer machine; it passes when it reaches its end.
+
+# on_lab COMMANDS: runs them in bash on the lab host, with lib/inside.sh; prints their output
+on_lab() { run_inside "$NAME" "$1"; }
+
+# on_peer COMMANDS: the same on the second lab host (needs: peer)
+on_peer() { run_inside "$PEER" "$1"; }
+
+run_inside() {
+	local host=$1 commands=$2 left status=0 out
+	left=$((SCENARIO_END - SECONDS))
+	((left > 0)) || fail "the scenario's time is over"
+	trace "[$host] $commands"
+	out=$(
+		select_guest "$host"
+		in_guest "timeout $left bash -euo pipefail -c $(printf '%q' ". /run/lab-inside.sh; $commands")" \
+			2> >(tee -a "$SCENARIO_LOG" >&2) < /dev/null
+	) || status=$?
+	[[ -z $out ]] || printf '%s\n' "$out" | tee -a "$SCENARIO_LOG"
+	if ((status)); then trace "    exit status $status"; fi
+	return "$status"
+}
+
+trace() { printf '%s\n' "$*" >> "$SCENARIO_LOG"; }
+
+# Ends the scenario from any depth of subshells.
+fail() {
+	trace "FAILED: $*"
+	exit 99
+}
+
+# assert_eq EXPECTED COMMANDS: the output of COMMANDS on the lab host is exactly EXPECTED
+assert_eq() {
+	local expected=$1 got
+	got=$(on_lab "$2") || fail "command failed: $2"
+	[[ $got == "$expected" ]] || fail "$(printf 'expected:\n%s\ngot:\n%s' "$expected" "$got")"
+}
+
+# assert COMMANDS: they succeed on the lab host
+assert() { on_lab "$1" > /dev/null || fail "not so: $1"; }
+
+# refuse COMMANDS: they fail on the lab host; prints what they said
+refuse() {
+	local said
+	if said=$(on_lab "{ $1; } 2>&1"); then fail "succeeded: $1"; fi
+	printf '%s\n' "$said"
+}
+
+# same WHAT EXPECTED GOT: two texts the scenario has at hand
+same() { [[ $2 == "$3" ]] || fail "$(printf '%s: expected:\n%s\ngot:\n%s' "$1" "$2" "$3")"; }

@@ -1,0 +1,165 @@
+# shellcheck shell=bash
+# `lab test`: selects scenarios, brings lab hosts up as needed, runs each from a clean state.
+#
+# Lines at the top of a scenario that the runner reads:
+#   # needs: product peer     the installed package; a second lab host
+#   # deadline: 300           seconds for the whole scenario (default 180)
+
+run_scenarios() {
+	local deb='' keep='' list='' file patterns=() files=()
+	while (($#)); do
+		case $1 in
+			--deb)
+				(($# >= 2)) || usage_error "--deb needs a file"
+				deb=$2
+				shift
+				;;
+			--keep) keep=yes ;;
+			--list) list=yes ;;
+			-*) usage_error "unknown option '$1' of 'test'" ;;
+			*) patterns+=("$1") ;;
+		esac
+		shift
+	done
+	for file in "$LAB"/scenarios/[0-9]*.sh; do
+		scenario_selected "$file" "${patterns[@]}" && files+=("$file")
+	done
+	((${#files[@]})) || die "no scenario matches: ${patterns[*]}"
+	if [[ -n $list ]]; then
+		for file in "${files[@]}"; do scenario_name "$file"; done
+		return
+	fi
+	[[ -n $deb ]] || deb=$(newest_package)
+	PEER=$NAME-peer
+	run_selected "$deb" "$keep" "${files[@]}"
+}
+
+scenario_name() { basename "$1" .sh; }
+
+scenario_selected() {
+	local file=$1 pattern
+	shift
+	(($#)) || return 0
+	for pattern in "$@"; do
+		[[ $(scenario_name "$file") == *"$pattern"* ]] && return 0
+	done
+	return 1
+}
+
+scenario_needs() { sed -n 's/^# needs: *//p' "$1" | grep -qw "$2"; }
+
+newest_package() {
+	local deb
+	# shellcheck disable=SC2012  # names of our own build, no odd characters
+	deb=$(ls -t "$LAB"/../../target/dist/*.deb 2> /dev/null | head -n 1) || true
+	printf '%s\n' "$deb"
+}
+
+run_selected() {
+	local deb=$1 keep=$2 file start status passed=0 failed=0 skipped=0 ours=() logs
+	shift 2
+	# Only what this run starts is ended by it.
+	guest_running || ours+=("$NAME")
+	(select_guest "$PEER" && guest_running) || ours+=("$PEER")
+	# shellcheck disable=SC2064  # the values of now
+	[[ -n $keep ]] || trap "end_guests ${ours[*]}" EXIT
+	guest_up
+	prepare_guest "$NAME"
+	if [[ -n $deb ]]; then
+		say "installing $deb"
+		guest_install "$deb" > /dev/null
+	fi
+	logs=$CACHE/logs
+	mkdir -p "$logs"
+	for file in "$@"; do
+		if [[ -z $deb ]] && scenario_needs "$file" product; then
+			printf 'SKIP %s: needs the package, see --deb\n' "$(scenario_name "$file")"
+			skipped=$((skipped + 1))
+			continue
+		fi
+		if scenario_needs "$file" peer; then ensure_peer "$deb"; fi
+		SCENARIO_LOG=$logs/$(scenario_name "$file").log
+		start=$(now_ms)
+		status=0
+		run_scenario "$file" || status=$?
+		if ((status == 0)); then
+			passed=$((passed + 1))
+			printf 'PASS %s (%s s)\n' "$(scenario_name "$file")" "$(seconds_since "$start")"
+		else
+			failed=$((failed + 1))
+			printf 'FAIL %s (%s s)\n' "$(scenario_name "$file")" "$(seconds_since "$start")"
+			explain_failure
+		fi
+	done
+	printf '%d passed, %d failed\n' "$passed" "$failed"
+	((failed == 0 && passed > 0))
+}
+
+end_guests() {
+	local name
+	for name in "$@"; do
+		select_guest "$name"
+		if [[ -e $RUN ]]; then guest_down; fi
+	done
+}
+
+# Scenario helpers on the host, and a journal that starts with the test.
+prepare_guest() {
+	(
+		select_guest "$1"
+		in_guest 'cat > /run/lab-inside.sh' < "$LAB/lib/inside.sh"
+	)
+}
+
+ensure_peer() {
+	local deb=$1
+	if ! (select_guest "$PEER" && guest_running); then
+		(
+			select_guest "$PEER"
+			guest_up
+		)
+	fi
+	prepare_guest "$PEER"
+	if [[ -n $deb ]] && ! on_peer_quietly 'test -e /usr/sbin/virt-vgpu-hook'; then
+		(
+			select_guest "$PEER"
+			guest_install "$deb" > /dev/null
+		)
+	fi
+}
+
+on_peer_quietly() {
+	(
+		select_guest "$PEER"
+		in_guest "$1"
+	) > /dev/null 2>&1 < /dev/null
+}
+
+run_scenario() {
+	: > "$SCENARIO_LOG"
+	afresh scenario_main "$1" > /dev/null 2> "$SCENARIO_LOG.stderr" < /dev/null
+}
+
+scenario_main() {
+	local seconds
+	select_guest "$NAME"
+	seconds=$(sed -n 's/^# deadline: *//p' "$1")
+	SCENARIO_END=$((SECONDS + ${seconds:-180}))
+	on_lab clean_state
+	if scenario_needs "$1" peer; then on_peer clean_state; fi
+	# explain_failure shows the journal from here on.
+	on_lab 'journalctl -q -n 0 --show-cursor | sed -n "s/^-- cursor: //p" > /run/lab-cursor'
+	# shellcheck source=/dev/null
+	source "$1"
+}
+
+explain_failure() {
+	printf '  last commands (%s):\n' "$SCENARIO_LOG"
+	tail -n 30 "$SCENARIO_LOG" | sed 's/^/    /'
+	printf '  standard error:\n'
+	tail -n 15 "$SCENARIO_LOG.stderr" | sed 's/^/    /'
+	printf '  journal of the lab host:\n'
+	timeout 20 ssh -F "$RUN/ssh-config" lab \
+		'journalctl -q --no-pager -o short-monotonic --after-cursor="$(cat /run/lab-cursor)" | tail -n 30' \
+		2>&1 < /dev/null | sed 's/^/    /' || true
+}
