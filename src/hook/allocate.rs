@@ -240,9 +240,13 @@ impl Allocation<'_> {
     fn take_over(&self, mut claim: Claim) -> Result<(), AllocateError> {
         claim.origin = Origin::Prepare;
         claim.domain_name = self.domain.name.clone();
+        claim.media = media::choose(self.host, &self.wanted, &self.pools);
         claim.touch();
         claims::save(self.host, self.lock, &claim)
-            .map_err(|source| io_error("cannot take over the claim", source))
+            .map_err(|source| io_error("cannot take over the claim", source))?;
+        // The run that committed the claim may have ended before it came to this.
+        media::provide(self.host, self.call, &claim);
+        Ok(())
     }
 
     /// Frees what an earlier run of this domain left behind.
