@@ -119,7 +119,7 @@ pub(super) fn provide(host: &Host, call: &HookCall, claim: &Claim) {
     let result = match &media.problem {
         Some(problem) => {
             events::log_media_problem(&call.domain, claim.domain, &media.pool, problem);
-            host.remove_file(&path)
+            host.remove_link(&path)
         }
         None => host
             .make_directory(MEDIA_DIRECTORY, 0o755)
