@@ -4,6 +4,12 @@
 //!
 //! With `VIRT_VGPU_CONTRACT_SYS=/sys` and `VIRT_VGPU_CONTRACT_PARENT=ADDRESS` it
 //! runs against that parent, which must be free of mediated devices.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test says what is wrong by panicking"
+)]
 
 use std::{
     fs::{self, OpenOptions},

@@ -4,6 +4,12 @@
 //! devices stay, half-written files do not add up.
 //!
 //! Needs the feature `faults`, which counts effects (see `host::fault`).
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test says what is wrong by panicking"
+)]
 
 mod support;
 
@@ -12,7 +18,7 @@ use std::collections::BTreeSet;
 use support::{
     domain::Domain,
     machine::{LARGE, Machine, SMALL},
-    process::{Hook, Outcome},
+    process::{Outcome, Program},
     scene::Scene,
 };
 
@@ -96,15 +102,15 @@ impl Operation {
         match self {
             Self::Prepare | Self::Restore => {}
             Self::PrepareAfterRestore => {
-                scene.hook(domain, "restore begin -").run().is_ok();
+                scene.hook(domain, "restore begin -").run().ends_well();
             }
             Self::Start | Self::Started | Self::Stopped | Self::Release => {
-                scene.prepare(domain).is_ok();
+                scene.prepare(domain).ends_well();
             }
         }
     }
 
-    fn hook(self, scene: &Scene, domain: &Domain) -> Hook {
+    fn hook(self, scene: &Scene, domain: &Domain) -> Program {
         scene.hook(domain, self.words())
     }
 
@@ -113,7 +119,7 @@ impl Operation {
         let (scene, domain) = (scene(), domain(1));
         self.lead_up(&scene, &domain);
         let trace = scene.path("trace");
-        self.hook(&scene, &domain).trace(&trace).run().is_ok();
+        self.hook(&scene, &domain).trace(&trace).run().ends_well();
         let text = std::fs::read_to_string(trace).unwrap_or_default();
         let root = scene.root().to_str().unwrap().to_owned();
         text.lines().map(|line| line.replace(&root, "")).collect()
@@ -129,15 +135,24 @@ enum Cure {
     End,
     /// Another domain needs the room.
     Other,
+    /// The administrator, or the unit at boot, cleans up.
+    #[cfg(feature = "cli")]
+    Reconcile,
 }
 
 impl Cure {
-    const ALL: [Self; 3] = [Self::Again, Self::End, Self::Other];
+    const ALL: &[Self] = &[
+        Self::Again,
+        Self::End,
+        Self::Other,
+        #[cfg(feature = "cli")]
+        Self::Reconcile,
+    ];
 
     fn apply(self, scene: &Scene, domain: &Domain) {
         match self {
             Self::Again => {
-                scene.prepare(domain).is_ok();
+                scene.prepare(domain).ends_well();
                 has_everything(scene, domain);
                 scene.is_settled();
             }
@@ -152,14 +167,27 @@ impl Cure {
             }
             Self::Other => {
                 let other = self::domain(2);
-                scene.prepare(&other).is_ok();
+                scene.prepare(&other).ends_well();
                 has_everything(scene, &other);
                 scene.is_sound();
                 scene.stop(&other);
             }
+            #[cfg(feature = "cli")]
+            Self::Reconcile => {
+                let outcome = scene.reconcile();
+                assert_eq!(
+                    (outcome.code, &*outcome.stderr),
+                    (Some(0), ""),
+                    "{outcome:?}"
+                );
+                scene.is_sound();
+                assert_eq!(scene.claims(), []);
+                assert_eq!(scene.media(), Vec::<String>::new());
+                assert!(scene.ours().is_empty());
+            }
         }
         // A whole life afterwards leaves nothing at all, whatever a crash left.
-        scene.prepare(domain).is_ok();
+        scene.prepare(domain).ends_well();
         has_everything(scene, domain);
         scene.stop(domain);
         scene.is_empty();
@@ -181,7 +209,7 @@ fn at_each_effect(faults: &[&str], check: impl Fn(&Scene, &Domain, &Outcome, Ope
         assert!(!effects.is_empty(), "{operation:?} has effects");
         for (effect, fault, cure) in effects.iter().flat_map(|effect| {
             let faults = faults.iter();
-            faults.flat_map(move |fault| Cure::ALL.map(|cure| (effect, *fault, cure)))
+            faults.flat_map(move |fault| Cure::ALL.iter().map(move |cure| (effect, *fault, *cure)))
         }) {
             let place = Place(format!("{operation:?}, {fault} at {effect}, then {cure:?}"));
             let (scene, domain) = (scene(), domain(1));
@@ -264,7 +292,7 @@ fn a_kill_while_the_driver_works_leaves_nothing() {
 fn in_doubt_nothing_is_freed() {
     let (scene, domain, other) = (scene(), domain(1), self::domain(2));
     scene.daemon_lives();
-    scene.prepare(&domain).is_ok();
+    scene.prepare(&domain).ends_well();
     let has_all = || has_everything(&scene, &domain);
     let refused = || {
         let outcome = scene.prepare(&other);
@@ -285,13 +313,26 @@ fn in_doubt_nothing_is_freed() {
         "domain 'vm1' still has devices of an earlier run: domain 'vm1' is running; see 'virt-vgpu status'"
     );
     has_all();
-    // QEMU has lost its name but not the device.
+    #[cfg(feature = "cli")]
+    {
+        let outcome = scene.reconcile();
+        assert!(outcome.stdout.contains("\"in-use\""), "{outcome:?}");
+        has_all();
+    }
+    // libvirt's pidfile names a process that mentions the domain.
     scene.ends(4711);
+    scene.file("run/libvirt/qemu/vm1.pid", "4713\n");
+    scene.file("proc/4713/cmdline", format!("qemu\0uuid={}\0", domain.uuid));
+    std::fs::create_dir(scene.path("proc/4713/fd")).unwrap();
+    refused();
+    // A number that belongs to another process by now counts for nothing, but a
+    // device that is open does.
+    scene.file("proc/4713/cmdline", "sleep\0");
     scene.opens(4712, &domain);
     refused();
     // Now nobody needs them.
     scene.ends(4712);
-    scene.prepare(&other).is_ok();
+    scene.prepare(&other).ends_well();
     has_everything(&scene, &other);
     scene.is_settled();
     scene.stop(&other);
@@ -303,7 +344,7 @@ fn in_doubt_nothing_is_freed() {
 #[test]
 fn a_device_in_use_stays_claimed() {
     let (scene, domain) = (scene(), domain(1));
-    scene.prepare(&domain).is_ok();
+    scene.prepare(&domain).ends_well();
     scene.opens(4711, &domain);
     let outcome = scene.hook(&domain, "stopped end crashed").run();
     assert_eq!(outcome.code, Some(0), "{outcome:?}");

@@ -1,5 +1,11 @@
 //! The dependency rule of `src/lib.rs`, read off the sources: which module may
 //! name which, and that nothing but `host` touches the system.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test says what is wrong by panicking"
+)]
 
 use std::{
     collections::BTreeSet,

@@ -2,6 +2,12 @@
 //! domain (`domain.xml`) and pools, and the plan or the refusal that comes of
 //! them (`plan.expected`), with what the driver refuses of it. `VIRT_VGPU_BLESS=1` writes what is planned now; read
 //! the difference before you keep it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test says what is wrong by panicking"
+)]
 
 mod support;
 

@@ -1,4 +1,4 @@
-//! The hook as a process, started the way libvirt starts it.
+//! The programs as processes; the hook is started the way libvirt starts it.
 
 use std::{
     fs::File,
@@ -11,14 +11,14 @@ use std::{
 
 use virt_vgpu::host::Host;
 
-/// What libvirt passes as arguments and on stdin.
+/// A program to be run: what it gets as arguments and on stdin.
 #[derive(Debug)]
-pub struct Hook {
+pub struct Program {
     command: Command,
     input: Vec<u8>,
 }
 
-/// A hook that runs.
+/// A program that runs.
 #[derive(Debug)]
 pub struct Running {
     child: Child,
@@ -27,7 +27,7 @@ pub struct Running {
     started: Instant,
 }
 
-/// A hook that has ended.
+/// A program that has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
     /// `None` when a signal ended it.
@@ -38,11 +38,24 @@ pub struct Outcome {
     pub took: Duration,
 }
 
-impl Hook {
-    /// A call with libvirt's arguments (`prepare begin -`) below `root`.
-    pub fn new(root: &Path, domain: &str, arguments: &str, input: impl Into<Vec<u8>>) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_virt-vgpu-hook"));
-        command.arg(domain).args(arguments.split_whitespace());
+impl Program {
+    /// The hook with libvirt's arguments (`prepare begin -`) below `root`.
+    pub fn hook(root: &Path, domain: &str, arguments: &str, input: impl Into<Vec<u8>>) -> Self {
+        let mut hook = Self::new(env!("CARGO_BIN_EXE_virt-vgpu-hook"), root, input.into());
+        hook.command.arg(domain).args(arguments.split_whitespace());
+        hook
+    }
+
+    /// The administrator's command below `root`.
+    #[cfg(feature = "cli")]
+    pub fn command(root: &Path, arguments: &str) -> Self {
+        let mut program = Self::new(env!("CARGO_BIN_EXE_virt-vgpu"), root, Vec::new());
+        program.command.args(arguments.split_whitespace());
+        program
+    }
+
+    fn new(program: &str, root: &Path, input: Vec<u8>) -> Self {
+        let mut command = Command::new(program);
         // All that libvirt leaves in the environment (`virCommandAddEnvPassCommon`).
         command.env_clear();
         for (name, value) in [
@@ -55,10 +68,7 @@ impl Hook {
             command.env(name, value);
         }
         command.env(Host::ROOT_VARIABLE, root);
-        Self {
-            command,
-            input: input.into(),
-        }
+        Self { command, input }
     }
 
     /// Kills or fails the process at one of its effects (see `host::fault`).
@@ -162,7 +172,7 @@ impl Outcome {
 
     /// Panics unless it ended well and silently.
     #[track_caller]
-    pub fn is_ok(self) -> Self {
+    pub fn ends_well(self) -> Self {
         assert_eq!((self.code, self.stderr.as_str()), (Some(0), ""), "{self:?}");
         assert_eq!(self.stdout, "");
         self

@@ -20,7 +20,7 @@ use super::{
     kernel::{Kernel, Mdev},
     machine::Machine,
     mount::Mount,
-    process::{Hook, Outcome},
+    process::{Outcome, Program},
 };
 
 /// A root directory that stands in for a machine.
@@ -150,24 +150,35 @@ impl Scene {
     }
 
     /// The hook, to be run for a domain with libvirt's words.
-    pub fn hook(&self, domain: &Domain, arguments: &str) -> Hook {
+    pub fn hook(&self, domain: &Domain, arguments: &str) -> Program {
         self.hook_with(domain, arguments, domain.xml())
     }
 
     /// The same with another text on stdin.
-    pub fn hook_with(&self, domain: &Domain, arguments: &str, input: impl Into<Vec<u8>>) -> Hook {
-        Hook::new(self.root(), &domain.name, arguments, input)
+    pub fn hook_with(
+        &self,
+        domain: &Domain,
+        arguments: &str,
+        input: impl Into<Vec<u8>>,
+    ) -> Program {
+        Program::hook(self.root(), &domain.name, arguments, input)
     }
 
     pub fn prepare(&self, domain: &Domain) -> Outcome {
         self.hook(domain, "prepare begin -").run()
     }
 
+    /// Frees what crashes left behind, without regard to the time since.
+    #[cfg(feature = "cli")]
+    pub fn reconcile(&self) -> Outcome {
+        Program::command(self.root(), "reconcile --grace 0 --json").run()
+    }
+
     /// What libvirt runs when a domain has ended or failed to start.
     #[track_caller]
     pub fn stop(&self, domain: &Domain) {
         for arguments in ["stopped end destroyed", "release end destroyed"] {
-            self.hook(domain, arguments).run().is_ok();
+            self.hook(domain, arguments).run().ends_well();
         }
     }
 
