@@ -22,7 +22,7 @@ use nix::errno::Errno;
 use support::{
     domain::Domain,
     kernel::{Fault, Target},
-    machine::{LARGE, Machine, SMALL},
+    machine::{Function, LARGE, Machine, SMALL},
     process::Outcome,
     scene::Scene,
 };
@@ -684,4 +684,27 @@ fn the_namespace_alone_is_no_request() {
         scene.hook_with(&domain, arguments, &*xml).run().ends_well();
     }
     is_untouched(&scene);
+}
+
+/// Each virtual function says that it has room while its board has room for
+/// one: the driver's word settles it, and the domain gets all or nothing.
+#[test]
+fn a_board_that_has_less_room_than_its_functions_say() {
+    let board = Function::sriov_board("41", 16);
+    let scene = Scene::new(Machine::with([board]).with_mdev(FOREIGN, "0000:41:00.4", LARGE));
+    scene.pool("cad", LARGE);
+    let domain = Domain::with_one(1, "cad").device("gpu1", "cad");
+    let outcome = scene.prepare(&domain);
+    let line = outcome.refusal();
+    let wanted = "pool 'cad' has no free nvidia-232 for domain 'vm1': ";
+    assert!(line.starts_with(wanted), "{line}");
+    is_untouched(&scene);
+    eprintln!(
+        "{} writes, {:?}\n{line}",
+        scene.kernel.writes().len(),
+        outcome.took
+    );
+    // One of them is to be had.
+    scene.prepare(&Domain::with_one(2, "cad")).ends_well();
+    scene.is_settled();
 }

@@ -26,7 +26,7 @@ use virt_vgpu::{
     domain,
     hook::{devices_wanted, nearness_of},
     model::PoolName,
-    plan::{self, Failed, HostSupply, Plan, Refusal, Wanted},
+    plan::{self, Detail, Failed, HostSupply, Plan, Refusal, Wanted},
 };
 
 /// A host without `pci.ids`.
@@ -65,8 +65,13 @@ fn plan_case(case: &Path, kernel: &Kernel) -> Result<Plan, Refusal> {
     let domain = domain::parse(&xml).unwrap();
     let pools = pools(case);
     let nearness = nearness_of(&domain, kernel).unwrap();
-    let supply = HostSupply::discover(kernel, &NoNames, !nearness.nodes.is_empty()).unwrap();
     let asked = devices_wanted(&domain).unwrap();
+    // As the hook asks.
+    let detail = Detail {
+        nodes: !nearness.nodes.is_empty(),
+        boards: asked.len() > 1,
+    };
+    let supply = HostSupply::discover(kernel, &NoNames, detail).unwrap();
     // The machine's own devices are nobody's claims: each pool's are none.
     let wanted: Vec<Wanted<'_>> = asked
         .iter()

@@ -15,7 +15,7 @@ use crate::{
     hook,
     host::{Deadline, Host, HostLock, PciIds, Processes},
     model::{DeviceName, DomainName, DomainUuid, MdevTypeId, MdevUuid, ParentName, PoolName},
-    plan::{HostSupply, Supply},
+    plan::{Detail, HostSupply, Supply},
 };
 
 /// Show pools with their room, devices in use, and problems.
@@ -124,8 +124,8 @@ fn pools(
     problems: &mut Vec<String>,
 ) -> anyhow::Result<Vec<PoolReport>> {
     let names = PciIds::new(host);
-    let supply =
-        HostSupply::discover(host, &names, false).context("cannot look for mdev parents")?;
+    let supply = HostSupply::discover(host, &names, Detail::default())
+        .context("cannot look for mdev parents")?;
     let loaded = config::load_all(host);
     problems.extend(
         loaded
@@ -156,11 +156,13 @@ fn pool_report(
         problems.push(format!("pool '{}': {error}", pool.name));
         Vec::new()
     });
-    let mut room: u32 = 0;
+    let (mut room, mut parents): (u32, usize) = (0, 0);
     for candidate in &candidates {
-        match supply.offer(pool, &candidate.parent) {
+        let offer = supply.offer(pool, &candidate.parent);
+        parents += usize::from(offer != Offer::NotInPool);
+        match offer {
             Offer::Type { available, .. } => room = room.saturating_add(available),
-            Offer::NoSuchType => {}
+            Offer::NotInPool | Offer::NoSuchType => {}
             Offer::Unreadable(error) => {
                 problems.push(format!(
                     "pool '{}': {}: {error}",
@@ -182,7 +184,7 @@ fn pool_report(
     PoolReport {
         name: pool.name.clone(),
         mdev_type: pool.mdev_type.to_string(),
-        parents: candidates.len(),
+        parents,
         in_use,
         free,
         instances: pool.instances,

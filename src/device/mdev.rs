@@ -81,6 +81,8 @@ pub enum Offer {
         /// `available_instances` as just read.
         available: u32,
     },
+    /// The pool's rules do not take it.
+    NotInPool,
     /// It has no such type.
     NoSuchType,
     /// It could not be asked; the reason as a text.
@@ -120,15 +122,32 @@ impl<'a> MdevHost<'a> {
     }
 
     /// The physical function of an SR-IOV virtual function, else the parent
-    /// itself: the board that placement packs or spreads over.
-    ///
-    /// # Errors
-    /// When the link is there but cannot be read.
-    pub fn board(&self, parent: &Parent) -> io::Result<ParentName> {
-        let physical = optional(link_name(self.sysfs, &format!("{}/physfn", parent.path)))?;
-        Ok(physical
+    /// itself: the board that placement packs or spreads over. A parent whose
+    /// link cannot be read is its own.
+    #[must_use]
+    pub fn board(&self, parent: &Parent) -> ParentName {
+        let physical = link_name(self.sysfs, &format!("{}/physfn", parent.path)).ok();
+        physical
             .and_then(|name| name.parse().ok())
-            .unwrap_or_else(|| parent.name.clone()))
+            .unwrap_or_else(|| parent.name.clone())
+    }
+
+    /// All virtual functions of the board that the virtual function `parent` is
+    /// part of, itself included (`physfn/virtfnN`); none when it is no virtual
+    /// function.
+    #[must_use]
+    pub fn virtual_functions(&self, parent: &Parent) -> Vec<ParentName> {
+        let board = format!("{}/physfn", parent.path);
+        let names = self.sysfs.list(&board).unwrap_or_default();
+        let links = names.iter().filter(|name| name.starts_with("virtfn"));
+        links
+            .filter_map(|name| {
+                link_name(self.sysfs, &format!("{board}/{name}"))
+                    .ok()?
+                    .parse()
+                    .ok()
+            })
+            .collect()
     }
 
     /// What the parent has of the type that `selector` names, by id or by name.

@@ -12,7 +12,7 @@ use crate::{
     domain::{DomainDef, DomainError, Request},
     host::{Deadline, Host, HostLock, LockError, PciIds, Processes},
     model::{MdevUuid, PoolName},
-    plan::{self, Failed, HostSupply, Plan, Refusal, RefusalKind, Wanted},
+    plan::{self, Detail, Failed, HostSupply, Plan, Refusal, RefusalKind, Wanted},
 };
 
 /// Why a domain does not get its devices. Each reads as one line that ends in
@@ -142,6 +142,7 @@ pub(super) fn allocate(
     if wanted.is_empty() {
         return Ok(());
     }
+    host.get_ready_to_write();
     let pools = load_pools(host, &domain, &wanted)?;
     // Leave enough of the deadline to make devices, and to undo them.
     const LOCK_SHARE: u32 = 2;
@@ -335,7 +336,11 @@ impl Allocation<'_> {
         let nearness = nearness_of(self.domain, self.host)
             .map_err(|cause| io_error("cannot read the NUMA layout", cause))?;
         let names = PciIds::new(self.host);
-        let supply = HostSupply::discover(self.host, &names, !nearness.nodes.is_empty())
+        let detail = Detail {
+            nodes: !nearness.nodes.is_empty(),
+            boards: self.wanted.len() > 1,
+        };
+        let supply = HostSupply::discover(self.host, &names, detail)
             .map_err(|cause| io_error("cannot look for mdev parents", cause))?;
         let mut requests = Vec::with_capacity(self.wanted.len());
         for (request, uuid) in &self.wanted {
@@ -363,12 +368,10 @@ impl Allocation<'_> {
         if pool.instances == 0 {
             return Ok(0);
         }
-        let devices = supply
-            .mdev()
-            .parents_in_use()
-            .map_err(|cause| io_error("cannot list mediated devices", cause))?;
-        let most = devices.len() + self.wanted.len();
-        if u32::try_from(most).is_ok_and(|most| most <= pool.instances) {
+        let devices = supply.devices();
+        let devices = devices.map_err(|cause| io_error("cannot list mediated devices", cause))?;
+        let wanted = u32::try_from(self.wanted.len()).unwrap_or(u32::MAX);
+        if devices.saturating_add(wanted) <= pool.instances {
             return Ok(0);
         }
         claims::pool_in_use(self.host, &pool.name)

@@ -6,10 +6,16 @@
 use std::{
     io::{self, Read, Write},
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
-use crate::{apply::Attributes, device::Sysfs, device::step::Attribute};
+use attribute_writer::{AttributeWriter, Order};
+
+use crate::{
+    apply::Attributes,
+    device::{Sysfs, step::Attribute},
+};
 
 pub mod attribute_writer;
 mod clock;
@@ -28,11 +34,13 @@ pub use pci_ids::PciIds;
 pub use process::{ProcessId, Processes};
 
 /// The machine, or a directory that stands in for it.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Host {
     root: PathBuf,
     /// How long one write to an attribute may take before it counts as failed.
     patience: Duration,
+    /// The child that writes attributes, once there is need of one.
+    writer: Mutex<Option<AttributeWriter>>,
 }
 
 impl Host {
@@ -48,6 +56,7 @@ impl Host {
         Self {
             root: root.into(),
             patience: Self::PATIENCE,
+            writer: Mutex::new(None),
         }
     }
 
@@ -122,19 +131,38 @@ impl Sysfs for Host {
 impl Attributes for Host {
     fn write(&self, attribute: &Attribute, undo: Option<&Attribute>) -> io::Result<()> {
         fault::before("attribute", &attribute.path)?;
-        let order = attribute_writer::Order {
-            write: self.place(attribute),
-            undo: undo.map(|undo| self.place(undo)),
+        let order = Order {
+            write: self.place(attribute)?,
+            undo: undo.map(|undo| self.place(undo)).transpose()?,
         };
-        attribute_writer::write(&order, self.patience)?;
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut child = match writer.take() {
+            Some(child) => child,
+            None => AttributeWriter::start()?,
+        };
+        let answer = child.carry_out(&order, self.patience)?;
+        *writer = Some(child);
+        answer?;
         fault::after("attribute", &attribute.path);
         Ok(())
     }
 }
 
 impl Host {
-    fn place(&self, attribute: &Attribute) -> (PathBuf, String) {
-        (self.path(&attribute.path), attribute.value.clone())
+    /// Starts what writes attributes, so that it is ready when the first write
+    /// is known. A failure comes up again with that write.
+    pub fn get_ready_to_write(&self) {
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        if writer.is_none() {
+            *writer = AttributeWriter::start().ok();
+        }
+    }
+
+    fn place(&self, attribute: &Attribute) -> io::Result<(String, String)> {
+        let path = self.path(&attribute.path).into_os_string().into_string();
+        let path =
+            path.map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "the root is not UTF-8"))?;
+        Ok((path, attribute.value.clone()))
     }
 }
 

@@ -22,7 +22,7 @@ mod refusal;
 mod supply;
 
 pub use refusal::{Refusal, RefusalKind, Rejection};
-pub use supply::{HostSupply, Standing};
+pub use supply::{Detail, HostSupply, Standing};
 
 /// A device to plan for.
 #[derive(Debug, Clone)]
@@ -39,17 +39,20 @@ pub struct Wanted<'a> {
 
 /// What the host has for a pool.
 pub trait Supply {
-    /// The parents that the pool's rules take, in no particular order.
+    /// The parents that there are for pools of this kind, in no particular order.
+    /// Whether the pool's rules take one is the first question of [`Self::offer`],
+    /// because to answer it costs reading: a start asks in order of preference
+    /// and stops at the first parent with room.
     ///
     /// # Errors
     /// A text, when the host cannot be read at all.
     fn candidates(&self, pool: &Pool) -> Result<Vec<Candidate>, String>;
 
-    /// What one of them has of the pool's type, as of now.
+    /// What one of them has for the pool, as of now.
     fn offer(&self, pool: &Pool, parent: &Parent) -> Offer;
 }
 
-/// A parent that may serve a pool.
+/// A parent that may serve a pool, if the pool's rules take it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
     /// The parent.
@@ -397,6 +400,9 @@ impl<'a> Planner<'a> {
         let mut candidates = Vec::new();
         for position in 0..count {
             let offer = self.offer(wanted.pool, position);
+            if offer == Offer::NotInPool {
+                continue;
+            }
             let parent = self.markets[&wanted.pool.name].candidates[position]
                 .parent
                 .name
@@ -413,6 +419,7 @@ impl<'a> Planner<'a> {
 
     fn why_not(&self, wanted: &Wanted<'a>, parent: &ParentName, offer: Offer) -> String {
         match offer {
+            Offer::NotInPool => "is not in the pool".to_owned(),
             Offer::NoSuchType => format!("has no mdev type '{}'", wanted.pool.mdev_type),
             Offer::Unreadable(why) => why,
             Offer::Type { id, available: 0 } => format!("no {id} left"),

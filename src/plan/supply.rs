@@ -1,10 +1,6 @@
 //! What a real host, or a directory that looks like one, has for pools.
 
-use std::{
-    cell::{OnceCell, RefCell},
-    collections::BTreeMap,
-    io,
-};
+use std::{cell::OnceCell, collections::BTreeMap, io};
 
 use super::{Candidate, Supply};
 use crate::{
@@ -28,15 +24,30 @@ pub struct Standing {
     pub verdict: Verdict,
 }
 
+/// What will be compared, so that no more than that is read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Detail {
+    /// NUMA nodes: the domain is bound to some.
+    pub nodes: bool,
+    /// The boards of unused virtual functions too: several devices are planned
+    /// at once, or a person wants to see them.
+    pub boards: bool,
+}
+
 /// The supply of a host. It remembers what it has read, so it is made anew
 /// under the lock for every plan.
 pub struct HostSupply<'a> {
     mdev: MdevHost<'a>,
     names: &'a dyn PciNames,
-    in_use: OnceCell<BTreeMap<ParentName, u32>>,
-    boards: RefCell<BTreeMap<ParentName, ParentName>>,
-    /// Whether anybody will compare NUMA nodes.
-    with_nodes: bool,
+    detail: Detail,
+    usage: OnceCell<Usage>,
+}
+
+/// Devices by board, and the boards of the parents that matter.
+#[derive(Debug, Default)]
+struct Usage {
+    boards: BTreeMap<ParentName, ParentName>,
+    in_use: BTreeMap<ParentName, u32>,
 }
 
 impl std::fmt::Debug for HostSupply<'_> {
@@ -48,22 +59,21 @@ impl std::fmt::Debug for HostSupply<'_> {
 }
 
 impl<'a> HostSupply<'a> {
-    /// Finds the parents. `with_nodes` tells whether NUMA nodes matter.
+    /// Finds the parents.
     ///
     /// # Errors
     /// When sysfs cannot be read.
     pub fn discover(
         sysfs: &'a dyn Sysfs,
         names: &'a dyn PciNames,
-        with_nodes: bool,
+        detail: Detail,
     ) -> io::Result<Self> {
         let mdev = MdevHost::discover(sysfs)?;
         Ok(Self {
             mdev,
             names,
-            in_use: OnceCell::new(),
-            boards: RefCell::default(),
-            with_nodes,
+            detail,
+            usage: OnceCell::new(),
         })
     }
 
@@ -76,52 +86,69 @@ impl<'a> HostSupply<'a> {
     /// Every parent of the host with the verdict of the pool's rules.
     #[must_use]
     pub fn standings(&self, pool: &Pool) -> Vec<Standing> {
-        let standing = |parent: &Parent| {
-            let fields = DeviceFields {
-                sysfs: self.mdev.sysfs(),
-                names: self.names,
-                name: parent.name.as_str(),
-                path: &parent.path,
-            };
-            Standing {
-                parent: parent.clone(),
-                verdict: evaluate(&pool.rules, &fields),
-            }
+        let standing = |parent: &Parent| Standing {
+            parent: parent.clone(),
+            verdict: self.verdict(pool, parent),
         };
         self.mdev.parents().iter().map(standing).collect()
     }
 
-    /// The board of a parent; a parent whose link cannot be read is its own.
-    fn board(&self, parent: &Parent) -> ParentName {
-        if let Some(board) = self.boards.borrow().get(&parent.name) {
-            return board.clone();
-        }
-        let board = self
-            .mdev
-            .board(parent)
-            .unwrap_or_else(|_| parent.name.clone());
-        self.boards
-            .borrow_mut()
-            .insert(parent.name.clone(), board.clone());
-        board
+    /// How many mediated devices the host has, whoever made them.
+    ///
+    /// # Errors
+    /// When they cannot be listed.
+    pub fn devices(&self) -> io::Result<u32> {
+        Ok(self.usage()?.in_use.values().sum())
     }
 
-    /// Mediated devices by board.
-    fn in_use(&self) -> io::Result<&BTreeMap<ParentName, u32>> {
-        if let Some(counts) = self.in_use.get() {
-            return Ok(counts);
+    fn verdict(&self, pool: &Pool, parent: &Parent) -> Verdict {
+        let fields = DeviceFields {
+            sysfs: self.mdev.sysfs(),
+            names: self.names,
+            name: parent.name.as_str(),
+            path: &parent.path,
+        };
+        evaluate(&pool.rules, &fields)
+    }
+
+    fn usage(&self) -> io::Result<&Usage> {
+        if let Some(usage) = self.usage.get() {
+            return Ok(usage);
         }
-        let mut counts = BTreeMap::new();
+        let mut usage = Usage::default();
         for (_, name) in self.mdev.parents_in_use()? {
-            let parents = self.mdev.parents();
-            let position = parents.binary_search_by(|parent| parent.name.cmp(&name));
-            let board = match position {
-                Ok(position) => self.board(&parents[position]),
-                Err(_) => name,
-            };
-            *counts.entry(board).or_insert(0) += 1;
+            let board = self.board_in_use(&mut usage, name);
+            *usage.in_use.entry(board).or_insert(0) += 1;
         }
-        Ok(self.in_use.get_or_init(|| counts))
+        if self.detail.boards {
+            for parent in self.mdev.parents() {
+                if !usage.boards.contains_key(&parent.name) {
+                    usage
+                        .boards
+                        .insert(parent.name.clone(), self.mdev.board(parent));
+                }
+            }
+        }
+        Ok(self.usage.get_or_init(|| usage))
+    }
+
+    /// The board of a parent that has a device. All virtual functions of that
+    /// board are noted, so that they count as in use with it.
+    fn board_in_use(&self, usage: &mut Usage, name: ParentName) -> ParentName {
+        if let Some(board) = usage.boards.get(&name) {
+            return board.clone();
+        }
+        let parents = self.mdev.parents();
+        let Ok(position) = parents.binary_search_by(|parent| parent.name.cmp(&name)) else {
+            return name;
+        };
+        let parent = &parents[position];
+        let board = self.mdev.board(parent);
+        for function in self.mdev.virtual_functions(parent) {
+            usage.boards.insert(function, board.clone());
+        }
+        usage.boards.insert(name, board.clone());
+        board
     }
 
     fn node(&self, parent: &Parent) -> Option<NumaNode> {
@@ -135,30 +162,30 @@ impl<'a> HostSupply<'a> {
 }
 
 impl Supply for HostSupply<'_> {
-    fn candidates(&self, pool: &Pool) -> Result<Vec<Candidate>, String> {
-        let in_use = self
-            .in_use()
+    fn candidates(&self, _pool: &Pool) -> Result<Vec<Candidate>, String> {
+        let usage = self
+            .usage()
             .map_err(|e| format!("cannot list mediated devices: {e}"))?;
-        let mut candidates = Vec::new();
-        for Standing { parent, verdict } in self.standings(pool) {
-            if matches!(verdict, Verdict::Match { .. }) {
-                let board = self.board(&parent);
-                candidates.push(Candidate {
-                    node: if self.with_nodes {
-                        self.node(&parent)
-                    } else {
-                        None
-                    },
-                    in_use: in_use.get(&board).copied().unwrap_or(0),
-                    board,
-                    parent,
-                });
+        let candidate = |parent: &Parent| {
+            let board = usage.boards.get(&parent.name).unwrap_or(&parent.name);
+            Candidate {
+                parent: parent.clone(),
+                board: board.clone(),
+                node: if self.detail.nodes {
+                    self.node(parent)
+                } else {
+                    None
+                },
+                in_use: usage.in_use.get(board).copied().unwrap_or(0),
             }
-        }
-        Ok(candidates)
+        };
+        Ok(self.mdev.parents().iter().map(candidate).collect())
     }
 
     fn offer(&self, pool: &Pool, parent: &Parent) -> Offer {
-        self.mdev.offer(parent, pool.mdev_type.as_str())
+        match self.verdict(pool, parent) {
+            Verdict::Match { .. } => self.mdev.offer(parent, pool.mdev_type.as_str()),
+            Verdict::NoMatch { .. } => Offer::NotInPool,
+        }
     }
 }

@@ -169,9 +169,10 @@ static struct sim_board *board_parse(char *text)
 	if (sscanf(at, "%4x:%2x:%2x.%1x%n", &domain, &bus, &slot, &function, &end) != 4 ||
 	    at[end] || domain > 0xffff || bus > 0xff || slot > 31 || function)
 		return ERR_PTR(-EINVAL);
+	/* Not EEXIST: modprobe takes that for "loaded already". */
 	for (i = 0; i < nr_boards; i++)
 		if (all[i]->domain == domain && all[i]->bus == bus)
-			return ERR_PTR(-EEXIST);
+			return ERR_PTR(-EINVAL);
 	if (node != NUMA_NO_NODE && !node_online(node)) {
 		pr_warn("%s: no NUMA node %d here, board is on none\n", at, node);
 		node = NUMA_NO_NODE;

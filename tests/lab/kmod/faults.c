@@ -6,8 +6,6 @@
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 #include <linux/crc32.h>
 #include <linux/delay.h>
-#include <linux/device.h>
-#include <linux/kprobes.h>
 #include <linux/module.h>
 #include <linux/seq_file.h>
 #include <linux/slab.h>
@@ -20,7 +18,6 @@
 
 static struct dentry *debug_root, *debug_boards, *debug_vgpus;
 static struct sim_faults everywhere = { .lock = __SPIN_LOCK_UNLOCKED(everywhere.lock) };
-static bool remove_can_fail;
 
 /* ---- what the rest asks ---- */
 
@@ -55,14 +52,10 @@ static unsigned int take_delay(struct sim_faults *faults, enum sim_fault_op op)
 	return ms;
 }
 
-/* 0, or the negative errno this operation has to fail with. */
-int sim_fault_fail(struct sim_board *board, enum sim_fault_op op)
+/* Whether this operation has to fail, and with which (positive) errno. */
+bool sim_fault_take(struct sim_board *board, enum sim_fault_op op, int *number)
 {
-	int number = 0;
-
-	if (take_failure(&board->faults, op, &number) || take_failure(&everywhere, op, &number))
-		return -number;
-	return 0;
+	return take_failure(&board->faults, op, number) || take_failure(&everywhere, op, number);
 }
 
 /*
@@ -78,51 +71,6 @@ void sim_fault_delay(struct sim_board *board, enum sim_fault_op op)
 	if (ms)
 		msleep(ms);
 }
-
-/* ---- failing `remove` ---- */
-
-/*
- * An mdev driver has no say in whether a removal succeeds, but older kernels and
- * NVIDIA's own versions did fail it. So the failure is put where user space meets
- * it: before the store function of the core's "remove" attribute runs, and
- * instead of it. The probe diverts the call to remove_result(), whose argument
- * becomes the answer of the write.
- */
-static noinline long remove_result(long result)
-{
-	return result;
-}
-
-static int remove_store_entered(struct kprobe *probe, struct pt_regs *regs)
-{
-	struct device *dev = (struct device *)regs_get_kernel_argument(regs, 0);
-	long count = regs_get_kernel_argument(regs, 3);
-	struct sim_gpu *gpu;
-	int number;
-
-	if (dev->driver != &sim_mdev_driver.driver)
-		return 0;
-	/* The parent outlives its vGPUs; a vGPU may be on its way out already. */
-	gpu = pci_get_drvdata(to_pci_dev(dev->parent));
-	if (!take_failure(&gpu->board->faults, SIM_FAULT_REMOVE, &number) &&
-	    !take_failure(&everywhere, SIM_FAULT_REMOVE, &number))
-		return 0;
-	/* Success without effect is a failure that was seen in the wild, too. */
-	regs->di = number ? -number : count;
-	regs->ip = (unsigned long)remove_result;
-	return 1;
-}
-
-/* Its presence tells the kprobe core that the other handler may divert. */
-static void remove_store_done(struct kprobe *probe, struct pt_regs *regs, unsigned long flags)
-{
-}
-
-static struct kprobe remove_probe = {
-	.symbol_name = "mdev:remove_store",
-	.pre_handler = remove_store_entered,
-	.post_handler = remove_store_done,
-};
 
 /* ---- fail_create, fail_remove: "COUNT ERRNO" ---- */
 
@@ -185,8 +133,6 @@ static ssize_t fail_store(struct sim_faults *faults, enum sim_fault_op op,
 	unsigned int times;
 	int number, ret;
 
-	if (op == SIM_FAULT_REMOVE && !remove_can_fail)
-		return -EOPNOTSUPP;
 	ret = copy_line(line, sizeof(line), buf, count);
 	if (ret)
 		return ret;
@@ -374,27 +320,16 @@ void sim_faults_vgpu_remove(struct sim_vgpu *vgpu)
 	vgpu->debug = NULL;
 }
 
-int sim_faults_init(void)
+void sim_faults_init(void)
 {
-	int ret;
-
 	debug_root = debugfs_create_dir(SIM_NAME, NULL);
 	debug_boards = debugfs_create_dir("boards", debug_root);
 	debug_vgpus = debugfs_create_dir("vgpus", debug_root);
 	fault_files(debug_root, &everywhere);
 	debugfs_create_file("reset", 0200, debug_root, NULL, &reset_fops);
-
-	ret = register_kprobe(&remove_probe);
-	if (ret)
-		pr_warn("no probe on %s (%d): removals cannot be made to fail\n",
-			remove_probe.symbol_name, ret);
-	remove_can_fail = !ret;
-	return 0;
 }
 
 void sim_faults_exit(void)
 {
-	if (remove_can_fail)
-		unregister_kprobe(&remove_probe);
 	debugfs_remove(debug_root);
 }

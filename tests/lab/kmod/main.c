@@ -14,16 +14,17 @@ static int __init sim_init(void)
 {
 	int ret;
 
-	ret = sim_faults_init();
-	if (ret)
-		return ret;
+	sim_faults_init();
 	ret = sim_vgpu_driver_register();
 	if (ret)
 		goto out_faults;
+	ret = sim_divert_init();
+	if (ret)
+		goto out_vgpu;
 	/* Before the boards: they are then bound as the bus is scanned. */
 	ret = sim_gpu_driver_register();
 	if (ret)
-		goto out_vgpu;
+		goto out_divert;
 	ret = sim_buses_create(boards);
 	if (ret)
 		goto out_gpu;
@@ -31,6 +32,8 @@ static int __init sim_init(void)
 
 out_gpu:
 	sim_gpu_driver_unregister();
+out_divert:
+	sim_divert_exit();
 out_vgpu:
 	sim_vgpu_driver_unregister();
 out_faults:
@@ -43,6 +46,7 @@ static void __exit sim_exit(void)
 	/* An open debugfs file pins the module, so nobody is moving boards now. */
 	sim_buses_destroy();
 	sim_gpu_driver_unregister();
+	sim_divert_exit();
 	sim_vgpu_driver_unregister();
 	sim_faults_exit();
 }

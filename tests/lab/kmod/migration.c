@@ -34,6 +34,7 @@ struct sim_state {
 /* One transfer; owned by its file, which user space may keep for longer. */
 struct sim_migration {
 	struct file *file;
+	const struct sim_type_info *info;
 	struct mutex lock;	/* of the two below */
 	bool dead;		/* the device has left the transfer's state */
 	size_t done;		/* bytes received */
@@ -67,6 +68,21 @@ static ssize_t transfer_read(struct file *file, char __user *buf, size_t count, 
 	return ret;
 }
 
+/*
+ * A vGPU takes over only from one of its own type. Refused as soon as that is
+ * known: QEMU fails a migration over a failing write, but not over the failing
+ * state change at its end.
+ */
+static bool state_acceptable(const struct sim_migration *m)
+{
+	const struct sim_state *s = &m->state;
+
+	if (m->done < offsetof(struct sim_state, config))
+		return true;
+	return le32_to_cpu(s->magic) == STATE_MAGIC && le32_to_cpu(s->version) == STATE_VERSION &&
+	       !strncmp(s->type, m->info->name, sizeof(s->type));
+}
+
 static ssize_t transfer_write(struct file *file, const char __user *buf, size_t count,
 			      loff_t *pos)
 {
@@ -84,6 +100,8 @@ static ssize_t transfer_write(struct file *file, const char __user *buf, size_t 
 		ret = -EFAULT;
 	} else {
 		m->done += count;
+		if (!state_acceptable(m))
+			ret = -EINVAL;
 	}
 	mutex_unlock(&m->lock);
 	return ret;
@@ -102,13 +120,15 @@ static const struct file_operations resuming_fops = {
 };
 
 /* The caller gets one reference of the file, the device keeps the other. */
-static struct sim_migration *transfer_open(const struct file_operations *fops, int flags)
+static struct sim_migration *transfer_open(struct sim_vgpu *vgpu,
+					   const struct file_operations *fops, int flags)
 {
 	struct sim_migration *m = kzalloc(sizeof(*m), GFP_KERNEL_ACCOUNT);
 	struct file *file;
 
 	if (!m)
 		return ERR_PTR(-ENOMEM);
+	m->info = vgpu->info;
 	mutex_init(&m->lock);
 	file = anon_inode_getfile(SIM_NAME "-transfer", fops, m, flags);
 	if (IS_ERR(file)) {
@@ -144,16 +164,13 @@ static void state_save(struct sim_vgpu *vgpu, struct sim_state *s)
 	memcpy(s->framebuffer, vgpu->framebuffer, sizeof(s->framebuffer));
 }
 
-/* A vGPU takes over only from one of its own type, as on real boards. */
 static int state_load(struct sim_vgpu *vgpu, struct sim_migration *m)
 {
 	struct sim_state *s = &m->state;
 	int ret = -EINVAL;
 
 	mutex_lock(&m->lock);
-	if (m->done == sizeof(*s) && le32_to_cpu(s->magic) == STATE_MAGIC &&
-	    le32_to_cpu(s->version) == STATE_VERSION &&
-	    !strncmp(s->type, vgpu->info->name, sizeof(s->type))) {
+	if (m->done == sizeof(*s) && state_acceptable(m)) {
 		memcpy(vgpu->config, s->config, sizeof(vgpu->config));
 		memcpy(vgpu->params, s->params, sizeof(vgpu->params));
 		vgpu->params[SIM_PARAMS_MAX] = '\0';
@@ -172,7 +189,7 @@ static struct file *state_step(struct sim_vgpu *vgpu, enum vfio_device_mig_state
 	int ret;
 
 	if (cur == VFIO_DEVICE_STATE_STOP && next == VFIO_DEVICE_STATE_STOP_COPY) {
-		m = transfer_open(&saving_fops, O_RDONLY);
+		m = transfer_open(vgpu, &saving_fops, O_RDONLY);
 		if (IS_ERR(m))
 			return ERR_CAST(m);
 		state_save(vgpu, &m->state);
@@ -180,7 +197,7 @@ static struct file *state_step(struct sim_vgpu *vgpu, enum vfio_device_mig_state
 		return m->file;
 	}
 	if (cur == VFIO_DEVICE_STATE_STOP && next == VFIO_DEVICE_STATE_RESUMING) {
-		m = transfer_open(&resuming_fops, O_WRONLY);
+		m = transfer_open(vgpu, &resuming_fops, O_WRONLY);
 		if (IS_ERR(m))
 			return ERR_CAST(m);
 		vgpu->resuming = m;

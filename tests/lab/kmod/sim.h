@@ -11,6 +11,7 @@
  *                VFIO device that QEMU opens
  *   migration.c  VFIO migration protocol v2 of a sim_vgpu
  *   faults.c     fault injection and inspection through debugfs
+ *   divert.c     where the kernel itself has to answer differently
  *
  * A board (sim_board) is the slot and lives as long as the module. A GPU
  * (sim_gpu) is what the driver keeps for a board it is bound to; it comes and
@@ -80,14 +81,19 @@ struct sim_faults {
 struct sim_board;
 struct sim_vgpu;
 
-int sim_faults_init(void);
+void sim_faults_init(void);
 void sim_faults_exit(void);
 void sim_faults_board_add(struct sim_board *board);
 void sim_faults_board_remove(struct sim_board *board);
 void sim_faults_vgpu_add(struct sim_vgpu *vgpu);
 void sim_faults_vgpu_remove(struct sim_vgpu *vgpu);
-int sim_fault_fail(struct sim_board *board, enum sim_fault_op op);
+bool sim_fault_take(struct sim_board *board, enum sim_fault_op op, int *number);
 void sim_fault_delay(struct sim_board *board, enum sim_fault_op op);
+
+/* ---- divert.c ---- */
+
+int sim_divert_init(void);
+void sim_divert_exit(void);
 
 /* ---- bus.c ---- */
 

@@ -286,11 +286,12 @@ static int vgpu_probe(struct mdev_device *mdev)
 	struct sim_type *type = container_of(mdev->type, struct sim_type, mdev);
 	struct sim_gpu *gpu = container_of(mdev->type->parent, struct sim_gpu, parent);
 	struct sim_vgpu *vgpu;
-	int ret;
+	int number, ret;
 
 	sim_fault_delay(gpu->board, SIM_FAULT_CREATE);
-	ret = sim_fault_fail(gpu->board, SIM_FAULT_CREATE);
-	if (!ret)
+	if (sim_fault_take(gpu->board, SIM_FAULT_CREATE, &number))
+		ret = -number;
+	else
 		ret = sim_gpu_take(gpu, type->info);
 	if (ret) {
 		pr_err("%s: vGPU creation failed on %s: %d\n", dev_name(&mdev->dev),

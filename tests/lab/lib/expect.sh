@@ -15,7 +15,7 @@ run_inside() {
 	trace "[$host] $commands"
 	out=$(
 		select_guest "$host"
-		in_guest "timeout $left bash -euo pipefail -c $(printf '%q' ". /run/lab-inside.sh; $commands")" \
+		timeout $((left + 10)) ssh -F "$RUN/ssh-config" lab "timeout $left bash -euo pipefail -c $(printf '%q' ". /run/lab-inside.sh; $commands")" \
 			2> >(tee -a "$SCENARIO_LOG" >&2) < /dev/null
 	) || status=$?
 	[[ -z $out ]] || printf '%s\n' "$out" | tee -a "$SCENARIO_LOG"
@@ -50,3 +50,21 @@ refuse() {
 
 # same WHAT EXPECTED GOT: two texts the scenario has at hand
 same() { [[ $2 == "$3" ]] || fail "$(printf '%s: expected:\n%s\ngot:\n%s' "$1" "$2" "$3")"; }
+
+# A reboot of the lab host; what scenarios need there is put back.
+reboot_lab() {
+	trace "[$NAME] (reboot)"
+	guest_reboot
+	prepare_guest "$NAME"
+}
+
+# What follows `virsh migrate ... DOMAIN` to send it to the peer. Each lab host sees the outer
+# machine as 10.0.2.2, and there the other one's forwarded ports.
+migrate_arguments() {
+	(
+		select_guest "$PEER"
+		printf '%s --migrateuri tcp://10.0.2.2:%s --listen-address 0.0.0.0\n' \
+			"'qemu+ssh://root@10.0.2.2:$(ssh_port)/system?keyfile=/root/.ssh/id_ed25519&no_verify=1'" \
+			"$(migration_port)"
+	)
+}

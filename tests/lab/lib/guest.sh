@@ -35,16 +35,25 @@ need_running() { guest_running || die "lab host '$NAME' is not running; start it
 ssh_port() { sed -n 1p "$RUN/ports"; }
 migration_port() { sed -n 2p "$RUN/ports"; }
 
+# One start of a name at a time. -o: QEMU must not inherit the lock.
 guest_up() {
+	mkdir -p "$RUN_ROOT"
+	flock -o "$RUN_ROOT/$NAME.lock" "$LAB/lab" --name "$NAME" up-locked
+}
+
+guest_up_locked() {
 	local start accel attempt
 	if guest_running; then
+		if ! timeout 5 ssh -F "$RUN/ssh-config" lab true > /dev/null 2>&1 < /dev/null; then
+			guest_wait_ssh "lab host '$NAME' runs; waiting for it" "$BOOT_DEADLINE" ||
+				die "lab host '$NAME' runs but does not answer; end it with: lab --name $NAME down"
+		fi
 		say "lab host '$NAME' is up already (lab --name $NAME down ends it)"
 		return 0
 	fi
 	ensure_host_packages
 	ensure_image
 	ensure_module
-	mkdir -p "$RUN_ROOT"
 	if [[ -e $RUN ]]; then
 		say "clearing what a killed lab host '$NAME' left behind"
 		rm -rf "$RUN"
@@ -228,8 +237,8 @@ guest_install() {
 	[[ -r $deb ]] || die "no package at '$deb'"
 	need_running
 	in_guest 'cat > /tmp/package.deb' < "$deb"
-	# No mirror is reachable from the lab: what the package depends on is in the image.
-	in_guest 'DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-download --no-install-recommends --allow-downgrades --reinstall /tmp/package.deb' ||
+	# The host has no package lists: what the package depends on has to be in the image.
+	in_guest 'DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends --allow-downgrades --reinstall /tmp/package.deb' < /dev/null ||
 		die "installing $deb failed"
 }
 

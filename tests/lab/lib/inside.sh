@@ -41,6 +41,19 @@ wait_until() {
 	done
 }
 
+# in_background NAME COMMAND: starts COMMAND; nothing of it holds the connection of the caller open
+in_background() {
+	rm -f "/run/lab-$1.status"
+	(
+		status=0
+		eval "$2" || status=$?
+		printf '%s\n' "$status" > "/run/lab-$1.status"
+	) > "/run/lab-$1.out" 2>&1 < /dev/null &
+}
+
+# ended NAME: whether that command has ended; its status is in /run/lab-NAME.status
+ended() { [ -s "/run/lab-$1.status" ]; }
+
 # vm_xml NAME [MDEV-UUID...]: a VM that costs nearly nothing and runs for ever in its firmware
 vm_xml() {
 	local name=$1 id

@@ -137,10 +137,11 @@ on_peer_quietly() {
 
 run_scenario() {
 	: > "$SCENARIO_LOG"
-	afresh scenario_main "$1" > /dev/null 2> "$SCENARIO_LOG.stderr" < /dev/null
+	afresh scenario_begin "$1" -- "$1" > /dev/null 2> "$SCENARIO_LOG.stderr" < /dev/null
 }
 
-scenario_main() {
+# What comes before the scenario itself, in the same shell.
+scenario_begin() {
 	local seconds
 	select_guest "$NAME"
 	seconds=$(sed -n 's/^# deadline: *//p' "$1")
@@ -149,8 +150,6 @@ scenario_main() {
 	if scenario_needs "$1" peer; then on_peer clean_state; fi
 	# explain_failure shows the journal from here on.
 	on_lab 'journalctl -q -n 0 --show-cursor | sed -n "s/^-- cursor: //p" > /run/lab-cursor'
-	# shellcheck source=/dev/null
-	source "$1"
 }
 
 explain_failure() {
@@ -160,6 +159,6 @@ explain_failure() {
 	tail -n 15 "$SCENARIO_LOG.stderr" | sed 's/^/    /'
 	printf '  journal of the lab host:\n'
 	timeout 20 ssh -F "$RUN/ssh-config" lab \
-		'journalctl -q --no-pager -o short-monotonic --after-cursor="$(cat /run/lab-cursor)" | tail -n 30' \
+		'journalctl -q --no-pager -o short-monotonic --after-cursor="$(cat /run/lab-cursor)" | grep -v apparmor=.STATUS | tail -n 30' \
 		2>&1 < /dev/null | sed 's/^/    /' || true
 }

@@ -19,13 +19,21 @@ seconds_since() {
 	printf '%d.%d' $((d / 1000)) $((d % 1000 / 100))
 }
 
-# afresh FUNCTION ARGUMENT...: runs a function of the lab in a bash of its own. A function called from
-# an `if` or before `||` runs without errexit, whatever it sets; there, the first error ends it.
+# afresh FUNCTION [ARGUMENT...] [-- FILE]: runs a function of the lab in a bash of its own, then sources
+# FILE there. A function called from an `if` or before `||` runs without errexit, whatever it sets;
+# there, the first error ends it.
 afresh() {
 	# shellcheck disable=SC2016  # expanded by the inner shell
 	LAB=$LAB NAME=${NAME-} WORK=${WORK-} IMAGE=${IMAGE-} MODULE=${MODULE-} PEER=${PEER-} \
-		SCENARIO_LOG=${SCENARIO_LOG-} bash -euo pipefail -c \
-		'for part in "$LAB"/lib/*.sh; do [[ $part == */inside.sh ]] || source "$part"; done; "$@"' lab "$@"
+		SCENARIO_LOG=${SCENARIO_LOG-} bash -euo pipefail -c '
+			for part in "$LAB"/lib/*.sh; do [[ $part == */inside.sh ]] || source "$part"; done
+			FILE=
+			if (($# > 2)) && [[ ${*: -2:1} == -- ]]; then
+				FILE=${*: -1}
+				set -- "${@:1:$#-2}"
+			fi
+			"$@"
+			[[ -z $FILE ]] || source "$FILE"' lab "$@"
 }
 
 # step LABEL LOG COMMAND...: runs COMMAND with its output in LOG, prints LABEL, a dot every two

@@ -1,0 +1,361 @@
+//! Whole-process wall time of the hook beside `/bin/true`, a minimal C program,
+//! a shell hook that calls mdevctl and a Python hook, all in one run, taken in
+//! turns so that a busy moment hits all of them. Needs root, /dev/fuse, cc,
+//! python3 and mdevctl; run by `cargo bench`, after `packaging/build`.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+use std::{
+    fs,
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use virt_vgpu::model::{DomainUuid, MdevUuid};
+
+mod sysfs;
+
+const ROUNDS: usize = 300;
+const NAMESPACE: &str = "VIRT_VGPU_BENCH_NAMESPACE";
+
+fn main() {
+    if std::env::var_os(NAMESPACE).is_none() {
+        // Own mounts: /sys, /run/virt-vgpu and /etc/virt-vgpu of this machine
+        // stay as they are.
+        let error = Command::new("unshare")
+            .args(["--mount", "--propagation", "private"])
+            .arg(std::env::current_exe().unwrap())
+            .args(std::env::args_os().skip(1))
+            .env(NAMESPACE, "1")
+            .exec();
+        panic!("cannot run unshare: {error}");
+    }
+    let bench = Bench::set_up();
+    let session = sysfs::react();
+    // For profiling on the same tree: cargo bench --bench hook -- --exec 'strace …'
+    let arguments: Vec<String> = std::env::args().collect();
+    match arguments.iter().position(|argument| argument == "--exec") {
+        Some(place) => bench.exec(&arguments[place + 1]),
+        None => bench.run(),
+    }
+    drop(session);
+}
+
+struct Bench {
+    source: PathBuf,
+    hook: PathBuf,
+    c_program: PathBuf,
+}
+
+/// One way to make a device.
+#[derive(Clone, Copy, PartialEq)]
+enum Contestant {
+    True,
+    C,
+    Hook,
+    Mdevctl,
+    Python,
+}
+
+impl Contestant {
+    const ALL: [Self; 5] = [Self::True, Self::C, Self::Hook, Self::Mdevctl, Self::Python];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::True => "/bin/true",
+            Self::C => "minimal C program",
+            Self::Hook => "virt-vgpu-hook",
+            Self::Mdevctl => "shell hook with mdevctl",
+            Self::Python => "Python hook",
+        }
+    }
+}
+
+fn mount_tmpfs(path: &str) {
+    fs::create_dir_all(path).unwrap();
+    let status = Command::new("mount")
+        .args(["-t", "tmpfs", "bench", path])
+        .status()
+        .unwrap();
+    assert!(
+        status.success(),
+        "cannot mount a tmpfs on {path}: run as root"
+    );
+}
+
+fn domain(number: usize, asks: bool) -> (DomainUuid, String) {
+    let uuid: DomainUuid = format!("aaaaaaaa-0000-4000-8000-{number:012}")
+        .parse()
+        .unwrap();
+    let (mut metadata, mut hostdev) = (String::new(), String::new());
+    if asks {
+        let device = MdevUuid::for_device(uuid, &"gpu0".parse().unwrap());
+        metadata = "<metadata><vgpu:devices xmlns:vgpu='urn:virt-vgpu:devices:1'>\
+                    <vgpu:device name='gpu0' pool='bench'/></vgpu:devices></metadata>"
+            .to_owned();
+        hostdev = format!(
+            "<hostdev mode='subsystem' type='mdev' managed='no' model='vfio-pci' display='off'>\
+             <source><address uuid='{device}'/></source><alias name='ua-vgpu-gpu0'/></hostdev>"
+        );
+    }
+    let controllers: String = (1..20)
+        .map(|n| format!("    <controller type='pci' index='{n}' model='pcie-root-port'>\n      <target chassis='{n}'/>\n    </controller>\n"))
+        .collect();
+    let xml = format!(
+        "<domain type='kvm'>\n  <name>vm{number}</name>\n  <uuid>{uuid}</uuid>\n  {metadata}\n  <memory unit='KiB'>8388608</memory>\n  <devices>\n{controllers}{hostdev}\n  </devices>\n</domain>\n"
+    );
+    (uuid, xml)
+}
+
+impl Bench {
+    fn set_up() -> Self {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bench");
+        let hook =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("target/dist/usr/sbin/virt-vgpu-hook");
+        assert!(
+            hook.exists(),
+            "run packaging/build first: {} is not there",
+            hook.display()
+        );
+        let c_program = std::env::temp_dir().join("virt-vgpu-bench-create");
+        let compiled = Command::new("cc")
+            .arg("-O2")
+            .arg("-o")
+            .arg(&c_program)
+            .arg(source.join("create.c"))
+            .status()
+            .expect("cc");
+        assert!(compiled.success());
+        for path in ["/sys", "/run/virt-vgpu", "/etc/virt-vgpu"] {
+            mount_tmpfs(path);
+        }
+        sysfs::fill();
+        fs::create_dir_all("/etc/virt-vgpu/pools.d").unwrap();
+        let pool = "kind = \"mdev\"\ntype = \"nvidia-512\"\ninstances = 200\n[[rule]]\nwhere = [\n  { field = \"vendor-id\", op = \"equal\", value = \"10de\" },\n  { field = \"address\", op = \"begins-with\", value = \"0000:2\" },\n]\n";
+        fs::write("/etc/virt-vgpu/pools.d/bench.toml", pool).unwrap();
+        Self {
+            source,
+            hook,
+            c_program,
+        }
+    }
+
+    fn run(&self) {
+        println!("tree: 8 boards with 32 VFs each, 25 types a VF; medians of {ROUNDS} rounds\n");
+        self.table(
+            "(a) domain without request",
+            false,
+            &[Contestant::True, Contestant::C, Contestant::Hook],
+            ROUNDS,
+        );
+        self.table("(b) one mdev", true, &Contestant::ALL, ROUNDS);
+        write_claims(1000);
+        self.table(
+            "(c) one mdev, 1000 claims present",
+            true,
+            &[Contestant::True, Contestant::C, Contestant::Hook],
+            ROUNDS,
+        );
+        clear_claims();
+        self.concurrent(64);
+        self.memory();
+    }
+
+    fn exec(&self, command: &str) {
+        let (_, xml) = domain(1, true);
+        let status = Command::new("sh")
+            .args(["-c", command])
+            .stdin(input_file(&xml))
+            .status()
+            .unwrap();
+        println!("{status}");
+    }
+
+    fn table(&self, title: &str, asks: bool, contestants: &[Contestant], rounds: usize) {
+        let mut times: Vec<Vec<Duration>> = vec![Vec::new(); contestants.len()];
+        for round in 0..rounds {
+            for (index, &contestant) in contestants.iter().enumerate() {
+                // The slow ones need fewer rounds for as steady a median.
+                if matches!(contestant, Contestant::Mdevctl | Contestant::Python) && round % 6 != 0
+                {
+                    continue;
+                }
+                times[index].push(self.one(contestant, asks));
+            }
+        }
+        let medians: Vec<f64> = times.into_iter().map(median).collect();
+        println!("{title}");
+        println!("| | median µs | × /bin/true | × C program |\n|---|---|---|---|");
+        for (contestant, value) in contestants.iter().zip(&medians) {
+            println!(
+                "| {} | {value:.0} | {:.2} | {:.2} |",
+                contestant.name(),
+                value / medians[0],
+                value / medians[1]
+            );
+        }
+        println!();
+    }
+
+    fn one(&self, contestant: Contestant, asks: bool) -> Duration {
+        let (uuid, xml) = domain(1, asks);
+        let input = input_file(&xml);
+        let mut command = self.command(contestant, 1, uuid, asks);
+        command
+            .stdin(input)
+            .stdout(Stdio::null())
+            .stderr(Stdio::inherit());
+        let started = Instant::now();
+        let status = command.status().unwrap();
+        let taken = started.elapsed();
+        assert!(status.success(), "{} failed", contestant.name());
+        if asks && contestant != Contestant::True {
+            clean_up(uuid);
+        }
+        taken
+    }
+
+    fn command(
+        &self,
+        contestant: Contestant,
+        number: usize,
+        domain: DomainUuid,
+        asks: bool,
+    ) -> Command {
+        let device = MdevUuid::for_device(domain, &"gpu0".parse().unwrap()).to_string();
+        let parent = sysfs::address((number - 1) / 32, 1 + (number - 1) % 32);
+        let create = format!("/sys/class/mdev_bus/{parent}/mdev_supported_types/nvidia-512/create");
+        let create = if asks { create } else { "/dev/null".to_owned() };
+        let mut command = match contestant {
+            Contestant::True => Command::new("/bin/true"),
+            Contestant::C => Command::new(&self.c_program),
+            Contestant::Hook => Command::new(&self.hook),
+            Contestant::Mdevctl => Command::new(self.source.join("create.sh")),
+            Contestant::Python => Command::new("/usr/bin/python3"),
+        };
+        match contestant {
+            Contestant::True => {}
+            Contestant::C => {
+                command.args([&device, &create]);
+            }
+            Contestant::Hook => {
+                command.args([&format!("vm{number}"), "prepare", "begin", "-"]);
+            }
+            Contestant::Mdevctl => {
+                command.args([&device, &parent, "nvidia-512"]);
+            }
+            Contestant::Python => {
+                command
+                    .arg(self.source.join("create.py"))
+                    .args([&device, &create]);
+            }
+        }
+        command
+    }
+
+    fn concurrent(&self, count: usize) {
+        println!("(d) {count} at once, until the last is done; medians of 9 rounds");
+        println!("| | median ms | × C program |\n|---|---|---|");
+        let contestants = [
+            Contestant::C,
+            Contestant::Hook,
+            Contestant::Mdevctl,
+            Contestant::Python,
+        ];
+        let mut medians = Vec::new();
+        for contestant in contestants {
+            let times: Vec<Duration> = (0..9).map(|_| self.at_once(contestant, count)).collect();
+            medians.push(median(times) / 1000.0);
+        }
+        for (contestant, value) in contestants.iter().zip(&medians) {
+            println!(
+                "| {} | {value:.1} | {:.2} |",
+                contestant.name(),
+                value / medians[0]
+            );
+        }
+        println!();
+    }
+
+    fn at_once(&self, contestant: Contestant, count: usize) -> Duration {
+        let domains: Vec<(DomainUuid, String)> =
+            (1..=count).map(|number| domain(number, true)).collect();
+        let mut commands: Vec<Command> = domains
+            .iter()
+            .enumerate()
+            .map(|(index, (uuid, xml))| {
+                let mut command = self.command(contestant, index + 1, *uuid, true);
+                command.stdin(input_file(xml)).stdout(Stdio::null());
+                command
+            })
+            .collect();
+        let started = Instant::now();
+        let children: Vec<Child> = commands
+            .iter_mut()
+            .map(|command| command.spawn().unwrap())
+            .collect();
+        for mut child in children {
+            assert!(
+                child.wait().unwrap().success(),
+                "{} failed",
+                contestant.name()
+            );
+        }
+        let taken = started.elapsed();
+        for (uuid, _) in domains {
+            clean_up(uuid);
+        }
+        taken
+    }
+
+    fn memory(&self) {
+        let (uuid, xml) = domain(1, true);
+        let status = Command::new("/usr/bin/env")
+            .args(["python3", "-c", "import os,sys,resource,subprocess; subprocess.run(sys.argv[1:], check=True); print('peak memory of the hook making one mdev:', resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, 'KiB')"])
+            .arg(&self.hook)
+            .args(["vm1", "prepare", "begin", "-"])
+            .stdin(input_file(&xml))
+            .status()
+            .unwrap();
+        assert!(status.success());
+        clean_up(uuid);
+    }
+}
+
+fn input_file(xml: &str) -> fs::File {
+    let path = std::env::temp_dir().join("virt-vgpu-bench-domain.xml");
+    fs::write(&path, xml).unwrap();
+    fs::File::open(path).unwrap()
+}
+
+fn clean_up(domain: DomainUuid) {
+    let device = MdevUuid::for_device(domain, &"gpu0".parse().unwrap());
+    fs::write(format!("/sys/bus/mdev/devices/{device}/remove"), "1").unwrap();
+    let _ = fs::remove_file(format!("/run/virt-vgpu/claims/{domain}.json"));
+}
+
+/// Claims of domains that run elsewhere in the machine: as long as real ones.
+fn write_claims(count: usize) {
+    fs::create_dir_all("/run/virt-vgpu/claims").unwrap();
+    for number in 0..count {
+        let uuid = format!("bbbbbbbb-0000-4000-8000-{number:012}");
+        let text = format!(
+            "{{\"version\":1,\"domain\":\"{uuid}\",\"domain_name\":\"other{number}\",\"state\":\"committed\",\"origin\":\"prepare\",\"launched\":true,\"boot_id\":null,\"since_boot_ms\":1,\"daemon\":null,\"devices\":[{{\"name\":\"gpu0\",\"pool\":\"other\",\"kind\":\"mdev\",\"uuid\":\"{uuid}\",\"parent\":\"0000:90:00.0\",\"type\":\"nvidia-512\"}}]}}"
+        );
+        fs::write(format!("/run/virt-vgpu/claims/{uuid}.json"), text).unwrap();
+    }
+}
+
+fn clear_claims() {
+    for entry in fs::read_dir("/run/virt-vgpu/claims").unwrap() {
+        fs::remove_file(entry.unwrap().path()).unwrap();
+    }
+}
+
+/// In microseconds.
+fn median(mut times: Vec<Duration>) -> f64 {
+    times.sort_unstable();
+    times[times.len() / 2].as_secs_f64() * 1e6
+}

@@ -1,0 +1,280 @@
+//! A `/sys` for the benchmark: plain files on a tmpfs, read as fast as sysfs
+//! itself, but for `create` and `remove`, which lead into a small FUSE file
+//! system that makes and takes away the device's directory as the kernel does.
+
+use std::{
+    ffi::OsStr,
+    fs,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    sync::Mutex,
+    time::{Duration, SystemTime},
+};
+
+use fuser::{
+    BackgroundSession, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags,
+    Generation, INodeNo, LockOwner, OpenFlags, ReplyAttr, ReplyEmpty, ReplyEntry, ReplyOpen,
+    ReplyWrite, Request, WriteFlags,
+};
+
+/// Types of each parent.
+pub const TYPES: usize = 25;
+
+const BOARDS: usize = 8;
+const VIRTUAL_FUNCTIONS: usize = 32;
+
+/// A parent's address.
+pub fn address(board: usize, function: usize) -> String {
+    format!(
+        "0000:{:02x}:{:02x}.{}",
+        0x20 + board,
+        function / 8,
+        function % 8
+    )
+}
+
+fn device(address: &str) -> PathBuf {
+    Path::new("/sys/devices/pci0000:00").join(address)
+}
+
+/// Fills `/sys`, which must be an empty tmpfs.
+pub fn fill() {
+    fs::create_dir_all("/sys/class/mdev_bus").unwrap();
+    fs::create_dir_all("/sys/bus/pci/devices").unwrap();
+    fs::create_dir_all("/sys/bus/mdev/devices").unwrap();
+    fs::create_dir_all("/sys/fuse").unwrap();
+    for board in 0..BOARDS {
+        for function in 0..=VIRTUAL_FUNCTIONS {
+            let address = address(board, function);
+            let path = device(&address);
+            fs::create_dir_all(&path).unwrap();
+            for (name, text) in [
+                ("vendor", "0x10de\n"),
+                ("device", "0x26b9\n"),
+                ("class", "0x030200\n"),
+                ("numa_node", "0\n"),
+            ] {
+                fs::write(path.join(name), text).unwrap();
+            }
+            symlink(
+                format!("../../../devices/pci0000:00/{address}"),
+                format!("/sys/bus/pci/devices/{address}"),
+            )
+            .unwrap();
+            if function > 0 {
+                let link = device(&self::address(board, 0)).join(format!("virtfn{}", function - 1));
+                symlink(format!("../{address}"), link).unwrap();
+                symlink(
+                    format!("../{}", self::address(board, 0)),
+                    path.join("physfn"),
+                )
+                .unwrap();
+                symlink(
+                    format!("../../devices/pci0000:00/{address}"),
+                    format!("/sys/class/mdev_bus/{address}"),
+                )
+                .unwrap();
+                fill_types(&address, &path);
+            }
+        }
+    }
+}
+
+fn fill_types(address: &str, path: &Path) {
+    for number in 0..TYPES {
+        let id = format!("nvidia-{}", 500 + number);
+        let directory = path.join("mdev_supported_types").join(&id);
+        fs::create_dir_all(&directory).unwrap();
+        for (name, text) in [
+            ("name", format!("NVIDIA L40S-{number}Q\n")),
+            (
+                "description",
+                "num_heads=4, frl_config=60, framebuffer=2048M, max_instance=24\n".to_owned(),
+            ),
+            ("available_instances", "1\n".to_owned()),
+            ("device_api", "vfio-pci\n".to_owned()),
+        ] {
+            fs::write(directory.join(name), text).unwrap();
+        }
+        symlink(
+            format!("/sys/fuse/create {address} {id}"),
+            directory.join("create"),
+        )
+        .unwrap();
+    }
+}
+
+/// The reactive files. A name is `create PARENT TYPE` or `remove UUID`.
+#[derive(Default)]
+struct Reactor {
+    names: Mutex<Vec<String>>,
+}
+
+impl Reactor {
+    const TTL: Duration = Duration::from_secs(3600);
+
+    fn attributes(inode: INodeNo) -> FileAttr {
+        let directory = inode == INodeNo::ROOT;
+        FileAttr {
+            ino: inode,
+            size: 4096,
+            blocks: 0,
+            atime: SystemTime::UNIX_EPOCH,
+            mtime: SystemTime::UNIX_EPOCH,
+            ctime: SystemTime::UNIX_EPOCH,
+            crtime: SystemTime::UNIX_EPOCH,
+            kind: if directory {
+                FileType::Directory
+            } else {
+                FileType::RegularFile
+            },
+            perm: if directory { 0o755 } else { 0o200 },
+            nlink: 1,
+            uid: 0,
+            gid: 0,
+            rdev: 0,
+            blksize: 4096,
+            flags: 0,
+        }
+    }
+
+    fn react(name: &str, text: &str) -> Option<()> {
+        let words: Vec<&str> = name.split(' ').collect();
+        match words[..] {
+            ["create", parent, id] => create(text.trim(), parent, id),
+            ["remove", uuid] => remove(uuid),
+            _ => None,
+        }
+    }
+}
+
+fn create(uuid: &str, parent: &str, id: &str) -> Option<()> {
+    let path = device(parent).join(uuid);
+    fs::create_dir(&path).ok()?;
+    symlink(
+        format!("../mdev_supported_types/{id}"),
+        path.join("mdev_type"),
+    )
+    .ok()?;
+    symlink(format!("/sys/fuse/remove {uuid}"), path.join("remove")).ok()?;
+    set_available(parent, "0\n");
+    let link = format!("../../../devices/pci0000:00/{parent}/{uuid}");
+    symlink(link, format!("/sys/bus/mdev/devices/{uuid}")).ok()
+}
+
+fn remove(uuid: &str) -> Option<()> {
+    let link = PathBuf::from("/sys/bus/mdev/devices").join(uuid);
+    let path = fs::canonicalize(&link).ok()?;
+    let parent = path.parent()?.file_name()?.to_str()?.to_owned();
+    fs::remove_file(link).ok()?;
+    fs::remove_dir_all(path).ok()?;
+    set_available(&parent, "1\n");
+    Some(())
+}
+
+/// A virtual function holds one device of any type.
+fn set_available(parent: &str, text: &str) {
+    for number in 0..TYPES {
+        let id = format!("nvidia-{}", 500 + number);
+        let path = device(parent)
+            .join("mdev_supported_types")
+            .join(id)
+            .join("available_instances");
+        fs::write(path, text).unwrap();
+    }
+}
+
+impl Filesystem for Reactor {
+    fn lookup(&self, _request: &Request, _parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let Some(name) = name.to_str() else {
+            return reply.error(Errno::ENOENT);
+        };
+        let mut names = self.names.lock().unwrap();
+        let position = names
+            .iter()
+            .position(|known| known == name)
+            .unwrap_or_else(|| {
+                names.push(name.to_owned());
+                names.len() - 1
+            });
+        let inode = INodeNo(position as u64 + 2);
+        reply.entry(&Self::TTL, &Self::attributes(inode), Generation(0));
+    }
+
+    fn getattr(
+        &self,
+        _request: &Request,
+        inode: INodeNo,
+        _handle: Option<FileHandle>,
+        reply: ReplyAttr,
+    ) {
+        reply.attr(&Self::TTL, &Self::attributes(inode));
+    }
+
+    fn open(&self, _request: &Request, _inode: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        reply.opened(FileHandle(0), FopenFlags::FOPEN_DIRECT_IO);
+    }
+
+    fn setattr(
+        &self,
+        _request: &Request,
+        inode: INodeNo,
+        _mode: Option<u32>,
+        _uid: Option<u32>,
+        _gid: Option<u32>,
+        _size: Option<u64>,
+        _atime: Option<fuser::TimeOrNow>,
+        _mtime: Option<fuser::TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        _handle: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<fuser::BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        // Python and the shell truncate what they open for writing.
+        reply.attr(&Self::TTL, &Self::attributes(inode));
+    }
+
+    fn flush(
+        &self,
+        _request: &Request,
+        _inode: INodeNo,
+        _handle: FileHandle,
+        _owner: LockOwner,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn write(
+        &self,
+        _request: &Request,
+        inode: INodeNo,
+        _handle: FileHandle,
+        _offset: u64,
+        data: &[u8],
+        _write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let name = self.names.lock().unwrap()[usize::try_from(inode.0).unwrap() - 2].clone();
+        let done = std::str::from_utf8(data)
+            .ok()
+            .and_then(|text| Self::react(&name, text));
+        match done {
+            Some(()) => reply.written(u32::try_from(data.len()).unwrap()),
+            None => reply.error(Errno::EIO),
+        }
+    }
+}
+
+/// Starts to react; ends when dropped.
+pub fn react() -> BackgroundSession {
+    let mut config = Config::default();
+    config.mount_options = vec![fuser::MountOption::FSName("sysfs-bench".to_owned())];
+    fuser::spawn_mount(Reactor::default(), "/sys/fuse", &config)
+        .expect("mount FUSE (is /dev/fuse there?)")
+}
