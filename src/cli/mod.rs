@@ -8,8 +8,11 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::host::{Host, attribute_writer, start_logging};
 
+mod devices;
 mod generate;
+mod near;
 mod output;
+mod pool;
 mod reconcile;
 mod status;
 
@@ -36,6 +39,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    Devices(devices::Devices),
+    Pool(pool::PoolVerb),
     Status(status::Status),
     Reconcile(reconcile::Reconcile),
     #[command(hide = true)]
@@ -58,6 +63,8 @@ pub fn main() -> ExitCode {
     let host = Host::new(arguments.root);
     start_logging(&host, "virt-vgpu");
     let done = match &arguments.verb {
+        Verb::Devices(verb) => verb.run(&host),
+        Verb::Pool(verb) => verb.run(&host),
         Verb::Status(verb) => verb.run(&host),
         Verb::Reconcile(verb) => verb.run(&host),
         Verb::Generate(verb) => verb.run(Arguments::command()),

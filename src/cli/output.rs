@@ -48,6 +48,12 @@ impl Table {
     pub(super) fn is_empty(&self) -> bool {
         self.rows.len() == 1
     }
+
+    /// The table as a part of something that has a heading of its own.
+    pub(super) fn indented(&self) -> String {
+        let lines = self.to_string();
+        lines.lines().map(|line| format!("  {line}\n")).collect()
+    }
 }
 
 impl std::fmt::Display for Table {

@@ -159,11 +159,11 @@ fn pool_report(
     let (mut room, mut parents): (u32, usize) = (0, 0);
     for candidate in &candidates {
         let offer = supply.offer(pool, &candidate.parent);
-        parents += usize::from(offer != Offer::NotInPool);
+        parents += usize::from(offer.is_some());
         match offer {
-            Offer::Type { available, .. } => room = room.saturating_add(available),
-            Offer::NotInPool | Offer::NoSuchType => {}
-            Offer::Unreadable(error) => {
+            Some(Offer::Type { available, .. }) => room = room.saturating_add(available),
+            None | Some(Offer::NoSuchType) => {}
+            Some(Offer::Unreadable(error)) => {
                 problems.push(format!(
                     "pool '{}': {}: {error}",
                     pool.name, candidate.parent.name

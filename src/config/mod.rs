@@ -18,7 +18,7 @@ pub use files::{ConfigFiles, Entry, MAX_FILE_BYTES, MemoryFiles, POOL_DIRS};
 pub use load::{LoadedPools, load_all, load_pool};
 pub use pool::{Defaults, Placement, Pool, TypeSelector, parse};
 pub use precedence::{Effective, IgnoredFile, Listing, effective};
-pub use render::{NewPool, render};
+pub use render::{NewDevice, NewPool, render};
 
 #[cfg(test)]
 mod tests;

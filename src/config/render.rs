@@ -6,13 +6,23 @@ use std::path::Path;
 use super::{Class, ConfigError, Placement, Pool, TypeSelector, parse};
 use crate::model::{PciAddress, PoolName};
 
+/// What one rule of a new pool takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NewDevice {
+    /// The device of that kernel name; a PCI address in any notation.
+    Itself(String),
+    /// All virtual functions of a physical function, also those that are made
+    /// later: their number and addresses change with the driver's settings.
+    VirtualFunctionsOf(String),
+}
+
 /// A pool to be written.
 #[derive(Debug, Clone)]
 pub struct NewPool {
     /// The mediated-device type.
     pub mdev_type: TypeSelector,
-    /// Kernel names of the devices; PCI addresses in any notation.
-    pub devices: Vec<String>,
+    /// The devices, a rule for each.
+    pub devices: Vec<NewDevice>,
     /// A note.
     pub description: Option<String>,
     /// A label.
@@ -80,15 +90,19 @@ pub fn render(pool: &NewPool) -> String {
     text
 }
 
-fn rule(device: &str) -> String {
-    let address = device
+fn rule(device: &NewDevice) -> String {
+    let (noun, field, written) = match device {
+        NewDevice::Itself(name) => ("device", "address", name),
+        NewDevice::VirtualFunctionsOf(name) => ("virtual functions of", "physical-function", name),
+    };
+    let address = written
         .parse::<PciAddress>()
-        .map_or_else(|_| device.to_owned(), |address| address.to_string());
-    let name = quoted(&format!("device {address}"));
+        .map_or_else(|_| written.to_owned(), |address| address.to_string());
+    let name = quoted(&format!("{noun} {address}"));
     let value = quoted(&address);
     format!(
         "\n[[rule]]\nname  = {name}\nwhere = [\n  \
-         {{ field = \"address\", op = \"equal\", value = {value} }},\n]\n"
+         {{ field = \"{field}\", op = \"equal\", value = {value} }},\n]\n"
     )
 }
 

@@ -81,8 +81,6 @@ pub enum Offer {
         /// `available_instances` as just read.
         available: u32,
     },
-    /// The pool's rules do not take it.
-    NotInPool,
     /// It has no such type.
     NoSuchType,
     /// It could not be asked; the reason as a text.

@@ -48,8 +48,9 @@ pub trait Supply {
     /// A text, when the host cannot be read at all.
     fn candidates(&self, pool: &Pool) -> Result<Vec<Candidate>, String>;
 
-    /// What one of them has for the pool, as of now.
-    fn offer(&self, pool: &Pool, parent: &Parent) -> Offer;
+    /// What one of them has for the pool, as of now; None when the pool's rules
+    /// do not take it.
+    fn offer(&self, pool: &Pool, parent: &Parent) -> Option<Offer>;
 }
 
 /// A parent that may serve a pool, if the pool's rules take it.
@@ -162,7 +163,8 @@ struct Planner<'a> {
 /// A pool's candidates with the offers asked for so far.
 struct Market {
     candidates: Vec<Candidate>,
-    offers: Vec<Option<Offer>>,
+    /// None for one that was not asked yet.
+    offers: Vec<Option<Option<Offer>>>,
 }
 
 impl<'a> Planner<'a> {
@@ -312,11 +314,9 @@ impl<'a> Planner<'a> {
             .saturating_add(u32::try_from(planned).unwrap_or(u32::MAX))
     }
 
-    fn offer(&mut self, pool: &'a Pool, position: usize) -> Offer {
+    fn offer(&mut self, pool: &'a Pool, position: usize) -> Option<Offer> {
         let supply = self.supply;
-        let Some(market) = self.markets.get_mut(&pool.name) else {
-            return Offer::NoSuchType;
-        };
+        let market = self.markets.get_mut(&pool.name)?;
         let parent = &market.candidates[position].parent;
         market.offers[position]
             .get_or_insert_with(|| supply.offer(pool, parent))
@@ -325,7 +325,7 @@ impl<'a> Planner<'a> {
 
     /// The type's id and how many are left on a candidate, if any.
     fn room(&mut self, pool: &'a Pool, position: usize) -> Option<(MdevTypeId, u32)> {
-        let Offer::Type { id, available } = self.offer(pool, position) else {
+        let Some(Offer::Type { id, available }) = self.offer(pool, position) else {
             return None;
         };
         let parent = self.markets[&pool.name].candidates[position]
@@ -399,10 +399,9 @@ impl<'a> Planner<'a> {
         let count = self.markets[&wanted.pool.name].candidates.len();
         let mut candidates = Vec::new();
         for position in 0..count {
-            let offer = self.offer(wanted.pool, position);
-            if offer == Offer::NotInPool {
+            let Some(offer) = self.offer(wanted.pool, position) else {
                 continue;
-            }
+            };
             let parent = self.markets[&wanted.pool.name].candidates[position]
                 .parent
                 .name
@@ -419,7 +418,6 @@ impl<'a> Planner<'a> {
 
     fn why_not(&self, wanted: &Wanted<'a>, parent: &ParentName, offer: Offer) -> String {
         match offer {
-            Offer::NotInPool => "is not in the pool".to_owned(),
             Offer::NoSuchType => format!("has no mdev type '{}'", wanted.pool.mdev_type),
             Offer::Unreadable(why) => why,
             Offer::Type { id, available: 0 } => format!("no {id} left"),

@@ -182,10 +182,10 @@ impl Supply for HostSupply<'_> {
         Ok(self.mdev.parents().iter().map(candidate).collect())
     }
 
-    fn offer(&self, pool: &Pool, parent: &Parent) -> Offer {
+    fn offer(&self, pool: &Pool, parent: &Parent) -> Option<Offer> {
         match self.verdict(pool, parent) {
-            Verdict::Match { .. } => self.mdev.offer(parent, pool.mdev_type.as_str()),
-            Verdict::NoMatch { .. } => Offer::NotInPool,
+            Verdict::Match { .. } => Some(self.mdev.offer(parent, pool.mdev_type.as_str())),
+            Verdict::NoMatch { .. } => None,
         }
     }
 }

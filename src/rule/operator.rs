@@ -23,11 +23,13 @@ pub struct OperatorInfo {
     pub name: &'static str,
     /// One line for the man page.
     pub about: &'static str,
+    /// How a sentence has it, between the field and the value.
+    pub phrase: &'static str,
     family: Family,
 }
 
 macro_rules! operators {
-    ($($variant:ident $name:literal $family:ident $about:literal;)+) => {
+    ($($variant:ident $name:literal $family:ident $phrase:literal $about:literal;)+) => {
         /// How a filter compares a device's field with its value.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Operator { $(#[doc = $about] $variant),+ }
@@ -45,6 +47,7 @@ macro_rules! operators {
                     $(Self::$variant => &OperatorInfo {
                         name: $name,
                         about: $about,
+                        phrase: $phrase,
                         family: Family::$family,
                     }),+
                 }
@@ -54,17 +57,17 @@ macro_rules! operators {
 }
 
 operators! {
-    Equal "equal" Equality "The field is the value; ids and addresses in any notation.";
-    NotEqual "not-equal" Equality "The device has the field, and it is not the value.";
-    LessThan "less-than" Order "The field is below the value.";
-    LessOrEqual "less-or-equal" Order "The field is the value or below it.";
-    GreaterThan "greater-than" Order "The field is above the value.";
-    GreaterOrEqual "greater-or-equal" Order "The field is the value or above it.";
-    BeginsWith "begins-with" Text "The field begins with the value.";
-    EndsWith "ends-with" Text "The field ends with the value.";
-    Contains "contains" Text "The value occurs in the field.";
-    ContainsIgnoreCase "contains-ignore-case" Text "The value occurs in the field, in any case.";
-    Regex "regex" Text "The regular expression matches somewhere in the field; anchor it with ^ and $.";
+    Equal "equal" Equality "is" "The field is the value; ids and addresses in any notation.";
+    NotEqual "not-equal" Equality "is not" "The device has the field, and it is not the value.";
+    LessThan "less-than" Order "is less than" "The field is below the value.";
+    LessOrEqual "less-or-equal" Order "is at most" "The field is the value or below it.";
+    GreaterThan "greater-than" Order "is greater than" "The field is above the value.";
+    GreaterOrEqual "greater-or-equal" Order "is at least" "The field is the value or above it.";
+    BeginsWith "begins-with" Text "begins with" "The field begins with the value.";
+    EndsWith "ends-with" Text "ends with" "The field ends with the value.";
+    Contains "contains" Text "contains" "The value occurs in the field.";
+    ContainsIgnoreCase "contains-ignore-case" Text "contains, in any case," "The value occurs in the field, in any case.";
+    Regex "regex" Text "matches" "The regular expression matches somewhere in the field; anchor it with ^ and $.";
 }
 
 impl Operator {

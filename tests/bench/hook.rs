@@ -326,6 +326,8 @@ impl Bench {
 
 fn input_file(xml: &str) -> fs::File {
     let path = std::env::temp_dir().join("virt-vgpu-bench-domain.xml");
+    // A new file for each: the one before may still be read by another process.
+    let _ = fs::remove_file(&path);
     fs::write(&path, xml).unwrap();
     fs::File::open(path).unwrap()
 }

@@ -115,7 +115,11 @@ fn what_is_surely_not_meant_is_warned_of() {
 fn new_pool() -> NewPool {
     NewPool {
         mdev_type: "nvidia-558".parse().unwrap(),
-        devices: vec!["3B:00.0".to_owned(), "mtty".to_owned()],
+        devices: vec![
+            NewDevice::Itself("3B:00.0".to_owned()),
+            NewDevice::Itself("mtty".to_owned()),
+            NewDevice::VirtualFunctionsOf("00000000:5E:00.0".to_owned()),
+        ],
         description: Some("CAD \"desktops\"".to_owned()),
         class: Some(Class::Vgpu),
         instances: 4,
@@ -150,6 +154,12 @@ fn a_new_pools_file_is_made_to_be_edited() {
     name  = "device mtty"
     where = [
       { field = "address", op = "equal", value = "mtty" },
+    ]
+
+    [[rule]]
+    name  = "virtual functions of 0000:5e:00.0"
+    where = [
+      { field = "physical-function", op = "equal", value = "0000:5e:00.0" },
     ]
     "#);
 }
@@ -187,7 +197,7 @@ proptest! {
     ) {
         let new = NewPool {
             mdev_type: mdev_type.parse().unwrap(),
-            devices,
+            devices: devices.iter().cloned().map(NewDevice::Itself).collect(),
             description,
             class: Class::ALL.get(class).copied(),
             instances,
@@ -201,8 +211,8 @@ proptest! {
         prop_assert_eq!(pool.instances, new.instances);
         prop_assert_eq!(pool.placement, new.placement);
         prop_assert_eq!(pool.guest_driver, new.guest_driver);
-        prop_assert_eq!(pool.rules.len(), new.devices.len());
-        for (rule, device) in pool.rules.iter().zip(&new.devices) {
+        prop_assert_eq!(pool.rules.len(), devices.len());
+        for (rule, device) in pool.rules.iter().zip(&devices) {
             let wanted = Filter::new("address", "equal", device).unwrap();
             prop_assert_eq!(&rule.filters, &vec![wanted]);
         }

@@ -1,0 +1,129 @@
+//! Help with names that are not there: what the host has instead, nearest
+//! first, and why a device that is there is none that was asked for.
+
+use anyhow::anyhow;
+
+use crate::{
+    device::{Sysfs, link_name, mdev::MdevHost},
+    host::Host,
+    model::PciAddress,
+    rule::spelling,
+};
+
+/// A device's name as sysfs has it: PCI addresses may be written otherwise.
+pub(super) fn canonical(text: &str) -> String {
+    text.parse::<PciAddress>()
+        .map_or_else(|_| text.to_owned(), |address| address.to_string())
+}
+
+/// Foreign text for a message.
+pub(super) fn one_line(text: &str) -> String {
+    spelling::shown(text)
+}
+
+/// `the nearest are A, B and C`, or that there is nothing.
+pub(super) fn what_there_is(wanted: &str, have: &[String]) -> String {
+    /// More would hide the one that was meant.
+    const NAMED: usize = 4;
+    let mut nearest: Vec<&String> = have.iter().collect();
+    nearest.sort_by_key(|name| std::cmp::Reverse(same_places(wanted, name)));
+    let named: Vec<&str> = { nearest.iter().take(NAMED) }
+        .map(|name| name.as_str())
+        .collect();
+    match named.split_last() {
+        None => "this host has none".to_owned(),
+        Some((only, [])) => format!("the only one is {only}"),
+        Some((last, others)) if have.len() <= NAMED => {
+            format!("there are {} and {last}", others.join(", "))
+        }
+        Some((last, others)) => format!("the nearest are {} and {last}", others.join(", ")),
+    }
+}
+
+/// How many characters are the same in the same place. Addresses have one
+/// length, so this tells `3b` for `3c` from another card altogether.
+fn same_places(one: &str, other: &str) -> usize {
+    one.chars()
+        .zip(other.chars())
+        .filter(|(a, b)| a == b)
+        .count()
+}
+
+/// The places in the list of parents of the one that a text names, or of the
+/// virtual functions of the board that it names.
+pub(super) fn parents_named(mdev: &MdevHost<'_>, text: &str) -> std::io::Result<Vec<usize>> {
+    let name = canonical(text);
+    let parents = mdev.parents();
+    if let Some(index) = parents.iter().position(|p| p.name.as_str() == name) {
+        return Ok(vec![index]);
+    }
+    let mut functions = Vec::new();
+    for (index, parent) in parents.iter().enumerate() {
+        if mdev.board(parent).as_str() == name {
+            functions.push(index);
+        }
+    }
+    Ok(functions)
+}
+
+/// Why a text names no parent: WHAT: WHY; NEXT STEP.
+pub(super) fn unknown_parent(host: &Host, mdev: &MdevHost<'_>, text: &str) -> anyhow::Error {
+    let name = canonical(text);
+    let path = format!("/sys/bus/pci/devices/{name}");
+    if name.parse::<PciAddress>().is_ok() && host.exists(&path) {
+        return not_a_parent(host, &name, &path);
+    }
+    let shown = one_line(text);
+    if mdev.parents().is_empty() {
+        return anyhow!(
+            "there is no mdev parent '{shown}': this host has none; load the driver that makes \
+             mediated devices"
+        );
+    }
+    let have: Vec<String> = { mdev.parents().iter() }
+        .map(|parent| parent.name.to_string())
+        .collect();
+    anyhow!(
+        "there is no mdev parent '{shown}': {}; 'virt-vgpu devices' lists all",
+        what_there_is(&name, &have)
+    )
+}
+
+fn not_a_parent(host: &Host, name: &str, path: &str) -> anyhow::Error {
+    let number = |attribute: &str| -> u32 {
+        let text = host.read(&format!("{path}/{attribute}"));
+        text.ok().and_then(|text| text.parse().ok()).unwrap_or(0)
+    };
+    if number("sriov_totalvfs") > 0 && number("sriov_numvfs") == 0 {
+        return anyhow!(
+            "{name} is no mdev parent: its virtual functions are not enabled; enable them \
+             (for NVIDIA: /usr/lib/nvidia/sriov-manage -e {name})"
+        );
+    }
+    let why = match link_name(host, &format!("{path}/driver")) {
+        Ok(driver) => format!("its driver '{driver}' offers no mdev types"),
+        Err(_) => "no driver is bound to it".to_owned(),
+    };
+    anyhow!("{name} is no mdev parent: {why}; 'virt-vgpu devices' lists those that are")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_names_come_first() {
+        let have = |names: &[&str]| names.iter().map(|&n| n.to_owned()).collect::<Vec<_>>();
+        assert_eq!(what_there_is("x", &[]), "this host has none");
+        assert_eq!(what_there_is("x", &have(&["mtty"])), "the only one is mtty");
+        assert_eq!(
+            what_there_is("0000:5e:00.1", &have(&["0000:3b:00.0", "0000:5e:00.0"])),
+            "there are 0000:5e:00.0 and 0000:3b:00.0"
+        );
+        let many = have(&["a1", "a2", "a3", "a4", "b5"]);
+        assert_eq!(
+            what_there_is("b6", &many),
+            "the nearest are b5, a1, a2 and a3"
+        );
+    }
+}

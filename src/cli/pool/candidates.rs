@@ -1,0 +1,112 @@
+//! Each device that a pool could take, and whether it does: what `create`,
+//! `preview` and `show` have in common.
+
+use serde::Serialize;
+
+use crate::{
+    cli::output::Table,
+    config::Pool,
+    device::mdev::Offer,
+    model::{MdevTypeId, ParentName, PoolName},
+    plan::HostSupply,
+    rule::Verdict,
+};
+
+/// A parent of mediated devices, seen from one pool.
+#[derive(Debug, Serialize)]
+pub(super) struct Candidate {
+    pub(super) address: ParentName,
+    /// Whether the pool's rules take it.
+    pub(super) matches: bool,
+    /// The first rule that does.
+    rule: Option<String>,
+    /// For each rule, its first filter that does not hold.
+    reasons: Vec<String>,
+    /// The id that the pool's type has there.
+    #[serde(rename = "type")]
+    type_id: Option<MdevTypeId>,
+    /// How many more can be made there now.
+    pub(super) available: u32,
+    /// Why the type cannot be made there although a rule takes the device.
+    pub(super) problem: Option<String>,
+    /// Other pools whose rules take it too.
+    also_in: Vec<PoolName>,
+}
+
+/// Every parent of the host, seen from that pool.
+pub(super) fn candidates(supply: &HostSupply<'_>, pool: &Pool, others: &[Pool]) -> Vec<Candidate> {
+    let takes = |pool: &Pool| -> Vec<bool> {
+        let standings = supply.standings(pool);
+        let matches = |verdict: &Verdict| matches!(verdict, Verdict::Match { .. });
+        standings.iter().map(|s| matches(&s.verdict)).collect()
+    };
+    let others: Vec<(&PoolName, Vec<bool>)> = { others.iter() }
+        .map(|other| (&other.name, takes(other)))
+        .collect();
+    let mut found = Vec::new();
+    for (index, standing) in supply.standings(pool).into_iter().enumerate() {
+        let (rule, reasons) = match standing.verdict {
+            Verdict::Match { rule } => (Some(rule), Vec::new()),
+            Verdict::NoMatch { reasons } => (None, reasons),
+        };
+        let (type_id, available, problem) = match supply
+            .mdev()
+            .offer(&standing.parent, pool.mdev_type.as_str())
+        {
+            Offer::Type { id, available } => (Some(id), available, None),
+            Offer::NoSuchType => (None, 0, Some(format!("has no type '{}'", pool.mdev_type))),
+            Offer::Unreadable(why) => (None, 0, Some(why)),
+        };
+        let also_in = { others.iter() }
+            .filter(|(_, takes)| takes.get(index) == Some(&true))
+            .map(|(name, _)| (*name).clone());
+        found.push(Candidate {
+            address: standing.parent.name,
+            matches: rule.is_some(),
+            rule,
+            reasons,
+            type_id,
+            available,
+            problem,
+            also_in: also_in.collect(),
+        });
+    }
+    found
+}
+
+/// The devices in the pool, a row each.
+pub(super) fn members(candidates: &[Candidate]) -> Table {
+    let mut table = Table::new(&["DEVICE", "TAKEN BY", "AVAILABLE", "ALSO IN POOL"]);
+    for one in candidates.iter().filter(|one| one.matches) {
+        let also_in: Vec<&str> = one.also_in.iter().map(PoolName::as_str).collect();
+        let available = match &one.problem {
+            Some(problem) => problem.clone(),
+            None => one.available.to_string(),
+        };
+        table.row([
+            one.address.to_string(),
+            one.rule.clone().unwrap_or_default(),
+            available,
+            also_in.join(", "),
+        ]);
+    }
+    table
+}
+
+/// The devices that are not in the pool, each with what every rule missed.
+pub(super) fn rejected(candidates: &[Candidate]) -> String {
+    let mut text = String::new();
+    for one in candidates.iter().filter(|one| !one.matches) {
+        text.push_str(&format!("  {}\n", one.address));
+        for reason in &one.reasons {
+            text.push_str(&format!("    {reason}\n"));
+        }
+    }
+    text
+}
+
+/// How many devices the type can still be made of, over all members.
+pub(super) fn room(candidates: &[Candidate]) -> u32 {
+    let members = candidates.iter().filter(|one| one.matches);
+    members.fold(0, |sum, one| sum.saturating_add(one.available))
+}

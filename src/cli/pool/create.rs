@@ -1,0 +1,231 @@
+//! `virt-vgpu pool create`: a pool file with a rule for each device.
+
+use std::{fmt, path::Path, process::ExitCode, time::Duration};
+
+use anyhow::{Context, anyhow, bail};
+use clap::{
+    Args,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
+use serde::Serialize;
+
+use super::{candidates, candidates::Candidate, new_device, other_pools};
+use crate::{
+    cli::output,
+    config::{self, Class, ConfigFiles, NewPool, POOL_DIRS, Placement, Pool, TypeSelector, render},
+    device::{Sysfs, mdev::MdevHost},
+    hook,
+    host::{Deadline, Host, HostLock, PciIds},
+    model::PoolName,
+    plan::{Detail, HostSupply},
+};
+
+/// Make a pool of the given devices.
+///
+/// Writes /etc/virt-vgpu/pools.d/NAME.toml with one rule per device and shows
+/// what the rules take. An SR-IOV card may be named by its physical function:
+/// then all its virtual functions are in the pool.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  virt-vgpu devices                 which devices there are, and their types
+  virt-vgpu pool create cad --type nvidia-558 --device 0000:3b:00.0
+  virt-vgpu pool create cad --type 'NVIDIA L40S-12Q' --device 3b:00.0 \\
+      --device 5e:00.0 --instances 4 --placement spread
+  virt-vgpu pool create cad --type nvidia-558 --device 3b:00.0 --dry-run
+
+Exit code 0 when the pool was made, 1 when not.")]
+pub(super) struct Create {
+    /// The pool's name: 1 to 64 of a-z, 0-9 and '-'.
+    name: PoolName,
+
+    /// Id or name of the mdev type that the pool hands out.
+    #[arg(long = "type", value_name = "TYPE")]
+    mdev_type: TypeSelector,
+
+    /// A device that makes them, by address or other kernel name; repeatable.
+    #[arg(long = "device", value_name = "ADDRESS")]
+    devices: Vec<String>,
+
+    /// A note for people.
+    #[arg(long, value_name = "TEXT")]
+    description: Option<String>,
+
+    /// A label to sort by.
+    #[arg(long, value_parser = class_parser())]
+    class: Option<Class>,
+
+    /// Most devices in use at once; 0 = as many as fit.
+    #[arg(long, value_name = "COUNT", default_value_t = 0)]
+    instances: u32,
+
+    /// Fill one device before the next, or use the emptiest.
+    #[arg(long, default_value = Placement::Pack.as_str(), value_parser = placement_parser())]
+    placement: Placement,
+
+    /// Absolute path of an ISO file with the driver for the guests.
+    #[arg(long, value_name = "ISO")]
+    guest_driver: Option<String>,
+
+    /// Print the file and write nothing.
+    #[arg(long)]
+    dry_run: bool,
+
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+fn class_parser() -> impl TypedValueParser<Value = Class> {
+    PossibleValuesParser::new(Class::NAMES).try_map(|text| text.parse::<Class>())
+}
+
+fn placement_parser() -> impl TypedValueParser<Value = Placement> {
+    PossibleValuesParser::new(Placement::NAMES).try_map(|text| text.parse::<Placement>())
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    pool: PoolName,
+    file: String,
+    written: bool,
+    text: String,
+    notes: Vec<String>,
+    devices: Vec<Candidate>,
+}
+
+/// How long to wait for a hook that is at work.
+const PATIENCE: Duration = Duration::from_secs(25);
+
+impl Create {
+    pub(super) fn run(&self, host: &Host) -> anyhow::Result<ExitCode> {
+        let report = { self.create(host) }
+            .with_context(|| format!("pool '{}' was not created", self.name))?;
+        if self.json {
+            output::json(&report)?;
+        } else if self.dry_run {
+            // Nothing but the file, so that it can be put into one.
+            output::text(&report.text)?;
+            for note in &report.notes {
+                eprintln!("virt-vgpu: note: {note}");
+            }
+        } else {
+            output::text(&report.to_string())?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn create(&self, host: &Host) -> anyhow::Result<Report> {
+        let file = format!("{}/{}.toml", POOL_DIRS[0], self.name);
+        if self.devices.is_empty() {
+            bail!(
+                "no --device was given; name the devices ('virt-vgpu devices' lists them), or \
+                 write {file} with rules of your own"
+            );
+        }
+        // Of two that make the same pool at once, the second finds it made.
+        let _lock = match self.dry_run {
+            true => None,
+            false => Some(HostLock::acquire(
+                host,
+                "virt-vgpu pool create",
+                Deadline::after(PATIENCE),
+            )?),
+        };
+        refuse_existing(host, &self.name)?;
+        let names = PciIds::new(host);
+        let supply = HostSupply::discover(host, &names, Detail::default())
+            .context("cannot look for mdev parents")?;
+        let mut notes = Vec::new();
+        let new = self.new_pool(host, supply.mdev(), &mut notes)?;
+        // No file has that line yet, so only the key is told.
+        let pool = { new.check(self.name.clone(), Path::new(&file)) }
+            .map_err(|error| anyhow!("{}: {}", error.key.unwrap_or_default(), error.message))?;
+        notes.extend(media_note(host, &pool));
+        let text = render(&new);
+        if !self.dry_run {
+            host.make_directory(POOL_DIRS[0], 0o755)
+                .with_context(|| format!("cannot make {}", POOL_DIRS[0]))?;
+            host.replace_file(&file, text.as_bytes(), 0o644)
+                .with_context(|| format!("cannot write {file}"))?;
+        }
+        let others = other_pools(config::load_all(host), &self.name);
+        let mut devices = candidates::candidates(&supply, &pool, &others);
+        devices.retain(|candidate| candidate.matches);
+        Ok(Report {
+            pool: self.name.clone(),
+            file,
+            written: !self.dry_run,
+            text,
+            notes,
+            devices,
+        })
+    }
+
+    fn new_pool(
+        &self,
+        host: &Host,
+        mdev: &MdevHost<'_>,
+        notes: &mut Vec<String>,
+    ) -> anyhow::Result<NewPool> {
+        let mut devices = Vec::new();
+        for text in &self.devices {
+            let resolved = new_device::resolve(host, mdev, &self.mdev_type, text)?;
+            // One address in two notations is one device.
+            if !devices.contains(&resolved.device) {
+                notes.extend(resolved.note);
+                devices.push(resolved.device);
+            }
+        }
+        Ok(NewPool {
+            mdev_type: self.mdev_type.clone(),
+            devices,
+            description: self.description.clone(),
+            class: self.class,
+            instances: self.instances,
+            placement: self.placement,
+            guest_driver: self.guest_driver.clone(),
+        })
+    }
+}
+
+/// A pool of the name anywhere is in the way: a file in `/etc` would silently
+/// override it.
+fn refuse_existing(host: &Host, name: &PoolName) -> anyhow::Result<()> {
+    for dir in POOL_DIRS {
+        let path = format!("{dir}/{name}.toml");
+        if !host.exists(&path) {
+            continue;
+        }
+        if host.is_mask(Path::new(&path))? {
+            bail!(
+                "the name is masked by {path}, a link to /dev/null; remove the link or choose \
+                 another name"
+            );
+        }
+        if dir == POOL_DIRS[0] {
+            bail!("it exists already in {path}; edit that file or choose another name");
+        }
+        bail!(
+            "it exists already in {path}; copy that file to {} to change it, or choose another \
+             name",
+            POOL_DIRS[0]
+        );
+    }
+    Ok(())
+}
+
+fn media_note(host: &Host, pool: &Pool) -> Option<String> {
+    let image = pool.guest_driver.as_deref()?;
+    let problem = hook::check_image(host, Path::new(image)).err()?;
+    Some(format!("guest-driver: {problem}"))
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "wrote {}", self.file)?;
+        for note in &self.notes {
+            writeln!(f, "note: {note}")?;
+        }
+        write!(f, "\n{}", candidates::members(&self.devices))
+    }
+}

@@ -1,0 +1,134 @@
+//! `virt-vgpu pool preview`: what the rules of a pool take, and why not the rest.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::Context;
+use clap::Args;
+use serde::Serialize;
+
+use super::{
+    candidates::{self, Candidate},
+    load, other_pools,
+};
+use crate::{
+    cli::output,
+    config::{self, ConfigFiles, Pool},
+    host::{Host, PciIds},
+    model::PoolName,
+    plan::{Detail, HostSupply},
+};
+
+/// Show which devices a pool's rules take, and why not the others.
+///
+/// Lists every device of the host that makes mediated devices: the rule that
+/// takes it, or for each rule the first condition that does not hold. A device
+/// that another pool takes too is told.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  virt-vgpu pool preview cad
+  virt-vgpu pool preview --file ./cad.toml     before the file is installed
+  virt-vgpu pool preview cad --json | jq -r '.devices[] | select(.matches).address'
+
+Exit code 0 also when no device matches, 1 when the pool cannot be used.")]
+pub(super) struct Preview {
+    /// The pool.
+    #[arg(required_unless_present = "file", conflicts_with = "file")]
+    name: Option<PoolName>,
+
+    /// A pool file that is not installed yet.
+    #[arg(long)]
+    file: Option<PathBuf>,
+
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    pool: PoolName,
+    file: PathBuf,
+    #[serde(rename = "type")]
+    mdev_type: String,
+    devices: Vec<Candidate>,
+    warnings: Vec<String>,
+}
+
+impl Preview {
+    pub(super) fn run(&self, host: &Host) -> anyhow::Result<ExitCode> {
+        let pool = match (&self.file, &self.name) {
+            (Some(file), _) => read_file(file)?,
+            (None, Some(name)) => load(host, name)?,
+            (None, None) => anyhow::bail!("no pool was named"),
+        };
+        let report = gather(host, pool)?;
+        if self.json {
+            output::json(&report)?;
+        } else {
+            output::text(&report.to_string())?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Reads a pool file that the user names: a path of theirs, not of the host
+/// that `--root` puts in place of this one.
+pub(super) fn read_file(file: &Path) -> anyhow::Result<Pool> {
+    let cannot = || format!("cannot use {}", file.display());
+    let path = std::path::absolute(file).with_context(cannot)?;
+    let text = Host::new("/").read(&path).with_context(cannot)?;
+    let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+    let name: PoolName = match stem.parse() {
+        Ok(name) => name,
+        Err(invalid) => anyhow::bail!("{}: {invalid}; rename the file", cannot()),
+    };
+    Ok(config::parse(name, file, &text)?)
+}
+
+fn gather(host: &Host, pool: Pool) -> anyhow::Result<Report> {
+    let names = PciIds::new(host);
+    let supply = HostSupply::discover(host, &names, Detail::default())
+        .context("cannot look for mdev parents")?;
+    let others = other_pools(config::load_all(host), &pool.name);
+    Ok(Report {
+        devices: candidates::candidates(&supply, &pool, &others),
+        warnings: pool.warnings(),
+        pool: pool.name,
+        file: pool.origin,
+        mdev_type: pool.mdev_type.to_string(),
+    })
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all = self.devices.len();
+        let members = self.devices.iter().filter(|one| one.matches).count();
+        let Self {
+            pool, mdev_type, ..
+        } = self;
+        writeln!(
+            f,
+            "pool '{pool}' (type '{mdev_type}'), {}",
+            self.file.display()
+        )?;
+        if all == 0 {
+            writeln!(f, "\nthis host has no mdev parents")?;
+        }
+        if members > 0 {
+            writeln!(f, "\nin the pool ({members} of {all}):")?;
+            write!(f, "{}", candidates::members(&self.devices).indented())?;
+        }
+        if members < all {
+            writeln!(f, "\nnot in the pool ({} of {all}):", all - members)?;
+            write!(f, "{}", candidates::rejected(&self.devices))?;
+        }
+        for warning in &self.warnings {
+            writeln!(f, "\nwarning: {warning}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,50 @@
+//! Help and man pages of every verb.
+
+#[path = "support/plain_tree.rs"]
+mod plain_tree;
+
+use plain_tree::Tree;
+
+const VERBS: &[&[&str]] = &[
+    &["devices"],
+    &["pool"],
+    &["pool", "create"],
+    &["pool", "list"],
+    &["pool", "show"],
+    &["pool", "preview"],
+    &["pool", "check"],
+    &["pool", "delete"],
+    &["status"],
+    &["reconcile"],
+];
+
+#[test]
+fn every_verb_has_help_with_examples_in_80_columns() {
+    let tree = Tree::new();
+    for verb in VERBS {
+        let help = tree.shown(&[verb, &["--help"][..]].concat());
+        assert!(help.contains("\nExamples:\n"), "{verb:?}: {help}");
+        for line in help.lines() {
+            assert!(line.chars().count() <= 80, "{verb:?}: {line}");
+        }
+        let leaf = *verb != ["pool"];
+        assert_eq!(leaf, help.contains("\nExit code 0 "), "{verb:?}: {help}");
+        assert_eq!(leaf, help.contains("--json"), "{verb:?}: {help}");
+    }
+}
+
+#[test]
+fn every_verb_has_a_man_page() {
+    let tree = Tree::new();
+    let to = tree.path("/generated").display().to_string();
+    tree.shown(&["generate", &to]);
+    for verb in VERBS {
+        let page = format!("/generated/man/virt-vgpu-{}.8", verb.join("-"));
+        let text = tree.read(&page);
+        assert!(text.contains("Examples:"), "{page}");
+    }
+    for file in ["virt-vgpu.bash", "_virt-vgpu", "virt-vgpu.fish"] {
+        let text = tree.read(&format!("/generated/completions/{file}"));
+        assert!(text.contains("preview"), "{file}");
+    }
+}
