@@ -12,5 +12,6 @@ pub mod kernel;
 pub mod machine;
 pub mod mount;
 pub mod process;
+pub mod refused;
 pub mod scene;
 pub mod tree;
