@@ -81,7 +81,7 @@ impl Claim {
             .read(&format!("/run/libvirt/qemu/{}.pid", self.domain_name))
             .ok()?;
         let pid: u32 = text.parse().ok()?;
-        let line = std::fs::read(host.path(&format!("/proc/{pid}/cmdline"))).ok()?;
+        let line = Processes::command_line(host, pid).ok()?;
         let uuid = self.domain.to_string();
         line.windows(uuid.len())
             .any(|part| part == uuid.as_bytes())

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::{Claim, ClaimedDevice, State, remove, save};
+use super::{Claim, ClaimedDevice, ClaimedMedia, State, remove, save};
 use crate::{
     apply::take_back,
     device::mdev,
@@ -30,10 +30,13 @@ pub struct Released {
     pub devices: Vec<(ClaimedDevice, DeviceOutcome)>,
     /// A failure to bring the claim's file up to date.
     pub claim_error: Option<io::Error>,
+    /// A failure to take the medium away. The claim then stays for a later try,
+    /// but never in the way of a start.
+    pub media_error: Option<io::Error>,
 }
 
 impl Released {
-    /// Whether nothing is left of the claim.
+    /// Whether no device is left, so that the domain can start anew.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.claim_error.is_none()
@@ -60,27 +63,39 @@ pub fn give_back(host: &Host, lock: &HostLock, claim: &Claim, deadline: Deadline
         .filter(|(_, outcome)| matches!(outcome, DeviceOutcome::Kept(_)))
         .map(|(device, _)| device.clone())
         .collect();
-    let claim_error = settle(host, lock, claim, kept).err();
+    let media_error = remove_media(host, claim).err();
+    let media = media_error.as_ref().and(claim.media.clone());
+    let claim_error = settle(host, lock, claim, kept, media).err();
     Released {
         devices,
         claim_error,
+        media_error,
     }
 }
 
-fn settle(host: &Host, lock: &HostLock, claim: &Claim, kept: Vec<ClaimedDevice>) -> io::Result<()> {
-    if claim.media.is_some() {
-        let path = media_path(claim.domain);
-        host.remove_file(&path).map_err(|error| {
-            io::Error::new(error.kind(), format!("cannot remove {path}: {error}"))
-        })?;
+fn remove_media(host: &Host, claim: &Claim) -> io::Result<()> {
+    if claim.media.is_none() {
+        return Ok(());
     }
-    if kept.is_empty() {
+    let path = media_path(claim.domain);
+    host.remove_link(&path)
+        .map_err(|error| io::Error::new(error.kind(), format!("cannot remove {path}: {error}")))
+}
+
+fn settle(
+    host: &Host,
+    lock: &HostLock,
+    claim: &Claim,
+    kept: Vec<ClaimedDevice>,
+    media: Option<ClaimedMedia>,
+) -> io::Result<()> {
+    if kept.is_empty() && media.is_none() {
         return remove(host, lock, claim.domain);
     }
     let rest = Claim {
         state: State::Releasing,
         devices: kept,
-        media: None,
+        media,
         ..claim.clone()
     };
     save(host, lock, &rest)

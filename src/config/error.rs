@@ -52,11 +52,11 @@ pub enum PoolError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The file cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}: {cause}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
         /// Why not.
-        source: io::Error,
+        cause: io::Error,
     },
 }

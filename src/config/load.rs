@@ -31,10 +31,10 @@ pub fn load_pool(files: &dyn ConfigFiles, name: &PoolName) -> Result<Pool, PoolE
                 });
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(source) => return Err(PoolError::Io { path, source }),
+            Err(cause) => return Err(PoolError::Io { path, cause }),
         }
         match load_file(files, name, &path) {
-            Err(PoolError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+            Err(PoolError::Io { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => {}
             loaded => return loaded,
         }
     }
@@ -87,9 +87,9 @@ pub fn load_all(files: &dyn ConfigFiles) -> LoadedPools {
 }
 
 fn load_file(files: &dyn ConfigFiles, name: &PoolName, path: &Path) -> Result<Pool, PoolError> {
-    let text = files.read(path).map_err(|source| PoolError::Io {
+    let text = files.read(path).map_err(|cause| PoolError::Io {
         path: path.to_owned(),
-        source,
+        cause,
     })?;
     Ok(parse(name.clone(), path, &text)?)
 }

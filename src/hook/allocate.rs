@@ -20,12 +20,12 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 pub enum AllocateError {
     /// The domain's own XML.
-    #[error("domain '{domain}': {source}; correct it with 'virsh edit {domain}'")]
+    #[error("domain '{domain}': {cause}; correct it with 'virsh edit {domain}'")]
     Domain {
         /// The domain's name as libvirt gave it.
         domain: String,
         /// What is wrong.
-        source: DomainError,
+        cause: DomainError,
     },
     /// A requested device has no placeholder in the XML.
     #[error(
@@ -43,14 +43,14 @@ pub enum AllocateError {
         uuid: MdevUuid,
     },
     /// A pool that cannot be used.
-    #[error("domain '{domain}' asks for a device of pool '{pool}': {source}")]
+    #[error("domain '{domain}' asks for a device of pool '{pool}': {cause}")]
     Pool {
         /// The domain.
         domain: String,
         /// The pool.
         pool: PoolName,
         /// Why not; boxed, because it carries a position and a list.
-        source: Box<PoolError>,
+        cause: Box<PoolError>,
     },
     /// The host lock.
     #[error(transparent)]
@@ -95,12 +95,12 @@ pub enum AllocateError {
         cause: String,
     },
     /// The host or our own files.
-    #[error("{what}: {source}")]
+    #[error("{what}: {cause}")]
     Io {
         /// What was tried.
         what: String,
         /// The errno.
-        source: io::Error,
+        cause: io::Error,
     },
 }
 
@@ -134,9 +134,9 @@ pub(super) fn allocate(
     xml: &str,
     deadline: Deadline,
 ) -> Result<(), AllocateError> {
-    let domain = crate::domain::parse(xml).map_err(|source| AllocateError::Domain {
+    let domain = crate::domain::parse(xml).map_err(|cause| AllocateError::Domain {
         domain: call.domain.to_string(),
-        source,
+        cause,
     })?;
     let wanted = devices_wanted(&domain)?;
     if wanted.is_empty() {
@@ -170,10 +170,10 @@ fn load_pools(
     for (request, _) in wanted {
         if !pools.contains_key(&request.pool) {
             let pool =
-                config::load_pool(host, &request.pool).map_err(|source| AllocateError::Pool {
+                config::load_pool(host, &request.pool).map_err(|cause| AllocateError::Pool {
                     domain: domain.name.to_string(),
                     pool: request.pool.clone(),
-                    source: Box::new(source),
+                    cause: Box::new(cause),
                 })?;
             pools.insert(request.pool.clone(), pool);
         }
@@ -204,9 +204,9 @@ impl Allocation<'_> {
         claim.state = State::Committed;
         claim.media = media::choose(self.host, &self.wanted, &self.pools);
         claim.touch();
-        if let Err(source) = claims::save(self.host, self.lock, &claim) {
+        if let Err(cause) = claims::save(self.host, self.lock, &claim) {
             self.undo_all(&claim);
-            return Err(io_error("the devices were taken back", source));
+            return Err(io_error("the devices were taken back", cause));
         }
         media::provide(self.host, self.call, &claim);
         events::log_allocated(self.call, &claim);
@@ -241,9 +241,13 @@ impl Allocation<'_> {
     fn take_over(&self, mut claim: Claim) -> Result<(), AllocateError> {
         claim.origin = Origin::Prepare;
         claim.domain_name = self.domain.name.clone();
+        claim.media = media::choose(self.host, &self.wanted, &self.pools);
         claim.touch();
         claims::save(self.host, self.lock, &claim)
-            .map_err(|source| io_error("cannot take over the claim", source))
+            .map_err(|cause| io_error("cannot take over the claim", cause))?;
+        // The run that committed the claim may have ended before it came to this.
+        media::provide(self.host, self.call, &claim);
+        Ok(())
     }
 
     /// Frees what an earlier run of this domain left behind.
@@ -253,7 +257,7 @@ impl Allocation<'_> {
             why,
         };
         let processes = Processes::scan(self.host)
-            .map_err(|source| io_error("cannot look for processes that use the devices", source))?;
+            .map_err(|cause| io_error("cannot look for processes that use the devices", cause))?;
         // libvirt starts a domain once at a time, so a start of before is over:
         // no grace.
         match former.liveness(self.host, &processes, std::time::Duration::ZERO) {
@@ -273,7 +277,7 @@ impl Allocation<'_> {
     fn check_uuids_are_free(&self) -> Result<(), AllocateError> {
         for (request, uuid) in &self.wanted {
             let found = mdev::find(self.host, *uuid)
-                .map_err(|source| io_error("cannot look for mediated devices", source))?;
+                .map_err(|cause| io_error("cannot look for mediated devices", cause))?;
             if let Some(found) = found {
                 return Err(AllocateError::ForeignUuid {
                     domain: self.domain.name.to_string(),
@@ -307,7 +311,7 @@ impl Allocation<'_> {
             };
             let claim = self.intent(&plan);
             claims::save(self.host, self.lock, &claim)
-                .map_err(|source| io_error("no device was made", source))?;
+                .map_err(|cause| io_error("no device was made", cause))?;
             let Err(failure) = apply::apply(&plan.steps, self.host) else {
                 return Ok(claim);
             };
@@ -330,14 +334,14 @@ impl Allocation<'_> {
 
     fn plan(&self, failed: &Failed) -> Result<Plan, AllocateError> {
         let nearness = nearness_of(self.domain, self.host)
-            .map_err(|source| io_error("cannot read the NUMA layout", source))?;
+            .map_err(|cause| io_error("cannot read the NUMA layout", cause))?;
         let names = PciIds::new(self.host);
         let detail = Detail {
             nodes: !nearness.nodes.is_empty(),
             boards: self.wanted.len() > 1,
         };
         let supply = HostSupply::discover(self.host, &names, detail)
-            .map_err(|source| io_error("cannot look for mdev parents", source))?;
+            .map_err(|cause| io_error("cannot look for mdev parents", cause))?;
         let mut requests = Vec::with_capacity(self.wanted.len());
         for (request, uuid) in &self.wanted {
             let pool = &self.pools[&request.pool];
@@ -365,13 +369,13 @@ impl Allocation<'_> {
             return Ok(0);
         }
         let devices = supply.devices();
-        let devices = devices.map_err(|source| io_error("cannot list mediated devices", source))?;
+        let devices = devices.map_err(|cause| io_error("cannot list mediated devices", cause))?;
         let wanted = u32::try_from(self.wanted.len()).unwrap_or(u32::MAX);
         if devices.saturating_add(wanted) <= pool.instances {
             return Ok(0);
         }
         claims::pool_in_use(self.host, &pool.name)
-            .map_err(|source| io_error("cannot count the pool's devices", source))
+            .map_err(|cause| io_error("cannot count the pool's devices", cause))
     }
 
     fn intent(&self, plan: &Plan) -> Claim {
@@ -410,12 +414,12 @@ impl Allocation<'_> {
             .collect();
         if claim.devices.is_empty() {
             return claims::remove(self.host, self.lock, claim.domain)
-                .map_err(|source| io_error(&failure.cause, source));
+                .map_err(|cause| io_error(&failure.cause, cause));
         }
         events::log_left_behind(self.call, &failure.left_behind);
         claim.state = State::Releasing;
         claims::save(self.host, self.lock, &claim)
-            .map_err(|source| io_error(&failure.cause, source))?;
+            .map_err(|cause| io_error(&failure.cause, cause))?;
         let (_, why) = &failure.left_behind[0];
         Err(io_error(
             &failure.cause,
@@ -451,9 +455,9 @@ impl Allocation<'_> {
     }
 }
 
-fn io_error(what: &str, source: io::Error) -> AllocateError {
+fn io_error(what: &str, cause: io::Error) -> AllocateError {
     AllocateError::Io {
         what: what.to_owned(),
-        source,
+        cause,
     }
 }

@@ -120,6 +120,14 @@ pub fn log_released(domain_name: &DomainName, domain: DomainUuid, released: &Rel
             "domain '{domain_name}': {error}"
         );
     }
+    if let Some(error) = &released.media_error {
+        tracing::warn!(
+            message_id = MEDIA,
+            domain_uuid = %domain,
+            domain_name = %domain_name,
+            "domain '{domain_name}': {error}"
+        );
+    }
 }
 
 /// The first reason why a claim could not be given back whole.

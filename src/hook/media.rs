@@ -22,12 +22,12 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 pub enum MediaProblem {
     /// It cannot be looked at.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {cause}", path.display())]
     Io {
         /// The image or a directory on the way.
         path: PathBuf,
         /// The errno.
-        source: io::Error,
+        cause: io::Error,
     },
     /// It is not a file.
     #[error("{} is no regular file", .0.display())]
@@ -52,9 +52,9 @@ pub fn check_image(host: &Host, image: &Path) -> Result<(), MediaProblem> {
     const OTHERS_PASS: u32 = 0o1;
     let place = |path: &Path| host.path(&path.to_string_lossy());
     let look = |path: &Path| {
-        place(path).metadata().map_err(|source| MediaProblem::Io {
+        place(path).metadata().map_err(|cause| MediaProblem::Io {
             path: path.to_owned(),
-            source,
+            cause,
         })
     };
     for directory in image
@@ -119,7 +119,7 @@ pub(super) fn provide(host: &Host, call: &HookCall, claim: &Claim) {
     let result = match &media.problem {
         Some(problem) => {
             events::log_media_problem(&call.domain, claim.domain, &media.pool, problem);
-            host.remove_file(&path)
+            host.remove_link(&path)
         }
         None => host
             .make_directory(MEDIA_DIRECTORY, 0o755)

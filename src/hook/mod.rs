@@ -64,7 +64,7 @@ fn fail(call: &HookCall, error: &anyhow::Error) -> ExitCode {
 }
 
 fn run(host: &Host, call: &HookCall, input: impl std::io::Read) -> anyhow::Result<()> {
-    let xml = read_all(input)?;
+    let xml = read_all(input, call.operation)?;
     // The common case, a domain that asks for nothing, ends here: before any
     // configuration, lock or log is opened.
     let asks = domain::mentions_requests(&xml);
@@ -85,10 +85,15 @@ fn run(host: &Host, call: &HookCall, input: impl std::io::Read) -> anyhow::Resul
     }
 }
 
-fn read_all(input: impl std::io::Read) -> anyhow::Result<Vec<u8>> {
+/// Reads the domain XML. Where devices go back, what can be read of it has to
+/// do: the domain's UUID stands at its beginning.
+fn read_all(input: impl std::io::Read, operation: Operation) -> anyhow::Result<Vec<u8>> {
     use std::io::Read;
     let mut xml = Vec::with_capacity(8 << 10);
     let read = input.take(LONGEST_XML + 1).read_to_end(&mut xml);
+    if !operation.allocates() {
+        return Ok(xml);
+    }
     read.map_err(|error| anyhow::anyhow!("cannot read the domain XML from libvirt: {error}"))?;
     if u64::try_from(xml.len()).unwrap_or(u64::MAX) > LONGEST_XML {
         anyhow::bail!("the domain XML is longer than {} MiB", LONGEST_XML >> 20);

@@ -6,6 +6,7 @@
 //! `VIRT_VGPU_FAULT=ERRNO:N` (a number) makes effect N fail instead, and
 //! `VIRT_VGPU_FAULT_TRACE=FILE` lists the effects.
 
+#[cfg(not(feature = "faults"))]
 use std::io;
 
 /// To be called before an effect is carried out.

@@ -60,7 +60,24 @@ impl Host {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             result => result,
         })?;
-        sync_directory(&target)
+        match sync_directory(&target) {
+            // Nor is a directory that was never made.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Removes a symbolic link; one that is not there is no error. What is no
+    /// link is not ours and stays.
+    ///
+    /// # Errors
+    /// The kernel's errno.
+    pub fn remove_link(&self, path: &str) -> io::Result<()> {
+        let found = self.path(path).symlink_metadata();
+        if found.is_ok_and(|found| !found.is_symlink()) {
+            return Ok(());
+        }
+        self.remove_file(path)
     }
 
     /// Makes a directory and those above it; one that is there is no error.

@@ -32,8 +32,8 @@ pub struct HostLock {
 pub enum LockError {
     /// Somebody else held it all the time.
     #[error(
-        "{} has been locked for {} s by {holder}; try again when it is done",
-        path.display(), waited.as_secs()
+        "{} has been locked for {:.0} s by {holder}; try again when it is done",
+        path.display(), waited.as_secs_f64()
     )]
     Held {
         /// The lock's file.
@@ -44,12 +44,12 @@ pub enum LockError {
         holder: String,
     },
     /// The file cannot be opened or locked.
-    #[error("cannot lock {}: {source}; {}", path.display(), next_step(source))]
+    #[error("cannot lock {}: {cause}; {}", path.display(), next_step(cause))]
     Io {
         /// The lock's file.
         path: PathBuf,
         /// The kernel's errno.
-        source: io::Error,
+        cause: io::Error,
     },
 }
 
@@ -70,9 +70,9 @@ impl HostLock {
     /// See [`LockError`].
     pub fn acquire(host: &Host, purpose: &str, deadline: Deadline) -> Result<Self, LockError> {
         let path = host.path(LOCK);
-        let io_error = |source| LockError::Io {
+        let io_error = |cause| LockError::Io {
             path: path.clone(),
-            source,
+            cause,
         };
         let started = std::time::Instant::now();
         host.make_directory(RUNTIME, 0o755).map_err(io_error)?;

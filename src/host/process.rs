@@ -73,12 +73,20 @@ impl Processes {
             Err(error) => return Err(error),
         };
         for pid in names.iter().filter_map(|name| name.parse::<u32>().ok()) {
-            if let Ok(bytes) = std::fs::read(host.path(&format!("/proc/{pid}/cmdline"))) {
+            if let Ok(bytes) = Self::command_line(host, pid) {
                 seen.domains.extend(domain_of(&bytes));
             }
             seen.add_descriptors(&host.path(&format!("/proc/{pid}/fd")), pid)?;
         }
         Ok(seen)
+    }
+
+    /// A process's arguments, each ended by a zero byte.
+    ///
+    /// # Errors
+    /// The kernel's errno, as when the process has ended.
+    pub fn command_line(host: &Host, pid: u32) -> io::Result<Vec<u8>> {
+        std::fs::read(host.path(&format!("/proc/{pid}/cmdline")))
     }
 
     fn add_descriptors(&mut self, directory: &Path, pid: u32) -> io::Result<()> {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::{
-    config::{Placement, Pool},
+    config::{Placement, Pool, TypeSelector},
     device::{
         mdev::{self, Offer, Parent},
         numa::NumaTopology,
@@ -260,7 +260,7 @@ impl<'a> Planner<'a> {
         (candidate, type_id, reason)
     }
 
-    /// Positions of the pool's candidates, best first: a parent that would have
+    /// Positions of the pool's candidates, best first: a board that would have
     /// to hold two types last (few drivers can), then the board by placement,
     /// then by distance, then by address.
     fn order(&self, pool: &Pool) -> Vec<usize> {
@@ -274,9 +274,8 @@ impl<'a> Planner<'a> {
                 Placement::Spread => in_use,
             };
             let mixed = self
-                .taken
-                .iter()
-                .any(|other| other.parent == candidate.parent.name && other.pool != pool.name);
+                .on_board(&candidate.board)
+                .any(|other| self.selector(&other.pool) != Some(&pool.mdev_type));
             (
                 mixed,
                 load,
@@ -287,17 +286,32 @@ impl<'a> Planner<'a> {
         order
     }
 
+    /// Devices of this plan on a board.
+    fn on_board(&self, board: &ParentName) -> impl Iterator<Item = &Assignment> {
+        self.taken.iter().filter(move |assignment| {
+            let market = &self.markets[&assignment.pool];
+            market
+                .candidates
+                .iter()
+                .any(|other| other.parent.name == assignment.parent && other.board == *board)
+        })
+    }
+
+    /// The type that a pool of this plan hands out.
+    fn selector(&self, pool: &PoolName) -> Option<&TypeSelector> {
+        let wanted = self
+            .wanted
+            .iter()
+            .find(|wanted| wanted.pool.name == *pool)?;
+        Some(&wanted.pool.mdev_type)
+    }
+
     /// Devices on the candidate's board, those of this plan included.
     fn in_use(&self, candidate: &Candidate) -> u32 {
-        let planned = self.taken.iter().filter(|assignment| {
-            let market = &self.markets[&assignment.pool];
-            market.candidates.iter().any(|other| {
-                other.parent.name == assignment.parent && other.board == candidate.board
-            })
-        });
+        let planned = self.on_board(&candidate.board).count();
         candidate
             .in_use
-            .saturating_add(u32::try_from(planned.count()).unwrap_or(u32::MAX))
+            .saturating_add(u32::try_from(planned).unwrap_or(u32::MAX))
     }
 
     fn offer(&mut self, pool: &'a Pool, position: usize) -> Option<Offer> {

@@ -155,12 +155,8 @@ impl Report {
                 key: error.key,
                 message: error.message,
             }),
-            Err(PoolError::Io { path, source }) => {
-                self.say(
-                    Level::Error,
-                    Some(path),
-                    format!("cannot be read: {source}"),
-                );
+            Err(PoolError::Io { path, cause }) => {
+                self.say(Level::Error, Some(path), format!("cannot be read: {cause}"));
             }
             Err(other) => self.say(Level::Error, None, other.to_string()),
         }

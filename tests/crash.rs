@@ -1,0 +1,359 @@
+//! The hook is killed after each of its effects, and each of its effects fails,
+//! with each operation. Whatever was left, the next start of the domain, its end
+//! or another domain's start puts right: no device leaks or serves two, foreign
+//! devices stay, half-written files do not add up.
+//!
+//! Needs the feature `faults`, which counts effects (see `host::fault`).
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test says what is wrong by panicking"
+)]
+
+mod support;
+
+use std::collections::BTreeSet;
+
+use support::{
+    domain::Domain,
+    machine::{LARGE, Machine, SMALL},
+    process::{Outcome, Program},
+    scene::Scene,
+};
+
+const FOREIGN: &str = "f0e1c000-0000-4000-8000-000000000001";
+const IMAGE: &str = "/srv/iso/guest.iso";
+
+/// One board that has room for exactly the two devices of a domain besides one
+/// of somebody else, and a second board that another size keeps busy.
+fn scene() -> Scene {
+    let machine = Machine::of_boards(2)
+        .with_mdev(FOREIGN, "0000:3b:00.0", SMALL)
+        .with_mdev(
+            "f0e1c000-0000-4000-8000-000000000002",
+            "0000:3b:00.0",
+            SMALL,
+        )
+        .with_mdev(
+            "f0e1c000-0000-4000-8000-000000000003",
+            "0000:3c:00.0",
+            LARGE,
+        );
+    let scene = Scene::new(machine);
+    scene.pool_with(
+        "cad",
+        SMALL,
+        &format!("instances = 2\nguest-driver = \"{IMAGE}\""),
+    );
+    scene.image(IMAGE);
+    scene
+}
+
+fn domain(number: usize) -> Domain {
+    Domain::new(number)
+        .request("gpu0", "pool='cad' guest-drivers='yes'", true)
+        .device("gpu1", "cad")
+}
+
+/// What happens to the domain while the fault strikes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Operation {
+    Prepare,
+    Restore,
+    PrepareAfterRestore,
+    Start,
+    Started,
+    Stopped,
+    Release,
+}
+
+impl Operation {
+    const ALL: [Self; 7] = [
+        Self::Prepare,
+        Self::Restore,
+        Self::PrepareAfterRestore,
+        Self::Start,
+        Self::Started,
+        Self::Stopped,
+        Self::Release,
+    ];
+
+    fn words(self) -> &'static str {
+        match self {
+            Self::Prepare | Self::PrepareAfterRestore => "prepare begin -",
+            Self::Restore => "restore begin -",
+            Self::Start => "start begin -",
+            Self::Started => "started begin -",
+            Self::Stopped => "stopped end destroyed",
+            Self::Release => "release end destroyed",
+        }
+    }
+
+    fn may_refuse(self) -> bool {
+        matches!(
+            self,
+            Self::Prepare | Self::Restore | Self::PrepareAfterRestore
+        )
+    }
+
+    /// Brings the domain to where the operation finds it.
+    fn lead_up(self, scene: &Scene, domain: &Domain) {
+        match self {
+            Self::Prepare | Self::Restore => {}
+            Self::PrepareAfterRestore => {
+                scene.hook(domain, "restore begin -").run().ends_well();
+            }
+            Self::Start | Self::Started | Self::Stopped | Self::Release => {
+                scene.prepare(domain).ends_well();
+            }
+        }
+    }
+
+    fn hook(self, scene: &Scene, domain: &Domain) -> Program {
+        scene.hook(domain, self.words())
+    }
+
+    /// The effects of an undisturbed run, as `NUMBER EFFECT PATH` each.
+    fn effects(self) -> Vec<String> {
+        let (scene, domain) = (scene(), domain(1));
+        self.lead_up(&scene, &domain);
+        let trace = scene.path("trace");
+        self.hook(&scene, &domain).trace(&trace).run().ends_well();
+        let text = std::fs::read_to_string(trace).unwrap_or_default();
+        let root = scene.root().to_str().unwrap().to_owned();
+        text.lines().map(|line| line.replace(&root, "")).collect()
+    }
+}
+
+/// What puts things right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cure {
+    /// The domain starts again.
+    Again,
+    /// libvirt says that it has ended.
+    End,
+    /// Another domain needs the room.
+    Other,
+    /// The administrator, or the unit at boot, cleans up.
+    #[cfg(feature = "cli")]
+    Reconcile,
+}
+
+impl Cure {
+    const ALL: &[Self] = &[
+        Self::Again,
+        Self::End,
+        Self::Other,
+        #[cfg(feature = "cli")]
+        Self::Reconcile,
+    ];
+
+    fn apply(self, scene: &Scene, domain: &Domain) {
+        match self {
+            Self::Again => {
+                scene.prepare(domain).ends_well();
+                has_everything(scene, domain);
+                scene.is_settled();
+            }
+            Self::End => {
+                scene.stop(domain);
+                scene.is_sound();
+                assert_eq!(scene.claims(), []);
+                // A second end finds nothing to do.
+                let before = scene.kernel.writes().len();
+                scene.stop(domain);
+                assert_eq!(scene.kernel.writes().len(), before);
+            }
+            Self::Other => {
+                let other = self::domain(2);
+                scene.prepare(&other).ends_well();
+                has_everything(scene, &other);
+                scene.is_sound();
+                scene.stop(&other);
+            }
+            #[cfg(feature = "cli")]
+            Self::Reconcile => {
+                let outcome = scene.reconcile();
+                assert_eq!(
+                    (outcome.code, &*outcome.stderr),
+                    (Some(0), ""),
+                    "{outcome:?}"
+                );
+                scene.is_sound();
+                assert_eq!(scene.claims(), []);
+                assert_eq!(scene.media(), Vec::<String>::new());
+                assert!(scene.ours().is_empty());
+            }
+        }
+        // A whole life afterwards leaves nothing at all, whatever a crash left.
+        scene.prepare(domain).ends_well();
+        has_everything(scene, domain);
+        scene.stop(domain);
+        scene.is_empty();
+    }
+}
+
+fn has_everything(scene: &Scene, domain: &Domain) {
+    let ours = scene.ours();
+    assert_eq!(ours, domain.mdevs().into_iter().collect::<BTreeSet<_>>());
+    let image = std::fs::read_link(scene.path(&domain.media())).unwrap();
+    assert_eq!(image.to_str(), Some(IMAGE));
+}
+
+/// Runs `check` for each effect of the operation and each cure, and says where
+/// it was when it fails.
+fn at_each_effect(faults: &[&str], check: impl Fn(&Scene, &Domain, &Outcome, Operation)) {
+    for operation in Operation::ALL {
+        let effects = operation.effects();
+        assert!(!effects.is_empty(), "{operation:?} has effects");
+        for (effect, fault, cure) in effects.iter().flat_map(|effect| {
+            let faults = faults.iter();
+            faults.flat_map(move |fault| Cure::ALL.iter().map(move |cure| (effect, *fault, *cure)))
+        }) {
+            let place = Place(format!("{operation:?}, {fault} at {effect}, then {cure:?}"));
+            let (scene, domain) = (scene(), domain(1));
+            operation.lead_up(&scene, &domain);
+            let number = effect.split(' ').next().unwrap();
+            let fault = format!("{fault}:{number}");
+            let outcome = operation.hook(&scene, &domain).fault(&fault).run();
+            check(&scene, &domain, &outcome, operation);
+            cure.apply(&scene, &domain);
+            drop(place);
+        }
+    }
+}
+
+/// Names itself when a check panics.
+struct Place(String);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("at: {}", self.0);
+        }
+    }
+}
+
+#[test]
+fn a_kill_after_any_effect_is_repaired() {
+    at_each_effect(&["kill"], |scene, _, outcome, _| {
+        assert_eq!(outcome.signal, Some(9), "{outcome:?}");
+        scene.foreign_is_untouched();
+        assert!(scene.temporary_files().len() <= 1);
+    });
+}
+
+#[test]
+fn an_error_at_any_effect_refuses_or_is_borne() {
+    // EIO, ENOSPC
+    at_each_effect(&["5", "28"], |scene, domain, outcome, operation| {
+        scene.foreign_is_untouched();
+        assert_eq!(scene.temporary_files(), Vec::<String>::new());
+        if !operation.may_refuse() {
+            assert_eq!(outcome.code, Some(0), "{outcome:?}");
+            assert_eq!(outcome.stdout, "");
+        } else if outcome.succeeded() {
+            assert_eq!(outcome.stderr, "");
+            let ours = scene.ours();
+            assert_eq!(ours, domain.mdevs().into_iter().collect::<BTreeSet<_>>());
+            scene.is_settled();
+        } else {
+            outcome.refusal();
+            if operation != Operation::PrepareAfterRestore {
+                assert!(scene.ours().is_empty(), "half a device");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_kill_while_the_driver_works_leaves_nothing() {
+    use std::time::Duration;
+    use support::kernel::{Fault, Target};
+    let (scene, domain) = (scene(), domain(1));
+    let late = Duration::from_millis(600);
+    scene
+        .kernel
+        .inject(Fault::delay(Target::Create, late).times(1));
+    let mut hook = scene.hook(&domain, "prepare begin -").start();
+    std::thread::sleep(late / 2);
+    hook.kill();
+    assert_eq!(hook.wait().signal, Some(9));
+    // Nobody listens any more when the driver answers: the write is taken back.
+    assert_eq!(scene.claims().len(), 1);
+    std::thread::sleep(late);
+    assert!(scene.ours().is_empty(), "{:?}", scene.ours());
+    Cure::Again.apply(&scene, &domain);
+}
+
+/// The cures free only what is provably over.
+#[test]
+fn in_doubt_nothing_is_freed() {
+    let (scene, domain, other) = (scene(), domain(1), self::domain(2));
+    scene.daemon_lives();
+    scene.prepare(&domain).ends_well();
+    let has_all = || has_everything(&scene, &domain);
+    let refused = || {
+        let outcome = scene.prepare(&other);
+        let text = outcome.refusal().to_owned();
+        assert!(text.contains("pool 'cad' has no free"), "{text}");
+        has_all();
+        scene.is_settled();
+    };
+    // libvirtd lives and the start is young.
+    refused();
+    // libvirtd is gone, but QEMU runs.
+    scene.daemon_dies();
+    scene.runs(4711, &domain);
+    refused();
+    let held = scene.prepare(&domain);
+    assert_eq!(
+        held.refusal(),
+        "domain 'vm1' still has devices of an earlier run: domain 'vm1' is running; see 'virt-vgpu status'"
+    );
+    has_all();
+    #[cfg(feature = "cli")]
+    {
+        let outcome = scene.reconcile();
+        assert!(outcome.stdout.contains("\"in-use\""), "{outcome:?}");
+        has_all();
+    }
+    // libvirt's pidfile names a process that mentions the domain.
+    scene.ends(4711);
+    scene.file("run/libvirt/qemu/vm1.pid", "4713\n");
+    scene.file("proc/4713/cmdline", format!("qemu\0uuid={}\0", domain.uuid));
+    std::fs::create_dir(scene.path("proc/4713/fd")).unwrap();
+    refused();
+    // A number that belongs to another process by now counts for nothing, but a
+    // device that is open does.
+    scene.file("proc/4713/cmdline", "sleep\0");
+    scene.opens(4712, &domain);
+    refused();
+    // Now nobody needs them.
+    scene.ends(4712);
+    scene.prepare(&other).ends_well();
+    has_everything(&scene, &other);
+    scene.is_settled();
+    scene.stop(&other);
+    scene.stop(&domain);
+    scene.is_empty();
+}
+
+/// A domain that ends while a process still has its device open keeps its claim.
+#[test]
+fn a_device_in_use_stays_claimed() {
+    let (scene, domain) = (scene(), domain(1));
+    scene.prepare(&domain).ends_well();
+    scene.opens(4711, &domain);
+    let outcome = scene.hook(&domain, "stopped end crashed").run();
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    let claims = scene.claims();
+    assert_eq!(claims.len(), 1);
+    assert_eq!(claims[0].state, virt_vgpu::claims::State::Releasing);
+    // The one that nobody holds went.
+    assert_eq!(scene.ours(), BTreeSet::from([domain.mdevs()[0].clone()]));
+    scene.ends(4711);
+    scene.stop(&domain);
+    scene.is_empty();
+}

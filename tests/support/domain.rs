@@ -1,0 +1,99 @@
+//! Domain XML as libvirt hands it to the hook: identity, requests in the
+//! metadata, and a placeholder for each.
+
+use virt_vgpu::{
+    domain::{MEDIA_DIRECTORY, NAMESPACE, placeholder},
+    model::{DeviceName, DomainUuid, MdevUuid},
+};
+
+/// A domain and what it asks for.
+#[derive(Debug, Clone)]
+pub struct Domain {
+    pub name: String,
+    pub uuid: DomainUuid,
+    devices: Vec<Device>,
+    /// Elements between the name and the metadata.
+    body: String,
+}
+
+#[derive(Debug, Clone)]
+struct Device {
+    name: DeviceName,
+    /// Attributes behind the name, as in ` pool='cad'`.
+    attributes: String,
+    has_placeholder: bool,
+}
+
+impl Domain {
+    /// The domain of that number, without requests.
+    pub fn new(number: usize) -> Self {
+        Self {
+            name: format!("vm{number}"),
+            uuid: format!("aaaaaaaa-0000-4000-8000-{number:012x}")
+                .parse()
+                .unwrap(),
+            devices: Vec::new(),
+            body: String::new(),
+        }
+    }
+
+    /// The domain of that number with one device `gpu0` of a pool.
+    pub fn with_one(number: usize, pool: &str) -> Self {
+        Self::new(number).device("gpu0", pool)
+    }
+
+    pub fn device(self, name: &str, pool: &str) -> Self {
+        self.request(name, &format!("pool='{pool}'"), true)
+    }
+
+    /// A request with any attributes, and with or without a placeholder.
+    pub fn request(mut self, name: &str, attributes: &str, has_placeholder: bool) -> Self {
+        self.devices.push(Device {
+            name: name.parse().unwrap(),
+            attributes: format!(" {attributes}"),
+            has_placeholder,
+        });
+        self
+    }
+
+    /// With more elements, such as `<numatune>`.
+    pub fn with(mut self, elements: &str) -> Self {
+        self.body.push_str(elements);
+        self
+    }
+
+    /// The UUIDs of the devices, in the order of the requests.
+    pub fn mdevs(&self) -> Vec<String> {
+        let uuid = |device: &Device| MdevUuid::for_device(self.uuid, &device.name).to_string();
+        self.devices.iter().map(uuid).collect()
+    }
+
+    /// Where the domain's guest-driver CD-ROM looks.
+    pub fn media(&self) -> String {
+        format!("{MEDIA_DIRECTORY}/{}.iso", self.uuid)
+    }
+
+    pub fn xml(&self) -> String {
+        let mut metadata = String::new();
+        let mut hostdevs = String::new();
+        for device in &self.devices {
+            let Device {
+                name, attributes, ..
+            } = device;
+            metadata.push_str(&format!("      <vgpu:device name='{name}'{attributes}/>\n"));
+            if device.has_placeholder {
+                let uuid = MdevUuid::for_device(self.uuid, name);
+                hostdevs.push_str(&placeholder(uuid, name));
+            }
+        }
+        if !metadata.is_empty() {
+            metadata = format!(
+                "  <metadata>\n    <vgpu:devices xmlns:vgpu='{NAMESPACE}'>\n{metadata}    </vgpu:devices>\n  </metadata>\n"
+            );
+        }
+        format!(
+            "<domain type='kvm' id='7'>\n  <name>{}</name>\n  <uuid>{}</uuid>\n{metadata}{}  <devices>\n{hostdevs}  </devices>\n</domain>\n",
+            self.name, self.uuid, self.body
+        )
+    }
+}

@@ -1,0 +1,181 @@
+//! A machine as plain data: PCI functions, their mdev types, NUMA nodes and the
+//! mediated devices that are there from the start. Tests build it in code or read
+//! it from a `host.toml`.
+
+use serde::Deserialize;
+
+/// Everything that the model starts from.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Machine {
+    /// NUMA nodes; their numbers are their positions.
+    #[serde(default, rename = "node")]
+    pub nodes: Vec<Node>,
+    /// All mdev types that any function may have.
+    #[serde(default, rename = "type")]
+    pub types: Vec<Type>,
+    /// PCI functions.
+    #[serde(default, rename = "function")]
+    pub functions: Vec<Function>,
+    /// Mediated devices that somebody else made.
+    #[serde(default, rename = "mdev")]
+    pub mdevs: Vec<Existing>,
+}
+
+/// A NUMA node.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Node {
+    pub cpus: String,
+    pub distance: String,
+}
+
+/// An mdev type as NVIDIA's driver describes it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Type {
+    /// Directory name, as in `nvidia-558`.
+    pub id: String,
+    pub name: String,
+    /// In MiB.
+    pub framebuffer: u32,
+    /// The most on one board.
+    pub max: usize,
+    #[serde(default = "vfio_pci")]
+    pub device_api: String,
+}
+
+/// A PCI function.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Function {
+    pub address: String,
+    #[serde(default = "nvidia")]
+    pub vendor: u16,
+    #[serde(default = "tesla_t4")]
+    pub device: u16,
+    #[serde(default = "controller_3d")]
+    pub class: u32,
+    #[serde(default = "nvidia")]
+    pub subsystem_vendor: u16,
+    #[serde(default)]
+    pub subsystem_device: u16,
+    /// `-1`: none.
+    #[serde(default = "no_node")]
+    pub numa_node: i32,
+    #[serde(default = "nvidia_driver")]
+    pub driver: String,
+    /// Ids of its types. With virtual functions they are theirs: an SR-IOV
+    /// physical function is no parent.
+    #[serde(default)]
+    pub types: Vec<String>,
+    /// Addresses of its virtual functions; each holds one mediated device.
+    #[serde(default)]
+    pub virtual_functions: Vec<String>,
+}
+
+/// A mediated device that is there already.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Existing {
+    pub uuid: String,
+    pub parent: String,
+    #[serde(rename = "type")]
+    pub type_id: String,
+}
+
+fn vfio_pci() -> String {
+    "vfio-pci".to_owned()
+}
+fn nvidia() -> u16 {
+    0x10de
+}
+fn tesla_t4() -> u16 {
+    0x1eb8
+}
+fn controller_3d() -> u32 {
+    0x03_02_00
+}
+fn no_node() -> i32 {
+    -1
+}
+fn nvidia_driver() -> String {
+    "nvidia".to_owned()
+}
+
+/// Two types of one size and one of twice that size, on a 16 GiB board.
+pub const SMALL: &str = "nvidia-231";
+pub const SMALL_OTHER: &str = "nvidia-226";
+pub const LARGE: &str = "nvidia-232";
+
+impl Function {
+    /// A graphics board that is a parent itself.
+    pub fn board(address: &str) -> Self {
+        Self {
+            address: address.to_owned(),
+            vendor: nvidia(),
+            device: tesla_t4(),
+            class: controller_3d(),
+            subsystem_vendor: nvidia(),
+            subsystem_device: 0x12a2,
+            numa_node: no_node(),
+            driver: nvidia_driver(),
+            types: vec![SMALL.into(), SMALL_OTHER.into(), LARGE.into()],
+            virtual_functions: Vec::new(),
+        }
+    }
+
+    /// A board with `count` virtual functions, as NVIDIA's since Ampere.
+    pub fn sriov_board(bus: &str, count: usize) -> Self {
+        let virtual_functions = (0..count)
+            .map(|n| format!("0000:{bus}:{:02x}.{}", (n + 4) / 8, (n + 4) % 8))
+            .collect();
+        Self {
+            device: 0x2235,
+            virtual_functions,
+            ..Self::board(&format!("0000:{bus}:00.0"))
+        }
+    }
+}
+
+impl Machine {
+    /// Boards of the usual types.
+    pub fn with(functions: impl IntoIterator<Item = Function>) -> Self {
+        Self {
+            nodes: Vec::new(),
+            types: usual_types(),
+            functions: functions.into_iter().collect(),
+            mdevs: Vec::new(),
+        }
+    }
+
+    /// `boards` boards, each of which holds 4 × [`SMALL`] or 2 × [`LARGE`].
+    pub fn of_boards(boards: usize) -> Self {
+        Self::with((0..boards).map(|n| Function::board(&format!("0000:{:02x}:00.0", 0x3b + n))))
+    }
+
+    /// The machine with a mediated device of somebody else.
+    pub fn with_mdev(mut self, uuid: &str, parent: &str, type_id: &str) -> Self {
+        self.mdevs.push(Existing {
+            uuid: uuid.to_owned(),
+            parent: parent.to_owned(),
+            type_id: type_id.to_owned(),
+        });
+        self
+    }
+}
+
+fn usual_types() -> Vec<Type> {
+    let of = |id: &str, name: &str, framebuffer, max| Type {
+        id: id.to_owned(),
+        name: name.to_owned(),
+        framebuffer,
+        max,
+        device_api: vfio_pci(),
+    };
+    vec![
+        of(SMALL, "GRID T4-4Q", 4096, 4),
+        of(SMALL_OTHER, "GRID T4-4C", 4096, 4),
+        of(LARGE, "GRID T4-8Q", 8192, 2),
+    ]
+}

@@ -1,0 +1,192 @@
+//! The programs as processes; the hook is started the way libvirt starts it.
+
+use std::{
+    fs::File,
+    io::{Read, Seek, Write},
+    os::unix::process::ExitStatusExt,
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use virt_vgpu::host::Host;
+
+/// A program to be run: what it gets as arguments and on stdin.
+#[derive(Debug)]
+pub struct Program {
+    command: Command,
+    input: Vec<u8>,
+}
+
+/// A program that runs.
+#[derive(Debug)]
+pub struct Running {
+    child: Child,
+    stdout: File,
+    stderr: File,
+    started: Instant,
+}
+
+/// A program that has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// `None` when a signal ended it.
+    pub code: Option<i32>,
+    pub signal: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+    pub took: Duration,
+}
+
+impl Program {
+    /// The hook with libvirt's arguments (`prepare begin -`) below `root`.
+    pub fn hook(root: &Path, domain: &str, arguments: &str, input: impl Into<Vec<u8>>) -> Self {
+        let mut hook = Self::new(env!("CARGO_BIN_EXE_virt-vgpu-hook"), root, input.into());
+        hook.command.arg(domain).args(arguments.split_whitespace());
+        hook
+    }
+
+    /// The administrator's command below `root`.
+    #[cfg(feature = "cli")]
+    pub fn command(root: &Path, arguments: &str) -> Self {
+        let mut program = Self::new(env!("CARGO_BIN_EXE_virt-vgpu"), root, Vec::new());
+        program.command.args(arguments.split_whitespace());
+        program
+    }
+
+    fn new(program: &str, root: &Path, input: Vec<u8>) -> Self {
+        let mut command = Command::new(program);
+        // All that libvirt leaves in the environment (`virCommandAddEnvPassCommon`).
+        command.env_clear();
+        for (name, value) in [
+            ("LC_ALL", "C"),
+            ("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
+            ("HOME", "/root"),
+            ("USER", "root"),
+            ("LOGNAME", "root"),
+        ] {
+            command.env(name, value);
+        }
+        command.env(Host::ROOT_VARIABLE, root);
+        Self { command, input }
+    }
+
+    /// Kills or fails the process at one of its effects (see `host::fault`).
+    pub fn fault(mut self, fault: &str) -> Self {
+        self.command.env("VIRT_VGPU_FAULT", fault);
+        self
+    }
+
+    /// Lists the effects in a file.
+    pub fn trace(mut self, file: &Path) -> Self {
+        self.command.env("VIRT_VGPU_FAULT_TRACE", file);
+        self
+    }
+
+    pub fn start(mut self) -> Running {
+        let mut stdin = tempfile::tempfile().unwrap();
+        stdin.write_all(&self.input).unwrap();
+        stdin.rewind().unwrap();
+        let (stdout, stderr) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
+        self.command
+            .stdin(stdin)
+            .stdout(stdout.try_clone().unwrap())
+            .stderr(stderr.try_clone().unwrap());
+        Running {
+            started: Instant::now(),
+            child: self.command.spawn().unwrap(),
+            stdout,
+            stderr,
+        }
+    }
+
+    pub fn run(self) -> Outcome {
+        self.start().wait()
+    }
+
+    /// Runs it with pipes for its output, as libvirt does, and returns when both
+    /// are closed: a process left behind must not keep them open.
+    pub fn run_on_pipes(mut self) -> Outcome {
+        let mut stdin = tempfile::tempfile().unwrap();
+        stdin.write_all(&self.input).unwrap();
+        stdin.rewind().unwrap();
+        let started = Instant::now();
+        let output = self
+            .command
+            .stdin(stdin)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .output()
+            .unwrap();
+        Outcome {
+            code: output.status.code(),
+            signal: output.status.signal(),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+            took: started.elapsed(),
+        }
+    }
+}
+
+impl Running {
+    /// Far above the hook's own deadline: a test that meets this has failed.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    /// Ends the process as a crash would.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+    }
+
+    pub fn wait(mut self) -> Outcome {
+        let status = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            if self.started.elapsed() > Self::PATIENCE {
+                self.kill();
+                panic!("the hook did not end: {}", read(&mut self.stderr));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        };
+        Outcome {
+            code: status.code(),
+            signal: status.signal(),
+            took: self.started.elapsed(),
+            stdout: read(&mut self.stdout),
+            stderr: read(&mut self.stderr),
+        }
+    }
+}
+
+fn read(file: &mut File) -> String {
+    let mut text = String::new();
+    file.rewind().unwrap();
+    file.read_to_string(&mut text).unwrap();
+    text
+}
+
+impl Outcome {
+    pub fn succeeded(&self) -> bool {
+        self.code == Some(0)
+    }
+
+    /// Panics unless it ended well and silently.
+    #[track_caller]
+    pub fn ends_well(self) -> Self {
+        assert_eq!((self.code, self.stderr.as_str()), (Some(0), ""), "{self:?}");
+        assert_eq!(self.stdout, "");
+        self
+    }
+
+    /// Panics unless it refused with one line for the user, which is returned
+    /// without the program's name.
+    #[track_caller]
+    pub fn refusal(&self) -> &str {
+        assert_eq!(self.code, Some(1), "{self:?}");
+        assert_eq!(self.stdout, "", "{self:?}");
+        let line = self.stderr.strip_suffix('\n').unwrap_or_default();
+        assert!(!line.contains('\n'), "more than a line: {self:?}");
+        line.strip_prefix("virt-vgpu: ")
+            .unwrap_or_else(|| panic!("not one line of ours: {self:?}"))
+    }
+}

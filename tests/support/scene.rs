@@ -1,0 +1,290 @@
+//! A machine's root directory with the model mounted at `sys`: pools and
+//! processes can be put there, hooks run on it, and what is left afterwards is
+//! checked against what must always hold.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    os::unix::fs::{PermissionsExt, symlink},
+    path::{Path, PathBuf},
+};
+
+use tempfile::TempDir;
+use virt_vgpu::{
+    claims::{self, Claim, State},
+    host::Host,
+};
+
+use super::{
+    domain::Domain,
+    kernel::{Kernel, Mdev},
+    machine::Machine,
+    mount::Mount,
+    process::{Outcome, Program},
+};
+
+/// A root directory that stands in for a machine.
+#[derive(Debug)]
+pub struct Scene {
+    pub kernel: Kernel,
+    /// What was there before us and must be there after us.
+    foreign: BTreeMap<String, Mdev>,
+    // Unmounts before the directory is removed: fields are dropped in order.
+    _mount: Mount,
+    root: TempDir,
+}
+
+impl Scene {
+    pub fn new(machine: Machine) -> Self {
+        let kernel = Kernel::new(machine);
+        // `/run` is in memory on real hosts too.
+        let memory = Path::new("/dev/shm");
+        let root = if memory.is_dir() {
+            TempDir::new_in(memory)
+        } else {
+            TempDir::new()
+        }
+        .unwrap();
+        // As a host's: everybody passes.
+        fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        for directory in ["sys", "run", "proc", "etc/virt-vgpu/pools.d"] {
+            fs::create_dir_all(root.path().join(directory)).unwrap();
+        }
+        let mount = Mount::new(&kernel, &root.path().join("sys"));
+        Self {
+            foreign: kernel.mdevs(),
+            kernel,
+            _mount: mount,
+            root,
+        }
+    }
+
+    pub fn root(&self) -> &Path {
+        self.root.path()
+    }
+
+    pub fn host(&self) -> Host {
+        Host::new(self.root())
+    }
+
+    /// Where a path of the host lies.
+    pub fn path(&self, path: &str) -> PathBuf {
+        self.root().join(path.trim_start_matches('/'))
+    }
+
+    /// Writes a file of the host with the directories above it.
+    pub fn file(&self, path: &str, text: impl AsRef<[u8]>) {
+        let path = self.path(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    /// A pool of all NVIDIA functions.
+    pub fn pool(&self, name: &str, type_id: &str) {
+        self.pool_with(name, type_id, "");
+    }
+
+    /// The same with more keys.
+    pub fn pool_with(&self, name: &str, type_id: &str, keys: &str) {
+        let text = format!(
+            "kind = \"mdev\"\ntype = \"{type_id}\"\n{keys}\n[[rule]]\n\
+             where = [{{ field = \"vendor-id\", op = \"equal\", value = \"10de\" }}]\n"
+        );
+        self.file(&format!("etc/virt-vgpu/pools.d/{name}.toml"), text);
+    }
+
+    /// A guest-driver image of the host.
+    pub fn image(&self, path: &str) {
+        self.file(path, "ISO");
+    }
+
+    /// This test program plays the libvirt daemon and is seen to live: a claim
+    /// of a start that just happened is in doubt, not stale.
+    pub fn daemon_lives(&self) {
+        self.process(std::process::id(), "libvirtd", &[], &[]);
+        self.file("proc/sys/kernel/random/boot_id", "0b0b0b0b\n");
+    }
+
+    /// The daemon is gone again, as after a crash.
+    pub fn daemon_dies(&self) {
+        self.ends(std::process::id());
+    }
+
+    /// A QEMU that runs the domain.
+    pub fn runs(&self, pid: u32, domain: &Domain) {
+        let name = format!("guest={},debug-threads=on", domain.name);
+        let uuid = domain.uuid.to_string();
+        let arguments = ["-name", &name, "-uuid", &uuid, "-S"];
+        self.process(pid, "qemu-system-x86 (1)", &arguments, &[]);
+    }
+
+    /// A process with that device of the domain open.
+    pub fn opens(&self, pid: u32, domain: &Domain) {
+        let group = self.kernel.mdevs()[&domain.mdevs()[0]].iommu_group;
+        let node = format!("/dev/vfio/{group}");
+        self.process(pid, "holder", &[], &["/dev/vfio/vfio", &node]);
+    }
+
+    fn process(&self, pid: u32, name: &str, arguments: &[&str], nodes: &[&str]) {
+        // Fields 3 to 21, then the start time.
+        let between = "S 1".to_owned() + &" 0".repeat(17);
+        self.file(
+            &format!("proc/{pid}/stat"),
+            format!("{pid} ({name}) {between} {} 0\n", pid + 1000),
+        );
+        let line: Vec<&str> = [name]
+            .into_iter()
+            .chain(arguments.iter().copied())
+            .collect();
+        self.file(&format!("proc/{pid}/cmdline"), line.join("\0") + "\0");
+        let descriptors = self.path(&format!("proc/{pid}/fd"));
+        fs::create_dir_all(&descriptors).unwrap();
+        for (number, node) in nodes.iter().enumerate() {
+            symlink(node, descriptors.join(number.to_string())).unwrap();
+        }
+    }
+
+    /// The process is gone.
+    pub fn ends(&self, pid: u32) {
+        fs::remove_dir_all(self.path(&format!("proc/{pid}"))).unwrap();
+    }
+
+    /// The hook, to be run for a domain with libvirt's words.
+    pub fn hook(&self, domain: &Domain, arguments: &str) -> Program {
+        self.hook_with(domain, arguments, domain.xml())
+    }
+
+    /// The same with another text on stdin.
+    pub fn hook_with(
+        &self,
+        domain: &Domain,
+        arguments: &str,
+        input: impl Into<Vec<u8>>,
+    ) -> Program {
+        Program::hook(self.root(), &domain.name, arguments, input)
+    }
+
+    pub fn prepare(&self, domain: &Domain) -> Outcome {
+        self.hook(domain, "prepare begin -").run()
+    }
+
+    /// Frees what crashes left behind, without regard to the time since.
+    #[cfg(feature = "cli")]
+    pub fn reconcile(&self) -> Outcome {
+        Program::command(self.root(), "reconcile --grace 0 --json").run()
+    }
+
+    /// What libvirt runs when a domain has ended or failed to start.
+    #[track_caller]
+    pub fn stop(&self, domain: &Domain) {
+        for arguments in ["stopped end destroyed", "release end destroyed"] {
+            self.hook(domain, arguments).run().ends_well();
+        }
+    }
+
+    /// Every claim; none is damaged.
+    #[track_caller]
+    pub fn claims(&self) -> Vec<Claim> {
+        let (claims, damaged) = claims::load_all(&self.host()).unwrap();
+        assert!(damaged.is_empty(), "{damaged:?}");
+        claims
+    }
+
+    /// UUIDs of the mediated devices that were not there at first.
+    pub fn ours(&self) -> BTreeSet<String> {
+        let mdevs = self.kernel.mdevs().into_keys();
+        mdevs
+            .filter(|uuid| !self.foreign.contains_key(uuid))
+            .collect()
+    }
+
+    /// What holds whenever no hook runs and every start has ended well or been
+    /// cleared up: each device of ours is named by exactly one committed claim
+    /// and is as claimed, foreign devices are as they were, and no half-written
+    /// file or claim is about.
+    #[track_caller]
+    pub fn is_settled(&self) {
+        self.is_sound();
+        for claim in self.claims() {
+            assert_eq!(claim.state, State::Committed, "{claim:?}");
+        }
+        assert_eq!(self.temporary_files(), Vec::<String>::new());
+    }
+
+    /// The same as long as a crashed start has not been cleared up: its claim may
+    /// be there, but none of its devices, nor may one of them serve another.
+    #[track_caller]
+    pub fn is_sound(&self) {
+        self.foreign_is_untouched();
+        let mdevs = self.kernel.mdevs();
+        let mut claimed = BTreeSet::new();
+        for claim in self.claims() {
+            for device in &claim.devices {
+                let uuid = device.uuid.to_string();
+                let mdev = mdevs.get(&uuid);
+                if claim.state != State::Committed {
+                    assert_eq!(mdev, None, "not committed: {device:?}");
+                    continue;
+                }
+                let mdev = mdev.unwrap_or_else(|| panic!("not there: {device:?}"));
+                assert_eq!(mdev.parent, device.parent.to_string(), "{device:?}");
+                assert_eq!(mdev.type_id, device.type_id.to_string(), "{device:?}");
+                assert!(claimed.insert(uuid), "claimed twice: {device:?}");
+            }
+        }
+        assert_eq!(self.ours(), claimed, "left: there; right: claimed");
+    }
+
+    /// Nothing of ours is left, and what was there before is.
+    #[track_caller]
+    pub fn is_empty(&self) {
+        self.is_settled();
+        assert_eq!(self.claims(), []);
+        assert_eq!(self.media(), Vec::<String>::new());
+    }
+
+    /// The foreign devices are as they were, and nobody even tried otherwise.
+    #[track_caller]
+    pub fn foreign_is_untouched(&self) {
+        use super::tree::OnWrite;
+        let mut mdevs = self.kernel.mdevs();
+        mdevs.retain(|uuid, _| self.foreign.contains_key(uuid));
+        assert_eq!(mdevs, self.foreign);
+        for write in self.kernel.writes() {
+            if let OnWrite::Remove { uuid } = &write.what {
+                assert!(!self.foreign.contains_key(uuid), "{write:?}");
+            }
+        }
+    }
+
+    /// Links that lead domains to their guest-driver images.
+    pub fn media(&self) -> Vec<String> {
+        let names = self.names("var/lib/virt-vgpu/media");
+        names.into_iter().filter(|n| !n.starts_with('.')).collect()
+    }
+
+    /// Files that a crash left half-written.
+    pub fn temporary_files(&self) -> Vec<String> {
+        let directories = [
+            "run/virt-vgpu",
+            "run/virt-vgpu/claims",
+            "var/lib/virt-vgpu/media",
+        ];
+        let names = directories
+            .iter()
+            .flat_map(|directory| self.names(directory));
+        names.filter(|name| name.starts_with('.')).collect()
+    }
+
+    fn names(&self, directory: &str) -> Vec<String> {
+        let Ok(entries) = fs::read_dir(self.path(directory)) else {
+            return Vec::new();
+        };
+        let name = |entry: std::io::Result<fs::DirEntry>| {
+            entry.unwrap().file_name().into_string().unwrap()
+        };
+        let mut names: Vec<String> = entries.map(name).collect();
+        names.sort();
+        names
+    }
+}
