@@ -23,6 +23,8 @@ mod config_files;
 mod fault;
 mod files;
 mod journal;
+#[cfg(feature = "cli")]
+pub mod libvirt;
 mod lock;
 mod pci_ids;
 mod process;
