@@ -11,13 +11,15 @@ use crate::{
 
 mod allocate;
 mod call;
+mod demand;
 mod events;
 mod give_back;
 mod media;
 mod nearness;
 
-pub use allocate::{AllocateError, devices_wanted};
+pub use allocate::AllocateError;
 pub use call::{HookCall, Invocation, Operation};
+pub use demand::{Demand, devices_wanted};
 pub use events::{MESSAGE_IDS, log_media_problem, log_reconciled, log_released};
 pub use media::{MediaProblem, check_image};
 pub use nearness::nearness_of;
