@@ -306,7 +306,8 @@ impl Forecast {
 
 /// The line as the hook prints it.
 pub(super) fn line(error: &AllocateError) -> String {
-    format!("virt-vgpu: {error}").replace(['\n', '\r'], " ")
+    let line = format!("virt-vgpu: {error}");
+    line.replace(['\n', '\r'], " ")
 }
 
 fn device(domain: &DomainDef, request: &Request) -> Device {

@@ -6,7 +6,10 @@ use std::{io, process::ExitCode};
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::host::{Host, attribute_writer, start_logging};
+use crate::{
+    hook,
+    host::{Host, attribute_writer, start_logging},
+};
 
 mod attach;
 mod attachment;
@@ -86,7 +89,7 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("virt-vgpu: {error:#}");
+            eprintln!("virt-vgpu: {}", hook::one_line(&error));
             ExitCode::FAILURE
         }
     }
