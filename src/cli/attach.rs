@@ -93,13 +93,13 @@ impl Attach {
             guest_drivers: self.guest_drivers,
         };
         let cannot = || format!("cannot attach to domain '{}'", self.domain);
-        let attachment = Attachment::work_out(&target, &wish).with_context(cannot)?;
+        let attachment = Attachment::work_out(&target.definition, &wish).with_context(cannot)?;
         if !self.dry_run {
             change::carry_out(&target.domain, &attachment.changes).with_context(cannot)?;
         }
         let report = Report {
-            domain: target.def.name.clone(),
-            domain_uuid: target.def.uuid,
+            domain: target.definition.def.name.clone(),
+            domain_uuid: target.definition.def.uuid,
             dry_run: self.dry_run,
             running: target.running,
             changed: !attachment.changes.is_empty(),

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{
     change::{Change, Device},
-    target::Target,
+    target::Definition,
 };
 use crate::{
     config::Pool,
@@ -85,8 +85,8 @@ impl Attachment {
     ///
     /// # Errors
     /// When the definition has something in the way.
-    pub(super) fn work_out(target: &Target, wish: &Wish<'_>) -> anyhow::Result<Self> {
-        let def = &target.def;
+    pub(super) fn work_out(definition: &Definition, wish: &Wish<'_>) -> anyhow::Result<Self> {
+        let def = &definition.def;
         if wish.guest_drivers && wish.pool.guest_driver.is_none() {
             bail!(
                 "pool '{}' has no guest drivers; set 'guest-driver' in {}",
@@ -94,30 +94,22 @@ impl Attachment {
                 wish.pool.origin.display()
             );
         }
-        let names = names(def, wish)?;
-        let mut element = target.element.clone();
-        let mut requests = def.requests.clone();
+        let mut asked = Asked {
+            element: definition.element.clone(),
+            requests: def.requests.clone(),
+        };
         let (mut devices, mut hostdevs) = (Vec::new(), Vec::new());
-        for name in names {
+        for name in names(def, wish)? {
             let uuid = MdevUuid::for_device(def.uuid, &name);
             let present = hostdev_of(def, &name, uuid)?;
-            let request = settle(
-                &mut requests,
-                &mut element,
-                &name,
-                wish,
-                present != Present::None,
-            )?;
-            let optional = requests
-                .iter()
-                .any(|known| known.name == name && known.optional == Some(true));
+            let request = asked.settle(&name, wish, present != Present::None)?;
             let hostdev = match present {
                 Present::Right => HostdevChange::Unchanged,
                 Present::Foreign(old) => {
-                    hostdevs.extend(mend(target, &name, old, uuid)?);
+                    hostdevs.extend(mend(definition, &name, old, uuid)?);
                     HostdevChange::Mended
                 }
-                Present::None if optional => HostdevChange::Later,
+                Present::None if asked.is_optional(&name) => HostdevChange::Later,
                 Present::None => {
                     hostdevs.push(Change::Attach(placeholder(&name, uuid)));
                     HostdevChange::Added
@@ -131,17 +123,17 @@ impl Attachment {
                 hostdev,
             });
         }
-        check_counts(def, &requests, wish.pool)?;
+        check_limit(def, &asked.requests, wish.pool)?;
         // The request first: with it alone the hook refuses a start and says
-        // what is missing, with the hostdev alone libvirt fails at random.
-        let mut changes: Vec<Change> =
-            Change::metadata(target.element.as_deref(), element.as_deref())?
-                .into_iter()
-                .collect();
+        // what is missing; with the hostdev alone it would be libvirt, for want
+        // of a device that nobody made.
+        let (before, after) = (definition.element.as_deref(), asked.element.as_deref());
+        let mut changes = Vec::from_iter(Change::metadata(before, after)?);
         changes.extend(hostdevs);
+        let guest_drivers = |request: &Request| request.guest_drivers == Some(true);
         let mut cdrom = None;
-        if requests.iter().any(|one| one.guest_drivers == Some(true)) {
-            cdrom = provide_cdrom(target, &mut changes)?;
+        if asked.requests.iter().any(guest_drivers) {
+            cdrom = provide_cdrom(definition, &mut changes)?;
         }
         Ok(Self {
             changes,
@@ -183,45 +175,58 @@ fn names(def: &DomainDef, wish: &Wish<'_>) -> anyhow::Result<Vec<DeviceName>> {
     Ok(names)
 }
 
-/// Makes the request what it shall be, in the list and in the element.
-fn settle(
-    requests: &mut Vec<Request>,
-    element: &mut Option<String>,
-    name: &DeviceName,
-    wish: &Wish<'_>,
-    has_hostdev: bool,
-) -> anyhow::Result<RequestChange> {
-    let by_default = wish.pool.defaults.optional == Some(true);
-    let found = requests.iter_mut().find(|request| request.name == *name);
-    let Some(request) = found else {
-        let mut request = Request::new(name.clone(), wish.pool.name.clone());
-        request.guest_drivers = wish.guest_drivers.then_some(true);
-        request.optional = (by_default && !has_hostdev).then_some(true);
+/// The requests as they shall be, in plain data and in the metadata.
+struct Asked {
+    requests: Vec<Request>,
+    element: Option<String>,
+}
+
+impl Asked {
+    /// Makes the request of that name what it shall be.
+    fn settle(
+        &mut self,
+        name: &DeviceName,
+        wish: &Wish<'_>,
+        has_hostdev: bool,
+    ) -> anyhow::Result<RequestChange> {
+        // A hostdev that is not filled fails the start, so what may be missing
+        // has none.
+        let later = wish.pool.defaults.optional == Some(true) && !has_hostdev;
+        let Some(request) = self.requests.iter_mut().find(|one| one.name == *name) else {
+            let mut request = Request::new(name.clone(), wish.pool.name.clone());
+            request.guest_drivers = wish.guest_drivers.then_some(true);
+            request.optional = later.then_some(true);
+            ensure!(
+                self.requests.len() < MAX_REQUESTS,
+                "the domain would have more than {MAX_REQUESTS} devices, the most that a VM can have"
+            );
+            self.element = Some(domain::add_request(self.element.as_deref(), &request)?);
+            self.requests.push(request);
+            return Ok(RequestChange::Added);
+        };
         ensure!(
-            requests.len() < MAX_REQUESTS,
-            "the domain would have more than {MAX_REQUESTS} devices, the most that a VM can have"
+            request.pool == wish.pool.name,
+            "the domain has a device '{name}' of pool '{}'; detach it or choose another name",
+            request.pool
         );
-        *element = Some(domain::add_request(element.as_deref(), &request)?);
-        requests.push(request);
-        return Ok(RequestChange::Added);
-    };
-    ensure!(
-        request.pool == wish.pool.name,
-        "the domain has a device '{name}' of pool '{}'; detach it or choose another name",
-        request.pool
-    );
-    let before = request.clone();
-    if wish.guest_drivers {
-        request.guest_drivers = Some(true);
+        let before = request.clone();
+        if wish.guest_drivers {
+            request.guest_drivers = Some(true);
+        }
+        if later && request.optional.is_none() {
+            request.optional = Some(true);
+        }
+        let Some(old) = self.element.as_deref().filter(|_| *request != before) else {
+            return Ok(RequestChange::Unchanged);
+        };
+        self.element = Some(domain::replace_request(old, request)?);
+        Ok(RequestChange::Changed)
     }
-    if by_default && !has_hostdev && request.optional.is_none() {
-        request.optional = Some(true);
+
+    fn is_optional(&self, name: &DeviceName) -> bool {
+        let mut requests = self.requests.iter();
+        requests.any(|request| request.name == *name && request.optional == Some(true))
     }
-    let Some(old) = element.as_deref().filter(|_| *request != before) else {
-        return Ok(RequestChange::Unchanged);
-    };
-    *element = Some(domain::replace_request(old, request)?);
-    Ok(RequestChange::Changed)
 }
 
 /// The hostdev that a name has.
@@ -274,12 +279,12 @@ pub(super) fn placeholder(name: &DeviceName, uuid: MdevUuid) -> Device {
 /// Puts the UUID right and keeps the rest of the hostdev, its guest address
 /// above all: a guest takes a moved device for a new one.
 fn mend(
-    target: &Target,
+    definition: &Definition,
     name: &DeviceName,
     old: &MdevHostdev,
     uuid: MdevUuid,
 ) -> anyhow::Result<[Change; 2]> {
-    let former = existing(target, name, old.uuid)?;
+    let former = existing(definition, name, old.uuid)?;
     let whole = former
         .whole
         .replace(&old.uuid.to_string(), &uuid.to_string());
@@ -292,11 +297,11 @@ fn mend(
 
 /// A hostdev as it is in the definition.
 pub(super) fn existing(
-    target: &Target,
+    definition: &Definition,
     name: &DeviceName,
     uuid: MdevUuid,
 ) -> anyhow::Result<Device> {
-    let text = domain::hostdev_text(&target.xml, uuid)?;
+    let text = domain::hostdev_text(&definition.xml, uuid)?;
     let plain = placeholder(name, uuid);
     Ok(Device {
         whole: text.unwrap_or_else(|| plain.whole.clone()),
@@ -307,12 +312,12 @@ pub(super) fn existing(
 const CDROM: &str = "the CD-ROM with guest drivers";
 
 fn provide_cdrom(
-    target: &Target,
+    definition: &Definition,
     changes: &mut Vec<Change>,
 ) -> anyhow::Result<Option<CdRomOutcome>> {
-    let path = domain::media_path(target.def.uuid);
-    let Some(disk) = domain::find_cdrom(&target.def) else {
-        let cdrom = domain::cdrom(&target.def, &path)?;
+    let path = domain::media_path(definition.def.uuid);
+    let Some(disk) = domain::find_cdrom(&definition.def) else {
+        let cdrom = domain::cdrom(&definition.def, &path)?;
         changes.push(Change::Attach(Device {
             what: CDROM.to_owned(),
             key: cdrom.xml.clone(),
@@ -324,7 +329,7 @@ fn provide_cdrom(
     let Some(source) = disk.source.as_ref().filter(|source| **source != path) else {
         return Ok(None);
     };
-    let Some(former) = existing_cdrom(target)? else {
+    let Some(former) = existing_cdrom(definition)? else {
         return Ok(None);
     };
     let escaped = |text: &str| quick_xml::escape::escape(text).into_owned();
@@ -337,12 +342,13 @@ fn provide_cdrom(
 }
 
 /// Our CD-ROM as it is in the definition.
-pub(super) fn existing_cdrom(target: &Target) -> anyhow::Result<Option<Device>> {
-    let Some((disk, key)) = domain::find_cdrom(&target.def).zip(domain::detach_cdrom(&target.def))
+pub(super) fn existing_cdrom(definition: &Definition) -> anyhow::Result<Option<Device>> {
+    let Some((disk, key)) =
+        domain::find_cdrom(&definition.def).zip(domain::detach_cdrom(&definition.def))
     else {
         return Ok(None);
     };
-    let text = domain::disk_text(&target.xml, &disk.target)?;
+    let text = domain::disk_text(&definition.xml, &disk.target)?;
     Ok(Some(Device {
         what: CDROM.to_owned(),
         whole: text.unwrap_or_else(|| key.clone()),
@@ -351,7 +357,7 @@ pub(super) fn existing_cdrom(target: &Target) -> anyhow::Result<Option<Device>> 
 }
 
 /// A definition that could never start is refused where the mistake is made.
-fn check_counts(def: &DomainDef, requests: &[Request], pool: &Pool) -> anyhow::Result<()> {
+fn check_limit(def: &DomainDef, requests: &[Request], pool: &Pool) -> anyhow::Result<()> {
     let of_pool = requests.iter().filter(|one| one.pool == pool.name).count();
     let limit = usize::try_from(pool.instances).unwrap_or(usize::MAX);
     ensure!(

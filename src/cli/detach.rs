@@ -10,7 +10,7 @@ use super::{
     attachment::{existing, existing_cdrom},
     change::{self, Change},
     output,
-    target::{Connection, Target},
+    target::{Connection, Definition, Target},
 };
 use crate::{
     domain::{self, ALIAS_PREFIX, MdevHostdev, alias},
@@ -105,14 +105,18 @@ impl Detach {
     }
 
     fn work_out(&self, target: &Target) -> anyhow::Result<(Vec<Change>, Report)> {
-        let def = &target.def;
-        let chosen = self.chosen(target);
-        let mut element = target.element.clone();
+        let def = &target.definition.def;
+        let chosen = self.chosen(&target.definition);
+        let mut element = target.definition.element.clone();
         let (mut changes, mut devices) = (Vec::new(), Vec::new());
         for name in &chosen {
             let mut uuids = Vec::new();
-            for hostdev in hostdevs_of(target, name) {
-                changes.push(Change::Detach(existing(target, name, hostdev.uuid)?));
+            for hostdev in hostdevs_of(&target.definition, name) {
+                changes.push(Change::Detach(existing(
+                    &target.definition,
+                    name,
+                    hostdev.uuid,
+                )?));
                 uuids.push(hostdev.uuid);
             }
             let request = def.requests.iter().find(|request| request.name == *name);
@@ -134,7 +138,7 @@ impl Detach {
         };
         let wanted = left().any(|request| request.guest_drivers == Some(true));
         let cdrom = (!wanted)
-            .then(|| existing_cdrom(target))
+            .then(|| existing_cdrom(&target.definition))
             .transpose()?
             .flatten();
         let guest_driver_cdrom_removed = cdrom.is_some();
@@ -142,7 +146,7 @@ impl Detach {
         // The requests last: as long as one is there without its hostdev, the
         // hook refuses a start and says what is missing.
         changes.extend(Change::metadata(
-            target.element.as_deref(),
+            target.definition.element.as_deref(),
             element.as_deref(),
         )?);
         let report = Report {
@@ -167,8 +171,8 @@ impl Detach {
     }
 
     /// The names to take out: requests, and hostdevs that lost theirs.
-    fn chosen(&self, target: &Target) -> BTreeSet<DeviceName> {
-        let requests = target.def.requests.iter();
+    fn chosen(&self, definition: &Definition) -> BTreeSet<DeviceName> {
+        let requests = definition.def.requests.iter();
         let of_pool = |pool: &PoolName| self.all || self.pool.as_ref() == Some(pool);
         let mut chosen: BTreeSet<DeviceName> = requests
             .filter(|request| of_pool(&request.pool))
@@ -176,7 +180,7 @@ impl Detach {
             .collect();
         chosen.extend(self.names.iter().cloned());
         if self.all {
-            let aliases = target
+            let aliases = definition
                 .def
                 .hostdevs
                 .iter()
@@ -190,12 +194,12 @@ impl Detach {
 
 /// The hostdevs of a name: by its UUID, or by its alias with a UUID of before.
 fn hostdevs_of<'t>(
-    target: &'t Target,
+    definition: &'t Definition,
     name: &DeviceName,
 ) -> impl Iterator<Item = &'t MdevHostdev> + use<'t> {
-    let uuid = MdevUuid::for_device(target.def.uuid, name);
+    let uuid = MdevUuid::for_device(definition.def.uuid, name);
     let alias = alias(name);
-    let hostdevs = target.def.hostdevs.iter();
+    let hostdevs = definition.def.hostdevs.iter();
     hostdevs.filter(move |one| one.uuid == uuid || one.alias.as_ref() == Some(&alias))
 }
 

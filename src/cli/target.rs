@@ -4,7 +4,7 @@ use anyhow::{Context, bail, ensure};
 use clap::Args;
 
 use crate::{
-    domain::{self, DomainDef},
+    domain::{self, DomainDef, DomainError},
     host::libvirt::{Domain, Libvirt, uri_or_default},
 };
 
@@ -16,15 +16,31 @@ pub(super) struct Connection {
     uri: Option<String>,
 }
 
-/// A domain with its definition.
+/// A persistent definition.
 #[derive(Debug)]
-pub(super) struct Target {
-    pub(super) domain: Domain,
+pub(super) struct Definition {
     /// The XML that the next start uses.
     pub(super) xml: String,
     pub(super) def: DomainDef,
     /// Our metadata element in it.
     pub(super) element: Option<String>,
+}
+
+impl Definition {
+    pub(super) fn read(xml: String) -> Result<Self, DomainError> {
+        Ok(Self {
+            def: domain::parse(&xml)?,
+            element: domain::metadata_element(&xml)?,
+            xml,
+        })
+    }
+}
+
+/// A domain with its definition.
+#[derive(Debug)]
+pub(super) struct Target {
+    pub(super) domain: Domain,
+    pub(super) definition: Definition,
     pub(super) running: bool,
     /// Whether the next start resumes a saved state instead.
     pub(super) saved: bool,
@@ -75,23 +91,20 @@ impl Target {
             "domain '{name}' is transient: it has no definition that could be edited; \
              'virsh define' it, or put request and hostdev into the XML it is created from"
         );
-        let xml = domain.inactive_xml()?;
-        let unusable = || format!("domain '{name}' cannot be edited; correct it with 'virsh edit'");
-        let def = domain::parse(&xml).with_context(unusable)?;
-        let element = domain::metadata_element(&xml).with_context(unusable)?;
+        let definition = Definition::read(domain.inactive_xml()?).with_context(|| {
+            format!("domain '{name}' cannot be edited; correct it with 'virsh edit'")
+        })?;
         Ok(Self {
             running: domain.is_active()?,
             saved: domain.has_managed_save()?,
             domain,
-            xml,
-            def,
-            element,
+            definition,
         })
     }
 
     /// When an edit takes effect, as the end of a sentence.
     pub(super) fn takes_effect(&self) -> String {
-        let name = &self.def.name;
+        let name = &self.definition.def.name;
         if self.running {
             format!("{name} is running: takes effect after it is shut down and started again")
         } else if self.saved {
