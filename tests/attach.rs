@@ -1,6 +1,8 @@
 //! `attach` and `detach` against a real libvirt, by what virsh shows before and
 //! after. No host device is needed: an absent one can be defined.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // all of it is tests
+
 mod libvirtd;
 
 use std::{fs, process::Command};
@@ -419,4 +421,52 @@ fn the_cdrom_goes_with_the_last_request_that_wants_it() {
     assert!(fixture.definition().contains("ua-vgpu-guest-drivers"));
     fixture.done("detach", &["--name", "gpu1"]);
     assert!(!fixture.definition().contains("ua-vgpu"));
+}
+
+#[test]
+fn edits_at_the_same_time_do_not_undo_each_other() {
+    let fixture = Fixture::new(12, "pc", "", "");
+    let names: Vec<String> = (0..4).map(|number| format!("n{number}")).collect();
+    std::thread::scope(|scope| {
+        for name in &names {
+            scope.spawn(|| fixture.done("attach", &["--pool", "cad", "--name", name]));
+        }
+    });
+    let attached = fixture.definition();
+    for name in &names {
+        assert!(
+            attached.contains(&format!("<vgpu:device name=\"{name}\"")),
+            "{attached}"
+        );
+        assert!(attached.contains(&fixture.device(name)), "{attached}");
+    }
+    std::thread::scope(|scope| {
+        for name in &names {
+            scope.spawn(|| fixture.done("detach", &["--name", name]));
+        }
+    });
+    assert!(!fixture.definition().contains("vgpu"));
+}
+
+#[test]
+fn explain_reads_the_definition_through_libvirt() {
+    let fixture = Fixture::new(13, "pc", "", "");
+    let nothing = "domain 'ws13' asks for no devices: the hook does nothing\n";
+    assert_eq!(fixture.done("explain", &[]), nothing);
+    fixture.done("attach", &["--pool", "two"]);
+    let (code, out, error) = fixture.run("explain", &[]);
+    let wanted = format!(
+        "domain 'ws13' would be refused
+  virt-vgpu: pool 'two' has no free nvidia-558 for domain 'ws13': no device on this host matches \
+its rules; see 'virt-vgpu pool preview two'
+
+gpu0 from pool two
+  uuid    {}
+
+pool two: nvidia-558, pack, 0 in use of at most 2
+  no device on this host matches its rules; see 'virt-vgpu pool preview two'
+",
+        fixture.device("gpu0")
+    );
+    assert_eq!((code, out, error), (1, wanted, String::new()));
 }

@@ -85,7 +85,7 @@ impl Attach {
     pub(super) fn run(&self, host: &Host) -> anyhow::Result<ExitCode> {
         let pool = usable_pool(host, &self.pool)?;
         let domain = self.connection.find_served(&self.domain)?;
-        let target = Target::read(domain, &self.domain)?;
+        let target = Target::read(host, domain, &self.domain)?;
         let wish = Wish {
             pool: &pool,
             name: self.name.as_ref(),

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     domain::{self, ALIAS_PREFIX, MdevHostdev, alias},
+    host::Host,
     model::{DeviceName, DomainName, DomainUuid, MdevUuid, PoolName},
 };
 
@@ -88,9 +89,9 @@ struct Outcome {
 }
 
 impl Detach {
-    pub(super) fn run(&self) -> anyhow::Result<ExitCode> {
+    pub(super) fn run(&self, host: &Host) -> anyhow::Result<ExitCode> {
         let domain = self.connection.find(&self.domain)?;
-        let target = Target::read(domain, &self.domain)?;
+        let target = Target::read(host, domain, &self.domain)?;
         let cannot = || format!("cannot detach from domain '{}'", self.domain);
         let (changes, report) = self.work_out(&target).with_context(cannot)?;
         if !self.dry_run {

@@ -79,7 +79,7 @@ pub fn main() -> ExitCode {
         Verb::Devices(verb) => verb.run(&host),
         Verb::Pool(verb) => verb.run(&host),
         Verb::Attach(verb) => verb.run(&host),
-        Verb::Detach(verb) => verb.run(),
+        Verb::Detach(verb) => verb.run(&host),
         Verb::Explain(verb) => verb.run(&host),
         Verb::Status(verb) => verb.run(&host),
         Verb::Reconcile(verb) => verb.run(&host),

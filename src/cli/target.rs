@@ -1,11 +1,17 @@
 //! The domain that a verb works on: found through libvirt, its definition read.
 
+use std::{io::ErrorKind, time::Duration};
+
 use anyhow::{Context, bail, ensure};
 use clap::Args;
 
 use crate::{
     domain::{self, DomainDef, DomainError},
-    host::libvirt::{Domain, Libvirt, uri_or_default},
+    host::{
+        Deadline, EditLock, Host, LockError,
+        libvirt::{Domain, Libvirt, uri_or_default},
+    },
+    model::DomainUuid,
 };
 
 /// Which libvirt daemon to talk to.
@@ -44,7 +50,12 @@ pub(super) struct Target {
     pub(super) running: bool,
     /// Whether the next start resumes a saved state instead.
     pub(super) saved: bool,
+    /// Held from reading the definition to the last edit.
+    _lock: Option<EditLock>,
 }
+
+/// libvirt keeps a domain to itself while it starts, our hook's time included.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 impl Connection {
     /// The domain, of whatever daemon.
@@ -83,9 +94,23 @@ fn check_served(uri: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Two edits at once could both take the same name, and the later would write
+/// over the earlier's request. Who may not write to /run (a member of group
+/// libvirt) goes without the lock.
+fn lock(host: &Host, domain: DomainUuid) -> anyhow::Result<Option<EditLock>> {
+    let deadline = Deadline::after(PATIENCE);
+    match EditLock::acquire(host, domain, "virt-vgpu", deadline) {
+        Err(LockError::Io { source, .. }) if source.kind() == ErrorKind::PermissionDenied => {
+            Ok(None)
+        }
+        lock => Ok(Some(lock?)),
+    }
+}
+
 impl Target {
-    /// Reads the persistent definition.
-    pub(super) fn read(domain: Domain, name: &str) -> anyhow::Result<Self> {
+    /// Reads the persistent definition, to edit it.
+    pub(super) fn read(host: &Host, domain: Domain, name: &str) -> anyhow::Result<Self> {
+        let lock = lock(host, domain.uuid()?)?;
         ensure!(
             domain.is_persistent()?,
             "domain '{name}' is transient: it has no definition that could be edited; \
@@ -99,6 +124,7 @@ impl Target {
             saved: domain.has_managed_save()?,
             domain,
             definition,
+            _lock: lock,
         })
     }
 

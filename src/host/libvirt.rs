@@ -4,7 +4,10 @@
 
 use virt::{connect::Connect, error::clear_error_callback, sys};
 
-use crate::domain::{NAMESPACE, SetMetadata};
+use crate::{
+    domain::{NAMESPACE, SetMetadata},
+    model::DomainUuid,
+};
 
 /// What virsh takes for its `--connect` when none is given, and what libvirt's
 /// library does (`virsh(1)`, `virConnectOpen`).
@@ -128,6 +131,15 @@ impl Libvirt {
 pub struct Domain(virt::domain::Domain);
 
 impl Domain {
+    /// Its UUID.
+    ///
+    /// # Errors
+    /// libvirt's reason.
+    pub fn uuid(&self) -> Result<DomainUuid, LibvirtError> {
+        let uuid = self.0.uuid().map_err(failed("read the domain's UUID"))?;
+        Ok(DomainUuid::from(uuid))
+    }
+
     /// The XML that the next start uses.
     ///
     /// # Errors

@@ -31,7 +31,7 @@ mod process;
 
 pub use clock::{Deadline, boot_id, since_boot};
 pub use journal::start_logging;
-pub use lock::{HostLock, LockError};
+pub use lock::{EditLock, HostLock, LockError};
 pub use pci_ids::PciIds;
 pub use process::{ProcessId, Processes};
 

@@ -23,6 +23,7 @@ for part in lib log cache; do
 	mount --bind "$dir/$part" "/var/$part/libvirt"
 done
 libvirtd < /dev/null > "$dir/libvirtd.log" 2>&1 &
+disown # or bash says that it was killed
 read -r || true
 kill -KILL -1 || true
 rm -rf "$dir"
