@@ -86,7 +86,11 @@ fn check_served(uri: &str) -> anyhow::Result<()> {
              use '--connect qemu:///system'"
         );
     }
-    let local = server.is_empty() || server == "localhost";
+    let user_and_port_off = |server: &str| {
+        let (_, host) = server.rsplit_once('@').unwrap_or(("", server));
+        host.split(':').next().unwrap_or_default().to_owned()
+    };
+    let local = server.is_empty() || user_and_port_off(server) == "localhost";
     ensure!(
         local,
         "{uri}: pools are those of the host that runs the domain; run virt-vgpu on '{server}'"
@@ -154,6 +158,7 @@ mod tests {
             "qemu:///system",
             "qemu+unix:///system?socket=/run/x/session",
             "qemu+tcp://localhost/system",
+            "qemu+ssh://root@localhost:22/system",
             "qemu:///embed?root=/session",
             "test:///default",
         ] {
