@@ -5,10 +5,11 @@
 
 mod libvirtd;
 
-use std::{fs, process::Command};
+use std::{fs, process::Command, time::Duration};
 
 use libvirtd::libvirtd;
 use tempfile::TempDir;
+use virt_vgpu::host::{Deadline, EditLock, Host};
 
 /// Pools for a directory that stands in for the host.
 const POOLS: &[(&str, &str)] = &[
@@ -426,11 +427,20 @@ fn the_cdrom_goes_with_the_last_request_that_wants_it() {
 #[test]
 fn edits_at_the_same_time_do_not_undo_each_other() {
     let fixture = Fixture::new(12, "pc", "", "");
+    let before = fixture.definition();
     let names: Vec<String> = (0..4).map(|number| format!("n{number}")).collect();
+    // All four read the definition only after another's edit is over.
+    let host = Host::new(fixture.root.path());
+    let domain = fixture.uuid.parse().unwrap();
+    let soon = Deadline::after(Duration::from_secs(1));
+    let other = EditLock::acquire(&host, domain, "a test", soon).unwrap();
     std::thread::scope(|scope| {
         for name in &names {
             scope.spawn(|| fixture.done("attach", &["--pool", "cad", "--name", name]));
         }
+        std::thread::sleep(Duration::from_millis(500));
+        assert_eq!(fixture.definition(), before);
+        drop(other);
     });
     let attached = fixture.definition();
     for name in &names {
