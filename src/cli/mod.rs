@@ -6,15 +6,25 @@ use std::{io, process::ExitCode};
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::host::{Host, attribute_writer, start_logging};
+use crate::{
+    hook,
+    host::{Host, attribute_writer, start_logging},
+};
 
+mod attach;
+mod attachment;
+mod change;
+mod detach;
 mod devices;
+mod explain;
+mod forecast;
 mod generate;
 mod near;
 mod output;
 mod pool;
 mod reconcile;
 mod status;
+mod target;
 
 /// Share GPUs and other host devices among libvirt VMs.
 ///
@@ -41,6 +51,9 @@ struct Arguments {
 enum Verb {
     Devices(devices::Devices),
     Pool(pool::PoolVerb),
+    Attach(attach::Attach),
+    Detach(detach::Detach),
+    Explain(explain::Explain),
     Status(status::Status),
     Reconcile(reconcile::Reconcile),
     #[command(hide = true)]
@@ -65,6 +78,9 @@ pub fn main() -> ExitCode {
     let done = match &arguments.verb {
         Verb::Devices(verb) => verb.run(&host),
         Verb::Pool(verb) => verb.run(&host),
+        Verb::Attach(verb) => verb.run(&host),
+        Verb::Detach(verb) => verb.run(&host),
+        Verb::Explain(verb) => verb.run(&host),
         Verb::Status(verb) => verb.run(&host),
         Verb::Reconcile(verb) => verb.run(&host),
         Verb::Generate(verb) => verb.run(Arguments::command()),
@@ -73,7 +89,7 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("virt-vgpu: {error:#}");
+            eprintln!("virt-vgpu: {}", hook::one_line(&error));
             ExitCode::FAILURE
         }
     }

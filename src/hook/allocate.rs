@@ -1,18 +1,18 @@
 //! Devices for a domain that starts: all that it asks for, or none and the
 //! reason.
 
-use std::{collections::BTreeMap, io};
+use std::io;
 
-use super::{HookCall, Operation, events, media, nearness_of};
+use super::{Demand, HookCall, Operation, devices_wanted, events, media};
 use crate::{
     apply,
     claims::{self, Claim, ClaimedDevice, Damaged, DeviceKind, Liveness, Origin, State},
-    config::{self, Pool, PoolError},
+    config::PoolError,
     device::mdev,
-    domain::{DomainDef, DomainError, Request},
-    host::{Deadline, Host, HostLock, LockError, PciIds, Processes},
+    domain::{DomainDef, DomainError},
+    host::{Deadline, Host, HostLock, LockError, Processes},
     model::{MdevUuid, PoolName},
-    plan::{self, Detail, Failed, HostSupply, Plan, Refusal, RefusalKind, Wanted},
+    plan::{self, Failed, Plan, Refusal, RefusalKind},
 };
 
 /// Why a domain does not get its devices. Each reads as one line that ends in
@@ -104,29 +104,6 @@ pub enum AllocateError {
     },
 }
 
-/// The requests that the hook serves. One that may be missing and has no
-/// placeholder is left to be plugged in later.
-///
-/// # Errors
-/// When a request that must be served has no placeholder.
-pub fn devices_wanted(domain: &DomainDef) -> Result<Vec<(&Request, MdevUuid)>, AllocateError> {
-    let mut wanted = Vec::new();
-    for request in &domain.requests {
-        let uuid = MdevUuid::for_device(domain.uuid, &request.name);
-        if domain.hostdevs.iter().any(|hostdev| hostdev.uuid == uuid) {
-            wanted.push((request, uuid));
-        } else if request.optional != Some(true) {
-            return Err(AllocateError::NoPlaceholder {
-                domain: domain.name.to_string(),
-                device: request.name.to_string(),
-                pool: request.pool.clone(),
-                uuid,
-            });
-        }
-    }
-    Ok(wanted)
-}
-
 /// Makes the domain's devices and commits its claim.
 pub(super) fn allocate(
     host: &Host,
@@ -143,7 +120,7 @@ pub(super) fn allocate(
         return Ok(());
     }
     host.get_ready_to_write();
-    let pools = load_pools(host, &domain, &wanted)?;
+    let demand = Demand::load(host, &domain, wanted)?;
     // Leave enough of the deadline to make devices, and to undo them.
     const LOCK_SHARE: u32 = 2;
     let lock_deadline = deadline.at_most(deadline.left() / LOCK_SHARE);
@@ -154,31 +131,10 @@ pub(super) fn allocate(
         lock: &lock,
         call,
         domain: &domain,
-        wanted,
-        pools,
+        demand,
         deadline,
     };
     allocation.run()
-}
-
-fn load_pools(
-    host: &Host,
-    domain: &DomainDef,
-    wanted: &[(&Request, MdevUuid)],
-) -> Result<BTreeMap<PoolName, Pool>, AllocateError> {
-    let mut pools = BTreeMap::new();
-    for (request, _) in wanted {
-        if !pools.contains_key(&request.pool) {
-            let pool =
-                config::load_pool(host, &request.pool).map_err(|cause| AllocateError::Pool {
-                    domain: domain.name.to_string(),
-                    pool: request.pool.clone(),
-                    cause: Box::new(cause),
-                })?;
-            pools.insert(request.pool.clone(), pool);
-        }
-    }
-    Ok(pools)
 }
 
 struct Allocation<'a> {
@@ -186,8 +142,7 @@ struct Allocation<'a> {
     lock: &'a HostLock,
     call: &'a HookCall,
     domain: &'a DomainDef,
-    wanted: Vec<(&'a Request, MdevUuid)>,
-    pools: BTreeMap<PoolName, Pool>,
+    demand: Demand<'a>,
     deadline: Deadline,
 }
 
@@ -199,10 +154,10 @@ impl Allocation<'_> {
             }
             self.clear_away(&former)?;
         }
-        self.check_uuids_are_free()?;
+        self.demand.check_uuids_are_free(self.host, None)?;
         let mut claim = self.make_devices()?;
         claim.state = State::Committed;
-        claim.media = media::choose(self.host, &self.wanted, &self.pools);
+        claim.media = media::choose(self.host, &self.demand.wanted, &self.demand.pools);
         claim.touch();
         if let Err(cause) = claims::save(self.host, self.lock, &claim) {
             self.undo_all(&claim);
@@ -220,16 +175,15 @@ impl Allocation<'_> {
             && claim.origin != Origin::Prepare
             && claim.state == State::Committed
             && !claim.launched;
-        let same = claim.devices.len() == self.wanted.len()
-            && claim
-                .devices
-                .iter()
-                .zip(&self.wanted)
-                .all(|(device, (request, uuid))| {
-                    device.name == request.name
-                        && device.pool == request.pool
-                        && device.uuid == *uuid
-                });
+        let same =
+            claim.devices.len() == self.demand.wanted.len()
+                && claim.devices.iter().zip(&self.demand.wanted).all(
+                    |(device, (request, uuid))| {
+                        device.name == request.name
+                            && device.pool == request.pool
+                            && device.uuid == *uuid
+                    },
+                );
         made_just_now && same && claim.devices.iter().all(|device| self.is_there(device))
     }
 
@@ -241,7 +195,7 @@ impl Allocation<'_> {
     fn take_over(&self, mut claim: Claim) -> Result<(), AllocateError> {
         claim.origin = Origin::Prepare;
         claim.domain_name = self.domain.name.clone();
-        claim.media = media::choose(self.host, &self.wanted, &self.pools);
+        claim.media = media::choose(self.host, &self.demand.wanted, &self.demand.pools);
         claim.touch();
         claims::save(self.host, self.lock, &claim)
             .map_err(|cause| io_error("cannot take over the claim", cause))?;
@@ -274,22 +228,6 @@ impl Allocation<'_> {
         }
     }
 
-    fn check_uuids_are_free(&self) -> Result<(), AllocateError> {
-        for (request, uuid) in &self.wanted {
-            let found = mdev::find(self.host, *uuid)
-                .map_err(|cause| io_error("cannot look for mediated devices", cause))?;
-            if let Some(found) = found {
-                return Err(AllocateError::ForeignUuid {
-                    domain: self.domain.name.to_string(),
-                    device: request.name.to_string(),
-                    uuid: *uuid,
-                    parent: found.parent.to_string(),
-                });
-            }
-        }
-        Ok(())
-    }
-
     /// Plans and makes the devices. When a driver refuses what its attributes
     /// promised, plans again without that parent; when nothing is free, frees
     /// what crashes have left behind and plans once more.
@@ -297,7 +235,7 @@ impl Allocation<'_> {
         let mut failed = Failed::new();
         let mut may_reconcile = true;
         loop {
-            let plan = match self.plan(&failed) {
+            let plan = match self.demand.plan(self.host, &failed) {
                 Err(AllocateError::Refused(refusal))
                     if may_reconcile && !matches!(refusal.kind, RefusalKind::Unreadable { .. }) =>
                 {
@@ -330,52 +268,6 @@ impl Allocation<'_> {
                 failure.cause,
             );
         }
-    }
-
-    fn plan(&self, failed: &Failed) -> Result<Plan, AllocateError> {
-        let nearness = nearness_of(self.domain, self.host)
-            .map_err(|cause| io_error("cannot read the NUMA layout", cause))?;
-        let names = PciIds::new(self.host);
-        let detail = Detail {
-            nodes: !nearness.nodes.is_empty(),
-            boards: self.wanted.len() > 1,
-        };
-        let supply = HostSupply::discover(self.host, &names, detail)
-            .map_err(|cause| io_error("cannot look for mdev parents", cause))?;
-        let mut requests = Vec::with_capacity(self.wanted.len());
-        for (request, uuid) in &self.wanted {
-            let pool = &self.pools[&request.pool];
-            let pool_in_use = self.pool_in_use(pool, &supply)?;
-            requests.push(Wanted {
-                device: &request.name,
-                uuid: *uuid,
-                pool,
-                pool_in_use,
-            });
-        }
-        Ok(plan::plan(
-            &self.domain.name,
-            &requests,
-            &supply,
-            &nearness,
-            failed,
-        )?)
-    }
-
-    /// Devices of the pool that are claimed. There cannot be more of them than
-    /// mediated devices on the host, so far from the limit no claim is read.
-    fn pool_in_use(&self, pool: &Pool, supply: &HostSupply<'_>) -> Result<u32, AllocateError> {
-        if pool.instances == 0 {
-            return Ok(0);
-        }
-        let devices = supply.devices();
-        let devices = devices.map_err(|cause| io_error("cannot list mediated devices", cause))?;
-        let wanted = u32::try_from(self.wanted.len()).unwrap_or(u32::MAX);
-        if devices.saturating_add(wanted) <= pool.instances {
-            return Ok(0);
-        }
-        claims::pool_in_use(self.host, &pool.name)
-            .map_err(|cause| io_error("cannot count the pool's devices", cause))
     }
 
     fn intent(&self, plan: &Plan) -> Claim {
@@ -455,7 +347,7 @@ impl Allocation<'_> {
     }
 }
 
-fn io_error(what: &str, cause: io::Error) -> AllocateError {
+pub(super) fn io_error(what: &str, cause: io::Error) -> AllocateError {
     AllocateError::Io {
         what: what.to_owned(),
         cause,

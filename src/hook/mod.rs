@@ -11,13 +11,15 @@ use crate::{
 
 mod allocate;
 mod call;
+mod demand;
 mod events;
 mod give_back;
 mod media;
 mod nearness;
 
-pub use allocate::{AllocateError, devices_wanted};
+pub use allocate::AllocateError;
 pub use call::{HookCall, Invocation, Operation};
+pub use demand::{Demand, devices_wanted};
 pub use events::{MESSAGE_IDS, log_media_problem, log_reconciled, log_released};
 pub use media::{MediaProblem, check_image};
 pub use nearness::nearness_of;
@@ -52,8 +54,8 @@ pub fn main(host: &Host, arguments: &[OsString], input: impl std::io::Read) -> E
 /// Says what failed, and fails only where that refuses a start: a failing
 /// `reconnect` would kill a running VM, a failing `release` helps nobody.
 fn fail(call: &HookCall, error: &anyhow::Error) -> ExitCode {
-    // One line whatever is in it: libvirt shows stderr to the user as it is.
-    let line = format!("{error:#}").replace(['\n', '\r'], " ");
+    // libvirt shows stderr to the user as it is.
+    let line = one_line(error);
     events::log_failure(call, &line);
     if call.operation.allocates() {
         eprintln!("virt-vgpu: {line}");
@@ -61,6 +63,12 @@ fn fail(call: &HookCall, error: &anyhow::Error) -> ExitCode {
     } else {
         ExitCode::SUCCESS
     }
+}
+
+/// An error with its causes, in one line whatever is in them.
+#[must_use]
+pub fn one_line(error: &anyhow::Error) -> String {
+    format!("{error:#}").replace(['\n', '\r'], " ")
 }
 
 fn run(host: &Host, call: &HookCall, input: impl std::io::Read) -> anyhow::Result<()> {
@@ -104,4 +112,27 @@ fn read_all(input: impl std::io::Read, operation: Operation) -> anyhow::Result<V
 fn decode(xml: &[u8]) -> anyhow::Result<&str> {
     std::str::from_utf8(xml)
         .map_err(|error| anyhow::anyhow!("the domain XML is not UTF-8: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context;
+
+    #[test]
+    fn a_cause_is_named_once() {
+        let pool = crate::config::PoolError::NotFound {
+            pool: "cad".parse().unwrap(),
+        };
+        let error = anyhow::Error::from(AllocateError::Pool {
+            domain: "d".to_owned(),
+            pool: "cad".parse().unwrap(),
+            cause: Box::new(pool),
+        });
+        let line = "domain 'd' asks for a device of pool 'cad': there is no pool 'cad'";
+        assert_eq!(one_line(&error), line);
+        let io = std::io::Error::other("disk\nfull");
+        let outer = Err::<(), _>(io).context("cannot write").unwrap_err();
+        assert_eq!(one_line(&outer), "cannot write: disk full");
+    }
 }

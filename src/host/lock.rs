@@ -1,5 +1,6 @@
 //! The host lock: one `flock` on `/run/virt-vgpu/lock`, held while devices are
-//! counted, planned and made. The kernel drops it when its holder dies.
+//! counted, planned and made. And a lock for each domain whose definition is
+//! edited. The kernel drops a lock when its holder dies.
 
 use std::{
     fs::{File, OpenOptions},
@@ -13,9 +14,13 @@ use std::{
 use fs2::FileExt;
 
 use super::{Deadline, Host};
+use crate::model::DomainUuid;
 
 /// The lock's file.
 const LOCK: &str = "/run/virt-vgpu/lock";
+
+/// Directory of the locks on domains' definitions.
+const EDITS: &str = "/run/virt-vgpu/edits";
 
 /// Directory of the lock and the claims.
 pub(crate) const RUNTIME: &str = "/run/virt-vgpu";
@@ -69,37 +74,73 @@ impl HostLock {
     /// # Errors
     /// See [`LockError`].
     pub fn acquire(host: &Host, purpose: &str, deadline: Deadline) -> Result<Self, LockError> {
-        let path = host.path(LOCK);
-        let io_error = |cause| LockError::Io {
-            path: path.clone(),
-            cause,
-        };
-        let started = std::time::Instant::now();
-        host.make_directory(RUNTIME, 0o755).map_err(io_error)?;
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(io_error)?;
-        match wait_for_lock(&file, deadline) {
-            Ok(true) => {}
-            Ok(false) => {
-                let holder = read_holder(&mut file);
-                let waited = started.elapsed();
-                return Err(LockError::Held {
-                    path,
-                    waited,
-                    holder,
-                });
-            }
-            Err(source) => return Err(io_error(source)),
-        }
-        write_holder(&mut file, purpose);
+        let file = lock(host, (RUNTIME, LOCK), purpose, deadline)?;
         Ok(Self { _file: file })
     }
+}
+
+/// Proof that no other of our processes edits that domain's definition. The
+/// host lock would not do: the hook waits for it while libvirt keeps the domain
+/// to itself, and an edit waits for libvirt.
+#[derive(Debug)]
+pub struct EditLock {
+    _file: File,
+}
+
+impl EditLock {
+    /// Takes the lock of a domain, waiting until `deadline`. The file stays: it
+    /// is empty but for its holder, and gone at the next boot.
+    ///
+    /// # Errors
+    /// See [`LockError`].
+    pub fn acquire(
+        host: &Host,
+        domain: DomainUuid,
+        purpose: &str,
+        deadline: Deadline,
+    ) -> Result<Self, LockError> {
+        let path = format!("{EDITS}/{domain}.lock");
+        let file = lock(host, (EDITS, &path), purpose, deadline)?;
+        Ok(Self { _file: file })
+    }
+}
+
+fn lock(
+    host: &Host,
+    (directory, path): (&str, &str),
+    purpose: &str,
+    deadline: Deadline,
+) -> Result<File, LockError> {
+    let path = host.path(path);
+    let io_error = |cause| LockError::Io {
+        path: path.clone(),
+        cause,
+    };
+    let started = std::time::Instant::now();
+    host.make_directory(directory, 0o755).map_err(io_error)?;
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(io_error)?;
+    match wait_for_lock(&file, deadline) {
+        Ok(true) => {}
+        Ok(false) => {
+            let holder = read_holder(&mut file);
+            let waited = started.elapsed();
+            return Err(LockError::Held {
+                path,
+                waited,
+                holder,
+            });
+        }
+        Err(cause) => return Err(io_error(cause)),
+    }
+    write_holder(&mut file, purpose);
+    Ok(file)
 }
 
 /// Takes the lock, or gives up at the deadline. The kernel wakes who waits for

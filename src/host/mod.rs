@@ -24,13 +24,15 @@ mod config_files;
 mod fault;
 mod files;
 mod journal;
+#[cfg(feature = "cli")]
+pub mod libvirt;
 mod lock;
 mod pci_ids;
 mod process;
 
 pub use clock::{Deadline, boot_id, since_boot};
 pub use journal::start_logging;
-pub use lock::{HostLock, LockError};
+pub use lock::{EditLock, HostLock, LockError};
 pub use pci_ids::PciIds;
 pub use process::{ProcessId, Processes};
 

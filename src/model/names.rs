@@ -28,6 +28,12 @@ impl DomainUuid {
     }
 }
 
+impl From<Uuid> for DomainUuid {
+    fn from(uuid: Uuid) -> Self {
+        Self(uuid)
+    }
+}
+
 impl fmt::Display for DomainUuid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.as_hyphenated().fmt(f)

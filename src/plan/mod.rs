@@ -20,9 +20,11 @@ use crate::{
 mod feasible;
 mod refusal;
 mod supply;
+mod survey;
 
 pub use refusal::{Refusal, RefusalKind, Rejection};
 pub use supply::{Detail, HostSupply, Standing};
+pub use survey::{Surveyed, survey};
 
 /// A device to plan for.
 #[derive(Debug, Clone)]

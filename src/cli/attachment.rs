@@ -1,0 +1,376 @@
+//! What must change in a domain's definition for it to have the wanted devices:
+//! requests, placeholder hostdevs, the CD-ROM with guest drivers. A function of
+//! the definition; it calls neither libvirt nor the host.
+
+use anyhow::{bail, ensure};
+use serde::Serialize;
+
+use super::{
+    change::{Change, Device},
+    target::Definition,
+};
+use crate::{
+    config::Pool,
+    domain::{self, DomainDef, MAX_REQUESTS, MdevHostdev, Request, alias},
+    model::{DeviceName, MdevUuid, PoolName},
+};
+
+/// What is asked for.
+#[derive(Debug)]
+pub(super) struct Wish<'a> {
+    pub(super) pool: &'a Pool,
+    pub(super) name: Option<&'a DeviceName>,
+    pub(super) count: usize,
+    pub(super) guest_drivers: bool,
+}
+
+/// The changes, and what they mean for each device.
+#[derive(Debug)]
+pub(super) struct Attachment {
+    pub(super) changes: Vec<Change>,
+    pub(super) devices: Vec<Outcome>,
+    pub(super) cdrom: Option<CdRomOutcome>,
+}
+
+/// A device that was asked for.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Outcome {
+    pub(super) name: DeviceName,
+    pub(super) uuid: MdevUuid,
+    pub(super) pool: PoolName,
+    pub(super) request: RequestChange,
+    pub(super) hostdev: HostdevChange,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum RequestChange {
+    Unchanged,
+    Added,
+    /// It asks for guest drivers now, or says now that it is optional.
+    Changed,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum HostdevChange {
+    Unchanged,
+    Added,
+    /// It had the UUID of another domain, as after a clone.
+    Mended,
+    /// The device is optional: it has none until it is plugged in.
+    Later,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "change", content = "target", rename_all = "kebab-case")]
+pub(super) enum CdRomOutcome {
+    Added(String),
+    /// It had the path of another domain.
+    Mended(String),
+}
+
+impl Outcome {
+    pub(super) fn is_unchanged(&self) -> bool {
+        self.request == RequestChange::Unchanged
+            && matches!(
+                self.hostdev,
+                HostdevChange::Unchanged | HostdevChange::Later
+            )
+    }
+}
+
+impl Attachment {
+    /// Works out what the wish takes.
+    ///
+    /// # Errors
+    /// When the definition has something in the way.
+    pub(super) fn work_out(definition: &Definition, wish: &Wish<'_>) -> anyhow::Result<Self> {
+        let def = &definition.def;
+        if wish.guest_drivers && wish.pool.guest_driver.is_none() {
+            bail!(
+                "pool '{}' has no guest drivers; set 'guest-driver' in {}",
+                wish.pool.name,
+                wish.pool.origin.display()
+            );
+        }
+        let mut asked = Asked {
+            element: definition.element.clone(),
+            requests: def.requests.clone(),
+        };
+        let (mut devices, mut hostdevs) = (Vec::new(), Vec::new());
+        for name in names(def, wish)? {
+            let uuid = MdevUuid::for_device(def.uuid, &name);
+            let present = hostdev_of(def, &name, uuid)?;
+            let request = asked.settle(&name, wish, present != Present::None)?;
+            let hostdev = match present {
+                Present::Right => HostdevChange::Unchanged,
+                Present::Foreign(old) => {
+                    hostdevs.extend(mend(definition, &name, old, uuid)?);
+                    HostdevChange::Mended
+                }
+                Present::None if asked.is_optional(&name) => HostdevChange::Later,
+                Present::None => {
+                    hostdevs.push(Change::Attach(placeholder(&name, uuid)));
+                    HostdevChange::Added
+                }
+            };
+            devices.push(Outcome {
+                name,
+                uuid,
+                pool: wish.pool.name.clone(),
+                request,
+                hostdev,
+            });
+        }
+        check_limit(def, &asked.requests, wish.pool)?;
+        // The request first: with it alone the hook refuses a start and says
+        // what is missing; with the hostdev alone it would be libvirt, for want
+        // of a device that nobody made.
+        let (before, after) = (definition.element.as_deref(), asked.element.as_deref());
+        let mut changes = Vec::from_iter(Change::metadata(before, after)?);
+        changes.extend(hostdevs);
+        let guest_drivers = |request: &Request| request.guest_drivers == Some(true);
+        let mut cdrom = None;
+        if asked.requests.iter().any(guest_drivers) {
+            cdrom = provide_cdrom(definition, &mut changes)?;
+        }
+        Ok(Self {
+            changes,
+            devices,
+            cdrom,
+        })
+    }
+}
+
+/// The names of the devices that the domain shall have.
+fn names(def: &DomainDef, wish: &Wish<'_>) -> anyhow::Result<Vec<DeviceName>> {
+    if let Some(name) = wish.name {
+        let numbered = |number: usize| format!("{name}-{number}").parse();
+        return match wish.count {
+            1 => Ok(vec![name.clone()]),
+            count => Ok((0..count).map(numbered).collect::<Result<_, _>>()?),
+        };
+    }
+    let of_pool = |request: &&Request| request.pool == wish.pool.name;
+    let mut names: Vec<DeviceName> = def
+        .requests
+        .iter()
+        .filter(of_pool)
+        .map(|request| request.name.clone())
+        .collect();
+    let mut number = 0;
+    while names.len() < wish.count {
+        let name: DeviceName = format!("gpu{number}").parse()?;
+        number += 1;
+        // A hostdev of ours without its request is completed, any other device
+        // of that alias left alone.
+        let uuid = MdevUuid::for_device(def.uuid, &name);
+        let free = def.requests.iter().all(|request| request.name != name)
+            && hostdev_of(def, &name, uuid).is_ok();
+        if free {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
+/// The requests as they shall be, in plain data and in the metadata.
+struct Asked {
+    requests: Vec<Request>,
+    element: Option<String>,
+}
+
+impl Asked {
+    /// Makes the request of that name what it shall be.
+    fn settle(
+        &mut self,
+        name: &DeviceName,
+        wish: &Wish<'_>,
+        has_hostdev: bool,
+    ) -> anyhow::Result<RequestChange> {
+        // A hostdev that is not filled fails the start, so what may be missing
+        // has none.
+        let later = wish.pool.defaults.optional == Some(true) && !has_hostdev;
+        let Some(request) = self.requests.iter_mut().find(|one| one.name == *name) else {
+            let mut request = Request::new(name.clone(), wish.pool.name.clone());
+            request.guest_drivers = wish.guest_drivers.then_some(true);
+            request.optional = later.then_some(true);
+            ensure!(
+                self.requests.len() < MAX_REQUESTS,
+                "the domain would have more than {MAX_REQUESTS} devices, the most that a VM can have"
+            );
+            self.element = Some(domain::add_request(self.element.as_deref(), &request)?);
+            self.requests.push(request);
+            return Ok(RequestChange::Added);
+        };
+        ensure!(
+            request.pool == wish.pool.name,
+            "the domain has a device '{name}' of pool '{}'; detach it or choose another name",
+            request.pool
+        );
+        let before = request.clone();
+        if wish.guest_drivers {
+            request.guest_drivers = Some(true);
+        }
+        if later && request.optional.is_none() {
+            request.optional = Some(true);
+        }
+        let Some(old) = self.element.as_deref().filter(|_| *request != before) else {
+            return Ok(RequestChange::Unchanged);
+        };
+        self.element = Some(domain::replace_request(old, request)?);
+        Ok(RequestChange::Changed)
+    }
+
+    fn is_optional(&self, name: &DeviceName) -> bool {
+        let mut requests = self.requests.iter();
+        requests.any(|request| request.name == *name && request.optional == Some(true))
+    }
+}
+
+/// The hostdev that a name has.
+#[derive(Debug, PartialEq, Eq)]
+enum Present<'d> {
+    None,
+    Right,
+    /// Under our alias, with another UUID.
+    Foreign(&'d MdevHostdev),
+}
+
+fn hostdev_of<'d>(
+    def: &'d DomainDef,
+    name: &DeviceName,
+    uuid: MdevUuid,
+) -> anyhow::Result<Present<'d>> {
+    let alias = alias(name);
+    ensure!(
+        alias != domain::CDROM_ALIAS,
+        "the name '{name}' is reserved for the CD-ROM with guest drivers; choose another name"
+    );
+    let has_alias = |hostdev: &&MdevHostdev| hostdev.alias.as_ref() == Some(&alias);
+    if let Some(hostdev) = def.hostdevs.iter().find(|hostdev| hostdev.uuid == uuid) {
+        let of_another = hostdev
+            .alias
+            .as_deref()
+            .filter(|other| other.starts_with(domain::ALIAS_PREFIX) && *other != alias);
+        if let Some(other) = of_another {
+            bail!("UUID {uuid} of device '{name}' is that of the hostdev with alias '{other}'");
+        }
+        return Ok(Present::Right);
+    }
+    match def.hostdevs.iter().find(has_alias) {
+        Some(hostdev) => Ok(Present::Foreign(hostdev)),
+        None if def.aliases.contains(&alias) => {
+            bail!("alias '{alias}' is that of another device of the domain; choose another name")
+        }
+        None => Ok(Present::None),
+    }
+}
+
+pub(super) fn placeholder(name: &DeviceName, uuid: MdevUuid) -> Device {
+    Device {
+        what: format!("hostdev '{name}'"),
+        whole: domain::placeholder(uuid, name),
+        key: domain::detachable(uuid),
+    }
+}
+
+/// Puts the UUID right and keeps the rest of the hostdev, its guest address
+/// above all: a guest takes a moved device for a new one.
+fn mend(
+    definition: &Definition,
+    name: &DeviceName,
+    old: &MdevHostdev,
+    uuid: MdevUuid,
+) -> anyhow::Result<[Change; 2]> {
+    let former = existing(definition, name, old.uuid)?;
+    let whole = former
+        .whole
+        .replace(&old.uuid.to_string(), &uuid.to_string());
+    let mended = Device {
+        whole,
+        ..placeholder(name, uuid)
+    };
+    Ok([Change::Detach(former), Change::Attach(mended)])
+}
+
+/// A hostdev as it is in the definition.
+pub(super) fn existing(
+    definition: &Definition,
+    name: &DeviceName,
+    uuid: MdevUuid,
+) -> anyhow::Result<Device> {
+    let text = domain::hostdev_text(&definition.xml, uuid)?;
+    let plain = placeholder(name, uuid);
+    Ok(Device {
+        whole: text.unwrap_or_else(|| plain.whole.clone()),
+        ..plain
+    })
+}
+
+const CDROM: &str = "the CD-ROM with guest drivers";
+
+fn provide_cdrom(
+    definition: &Definition,
+    changes: &mut Vec<Change>,
+) -> anyhow::Result<Option<CdRomOutcome>> {
+    let path = domain::media_path(definition.def.uuid);
+    let Some(disk) = domain::find_cdrom(&definition.def) else {
+        let cdrom = domain::cdrom(&definition.def, &path)?;
+        changes.push(Change::Attach(Device {
+            what: CDROM.to_owned(),
+            key: cdrom.xml.clone(),
+            whole: cdrom.xml,
+        }));
+        return Ok(Some(CdRomOutcome::Added(cdrom.target)));
+    };
+    // An empty drive is one that somebody has ejected the medium of.
+    let Some(source) = disk.source.as_ref().filter(|source| **source != path) else {
+        return Ok(None);
+    };
+    let Some(former) = existing_cdrom(definition)? else {
+        return Ok(None);
+    };
+    let escaped = |text: &str| quick_xml::escape::escape(text).into_owned();
+    let mended = Device {
+        whole: former.whole.replace(&escaped(source), &escaped(&path)),
+        ..former.clone()
+    };
+    changes.extend([Change::Detach(former), Change::Attach(mended)]);
+    Ok(Some(CdRomOutcome::Mended(disk.target.clone())))
+}
+
+/// Our CD-ROM as it is in the definition.
+pub(super) fn existing_cdrom(definition: &Definition) -> anyhow::Result<Option<Device>> {
+    let Some((disk, key)) =
+        domain::find_cdrom(&definition.def).zip(domain::detach_cdrom(&definition.def))
+    else {
+        return Ok(None);
+    };
+    let text = domain::disk_text(&definition.xml, &disk.target)?;
+    Ok(Some(Device {
+        what: CDROM.to_owned(),
+        whole: text.unwrap_or_else(|| key.clone()),
+        key,
+    }))
+}
+
+/// A definition that could never start is refused where the mistake is made.
+fn check_limit(def: &DomainDef, requests: &[Request], pool: &Pool) -> anyhow::Result<()> {
+    let of_pool = requests.iter().filter(|one| one.pool == pool.name).count();
+    let limit = usize::try_from(pool.instances).unwrap_or(usize::MAX);
+    ensure!(
+        limit == 0 || of_pool <= limit,
+        "domain '{}' would have {of_pool} devices of pool '{}', which hands out at most {limit} \
+         to all domains together; see 'instances' in {}",
+        def.name,
+        pool.name,
+        pool.origin.display()
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "attachment_tests.rs"]
+mod tests;

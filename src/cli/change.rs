@@ -1,0 +1,113 @@
+//! Edits to a domain's persistent definition, one libvirt call each, carried out
+//! in order and undone in reverse when one fails. Which edits are wanted it
+//! leaves to the verbs.
+
+use anyhow::Context;
+
+use crate::{
+    domain::{SetMetadata, for_set_metadata},
+    host::libvirt::{Domain, LibvirtError},
+};
+
+/// One edit, with what its undo needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Change {
+    /// Our metadata element is replaced, made, or taken out.
+    Metadata {
+        before: Option<SetMetadata>,
+        after: Option<SetMetadata>,
+    },
+    Attach(Device),
+    Detach(Device),
+}
+
+/// A device in the definition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Device {
+    /// What to call it in an error, as in `hostdev 'gpu0'`.
+    pub(super) what: String,
+    /// The XML that attaches it.
+    pub(super) whole: String,
+    /// The XML that detaches it.
+    pub(super) key: String,
+}
+
+impl Change {
+    /// The change from one metadata element to another; none where they are the
+    /// same. Whether libvirt can take both is settled here, before any edit.
+    pub(super) fn metadata(
+        before: Option<&str>,
+        after: Option<&str>,
+    ) -> anyhow::Result<Option<Self>> {
+        if before == after {
+            return Ok(None);
+        }
+        let prepare = |element: Option<&str>| {
+            let prepared = element.map(for_set_metadata).transpose();
+            prepared.context("the domain's metadata cannot be edited through libvirt")
+        };
+        let (before, after) = (prepare(before)?, prepare(after)?);
+        Ok(Some(Self::Metadata { before, after }))
+    }
+
+    fn carry_out(&self, domain: &Domain) -> Result<(), LibvirtError> {
+        match self {
+            Self::Metadata { after, .. } => domain.set_metadata(after.as_ref()),
+            Self::Attach(device) => domain.attach(&device.whole, &device.what),
+            Self::Detach(device) => domain.detach(&device.key, &device.what),
+        }
+    }
+
+    fn inverse(&self) -> Self {
+        match self.clone() {
+            Self::Metadata { before, after } => Self::Metadata {
+                before: after,
+                after: before,
+            },
+            Self::Attach(device) => Self::Detach(device),
+            Self::Detach(device) => Self::Attach(device),
+        }
+    }
+}
+
+/// An edit that failed, and where that leaves the definition.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ChangeError {
+    /// The definition is as it was.
+    #[error("{cause}; {}", if *undone { "what was done before is undone" } else { "nothing was changed" })]
+    Undone {
+        cause: LibvirtError,
+        /// Whether there was anything to undo.
+        undone: bool,
+    },
+    /// Some edits could not be taken back.
+    #[error(
+        "{cause}; undoing what was done before failed too: {}; see 'virsh dumpxml --inactive'",
+        failures.join("; ")
+    )]
+    HalfDone {
+        cause: LibvirtError,
+        failures: Vec<String>,
+    },
+}
+
+/// Carries out all the changes, or none.
+pub(super) fn carry_out(domain: &Domain, changes: &[Change]) -> Result<(), ChangeError> {
+    for (done, change) in changes.iter().enumerate() {
+        let Err(cause) = change.carry_out(domain) else {
+            continue;
+        };
+        let undo = changes.iter().take(done).rev();
+        let failures: Vec<String> = undo
+            .filter_map(|change| change.inverse().carry_out(domain).err())
+            .map(|error| error.to_string())
+            .collect();
+        return Err(if failures.is_empty() {
+            let undone = done > 0;
+            ChangeError::Undone { cause, undone }
+        } else {
+            ChangeError::HalfDone { cause, failures }
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,246 @@
+//! `virt-vgpu detach`: a domain asks for devices no longer.
+
+use std::{collections::BTreeSet, process::ExitCode};
+
+use anyhow::Context;
+use clap::{ArgGroup, Args};
+use serde::Serialize;
+
+use super::{
+    attachment::{existing, existing_cdrom},
+    change::{self, Change},
+    output,
+    target::{Connection, Definition, Target},
+};
+use crate::{
+    domain::{self, ALIAS_PREFIX, MdevHostdev, alias},
+    host::Host,
+    model::{DeviceName, DomainName, DomainUuid, MdevUuid, PoolName},
+};
+
+/// Take devices of pools out of a domain.
+///
+/// Removes the requests from the domain's metadata, the placeholders from its
+/// persistent definition, and the guest-driver CD-ROM when nothing asks for it
+/// any more. A running domain keeps its devices until it stops.
+#[derive(Debug, Args)]
+#[command(
+    group = ArgGroup::new("which").required(true).args(["names", "pool", "all"]),
+    after_help = "Examples:
+  virt-vgpu detach ws7 --name gpu1
+  virt-vgpu detach ws7 --name gpu0 --name gpu1
+  virt-vgpu detach ws7 --pool cad      all of that pool
+  virt-vgpu detach ws7 --all
+
+Exit code 0 when the domain has none of these devices (any more), 1 when not;
+then nothing has changed."
+)]
+pub(super) struct Detach {
+    /// The domain's name, UUID or ID.
+    domain: String,
+
+    /// A device's name in the domain; may be given several times.
+    #[arg(long = "name", value_name = "NAME")]
+    names: Vec<DeviceName>,
+
+    /// All devices of that pool, which need not exist any more.
+    #[arg(long, value_name = "POOL")]
+    pool: Option<PoolName>,
+
+    /// All devices of all pools.
+    #[arg(long)]
+    all: bool,
+
+    /// Only say what would change.
+    #[arg(long)]
+    dry_run: bool,
+
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    connection: Connection,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    domain: DomainName,
+    domain_uuid: DomainUuid,
+    dry_run: bool,
+    running: bool,
+    changed: bool,
+    devices: Vec<Outcome>,
+    guest_driver_cdrom_removed: bool,
+    #[serde(skip)]
+    takes_effect: String,
+    /// The devices that the domain has besides.
+    #[serde(skip)]
+    others: Vec<DeviceName>,
+}
+
+#[derive(Debug, Serialize)]
+struct Outcome {
+    name: DeviceName,
+    /// The pool of its request.
+    pool: Option<PoolName>,
+    /// The UUIDs of its hostdevs.
+    uuids: Vec<MdevUuid>,
+}
+
+impl Detach {
+    pub(super) fn run(&self, host: &Host) -> anyhow::Result<ExitCode> {
+        let domain = self.connection.find(&self.domain)?;
+        let target = Target::read(host, domain, &self.domain)?;
+        let cannot = || format!("cannot detach from domain '{}'", self.domain);
+        let (changes, report) = self.work_out(&target).with_context(cannot)?;
+        if !self.dry_run {
+            change::carry_out(&target.domain, &changes).with_context(cannot)?;
+        }
+        if self.json {
+            output::json(&report)?;
+        } else {
+            output::text(&report.to_string())?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn work_out(&self, target: &Target) -> anyhow::Result<(Vec<Change>, Report)> {
+        let def = &target.definition.def;
+        let chosen = self.chosen(&target.definition);
+        let mut element = target.definition.element.clone();
+        let (mut changes, mut devices) = (Vec::new(), Vec::new());
+        for name in &chosen {
+            let mut uuids = Vec::new();
+            for hostdev in hostdevs_of(&target.definition, name) {
+                changes.push(Change::Detach(existing(
+                    &target.definition,
+                    name,
+                    hostdev.uuid,
+                )?));
+                uuids.push(hostdev.uuid);
+            }
+            let request = def.requests.iter().find(|request| request.name == *name);
+            if let Some(old) = element.as_deref().filter(|_| request.is_some()) {
+                element = domain::remove_request(old, name)?;
+            }
+            if request.is_some() || !uuids.is_empty() {
+                devices.push(Outcome {
+                    name: name.clone(),
+                    pool: request.map(|request| request.pool.clone()),
+                    uuids,
+                });
+            }
+        }
+        let left = || {
+            def.requests
+                .iter()
+                .filter(|one| !chosen.contains(&one.name))
+        };
+        let wanted = left().any(|request| request.guest_drivers == Some(true));
+        let cdrom = (!wanted)
+            .then(|| existing_cdrom(&target.definition))
+            .transpose()?
+            .flatten();
+        let guest_driver_cdrom_removed = cdrom.is_some();
+        changes.extend(cdrom.map(Change::Detach));
+        // The requests last: as long as one is there without its hostdev, the
+        // hook refuses a start and says what is missing.
+        changes.extend(Change::metadata(
+            target.definition.element.as_deref(),
+            element.as_deref(),
+        )?);
+        let report = Report {
+            domain: def.name.clone(),
+            domain_uuid: def.uuid,
+            dry_run: self.dry_run,
+            running: target.running,
+            changed: !changes.is_empty(),
+            devices,
+            guest_driver_cdrom_removed,
+            takes_effect: if target.running {
+                format!(
+                    "{} is running and keeps what it has until it stops",
+                    def.name
+                )
+            } else {
+                target.takes_effect()
+            },
+            others: left().map(|request| request.name.clone()).collect(),
+        };
+        Ok((changes, report))
+    }
+
+    /// The names to take out: requests, and hostdevs that lost theirs.
+    fn chosen(&self, definition: &Definition) -> BTreeSet<DeviceName> {
+        let requests = definition.def.requests.iter();
+        let of_pool = |pool: &PoolName| self.all || self.pool.as_ref() == Some(pool);
+        let mut chosen: BTreeSet<DeviceName> = requests
+            .filter(|request| of_pool(&request.pool))
+            .map(|request| request.name.clone())
+            .collect();
+        chosen.extend(self.names.iter().cloned());
+        if self.all {
+            let aliases = definition
+                .def
+                .hostdevs
+                .iter()
+                .filter_map(|one| one.alias.as_deref());
+            chosen
+                .extend(aliases.filter_map(|alias| alias.strip_prefix(ALIAS_PREFIX)?.parse().ok()));
+        }
+        chosen
+    }
+}
+
+/// The hostdevs of a name: by its UUID, or by its alias with a UUID of before.
+fn hostdevs_of<'t>(
+    definition: &'t Definition,
+    name: &DeviceName,
+) -> impl Iterator<Item = &'t MdevHostdev> + use<'t> {
+    let uuid = MdevUuid::for_device(definition.def.uuid, name);
+    let alias = alias(name);
+    let hostdevs = definition.def.hostdevs.iter();
+    hostdevs.filter(move |one| one.uuid == uuid || one.alias.as_ref() == Some(&alias))
+}
+
+impl std::fmt::Display for Report {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            domain,
+            takes_effect,
+            ..
+        } = self;
+        if self.dry_run && self.changed {
+            writeln!(f, "nothing is changed yet; without --dry-run:")?;
+        }
+        for Outcome { name, pool, uuids } in &self.devices {
+            let uuids: Vec<String> = uuids.iter().map(ToString::to_string).collect();
+            let uuids = match uuids.as_slice() {
+                [] => String::new(),
+                uuids => format!(" (uuid {})", uuids.join(", ")),
+            };
+            let pool = pool.as_ref();
+            let pool = pool.map_or(String::new(), |pool| format!(" of pool {pool}"));
+            writeln!(
+                f,
+                "detached {name}{uuids}{pool} from {domain}; {takes_effect}"
+            )?;
+        }
+        if self.guest_driver_cdrom_removed {
+            writeln!(
+                f,
+                "removed the guest-driver CD-ROM from {domain}; {takes_effect}"
+            )?;
+        }
+        if !self.changed {
+            write!(f, "nothing to do: {domain} has no such device")?;
+            let others: Vec<&str> = self.others.iter().map(DeviceName::as_str).collect();
+            match others.as_slice() {
+                [] => writeln!(f)?,
+                others => writeln!(f, "; it has {}", others.join(", "))?,
+            }
+        }
+        Ok(())
+    }
+}

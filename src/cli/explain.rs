@@ -1,0 +1,231 @@
+//! `virt-vgpu explain`: what the hook would do for a domain, and why.
+
+use std::{
+    io::Read,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::{Context, bail};
+use clap::{ArgGroup, Args};
+
+use super::{
+    forecast::{Forecast, HeldState, Outcome, PoolForecast},
+    output::{self, Table},
+    target::Connection,
+};
+use crate::{
+    domain,
+    hook::AllocateError,
+    host::{Deadline, Host, HostLock},
+};
+
+/// Show what a start of a domain would get now, and why.
+///
+/// Runs the hook's own planning on the host as it stands and changes nothing:
+/// for each device the parent, the type and the reason, for each pool the
+/// candidates in the order in which they are tried, or the refusal as virsh
+/// would show it.
+#[derive(Debug, Args)]
+#[command(
+    group = ArgGroup::new("what").required(true).args(["domain", "xml"]),
+    after_help = "Examples:
+  virt-vgpu explain ws7
+  virt-vgpu explain --xml ws8.xml              before it is defined; needs no libvirt
+  virsh dumpxml ws7 | virt-vgpu explain --xml -
+  virt-vgpu explain ws7 --json | jq -r '.devices[] | .place.parent'
+
+Exit code 0 when the domain would be served, runs, or asks for nothing; 1 when
+it would be refused."
+)]
+pub(super) struct Explain {
+    /// The domain's name, UUID or ID.
+    domain: Option<String>,
+
+    /// A file with domain XML, - for standard input.
+    #[arg(long, value_name = "FILE")]
+    xml: Option<PathBuf>,
+
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// How long to wait for a hook that is at work.
+const PATIENCE: Duration = Duration::from_secs(25);
+
+/// As much XML as the hook reads.
+const LONGEST_XML: u64 = 8 << 20;
+
+impl Explain {
+    pub(super) fn run(&self, host: &Host) -> anyhow::Result<ExitCode> {
+        // libvirt is asked before the lock is taken: a domain that is starting
+        // answers only when its hook is done, and the hook waits for the lock.
+        let xml = match (&self.domain, &self.xml) {
+            (_, Some(path)) => read_xml(path)?,
+            (Some(name), None) => self.connection.find_served(name)?.inactive_xml()?,
+            (None, None) => bail!("neither a domain nor --xml is given"),
+        };
+        let forecast = forecast(host, &xml)?;
+        if self.json {
+            output::json(&forecast)?;
+        } else {
+            output::text(&forecast.to_string())?;
+        }
+        Ok(if forecast.outcome == Outcome::Refused {
+            ExitCode::FAILURE
+        } else {
+            ExitCode::SUCCESS
+        })
+    }
+}
+
+fn read_xml(path: &Path) -> anyhow::Result<String> {
+    let mut text = String::new();
+    let read = if path == Path::new("-") {
+        let input = std::io::stdin().lock();
+        input.take(LONGEST_XML).read_to_string(&mut text)
+    } else {
+        std::fs::File::open(path).and_then(|file| file.take(LONGEST_XML).read_to_string(&mut text))
+    };
+    read.with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(text)
+}
+
+fn forecast(host: &Host, xml: &str) -> anyhow::Result<Forecast> {
+    let identity = domain::identity(xml).ok().flatten();
+    if let Some((uuid, name)) = &identity
+        && !domain::mentions_requests(xml.as_bytes())
+    {
+        return Ok(Forecast::nothing(name.clone(), Some(*uuid)));
+    }
+    let def = match (domain::parse(xml), identity) {
+        (Ok(def), _) => def,
+        (Err(source), Some((uuid, name))) => {
+            let domain = name.to_string();
+            let error = AllocateError::Domain {
+                domain,
+                cause: source,
+            };
+            return Ok(Forecast::refused(name, Some(uuid), &error));
+        }
+        (Err(error), None) => return Err(error).context("the domain XML cannot be used"),
+    };
+    let _lock = lock(host)?;
+    Ok(Forecast::make(host, &def))
+}
+
+/// The host lock, so that no start or stop is half counted. Who is not root
+/// cannot have it; a directory that stands in for a host has nobody else.
+fn lock(host: &Host) -> anyhow::Result<Option<HostLock>> {
+    if !host.is_real() || !nix::unistd::geteuid().is_root() {
+        return Ok(None);
+    }
+    let deadline = Deadline::after(PATIENCE);
+    Ok(Some(HostLock::acquire(
+        host,
+        "virt-vgpu explain",
+        deadline,
+    )?))
+}
+
+impl std::fmt::Display for Forecast {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let domain = &self.domain;
+        match self.outcome {
+            Outcome::Served => writeln!(f, "domain '{domain}' would be served")?,
+            Outcome::Refused => writeln!(f, "domain '{domain}' would be refused")?,
+            Outcome::Running => writeln!(f, "domain '{domain}' has its devices")?,
+            Outcome::NothingWanted if self.devices.is_empty() => {
+                writeln!(
+                    f,
+                    "domain '{domain}' asks for no devices: the hook does nothing"
+                )?;
+            }
+            Outcome::NothingWanted => writeln!(
+                f,
+                "domain '{domain}' starts without devices: all that it asks for are optional and \
+                 plugged in later"
+            )?,
+        }
+        if let Some(refusal) = &self.refusal {
+            writeln!(f, "  {refusal}")?;
+        }
+        for device in &self.devices {
+            writeln!(f, "\n{} from pool {}", device.name, device.pool)?;
+            writeln!(f, "  uuid    {}", device.uuid)?;
+            match &device.place {
+                Some(place) => {
+                    writeln!(f, "  parent  {}", place.parent)?;
+                    writeln!(f, "  type    {}", place.type_id)?;
+                    if !place.reason.is_empty() {
+                        writeln!(f, "  why     {}", place.reason)?;
+                    }
+                }
+                None if !device.placeholder => writeln!(f, "  hostdev missing")?,
+                None => {}
+            }
+        }
+        if let Some(held) = &self.holds {
+            let state = match held.state {
+                HeldState::InUse => "holds now",
+                HeldState::Starting => "is starting with",
+                HeldState::Stale => "left behind",
+                HeldState::Unknown => "holds, or has left behind",
+            };
+            writeln!(f, "\nthe domain {state} ({}):", held.reason)?;
+            for device in &held.devices {
+                let (name, parent, type_id) = (&device.name, &device.parent, &device.type_id);
+                writeln!(f, "  {name}: {type_id} on {parent}, pool {}", device.pool)?;
+            }
+        }
+        for pool in &self.pools {
+            write!(f, "\n{pool}")?;
+        }
+        for note in &self.notes {
+            writeln!(f, "\nnote: {note}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Display for PoolForecast {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            name,
+            mdev_type,
+            placement,
+            in_use,
+            ..
+        } = self;
+        write!(f, "pool {name}: {mdev_type}, {placement}, {in_use} in use")?;
+        if self.instances > 0 {
+            write!(f, " of at most {}", self.instances)?;
+        }
+        writeln!(f)?;
+        if self.candidates.is_empty() {
+            return writeln!(
+                f,
+                "  no device on this host matches its rules; see 'virt-vgpu pool preview {name}'"
+            );
+        }
+        let mut table = Table::new(&["PARENT", "BOARD", "NODE", "IN USE", "ROOM"]);
+        for one in &self.candidates {
+            table.row([
+                one.parent.to_string(),
+                one.board.to_string(),
+                one.numa_node.map_or(String::new(), |node| node.to_string()),
+                one.in_use.to_string(),
+                one.room.clone(),
+            ]);
+        }
+        for line in table.to_string().lines() {
+            writeln!(f, "  {line}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,366 @@
+//! What the hook would do for a domain as the host stands, gathered as plain
+//! data by the hook's own code. It changes nothing on the host.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+
+use crate::{
+    claims::{self, Claim, DEFAULT_GRACE, Doubt, Liveness},
+    config::{self, Pool},
+    device::mdev::Offer,
+    domain::{DomainDef, Request},
+    hook::{AllocateError, Demand, devices_wanted, nearness_of},
+    host::{Host, PciIds, Processes},
+    model::{
+        DeviceName, DomainName, DomainUuid, MdevTypeId, MdevUuid, NumaNode, ParentName, PoolName,
+    },
+    plan::{Detail, Failed, HostSupply, RefusalKind, Surveyed, survey},
+};
+
+/// All that there is to say.
+#[derive(Debug, Serialize)]
+pub(super) struct Forecast {
+    pub(super) domain: DomainName,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) domain_uuid: Option<DomainUuid>,
+    pub(super) outcome: Outcome,
+    /// The hook's line, as libvirt would show it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) refusal: Option<String>,
+    pub(super) devices: Vec<Device>,
+    pub(super) pools: Vec<PoolForecast>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) holds: Option<Held>,
+    pub(super) notes: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Outcome {
+    Served,
+    Refused,
+    /// It has its devices already.
+    Running,
+    /// The hook has nothing to do for it.
+    NothingWanted,
+}
+
+/// A request, and the device that it would get.
+#[derive(Debug, Serialize)]
+pub(super) struct Device {
+    pub(super) name: DeviceName,
+    pub(super) pool: PoolName,
+    pub(super) uuid: MdevUuid,
+    /// Whether the domain has its hostdev.
+    pub(super) placeholder: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) place: Option<Place>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Place {
+    pub(super) parent: ParentName,
+    #[serde(rename = "type")]
+    pub(super) type_id: MdevTypeId,
+    /// Why there; empty for a device that is there already.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(super) reason: String,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct PoolForecast {
+    pub(super) name: PoolName,
+    #[serde(rename = "type")]
+    pub(super) mdev_type: String,
+    pub(super) placement: String,
+    /// The pool's own limit, 0 for none.
+    pub(super) instances: u32,
+    /// Devices of the pool that claims hold.
+    pub(super) in_use: u32,
+    /// In the order in which they are tried.
+    pub(super) candidates: Vec<CandidateForecast>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct CandidateForecast {
+    pub(super) parent: ParentName,
+    pub(super) board: ParentName,
+    pub(super) numa_node: Option<NumaNode>,
+    /// Mediated devices on the board, whoever made them.
+    pub(super) in_use: u32,
+    /// How many more of the type it can make.
+    pub(super) available: u32,
+    /// That, or why it has none, in words.
+    pub(super) room: String,
+}
+
+/// What the domain has now.
+#[derive(Debug, Serialize)]
+pub(super) struct Held {
+    pub(super) state: HeldState,
+    pub(super) reason: String,
+    pub(super) devices: Vec<HeldDevice>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum HeldState {
+    InUse,
+    Starting,
+    Stale,
+    Unknown,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct HeldDevice {
+    pub(super) name: DeviceName,
+    pub(super) pool: PoolName,
+    pub(super) uuid: MdevUuid,
+    pub(super) parent: ParentName,
+    #[serde(rename = "type")]
+    pub(super) type_id: MdevTypeId,
+}
+
+impl Forecast {
+    /// A refusal that comes before anything else is known.
+    pub(super) fn refused(
+        domain: DomainName,
+        domain_uuid: Option<DomainUuid>,
+        error: &AllocateError,
+    ) -> Self {
+        Self {
+            domain,
+            domain_uuid,
+            outcome: Outcome::Refused,
+            refusal: Some(line(error)),
+            devices: Vec::new(),
+            pools: Vec::new(),
+            holds: None,
+            notes: Vec::new(),
+        }
+    }
+
+    /// Nothing is asked for.
+    pub(super) fn nothing(domain: DomainName, domain_uuid: Option<DomainUuid>) -> Self {
+        Self {
+            domain,
+            domain_uuid,
+            outcome: Outcome::NothingWanted,
+            refusal: None,
+            devices: Vec::new(),
+            pools: Vec::new(),
+            holds: None,
+            notes: Vec::new(),
+        }
+    }
+
+    /// Looks at the host and foretells.
+    pub(super) fn make(host: &Host, domain: &DomainDef) -> Self {
+        let mut forecast = Self::nothing(domain.name.clone(), Some(domain.uuid));
+        forecast.devices = domain
+            .requests
+            .iter()
+            .map(|request| device(domain, request))
+            .collect();
+        forecast.survey_pools(host, domain);
+        match forecast.foretell(host, domain) {
+            Ok(outcome) => forecast.outcome = outcome,
+            Err(error) => {
+                forecast.outcome = Outcome::Refused;
+                forecast.refusal = Some(line(&error));
+                forecast.note_stale_claims(host, domain.uuid, &error);
+            }
+        }
+        forecast
+    }
+
+    /// The hook's way, in the hook's order.
+    fn foretell(&mut self, host: &Host, domain: &DomainDef) -> Result<Outcome, AllocateError> {
+        let former = claims::load(host, domain.uuid)?;
+        if let Some(claim) = &former {
+            let held = held(host, claim);
+            let state = held.state;
+            let why = held.reason.clone();
+            self.holds = Some(held);
+            match state {
+                HeldState::InUse | HeldState::Starting => {
+                    self.show_held();
+                    return Ok(Outcome::Running);
+                }
+                HeldState::Unknown => {
+                    let domain = domain.name.to_string();
+                    return Err(AllocateError::StillHeld { domain, why });
+                }
+                HeldState::Stale => self.notes.push(
+                    "its devices of an earlier run are freed first; that room is not counted here"
+                        .to_owned(),
+                ),
+            }
+        }
+        let wanted = devices_wanted(domain)?;
+        if wanted.is_empty() {
+            return Ok(Outcome::NothingWanted);
+        }
+        let demand = Demand::load(host, domain, wanted)?;
+        demand.check_uuids_are_free(host, former.as_ref())?;
+        let plan = demand.plan(host, &Failed::new())?;
+        for assignment in plan.assignments {
+            let device = self
+                .devices
+                .iter_mut()
+                .find(|device| device.name == assignment.device);
+            if let Some(device) = device {
+                device.place = Some(Place {
+                    parent: assignment.parent,
+                    type_id: assignment.type_id,
+                    reason: assignment.reason,
+                });
+            }
+        }
+        Ok(Outcome::Served)
+    }
+
+    fn show_held(&mut self) {
+        let held = self.holds.iter().flat_map(|held| &held.devices);
+        for one in held {
+            if let Some(device) = self.devices.iter_mut().find(|other| other.uuid == one.uuid) {
+                device.place = Some(Place {
+                    parent: one.parent.clone(),
+                    type_id: one.type_id.clone(),
+                    reason: String::new(),
+                });
+            }
+        }
+    }
+
+    /// Every pool that is named and can be used; what is wrong with another the
+    /// hook's own line says.
+    fn survey_pools(&mut self, host: &Host, domain: &DomainDef) {
+        let names = PciIds::new(host);
+        let nearness = nearness_of(domain, host).unwrap_or_default();
+        let detail = Detail {
+            nodes: true,
+            boards: true,
+        };
+        let supply = match HostSupply::discover(host, &names, detail) {
+            Ok(supply) => supply,
+            Err(error) => {
+                self.notes
+                    .push(format!("cannot look for mdev parents: {error}"));
+                return;
+            }
+        };
+        let pools: BTreeSet<&PoolName> = domain.requests.iter().map(|one| &one.pool).collect();
+        for pool in pools
+            .into_iter()
+            .filter_map(|name| config::load_pool(host, name).ok())
+        {
+            let candidates = match survey(&domain.name, &pool, &supply, &nearness) {
+                Ok(candidates) => candidates,
+                Err(error) => {
+                    self.notes.push(format!("pool '{}': {error}", pool.name));
+                    continue;
+                }
+            };
+            self.pools.push(PoolForecast {
+                in_use: claims::pool_in_use(host, &pool.name).unwrap_or_default(),
+                candidates: candidates
+                    .into_iter()
+                    .map(|one| candidate(one, &pool))
+                    .collect(),
+                mdev_type: pool.mdev_type.to_string(),
+                placement: pool.placement.to_string(),
+                instances: pool.instances,
+                name: pool.name,
+            });
+        }
+    }
+
+    /// Where nothing is free the hook frees what crashes left behind and tries
+    /// again; what that brings cannot be told without doing it.
+    fn note_stale_claims(&mut self, host: &Host, own: DomainUuid, error: &AllocateError) {
+        let no_room = matches!(error, AllocateError::Refused(refusal)
+            if !matches!(refusal.kind, RefusalKind::Unreadable { .. }));
+        if !no_room {
+            return;
+        }
+        let Ok((claims, _)) = claims::load_all(host) else {
+            return;
+        };
+        let stale: Vec<String> = claims
+            .iter()
+            .filter(|claim| claim.domain != own)
+            .filter(|claim| held(host, claim).state == HeldState::Stale)
+            .map(|claim| format!("'{}'", claim.domain_name))
+            .collect();
+        if !stale.is_empty() {
+            self.notes.push(format!(
+                "{} does not run but holds devices, which the hook frees before it refuses; \
+                 run 'virt-vgpu reconcile' and ask again",
+                stale.join(", ")
+            ));
+        }
+    }
+}
+
+/// The line as the hook prints it.
+pub(super) fn line(error: &AllocateError) -> String {
+    let line = format!("virt-vgpu: {error}");
+    line.replace(['\n', '\r'], " ")
+}
+
+fn device(domain: &DomainDef, request: &Request) -> Device {
+    let uuid = MdevUuid::for_device(domain.uuid, &request.name);
+    Device {
+        name: request.name.clone(),
+        pool: request.pool.clone(),
+        uuid,
+        placeholder: domain.hostdevs.iter().any(|hostdev| hostdev.uuid == uuid),
+        place: None,
+    }
+}
+
+fn candidate(surveyed: Surveyed, pool: &Pool) -> CandidateForecast {
+    let (available, room) = match surveyed.offer {
+        Offer::Type { id, available: 0 } => (0, format!("no {id} left")),
+        Offer::Type { id, available } => (available, format!("{available} of {id} left")),
+        Offer::NoSuchType => (0, format!("has no mdev type '{}'", pool.mdev_type)),
+        Offer::Unreadable(why) => (0, why),
+    };
+    CandidateForecast {
+        parent: surveyed.candidate.parent.name,
+        board: surveyed.candidate.board,
+        numa_node: surveyed.candidate.node,
+        in_use: surveyed.candidate.in_use,
+        available,
+        room,
+    }
+}
+
+fn held(host: &Host, claim: &Claim) -> Held {
+    let (state, reason) = match Processes::scan(host) {
+        Err(error) => (
+            HeldState::Unknown,
+            format!("cannot look at the processes: {error}"),
+        ),
+        Ok(processes) => match claim.liveness(host, &processes, DEFAULT_GRACE) {
+            Liveness::InUse(why) => (HeldState::InUse, why),
+            Liveness::Unknown(doubt @ Doubt::Starting) => (HeldState::Starting, doubt.to_string()),
+            Liveness::Unknown(doubt) => (HeldState::Unknown, doubt.to_string()),
+            Liveness::Stale => (HeldState::Stale, "the domain does not run".to_owned()),
+        },
+    };
+    let device = |device: &claims::ClaimedDevice| HeldDevice {
+        name: device.name.clone(),
+        pool: device.pool.clone(),
+        uuid: device.uuid,
+        parent: device.parent.clone(),
+        type_id: device.type_id.clone(),
+    };
+    Held {
+        state,
+        reason,
+        devices: claim.devices.iter().map(device).collect(),
+    }
+}

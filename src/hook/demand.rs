@@ -1,0 +1,160 @@
+//! What a starting domain demands: the requests to be served, their pools, and
+//! the plan for them as the host stands. Reading only: the hook makes what is
+//! planned here, `explain` prints it.
+
+use std::collections::BTreeMap;
+
+use super::{AllocateError, allocate::io_error, nearness_of};
+use crate::{
+    claims::{self, Claim},
+    config::{self, Pool},
+    device::mdev,
+    domain::{DomainDef, Request},
+    host::{Host, PciIds},
+    model::{MdevUuid, PoolName},
+    plan::{self, Detail, Failed, HostSupply, Plan, Wanted},
+};
+
+/// The requests that the hook serves. One that may be missing and has no
+/// placeholder is left to be plugged in later.
+///
+/// # Errors
+/// When a request that must be served has no placeholder.
+pub fn devices_wanted(domain: &DomainDef) -> Result<Vec<(&Request, MdevUuid)>, AllocateError> {
+    let mut wanted = Vec::new();
+    for request in &domain.requests {
+        let uuid = MdevUuid::for_device(domain.uuid, &request.name);
+        if domain.hostdevs.iter().any(|hostdev| hostdev.uuid == uuid) {
+            wanted.push((request, uuid));
+        } else if request.optional != Some(true) {
+            return Err(AllocateError::NoPlaceholder {
+                domain: domain.name.to_string(),
+                device: request.name.to_string(),
+                pool: request.pool.clone(),
+                uuid,
+            });
+        }
+    }
+    Ok(wanted)
+}
+
+/// The demand of a domain.
+#[derive(Debug)]
+pub struct Demand<'a> {
+    /// The domain.
+    pub domain: &'a DomainDef,
+    /// The requests to be served, with the UUIDs of their placeholders.
+    pub wanted: Vec<(&'a Request, MdevUuid)>,
+    /// The pools that they name.
+    pub pools: BTreeMap<PoolName, Pool>,
+}
+
+impl<'a> Demand<'a> {
+    /// Loads the pools of what the domain wants ([`devices_wanted`]).
+    ///
+    /// # Errors
+    /// When a pool cannot be used.
+    pub fn load(
+        host: &Host,
+        domain: &'a DomainDef,
+        wanted: Vec<(&'a Request, MdevUuid)>,
+    ) -> Result<Self, AllocateError> {
+        let mut pools = BTreeMap::new();
+        for (request, _) in &wanted {
+            if !pools.contains_key(&request.pool) {
+                let pool = config::load_pool(host, &request.pool).map_err(|cause| {
+                    AllocateError::Pool {
+                        domain: domain.name.to_string(),
+                        pool: request.pool.clone(),
+                        cause: Box::new(cause),
+                    }
+                })?;
+                pools.insert(request.pool.clone(), pool);
+            }
+        }
+        Ok(Self {
+            domain,
+            wanted,
+            pools,
+        })
+    }
+
+    /// Checks that nobody else has the UUIDs; devices of the domain's own
+    /// `former` claim may.
+    ///
+    /// # Errors
+    /// The first UUID that is taken.
+    pub fn check_uuids_are_free(
+        &self,
+        host: &Host,
+        former: Option<&Claim>,
+    ) -> Result<(), AllocateError> {
+        for (request, uuid) in &self.wanted {
+            let own = former.is_some_and(|claim| claim.devices.iter().any(|d| d.uuid == *uuid));
+            if own {
+                continue;
+            }
+            let found = mdev::find(host, *uuid)
+                .map_err(|cause| io_error("cannot look for mediated devices", cause))?;
+            if let Some(found) = found {
+                return Err(AllocateError::ForeignUuid {
+                    domain: self.domain.name.to_string(),
+                    device: request.name.to_string(),
+                    uuid: *uuid,
+                    parent: found.parent.to_string(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Plans a device for each request.
+    ///
+    /// # Errors
+    /// A refusal, or what of the host cannot be read.
+    pub fn plan(&self, host: &Host, failed: &Failed) -> Result<Plan, AllocateError> {
+        let nearness = nearness_of(self.domain, host)
+            .map_err(|cause| io_error("cannot read the NUMA layout", cause))?;
+        let names = PciIds::new(host);
+        let detail = Detail {
+            nodes: !nearness.nodes.is_empty(),
+            boards: self.wanted.len() > 1,
+        };
+        let supply = HostSupply::discover(host, &names, detail)
+            .map_err(|cause| io_error("cannot look for mdev parents", cause))?;
+        let mut requests = Vec::with_capacity(self.wanted.len());
+        for (request, uuid) in &self.wanted {
+            let pool = &self.pools[&request.pool];
+            let pool_in_use = self.pool_in_use(host, pool, &supply)?;
+            requests.push(Wanted {
+                device: &request.name,
+                uuid: *uuid,
+                pool,
+                pool_in_use,
+            });
+        }
+        let domain = &self.domain.name;
+        Ok(plan::plan(domain, &requests, &supply, &nearness, failed)?)
+    }
+
+    /// Devices of the pool that are claimed. There cannot be more of them than
+    /// mediated devices on the host, so far from the limit no claim is read.
+    fn pool_in_use(
+        &self,
+        host: &Host,
+        pool: &Pool,
+        supply: &HostSupply<'_>,
+    ) -> Result<u32, AllocateError> {
+        if pool.instances == 0 {
+            return Ok(0);
+        }
+        let devices = supply.devices();
+        let devices = devices.map_err(|cause| io_error("cannot list mediated devices", cause))?;
+        let wanted = u32::try_from(self.wanted.len()).unwrap_or(u32::MAX);
+        if devices.saturating_add(wanted) <= pool.instances {
+            return Ok(0);
+        }
+        claims::pool_in_use(host, &pool.name)
+            .map_err(|cause| io_error("cannot count the pool's devices", cause))
+    }
+}

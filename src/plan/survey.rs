@@ -1,0 +1,48 @@
+//! All candidates of a pool as a domain would see them, best first: for people
+//! who ask why a device goes where it goes.
+
+use std::collections::BTreeMap;
+
+use super::{Candidate, Failed, Market, Nearness, Planner, Supply};
+use crate::{config::Pool, device::mdev::Offer, model::DomainName};
+
+/// A candidate and what it has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Surveyed {
+    /// The candidate.
+    pub candidate: Candidate,
+    /// What it has of the pool's type.
+    pub offer: Offer,
+}
+
+/// The pool's candidates in the order in which a plan tries them for the
+/// domain's first device.
+///
+/// # Errors
+/// A text, when the host cannot be read at all.
+pub fn survey(
+    domain: &DomainName,
+    pool: &Pool,
+    supply: &dyn Supply,
+    nearness: &Nearness,
+) -> Result<Vec<Surveyed>, String> {
+    let candidates = supply.candidates(pool)?;
+    let offers = vec![None; candidates.len()];
+    let market = Market { candidates, offers };
+    let mut planner = Planner {
+        domain,
+        wanted: &[],
+        supply,
+        nearness,
+        failed: &Failed::new(),
+        markets: BTreeMap::from([(&pool.name, market)]),
+        taken: Vec::new(),
+    };
+    let order = planner.order(pool);
+    let surveyed = order.into_iter().filter_map(|position| {
+        let offer = planner.offer(pool, position)?;
+        let candidate = planner.markets[&pool.name].candidates[position].clone();
+        Some(Surveyed { candidate, offer })
+    });
+    Ok(surveyed.collect())
+}
