@@ -108,17 +108,13 @@ fn a_driver_that_refuses() {
     ] {
         let (scene, domain) = (scene(), Domain::with_one(1, "cad"));
         scene.kernel.inject(Fault::errno(Target::Create, errno));
-        let types = |parent| {
-            format!(
-                "{parent}: /sys/class/mdev_bus/{parent}/mdev_supported_types/nvidia-231/create: {text}"
-            )
-        };
-        let (one, two) = (types("0000:3b:00.0"), types("0000:3c:00.0"));
         refused(
             &scene,
             &domain,
             domain.xml(),
-            &format!("{NO_ROOM}{one}; {two}; see 'virt-vgpu explain vm1'"),
+            &format!(
+                "{NO_ROOM}0000:3b:00.0, 0000:3c:00.0: create failed: {text}; see 'virt-vgpu explain vm1'"
+            ),
         );
         // One board that refuses is no reason while there is another.
         scene.kernel.heal();
@@ -151,7 +147,7 @@ fn the_second_device_is_refused() {
     let line = on_host(&scene, outcome.refusal());
     assert!(line.starts_with(NO_ROOM), "{line}");
     assert!(
-        line.contains("create: Input/output error (os error 5)"),
+        line.contains("create failed: Input/output error (os error 5)"),
         "{line}"
     );
     is_untouched(&scene);

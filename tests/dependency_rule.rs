@@ -24,7 +24,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("plan", &["model", "rule", "config", "device"]),
     ("apply", &["device", "model"]),
     // Effects; the traits that it carries out belong to those who need them.
-    ("host", &["model", "config", "device", "apply"]),
+    ("host", &["model", "domain", "config", "device", "apply"]),
     ("claims", &["model", "domain", "device", "apply", "host"]),
     (
         "hook",

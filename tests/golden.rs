@@ -82,7 +82,13 @@ fn plan_case(case: &Path, kernel: &Kernel) -> Result<Plan, Refusal> {
             pool_in_use: 0,
         })
         .collect();
-    plan::plan(&domain.name, &wanted, &supply, &nearness, &Failed::new())
+    plan::plan(
+        &domain.name,
+        &wanted,
+        &supply,
+        &nearness,
+        &Failed::default(),
+    )
 }
 
 fn described(outcome: &Result<Plan, Refusal>) -> String {

@@ -25,8 +25,10 @@ pub trait Attributes: Sysfs {
 pub struct Failure {
     /// Index of the step that failed.
     pub step: usize,
-    /// What failed, for people.
+    /// What failed, with its path.
     pub cause: String,
+    /// The same without what differs from device to device.
+    pub reason: String,
     /// Whether another device might still do: the driver refused this one.
     pub refused_by_driver: bool,
     /// Steps whose effect could not be taken back, with the reason.
@@ -45,6 +47,7 @@ pub fn apply(steps: &[Step], host: &dyn Attributes) -> Result<(), Failure> {
             return Err(Failure {
                 step: index,
                 cause: stop.cause,
+                reason: stop.reason,
                 refused_by_driver: stop.refused_by_driver,
                 left_behind,
             });
@@ -64,38 +67,42 @@ fn undo(steps: &[Step], host: &dyn Attributes) -> Vec<(usize, String)> {
     left_behind
 }
 
-/// Writes `undo` unless `gone` is gone already, and makes sure it is afterwards.
+/// Writes `undo` unless everything in `gone` is gone already, and makes sure it
+/// is afterwards.
 ///
 /// # Errors
-/// The driver's errno, or that the device is still there.
-pub fn take_back(undo: &Attribute, gone: &str, host: &dyn Attributes) -> io::Result<()> {
-    if !host.exists(gone) {
+/// The driver's errno, or that something is still there.
+pub fn take_back(undo: &Attribute, gone: &[String], host: &dyn Attributes) -> io::Result<()> {
+    let first_there = || gone.iter().find(|path| host.exists(path));
+    if first_there().is_none() {
         return Ok(());
     }
     let written = host.write(undo, None);
     // A driver may have removed its device by itself in between: what counts is
     // that it is gone, not what the write said.
-    if !host.exists(gone) {
+    let Some(there) = first_there() else {
         return Ok(());
-    }
+    };
     written.map_err(|error| named(&undo.path, &error))?;
     Err(io::Error::other(format!(
-        "{gone} is still there after writing to {}",
+        "{there} is still there after writing to {}",
         undo.path
     )))
 }
 
 struct Stop {
     cause: String,
+    reason: String,
     /// Whether what is there now, if anything, is of our making.
     ours: bool,
     refused_by_driver: bool,
 }
 
 fn carry_out(step: &Step, host: &dyn Attributes) -> Result<(), Stop> {
-    if host.exists(&step.gone) {
-        let cause = format!("{} is there already and is not ours", step.gone);
+    if let Some(there) = step.gone.iter().find(|path| host.exists(path)) {
+        let cause = format!("{there} is there already and is not ours");
         return Err(Stop {
+            reason: cause.clone(),
             cause,
             ours: false,
             refused_by_driver: false,
@@ -103,9 +110,14 @@ fn carry_out(step: &Step, host: &dyn Attributes) -> Result<(), Stop> {
     }
     if let Err(error) = host.write(&step.write, Some(&step.undo)) {
         let exists = error.kind() == io::ErrorKind::AlreadyExists;
-        let refused_by_driver = !exists && error.kind() != io::ErrorKind::PermissionDenied;
+        // Errors of the driver's: its errno, or silence.
+        let hangs = error.kind() == io::ErrorKind::TimedOut;
+        let refused_by_driver = !exists
+            && (hangs || error.raw_os_error().is_some())
+            && error.kind() != io::ErrorKind::PermissionDenied;
         return Err(Stop {
             cause: create_failed(step, &error),
+            reason: format!("create failed: {error}"),
             ours: !exists,
             refused_by_driver,
         });
@@ -115,6 +127,7 @@ fn carry_out(step: &Step, host: &dyn Attributes) -> Result<(), Stop> {
             let cause = format!("{}: {cause}", step.what);
             return Err(Stop {
                 cause,
+                reason: "what was created is not what was asked for".to_owned(),
                 ours: true,
                 refused_by_driver: true,
             });

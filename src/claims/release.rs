@@ -1,14 +1,18 @@
 //! Giving a claim's devices back.
 
-use std::io;
+use std::{io, time::Duration};
 
 use super::{Claim, ClaimedDevice, ClaimedMedia, State, remove, save};
 use crate::{
     apply::take_back,
-    device::mdev,
+    device::{Sysfs, mdev},
     domain::media_path,
     host::{Deadline, Host, HostLock, Processes},
 };
+
+/// How long one device is waited for, with the host lock held: others must not
+/// run out of their own patience meanwhile.
+const PATIENCE: Duration = Duration::from_secs(4);
 
 /// What became of one device.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,8 +110,15 @@ fn give_back_device(
     device: &ClaimedDevice,
     deadline: Deadline,
 ) -> io::Result<DeviceOutcome> {
+    let parent = mdev::parent_named(host, &device.parent);
+    let traces = mdev::traces(&parent, device.uuid);
     let Some(found) = mdev::find(host, device.uuid)? else {
-        return Ok(DeviceOutcome::Absent);
+        let is_gone = || !traces.iter().any(|path| host.exists(path));
+        return Ok(if deadline.at_most(PATIENCE).wait_until(is_gone) {
+            DeviceOutcome::Absent
+        } else {
+            DeviceOutcome::Kept(format!("{} is still busy with it", device.parent))
+        });
     };
     if found.parent != device.parent || found.type_id != device.type_id {
         let text = format!(
@@ -116,13 +127,13 @@ fn give_back_device(
         );
         return Ok(DeviceOutcome::Foreign(text));
     }
-    if let Some(pid) = wait_for_holders(host, device, deadline)? {
+    if let Some(pid) = wait_for_holders(host, device, deadline.at_most(PATIENCE))? {
         return Ok(DeviceOutcome::Kept(format!(
             "process {pid} still has {} open",
             device.uuid
         )));
     }
-    take_back(&mdev::removal(device.uuid), &mdev::path(device.uuid), host)?;
+    take_back(&mdev::removal(device.uuid), &traces, host)?;
     Ok(DeviceOutcome::Removed)
 }
 

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     domain,
     hook::AllocateError,
-    host::{Deadline, Host, HostLock},
+    host::{self, Deadline, Host, HostLock},
 };
 
 /// Show what a start of a domain would get now, and why.
@@ -85,15 +85,17 @@ impl Explain {
 }
 
 fn read_xml(path: &Path) -> anyhow::Result<String> {
-    let mut text = String::new();
     let read = if path == Path::new("-") {
+        let mut text = String::new();
         let input = std::io::stdin().lock();
-        input.take(LONGEST_XML).read_to_string(&mut text)
+        input
+            .take(LONGEST_XML)
+            .read_to_string(&mut text)
+            .map(|_| text)
     } else {
-        std::fs::File::open(path).and_then(|file| file.take(LONGEST_XML).read_to_string(&mut text))
+        host::read_at_most(path, LONGEST_XML)
     };
-    read.with_context(|| format!("cannot read {}", path.display()))?;
-    Ok(text)
+    read.with_context(|| format!("cannot read {}", path.display()))
 }
 
 fn forecast(host: &Host, xml: &str) -> anyhow::Result<Forecast> {
@@ -122,7 +124,7 @@ fn forecast(host: &Host, xml: &str) -> anyhow::Result<Forecast> {
 /// The host lock, so that no start or stop is half counted. Who is not root
 /// cannot have it; a directory that stands in for a host has nobody else.
 fn lock(host: &Host) -> anyhow::Result<Option<HostLock>> {
-    if !host.is_real() || !nix::unistd::geteuid().is_root() {
+    if !host.is_real() || !host::is_root() {
         return Ok(None);
     }
     let deadline = Deadline::after(PATIENCE);

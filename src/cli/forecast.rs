@@ -204,7 +204,7 @@ impl Forecast {
         }
         let demand = Demand::load(host, domain, wanted)?;
         demand.check_uuids_are_free(host, former.as_ref())?;
-        let plan = demand.plan(host, &Failed::new())?;
+        let plan = demand.plan(host, &Failed::default())?;
         for assignment in plan.assignments {
             let device = self
                 .devices

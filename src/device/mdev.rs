@@ -356,7 +356,31 @@ pub fn creation(parent: &Parent, type_id: &MdevTypeId, uuid: MdevUuid) -> Step {
                 component: type_id.to_string(),
             },
         ],
-        gone: path(uuid),
+        gone: traces(parent, uuid),
+    }
+}
+
+/// Where a device shows as long as there is anything left of it: its link on the
+/// bus, and its directory below its parent. While a driver is still busy with a
+/// removal, only the directory is there, and neither the UUID nor the room is
+/// free (kernel `mdev_device_remove_common`).
+#[must_use]
+pub fn traces(parent: &Parent, uuid: MdevUuid) -> Vec<String> {
+    vec![path(uuid), format!("{}/{uuid}", parent.path)]
+}
+
+/// The parent of that name, where this host has it.
+#[must_use]
+pub fn parent_named(sysfs: &dyn Sysfs, name: &ParentName) -> Parent {
+    let registered = format!("{PARENTS}/{name}");
+    let path = if sysfs.exists(&registered) {
+        registered
+    } else {
+        format!("{PCI_DEVICES}/{name}")
+    };
+    Parent {
+        name: name.clone(),
+        path,
     }
 }
 

@@ -34,6 +34,8 @@ pub struct Step {
     pub undo: Attribute,
     /// All of these hold once it is done.
     pub checks: Vec<Check>,
-    /// This path is gone once it is undone.
-    pub gone: String,
+    /// All of these are gone once it is undone. The kernel takes a device's links
+    /// away before its driver has let go of it, so the device's own directory is
+    /// among them.
+    pub gone: Vec<String>,
 }

@@ -232,7 +232,7 @@ impl Allocation<'_> {
     /// promised, plans again without that parent; when nothing is free, frees
     /// what crashes have left behind and plans once more.
     fn make_devices(&self) -> Result<Claim, AllocateError> {
-        let mut failed = Failed::new();
+        let mut failed = Failed::default();
         let mut may_reconcile = true;
         loop {
             let plan = match self.demand.plan(self.host, &failed) {
@@ -255,7 +255,7 @@ impl Allocation<'_> {
             };
             self.after_failure(claim, &failure)?;
             let assignment = &plan.assignments[failure.step];
-            if !failure.refused_by_driver || self.deadline.has_passed() {
+            if !failure.refused_by_driver || self.deadline.left() < Host::PATIENCE {
                 return Err(AllocateError::Failed {
                     domain: self.domain.name.to_string(),
                     device: assignment.device.to_string(),
@@ -263,10 +263,7 @@ impl Allocation<'_> {
                 });
             }
             events::log_driver_refusal(self.call, &assignment.parent, &failure.cause);
-            failed.insert(
-                (assignment.parent.clone(), assignment.type_id.clone()),
-                failure.cause,
-            );
+            failed.note(assignment, failure.reason);
         }
     }
 

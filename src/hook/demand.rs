@@ -118,7 +118,7 @@ impl<'a> Demand<'a> {
         let names = PciIds::new(host);
         let detail = Detail {
             nodes: !nearness.nodes.is_empty(),
-            boards: self.wanted.len() > 1,
+            boards: self.wanted.len() > 1 || !failed.is_empty(),
         };
         let supply = HostSupply::discover(host, &names, detail)
             .map_err(|cause| io_error("cannot look for mdev parents", cause))?;

@@ -3,7 +3,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Write},
+    io::{self, Read, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink},
     path::{Path, PathBuf},
 };
@@ -21,6 +21,17 @@ pub(super) fn list(path: &Path) -> io::Result<Vec<String>> {
     }
     names.sort_unstable();
     Ok(names)
+}
+
+/// Reads a file that the user names, as it is and not below any root, and no
+/// more of it than that many bytes.
+///
+/// # Errors
+/// The kernel's errno; `InvalidData` when it is not UTF-8.
+pub fn read_at_most(path: &Path, bytes: u64) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(bytes).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 impl Host {

@@ -31,6 +31,7 @@ mod pci_ids;
 mod process;
 
 pub use clock::{Deadline, boot_id, since_boot};
+pub use files::read_at_most;
 pub use journal::start_logging;
 pub use lock::{EditLock, HostLock, LockError};
 pub use pci_ids::PciIds;
@@ -56,8 +57,9 @@ impl Host {
     /// The variable that names another root, for tests and for `--root`.
     pub const ROOT_VARIABLE: &'static str = "VIRT_VGPU_ROOT";
 
-    /// A driver that needs longer than this to create a device is taken to hang.
-    const PATIENCE: Duration = Duration::from_secs(12);
+    /// A driver that needs longer than this to create or remove a device is taken
+    /// to hang. Less than the time for which others wait for the lock.
+    pub const PATIENCE: Duration = Duration::from_secs(8);
 
     /// The machine whose root directory is `root`.
     #[must_use]
@@ -179,6 +181,12 @@ impl Host {
             path.map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "the root is not UTF-8"))?;
         Ok((path, attribute.value.clone()))
     }
+}
+
+/// Whether this process may do anything: devices are handed out by root.
+#[must_use]
+pub fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
 }
 
 /// Writes an attribute in one `write`. The file is neither created nor

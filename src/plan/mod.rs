@@ -17,11 +17,13 @@ use crate::{
     model::{DeviceName, DomainName, MdevTypeId, MdevUuid, NumaNode, ParentName, PoolName},
 };
 
+mod failed;
 mod feasible;
 mod refusal;
 mod supply;
 mod survey;
 
+pub use failed::Failed;
 pub use refusal::{Refusal, RefusalKind, Rejection};
 pub use supply::{Detail, HostSupply, Standing};
 pub use survey::{Surveyed, survey};
@@ -98,10 +100,6 @@ impl Nearness {
     }
 }
 
-/// Creations that failed in this very run, by parent and type, with the reason:
-/// the driver's word counts more than the attribute that promised room.
-pub type Failed = BTreeMap<(ParentName, MdevTypeId), String>;
-
 /// One request's device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Assignment {
@@ -113,6 +111,9 @@ pub struct Assignment {
     pub uuid: MdevUuid,
     /// Where it is made.
     pub parent: ParentName,
+    /// The parent's board, as far as the plan has looked.
+    #[serde(skip)]
+    pub board: ParentName,
     /// As what it is made.
     #[serde(rename = "type")]
     pub type_id: MdevTypeId,
@@ -191,6 +192,7 @@ impl<'a> Planner<'a> {
                 pool: wanted.pool.name.clone(),
                 uuid: wanted.uuid,
                 parent: candidate.parent.name,
+                board: candidate.board,
                 type_id,
                 reason,
             });
@@ -210,9 +212,12 @@ impl<'a> Planner<'a> {
                 .entry(&wanted.pool.name)
                 .or_insert(wanted.pool_in_use);
             if limit != 0 && *count >= limit {
+                let pool = &wanted.pool.name;
+                let asked = self.wanted.iter().filter(|one| one.pool.name == *pool);
                 let kind = RefusalKind::Limit {
                     limit,
                     in_use: wanted.pool_in_use,
+                    wanted: u32::try_from(asked.count()).unwrap_or(u32::MAX),
                 };
                 return Err(Refusal::new(self.domain, wanted, kind));
             }
@@ -330,17 +335,15 @@ impl<'a> Planner<'a> {
         let Some(Offer::Type { id, available }) = self.offer(pool, position) else {
             return None;
         };
-        let parent = self.markets[&pool.name].candidates[position]
-            .parent
-            .name
-            .clone();
-        if self.failed.contains_key(&(parent.clone(), id.clone())) {
+        let candidate = &self.markets[&pool.name].candidates[position];
+        if self.failed.reason(candidate, &id).is_some() {
             return None;
         }
+        let parent = &candidate.parent.name;
         let taken = self
             .taken
             .iter()
-            .filter(|a| a.parent == parent && a.type_id == id)
+            .filter(|a| a.parent == *parent && a.type_id == id)
             .count();
         let left = available.saturating_sub(u32::try_from(taken).unwrap_or(u32::MAX));
         (left > 0).then_some((id, left))
@@ -404,11 +407,9 @@ impl<'a> Planner<'a> {
             let Some(offer) = self.offer(wanted.pool, position) else {
                 continue;
             };
-            let parent = self.markets[&wanted.pool.name].candidates[position]
-                .parent
-                .name
-                .clone();
-            let reason = self.why_not(wanted, &parent, offer);
+            let candidate = &self.markets[&wanted.pool.name].candidates[position];
+            let parent = candidate.parent.name.clone();
+            let reason = self.why_not(wanted, candidate, offer);
             candidates.push(Rejection {
                 candidate: parent,
                 reason,
@@ -418,19 +419,19 @@ impl<'a> Planner<'a> {
         Refusal::new(self.domain, wanted, RefusalKind::NoCandidate { candidates })
     }
 
-    fn why_not(&self, wanted: &Wanted<'a>, parent: &ParentName, offer: Offer) -> String {
+    fn why_not(&self, wanted: &Wanted<'a>, candidate: &Candidate, offer: Offer) -> String {
         match offer {
             Offer::NoSuchType => format!("has no mdev type '{}'", wanted.pool.mdev_type),
             Offer::Unreadable(why) => why,
             Offer::Type { id, available: 0 } => format!("no {id} left"),
             Offer::Type { id, .. } => {
-                if let Some(why) = self.failed.get(&(parent.clone(), id.clone())) {
-                    return why.clone();
+                if let Some(why) = self.failed.reason(candidate, &id) {
+                    return why;
                 }
                 let others: Vec<&str> = self
                     .taken
                     .iter()
-                    .filter(|a| a.parent == *parent)
+                    .filter(|a| a.parent == candidate.parent.name)
                     .map(|a| a.device.as_str())
                     .collect();
                 if others.is_empty() {

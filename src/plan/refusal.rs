@@ -27,6 +27,8 @@ pub enum RefusalKind {
         limit: u32,
         /// Devices of the pool that other claims hold.
         in_use: u32,
+        /// How many the domain asks for.
+        wanted: u32,
     },
     /// No candidate could serve; empty when the rules take no device at all.
     NoCandidate {
@@ -87,11 +89,16 @@ impl fmt::Display for Refusal {
             "pool '{pool}' has no free {mdev_type} for domain '{domain}': "
         )?;
         match &self.kind {
-            RefusalKind::Limit { limit, in_use } => {
-                write!(
-                    f,
-                    "{in_use} of at most {limit} instances are in use; see 'virt-vgpu status'"
-                )
+            RefusalKind::Limit {
+                limit,
+                in_use,
+                wanted,
+            } => {
+                write!(f, "{in_use} of at most {limit} instances are in use")?;
+                if *wanted > 1 {
+                    write!(f, " and it asks for {wanted}")?;
+                }
+                f.write_str("; see 'virt-vgpu status'")
             }
             RefusalKind::Unreadable { reason } => write!(f, "{reason}; see 'virt-vgpu devices'"),
             RefusalKind::NoCandidate { candidates } if candidates.is_empty() => {

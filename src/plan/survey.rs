@@ -34,7 +34,7 @@ pub fn survey(
         wanted: &[],
         supply,
         nearness,
-        failed: &Failed::new(),
+        failed: &Failed::default(),
         markets: BTreeMap::from([(&pool.name, market)]),
         taken: Vec::new(),
     };
