@@ -13,7 +13,7 @@ readonly BOOT_DEADLINE=300
 readonly REBOOT_DEADLINE=300
 
 select_guest() {
-	[[ $1 =~ ^[a-z0-9-]{1,16}$ ]] || die "lab name '$1': only a-z, 0-9 and -, at most 16"
+	[[ $1 =~ ^[a-z0-9-]{1,32}$ ]] || die "lab name '$1': only a-z, 0-9 and -, at most 32"
 	NAME=$1
 	RUN=$RUN_ROOT/$NAME
 }
