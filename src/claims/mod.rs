@@ -254,7 +254,7 @@ pub fn pool_in_use(host: &Host, pool: &PoolName) -> io::Result<u32> {
 pub fn save(host: &Host, _lock: &HostLock, claim: &Claim) -> io::Result<()> {
     const MODE: u32 = 0o644;
     let path = Claim::path(claim.domain);
-    let text = serde_json::to_string_pretty(claim)?;
+    let text = serde_json::to_string_pretty(claim)? + "\n";
     host.make_directory(DIRECTORY, 0o755)
         .and_then(|()| host.replace_file(&path, text.as_bytes(), MODE))
         .map_err(|error| io::Error::new(error.kind(), format!("cannot write {path}: {error}")))

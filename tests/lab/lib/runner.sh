@@ -52,7 +52,7 @@ scenario_needs() { sed -n 's/^# needs: *//p' "$1" | grep -qw "$2"; }
 newest_package() {
 	local deb
 	# shellcheck disable=SC2012  # names of our own build, no odd characters
-	deb=$(ls -t "$LAB"/../../target/dist/*.deb 2> /dev/null | head -n 1) || true
+	deb=$(ls -t "$LAB"/../../target/package/*.deb 2> /dev/null | head -n 1) || true
 	printf '%s\n' "$deb"
 }
 
