@@ -81,6 +81,7 @@ fn run(host: &Host, call: &HookCall, input: impl std::io::Read) -> anyhow::Resul
     }
     start_logging(host, "virt-vgpu-hook");
     let deadline = Deadline::after(PATIENCE);
+    host.be_done_by(deadline);
     match call.operation {
         operation if operation.allocates() => {
             allocate::allocate(host, call, decode(&xml)?, deadline).map_err(anyhow::Error::from)

@@ -41,8 +41,8 @@ pub use process::{ProcessId, Processes};
 #[derive(Debug)]
 pub struct Host {
     root: PathBuf,
-    /// How long one write to an attribute may take before it counts as failed.
-    patience: Duration,
+    /// When everything should be done.
+    deadline: Mutex<Option<Deadline>>,
     /// The child that writes attributes, once there is need of one.
     writer: Mutex<Option<Writer>>,
 }
@@ -66,7 +66,7 @@ impl Host {
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Self {
             root: root.into(),
-            patience: Self::PATIENCE,
+            deadline: Mutex::new(None),
             writer: Mutex::new(None),
         }
     }
@@ -78,13 +78,6 @@ impl Host {
             Some(root) if !root.is_empty() => Self::new(PathBuf::from(root)),
             _ => Self::new("/"),
         }
-    }
-
-    /// The same machine with another bound on writes to attributes.
-    #[must_use]
-    pub fn with_patience(mut self, patience: Duration) -> Self {
-        self.patience = patience;
-        self
     }
 
     /// Whether this is the real machine.
@@ -154,7 +147,7 @@ impl Attributes for Host {
                 .map_err(|_| io::Error::other("the writing process did not start"))??,
             None => AttributeWriter::start()?,
         };
-        let answer = child.carry_out(&order, self.patience)?;
+        let answer = child.carry_out(&order, self.patience_left())?;
         *writer = Some(Writer::Ready(child));
         answer?;
         fault::after("attribute", &attribute.path);
@@ -163,6 +156,19 @@ impl Attributes for Host {
 }
 
 impl Host {
+    /// Bounds all writes to attributes together. What comes after the deadline,
+    /// to undo or to give back, is still tried, with little patience.
+    pub fn be_done_by(&self, deadline: Deadline) {
+        *self.deadline.lock().unwrap_or_else(PoisonError::into_inner) = Some(deadline);
+    }
+
+    fn patience_left(&self) -> Duration {
+        const LAST_TRY: Duration = Duration::from_secs(1);
+        let deadline = self.deadline.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = deadline.map_or(Self::PATIENCE, Deadline::left);
+        Self::PATIENCE.min(left.max(LAST_TRY))
+    }
+
     /// Starts what writes attributes, so that it is ready when the first write
     /// is known. A failure comes up again with that write.
     pub fn get_ready_to_write(&self) {

@@ -47,6 +47,7 @@ struct Bench {
     source: PathBuf,
     hook: PathBuf,
     c_program: PathBuf,
+    peak: PathBuf,
 }
 
 /// One way to make a device.
@@ -71,6 +72,15 @@ impl Contestant {
             Self::Python => "Python hook",
         }
     }
+}
+
+fn compile(source: &Path) -> PathBuf {
+    let name = source.file_stem().unwrap().to_str().unwrap();
+    let program = std::env::temp_dir().join(format!("virt-vgpu-bench-{name}"));
+    let mut compiler = Command::new("cc");
+    compiler.arg("-O2").arg("-o").arg(&program).arg(source);
+    assert!(compiler.status().expect("cc").success());
+    program
 }
 
 fn mount_tmpfs(path: &str) {
@@ -119,15 +129,8 @@ impl Bench {
             "run packaging/build first: {} is not there",
             hook.display()
         );
-        let c_program = std::env::temp_dir().join("virt-vgpu-bench-create");
-        let compiled = Command::new("cc")
-            .arg("-O2")
-            .arg("-o")
-            .arg(&c_program)
-            .arg(source.join("create.c"))
-            .status()
-            .expect("cc");
-        assert!(compiled.success());
+        let c_program = compile(&source.join("create.c"));
+        let peak = compile(&source.join("peak.c"));
         for path in ["/sys", "/run/virt-vgpu", "/etc/virt-vgpu"] {
             mount_tmpfs(path);
         }
@@ -139,6 +142,7 @@ impl Bench {
             source,
             hook,
             c_program,
+            peak,
         }
     }
 
@@ -312,14 +316,20 @@ impl Bench {
 
     fn memory(&self) {
         let (uuid, xml) = domain(1, true);
-        let status = Command::new("/usr/bin/env")
-            .args(["python3", "-c", "import os,sys,resource,subprocess; subprocess.run(sys.argv[1:], check=True); print('peak memory of the hook making one mdev:', resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, 'KiB')"])
+        let output = Command::new("sh")
+            .args(["-c", "exec \"$@\"", "sh"])
+            .arg(&self.peak)
             .arg(&self.hook)
             .args(["vm1", "prepare", "begin", "-"])
             .stdin(input_file(&xml))
-            .status()
+            .output()
             .unwrap();
-        assert!(status.success());
+        assert!(output.status.success());
+        let kib = String::from_utf8_lossy(&output.stdout);
+        println!(
+            "peak memory of the hook making one mdev: {} KiB",
+            kib.trim()
+        );
         clean_up(uuid);
     }
 }
