@@ -51,6 +51,26 @@ refuse() {
 # same WHAT EXPECTED GOT: two texts the scenario has at hand
 same() { [[ $2 == "$3" ]] || fail "$(printf '%s: expected:\n%s\ngot:\n%s' "$1" "$2" "$3")"; }
 
+# refuse_start VM LINE: the hook refuses the start, and virsh shows exactly that line of it
+refuse_start() {
+	refuse_with "virsh start $1" "error: Failed to start domain '$1'
+$(refusal_of "$1" prepare "$2")"
+}
+
+# refuse_with COMMAND TEXT: it fails and says exactly TEXT, but for the environment of a hook
+refuse_with() {
+	local said
+	said=$(refuse "$1")
+	# shellcheck disable=SC2001
+	same "$1" "$2" "$(sed 's:(LC_ALL=C [^)]* /etc/libvirt/hooks/:(/etc/libvirt/hooks/:' <<< "$said")"
+}
+
+# refusal_of VM OPERATION LINE: how libvirt passes on a line of the hook
+refusal_of() {
+	printf 'error: Hook script execution failed: internal error: Child process (%s) unexpected exit status 1: %s\n' \
+		"/etc/libvirt/hooks/qemu.d/50-virt-vgpu $1 $2 begin -" "virt-vgpu: $3"
+}
+
 # A reboot of the lab host; what scenarios need there is put back.
 reboot_lab() {
 	trace "[$NAME] (reboot)"

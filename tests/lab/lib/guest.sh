@@ -237,9 +237,10 @@ guest_install() {
 	local deb=$1
 	[[ -r $deb ]] || die "no package at '$deb'"
 	need_running
-	in_guest 'cat > /tmp/package.deb' < "$deb"
+	# Kept over reboots: scenarios install it again.
+	in_guest 'cat > /var/tmp/virt-vgpu.deb' < "$deb"
 	# The host has no package lists: what the package depends on has to be in the image.
-	in_guest 'DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends --allow-downgrades --reinstall /tmp/package.deb' < /dev/null ||
+	in_guest 'DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends --allow-downgrades --reinstall /var/tmp/virt-vgpu.deb' < /dev/null ||
 		die "installing $deb failed"
 }
 

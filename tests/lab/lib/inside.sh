@@ -100,6 +100,57 @@ state_of() { virsh -q domstate "$1" | head -n 1; }
 
 qemu_pid() { cat "/run/libvirt/qemu/$1.pid"; }
 
+# create_pool NAME OPTION...
+create_pool() { virt-vgpu pool create "$@" > /dev/null; }
+
+# attached_vm NAME POOL [OPTION...]: a VM that asks for a device of POOL
+attached_vm() {
+	local name=$1
+	shift
+	define_vm "$name"
+	virt-vgpu attach "$name" --pool "$@" > /dev/null
+}
+
+# device_uuid VM [NAME]: the UUID that its device has to have: version 5, made from the VM's UUID and
+# the device's name. Worked out here once more, so that it cannot change unseen.
+device_uuid() {
+	local space hash
+	space=$(virsh -q domuuid "$1" | tr -d '\n-')
+	# shellcheck disable=SC2001,SC2059  # the format is the bytes
+	hash=$({ printf "$(sed 's/../\\x&/g' <<< "$space")" && printf '%s' "${2-gpu0}"; } | sha1sum)
+	printf '%s-%s-5%s-%x%s-%s\n' "${hash:0:8}" "${hash:8:4}" "${hash:13:3}" \
+		"$((0x${hash:16:1} & 3 | 8))" "${hash:17:3}" "${hash:20:12}"
+}
+
+# claim_of VM: the file
+claim_of() { printf '/run/virt-vgpu/claims/%s.json\n' "$(virsh -q domuuid "$1")"; }
+
+# devices: all mdevs of the host, "UUID PARENT TYPE"
+devices() {
+	local device
+	for device in $(mdevs); do
+		printf '%s %s %s\n' "$device" "$(basename "$(readlink -f "/sys/bus/mdev/devices/$device/..")")" \
+			"$(basename "$(readlink "/sys/bus/mdev/devices/$device/mdev_type")")"
+	done
+}
+
+# left_over: whatever the product has to take away when no VM with a request runs; nothing is right
+left_over() {
+	find /sys/devices -maxdepth 4 -name '????????-????-????-????-????????????'
+	find /run/virt-vgpu/claims /var/lib/virt-vgpu/media -mindepth 1 2> /dev/null || true
+	pgrep -a -f '50-virt-vgpu|virt-vgpu-hook|--write-attributes' || true
+}
+
+# events [FIELD...]: what the product has logged since the scenario began, the named fields of each
+# entry (default: MESSAGE_ID and MESSAGE)
+events() {
+	local fields
+	(($#)) || set -- MESSAGE_ID MESSAGE
+	fields=$(printf '.%s,' "$@")
+	journalctl -q -o json --after-cursor "$(cat /run/lab-cursor)" -t virt-vgpu-hook -t virt-vgpu |
+		jq -r "[${fields%,} // \"-\"] | join(\" \")"
+}
+
 # No VM, no mdev, no fault, no claim, no pool: where every scenario begins.
 clean_state() {
 	local vm left
@@ -117,7 +168,11 @@ clean_state() {
 	fi
 	echo 1 > "$SIM/reset"
 	for left in $(mdevs); do remove_mdev "$left" 2> /dev/null || true; done
-	rm -f /run/virt-vgpu/claims/* /run/virt-vgpu/quarantine/* /etc/virt-vgpu/pools.d/*.toml
+	if [ -d /etc/virt-vgpu ]; then
+		rm -rf /run/virt-vgpu /var/lib/virt-vgpu/media/* /etc/virt-vgpu/pools.d
+		mkdir /etc/virt-vgpu/pools.d
+		systemd-tmpfiles --create virt-vgpu.conf
+	fi
 	# shellcheck disable=SC2016  # evaluated again and again
 	wait_until '[ -z "$(virsh -q list --all --name)" ] && [ -z "$(mdevs)" ]' 30
 }
