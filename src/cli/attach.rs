@@ -107,11 +107,7 @@ impl Attach {
             guest_driver_cdrom: attachment.cdrom,
             takes_effect: target.takes_effect(),
         };
-        if self.json {
-            output::json(&report)?;
-        } else {
-            output::text(&report.to_string())?;
-        }
+        output::report(self.json, &report)?;
         Ok(ExitCode::SUCCESS)
     }
 }

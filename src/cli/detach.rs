@@ -97,11 +97,7 @@ impl Detach {
         if !self.dry_run {
             change::carry_out(&target.domain, &changes).with_context(cannot)?;
         }
-        if self.json {
-            output::json(&report)?;
-        } else {
-            output::text(&report.to_string())?;
-        }
+        output::report(self.json, &report)?;
         Ok(ExitCode::SUCCESS)
     }
 

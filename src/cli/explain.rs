@@ -71,11 +71,7 @@ impl Explain {
             (None, None) => bail!("neither a domain nor --xml is given"),
         };
         let forecast = forecast(host, &xml)?;
-        if self.json {
-            output::json(&forecast)?;
-        } else {
-            output::text(&forecast.to_string())?;
-        }
+        output::report(self.json, &forecast)?;
         Ok(if forecast.outcome == Outcome::Refused {
             ExitCode::FAILURE
         } else {

@@ -1,8 +1,20 @@
 //! Printing: JSON for programs, aligned columns for people.
 
-use std::io::{self, Write};
+use std::{
+    fmt::Display,
+    io::{self, Write},
+};
 
 use serde::Serialize;
+
+/// Prints a report, as JSON or for people.
+pub(super) fn report(as_json: bool, report: &(impl Serialize + Display)) -> anyhow::Result<()> {
+    if as_json {
+        json(report)
+    } else {
+        text(&report.to_string())
+    }
+}
 
 /// Prints a report as JSON.
 pub(super) fn json(report: &impl Serialize) -> anyhow::Result<()> {

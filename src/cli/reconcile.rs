@@ -82,11 +82,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 impl Reconcile {
     pub(super) fn run(&self, host: &Host) -> anyhow::Result<ExitCode> {
         let report = self.gather(host)?;
-        if self.json {
-            output::json(&report)?;
-        } else {
-            output::text(&report.to_string())?;
-        }
+        output::report(self.json, &report)?;
         let failed = !report.damaged.is_empty()
             || report
                 .claims

@@ -92,11 +92,7 @@ const PATIENCE: Duration = Duration::from_secs(25);
 impl Status {
     pub(super) fn run(&self, host: &Host) -> anyhow::Result<ExitCode> {
         let report = gather(host)?;
-        if self.json {
-            output::json(&report)?;
-        } else {
-            output::text(&report.to_string())?;
-        }
+        output::report(self.json, &report)?;
         Ok(ExitCode::SUCCESS)
     }
 }

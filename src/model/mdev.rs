@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use uuid::Uuid;
 
-use super::{DeviceName, DomainUuid, InvalidName, serde_as_text};
+use super::{DeviceName, DomainUuid, InvalidName, checked_text, serde_as_text};
 
 /// The UUID by which the kernel and libvirt know a mediated device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -50,52 +50,20 @@ fn is_directory_name(text: &str) -> bool {
         && !text.contains(|c: char| c == '/' || c.is_control())
 }
 
-macro_rules! directory_name {
-    ($(#[$doc:meta])* $name:ident, $wanted:literal) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(String);
-
-        impl $name {
-            /// The text as sysfs has it.
-            #[must_use]
-            pub fn as_str(&self) -> &str {
-                &self.0
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.pad(&self.0)
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = InvalidName;
-
-            fn from_str(text: &str) -> Result<Self, InvalidName> {
-                is_directory_name(text)
-                    .then(|| Self(text.to_owned()))
-                    .ok_or_else(|| InvalidName::new($wanted, text))
-            }
-        }
-
-        serde_as_text!($name);
-    };
-}
-
-directory_name!(
+checked_text!(
     /// A type's directory under `mdev_supported_types`, as in `nvidia-558`:
     /// the driver's name, a hyphen, the driver's own id (kernel
     /// `drivers/vfio/mdev/mdev_sysfs.c`).
     MdevTypeId,
+    is_directory_name,
     "an mdev type id (as in nvidia-558)"
 );
-directory_name!(
+checked_text!(
     /// The kernel name of a device that can make mediated devices: its entry
     /// under `/sys/class/mdev_bus`. For a PCI function that is its address; a
     /// software parent has a name of its own, as in `mtty`.
     ParentName,
+    is_directory_name,
     "a device name of sysfs (as in 0000:3b:00.0)"
 );
 

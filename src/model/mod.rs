@@ -63,3 +63,41 @@ macro_rules! serde_as_text {
     };
 }
 pub(crate) use serde_as_text;
+
+/// A text that one function accepts, checked at every way in.
+macro_rules! checked_text {
+    ($(#[$doc:meta])* $name:ident, $accepts:expr, $wanted:literal) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(String);
+
+        impl $name {
+            /// The text as it was written.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.pad(&self.0)
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = $crate::model::InvalidName;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                if $accepts(text) {
+                    Ok(Self(text.to_owned()))
+                } else {
+                    Err(Self::Err::new($wanted, text))
+                }
+            }
+        }
+
+        $crate::model::serde_as_text!($name);
+    };
+}
+pub(crate) use checked_text;

@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use uuid::Uuid;
 
-use super::{InvalidName, serde_as_text};
+use super::{InvalidName, checked_text, serde_as_text};
 
 /// Parses the forms libvirt accepts that matter to us: 32 hex digits with the
 /// usual four hyphens, in any case. (The uuid crate alone would also take
@@ -52,40 +52,21 @@ impl FromStr for DomainUuid {
 
 serde_as_text!(DomainUuid);
 
-/// A libvirt domain's name. libvirt refuses '/' and a name of only dots in it,
-/// so it is safe as a file name (`virXMLCheckIllegalChars`,
-/// `virDomainDefPostParse`).
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct DomainName(String);
-
-impl DomainName {
-    /// The name as libvirt has it.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
+fn is_domain_name(text: &str) -> bool {
+    !text.is_empty()
+        && text != "."
+        && text != ".."
+        && !text.contains(|c: char| c == '/' || c.is_control())
 }
 
-impl fmt::Display for DomainName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
-    }
-}
-
-impl FromStr for DomainName {
-    type Err = InvalidName;
-
-    fn from_str(text: &str) -> Result<Self, InvalidName> {
-        let good = !text.is_empty()
-            && text != "."
-            && text != ".."
-            && !text.contains(|c: char| c == '/' || c.is_control());
-        good.then(|| Self(text.to_owned()))
-            .ok_or_else(|| InvalidName::new("a domain name", text))
-    }
-}
-
-serde_as_text!(DomainName);
+checked_text!(
+    /// A libvirt domain's name. libvirt refuses '/' and a name of only dots in it,
+    /// so it is safe as a file name (`virXMLCheckIllegalChars`,
+    /// `virDomainDefPostParse`).
+    DomainName,
+    is_domain_name,
+    "a domain name"
+);
 
 /// Lower-case letters, digits and hyphens, 1 to `max` of them.
 fn is_label(text: &str, max: usize) -> bool {
@@ -95,51 +76,17 @@ fn is_label(text: &str, max: usize) -> bool {
             .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'))
 }
 
-macro_rules! label {
-    ($(#[$doc:meta])* $name:ident, $max:literal, $wanted:literal) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(String);
-
-        impl $name {
-            /// The label as it was written.
-            #[must_use]
-            pub fn as_str(&self) -> &str {
-                &self.0
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.pad(&self.0)
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = InvalidName;
-
-            fn from_str(text: &str) -> Result<Self, InvalidName> {
-                is_label(text, $max)
-                    .then(|| Self(text.to_owned()))
-                    .ok_or_else(|| InvalidName::new($wanted, text))
-            }
-        }
-
-        serde_as_text!($name);
-    };
-}
-
-label!(
+checked_text!(
     /// The name of a requested device, unique in its domain. It is part of the
     /// hostdev's alias (`ua-vgpu-NAME`) and of the device's UUID.
     DeviceName,
-    32,
+    |text| is_label(text, 32),
     "a device name (1 to 32 of a-z, 0-9 and '-')"
 );
-label!(
+checked_text!(
     /// A pool's name: the file `pools.d/NAME.toml` without its ending.
     PoolName,
-    64,
+    |text| is_label(text, 64),
     "a pool name (1 to 64 of a-z, 0-9 and '-')"
 );
 

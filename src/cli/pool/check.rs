@@ -78,11 +78,7 @@ impl Check {
         for pool in &self.pools {
             report.check_one(host, pool);
         }
-        if self.json {
-            output::json(&report)?;
-        } else {
-            output::text(&report.to_string())?;
-        }
+        output::report(self.json, &report)?;
         Ok(if report.count(Level::Error) > 0 {
             ExitCode::FAILURE
         } else {

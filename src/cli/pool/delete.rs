@@ -104,11 +104,7 @@ impl Delete {
             }
             report.deleted = true;
         }
-        if self.json {
-            output::json(&report)?;
-        } else {
-            output::text(&report.to_string())?;
-        }
+        output::report(self.json, &report)?;
         Ok(ExitCode::SUCCESS)
     }
 

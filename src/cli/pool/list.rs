@@ -74,11 +74,7 @@ struct IgnoredReport {
 impl List {
     pub(super) fn run(&self, host: &Host) -> anyhow::Result<ExitCode> {
         let report = gather(host)?;
-        if self.json {
-            output::json(&report)?;
-        } else {
-            output::text(&report.to_string())?;
-        }
+        output::report(self.json, &report)?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -66,11 +66,7 @@ impl Preview {
             (None, None) => anyhow::bail!("no pool was named"),
         };
         let report = gather(host, pool)?;
-        if self.json {
-            output::json(&report)?;
-        } else {
-            output::text(&report.to_string())?;
-        }
+        output::report(self.json, &report)?;
         Ok(ExitCode::SUCCESS)
     }
 }

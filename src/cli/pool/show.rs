@@ -86,11 +86,7 @@ fn op_name<S: serde::Serializer>(op: &Operator, serializer: S) -> Result<S::Ok, 
 impl Show {
     pub(super) fn run(&self, host: &Host) -> anyhow::Result<ExitCode> {
         let report = gather(host, load(host, &self.name)?)?;
-        if self.json {
-            output::json(&report)?;
-        } else {
-            output::text(&report.to_string())?;
-        }
+        output::report(self.json, &report)?;
         Ok(ExitCode::SUCCESS)
     }
 }
