@@ -41,7 +41,14 @@ fn every_verb_has_a_man_page() {
     for verb in VERBS {
         let page = format!("/generated/man/virt-vgpu-{}.8", verb.join("-"));
         let text = tree.read(&page);
-        assert!(text.contains("Examples:"), "{page}");
+        let title = format!(".TH virt-vgpu-{} 8 ", verb.join("-"));
+        assert!(text.contains(&title), "{page}");
+        assert!(text.contains("\n.SH EXAMPLES\n.nf\n"), "{page}");
+        assert_eq!(
+            *verb != ["pool"],
+            text.contains("\n.SH EXIT STATUS\nExit code 0 "),
+            "{page}"
+        );
     }
     for file in ["virt-vgpu.bash", "_virt-vgpu", "virt-vgpu.fish"] {
         let text = tree.read(&format!("/generated/completions/{file}"));

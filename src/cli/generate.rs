@@ -74,11 +74,41 @@ fn write_verbs(command: &Command, directory: &Path) -> anyhow::Result<()> {
         .unwrap_or_else(|| command.get_name())
         .to_owned();
     let mut page = Vec::new();
-    Man::new(command.clone()).section("8").render(&mut page)?;
+    let extra = command
+        .get_after_help()
+        .map(ToString::to_string)
+        .unwrap_or_default();
+    let version = concat!("virt-vgpu ", env!("CARGO_PKG_VERSION"));
+    Man::new(command.clone().after_help(None::<&str>))
+        .title(&name)
+        .section("8")
+        .source(version)
+        .render(&mut page)?;
+    page.extend(sections(&extra).as_bytes());
     write(&directory.join(format!("{name}.8")), &page)?;
     command
         .get_subcommands()
         .try_for_each(|verb| write_verbs(verb, directory))
+}
+
+/// What help shows behind the options, as sections of a man page: its examples
+/// keep their lines.
+fn sections(after_help: &str) -> String {
+    let mut text = String::new();
+    for paragraph in after_help.split("\n\n") {
+        let escaped = paragraph.replace('\\', "\\e").replace('-', "\\-");
+        if let Some(examples) = escaped.strip_prefix("Examples:\n") {
+            let _ = write!(text, ".SH EXAMPLES\n.nf\n{examples}\n.fi\n");
+        } else if !escaped.trim().is_empty() {
+            let heading = if escaped.starts_with("Exit code") {
+                "EXIT STATUS"
+            } else {
+                "NOTES"
+            };
+            let _ = write!(text, ".SH {heading}\n{escaped}\n");
+        }
+    }
+    text + ".SH SEE ALSO\n.BR virt-vgpu (8),\n.BR virt-vgpu-pools (5),\n.BR virt-vgpu-request (5),\n.BR virt-vgpu-hook (8)\n"
 }
 
 fn write(path: &Path, contents: &[u8]) -> anyhow::Result<()> {
