@@ -108,7 +108,7 @@ impl Subject<'_> {
     }
 
     fn attribute(&self, id: &str, name: &str) -> String {
-        format!("{}/mdev_supported_types/{id}/{name}", self.parent.path)
+        format!("{}/mdev_supported_types/{id}/{name}", self.parent.path())
     }
 
     fn create(&self, id: &str, value: &str) -> Result<(), Errno> {
@@ -291,7 +291,7 @@ impl Subject<'_> {
 /// The answers that only a file system gives.
 fn sysfs_takes_no_files(sys: &Path, parent: &Parent, id: &str) {
     let errno = |error: io::Error| Errno::from_raw(error.raw_os_error().unwrap());
-    let parent = sys.join(parent.path.strip_prefix("/sys/").unwrap());
+    let parent = sys.join(parent.path().strip_prefix("/sys/").unwrap());
     let kind = parent.join("mdev_supported_types").join(id);
     let absent = kind.join("invented");
     assert_eq!(fs::write(&absent, "1").map_err(errno), Err(Errno::EACCES));
@@ -412,7 +412,7 @@ fn a_real_kernel_passes() {
         .into_iter()
         .find(|parent| parent.name.as_str() == name)
         .expect("a registered parent");
-    let path = format!("{}/physfn", parent.path);
+    let path = format!("{}/physfn", parent.path());
     let subject = Subject {
         sysfs: &files,
         holds_one: files.exists(&path),

@@ -40,8 +40,16 @@ impl std::fmt::Debug for MdevHost<'_> {
 pub struct Parent {
     /// Its kernel name.
     pub name: ParentName,
-    /// Its directory (or a link to it) in sysfs.
-    pub path: String,
+    /// The directory of sysfs that lists it.
+    listed_in: &'static str,
+}
+
+impl Parent {
+    /// Its directory in sysfs, or a link to it.
+    #[must_use]
+    pub fn path(&self) -> String {
+        format!("{}/{}", self.listed_in, self.name)
+    }
 }
 
 /// A mediated device that exists.
@@ -96,8 +104,8 @@ impl<'a> MdevHost<'a> {
     pub fn discover(sysfs: &'a dyn Sysfs) -> io::Result<Self> {
         let mut parents = listed(sysfs, PARENTS, |_| true)?;
         if parents.is_empty() {
-            parents = listed(sysfs, PCI_DEVICES, |path| {
-                sysfs.exists(&format!("{path}/mdev_supported_types"))
+            parents = listed(sysfs, PCI_DEVICES, |parent| {
+                sysfs.exists(&format!("{}/mdev_supported_types", parent.path()))
             })?;
         }
         Ok(Self {
@@ -124,7 +132,7 @@ impl<'a> MdevHost<'a> {
     /// link cannot be read is its own.
     #[must_use]
     pub fn board(&self, parent: &Parent) -> ParentName {
-        let physical = link_name(self.sysfs, &format!("{}/physfn", parent.path)).ok();
+        let physical = link_name(self.sysfs, &format!("{}/physfn", parent.path())).ok();
         physical
             .and_then(|name| name.parse().ok())
             .unwrap_or_else(|| parent.name.clone())
@@ -135,7 +143,7 @@ impl<'a> MdevHost<'a> {
     /// function.
     #[must_use]
     pub fn virtual_functions(&self, parent: &Parent) -> Vec<ParentName> {
-        let board = format!("{}/physfn", parent.path);
+        let board = format!("{}/physfn", parent.path());
         let names = self.sysfs.list(&board).unwrap_or_default();
         let links = names.iter().filter(|name| name.starts_with("virtfn"));
         links
@@ -196,19 +204,19 @@ impl<'a> MdevHost<'a> {
     fn type_ids(&self, parent: &Parent) -> io::Result<Vec<MdevTypeId>> {
         let names = self
             .sysfs
-            .list(&format!("{}/mdev_supported_types", parent.path))?;
+            .list(&format!("{}/mdev_supported_types", parent.path()))?;
         Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
     }
 
     fn type_name(&self, parent: &Parent, id: &MdevTypeId) -> io::Result<String> {
         self.sysfs
-            .read(&format!("{}/mdev_supported_types/{id}/name", parent.path))
+            .read(&format!("{}/mdev_supported_types/{id}/name", parent.path()))
     }
 
     fn available(&self, parent: &Parent, id: &MdevTypeId) -> io::Result<u32> {
         let path = format!(
             "{}/mdev_supported_types/{id}/available_instances",
-            parent.path
+            parent.path()
         );
         let text = self.sysfs.read(&path).map_err(|e| at(&path, e))?;
         // Negative counts have been seen from drivers that count down without a floor.
@@ -229,10 +237,10 @@ impl<'a> MdevHost<'a> {
         let mut types = Vec::new();
         for id in self.type_ids(parent)? {
             let attribute = |name: &str| {
-                optional(
-                    self.sysfs
-                        .read(&format!("{}/mdev_supported_types/{id}/{name}", parent.path)),
-                )
+                optional(self.sysfs.read(&format!(
+                    "{}/mdev_supported_types/{id}/{name}",
+                    parent.path()
+                )))
             };
             types.push(MdevType {
                 name: attribute("name")?,
@@ -271,19 +279,15 @@ fn at(path: &str, error: io::Error) -> io::Error {
 
 fn listed(
     sysfs: &dyn Sysfs,
-    directory: &str,
-    keep: impl Fn(&str) -> bool,
+    listed_in: &'static str,
+    keep: impl Fn(&Parent) -> bool,
 ) -> io::Result<Vec<Parent>> {
-    let mut parents = Vec::new();
-    for name in optional(sysfs.list(directory))?.unwrap_or_default() {
-        let path = format!("{directory}/{name}");
-        if let Ok(name) = name.parse()
-            && keep(&path)
-        {
-            parents.push(Parent { name, path });
-        }
-    }
-    Ok(parents)
+    let names = optional(sysfs.list(listed_in))?.unwrap_or_default();
+    let parent = |name: String| {
+        let name = name.parse().ok()?;
+        Some(Parent { name, listed_in })
+    };
+    Ok(names.into_iter().filter_map(parent).filter(keep).collect())
 }
 
 fn parent_of(sysfs: &dyn Sysfs, uuid: MdevUuid) -> io::Result<Option<ParentName>> {
@@ -342,7 +346,7 @@ pub fn creation(parent: &Parent, type_id: &MdevTypeId, uuid: MdevUuid) -> Step {
     Step {
         what: format!("create {type_id} {uuid} on {}", parent.name),
         write: Attribute {
-            path: format!("{}/mdev_supported_types/{type_id}/create", parent.path),
+            path: format!("{}/mdev_supported_types/{type_id}/create", parent.path()),
             value: uuid.to_string(),
         },
         undo: removal(uuid),
@@ -366,21 +370,16 @@ pub fn creation(parent: &Parent, type_id: &MdevTypeId, uuid: MdevUuid) -> Step {
 /// free (kernel `mdev_device_remove_common`).
 #[must_use]
 pub fn traces(parent: &Parent, uuid: MdevUuid) -> Vec<String> {
-    vec![path(uuid), format!("{}/{uuid}", parent.path)]
+    vec![path(uuid), format!("{}/{uuid}", parent.path())]
 }
 
 /// The parent of that name, where this host has it.
 #[must_use]
 pub fn parent_named(sysfs: &dyn Sysfs, name: &ParentName) -> Parent {
-    let registered = format!("{PARENTS}/{name}");
-    let path = if sysfs.exists(&registered) {
-        registered
-    } else {
-        format!("{PCI_DEVICES}/{name}")
-    };
+    let is_registered = sysfs.exists(&format!("{PARENTS}/{name}"));
     Parent {
         name: name.clone(),
-        path,
+        listed_in: if is_registered { PARENTS } else { PCI_DEVICES },
     }
 }
 

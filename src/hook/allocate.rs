@@ -119,7 +119,6 @@ pub(super) fn allocate(
     if wanted.is_empty() {
         return Ok(());
     }
-    host.get_ready_to_write();
     let demand = Demand::load(host, &domain, wanted)?;
     // Leave enough of the deadline to make devices, and to undo them.
     const LOCK_SHARE: u32 = 2;

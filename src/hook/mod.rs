@@ -79,6 +79,9 @@ fn run(host: &Host, call: &HookCall, input: impl std::io::Read) -> anyhow::Resul
     if !asks && (call.operation.allocates() || crate::claims::domains(host)?.is_empty()) {
         return Ok(());
     }
+    if call.operation.allocates() {
+        host.get_ready_to_write();
+    }
     start_logging(host, "virt-vgpu-hook");
     let deadline = Deadline::after(PATIENCE);
     host.be_done_by(deadline);

@@ -2,27 +2,36 @@
 //!
 //! A driver that does not answer leaves its caller in uninterruptible sleep,
 //! where it can be neither killed nor waited for, and libvirt would wait for the
-//! hook forever. So the program starts itself once more for its writes, waits
-//! for each answer until a deadline, and then goes on without the child. A child
-//! whose parent is gone when the driver answers at last takes its own write
-//! back, so that a late success leaves no device behind.
+//! hook forever. So a child does the writes; the program waits for each answer
+//! until a deadline, and then goes on without the child. A child whose parent is
+//! gone when the driver answers at last takes its own write back, so that a late
+//! success leaves no device behind.
 //!
-//! The child reads orders from its stdin, one a line: file, text, and the file
-//! and text that take the write back, with tabs between; for each it answers
-//! with a line that holds the errno, 0 for none. It can be started before the
-//! first order is known, so that its start costs no time of its own.
+//! The two talk over a pair of sockets. An order is a line: file, text, and the
+//! file and text that take the write back, with tabs between. The answer is a
+//! line that holds the errno, 0 for none.
+//!
+//! A child can be split off early, while the program has one thread and holds no
+//! lock: that costs a fraction of starting a program. Later it is the program
+//! started anew, so that it inherits nothing.
 
 use std::{
     io::{self, BufRead, BufReader, Write},
-    os::fd::AsFd,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::net::UnixStream,
+    },
+    panic,
     path::Path,
-    process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio},
+    process::{Command, ExitCode, Stdio, exit},
     time::Duration,
 };
 
+use fork::Fork;
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
+    unistd::{dup2_stderr, dup2_stdin, dup2_stdout},
 };
 
 use super::write_attribute;
@@ -43,27 +52,41 @@ pub(super) struct Order {
 /// lets it go.
 #[derive(Debug)]
 pub(super) struct AttributeWriter {
-    orders: ChildStdin,
-    answers: BufReader<ChildStdout>,
+    child: BufReader<UnixStream>,
 }
 
 impl AttributeWriter {
-    /// Starts the child.
+    /// Splits the child off this process, which must have one thread and hold
+    /// no lock: the child would keep it.
+    pub(super) fn split_off() -> io::Result<Self> {
+        let (ours, theirs) = UnixStream::pair()?;
+        match fork::fork()? {
+            Fork::Parent(_) => Ok(Self {
+                child: BufReader::new(ours),
+            }),
+            Fork::Child => {
+                drop(ours);
+                // A bug in the child must not go on as a second hook.
+                let served =
+                    panic::catch_unwind(|| let_go_of_stdio().and_then(|()| serve(&theirs)));
+                exit(i32::from(!matches!(served, Ok(Ok(())))));
+            }
+        }
+    }
+
+    /// Starts the program anew as the child.
     pub(super) fn start() -> io::Result<Self> {
+        let (ours, theirs) = UnixStream::pair()?;
         // Nothing of libvirt's: a pipe kept open here would keep libvirt waiting.
-        let Child { stdin, stdout, .. } = Command::new("/proc/self/exe")
+        Command::new("/proc/self/exe")
             .arg(ROLE)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
+            .stdin(OwnedFd::from(theirs))
+            .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()?;
-        match (stdin, stdout) {
-            (Some(orders), Some(answers)) => Ok(Self {
-                orders,
-                answers: BufReader::new(answers),
-            }),
-            _ => Err(io::ErrorKind::BrokenPipe.into()),
-        }
+        Ok(Self {
+            child: BufReader::new(ours),
+        })
     }
 
     /// Has the order carried out and returns the driver's answer. After any
@@ -74,10 +97,10 @@ impl AttributeWriter {
         order: &Order,
         patience: Duration,
     ) -> io::Result<io::Result<()>> {
-        self.orders.write_all(order.line()?.as_bytes())?;
+        self.child.get_mut().write_all(order.line()?.as_bytes())?;
         self.wait(patience)?;
         let mut answer = String::new();
-        self.answers.read_line(&mut answer)?;
+        self.child.read_line(&mut answer)?;
         match answer.trim().parse() {
             Ok(0) => Ok(Ok(())),
             Ok(errno) => Ok(Err(io::Error::from_raw_os_error(errno))),
@@ -89,10 +112,7 @@ impl AttributeWriter {
 
     fn wait(&self, patience: Duration) -> io::Result<()> {
         let timeout = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);
-        let mut ready = [PollFd::new(
-            self.answers.get_ref().as_fd(),
-            PollFlags::POLLIN,
-        )];
+        let mut ready = [PollFd::new(self.child.get_ref().as_fd(), PollFlags::POLLIN)];
         loop {
             match poll(&mut ready, timeout) {
                 Ok(0) => {
@@ -112,14 +132,25 @@ impl Order {
         let mut parts = vec![&self.write.0, &self.write.1];
         parts.extend(self.undo.iter().flat_map(|(path, value)| [path, value]));
         if parts.iter().any(|part| part.contains(['\t', '\n'])) {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "a tab or a line break in a write",
-            ));
+            let text = "a tab or a line break in a write";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
         let parts: Vec<&str> = parts.into_iter().map(String::as_str).collect();
         Ok(parts.join("\t") + "\n")
     }
+}
+
+/// libvirt reads a hook's output to its end, which does not come while anybody
+/// has it open.
+fn let_go_of_stdio() -> io::Result<()> {
+    let null = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/null")?;
+    dup2_stdin(&null)?;
+    dup2_stdout(&null)?;
+    dup2_stderr(&null)?;
+    Ok(())
 }
 
 /// Acts as the child when the arguments say so; to be called first in `main`.
@@ -128,23 +159,36 @@ pub fn act_if_asked() -> Option<ExitCode> {
     if std::env::args_os().nth(1)? != ROLE {
         return None;
     }
-    for line in io::stdin().lock().lines() {
-        let Ok(line) = line else { break };
+    let parent = io::stdin()
+        .as_fd()
+        .try_clone_to_owned()
+        .map(UnixStream::from);
+    let served = parent.and_then(|parent| serve(&parent));
+    Some(if served.is_ok() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Carries out orders until the parent is gone.
+fn serve(mut parent: &UnixStream) -> io::Result<()> {
+    for line in BufReader::new(parent).lines() {
+        let line = line?;
         let parts: Vec<&str> = line.split('\t').collect();
         let [path, value, undo @ ..] = parts.as_slice() else {
-            break;
+            return Err(io::ErrorKind::InvalidData.into());
         };
         let errno = match write_attribute(Path::new(path), value) {
             Ok(()) => 0,
             Err(error) => error.raw_os_error().unwrap_or(Errno::EIO as i32),
         };
-        let heard = writeln!(io::stdout(), "{errno}").and_then(|()| io::stdout().flush());
-        if heard.is_err() {
+        if let Err(unheard) = parent.write_all(format!("{errno}\n").as_bytes()) {
             if let (0, [path, value]) = (errno, undo) {
-                let _ = write_attribute(Path::new(path), value);
+                write_attribute(Path::new(path), value)?;
             }
-            break;
+            return Err(unheard);
         }
     }
-    Some(ExitCode::SUCCESS)
+    Ok(())
 }

@@ -7,7 +7,6 @@ use std::{
     io::{self, Read, Write},
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
-    thread::JoinHandle,
     time::Duration,
 };
 
@@ -44,13 +43,7 @@ pub struct Host {
     /// When everything should be done.
     deadline: Mutex<Option<Deadline>>,
     /// The child that writes attributes, once there is need of one.
-    writer: Mutex<Option<Writer>>,
-}
-
-#[derive(Debug)]
-enum Writer {
-    Starting(JoinHandle<io::Result<AttributeWriter>>),
-    Ready(AttributeWriter),
+    writer: Mutex<Option<AttributeWriter>>,
 }
 
 impl Host {
@@ -141,14 +134,11 @@ impl Attributes for Host {
         };
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let mut child = match writer.take() {
-            Some(Writer::Ready(child)) => child,
-            Some(Writer::Starting(thread)) => thread
-                .join()
-                .map_err(|_| io::Error::other("the writing process did not start"))??,
+            Some(child) => child,
             None => AttributeWriter::start()?,
         };
         let answer = child.carry_out(&order, self.patience_left())?;
-        *writer = Some(Writer::Ready(child));
+        *writer = Some(child);
         answer?;
         fault::after("attribute", &attribute.path);
         Ok(())
@@ -169,15 +159,13 @@ impl Host {
         Self::PATIENCE.min(left.max(LAST_TRY))
     }
 
-    /// Starts what writes attributes, so that it is ready when the first write
-    /// is known. A failure comes up again with that write.
+    /// Splits off what writes attributes, so that it is ready when the first
+    /// write is known. Only for a program that has one thread and no lock yet. A
+    /// failure comes up again with the write.
     pub fn get_ready_to_write(&self) {
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         if writer.is_none() {
-            // Starting a process stops the thread that does it until the new
-            // program is loaded, which takes as long as all the rest.
-            let thread = std::thread::Builder::new().spawn(AttributeWriter::start);
-            *writer = thread.ok().map(Writer::Starting);
+            *writer = AttributeWriter::split_off().ok();
         }
     }
 

@@ -43,8 +43,8 @@ pub struct Wanted<'a> {
 
 /// What the host has for a pool.
 pub trait Supply {
-    /// The parents that there are for pools of this kind, in no particular order.
-    /// Whether the pool's rules take one is the first question of [`Self::offer`],
+    /// The parents that there are for pools of this kind, in ascending order of
+    /// address. Whether the pool's rules take one is the first question of [`Self::offer`],
     /// because to answer it costs reading: a start asks in order of preference
     /// and stops at the first parent with room.
     ///
@@ -283,12 +283,8 @@ impl<'a> Planner<'a> {
             let mixed = self
                 .on_board(&candidate.board)
                 .any(|other| self.selector(&other.pool) != Some(&pool.mdev_type));
-            (
-                mixed,
-                load,
-                self.nearness.distance(candidate.node),
-                candidate.parent.name.clone(),
-            )
+            // Equals keep their order, which is that of the addresses.
+            (mixed, load, self.nearness.distance(candidate.node))
         });
         order
     }

@@ -106,7 +106,7 @@ impl<'a> HostSupply<'a> {
             sysfs: self.mdev.sysfs(),
             names: self.names,
             name: parent.name.as_str(),
-            path: &parent.path,
+            path: &parent.path(),
         };
         evaluate(&pool.rules, &fields)
     }
@@ -155,7 +155,7 @@ impl<'a> HostSupply<'a> {
         let text = optional(
             self.mdev
                 .sysfs()
-                .read(&format!("{}/numa_node", parent.path)),
+                .read(&format!("{}/numa_node", parent.path())),
         );
         NumaNode::from_sysfs(&text.ok()??).ok()?
     }

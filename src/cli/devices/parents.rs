@@ -86,7 +86,8 @@ fn gather(verb: &Devices, host: &Host, pool: Option<&Pool>) -> anyhow::Result<Re
             Err(error) => (Vec::new(), Some(format!("cannot read its types: {error}"))),
         };
         let fields = verb.fields.then(|| {
-            let device = fields_of(host, &names, parent.name.as_str(), &parent.path);
+            let path = parent.path();
+            let device = fields_of(host, &names, parent.name.as_str(), &path);
             FieldValues::read(&device, Kind::Mdev)
         });
         devices.push(ParentReport {
