@@ -311,7 +311,9 @@ impl Allocation<'_> {
         let (_, why) = &failure.left_behind[0];
         Err(io_error(
             &failure.cause,
-            io::Error::other(format!("and could not be undone: {why}")),
+            io::Error::other(format!(
+                "it could not be undone yet ({why}); 'virt-vgpu reconcile' tries again"
+            )),
         ))
     }
 
