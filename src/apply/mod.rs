@@ -6,7 +6,7 @@ use std::io;
 
 use crate::device::{
     Sysfs,
-    step::{Attribute, Check, Step},
+    step::{Attribute, Check, Step, Undo},
 };
 
 /// Writing access to attributes.
@@ -60,34 +60,40 @@ pub fn apply(steps: &[Step], host: &dyn Attributes) -> Result<(), Failure> {
 fn undo(steps: &[Step], host: &dyn Attributes) -> Vec<(usize, String)> {
     let mut left_behind = Vec::new();
     for (index, step) in steps.iter().enumerate().rev() {
-        if let Err(error) = take_back(&step.undo, &step.gone, host) {
+        if let Err(error) = take_back(&step.undo, host) {
             left_behind.push((index, error.to_string()));
         }
     }
     left_behind
 }
 
-/// Writes `undo` unless everything in `gone` is gone already, and makes sure it
-/// is afterwards.
+/// Takes an effect back unless it is gone already, and makes sure it is
+/// afterwards.
 ///
 /// # Errors
 /// The driver's errno, or that something is still there.
-pub fn take_back(undo: &Attribute, gone: &[String], host: &dyn Attributes) -> io::Result<()> {
-    let first_there = || gone.iter().find(|path| host.exists(path));
-    if first_there().is_none() {
+pub fn take_back(undo: &Undo, host: &dyn Attributes) -> io::Result<()> {
+    let first_there = || undo.gone.iter().find(|path| host.exists(path));
+    let Some(there) = first_there() else {
         return Ok(());
+    };
+    if !host.exists(&undo.whole) {
+        return Err(io::Error::other(format!(
+            "its driver is still busy with {there}"
+        )));
     }
-    let written = host.write(undo, None);
+    let written = host.write(&undo.write, None);
     // A driver may have removed its device by itself in between: what counts is
     // that it is gone, not what the write said.
     let Some(there) = first_there() else {
         return Ok(());
     };
-    written.map_err(|error| named(&undo.path, &error))?;
-    Err(io::Error::other(format!(
+    written.map_err(|error| named(&undo.write.path, &error))?;
+    let text = format!(
         "{there} is still there after writing to {}",
-        undo.path
-    )))
+        undo.write.path
+    );
+    Err(io::Error::other(text))
 }
 
 struct Stop {
@@ -99,7 +105,7 @@ struct Stop {
 }
 
 fn carry_out(step: &Step, host: &dyn Attributes) -> Result<(), Stop> {
-    if let Some(there) = step.gone.iter().find(|path| host.exists(path)) {
+    if let Some(there) = step.undo.gone.iter().find(|path| host.exists(path)) {
         let cause = format!("{there} is there already and is not ours");
         return Err(Stop {
             reason: cause.clone(),
@@ -108,7 +114,7 @@ fn carry_out(step: &Step, host: &dyn Attributes) -> Result<(), Stop> {
             refused_by_driver: false,
         });
     }
-    if let Err(error) = host.write(&step.write, Some(&step.undo)) {
+    if let Err(error) = host.write(&step.write, Some(&step.undo.write)) {
         let exists = error.kind() == io::ErrorKind::AlreadyExists;
         // Errors of the driver's: its errno, or silence.
         let hangs = error.kind() == io::ErrorKind::TimedOut;

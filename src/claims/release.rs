@@ -5,9 +5,14 @@ use std::{io, time::Duration};
 use super::{Claim, ClaimedDevice, ClaimedMedia, State, remove, save};
 use crate::{
     apply::take_back,
-    device::{Sysfs, mdev},
+    device::{
+        Sysfs,
+        mdev::{self, Mdev},
+        step::Undo,
+    },
     domain::media_path,
     host::{Deadline, Host, HostLock, Processes},
+    model::MdevUuid,
 };
 
 /// How long one device is waited for, with the host lock held: others must not
@@ -111,13 +116,13 @@ fn give_back_device(
     deadline: Deadline,
 ) -> io::Result<DeviceOutcome> {
     let parent = mdev::parent_named(host, &device.parent);
-    let traces = mdev::traces(&parent, device.uuid);
-    let Some(found) = mdev::find(host, device.uuid)? else {
-        let is_gone = || !traces.iter().any(|path| host.exists(path));
-        return Ok(if deadline.at_most(PATIENCE).wait_until(is_gone) {
-            DeviceOutcome::Absent
-        } else {
+    let removal = mdev::removal(&parent, device.uuid);
+    let Some(found) = wait_for_driver(host, device.uuid, &removal, deadline.at_most(PATIENCE))?
+    else {
+        return Ok(if removal.gone.iter().any(|path| host.exists(path)) {
             DeviceOutcome::Kept(format!("{} is still busy with it", device.parent))
+        } else {
+            DeviceOutcome::Absent
         });
     };
     if found.parent != device.parent || found.type_id != device.type_id {
@@ -133,8 +138,34 @@ fn give_back_device(
             device.uuid
         )));
     }
-    take_back(&mdev::removal(device.uuid), &traces, host)?;
+    take_back(&removal, host)?;
     Ok(DeviceOutcome::Removed)
+}
+
+/// The device, once its driver has done with it. A driver may still be making or
+/// removing it for a writer that is gone: then there are traces of it but no
+/// whole device.
+fn wait_for_driver(
+    host: &Host,
+    uuid: MdevUuid,
+    removal: &Undo,
+    deadline: Deadline,
+) -> io::Result<Option<Mdev>> {
+    /// The kernel shows a device whole a moment before it takes removals.
+    const SETTLE: Duration = Duration::from_millis(100);
+    let mut latest = mdev::find(host, uuid);
+    let is_busy = |latest: &io::Result<_>| {
+        matches!(latest, Ok(None)) && removal.gone.iter().any(|path| host.exists(path))
+    };
+    if is_busy(&latest) {
+        deadline.wait_until(|| {
+            latest = mdev::find(host, uuid);
+            !is_busy(&latest)
+        });
+        std::thread::sleep(SETTLE);
+        latest = mdev::find(host, uuid);
+    }
+    latest
 }
 
 /// Waits until no process has the device open; the process that still has at

@@ -6,7 +6,7 @@ use std::{cell::RefCell, collections::BTreeMap, io};
 
 use super::{Sysfs, link_name, optional};
 use crate::{
-    device::step::{Attribute, Check, Step},
+    device::step::{Attribute, Check, Step, Undo},
     model::{MdevTypeId, MdevUuid, ParentName},
 };
 
@@ -349,7 +349,7 @@ pub fn creation(parent: &Parent, type_id: &MdevTypeId, uuid: MdevUuid) -> Step {
             path: format!("{}/mdev_supported_types/{type_id}/create", parent.path()),
             value: uuid.to_string(),
         },
-        undo: removal(uuid),
+        undo: removal(parent, uuid),
         checks: vec![
             Check::LinkPasses {
                 path: path(uuid),
@@ -360,17 +360,7 @@ pub fn creation(parent: &Parent, type_id: &MdevTypeId, uuid: MdevUuid) -> Step {
                 component: type_id.to_string(),
             },
         ],
-        gone: traces(parent, uuid),
     }
-}
-
-/// Where a device shows as long as there is anything left of it: its link on the
-/// bus, and its directory below its parent. While a driver is still busy with a
-/// removal, only the directory is there, and neither the UUID nor the room is
-/// free (kernel `mdev_device_remove_common`).
-#[must_use]
-pub fn traces(parent: &Parent, uuid: MdevUuid) -> Vec<String> {
-    vec![path(uuid), format!("{}/{uuid}", parent.path())]
 }
 
 /// The parent of that name, where this host has it.
@@ -383,11 +373,20 @@ pub fn parent_named(sysfs: &dyn Sysfs, name: &ParentName) -> Parent {
     }
 }
 
-/// The write that takes a device away.
+/// What takes a device away. It shows as long as there is anything left of it in
+/// its link on the bus and its directory below its parent: while a driver is
+/// still busy with a removal, only the directory is there, and neither the UUID
+/// nor the room is free. Its type's link is the last thing that the kernel makes
+/// (kernel `mdev_device_create`, `mdev_device_remove_common`).
 #[must_use]
-pub fn removal(uuid: MdevUuid) -> Attribute {
-    Attribute {
-        path: format!("{DEVICES}/{uuid}/remove"),
-        value: "1".to_owned(),
+pub fn removal(parent: &Parent, uuid: MdevUuid) -> Undo {
+    let device = path(uuid);
+    Undo {
+        write: Attribute {
+            path: format!("{device}/remove"),
+            value: "1".to_owned(),
+        },
+        whole: format!("{device}/mdev_type"),
+        gone: vec![device, format!("{}/{uuid}", parent.path())],
     }
 }

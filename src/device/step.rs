@@ -23,6 +23,21 @@ pub enum Check {
     },
 }
 
+/// How an effect is taken back.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Undo {
+    /// The write that does it.
+    pub write: Attribute,
+    /// Only while this is there may it be written. Before, a driver is still busy
+    /// with the device, and the kernel would answer `EAGAIN` and take the
+    /// attribute away for good (`remove_store` in `drivers/vfio/mdev`).
+    pub whole: String,
+    /// All of these are gone afterwards. The kernel takes a device's links away
+    /// before its driver has let go of it, so the device's own directory is among
+    /// them.
+    pub gone: Vec<String>,
+}
+
 /// One effect on the host.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Step {
@@ -30,12 +45,8 @@ pub struct Step {
     pub what: String,
     /// The write that does it.
     pub write: Attribute,
-    /// The write that takes it back.
-    pub undo: Attribute,
+    /// How it is taken back.
+    pub undo: Undo,
     /// All of these hold once it is done.
     pub checks: Vec<Check>,
-    /// All of these are gone once it is undone. The kernel takes a device's links
-    /// away before its driver has let go of it, so the device's own directory is
-    /// among them.
-    pub gone: Vec<String>,
 }

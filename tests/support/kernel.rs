@@ -43,6 +43,11 @@ pub struct Mdev {
     pub parent: String,
     pub type_id: String,
     pub iommu_group: u32,
+    /// Whether its driver has done with making it. Until then it shows, without
+    /// its type's link, and takes no removal.
+    pub whole: bool,
+    /// Whether it still has its `remove`: a write before it is whole costs it.
+    pub removable: bool,
 }
 
 /// A write to an attribute that does something, and what it came to.
@@ -187,6 +192,11 @@ impl Kernel {
     pub fn perform(&self, what: &OnWrite, value: &[u8]) -> Result<usize, Errno> {
         let fault = self.state().next_fault(what);
         let (delay, errno) = fault.unwrap_or((Duration::ZERO, None));
+        if let (None, OnWrite::Create { parent, type_id }) = (errno, what)
+            && !delay.is_zero()
+        {
+            return self.create_slowly(what, (parent, type_id, value), delay);
+        }
         std::thread::sleep(delay);
         let mut state = self.state();
         let result = match (errno, what) {
@@ -195,6 +205,38 @@ impl Kernel {
             (None, OnWrite::Remove { uuid }) => state.remove(uuid, value),
         };
         state.writes.push(Write {
+            what: what.clone(),
+            value: String::from_utf8_lossy(value).into_owned(),
+            result,
+        });
+        result
+    }
+}
+
+impl Kernel {
+    /// `mdev_device_create` with a driver that takes its time: the device is in
+    /// the core's list and in sysfs before its driver's `probe` has returned.
+    fn create_slowly(
+        &self,
+        what: &OnWrite,
+        (parent, type_id, value): (&str, &str, &[u8]),
+        delay: Duration,
+    ) -> Result<usize, Errno> {
+        let before: Vec<String> = self.state().mdevs.keys().cloned().collect();
+        let result = self.state().create(parent, type_id, value);
+        let is_new = |uuid: &String| !before.contains(uuid);
+        let set_whole = |whole: bool| {
+            let mut state = self.state();
+            let new = state.mdevs.iter_mut().filter(|(uuid, _)| is_new(uuid));
+            new.for_each(|(_, mdev)| mdev.whole = whole);
+            state.tree = None;
+        };
+        if result.is_ok() {
+            set_whole(false);
+            std::thread::sleep(delay);
+            set_whole(true);
+        }
+        self.state().writes.push(Write {
             what: what.clone(),
             value: String::from_utf8_lossy(value).into_owned(),
             result,
@@ -251,6 +293,8 @@ impl State {
             parent: parent.to_owned(),
             type_id: type_id.to_owned(),
             iommu_group: self.next_group,
+            whole: true,
+            removable: true,
         };
         self.next_group += 1;
         self.mdevs.insert(uuid, mdev);
@@ -264,8 +308,13 @@ impl State {
         let number = kstrtoul(text).ok_or(Errno::EINVAL)?;
         if number != 0 {
             // The file is gone with its device, and an open one answers so.
-            self.mdevs.remove(uuid).ok_or(Errno::ENODEV)?;
+            let mdev = self.mdevs.get_mut(uuid).ok_or(Errno::ENODEV)?;
             self.tree = None;
+            if !mdev.whole {
+                mdev.removable = false;
+                return Err(Errno::EAGAIN);
+            }
+            self.mdevs.remove(uuid);
         }
         Ok(value.len())
     }
@@ -422,16 +471,22 @@ fn add_mdev(tree: &mut Tree, uuid: &str, mdev: &Mdev) {
         &format!("/bus/mdev/devices/{uuid}"),
         &format!("../../..{path}"),
     );
+    if mdev.removable {
+        let remove = OnWrite::Remove {
+            uuid: uuid.to_owned(),
+        };
+        tree.order(&format!("{path}/remove"), remove);
+    }
+    if !mdev.whole {
+        tree.directory(&path);
+        return;
+    }
     tree.link(&format!("{path}/mdev_type"), &format!("../{type_path}"));
     tree.link(
         &format!("{path}/iommu_group"),
         &format!("../../../..{group}"),
     );
     tree.directory(&format!("{group}/devices"));
-    let remove = OnWrite::Remove {
-        uuid: uuid.to_owned(),
-    };
-    tree.order(&format!("{path}/remove"), remove);
     tree.link(
         &format!("{parent}/{type_path}/devices/{uuid}"),
         &format!("../../../{uuid}"),
