@@ -138,8 +138,11 @@ devices() {
 left_over() {
 	find /sys/devices -maxdepth 4 -name '????????-????-????-????-????????????'
 	find /run/virt-vgpu/claims /var/lib/virt-vgpu/media -mindepth 1 2> /dev/null || true
-	pgrep -a -f '50-virt-vgpu|virt-vgpu-hook|--write-attributes' || true
+	hook_processes || true
 }
+
+# hook_processes: the pids of running hooks, and (exe) of the children that write for them
+hook_processes() { pgrep -x '50-virt-vgpu|exe'; }
 
 # events [FIELD...]: what the product has logged since the scenario began, the named fields of each
 # entry (default: MESSAGE_ID and MESSAGE)

@@ -1,0 +1,26 @@
+# Mediated devices that others made, by hand, with mdevctl, with virsh: they count, and stay.
+# needs: product
+on_lab 'create_mdev $T4A nvidia-232 $(uuid 1)
+	mdevctl start -u $(uuid 2) -p $T4A -t nvidia-232
+	printf "<device><parent>pci_0000_3b_00_0</parent><capability type=\"mdev\"><type id=\"nvidia-232\"/><uuid>%s</uuid></capability></device>" $(uuid 3) > /run/mdev.xml
+	virsh -q nodedev-create /run/mdev.xml
+	create_pool cad --type nvidia-232 --device $T4A
+	attached_vm ws1 cad; attached_vm ws2 cad'
+foreign='11111111-2222-4333-8444-000000000001 0000:3b:00.0 nvidia-232
+11111111-2222-4333-8444-000000000002 0000:3b:00.0 nvidia-232
+11111111-2222-4333-8444-000000000003 0000:3b:00.0 nvidia-232'
+assert_eq '{"in_use":0,"free":1}' 'virt-vgpu status --json | jq -c ".pools[0] | {in_use, free}"'
+on_lab 'start_vm ws1'
+refuse_start ws2 "pool 'cad' has no free nvidia-232 for domain 'ws2': 0000:3b:00.0: no nvidia-232 left; see 'virt-vgpu explain ws2'"
+on_lab 'virsh -q destroy ws1; virt-vgpu reconcile --grace 0 > /dev/null'
+assert_eq "$foreign" 'devices'
+
+# One of them may even have the UUID that a VM needs: that start is refused, and the device stays.
+on_lab 'create_mdev $T4A nvidia-232 $(device_uuid ws2)'
+uuid=$(on_lab 'device_uuid ws2')
+refuse_start ws2 "device 'gpu0' of domain 'ws2' needs the UUID $uuid, which a mediated device on 0000:3b:00.0 that is not ours has; remove that one, or detach and attach 'gpu0' under another name"
+assert_eq "$foreign
+$uuid 0000:3b:00.0 nvidia-232" 'devices | sort'
+assert_eq '' 'ls /run/virt-vgpu/claims'
+on_lab 'remove_mdev $(device_uuid ws2); start_vm ws2; virsh -q destroy ws2'
+assert_eq "$foreign" 'devices'
