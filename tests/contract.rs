@@ -77,7 +77,8 @@ impl Attributes for Files {
 
 /// One parent that the list is run on.
 struct Subject<'a> {
-    sysfs: &'a dyn Attributes,
+    sysfs: &'a dyn Sysfs,
+    attributes: &'a dyn Attributes,
     parent: Parent,
     /// Exact answers of the driver are known, not only the core's.
     is_model: bool,
@@ -104,7 +105,7 @@ impl Subject<'_> {
         let value = value.to_owned();
         let attribute = Attribute { path, value };
         let errno = |error: io::Error| Errno::from_raw(error.raw_os_error().unwrap());
-        self.sysfs.write(&attribute, None).map_err(errno)
+        self.attributes.write(&attribute, None).map_err(errno)
     }
 
     fn attribute(&self, id: &str, name: &str) -> String {
@@ -356,6 +357,7 @@ fn the_model_in_memory_passes() {
     for (number, parent) in parents.into_iter().enumerate() {
         Subject {
             sysfs: &kernel,
+            attributes: &kernel,
             parent,
             is_model: true,
             holds_one: number > 0,
@@ -373,6 +375,7 @@ fn the_mounted_model_passes() {
     for (number, parent) in parents(&files).into_iter().take(2).enumerate() {
         let subject = Subject {
             sysfs: &files,
+            attributes: &files,
             parent: parent.clone(),
             is_model: true,
             holds_one: number > 0,
@@ -415,6 +418,7 @@ fn a_real_kernel_passes() {
     let path = format!("{}/physfn", parent.path());
     let subject = Subject {
         sysfs: &files,
+        attributes: &files,
         holds_one: files.exists(&path),
         parent: parent.clone(),
         is_model: false,

@@ -96,10 +96,10 @@ fn read_xml(path: &Path) -> anyhow::Result<String> {
 
 fn forecast(host: &Host, xml: &str) -> anyhow::Result<Forecast> {
     let identity = domain::identity(xml).ok().flatten();
-    if let Some((uuid, name)) = &identity
-        && !domain::mentions_requests(xml.as_bytes())
-    {
-        return Ok(Forecast::nothing(name.clone(), Some(*uuid)));
+    if let Some((uuid, name)) = &identity {
+        if !domain::mentions_requests(xml.as_bytes()) {
+            return Ok(Forecast::nothing(name.clone(), Some(*uuid)));
+        }
     }
     let def = match (domain::parse(xml), identity) {
         (Ok(def), _) => def,

@@ -185,10 +185,10 @@ impl<'a> MdevHost<'a> {
             }
         }
         let known = self.resolved.borrow().get(selector).cloned();
-        if let Some(id) = known
-            && optional(self.type_name(parent, &id))?.as_deref() == Some(selector)
-        {
-            return Ok(Some((id, None)));
+        if let Some(id) = known {
+            if optional(self.type_name(parent, &id))?.as_deref() == Some(selector) {
+                return Ok(Some((id, None)));
+            }
         }
         for id in self.type_ids(parent)? {
             if optional(self.type_name(parent, &id))?.as_deref() == Some(selector) {

@@ -52,10 +52,10 @@ fn find(
                 let text = start
                     .take()
                     .and_then(|from| xml_between(&scanner, from, span.end));
-                if let Some(text) = text
-                    && is_it(&alone(text)?)
-                {
-                    return Ok(Some(text.to_owned()));
+                if let Some(text) = text {
+                    if is_it(&alone(text)?) {
+                        return Ok(Some(text.to_owned()));
+                    }
                 }
             }
             Item::End(_) | Item::Text(_) | Item::Aside => {}

@@ -46,10 +46,8 @@ mod enabled {
 
     pub(in super::super) fn before(_effect: &str, _path: impl AsRef<Path>) -> io::Result<()> {
         let number = DONE.load(Ordering::SeqCst) + 1;
-        if let Some((what, wanted)) = order()
-            && wanted == number
-            && let Ok(errno) = what.parse()
-        {
+        let ordered = order().filter(|(_, wanted)| *wanted == number);
+        if let Some(errno) = ordered.and_then(|(what, _)| what.parse().ok()) {
             DONE.store(number, Ordering::SeqCst);
             return Err(io::Error::from_raw_os_error(errno));
         }
@@ -58,13 +56,14 @@ mod enabled {
 
     pub(in super::super) fn after(effect: &str, path: impl AsRef<Path>) {
         let number = DONE.fetch_add(1, Ordering::SeqCst) + 1;
-        if let Some(trace) = std::env::var_os("VIRT_VGPU_FAULT_TRACE")
-            && let Ok(mut file) = std::fs::OpenOptions::new()
+        if let Some(trace) = std::env::var_os("VIRT_VGPU_FAULT_TRACE") {
+            let file = std::fs::OpenOptions::new()
                 .create(true)
                 .append(true)
-                .open(trace)
-        {
-            let _ = writeln!(file, "{number} {effect} {}", path.as_ref().display());
+                .open(trace);
+            if let Ok(mut file) = file {
+                let _ = writeln!(file, "{number} {effect} {}", path.as_ref().display());
+            }
         }
         if order() == Some(("kill".to_owned(), number)) {
             let _ = kill(nix::unistd::getpid(), Signal::SIGKILL);

@@ -101,10 +101,10 @@ impl Processes {
                 Err(error) if has_ended(&error) => return Ok(()),
                 Err(error) => return Err(error),
             };
-            if let Ok(target) = std::fs::read_link(entry.path())
-                && let Some(node) = target
-                    .to_str()
-                    .filter(|node| node.starts_with("/dev/vfio/"))
+            let target = std::fs::read_link(entry.path()).unwrap_or_default();
+            if let Some(node) = target
+                .to_str()
+                .filter(|node| node.starts_with("/dev/vfio/"))
             {
                 self.holders.entry(node.to_owned()).or_default().push(pid);
             }

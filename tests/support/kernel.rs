@@ -192,10 +192,11 @@ impl Kernel {
     pub fn perform(&self, what: &OnWrite, value: &[u8]) -> Result<usize, Errno> {
         let fault = self.state().next_fault(what);
         let (delay, errno) = fault.unwrap_or((Duration::ZERO, None));
-        if let (None, OnWrite::Create { parent, type_id }) = (errno, what)
-            && !delay.is_zero()
-        {
-            return self.create_slowly(what, (parent, type_id, value), delay);
+        match (errno, what) {
+            (None, OnWrite::Create { parent, type_id }) if !delay.is_zero() => {
+                return self.create_slowly(what, (parent, type_id, value), delay);
+            }
+            _ => {}
         }
         std::thread::sleep(delay);
         let mut state = self.state();

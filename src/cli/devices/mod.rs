@@ -75,9 +75,7 @@ impl Devices {
             Some(name) => Some(super::pool::load(host, name)?),
             None => None,
         };
-        if let Some(pool) = &pool
-            && pool.kind != self.kind.kind()
-        {
+        if let Some(pool) = pool.as_ref().filter(|pool| pool.kind != self.kind.kind()) {
             anyhow::bail!(
                 "pool '{}' has no devices of kind '{}': it is of kind '{}'; leave out --kind",
                 pool.name,
