@@ -60,8 +60,8 @@ fn domain(number: usize) -> Domain {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Operation {
     Prepare,
-    Restore,
-    PrepareAfterRestore,
+    Migrate,
+    PrepareAfterMigrate,
     Start,
     Started,
     Stopped,
@@ -71,8 +71,8 @@ enum Operation {
 impl Operation {
     const ALL: [Self; 7] = [
         Self::Prepare,
-        Self::Restore,
-        Self::PrepareAfterRestore,
+        Self::Migrate,
+        Self::PrepareAfterMigrate,
         Self::Start,
         Self::Started,
         Self::Stopped,
@@ -81,8 +81,8 @@ impl Operation {
 
     fn words(self) -> &'static str {
         match self {
-            Self::Prepare | Self::PrepareAfterRestore => "prepare begin -",
-            Self::Restore => "restore begin -",
+            Self::Prepare | Self::PrepareAfterMigrate => "prepare begin -",
+            Self::Migrate => "migrate begin -",
             Self::Start => "start begin -",
             Self::Started => "started begin -",
             Self::Stopped => "stopped end destroyed",
@@ -93,16 +93,16 @@ impl Operation {
     fn may_refuse(self) -> bool {
         matches!(
             self,
-            Self::Prepare | Self::Restore | Self::PrepareAfterRestore
+            Self::Prepare | Self::Migrate | Self::PrepareAfterMigrate
         )
     }
 
     /// Brings the domain to where the operation finds it.
     fn lead_up(self, scene: &Scene, domain: &Domain) {
         match self {
-            Self::Prepare | Self::Restore => {}
-            Self::PrepareAfterRestore => {
-                scene.hook(domain, "restore begin -").run().ends_well();
+            Self::Prepare | Self::Migrate => {}
+            Self::PrepareAfterMigrate => {
+                scene.hook(domain, "migrate begin -").run().ends_well();
             }
             Self::Start | Self::Started | Self::Stopped | Self::Release => {
                 scene.prepare(domain).ends_well();
@@ -260,7 +260,7 @@ fn an_error_at_any_effect_refuses_or_is_borne() {
             scene.is_settled();
         } else {
             outcome.refusal();
-            if operation != Operation::PrepareAfterRestore {
+            if operation != Operation::PrepareAfterMigrate {
                 assert!(scene.ours().is_empty(), "half a device");
             }
         }

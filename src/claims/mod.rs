@@ -52,8 +52,6 @@ pub enum Origin {
     Prepare,
     /// An incoming migration; `prepare` follows and takes the claim over.
     Migrate,
-    /// A restore from a saved state; `prepare` follows and takes the claim over.
-    Restore,
 }
 
 /// A device that a claim owns.

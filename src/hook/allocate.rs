@@ -167,8 +167,7 @@ impl Allocation<'_> {
         Ok(())
     }
 
-    /// A restore or an incoming migration has just made the devices, and this
-    /// is its `prepare`.
+    /// An incoming migration has just made the devices, and this is its `prepare`.
     fn is_for_this_start(&self, claim: &Claim) -> bool {
         let made_just_now = self.call.operation == Operation::Prepare
             && claim.origin != Origin::Prepare
@@ -277,7 +276,6 @@ impl Allocation<'_> {
         };
         let origin = match self.call.operation {
             Operation::Migrate => Origin::Migrate,
-            Operation::Restore => Origin::Restore,
             _ => Origin::Prepare,
         };
         let devices = plan.assignments.iter().map(device).collect();

@@ -25,12 +25,13 @@ pub fn on_host(scene: &Scene, text: &str) -> String {
 #[track_caller]
 pub fn refused(scene: &Scene, domain: &Domain, input: impl AsRef<[u8]>, wanted: &str) {
     let run = |arguments| scene.hook_with(domain, arguments, input.as_ref()).run();
-    for arguments in ["prepare begin -", "migrate begin -", "restore begin -"] {
+    for arguments in ["prepare begin -", "migrate begin -"] {
         let outcome = run(arguments);
         assert_eq!(on_host(scene, outcome.refusal()), wanted, "{arguments}");
         is_untouched(scene);
     }
     for arguments in [
+        "restore begin -",
         "start begin -",
         "started begin -",
         "stopped end failed",
