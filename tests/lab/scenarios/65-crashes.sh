@@ -9,17 +9,18 @@ assert 'wait_until "test \"\$(state_of ws1)\" = \"shut off\" && test -z \"\$(lef
 assert_eq 'shut off (crashed)' 'virsh -q domstate --reason ws1'
 
 on_lab 'start_vm ws1 & start_vm ws2 & wait'
-claims=$(on_lab 'cat /run/virt-vgpu/claims/*')
+claims=$(on_lab 'jq -c . /run/virt-vgpu/claims/*')
 device=$(on_lab devices)
 qemu=$(on_lab 'qemu_pid ws1')
 still_runs() {
-	assert_eq 'running running' 'echo $(state_of ws1) $(state_of ws2)'
-	assert_eq "$qemu" 'qemu_pid ws1'
-	assert_eq "$claims" 'cat /run/virt-vgpu/claims/*'
-	assert_eq "$device" devices
-	assert_eq '["in-use","in-use"] []' \
-		'virt-vgpu reconcile --grace 0 --json | jq -r "\"\([.claims[].result] | tojson) \(.damaged | tojson)\""'
-	assert_eq '' 'events PRIORITY MESSAGE | sed "/^5/d"'
+	assert_eq "running running $qemu
+$device
+$claims
+[\"in-use\",\"in-use\"] []" 'echo $(state_of ws1) $(state_of ws2) $(qemu_pid ws1)
+		devices
+		jq -c . /run/virt-vgpu/claims/*
+		virt-vgpu reconcile --grace 0 --json | jq -r "\"\([.claims[].result] | tojson) \(.damaged | tojson)\""
+		events PRIORITY MESSAGE | sed "/^5/d"'
 }
 on_lab 'systemctl reload libvirtd'
 still_runs

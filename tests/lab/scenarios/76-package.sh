@@ -1,0 +1,42 @@
+# The package comes and goes with VMs running, and libvirtd follows without a restart.
+# needs: product
+# deadline: 400
+install='DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --reinstall /var/tmp/virt-vgpu.deb > /run/apt.log 2>&1 || { cat /run/apt.log >&2; false; }'
+on_lab 'create_pool cad --type nvidia-232 --device $T4A
+	attached_vm ws1 cad; attached_vm ws2 cad
+	start_vm ws1'
+uuid=$(on_lab 'device_uuid ws1')
+claim=$(on_lab 'cat $(claim_of ws1)')
+running() {
+	assert_eq "running $uuid 0000:3b:00.0 nvidia-232" 'echo $(state_of ws1) $(devices)'
+	assert_eq "$claim" 'cat $(claim_of ws1)'
+}
+
+# Once more, as in an upgrade.
+on_lab "$install"
+running
+
+# Out, with a VM running: it says which VMs hold devices and touches none of them.
+assert_eq 'virt-vgpu: these VMs hold devices, which stay until they are removed by hand or the host reboots:
+  ws1' 'dpkg --remove virt-vgpu 2>&1 | sed -n "/^virt-vgpu:/,/^  /p"'
+running
+assert '! test -e /etc/libvirt/hooks/qemu.d/50-virt-vgpu && ! test -e /usr/sbin/virt-vgpu-hook && ! command -v virt-vgpu'
+assert 'test -e /etc/virt-vgpu/pools.d/cad.toml'
+# Without the hook, libvirt itself says that the device is missing.
+said=$(refuse 'virsh -q start ws2')
+[[ $said == *"mediated device '$(on_lab 'device_uuid ws2')' not found"* ]] || fail "virsh said: $said"
+
+# In again: the claim is known, and the device goes back.
+on_lab "$install"
+running
+on_lab 'virsh -q destroy ws1'
+assert_eq '' 'left_over'
+
+# A libvirtd that has started without any hook learns of the first one.
+on_lab 'dpkg --purge virt-vgpu > /dev/null 2>&1'
+assert_eq '' 'find /etc/libvirt/hooks -type f -o -type l; dpkg --listfiles virt-vgpu 2> /dev/null || true'
+libvirtd=$(on_lab 'systemctl restart libvirtd; pidof libvirtd')
+on_lab "$install
+	start_vm ws1"
+assert_eq "$libvirtd" 'pidof libvirtd'
+assert_eq "$uuid 0000:3b:00.0 nvidia-232" 'devices'
