@@ -148,10 +148,11 @@ scenario_begin() {
 	seconds=$(sed -n 's/^# deadline: *//p' "$1")
 	# shellcheck disable=SC2034  # for run_inside
 	SCENARIO_END=$((SECONDS + ${seconds:-300}))
-	on_lab clean_state
-	if scenario_needs "$1" peer; then on_peer clean_state; fi
-	# explain_failure shows the journal from here on.
-	on_lab 'journalctl -q -n 0 --show-cursor | sed -n "s/^-- cursor: //p" > /run/lab-cursor'
+	# explain_failure and `events` show the journal from the cursor on.
+	local afresh='clean_state
+		journalctl -q -n 0 --show-cursor | sed -n "s/^-- cursor: //p" > /run/lab-cursor'
+	on_lab "$afresh"
+	if scenario_needs "$1" peer; then on_peer "$afresh"; fi
 }
 
 explain_failure() {
