@@ -6,7 +6,7 @@ on_lab 'create_pool cad --type nvidia-232 --device $T4A
 	attached_vm ws1 cad; attached_vm ws2 cad
 	virsh -q autostart ws1
 	start_vm ws1'
-# At the power cut there was a claim of a VM that does not come back by itself.
+# And there was a claim of a VM that does not come back by itself.
 on_lab 'sed "s/ws1/ws2/; s/$(virsh -q domuuid ws1)/$(virsh -q domuuid ws2)/" $(claim_of ws1) > $(claim_of ws2)
 	sync'
 reboot_lab
