@@ -17,6 +17,7 @@ use std::{io, path::PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    device::mdev::Mdev,
     host::{Host, HostLock, ProcessId, boot_id, since_boot},
     model::{DeviceName, DomainName, DomainUuid, MdevTypeId, MdevUuid, ParentName, PoolName},
 };
@@ -70,6 +71,14 @@ pub struct ClaimedDevice {
     /// Its type's id.
     #[serde(rename = "type")]
     pub type_id: MdevTypeId,
+}
+
+impl ClaimedDevice {
+    /// Whether the device that has its UUID is the one that was claimed.
+    #[must_use]
+    pub fn is(&self, found: &Mdev) -> bool {
+        found.parent == self.parent && found.type_id == self.type_id
+    }
 }
 
 /// Kinds of claimed devices.

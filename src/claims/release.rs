@@ -125,7 +125,7 @@ fn give_back_device(
             DeviceOutcome::Absent
         });
     };
-    if found.parent != device.parent || found.type_id != device.type_id {
+    if !device.is(&found) {
         let text = format!(
             "{} is now {} on {}, not {} on {}",
             device.uuid, found.type_id, found.parent, device.type_id, device.parent

@@ -59,7 +59,7 @@ pub(super) struct Explain {
 const PATIENCE: Duration = Duration::from_secs(25);
 
 /// As much XML as the hook reads.
-const LONGEST_XML: u64 = 8 << 20;
+const LONGEST_XML: u64 = domain::MAX_BYTES as u64;
 
 impl Explain {
     pub(super) fn run(&self, host: &Host) -> anyhow::Result<ExitCode> {

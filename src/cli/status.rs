@@ -216,8 +216,7 @@ fn claim_report(
     let mut devices = Vec::new();
     for device in &claim.devices {
         let found = mdev::find(host, device.uuid).ok().flatten();
-        let present =
-            found.is_some_and(|f| f.parent == device.parent && f.type_id == device.type_id);
+        let present = found.is_some_and(|found| device.is(&found));
         if !present && claim.state == State::Committed {
             problems.push(format!(
                 "domain '{name}': device '{}' ({}) is not on {} as claimed",

@@ -25,6 +25,7 @@ pub use excerpt::{disk_text, hostdev_text};
 pub use identity::identity;
 pub use metadata::{SetMetadata, for_set_metadata, metadata_element};
 pub use parse::parse;
+pub use reader::MAX_BYTES;
 pub use request::{ATTRIBUTES, Attribute, MAX_REQUESTS, Request, accepted_attributes};
 
 /// The XML namespace of our metadata element, and the URI under which libvirt

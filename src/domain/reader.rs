@@ -21,7 +21,7 @@ use super::{
 
 /// The most input that is read. libvirt's own protocol carries texts of up to
 /// 4 MiB (`REMOTE_STRING_MAX`); a real domain has 2 to 10 KiB.
-pub(super) const MAX_BYTES: usize = 8 << 20;
+pub const MAX_BYTES: usize = 8 << 20;
 
 /// The deepest nesting that is read, as in libxml2 (`xmlParserMaxDepth`).
 pub(super) const MAX_DEPTH: usize = 256;

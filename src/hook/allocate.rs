@@ -186,8 +186,7 @@ impl Allocation<'_> {
     }
 
     fn is_there(&self, device: &ClaimedDevice) -> bool {
-        matches!(mdev::find(self.host, device.uuid), Ok(Some(found))
-            if found.parent == device.parent && found.type_id == device.type_id)
+        matches!(mdev::find(self.host, device.uuid), Ok(Some(found)) if device.is(&found))
     }
 
     fn take_over(&self, mut claim: Claim) -> Result<(), AllocateError> {

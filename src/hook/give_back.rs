@@ -19,15 +19,11 @@ pub(super) fn give_back(
     xml: &[u8],
     deadline: Deadline,
 ) -> anyhow::Result<()> {
-    let Some(domain) = claimed_domain(host, call, xml)? else {
-        return Ok(());
-    };
-    let lock = lock(host, call, deadline)?;
-    let Some(claim) = claims::load(host, domain)? else {
+    let Some((lock, claim)) = locked_claim(host, call, xml, deadline)? else {
         return Ok(());
     };
     let released = claims::give_back(host, &lock, &claim, deadline);
-    events::log_released(&claim.domain_name, domain, &released);
+    events::log_released(&claim.domain_name, claim.domain, &released);
     if released.is_complete() {
         Ok(())
     } else {
@@ -46,11 +42,7 @@ pub(super) fn note_progress(
     xml: &[u8],
     deadline: Deadline,
 ) -> anyhow::Result<()> {
-    let Some(domain) = claimed_domain(host, call, xml)? else {
-        return Ok(());
-    };
-    let lock = lock(host, call, deadline)?;
-    let Some(mut claim) = claims::load(host, domain)? else {
+    let Some((lock, mut claim)) = locked_claim(host, call, xml, deadline)? else {
         return Ok(());
     };
     claim.launched = true;
@@ -78,11 +70,8 @@ pub(super) fn check(host: &Host, call: &HookCall, xml: &[u8]) -> anyhow::Result<
     );
     for device in &claim.devices {
         let found = mdev::find(host, device.uuid)?;
-        let agrees = found
-            .as_ref()
-            .is_some_and(|found| found.parent == device.parent && found.type_id == device.type_id);
         anyhow::ensure!(
-            agrees,
+            found.is_some_and(|found| device.is(&found)),
             "domain '{}': device '{}' ({}) is not as claimed on {}",
             call.domain,
             device.name,
@@ -93,9 +82,19 @@ pub(super) fn check(host: &Host, call: &HookCall, xml: &[u8]) -> anyhow::Result<
     Ok(())
 }
 
-fn lock(host: &Host, call: &HookCall, deadline: Deadline) -> anyhow::Result<HostLock> {
+/// The claim of the call's domain, read under the lock; None when there is none.
+fn locked_claim(
+    host: &Host,
+    call: &HookCall,
+    xml: &[u8],
+    deadline: Deadline,
+) -> anyhow::Result<Option<(HostLock, Claim)>> {
+    let Some(domain) = claimed_domain(host, call, xml)? else {
+        return Ok(None);
+    };
     let purpose = format!("{} of domain {}", call.operation.words(), call.domain);
-    Ok(HostLock::acquire(host, &purpose, deadline)?)
+    let lock = HostLock::acquire(host, &purpose, deadline)?;
+    Ok(claims::load(host, domain)?.map(|claim| (lock, claim)))
 }
 
 /// The domain of the call when it has a claim: without one nothing is locked.

@@ -28,9 +28,8 @@ pub use nearness::nearness_of;
 /// the domain stays locked for every client while the hook runs.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Domain XML longer than this is refused. libvirt itself stops at 10 MiB
-/// (`VIR_XML_MAX...`); real domains have 2 to 20 KiB.
-const LONGEST_XML: u64 = 8 << 20;
+/// What the parser takes at most.
+const LONGEST_XML: u64 = domain::MAX_BYTES as u64;
 
 /// Runs the hook: arguments without the program's name, domain XML from
 /// `input`. Returns the exit code; what went wrong is on stderr in one line.
