@@ -30,9 +30,10 @@ start_and_kill "\$($writer)"
 refusal="virt-vgpu: cannot make device 'gpu0' of domain 'ws1': /sys/class/mdev_bus/0000:3b:00.0/mdev_supported_types/nvidia-232/create: the writing process died without an answer"
 [[ $(on_lab 'cat /run/lab-start.out') == *"$refusal"* ]] || fail 'the refusal has another reason'
 
-# Killed while the device goes back: the claim stays for whoever comes next, here libvirt's next step.
+# Killed while the device goes back: the claim stays for whoever comes next, here libvirt's next step,
+# which waits 4 s for the driver: less than that is left of the 3.
 on_lab 'start_vm ws1'
-on_lab "echo 1 5000 > \$SIM/delay_remove
+on_lab "echo 1 3000 > \$SIM/delay_remove
 	in_background stop 'virsh destroy ws1'
 	wait_until 'hook_processes && ! test -e /sys/bus/mdev/devices/$uuid' 10
 	kill -KILL \$(hook_processes)
