@@ -35,15 +35,17 @@ need_running() { guest_running || die "lab host '$NAME' is not running; start it
 ssh_port() { sed -n 1p "$RUN/ports"; }
 migration_port() { sed -n 2p "$RUN/ports"; }
 
-# One start of a name at a time. -o: QEMU must not inherit the lock.
+# guest_up [OPTION...]: one start of a name at a time. -o: QEMU must not inherit the lock.
 guest_up() {
 	mkdir -p "$RUN_ROOT"
-	flock -o "$RUN_ROOT/$NAME.lock" "$LAB/lab" --name "$NAME" up-locked
+	flock -o "$RUN_ROOT/$NAME.lock" "$LAB/lab" --name "$NAME" up-locked "$@"
 }
 
 guest_up_locked() {
 	local start accel attempt
+	boards_from_options "$@"
 	if guest_running; then
+		(($# == 0)) || die "lab host '$NAME' is up already; to give it other boards: lab --name $NAME down"
 		if ! timeout 5 ssh -F "$RUN/ssh-config" lab true > /dev/null 2>&1 < /dev/null; then
 			guest_wait_ssh "lab host '$NAME' runs; waiting for it" "$BOOT_DEADLINE" ||
 				die "lab host '$NAME' runs but does not answer; end it with: lab --name $NAME down"
@@ -54,6 +56,7 @@ guest_up_locked() {
 	ensure_host_packages
 	ensure_image
 	ensure_module
+	ensure_nvidia
 	if [[ -e $RUN ]]; then
 		say "clearing what a killed lab host '$NAME' left behind"
 		rm -rf "$RUN"
@@ -82,7 +85,7 @@ guest_up_locked() {
 # State folder with ports, initrd and ssh configuration.
 guest_prepare() {
 	mkdir -p "$RUN"
-	printf '%s\n' "$IMAGE" "$MODULE" > "$RUN/uses"
+	printf '%s\n' "$IMAGE" "$MODULE" "$NVIDIA" > "$RUN/uses"
 	(
 		flock 9
 		free_port > "$RUN/ports"
@@ -91,7 +94,7 @@ guest_prepare() {
 	guest_identity
 	# The kernel unpacks all archives of an initrd in order, but finds one only at a multiple of four.
 	local archive
-	for archive in "$IMAGE/initrd.img" "$MODULE/overlay.cpio" "$RUN/identity.cpio"; do
+	for archive in "$IMAGE/initrd.img" "$MODULE/overlay.cpio" "$NVIDIA/overlay.cpio" "$RUN/identity.cpio"; do
 		cat "$archive" >> "$RUN/initrd"
 		truncate -s %4 "$RUN/initrd"
 	done
@@ -129,6 +132,11 @@ guest_identity() {
 		cat "$IMAGE/tree/etc/libvirt/libvirtd.conf"
 		printf 'host_uuid = "%s"\n' "$uuid"
 	) > "$top/etc/libvirt/libvirtd.conf"
+	if [[ -n $BOARDS_CONF ]]; then
+		mkdir -p "$top/etc/modprobe.d"
+		sed "s|^options virt_vgpu_sim .*|options virt_vgpu_sim $BOARDS_CONF|; /^# Three/d" \
+			"$LAB/image/root/etc/modprobe.d/virt-vgpu-sim.conf" > "$top/etc/modprobe.d/virt-vgpu-sim.conf"
+	fi
 	pack_overlay "$tree" "$RUN/identity.cpio"
 	rm -rf "$tree"
 }

@@ -4,6 +4,7 @@
 SIM=/sys/kernel/debug/virt_vgpu_sim
 # The boards of image/root/etc/modprobe.d, and one UUID per letter for mdevs made by hand.
 T4A=0000:3b:00.0 T4B=0000:5e:00.0 T4C=0000:86:00.0
+DEFAULT_BOARDS=t4@$T4A/0,t4@$T4B/0,t4@$T4C/1
 
 # uuid N: the Nth UUID of this run of the tests, always the same
 uuid() { printf '11111111-2222-4333-8444-%012d\n' "$1"; }
@@ -154,7 +155,39 @@ events() {
 		jq -r "[${fields%,} // \"-\"] | join(\" \")"
 }
 
-# No VM, no mdev, no fault, no claim, no pool: where every scenario begins.
+# load_boards BOARDS [PARAMETER=VALUE...]: the simulator's module and NVIDIA's services
+load_boards() {
+	modprobe virt_vgpu_sim boards="$1" "${@:2}"
+	systemctl restart nvidia-vgpud nvidia-vgpu-mgr
+}
+
+# unload_boards: also takes what is made on them
+unload_boards() {
+	systemctl stop nvidia-vgpu-mgr
+	modprobe -r virt_vgpu_sim
+}
+
+# vf BOARD N: the address of its Nth VF
+vf() { basename "$(readlink "/sys/bus/pci/devices/$1/virtfn$2")"; }
+
+# vf_type VF: what current_vgpu_type says
+vf_type() { cat "/sys/bus/pci/devices/$1/nvidia/current_vgpu_type"; }
+
+# write_type VF TEXT: "OK", or the words of the errno
+write_type() { try_write "/sys/bus/pci/devices/$1/nvidia/current_vgpu_type" "$2"; }
+
+# creatable VF: the names of the types that it can be given, on one line
+creatable() { sed -n 's/^[0-9]* *: //p' "/sys/bus/pci/devices/$1/nvidia/creatable_vgpu_types" | paste -sd, -; }
+
+# define_vf_vm NAME VF: a VM with that virtual function
+define_vf_vm() {
+	local address="domain='0x${2:0:4}' bus='0x${2:5:2}' slot='0x${2:8:2}' function='0x${2:11:1}'"
+	local hostdev="<hostdev mode='subsystem' type='pci' managed='no'><source><address $address/></source></hostdev>"
+	vm_xml "$1" | sed "s|<memballoon|$hostdev&|" > "/run/$1.xml"
+	virsh -q define "/run/$1.xml"
+}
+
+# No VM, no mdev, no fault, no claim, no pool, the default boards: where every scenario begins.
 clean_state() {
 	local vm left
 	systemctl start libvirtd
@@ -166,10 +199,12 @@ clean_state() {
 		[ -n "$vm" ] && virsh -q undefine "$vm" --managed-save --nvram > /dev/null
 	done || true
 	if ! [ -d "$SIM" ] || [ "$(ls "$SIM/boards")" != "$(printf '%s\n' $T4A $T4B $T4C)" ]; then
-		modprobe -r virt_vgpu_sim
-		modprobe virt_vgpu_sim
+		[ -d "$SIM" ] && echo 1 > "$SIM/reset"
+		unload_boards
+		load_boards "$DEFAULT_BOARDS"
 	fi
 	echo 1 > "$SIM/reset"
+	systemctl start nvidia-vgpu-mgr
 	for left in $(mdevs); do remove_mdev "$left" 2> /dev/null || true; done
 	if [ -d /etc/virt-vgpu ]; then
 		rm -rf /run/virt-vgpu /var/lib/virt-vgpu/media/* /etc/virt-vgpu/pools.d

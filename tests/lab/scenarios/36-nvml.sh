@@ -1,0 +1,19 @@
+# The library: what a person sees through nvidia-smi, who may change what, and how it fails.
+on_lab 'unload_boards; load_boards l40s@0000:3b:00.0/0,t4@0000:5e:00.0/0,rtx-pro-6000@0000:86:00.0/1 framework=vendor-vfio'
+assert_eq 'GPU 0: NVIDIA L40S
+GPU 1: Tesla T4
+GPU 2: NVIDIA RTX PRO 6000 Blackwell Server Edition' "nvidia-smi -L | sed 's/ (UUID: GPU-.*)\$//'"
+assert_eq 'SR-IOV,Non SR-IOV,SR-IOV' "nvidia-smi -q | sed -n 's/.*Host VGPU Mode *: //p' | paste -sd,"
+assert_eq '00000000:3B:00.0' "nvidia-smi -q -i 0 | sed -n 's/.*Bus Id *: //p'"
+# Anybody may look.
+assert_eq '3' "setpriv --reuid=65534 --clear-groups nvidia-smi -L | wc -l"
+assert_eq '4' "{ setpriv --reuid=65534 --clear-groups nvidia-smi vgpu -i 0 -shm 1 > /dev/null 2>&1; echo \$?; }"
+# A GPU that is lost, a driver that hangs, one that is not loaded.
+on_lab 'echo 1 > $SIM/boards/0000:3b:00.0/lost'
+assert_eq '15' '{ nvidia-smi -q -i 0 > /dev/null 2>&1; echo $?; }'
+on_lab 'echo 0 > $SIM/boards/0000:3b:00.0/lost; echo Y > $SIM/nvml_hang'
+assert_eq '124' '{ timeout 3 nvidia-smi -L > /dev/null 2>&1; echo $?; }'
+on_lab 'echo 1 > $SIM/reset'
+assert_eq '3' 'nvidia-smi -L | wc -l'
+on_lab 'unload_boards'
+assert_eq '9' '{ nvidia-smi -L > /dev/null 2>&1; echo $?; }'
