@@ -62,8 +62,8 @@ int sim_rm_placement_next(struct sim_board *b, const struct sim_type_info *type,
 	unsigned int size = slots_of(type), i, j;
 	struct sim_gi *in = sim_gi_find(b, gi);
 
-	if (in)
-		return in->hetero ? next_multiple(size, in->profile->mib / 1024, after) : -1;
+	if (in && in->hetero && in->profile->id == type->gi_profile)
+		return next_multiple(size, in->profile->mib / 1024, after);
 	if (gi >= 0)
 		return -1;
 	if (!b->hetero || fine_placements)

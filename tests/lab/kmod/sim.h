@@ -26,7 +26,7 @@
  * for a PF or VF that it is bound to. An instance (sim_instance) is the resource
  * manager's vGPU, a sim_vgpu the VFIO device through which QEMU uses one.
  *
- * Locks, outermost first: the device lock of a PF, presence_lock (bus.c),
+ * Locks, outermost first: presence_lock (bus.c), the device lock of a PF,
  * functions_lock (gpu.c), a vGPU's lock, a board's lock.
  */
 #ifndef VIRT_VGPU_SIM_H
