@@ -1,103 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Software PCI root buses. Each board has a bus of its own, so that its address
- * can be anything, and answers configuration cycles from memory. Everything
- * above, from lspci to libvirt, sees ordinary PCI functions.
+ * can be anything. Boards fall off their buses and come back, and so do VFs.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 #include <linux/module.h>
 #include <linux/nodemask.h>
-#include <linux/pci_regs.h>
 #include <linux/slab.h>
 #include <linux/string.h>
+#include <linux/sysfs.h>
 #include "sim.h"
-
-#define PCIE_CAP	0x40
 
 static struct sim_board *all[SIM_MAX_BOARDS];
 static unsigned int nr_boards;
 static DEFINE_MUTEX(presence_lock);
-
-static void put16(struct sim_board *b, int where, u16 value)
-{
-	b->config[where] = value & 0xff;
-	b->config[where + 1] = value >> 8;
-}
-
-static void allow16(struct sim_board *b, int where, u16 bits)
-{
-	b->writable[where] = bits & 0xff;
-	b->writable[where + 1] = bits >> 8;
-}
-
-/*
- * A 3D controller with a PCI Express capability and nothing to map: no BARs, no
- * interrupt, no way to do DMA.
- */
-static void board_power_on(struct sim_board *b)
-{
-	memset(b->config, 0, sizeof(b->config));
-	memset(b->writable, 0, sizeof(b->writable));
-	put16(b, PCI_VENDOR_ID, PCI_VENDOR_ID_NVIDIA);
-	put16(b, PCI_DEVICE_ID, b->model->device);
-	put16(b, PCI_STATUS, PCI_STATUS_CAP_LIST);
-	b->config[PCI_REVISION_ID] = b->model->revision;
-	put16(b, PCI_CLASS_DEVICE, PCI_CLASS_DISPLAY_3D);
-	put16(b, PCI_SUBSYSTEM_VENDOR_ID, PCI_VENDOR_ID_NVIDIA);
-	put16(b, PCI_SUBSYSTEM_ID, b->model->subsystem);
-	b->config[PCI_CAPABILITY_LIST] = PCIE_CAP;
-	allow16(b, PCI_COMMAND, PCI_COMMAND_IO | PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER |
-		PCI_COMMAND_PARITY | PCI_COMMAND_SERR | PCI_COMMAND_INTX_DISABLE);
-	b->writable[PCI_CACHE_LINE_SIZE] = 0xff;
-	b->writable[PCI_INTERRUPT_LINE] = 0xff;
-
-	b->config[PCIE_CAP] = PCI_CAP_ID_EXP;
-	/* Integrated endpoint: there is no root port above it. */
-	put16(b, PCIE_CAP + PCI_EXP_FLAGS, 2 | (PCI_EXP_TYPE_RC_END << 4));
-	put16(b, PCIE_CAP + PCI_EXP_DEVCAP, PCI_EXP_DEVCAP_RBER);
-	put16(b, PCIE_CAP + PCI_EXP_DEVCAP + 2, PCI_EXP_DEVCAP_FLR >> 16);
-	/* Not the top bit: it starts a function-level reset and reads as 0. */
-	allow16(b, PCIE_CAP + PCI_EXP_DEVCTL, 0x7fff);
-}
-
-static struct sim_board *board_at(struct pci_bus *bus, unsigned int devfn)
-{
-	struct pci_sysdata *sysdata = bus->sysdata;
-	struct sim_board *b = container_of(sysdata, struct sim_board, sysdata);
-
-	return devfn == b->devfn && READ_ONCE(b->present) ? b : NULL;
-}
-
-static int config_read(struct pci_bus *bus, unsigned int devfn, int where, int size, u32 *value)
-{
-	struct sim_board *b = board_at(bus, devfn);
-	int i;
-
-	*value = ~0u;
-	if (!b || where < 0 || where + size > sizeof(b->config))
-		return PCIBIOS_DEVICE_NOT_FOUND;
-	*value = 0;
-	for (i = 0; i < size; i++)
-		*value |= (u32)b->config[where + i] << (8 * i);
-	return PCIBIOS_SUCCESSFUL;
-}
-
-static int config_write(struct pci_bus *bus, unsigned int devfn, int where, int size, u32 value)
-{
-	struct sim_board *b = board_at(bus, devfn);
-	int i;
-
-	if (!b || where < 0 || where + size > sizeof(b->config))
-		return PCIBIOS_DEVICE_NOT_FOUND;
-	for (i = 0; i < size; i++) {
-		u8 bits = b->writable[where + i];
-
-		b->config[where + i] = (b->config[where + i] & ~bits) | ((value >> (8 * i)) & bits);
-	}
-	return PCIBIOS_SUCCESSFUL;
-}
-
-static struct pci_ops bus_ops = { .read = config_read, .write = config_write };
 
 struct sim_board *sim_board_get(unsigned int index)
 {
@@ -110,9 +26,38 @@ struct sim_board *sim_board_of(struct pci_dev *pdev)
 	unsigned int i;
 
 	for (i = 0; i < nr_boards; i++)
-		if (pdev->bus->ops == &bus_ops && pdev->sysdata == &all[i]->sysdata)
+		if (pdev->bus->ops == &sim_bus_ops && pdev->sysdata == &all[i]->sysdata)
 			return all[i];
 	return NULL;
+}
+
+struct sim_board *sim_board_find(const char *address)
+{
+	unsigned int i;
+
+	for (i = 0; i < nr_boards; i++)
+		if (!strcmp(all[i]->address, address))
+			return all[i];
+	return NULL;
+}
+
+void sim_vf_address(const struct sim_board *b, unsigned int vf, char *text, size_t size)
+{
+	unsigned int devfn = b->devfn + SIM_VF_OFFSET + vf;
+
+	snprintf(text, size, "%04x:%02x:%02x.%x", b->domain, b->bus, PCI_SLOT(devfn),
+		 PCI_FUNC(devfn));
+}
+
+/* VFs do not go with their PF: the PCI core insists that they are gone before. */
+static void vfs_disable(struct pci_dev *pf)
+{
+	if (!pf->is_physfn)
+		return;
+	/* As when user space writes sriov_numvfs. */
+	device_lock(&pf->dev);
+	pci_disable_sriov(pf);
+	device_unlock(&pf->dev);
 }
 
 /*
@@ -128,7 +73,7 @@ int sim_board_set_present(struct sim_board *b, bool present)
 	if (present == b->present)
 		goto out;
 	if (present) {
-		board_power_on(b);
+		sim_config_power_on(b);
 		WRITE_ONCE(b->present, true);
 		pci_lock_rescan_remove();
 		pci_rescan_bus(b->root);
@@ -139,6 +84,7 @@ int sim_board_set_present(struct sim_board *b, bool present)
 			ret = -ENODEV;
 			goto out;
 		}
+		vfs_disable(pdev);
 		pci_stop_and_remove_bus_device_locked(pdev);
 		pci_dev_put(pdev);
 		WRITE_ONCE(b->present, false);
@@ -148,10 +94,63 @@ out:
 	return ret;
 }
 
+/*
+ * One VF falls off the bus. What the PCI core does when it takes a VF away is done
+ * here, as it offers that to nobody: it would otherwise stumble over the leftover
+ * link in the next SR-IOV cycle.
+ */
+int sim_board_vanish(struct sim_board *b, unsigned int vf)
+{
+	struct pci_dev *pf, *pdev = NULL;
+	char link[16];
+	int ret = -ENODEV;
+
+	if (vf >= b->model->vfs)
+		return -EINVAL;
+	mutex_lock(&presence_lock);
+	pf = pci_get_domain_bus_and_slot(b->domain, b->bus, b->devfn);
+	if (!pf)
+		goto out;
+	device_lock(&pf->dev);
+	pdev = pci_get_domain_bus_and_slot(b->domain, b->bus, b->devfn + SIM_VF_OFFSET + vf);
+	if (pdev) {
+		snprintf(link, sizeof(link), "virtfn%u", vf);
+		sysfs_remove_link(&pf->dev.kobj, link);
+		pci_stop_and_remove_bus_device_locked(pdev);
+		WRITE_ONCE(b->vfs[vf].vanished, true);
+		pci_dev_put(pdev);
+		/* That of the VF, and ours. */
+		pci_dev_put(pf);
+		ret = 0;
+	}
+	device_unlock(&pf->dev);
+	pci_dev_put(pf);
+out:
+	mutex_unlock(&presence_lock);
+	return ret;
+}
+
+static const struct sim_model *model_find(const char *name)
+{
+	unsigned int i;
+
+	for (i = 0; i < sim_nr_models; i++)
+		if (!strcmp(sim_models[i].model, name))
+			return &sim_models[i];
+	return NULL;
+}
+
+static void board_free(struct sim_board *b)
+{
+	kvfree(b->vfs);
+	kvfree(b);
+}
+
 /* "t4@0000:3b:00.0/1" */
 static struct sim_board *board_parse(char *text)
 {
 	unsigned int domain, bus, slot, function, i;
+	const struct sim_model *model;
 	char *at, *slash;
 	struct sim_board *b;
 	int node = NUMA_NO_NODE, end = 0;
@@ -178,14 +177,24 @@ static struct sim_board *board_parse(char *text)
 		node = NUMA_NO_NODE;
 	}
 
-	b = kzalloc(sizeof(*b), GFP_KERNEL);
+	model = model_find(text);
+	if (!model) {
+		pr_err("no model '%s'\n", text);
+		return ERR_PTR(-EINVAL);
+	}
+	/* VFs further on would be on the next bus. */
+	if (model->vfs && PCI_DEVFN(slot, 0) + SIM_VF_OFFSET + model->vfs > 256) {
+		pr_err("%s: no room for %u VFs after this slot\n", at, model->vfs);
+		return ERR_PTR(-EINVAL);
+	}
+	b = kvzalloc(sizeof(*b), GFP_KERNEL);
 	if (!b)
 		return ERR_PTR(-ENOMEM);
-	b->model = sim_model_find(text);
-	if (!b->model) {
-		pr_err("no model '%s'\n", text);
-		kfree(b);
-		return ERR_PTR(-EINVAL);
+	b->model = model;
+	b->vfs = kvcalloc(model->vfs, sizeof(*b->vfs), GFP_KERNEL);
+	if (model->vfs && !b->vfs) {
+		board_free(b);
+		return ERR_PTR(-ENOMEM);
 	}
 	b->domain = domain;
 	b->bus = bus;
@@ -197,9 +206,12 @@ static struct sim_board *board_parse(char *text)
 	b->bus_range = (struct resource) {
 		.name = SIM_NAME, .start = bus, .end = bus, .flags = IORESOURCE_BUS,
 	};
-	spin_lock_init(&b->faults.lock);
+	sim_faults_init(&b->faults);
+	mutex_init(&b->lock);
+	INIT_LIST_HEAD(&b->instances);
+	sim_modes_reset(b);
 	snprintf(b->address, sizeof(b->address), "%04x:%02x:%02x.0", domain, bus, slot);
-	board_power_on(b);
+	sim_config_power_on(b);
 	return b;
 }
 
@@ -213,12 +225,12 @@ static int board_plug_in(struct sim_board *b)
 		return -EBUSY;
 	}
 	pci_add_resource(&resources, &b->bus_range);
-	b->root = pci_create_root_bus(NULL, b->bus, &bus_ops, &b->sysdata, &resources);
+	b->root = pci_create_root_bus(NULL, b->bus, &sim_bus_ops, &b->sysdata, &resources);
 	if (!b->root) {
 		pci_free_resource_list(&resources);
 		return -ENODEV;
 	}
-	sim_faults_board_add(b);
+	sim_debug_board_add(b);
 	pci_scan_child_bus(b->root);
 	pci_bus_add_devices(b->root);
 	return 0;
@@ -263,7 +275,15 @@ int sim_buses_create(const char *boards)
 
 void sim_buses_destroy(void)
 {
+	struct pci_dev *pf;
 	unsigned int i;
+
+	for (i = 0; i < nr_boards; i++) {
+		pf = pci_get_domain_bus_and_slot(all[i]->domain, all[i]->bus, all[i]->devfn);
+		if (pf && sim_board_of(pf))
+			vfs_disable(pf);
+		pci_dev_put(pf);
+	}
 
 	pci_lock_rescan_remove();
 	for (i = 0; i < nr_boards; i++) {
@@ -276,7 +296,7 @@ void sim_buses_destroy(void)
 	while (nr_boards) {
 		struct sim_board *b = all[--nr_boards];
 
-		sim_faults_board_remove(b);
-		kfree(b);
+		sim_debug_board_remove(b);
+		board_free(b);
 	}
 }

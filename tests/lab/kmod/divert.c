@@ -36,14 +36,14 @@ static int remove_store(struct kprobe *probe, struct pt_regs *regs)
 {
 	struct device *dev = (struct device *)regs_get_kernel_argument(regs, 0);
 	long count = regs_get_kernel_argument(regs, 3);
-	struct sim_gpu *gpu;
+	struct sim_function *fn;
 	int number;
 
 	if (dev->driver != &sim_mdev_driver.driver)
 		return 0;
 	/* The parent outlives its vGPUs; a vGPU may be on its way out already. */
-	gpu = pci_get_drvdata(to_pci_dev(dev->parent));
-	if (!sim_fault_take(gpu->board, SIM_FAULT_REMOVE, &number))
+	fn = pci_get_drvdata(to_pci_dev(dev->parent));
+	if (!sim_fault_take(fn->board, SIM_FAULT_REMOVE, &number))
 		return 0;
 	/* Success without effect is a failure that was seen in the wild, too. */
 	return divert(regs, number ? -number : count);

@@ -1,116 +1,148 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The host driver: binds to the boards under the name "nvidia" (which makes the
- * type folders "nvidia-<id>"), registers each as an mdev parent, and answers as
- * the resource manager does what fits.
+ * The host driver: binds to PFs and VFs under the name "nvidia" (which makes the
+ * type folders "nvidia-<id>"). Functions with mdevs become their parents as soon
+ * as the types are loaded; a VF of the vendor-specific framework is a VFIO device.
+ * What the resource manager knows stays with the board while nothing is bound.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 #include <linux/module.h>
 #include <linux/slab.h>
 #include "sim.h"
 
-static bool mixed_series = true;
-module_param(mixed_series, bool, 0444);
-MODULE_PARM_DESC(mixed_series,
-	"types of one frame buffer size share a GPU (default); N: one type only, as old drivers");
+static LIST_HEAD(functions);
+static DEFINE_MUTEX(functions_lock);	/* and whether their parents are registered */
 
-/*
- * The homogeneous rule: the first vGPU decides. From then on only types with the
- * same frame buffer size can be created, whatever their series, and every vGPU
- * counts against each of them. Counted is what exists, not what runs.
- */
-static unsigned int available_locked(struct sim_gpu *gpu, const struct sim_type_info *info)
+/* ---- mdev parents ---- */
+
+static bool has_mdevs(const struct sim_function *fn)
 {
-	if (gpu->created) {
-		if (mixed_series ? gpu->first->fb_mib != info->fb_mib : gpu->first != info)
-			return 0;
-		if (gpu->created >= info->max_instance)
-			return 0;
+	return fn->board->model->vfs ? fn->vf >= 0 && !sim_vendor_vfio : fn->vf < 0;
+}
+
+static int parent_prepare(struct sim_function *fn)
+{
+	const struct sim_model *model = fn->board->model;
+	unsigned int i;
+
+	fn->types = kvcalloc(model->nr_types, sizeof(*fn->types), GFP_KERNEL);
+	fn->mdev_types = kcalloc(model->nr_types, sizeof(*fn->mdev_types), GFP_KERNEL);
+	if (!fn->types || !fn->mdev_types)
+		return -ENOMEM;
+	for (i = 0; i < model->nr_types; i++) {
+		fn->types[i].info = &model->types[i];
+		fn->types[i].mdev.sysfs_name = model->types[i].sysfs_name;
+		fn->types[i].mdev.pretty_name = model->types[i].name;
+		fn->mdev_types[i] = &fn->types[i].mdev;
 	}
-	return info->max_instance - gpu->created;
+	return 0;
 }
 
-unsigned int sim_gpu_available(struct sim_gpu *gpu, const struct sim_type_info *info)
+/* With functions_lock held. */
+static int parent_register(struct sim_function *fn)
 {
-	unsigned int n;
+	int ret;
 
-	mutex_lock(&gpu->lock);
-	n = available_locked(gpu, info);
-	mutex_unlock(&gpu->lock);
-	return n;
+	if (!has_mdevs(fn) || fn->parent_registered || !sim_types_loaded())
+		return 0;
+	ret = mdev_register_parent(&fn->parent, &fn->pdev->dev, &sim_mdev_driver,
+				   fn->mdev_types, fn->board->model->nr_types);
+	if (ret)
+		return ret;
+	fn->parent_registered = true;
+	/* libvirt looked at the device when it appeared; make it look again. */
+	kobject_uevent(&fn->pdev->dev.kobj, KOBJ_CHANGE);
+	return 0;
 }
 
-/* Whatever the reason of a refusal, NVIDIA's driver makes it EIO. */
-int sim_gpu_take(struct sim_gpu *gpu, const struct sim_type_info *info)
+void sim_gpu_types_loaded(void)
 {
-	int ret = -EIO;
+	struct sim_function *fn;
+	int ret;
 
-	mutex_lock(&gpu->lock);
-	if (available_locked(gpu, info)) {
-		if (!gpu->created++)
-			gpu->first = info;
-		ret = 0;
+	mutex_lock(&functions_lock);
+	list_for_each_entry(fn, &functions, node) {
+		ret = parent_register(fn);
+		if (ret)
+			pr_err("%s: no mdev parent: %d\n", pci_name(fn->pdev), ret);
 	}
-	mutex_unlock(&gpu->lock);
-	return ret;
+	mutex_unlock(&functions_lock);
 }
 
-void sim_gpu_give(struct sim_gpu *gpu)
+/* ---- the PCI driver ---- */
+
+static void function_free(struct sim_function *fn)
 {
-	mutex_lock(&gpu->lock);
-	if (!--gpu->created)
-		gpu->first = NULL;
-	mutex_unlock(&gpu->lock);
+	kvfree(fn->types);
+	kfree(fn->mdev_types);
+	kfree(fn);
 }
 
 static int gpu_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 {
 	struct sim_board *board = sim_board_of(pdev);
-	struct sim_gpu *gpu;
-	unsigned int i;
-	int ret;
+	struct sim_function *fn;
+	int ret = 0;
 
 	if (!board)
 		return -ENODEV;
-	gpu = kzalloc(sizeof(*gpu), GFP_KERNEL);
-	if (!gpu)
+	fn = kzalloc(sizeof(*fn), GFP_KERNEL);
+	if (!fn)
 		return -ENOMEM;
-	gpu->board = board;
-	gpu->pdev = pdev;
-	mutex_init(&gpu->lock);
-	for (i = 0; i < board->model->nr_types; i++) {
-		const struct sim_type_info *info = &board->model->types[i];
-
-		gpu->types[i].info = info;
-		gpu->types[i].mdev.sysfs_name = info->id;
-		gpu->types[i].mdev.pretty_name = info->name;
-		gpu->mdev_types[i] = &gpu->types[i].mdev;
-	}
-	pci_set_drvdata(pdev, gpu);
-	ret = mdev_register_parent(&gpu->parent, &pdev->dev, &sim_mdev_driver,
-				   gpu->mdev_types, board->model->nr_types);
+	fn->board = board;
+	fn->pdev = pdev;
+	fn->vf = pdev->is_virtfn ? (int)(pdev->devfn - board->devfn) - SIM_VF_OFFSET : -1;
+	pci_set_drvdata(pdev, fn);
+	if (has_mdevs(fn))
+		ret = parent_prepare(fn);
+	else if (fn->vf >= 0)
+		ret = sim_vf_bind(fn);
 	if (ret) {
-		kfree(gpu);
+		function_free(fn);
 		return ret;
 	}
-	/* libvirt looked at the device when it appeared; make it look again. */
-	kobject_uevent(&pdev->dev.kobj, KOBJ_CHANGE);
-	return 0;
+	if (fn->vf < 0) {
+		sim_rm_set_bound(board, true);
+		sim_proc_board_add(board);
+	}
+	mutex_lock(&functions_lock);
+	ret = parent_register(fn);
+	if (!ret)
+		list_add_tail(&fn->node, &functions);
+	mutex_unlock(&functions_lock);
+	if (!ret)
+		return 0;
+	if (fn->vf < 0) {
+		sim_proc_board_remove(board);
+		sim_rm_set_bound(board, false);
+	}
+	function_free(fn);
+	return ret;
 }
 
-/* Returns when the last vGPU is gone, which may have to wait for its user. */
+/* Returns when the last vGPU is closed, which may have to wait for its user. */
 static void gpu_remove(struct pci_dev *pdev)
 {
-	struct sim_gpu *gpu = pci_get_drvdata(pdev);
+	struct sim_function *fn = pci_get_drvdata(pdev);
 
-	mdev_unregister_parent(&gpu->parent);
-	WARN_ON(gpu->created);
-	kfree(gpu);
+	mutex_lock(&functions_lock);
+	list_del(&fn->node);
+	mutex_unlock(&functions_lock);
+	if (fn->parent_registered)
+		mdev_unregister_parent(&fn->parent);
+	if (fn->vf < 0) {
+		sim_proc_board_remove(fn->board);
+		sim_rm_set_bound(fn->board, false);
+	} else if (!has_mdevs(fn)) {
+		sim_vf_unbind(fn);
+	}
+	function_free(fn);
 }
 
 /*
  * No MODULE_DEVICE_TABLE: the module is loaded by name, never because a machine
- * has such a board.
+ * has such a board. No sriov_configure, as NVIDIA's: only another driver can make
+ * VFs.
  */
 static const struct pci_device_id gpu_ids[] = {
 	{ PCI_DEVICE(PCI_VENDOR_ID_NVIDIA, PCI_ANY_ID) },
@@ -122,14 +154,48 @@ static struct pci_driver gpu_driver = {
 	.id_table = gpu_ids,
 	.probe = gpu_probe,
 	.remove = gpu_remove,
+	/* Should a VF have an IOMMU group, it is VFIO's. */
+	.driver_managed_dma = true,
 };
+
+/* ---- VFs appear and disappear, whatever they are bound to ---- */
+
+static int function_changed(struct notifier_block *nb, unsigned long action, void *data)
+{
+	struct pci_dev *pdev = to_pci_dev(data);
+	struct sim_board *board;
+	unsigned int vf;
+
+	if (action != BUS_NOTIFY_ADD_DEVICE && action != BUS_NOTIFY_REMOVED_DEVICE)
+		return NOTIFY_DONE;
+	board = pdev->is_virtfn ? sim_board_of(pdev) : NULL;
+	if (!board)
+		return NOTIFY_DONE;
+	vf = pdev->devfn - board->devfn - SIM_VF_OFFSET;
+	if (action == BUS_NOTIFY_ADD_DEVICE)
+		sim_rm_vf_added(board, vf);
+	else
+		sim_rm_vf_removed(board, vf);
+	return NOTIFY_OK;
+}
+
+static struct notifier_block function_notifier = { .notifier_call = function_changed };
 
 int sim_gpu_driver_register(void)
 {
-	return pci_register_driver(&gpu_driver);
+	int ret;
+
+	ret = bus_register_notifier(&pci_bus_type, &function_notifier);
+	if (ret)
+		return ret;
+	ret = pci_register_driver(&gpu_driver);
+	if (ret)
+		bus_unregister_notifier(&pci_bus_type, &function_notifier);
+	return ret;
 }
 
 void sim_gpu_driver_unregister(void)
 {
 	pci_unregister_driver(&gpu_driver);
+	bus_unregister_notifier(&pci_bus_type, &function_notifier);
 }

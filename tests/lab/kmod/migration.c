@@ -19,13 +19,13 @@ module_param(migration, bool, 0444);
 MODULE_PARM_DESC(migration, "vGPUs can be saved and migrated (default Y)");
 
 #define STATE_MAGIC	0x55504756	/* "VGPU" */
-#define STATE_VERSION	1
+#define STATE_VERSION	2
 
 /* What travels. Both ends are little endian and the same module. */
 struct sim_state {
 	__le32 magic;
 	__le32 version;
-	char type[32];
+	char type[64];
 	u8 config[PCI_CFG_SPACE_SIZE];
 	char params[SIM_PARAMS_MAX + 1];
 	u8 framebuffer[SIM_FRAMEBUFFER];
@@ -34,7 +34,7 @@ struct sim_state {
 /* One transfer; owned by its file, which user space may keep for longer. */
 struct sim_migration {
 	struct file *file;
-	const struct sim_type_info *info;
+	const struct sim_type_info *type;
 	struct mutex lock;	/* of the two below */
 	bool dead;		/* the device has left the transfer's state */
 	size_t done;		/* bytes received */
@@ -80,7 +80,7 @@ static bool state_acceptable(const struct sim_migration *m)
 	if (m->done < offsetof(struct sim_state, config))
 		return true;
 	return le32_to_cpu(s->magic) == STATE_MAGIC && le32_to_cpu(s->version) == STATE_VERSION &&
-	       !strncmp(s->type, m->info->name, sizeof(s->type));
+	       !strncmp(s->type, m->type->name, sizeof(s->type));
 }
 
 static ssize_t transfer_write(struct file *file, const char __user *buf, size_t count,
@@ -128,7 +128,7 @@ static struct sim_migration *transfer_open(struct sim_vgpu *vgpu,
 
 	if (!m)
 		return ERR_PTR(-ENOMEM);
-	m->info = vgpu->info;
+	m->type = vgpu->type;
 	mutex_init(&m->lock);
 	file = anon_inode_getfile(SIM_NAME "-transfer", fops, m, flags);
 	if (IS_ERR(file)) {
@@ -156,24 +156,31 @@ static void transfer_close(struct sim_migration **slot)
 
 static void state_save(struct sim_vgpu *vgpu, struct sim_state *s)
 {
+	struct sim_board *b = vgpu->board;
+
 	s->magic = cpu_to_le32(STATE_MAGIC);
 	s->version = cpu_to_le32(STATE_VERSION);
-	strscpy(s->type, vgpu->info->name, sizeof(s->type));
+	strscpy(s->type, vgpu->type->name, sizeof(s->type));
 	memcpy(s->config, vgpu->config, sizeof(s->config));
-	memcpy(s->params, vgpu->params, sizeof(s->params));
+	mutex_lock(&b->lock);
+	memcpy(s->params, sim_vgpu_instance(vgpu)->params, sizeof(s->params));
+	mutex_unlock(&b->lock);
 	memcpy(s->framebuffer, vgpu->framebuffer, sizeof(s->framebuffer));
 }
 
 static int state_load(struct sim_vgpu *vgpu, struct sim_migration *m)
 {
+	struct sim_board *b = vgpu->board;
 	struct sim_state *s = &m->state;
 	int ret = -EINVAL;
 
 	mutex_lock(&m->lock);
 	if (m->done == sizeof(*s) && state_acceptable(m)) {
 		memcpy(vgpu->config, s->config, sizeof(vgpu->config));
-		memcpy(vgpu->params, s->params, sizeof(vgpu->params));
-		vgpu->params[SIM_PARAMS_MAX] = '\0';
+		s->params[SIM_PARAMS_MAX] = '\0';
+		mutex_lock(&b->lock);
+		memcpy(sim_vgpu_instance(vgpu)->params, s->params, sizeof(s->params));
+		mutex_unlock(&b->lock);
 		memcpy(vgpu->framebuffer, s->framebuffer, sizeof(vgpu->framebuffer));
 		ret = 0;
 	}

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * One vGPU: an mdev with the attributes of NVIDIA's driver, and the VFIO PCI
- * device behind it. The device has a configuration space and a reset, no BARs
- * and no interrupts; that is what QEMU needs to start with it.
+ * The VFIO PCI device of a vGPU, of an mdev or of a VF. It has a configuration
+ * space and a reset, no BARs and no interrupts; that is what QEMU needs to start
+ * with it.
  */
 #define pr_fmt(fmt) "[nvidia-vgpu-vfio] " fmt
 #include <linux/module.h>
 #include <linux/random.h>
-#include <linux/slab.h>
+#include <linux/sched/signal.h>
 #include <linux/string.h>
 #include <linux/uaccess.h>
 #include "sim.h"
@@ -17,11 +17,23 @@ static struct sim_vgpu *vgpu_of(struct vfio_device *vdev)
 	return container_of(vdev, struct sim_vgpu, vdev);
 }
 
-/* ---- the VFIO device ---- */
+/* With the board's lock held. A VF has one only while it has a type. */
+struct sim_instance *sim_vgpu_instance(struct sim_vgpu *vgpu)
+{
+	return vgpu->vf >= 0 ? vgpu->board->vfs[vgpu->vf].instance : vgpu->mdev;
+}
+
+/* Another vGPU has another frame buffer. */
+void sim_vgpu_fresh(struct sim_vgpu *vgpu)
+{
+	mutex_lock(&vgpu->lock);
+	get_random_bytes(vgpu->framebuffer, sizeof(vgpu->framebuffer));
+	mutex_unlock(&vgpu->lock);
+}
 
 static void config_power_on(struct sim_vgpu *vgpu)
 {
-	const struct sim_model *model = vgpu->gpu->board->model;
+	const struct sim_model *model = vgpu->board->model;
 	u8 *c = vgpu->config;
 
 	memset(c, 0, sizeof(vgpu->config));
@@ -72,21 +84,44 @@ static void vgpu_release(struct vfio_device *vdev)
 static int vgpu_open(struct vfio_device *vdev)
 {
 	struct sim_vgpu *vgpu = vgpu_of(vdev);
+	struct sim_board *b = vgpu->board;
+	struct sim_instance *instance;
+	struct sim_opener opener;
+	int number, ret;
 
+	sim_fault_delay(b, SIM_FAULT_OPEN);
+	if (sim_fault_take(b, SIM_FAULT_OPEN, &number))
+		return -number;
+	sim_opener_read(&opener);
 	mutex_lock(&vgpu->lock);
-	vgpu->open = true;
+	mutex_lock(&b->lock);
+	instance = sim_vgpu_instance(vgpu);
+	if (instance) {
+		ret = sim_rm_open(instance, &opener);
+	} else {
+		pr_err("%s: current_vgpu_type of VF not configured\n", dev_name(vdev->dev));
+		ret = -ENODEV;
+	}
+	if (!ret)
+		vgpu->type = instance->type;
+	mutex_unlock(&b->lock);
 	mutex_unlock(&vgpu->lock);
-	return 0;
+	return ret;
 }
 
+/* Mostly from the exit of the process that had it open. */
 static void vgpu_close(struct vfio_device *vdev)
 {
 	struct sim_vgpu *vgpu = vgpu_of(vdev);
+	struct sim_board *b = vgpu->board;
+	bool killed = current->flags & PF_EXITING && current->signal->group_exit_code == SIGKILL;
 
 	mutex_lock(&vgpu->lock);
-	vgpu->open = false;
 	config_power_on(vgpu);
 	sim_migration_reset(vgpu);
+	mutex_lock(&b->lock);
+	sim_rm_close(sim_vgpu_instance(vgpu), killed);
+	mutex_unlock(&b->lock);
 	mutex_unlock(&vgpu->lock);
 }
 
@@ -227,150 +262,49 @@ static const struct vfio_device_ops vgpu_ops = {
 #endif
 };
 
-/* ---- attributes of the mdev ---- */
-
-static ssize_t vgpu_params_show(struct device *dev, struct device_attribute *attr, char *buf)
-{
-	struct sim_vgpu *vgpu = dev_get_drvdata(dev);
-	ssize_t n;
-
-	mutex_lock(&vgpu->lock);
-	n = sysfs_emit(buf, "%s\n", vgpu->params);
-	mutex_unlock(&vgpu->lock);
-	return n;
-}
+/* ---- making one ---- */
 
 /*
- * As NVIDIA's driver: refused while a VM has the device, and the last byte of a
- * write is dropped unseen because it is taken to be the newline.
+ * A function of a software bus has no IOMMU, unless the machine's covers it: VFIO
+ * then makes it a group as for an mdev.
  */
-static ssize_t vgpu_params_store(struct device *dev, struct device_attribute *attr,
-				 const char *buf, size_t count)
+static int vgpu_register(struct sim_vgpu *vgpu)
 {
-	struct sim_vgpu *vgpu = dev_get_drvdata(dev);
-	ssize_t ret = count;
+	struct iommu_group *group = iommu_group_get(vgpu->vdev.dev);
 
-	if (count > SIM_PARAMS_MAX)
-		return -E2BIG;
-	mutex_lock(&vgpu->lock);
-	if (vgpu->open) {
-		ret = -EPERM;
-	} else if (count) {
-		memcpy(vgpu->params, buf, count - 1);
-		vgpu->params[count - 1] = '\0';
-	}
-	mutex_unlock(&vgpu->lock);
-	return ret;
+	if (!group)
+		return vfio_register_emulated_iommu_dev(&vgpu->vdev);
+	iommu_group_put(group);
+	return vfio_register_group_dev(&vgpu->vdev);
 }
-static DEVICE_ATTR_RW(vgpu_params);
 
-static struct attribute *nvidia_attrs[] = {
-	&dev_attr_vgpu_params.attr,
-	NULL
-};
-
-static const struct attribute_group nvidia_group = {
-	.name = "nvidia",
-	.attrs = nvidia_attrs,
-};
-
-static const struct attribute_group *vgpu_groups[] = {
-	&nvidia_group,
-	NULL
-};
-
-/* ---- the mdev driver ---- */
-
-static int vgpu_probe(struct mdev_device *mdev)
+/* @mdev: the instance, of an mdev; else NULL, and @vf is the VF. */
+struct sim_vgpu *sim_vgpu_create(struct device *dev, struct sim_board *board, int vf,
+				 struct sim_instance *mdev)
 {
-	struct sim_type *type = container_of(mdev->type, struct sim_type, mdev);
-	struct sim_gpu *gpu = container_of(mdev->type->parent, struct sim_gpu, parent);
 	struct sim_vgpu *vgpu;
-	int number, ret;
+	int ret;
 
-	sim_fault_delay(gpu->board, SIM_FAULT_CREATE);
-	if (sim_fault_take(gpu->board, SIM_FAULT_CREATE, &number))
-		ret = -number;
-	else
-		ret = sim_gpu_take(gpu, type->info);
-	if (ret) {
-		pr_err("%s: vGPU creation failed on %s: %d\n", dev_name(&mdev->dev),
-		       gpu->board->address, ret);
-		return ret;
-	}
-
-	vgpu = vfio_alloc_device(sim_vgpu, vdev, &mdev->dev, &vgpu_ops);
-	if (IS_ERR(vgpu)) {
-		ret = PTR_ERR(vgpu);
-		goto out_give;
-	}
+	vgpu = vfio_alloc_device(sim_vgpu, vdev, dev, &vgpu_ops);
+	if (IS_ERR(vgpu))
+		return vgpu;
+	vgpu->board = board;
+	vgpu->vf = mdev ? -1 : vf;
 	vgpu->mdev = mdev;
-	vgpu->gpu = gpu;
-	vgpu->info = type->info;
 	config_power_on(vgpu);
-	/* Before registering: from then on it can be opened. */
-	dev_set_drvdata(&mdev->dev, vgpu);
-	ret = vfio_register_emulated_iommu_dev(&vgpu->vdev);
-	if (ret)
-		goto out_put;
-	sim_faults_vgpu_add(vgpu);
-	return 0;
-
-out_put:
-	vfio_put_device(&vgpu->vdev);
-out_give:
-	sim_gpu_give(gpu);
-	return ret;
+	ret = vgpu_register(vgpu);
+	if (ret) {
+		vfio_put_device(&vgpu->vdev);
+		return ERR_PTR(ret);
+	}
+	sim_debug_vgpu_add(vgpu);
+	return vgpu;
 }
 
-static void vgpu_remove(struct mdev_device *mdev)
+/* Waits until no process has the device open. */
+void sim_vgpu_destroy(struct sim_vgpu *vgpu)
 {
-	struct sim_vgpu *vgpu = dev_get_drvdata(&mdev->dev);
-	struct sim_gpu *gpu = vgpu->gpu;
-
-	sim_fault_delay(gpu->board, SIM_FAULT_REMOVE);
-	/* Waits until no process has the device open. */
 	vfio_unregister_group_dev(&vgpu->vdev);
-	sim_faults_vgpu_remove(vgpu);
+	sim_debug_vgpu_remove(vgpu);
 	vfio_put_device(&vgpu->vdev);
-	sim_gpu_give(gpu);
-}
-
-static unsigned int vgpu_available(struct mdev_type *mtype)
-{
-	return sim_gpu_available(container_of(mtype->parent, struct sim_gpu, parent),
-				 container_of(mtype, struct sim_type, mdev)->info);
-}
-
-static ssize_t vgpu_description(struct mdev_type *mtype, char *buf)
-{
-	const struct sim_type_info *t = container_of(mtype, struct sim_type, mdev)->info;
-
-	return sysfs_emit(buf,
-		"num_heads=%u, frl_config=%u, framebuffer=%uM, max_resolution=%s, max_instance=%u\n",
-		t->heads, t->frl, t->fb_mib, t->resolution, t->max_instance);
-}
-
-struct mdev_driver sim_mdev_driver = {
-	.device_api = VFIO_DEVICE_API_PCI_STRING,
-	.probe = vgpu_probe,
-	.remove = vgpu_remove,
-	.get_available = vgpu_available,
-	.show_description = vgpu_description,
-	.driver = {
-		.name = "nvidia-vgpu-vfio",
-		.owner = THIS_MODULE,
-		.mod_name = KBUILD_MODNAME,
-		.dev_groups = vgpu_groups,
-	},
-};
-
-int sim_vgpu_driver_register(void)
-{
-	return mdev_register_driver(&sim_mdev_driver);
-}
-
-void sim_vgpu_driver_unregister(void)
-{
-	mdev_unregister_driver(&sim_mdev_driver);
 }

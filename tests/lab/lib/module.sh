@@ -2,7 +2,7 @@
 # The simulator module, built in the image's tree against the image's kernel, as an archive that
 # `lab up` appends to the initrd.
 
-module_key() { hash_of "$(image_key)" "$LAB/kmod" "$LAB/lib/module.sh"; }
+module_key() { hash_of "$(image_key)" "$LAB/kmod" "$LAB/nvidia/boards" "$LAB/lib/module.sh"; }
 
 ensure_module() {
 	MODULE=$CACHE/module-$(module_key)
@@ -27,6 +27,7 @@ module_compile() {
 	overlay=$WORK/overlay/lab-overlay/usr/lib/modules/$release
 	rm -rf "$source"
 	cp -r "$LAB/kmod" "$source"
+	awk -f "$LAB/kmod/boards.awk" "$LAB"/nvidia/boards/* > "$source/boards.c"
 	TREE=$IMAGE/tree in_tree make -C "/lib/modules/$release/build" M=/usr/src/virt-vgpu-sim modules
 	mkdir -p "$overlay/updates"
 	install -m 644 "$source/virt_vgpu_sim.ko" "$overlay/updates/"
