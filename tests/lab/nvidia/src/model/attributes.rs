@@ -177,7 +177,11 @@ impl Gpu {
 
     fn writable_number(&self, seat: &Seat, text: &str) -> Result<u32> {
         let vgpu = self.vgpu(seat)?;
-        let number = decimal(text)?;
+        let number = match decimal(text) {
+            // As good as any other number that is no id.
+            Err(Errno::ERANGE) => u32::MAX,
+            number => number?,
+        };
         if vgpu.opener.is_some() {
             return Err(Errno::EPERM);
         }

@@ -63,9 +63,12 @@ fn multiples(size: u32, slots: u32) -> Vec<u32> {
 }
 
 impl Gpu {
-    /// Placement ids of a type that is not for GPU instances, in the mode of now.
+    /// Placement ids of a type in the mode of now; one for GPU instances has none
+    /// outside of them.
     pub(super) fn places(&self, kind: &VgpuType) -> Vec<u32> {
-        if self.hetero && !self.switches.fine_placements {
+        if kind.gi_profile.is_some() {
+            Vec::new()
+        } else if self.hetero && !self.switches.fine_placements {
             let mixed = self.board.mixed.get(&kind.slots());
             mixed.cloned().unwrap_or_default()
         } else {
@@ -73,12 +76,17 @@ impl Gpu {
         }
     }
 
-    /// Placement ids of a type within a GPU instance; they count from its start.
+    /// Placement ids of a type within a GPU instance, which count from its start:
+    /// none unless its sizes may differ.
     pub(super) fn gi_places(&self, gi: u32, kind: &VgpuType) -> Vec<u32> {
-        let profile = self.gis.get(&gi).map(|instance| instance.profile);
-        let profile = profile.and_then(|id| self.board.gi_profile(id));
-        let slots = profile.map_or(0, |profile| profile.memory_mib / 1024);
-        multiples(kind.slots(), slots)
+        let instance = self.gis.get(&gi).filter(|instance| instance.hetero);
+        let profile = instance.and_then(|instance| self.board.gi_profile(instance.profile));
+        match profile {
+            Some(profile) if kind.gi_profile == Some(profile.id) => {
+                multiples(kind.slots(), profile.memory_mib / 1024)
+            }
+            _ => Vec::new(),
+        }
     }
 
     /// Slots of a GPU instance that vGPUs have; one can be taken as not there.
@@ -106,37 +114,26 @@ impl Gpu {
         }
     }
 
-    /// Free placement ids at which the type can be created now.
+    /// Free placement ids of a type: no vGPU overlaps what one there would occupy.
     ///
     /// # Errors
-    /// `EOPNOTSUPP`: MIG mode is on, or there are no placements. `EINVAL`: no such
-    /// type.
+    /// `EOPNOTSUPP`: MIG mode is on. `EINVAL`: no such type.
     pub fn placements(&self, type_id: u32) -> Result<Vec<u32>> {
-        if !self.has_placements() {
+        if self.mig.current {
             return Err(Errno::EOPNOTSUPP);
         }
         let kind = self.board.vgpu_type(type_id).ok_or(Errno::EINVAL)?;
-        if self.room(kind).is_err() {
-            return Ok(Vec::new());
-        }
         let taken: Slots = self.vgpus.iter().filter_map(Vgpu::slots).collect();
         Ok(taken.free(&self.places(kind), kind.slots()))
     }
 
-    /// Free placement ids within a GPU instance at which the type can be created.
+    /// Free placement ids of a type within a GPU instance.
     ///
     /// # Errors
-    /// `ENOENT`: no such GPU instance. `EOPNOTSUPP`: its heterogeneous mode is
-    /// off. `EINVAL`: no such type.
+    /// `ENOENT`: no such GPU instance. `EINVAL`: no such type.
     pub fn gi_placements(&self, gi: u32, type_id: u32) -> Result<Vec<u32>> {
-        let instance = self.gis.get(&gi).ok_or(Errno::ENOENT)?;
-        if !instance.hetero {
-            return Err(Errno::EOPNOTSUPP);
-        }
+        self.gis.get(&gi).ok_or(Errno::ENOENT)?;
         let kind = self.board.vgpu_type(type_id).ok_or(Errno::EINVAL)?;
-        if self.room(kind).is_err() || self.gi_room(gi, kind, None).is_none() {
-            return Ok(Vec::new());
-        }
         let places = self.gi_places(gi, kind);
         Ok(self.gi_slots(gi, None).free(&places, kind.slots()))
     }
@@ -145,18 +142,16 @@ impl Gpu {
     pub(super) fn place(&mut self, seat: &Seat, place: u32) -> Result<()> {
         let vgpu = self.vgpu(seat)?;
         let (places, taken) = match vgpu.gi {
-            Some(gi) if self.gis.get(&gi).is_some_and(|instance| instance.hetero) => (
+            Some(gi) => (
                 self.gi_places(gi, vgpu.kind),
                 self.gi_slots(gi, Some(vgpu.id)),
             ),
-            None if vgpu.kind.gi_profile.is_none() && self.has_placements() => {
+            None if self.has_placements() => {
                 let others = self.vgpus.iter().filter(|other| other.id != vgpu.id);
-                (
-                    self.places(vgpu.kind),
-                    others.filter_map(Vgpu::slots).collect(),
-                )
+                let taken = others.filter_map(Vgpu::slots).collect();
+                (self.places(vgpu.kind), taken)
             }
-            _ => return Err(Errno::EIO),
+            None => return Err(Errno::EIO),
         };
         if !taken.free(&places, vgpu.kind.slots()).contains(&place) {
             return Err(Errno::EIO);

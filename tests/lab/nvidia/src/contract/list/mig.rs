@@ -259,7 +259,7 @@ pub(super) const LIST: &[Sequence] = &[
             "read 3 gpu_instance_id => 2",
             "write 3 gpu_instance_id 1 => EIO",
             "ctl gi-hetero 1 1 => EBUSY",
-            "ctl gi-placements 1 {DC-1-8Q} => EOPNOTSUPP",
+            "ctl gi-placements 1 {DC-1-8Q} => \"\"",
             "ctl placements {DC-1-8Q} => EOPNOTSUPP",
         ],
     },
@@ -268,6 +268,7 @@ pub(super) const LIST: &[Sequence] = &[
         needs: BLACKWELL,
         steps: &[
             "ctl gi-hetero 1 1 => ENOENT",
+            "ctl placements {DC-1-24Q} => \"\"",
             "ctl mig 1 => 0",
             "ctl gi-create 35 => 1",
             "ctl gi-create 35 => 2",

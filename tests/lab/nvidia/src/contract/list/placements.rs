@@ -13,8 +13,9 @@ pub(super) const LIST: &[Sequence] = &[
             "read 0 placement_id => 0",
             "read 1 placement_id => 16",
             "ctl placements {L40S-16C} => 32",
-            // Of another size none can be created.
-            "ctl placements {L40S-8Q} => \"\"",
+            // Free is what nobody has, though of another size none can be created.
+            "ctl placements {L40S-8Q} => 32 | 40",
+            "create 2 {L40S-8Q} => refused",
             "ctl placements 1 => EINVAL",
             "release 0",
             "ctl placements {L40S-16C} => 0 | 32",
@@ -31,6 +32,7 @@ pub(super) const LIST: &[Sequence] = &[
             "write 0 placement_id 16 => EIO",
             "write 0 placement_id 8 => EIO",
             "write 0 placement_id 48 => EIO",
+            "write 0 placement_id 4294967296 => EIO",
             "write 0 placement_id x => EINVAL",
             "write 0 placement_id \"\\n\" => EINVAL",
             "write 0 placement_id -1 => EINVAL",
@@ -54,7 +56,7 @@ pub(super) const LIST: &[Sequence] = &[
         name: "boards without placements",
         needs: Needs::board(&["a40"]),
         steps: &[
-            "ctl placements {A40-2Q} => EOPNOTSUPP",
+            "ctl placements {A40-2Q} => \"\"",
             "create 0 {A40-2Q}",
             "read 0 placement_id => Not Applicable",
             "write 0 placement_id 0 => EIO",
