@@ -1,0 +1,86 @@
+//! What the twin and the kernel module must agree on. A subject is a host with one
+//! GPU; lists of operations with expected answers, and random operations, run on
+//! any subject. Nothing here knows a rule of the resource manager: rules are in
+//! the lists, as answers.
+
+use nix::errno::Errno;
+
+use crate::{
+    boards::Board,
+    model::{Framework, Switches, framework_of},
+};
+
+pub mod host;
+pub mod list;
+pub mod op;
+pub mod random;
+pub mod sequence;
+mod state;
+mod twin;
+
+pub use op::Op;
+pub use twin::Twin;
+
+/// Text of the answer, as read, or the errno.
+pub type Answer = Result<String, Errno>;
+
+/// What a subject is: which operations make sense on it, and what they answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Setup {
+    /// The GPU's table.
+    pub board: &'static Board,
+    /// The module's parameters.
+    pub switches: Switches,
+}
+
+impl Setup {
+    /// How vGPUs appear.
+    pub fn framework(&self) -> Framework {
+        framework_of(self.board, &self.switches)
+    }
+
+    /// vGPUs are made on virtual functions.
+    pub fn is_sriov(&self) -> bool {
+        self.board.vfs > 0
+    }
+}
+
+/// A host with one GPU.
+pub trait Subject {
+    /// What it is.
+    fn setup(&self) -> Setup;
+
+    /// Does one operation.
+    fn perform(&mut self, op: &Op) -> Answer;
+}
+
+/// Brings a subject back to where all sequences start: virtual functions on,
+/// manager running, otherwise empty. Answers are not looked at: what is left over
+/// shows in the state.
+pub fn empty(subject: &mut dyn Subject) {
+    let setup = subject.setup();
+    for op in [
+        Op::Client(false),
+        Op::CloseAll,
+        Op::PluginExit(0),
+        Op::Init(3000),
+        Op::Manager(true),
+    ] {
+        _ = subject.perform(&op);
+    }
+    let state = subject.perform(&Op::State).unwrap_or_default();
+    for op in state::removal(&state) {
+        _ = subject.perform(&op);
+    }
+    let control = |line: &str| Op::Control(line.to_owned());
+    if setup.board.features.mig {
+        _ = subject.perform(&control("mig 0"));
+    }
+    if setup.is_sriov() {
+        // Binding anew ends the rest; twice, as MIG mode goes with the first.
+        _ = subject.perform(&Op::Vfs(false));
+        _ = subject.perform(&Op::Vfs(true));
+    } else {
+        _ = subject.perform(&control("scheduler 1 0 0 0 0"));
+    }
+}

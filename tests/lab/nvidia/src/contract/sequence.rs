@@ -1,0 +1,307 @@
+//! Sequences of operations with expected answers, and how one runs. A step is a
+//! line: an operation, and behind `=>` the answer, or behind `~` what it contains.
+
+use std::fmt;
+
+use nix::errno::Errno;
+
+use super::{Answer, Op, Setup, Subject, empty};
+use crate::model::{Dialect, Framework};
+
+/// Operations that belong together, on an empty GPU.
+#[derive(Debug, Clone, Copy)]
+pub struct Sequence {
+    /// What it shows.
+    pub name: &'static str,
+    /// Which hosts it is for.
+    pub needs: Needs,
+    /// Lines. `{L40S-24Q}` is the type's id. Behind `=>` an errno, `refused` (by
+    /// the resource manager) or the text with ` | ` between lines; behind `~` and
+    /// `!~` a part of the text. With neither, it has to succeed.
+    pub steps: &'static [&'static str],
+}
+
+/// Which hosts a sequence is for; empty or none: all.
+#[derive(Debug, Clone, Copy)]
+pub struct Needs {
+    /// Models.
+    pub boards: &'static [&'static str],
+    /// Frameworks.
+    pub frameworks: &'static [Framework],
+    /// Dialect.
+    pub dialect: Option<Dialect>,
+    /// The switch `mixed_series`.
+    pub mixed_series: bool,
+    /// The switch `fine_placements`.
+    pub fine_placements: Option<bool>,
+}
+
+impl Needs {
+    /// One of these boards, and no switch set that changes what fits.
+    pub const fn board(boards: &'static [&'static str]) -> Self {
+        Self {
+            boards,
+            frameworks: &[],
+            dialect: None,
+            mixed_series: true,
+            fine_placements: None,
+        }
+    }
+
+    /// With this framework.
+    pub const fn framework(mut self, frameworks: &'static [Framework]) -> Self {
+        self.frameworks = frameworks;
+        self
+    }
+
+    /// With this dialect.
+    pub const fn dialect(mut self, dialect: Dialect) -> Self {
+        self.dialect = Some(dialect);
+        self
+    }
+
+    /// With `fine_placements` like this.
+    pub const fn fine_placements(mut self, on: bool) -> Self {
+        self.fine_placements = Some(on);
+        self
+    }
+
+    /// With `mixed_series=N`.
+    pub const fn one_series(mut self) -> Self {
+        self.mixed_series = false;
+        self
+    }
+
+    /// The host is one of those.
+    pub fn fit(&self, setup: &Setup) -> bool {
+        let any = |empty: bool, found: bool| empty || found;
+        let switches = &setup.switches;
+        any(
+            self.boards.is_empty(),
+            self.boards.contains(&setup.board.model.as_str()),
+        ) && any(
+            self.frameworks.is_empty(),
+            self.frameworks.contains(&setup.framework()),
+        ) && self
+            .dialect
+            .is_none_or(|dialect| dialect == switches.dialect)
+            && self.mixed_series == switches.mixed_series
+            && self
+                .fine_placements
+                .is_none_or(|on| on == switches.fine_placements)
+    }
+}
+
+/// What the answer to a step must be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Expected {
+    Success,
+    Refused,
+    Errno(Errno),
+    Text(String),
+    Contains(String),
+    Lacks(String),
+}
+
+/// Errnos that lists name.
+const ERRNOS: [Errno; 15] = [
+    Errno::EACCES,
+    Errno::EBADF,
+    Errno::EBUSY,
+    Errno::EEXIST,
+    Errno::EINVAL,
+    Errno::EIO,
+    Errno::ENODEV,
+    Errno::ENOENT,
+    Errno::ENOSPC,
+    Errno::ENXIO,
+    Errno::EOPNOTSUPP,
+    Errno::EPERM,
+    Errno::ERANGE,
+    Errno::E2BIG,
+    Errno::EAGAIN,
+];
+
+fn errno(word: &str) -> Option<Errno> {
+    let mut all = ERRNOS.into_iter();
+    all.find(|errno| format!("{errno:?}") == word)
+}
+
+/// The errno that an operation of this name has: for programs that print it.
+pub(super) fn errno_named(word: &str) -> Errno {
+    errno(word).unwrap_or(Errno::UnknownErrno)
+}
+
+/// An answer in one line.
+fn one_line(answer: &Answer) -> String {
+    match answer {
+        Ok(text) => text.trim_end().replace('\n', " | "),
+        Err(errno) => format!("{errno:?}"),
+    }
+}
+
+impl Expected {
+    fn parse(step: &str) -> Result<(Op, Self), String> {
+        let split = |mark: &str| {
+            let (op, rest) = step.split_once(mark)?;
+            Some((op.to_owned(), rest.trim().to_owned()))
+        };
+        let (op, expected) = if let Some((op, rest)) = split(" => ") {
+            let expected = match errno(&rest) {
+                Some(errno) => Self::Errno(errno),
+                None if rest == "refused" => Self::Refused,
+                None if rest == "\"\"" => Self::Text(String::new()),
+                None => Self::Text(rest),
+            };
+            (op, expected)
+        } else if let Some((op, rest)) = split(" !~ ") {
+            (op, Self::Lacks(rest))
+        } else if let Some((op, rest)) = split(" ~ ") {
+            (op, Self::Contains(rest))
+        } else {
+            (step.to_owned(), Self::Success)
+        };
+        Ok((op.parse()?, expected))
+    }
+
+    fn matches(&self, answer: &Answer, setup: &Setup) -> bool {
+        let vendor_rfc =
+            setup.framework() == Framework::VendorVfio && setup.switches.dialect == Dialect::Rfc;
+        match (self, answer) {
+            (Self::Success, answer) => answer.is_ok(),
+            (Self::Refused, Err(errno)) if vendor_rfc => {
+                matches!(errno, Errno::ENODEV | Errno::EINVAL | Errno::ENOSPC)
+            }
+            (Self::Refused, Err(errno)) => *errno == Errno::EIO,
+            (Self::Errno(wanted), Err(errno)) => wanted == errno,
+            (Self::Text(text), Ok(_)) => *text == one_line(answer),
+            (Self::Contains(part), Ok(_)) => one_line(answer).contains(part.as_str()),
+            (Self::Lacks(part), Ok(_)) => !one_line(answer).contains(part.as_str()),
+            _ => false,
+        }
+    }
+}
+
+/// The step with type names replaced by ids.
+fn with_ids(step: &str, setup: &Setup) -> Result<String, String> {
+    let mut text = String::new();
+    let mut rest = step;
+    while let Some((before, after)) = rest.split_once('{') {
+        let (name, after) = after.split_once('}').ok_or_else(|| format!("'{step}'"))?;
+        let mut types = setup.board.types.iter();
+        let kind = types.find(|kind| kind.short_name() == name);
+        let kind = kind.ok_or_else(|| format!("{} has no type {name}", setup.board.model))?;
+        text.push_str(before);
+        text.push_str(&kind.id.to_string());
+        rest = after;
+    }
+    text.push_str(rest);
+    Ok(text)
+}
+
+/// What went otherwise than expected.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{sequence}: {step}: {what}")]
+pub struct Disagreement {
+    /// In which sequence, or with which seed.
+    pub sequence: String,
+    /// At which step.
+    pub step: String,
+    /// The answer, and what was expected.
+    pub what: String,
+}
+
+/// Performs an operation on both; another answer or state is a disagreement.
+///
+/// # Errors
+/// What they disagree in.
+pub fn agree(
+    subject: &mut dyn Subject,
+    other: &mut dyn Subject,
+    op: &Op,
+) -> Result<Answer, String> {
+    let answer = subject.perform(op);
+    let others = other.perform(op);
+    if answer != others {
+        return Err(format!(
+            "{} but the twin: {}",
+            one_line(&answer),
+            one_line(&others)
+        ));
+    }
+    let (state, others) = (subject.perform(&Op::State), other.perform(&Op::State));
+    if state == others {
+        Ok(answer)
+    } else {
+        let text = |state: Answer| state.unwrap_or_else(|errno| format!("{errno:?}\n"));
+        Err(format!(
+            "then\n{}but the twin\n{}",
+            text(state),
+            text(others)
+        ))
+    }
+}
+
+impl Sequence {
+    /// Runs on an empty subject, and leaves it empty; with another subject beside
+    /// it that must give the same answers and states.
+    ///
+    /// # Errors
+    /// The first answer that is not as expected.
+    pub fn run(
+        &self,
+        subject: &mut dyn Subject,
+        mut beside: Option<&mut dyn Subject>,
+    ) -> Result<(), Disagreement> {
+        let setup = subject.setup();
+        let before = subject.perform(&Op::State);
+        let mut result = Ok(());
+        for step in self.steps {
+            result = self.step(step, &setup, subject, &mut beside);
+            if result.is_err() {
+                break;
+            }
+        }
+        empty(subject);
+        if let Some(other) = beside {
+            empty(other);
+        }
+        result?;
+        let after = subject.perform(&Op::State);
+        if after == before {
+            Ok(())
+        } else {
+            Err(self.disagreement("afterwards", format!("{after:?} instead of {before:?}")))
+        }
+    }
+
+    fn step(
+        &self,
+        step: &str,
+        setup: &Setup,
+        subject: &mut dyn Subject,
+        beside: &mut Option<&mut dyn Subject>,
+    ) -> Result<(), Disagreement> {
+        let wrong = |what: String| self.disagreement(step, what);
+        let (op, expected) = with_ids(step, setup)
+            .and_then(|step| Expected::parse(&step))
+            .map_err(wrong)?;
+        let answer = match beside {
+            Some(other) => agree(subject, *other, &op).map_err(wrong)?,
+            None => subject.perform(&op),
+        };
+        if expected.matches(&answer, setup) {
+            Ok(())
+        } else {
+            Err(wrong(format!("answers {}", one_line(&answer))))
+        }
+    }
+
+    fn disagreement(&self, step: impl fmt::Display, what: String) -> Disagreement {
+        Disagreement {
+            sequence: self.name.to_owned(),
+            step: step.to_string(),
+            what,
+        }
+    }
+}

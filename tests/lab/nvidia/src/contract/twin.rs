@@ -1,0 +1,128 @@
+//! The twin as a subject.
+
+use std::time::Duration;
+
+use nix::errno::Errno;
+
+use super::{Answer, Op, Setup, Subject, op, state};
+use crate::model::{Gpu, Seat, Vm};
+
+const ADDRESS: &str = "0000:3b:00.0";
+
+/// A GPU in memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Twin {
+    gpu: Gpu,
+    setup: Setup,
+    pids: u32,
+}
+
+impl Twin {
+    /// An empty one as after boot: types loaded, manager running, virtual
+    /// functions on.
+    pub fn new(setup: Setup) -> Self {
+        let mut gpu = Gpu::new(setup.board, ADDRESS, setup.switches);
+        gpu.load_types();
+        gpu.set_manager(true);
+        // Without SR-IOV there are none to switch on.
+        _ = gpu.set_vfs(true);
+        Self {
+            gpu,
+            setup,
+            pids: 1000,
+        }
+    }
+
+    /// The GPU.
+    pub fn gpu(&self) -> &Gpu {
+        &self.gpu
+    }
+
+    fn seat(&self, number: u32) -> Seat {
+        op::seat(self.setup.framework(), number)
+    }
+
+    fn open(&mut self, number: u32, name: Option<&String>) -> Answer {
+        self.pids += 1;
+        let vm = Vm {
+            pid: self.pids,
+            uuid: name.map(|_| op::vm_uuid(number)),
+            name: name.cloned(),
+        };
+        self.gpu
+            .open(&self.seat(number), vm)
+            .map(|()| String::new())
+    }
+
+    fn close_all(&mut self) {
+        // Mediated devices made under other UUIDs are not opened by any list.
+        for number in 0..64 {
+            let seat = self.seat(number);
+            _ = self.gpu.close(&seat, false);
+        }
+    }
+
+    /// Operations that can fail.
+    fn ask(&mut self, op: &Op) -> Answer {
+        let framework = self.setup.framework();
+        let gpu = &mut self.gpu;
+        let done = |()| String::new();
+        match &op.lowered(framework) {
+            Op::Vfs(on) => gpu.set_vfs(*on).map(done),
+            Op::Rebind(number) => gpu.rebind_vf(*number).map(done),
+            Op::MdevCreate(parent, kind, text) => gpu.mdev_create(*parent, *kind, text).map(done),
+            Op::MdevRemove(uuid, text) => gpu.mdev_remove(uuid, text).map(done),
+            Op::MdevType(parent, kind, name) => gpu.read_mdev_type(*parent, *kind, name),
+            Op::Read(number, attribute) => gpu.read(&op::seat(framework, *number), *attribute),
+            Op::Write(number, attribute, text) => {
+                let seat = op::seat(framework, *number);
+                gpu.write(&seat, *attribute, text).map(done)
+            }
+            Op::Open(number, name) => self.open(*number, name.as_ref()),
+            Op::Close(number) => gpu.close(&op::seat(framework, *number), false).map(done),
+            Op::Kill(number) => gpu.close(&op::seat(framework, *number), true).map(done),
+            Op::Control(line) => {
+                let (command, words) = line.split_once(' ').unwrap_or((line, ""));
+                gpu.command(&format!("{command} {ADDRESS} {words}"))
+            }
+            Op::State => {
+                let text = self.gpu.describe();
+                Ok(state::comparable(&text, |address| self.name(address)))
+            }
+            Op::Wedged => {
+                let numbers = self.gpu.wedged();
+                Ok(numbers.iter().map(|number| format!("{number}\n")).collect())
+            }
+            _ => Err(Errno::ENOSYS),
+        }
+    }
+
+    fn name(&self, address: &str) -> String {
+        if address == self.gpu.address() {
+            return "pf".to_owned();
+        }
+        let mut numbers = 0..self.gpu.vf_count();
+        let number = numbers.find(|number| self.gpu.vf_address(*number) == address);
+        number.map_or_else(|| address.to_owned(), |number| format!("vf{number}"))
+    }
+}
+
+impl Subject for Twin {
+    fn setup(&self) -> Setup {
+        self.setup
+    }
+
+    fn perform(&mut self, op: &Op) -> Answer {
+        let milliseconds = |ms: &u32| Duration::from_millis(u64::from(*ms));
+        match op {
+            Op::Client(on) => self.gpu.set_clients(u32::from(*on)),
+            Op::Manager(on) => self.gpu.set_manager(*on),
+            Op::CloseAll => self.close_all(),
+            Op::PluginExit(ms) => self.gpu.set_plugin_exit(milliseconds(ms)),
+            Op::Init(ms) => self.gpu.set_init(milliseconds(ms)),
+            Op::Wait(ms) => self.gpu.wait(milliseconds(ms)),
+            _ => return self.ask(op),
+        }
+        Ok(String::new())
+    }
+}

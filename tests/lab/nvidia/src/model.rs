@@ -1,0 +1,317 @@
+//! The twin: one GPU of the simulated host in memory, by the same rules as the
+//! kernel module (`README.md`, "Rules of the resource manager"). It knows no file
+//! and no clock: time passes when the caller says so. Results are the errnos that
+//! the host's files answer with.
+
+use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
+
+use nix::errno::Errno;
+
+use crate::boards::{Board, VgpuType};
+
+mod attributes;
+mod binding;
+mod control;
+mod describe;
+mod mdev;
+mod mig;
+mod opening;
+mod placement;
+mod rules;
+mod scheduler;
+
+pub use attributes::Attribute;
+pub use mig::{GpuInstance, Mig};
+pub use opening::Vm;
+pub use rules::Refusal;
+pub use scheduler::Scheduler;
+
+/// What an operation answers.
+pub type Result<T> = std::result::Result<T, Errno>;
+
+/// Instance ids count from here, as NVIDIA's do.
+const FIRST_INSTANCE: u32 = 3_251_634_176;
+
+/// How vGPUs appear in sysfs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framework {
+    /// Mediated devices of the physical function.
+    LegacyMdev,
+    /// Mediated devices of virtual functions, one each.
+    SriovMdev,
+    /// Virtual functions with a type.
+    VendorVfio,
+}
+
+/// Whose errnos `current_vgpu_type` has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// NVIDIA's driver.
+    Kmod,
+    /// The driver proposed for the kernel.
+    Rfc,
+}
+
+/// The module's parameters, as far as rules depend on them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "independent switches")]
+pub struct Switches {
+    /// Of boards with SR-IOV; the others have legacy mdev.
+    pub framework: Framework,
+    /// Errnos of `current_vgpu_type`.
+    pub dialect: Dialect,
+    /// Off: no board shares types of one size but different series.
+    pub mixed_series: bool,
+    /// Mixed sizes go to any multiple of the size.
+    pub fine_placements: bool,
+    /// Types are there only after `nvidia-vgpud` has loaded them.
+    pub need_vgpud: bool,
+    /// A vGPU opens only while `nvidia-vgpu-mgr` runs.
+    pub need_manager: bool,
+}
+
+impl Default for Switches {
+    fn default() -> Self {
+        Self {
+            framework: Framework::VendorVfio,
+            dialect: Dialect::Kmod,
+            mixed_series: true,
+            fine_placements: false,
+            need_vgpud: true,
+            need_manager: true,
+        }
+    }
+}
+
+/// A virtual function.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Vf {
+    /// Bound anew by hand: without a VFIO device.
+    rebound: bool,
+    /// Its plugin was killed while it started.
+    wedged: bool,
+}
+
+/// Where a vGPU is made: what its types hang under.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Parent {
+    /// The physical function.
+    Pf,
+    /// The virtual function with this number.
+    Vf(u32),
+}
+
+/// Where a vGPU's attributes are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Seat {
+    /// Under the virtual function with this number.
+    Vf(u32),
+    /// Under the mediated device with this UUID.
+    Mdev(String),
+}
+
+/// A vGPU, running or not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Vgpu {
+    id: u32,
+    kind: &'static VgpuType,
+    /// First slot: of the GPU, or of the GPU instance when it is in one.
+    placement: Option<u32>,
+    /// None with a type that needs one: the GPU instance is gone.
+    gi: Option<u32>,
+    parent: Parent,
+    uuid: Option<String>,
+    params: Vec<u8>,
+    opener: Option<opening::Opener>,
+    /// Until then the plugin of the last VM is still there.
+    exits_at: Duration,
+}
+
+/// A GPU with everything in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gpu {
+    board: &'static Board,
+    address: String,
+    node: u32,
+    switches: Switches,
+    loaded: bool,
+    manager: bool,
+    clients: u32,
+    now: Duration,
+    plugin_exit: Duration,
+    init: Duration,
+    next_instance: u32,
+    vfs: Vec<Vf>,
+    vgpus: Vec<Vgpu>,
+    mig: Mig,
+    hetero: bool,
+    scheduler: Scheduler,
+    gis: BTreeMap<u32, GpuInstance>,
+}
+
+impl Gpu {
+    /// The GPU as the module makes it: nothing in it, no virtual functions, types
+    /// not loaded, no manager.
+    pub fn new(board: &'static Board, address: &str, switches: Switches) -> Self {
+        Self {
+            board,
+            address: address.to_owned(),
+            node: 0,
+            switches,
+            loaded: !switches.need_vgpud,
+            manager: false,
+            clients: 0,
+            now: Duration::ZERO,
+            plugin_exit: Duration::ZERO,
+            init: Duration::from_secs(3),
+            next_instance: FIRST_INSTANCE,
+            vfs: Vec::new(),
+            vgpus: Vec::new(),
+            mig: Mig::default(),
+            hetero: false,
+            scheduler: Scheduler::default(),
+            gis: BTreeMap::new(),
+        }
+    }
+
+    /// Its table.
+    pub fn board(&self) -> &'static Board {
+        self.board
+    }
+
+    /// Its PCI address.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// The switches it was made with.
+    pub fn switches(&self) -> &Switches {
+        &self.switches
+    }
+
+    /// Which of the frameworks its vGPUs appear in.
+    pub fn framework(&self) -> Framework {
+        framework_of(self.board, &self.switches)
+    }
+
+    /// How many virtual functions there are now.
+    pub fn vf_count(&self) -> u32 {
+        u32::try_from(self.vfs.len()).unwrap_or(u32::MAX)
+    }
+
+    /// `nvidia-vgpud` has run.
+    pub fn load_types(&mut self) {
+        self.loaded = true;
+    }
+
+    /// `nvidia-vgpu-mgr` starts or ends.
+    pub fn set_manager(&mut self, running: bool) {
+        self.manager = running;
+    }
+
+    /// How many processes have `/dev/nvidiactl` open.
+    pub fn set_clients(&mut self, clients: u32) {
+        self.clients = clients;
+    }
+
+    /// How long the plugin takes to exit after a VM.
+    pub fn set_plugin_exit(&mut self, time: Duration) {
+        self.plugin_exit = time;
+    }
+
+    /// How long after opening a SIGKILL wedges.
+    pub fn set_init(&mut self, time: Duration) {
+        self.init = time;
+    }
+
+    /// Time passes.
+    pub fn wait(&mut self, time: Duration) {
+        self.now += time;
+    }
+
+    fn is_sriov(&self) -> bool {
+        self.board.vfs > 0
+    }
+
+    fn vf(&self, number: u32) -> Result<Vf> {
+        let found = usize::try_from(number).ok().and_then(|n| self.vfs.get(n));
+        found.copied().ok_or(Errno::ENOENT)
+    }
+
+    fn on_vf(&self, number: u32) -> Option<usize> {
+        let parent = Parent::Vf(number);
+        self.vgpus.iter().position(|vgpu| vgpu.parent == parent)
+    }
+
+    /// The vGPU whose attributes are there: without the folder `ENOENT`, without a
+    /// vGPU `ENXIO`.
+    fn at(&self, seat: &Seat) -> Result<usize> {
+        match seat {
+            Seat::Vf(number) if self.framework() == Framework::VendorVfio => {
+                self.vf(*number)?;
+                self.on_vf(*number).ok_or(Errno::ENXIO)
+            }
+            Seat::Vf(_) => Err(Errno::ENOENT),
+            Seat::Mdev(uuid) => {
+                let uuid = uuid.to_lowercase();
+                let mut vgpus = self.vgpus.iter();
+                vgpus
+                    .position(|vgpu| vgpu.uuid.as_ref() == Some(&uuid))
+                    .ok_or(Errno::ENOENT)
+            }
+        }
+    }
+
+    fn vgpu(&self, seat: &Seat) -> Result<&Vgpu> {
+        self.vgpus.get(self.at(seat)?).ok_or(Errno::ENXIO)
+    }
+
+    fn vgpu_mut(&mut self, seat: &Seat) -> Result<&mut Vgpu> {
+        let index = self.at(seat)?;
+        self.vgpus.get_mut(index).ok_or(Errno::ENXIO)
+    }
+}
+
+/// Which framework a board's vGPUs appear in.
+pub fn framework_of(board: &Board, switches: &Switches) -> Framework {
+    if board.vfs == 0 {
+        Framework::LegacyMdev
+    } else {
+        switches.framework
+    }
+}
+
+impl fmt::Display for Framework {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::LegacyMdev => "legacy-mdev",
+            Self::SriovMdev => "sriov-mdev",
+            Self::VendorVfio => "vendor-vfio",
+        })
+    }
+}
+
+impl FromStr for Framework {
+    type Err = String;
+
+    fn from_str(word: &str) -> std::result::Result<Self, String> {
+        let all = [Self::LegacyMdev, Self::SriovMdev, Self::VendorVfio];
+        let found = all.into_iter().find(|one| one.to_string() == word);
+        found.ok_or_else(|| format!("no framework '{word}'"))
+    }
+}
+
+impl FromStr for Dialect {
+    type Err = String;
+
+    fn from_str(word: &str) -> std::result::Result<Self, String> {
+        match word {
+            "kmod" => Ok(Self::Kmod),
+            "rfc" => Ok(Self::Rfc),
+            _ => Err(format!("no dialect '{word}'")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

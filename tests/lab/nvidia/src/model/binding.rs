@@ -1,0 +1,77 @@
+//! Virtual functions, and what binding the GPU anew does to what is in it.
+
+use nix::errno::Errno;
+
+use super::{Framework, Gpu, Result, Scheduler, Vf};
+
+impl Gpu {
+    /// Somebody who asks for it gets the `unbindLock`.
+    pub fn grants_unbind(&self) -> bool {
+        self.clients == 0 && self.vgpus.iter().all(|vgpu| vgpu.opener.is_none())
+    }
+
+    /// `sriov-manage -e` or `-d`: all virtual functions or none, and in any case
+    /// the GPU is bound anew.
+    ///
+    /// # Errors
+    /// `ENOENT`: no SR-IOV on this board. `EBUSY`: `unbindLock` is not granted.
+    pub fn set_vfs(&mut self, on: bool) -> Result<()> {
+        if !self.is_sriov() {
+            return Err(Errno::ENOENT);
+        }
+        if !self.grants_unbind() {
+            return Err(Errno::EBUSY);
+        }
+        if !on {
+            self.vfs.clear();
+            self.vgpus.clear();
+        } else if self.vfs.is_empty() {
+            let count = usize::try_from(self.board.vfs).unwrap_or(0);
+            self.vfs = vec![Vf::default(); count];
+        }
+        self.bind_anew();
+        Ok(())
+    }
+
+    /// GPU instances and modes are gone; vGPUs on virtual functions that stayed
+    /// keep their type.
+    fn bind_anew(&mut self) {
+        self.gis.clear();
+        self.hetero = false;
+        self.scheduler = Scheduler::default();
+        self.mig.current = self.mig.pending;
+        for vgpu in &mut self.vgpus {
+            if vgpu.gi.take().is_some() {
+                vgpu.placement = None;
+            }
+        }
+    }
+
+    /// Binds a virtual function without a vGPU anew, as one must not: it is
+    /// without a VFIO device from then on.
+    ///
+    /// # Errors
+    /// `ENOENT`: no such function. `EBUSY`: it has a vGPU.
+    pub fn rebind_vf(&mut self, number: u32) -> Result<()> {
+        self.vf(number)?;
+        if self.on_vf(number).is_some() {
+            return Err(Errno::EBUSY);
+        }
+        let index = usize::try_from(number).map_err(|_| Errno::ENOENT)?;
+        if self.framework() == Framework::VendorVfio {
+            self.vfs.get_mut(index).ok_or(Errno::ENOENT)?.rebound = true;
+        }
+        Ok(())
+    }
+
+    /// The address of a virtual function.
+    pub fn vf_address(&self, number: u32) -> String {
+        let (slot, _) = self.address.rsplit_once(':').unwrap_or((&self.address, ""));
+        let function = number + FIRST_VF;
+        format!("{slot}:{:02x}.{}", function / 8, function % 8)
+    }
+}
+
+/// The first virtual function follows the physical one (device 0, function 0) at
+/// this distance.
+const FIRST_VF: u32 = 4;

@@ -1,0 +1,180 @@
+//! MIG mode, GPU instances and compute instances.
+
+use std::collections::BTreeMap;
+
+use nix::errno::Errno;
+
+use super::{Gpu, Result, Seat};
+
+/// MIG mode: what is in effect, and what will be after binding anew.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Mig {
+    /// In effect.
+    pub current: bool,
+    /// Asked for last.
+    pub pending: bool,
+}
+
+/// A GPU instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GpuInstance {
+    /// Profile id.
+    pub profile: u32,
+    /// First memory slot.
+    pub start: u32,
+    /// Its vGPUs may differ in size.
+    pub hetero: bool,
+    /// Compute instances: slices by id.
+    pub compute: BTreeMap<u32, u32>,
+}
+
+/// The lowest number from `first` on that is no key.
+fn lowest<T>(taken: &BTreeMap<u32, T>, first: u32) -> u32 {
+    let mut numbers = (first..u32::MAX).filter(|number| !taken.contains_key(number));
+    numbers.next().unwrap_or(u32::MAX)
+}
+
+impl Gpu {
+    /// Asks for MIG mode. True: in effect; false: pending until binding anew.
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP`: the board has none.
+    pub fn set_mig(&mut self, on: bool) -> Result<bool> {
+        if !self.board.features.mig {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        self.mig.pending = on;
+        let in_use =
+            !self.vgpus.is_empty() || !on && (!self.vfs.is_empty() || !self.gis.is_empty());
+        if !in_use {
+            self.mig.current = on;
+        }
+        Ok(self.mig.current == on)
+    }
+
+    /// Makes a GPU instance; without a start at the lowest that is free.
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP`: MIG mode is off. `EINVAL`: no such profile, or no start of
+    /// it. `ENOSPC`: as many as there can be, or nothing free.
+    pub fn gi_create(&mut self, profile: u32, start: Option<u32>) -> Result<u32> {
+        if !self.mig.current {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        let profile = self.board.gi_profile(profile).ok_or(Errno::EINVAL)?;
+        if start.is_some_and(|start| !profile.starts.contains(&start)) {
+            return Err(Errno::EINVAL);
+        }
+        let same = self.gis.values().filter(|gi| gi.profile == profile.id);
+        if same.count() >= usize::try_from(profile.max_instances).unwrap_or(usize::MAX) {
+            return Err(Errno::ENOSPC);
+        }
+        let mut starts = profile.starts.iter().copied();
+        let start = starts
+            .find(|at| {
+                start.is_none_or(|wanted| *at == wanted) && self.is_free_for(profile.id, *at)
+            })
+            .ok_or(Errno::ENOSPC)?;
+        let id = lowest(&self.gis, 1);
+        let instance = GpuInstance {
+            profile: profile.id,
+            start,
+            hetero: false,
+            compute: BTreeMap::new(),
+        };
+        self.gis.insert(id, instance);
+        Ok(id)
+    }
+
+    fn is_free_for(&self, profile: u32, start: u32) -> bool {
+        let size = |id| {
+            let profile = self.board.gi_profile(id);
+            profile.map_or(0, |profile| profile.memory_slots)
+        };
+        let end = start + size(profile);
+        let mut others = self.gis.values();
+        others.all(|gi| end <= gi.start || gi.start + size(gi.profile) <= start)
+    }
+
+    /// Destroys a GPU instance.
+    ///
+    /// # Errors
+    /// `ENOENT`; `EBUSY`: a compute instance or a vGPU is in it.
+    pub fn gi_destroy(&mut self, gi: u32) -> Result<()> {
+        let instance = self.gis.get(&gi).ok_or(Errno::ENOENT)?;
+        if !instance.compute.is_empty() || self.has_vgpu(gi) {
+            return Err(Errno::EBUSY);
+        }
+        self.gis.remove(&gi);
+        Ok(())
+    }
+
+    fn has_vgpu(&self, gi: u32) -> bool {
+        self.vgpus.iter().any(|vgpu| vgpu.gi == Some(gi))
+    }
+
+    /// Makes a compute instance with so many slices.
+    ///
+    /// # Errors
+    /// `ENOENT`: no such GPU instance. `EINVAL`: not 1 to all of its slices.
+    /// `ENOSPC`: too few are left.
+    pub fn ci_create(&mut self, gi: u32, slices: u32) -> Result<u32> {
+        let instance = self.gis.get_mut(&gi).ok_or(Errno::ENOENT)?;
+        let profile = self.board.gi_profile(instance.profile);
+        let all = profile.map_or(0, |profile| profile.compute_slices);
+        if slices == 0 || slices > all {
+            return Err(Errno::EINVAL);
+        }
+        if instance.compute.values().sum::<u32>() + slices > all {
+            return Err(Errno::ENOSPC);
+        }
+        let id = lowest(&instance.compute, 0);
+        instance.compute.insert(id, slices);
+        Ok(id)
+    }
+
+    /// Destroys a compute instance.
+    ///
+    /// # Errors
+    /// `ENOENT`: no such GPU instance, or none in it.
+    pub fn ci_destroy(&mut self, gi: u32, ci: u32) -> Result<()> {
+        let instance = self.gis.get_mut(&gi).ok_or(Errno::ENOENT)?;
+        let removed = instance.compute.remove(&ci);
+        removed.map(drop).ok_or(Errno::ENOENT)
+    }
+
+    /// Sets a GPU instance's heterogeneous mode.
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP`: one vGPU per GPU instance on this board. `ENOENT`; `EBUSY`: a
+    /// vGPU is in it.
+    pub fn set_gi_hetero(&mut self, gi: u32, on: bool) -> Result<()> {
+        if !self.board.features.mig_timeslicing {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        let in_use = self.has_vgpu(gi);
+        let instance = self.gis.get_mut(&gi).ok_or(Errno::ENOENT)?;
+        if in_use {
+            return Err(Errno::EBUSY);
+        }
+        instance.hetero = on;
+        Ok(())
+    }
+
+    /// Moves a vGPU to a GPU instance of its choice, before a VM has it.
+    pub(super) fn enter(&mut self, seat: &Seat, gi: u32) -> Result<()> {
+        let vgpu = self.vgpu(seat)?;
+        if !self.mig.current {
+            return Err(Errno::EIO);
+        }
+        let room = self
+            .gi_room(gi, vgpu.kind, Some(vgpu.id))
+            .ok_or(Errno::EIO)?;
+        if vgpu.gi != room.gi {
+            let vgpu = self.vgpu_mut(seat)?;
+            vgpu.gi = room.gi;
+            vgpu.placement = room.placement;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,80 @@
+//! A vGPU's VFIO device: who opens it, and what is left after them.
+
+use std::time::Duration;
+
+use nix::errno::Errno;
+
+use super::{Framework, Gpu, Parent, Result, Seat};
+
+/// What the driver finds on the command line of the process that opens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Vm {
+    /// Process id.
+    pub pid: u32,
+    /// After `-uuid`.
+    pub uuid: Option<String>,
+    /// After `-name guest=`.
+    pub name: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Opener {
+    pub vm: Vm,
+    since: Duration,
+}
+
+impl Gpu {
+    /// A process opens the VFIO device.
+    ///
+    /// # Errors
+    /// `ENOENT`: there is none. `ENODEV`: no type. `EBUSY`: open already. `EIO`:
+    /// no manager, no UUID, or the GPU instance is gone.
+    pub fn open(&mut self, seat: &Seat, vm: Vm) -> Result<()> {
+        if let Seat::Vf(number) = *seat {
+            if self.framework() == Framework::VendorVfio && self.vf(number)?.rebound {
+                return Err(Errno::ENOENT);
+            }
+        }
+        let vgpu = self.vgpu(seat).map_err(|errno| match errno {
+            Errno::ENXIO => Errno::ENODEV,
+            other => other,
+        })?;
+        if vgpu.opener.is_some() {
+            return Err(Errno::EBUSY);
+        }
+        let gi_is_gone = vgpu.kind.gi_profile.is_some() && vgpu.gi.is_none();
+        let managed = self.manager || !self.switches.need_manager;
+        if gi_is_gone || !managed || vm.uuid.is_none() {
+            return Err(Errno::EIO);
+        }
+        let since = self.now;
+        self.vgpu_mut(seat)?.opener = Some(Opener { vm, since });
+        Ok(())
+    }
+
+    /// The process ends; killed: by SIGKILL, before it could stop the plugin.
+    ///
+    /// # Errors
+    /// `ENOENT`, `ENXIO`: no such vGPU. `EBADF`: nobody has it open.
+    pub fn close(&mut self, seat: &Seat, killed: bool) -> Result<()> {
+        let (now, exits_at, init) = (self.now, self.now + self.plugin_exit, self.init);
+        let vgpu = self.vgpu_mut(seat)?;
+        let opener = vgpu.opener.take().ok_or(Errno::EBADF)?;
+        vgpu.exits_at = exits_at;
+        let parent = vgpu.parent;
+        if let Parent::Vf(number) = parent {
+            let vf = usize::try_from(number).ok();
+            if let Some(vf) = vf.and_then(|vf| self.vfs.get_mut(vf)) {
+                vf.wedged |= killed && now.saturating_sub(opener.since) < init;
+            }
+        }
+        Ok(())
+    }
+
+    /// Numbers of the virtual functions on which no guest's driver comes up.
+    pub fn wedged(&self) -> Vec<u32> {
+        let numbered = (0..).zip(&self.vfs);
+        let wedged = numbered.filter(|(_, vf)| vf.wedged);
+        wedged.map(|(number, _)| number).collect()
+    }
+}

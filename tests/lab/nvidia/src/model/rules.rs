@@ -1,0 +1,226 @@
+//! Which types can be created, how many of them, and where a new vGPU goes.
+
+use nix::errno::Errno;
+
+use super::{Dialect, Gpu, Parent, Result, Vgpu, placement::Slots};
+use crate::boards::VgpuType;
+
+/// vGPUs on a GPU: with MIG mode off, on, and in one GPU instance.
+const MOST: usize = 32;
+const MOST_WITH_MIG: usize = 48;
+const MOST_PER_GI: usize = 12;
+
+/// Why a type cannot be created. NVIDIA's driver does not tell these apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// The table has no such type.
+    Unknown,
+    /// vGPUs of another size or type are in the way.
+    Other,
+    /// There is no room, types are not loaded, or the GPU is not in the mode for it.
+    NoRoom,
+}
+
+impl Refusal {
+    /// What a write answers.
+    pub fn errno(self, dialect: Dialect) -> Errno {
+        match (dialect, self) {
+            (Dialect::Kmod, _) => Errno::EIO,
+            (Dialect::Rfc, Self::Unknown) => Errno::ENODEV,
+            (Dialect::Rfc, Self::Other) => Errno::EINVAL,
+            (Dialect::Rfc, Self::NoRoom) => Errno::ENOSPC,
+        }
+    }
+}
+
+/// Where a new vGPU goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Room {
+    pub gi: Option<u32>,
+    pub placement: Option<u32>,
+}
+
+impl Gpu {
+    fn most(&self) -> usize {
+        if self.mig.current {
+            MOST_WITH_MIG
+        } else {
+            MOST
+        }
+    }
+
+    fn free_vfs(&self) -> usize {
+        self.vfs.len().saturating_sub(self.vgpus.len())
+    }
+
+    /// How many more vGPUs of any type.
+    fn room_for_any(&self) -> usize {
+        let room = self.most().saturating_sub(self.vgpus.len());
+        if self.is_sriov() {
+            room.min(self.free_vfs())
+        } else {
+            room
+        }
+    }
+
+    /// With one size at a time: a vGPU that exists excludes the type.
+    fn is_excluded(&self, kind: &VgpuType) -> bool {
+        let mixed = self.board.features.mixed_series && self.switches.mixed_series;
+        self.vgpus.iter().any(|vgpu| {
+            vgpu.kind.framebuffer_mib != kind.framebuffer_mib || !mixed && vgpu.kind.id != kind.id
+        })
+    }
+
+    /// Where a vGPU of the type would go now.
+    pub(super) fn room(&self, kind: &VgpuType) -> std::result::Result<Room, Refusal> {
+        let fits_mode = kind.gi_profile.is_some() == self.mig.current;
+        if !self.loaded || !fits_mode || self.room_for_any() == 0 {
+            return Err(Refusal::NoRoom);
+        }
+        if kind.gi_profile.is_some() {
+            let mut rooms = self
+                .gis
+                .keys()
+                .filter_map(|gi| self.gi_room(*gi, kind, None));
+            return rooms.next().ok_or(Refusal::NoRoom);
+        }
+        let placement = self.slots().lowest_free(&self.places(kind), kind.slots());
+        let gi = None;
+        if self.hetero {
+            placement.ok_or(Refusal::NoRoom)?;
+        } else if self.is_excluded(kind) {
+            return Err(Refusal::Other);
+        } else if self.vgpus.len() >= most_of(kind.max_instances) {
+            return Err(Refusal::NoRoom);
+        }
+        Ok(Room { gi, placement })
+    }
+
+    /// Where a vGPU of the type would go within the GPU instance; one vGPU can be
+    /// taken as not there.
+    pub(super) fn gi_room(&self, gi: u32, kind: &VgpuType, but: Option<u32>) -> Option<Room> {
+        let instance = self.gis.get(&gi)?;
+        if Some(instance.profile) != kind.gi_profile || self.gi_places_left(gi, kind, but) == 0 {
+            return None;
+        }
+        let placement = if instance.hetero {
+            let free = self.gi_slots(gi, but);
+            Some(free.lowest_free(&self.gi_places(gi, kind), kind.slots())?)
+        } else {
+            None
+        };
+        Some(Room {
+            gi: Some(gi),
+            placement,
+        })
+    }
+
+    /// How many more of the type by number and size, placements aside.
+    fn gi_places_left(&self, gi: u32, kind: &VgpuType, but: Option<u32>) -> usize {
+        let inside = || {
+            let all = self.vgpus.iter();
+            all.filter(move |vgpu| vgpu.gi == Some(gi) && Some(vgpu.id) != but)
+        };
+        let hetero = self.gis.get(&gi).is_some_and(|instance| instance.hetero);
+        let size = kind.framebuffer_mib;
+        if !hetero && inside().any(|vgpu| vgpu.kind.framebuffer_mib != size) {
+            return 0;
+        }
+        let most = if self.board.features.mig_timeslicing {
+            most_of(kind.max_per_gi.unwrap_or(0)).min(MOST_PER_GI)
+        } else {
+            1
+        };
+        most.saturating_sub(inside().count())
+    }
+
+    fn gi_available(&self, gi: u32, kind: &VgpuType) -> usize {
+        if self.gi_room(gi, kind, None).is_none() {
+            return 0;
+        }
+        let left = self.gi_places_left(gi, kind, None);
+        if self.gis.get(&gi).is_some_and(|instance| instance.hetero) {
+            let slots = self.gi_slots(gi, None);
+            left.min(slots.fitting(&self.gi_places(gi, kind), kind.slots()))
+        } else {
+            left
+        }
+    }
+
+    /// How many more vGPUs of the type the GPU takes.
+    pub fn available(&self, kind: &VgpuType) -> usize {
+        if self.room(kind).is_err() {
+            return 0;
+        }
+        let count = if kind.gi_profile.is_some() {
+            let gis = self.gis.keys();
+            gis.map(|gi| self.gi_available(*gi, kind)).sum()
+        } else if self.hetero {
+            self.slots().fitting(&self.places(kind), kind.slots())
+        } else {
+            most_of(kind.max_instances).saturating_sub(self.vgpus.len())
+        };
+        count.min(self.room_for_any())
+    }
+
+    /// How many more vGPUs of the type this parent takes.
+    ///
+    /// # Errors
+    /// `ENOENT`: no such parent.
+    pub fn available_at(&self, parent: Parent, kind: &VgpuType) -> Result<usize> {
+        let available = self.available(kind);
+        match parent {
+            Parent::Pf if self.is_sriov() => Err(Errno::ENOENT),
+            Parent::Pf => Ok(available),
+            Parent::Vf(number) => {
+                self.vf(number)?;
+                let free = usize::from(self.on_vf(number).is_none());
+                Ok(available.min(free))
+            }
+        }
+    }
+
+    /// Types that can be created, with how many, in the table's order.
+    pub fn creatable(&self) -> Vec<(&'static VgpuType, usize)> {
+        let counted = self
+            .board
+            .types
+            .iter()
+            .map(|kind| (kind, self.available(kind)));
+        counted.filter(|(_, count)| *count > 0).collect()
+    }
+
+    /// Makes a vGPU on a parent that is there and free.
+    pub(super) fn make(
+        &mut self,
+        parent: Parent,
+        uuid: Option<String>,
+        type_id: u32,
+    ) -> std::result::Result<(), Refusal> {
+        let kind = self.board.vgpu_type(type_id).ok_or(Refusal::Unknown)?;
+        let room = self.room(kind)?;
+        self.vgpus.push(Vgpu {
+            id: self.next_instance,
+            kind,
+            placement: room.placement,
+            gi: room.gi,
+            parent,
+            uuid,
+            params: Vec::new(),
+            opener: None,
+            exits_at: self.now,
+        });
+        self.next_instance = self.next_instance.saturating_add(1);
+        Ok(())
+    }
+
+    /// Slots that vGPUs outside of GPU instances have.
+    fn slots(&self) -> Slots {
+        let outside = self.vgpus.iter().filter(|vgpu| vgpu.gi.is_none());
+        outside.filter_map(Vgpu::slots).collect()
+    }
+}
+
+fn most_of(count: u32) -> usize {
+    usize::try_from(count).unwrap_or(usize::MAX)
+}

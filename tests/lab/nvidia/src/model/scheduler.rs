@@ -1,0 +1,83 @@
+//! Heterogeneous mode and scheduler: what is set for the whole GPU while it is
+//! empty.
+
+use nix::errno::Errno;
+
+use super::{Gpu, Result};
+
+const FIXED_SHARE: u32 = 3;
+const NANOSECONDS_PER_MS: u32 = 1_000_000;
+
+/// Scheduler parameters; 0 is the driver's own choice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Scheduler {
+    /// 1 best effort, 2 equal share, 3 fixed share.
+    pub policy: u32,
+    /// Adaptive round robin: 0 the board's default, 1 off, 2 on.
+    pub arr: u32,
+    /// Averaging factor.
+    pub factor: u32,
+    /// Scheduling frequency.
+    pub frequency: u32,
+    /// Time slice in nanoseconds.
+    pub slice_ns: u32,
+}
+
+impl Default for Scheduler {
+    fn default() -> Self {
+        Self {
+            policy: 1,
+            arr: 0,
+            factor: 0,
+            frequency: 0,
+            slice_ns: 0,
+        }
+    }
+}
+
+impl Scheduler {
+    fn is_within_limits(&self, has_arr: bool) -> bool {
+        let slices = NANOSECONDS_PER_MS..=30 * NANOSECONDS_PER_MS;
+        (1..=3).contains(&self.policy)
+            && (self.arr < 2 || self.arr == 2 && has_arr)
+            && (self.factor == 0 || (1..=60).contains(&self.factor))
+            && (self.frequency == 0 || (63..=960).contains(&self.frequency))
+            && (self.slice_ns == 0 || slices.contains(&self.slice_ns))
+    }
+}
+
+impl Gpu {
+    /// Sets heterogeneous mode.
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP`: not on this board, or not with MIG mode on. `EBUSY`: a vGPU
+    /// exists.
+    pub fn set_hetero(&mut self, on: bool) -> Result<()> {
+        if !self.board.features.hetero || self.mig.current {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        if !self.vgpus.is_empty() {
+            return Err(Errno::EBUSY);
+        }
+        self.hetero = on;
+        Ok(())
+    }
+
+    /// Sets the scheduler.
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP`: MIG mode is on or a vGPU exists. `EINVAL`: outside the
+    /// board's limits, or fixed share with heterogeneous mode.
+    pub fn set_scheduler(&mut self, scheduler: Scheduler) -> Result<()> {
+        if self.mig.current || !self.vgpus.is_empty() {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        if !scheduler.is_within_limits(self.board.features.arr)
+            || self.hetero && scheduler.policy == FIXED_SHARE
+        {
+            return Err(Errno::EINVAL);
+        }
+        self.scheduler = scheduler;
+        Ok(())
+    }
+}
