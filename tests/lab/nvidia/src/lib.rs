@@ -4,3 +4,4 @@
 //! product, and nothing here may depend on the product.
 
 pub mod boards;
+pub mod control;
