@@ -6,4 +6,5 @@
 
 pub mod boards;
 pub mod contract;
+pub mod control;
 pub mod model;

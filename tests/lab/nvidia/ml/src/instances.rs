@@ -1,0 +1,150 @@
+//! vGPU instances: those that a VM runs with. A vGPU that was only created is none.
+
+use std::ffi::{c_uint, c_ulonglong};
+
+use nvml_wrapper_sys::bindings::{
+    nvmlVgpuLicenseExpiry_t, nvmlVgpuLicenseInfo_t, nvmlVgpuPlacementId_v1_t,
+    nvmlVgpuRuntimeState_v1_t,
+};
+
+use crate::{
+    abi::{Ptr, Text, abi, fitting, list},
+    code::Code,
+    gpu::{Address, Device, GpuInstance, uuid},
+    structs::ActiveVgpus,
+    vgpu_types::reservation,
+};
+
+abi! {
+    fn nvmlDeviceGetActiveVgpus(nvml, device: Device, number: Ptr<c_uint>, ids: Ptr<c_uint>) {
+        let gpu = nvml.gpu(device)?;
+        let active: Vec<u32> = gpu.active().map(|vgpu| vgpu.id).collect();
+        list(&active, number, ids)
+    }
+
+    fn nvmlGpuInstanceGetActiveVgpus(nvml, gi: GpuInstance, info: Ptr<ActiveVgpus>) {
+        let (gpu, gi) = nvml.gi(gi)?;
+        let mut answer = info.read_version(1)?;
+        let inside = gpu.active().filter(|vgpu| vgpu.gi == Some(gi.id));
+        let ids: Vec<u32> = inside.map(|vgpu| vgpu.id).collect();
+        let fits = fitting(&ids, &mut answer.count);
+        info.write(answer)?;
+        fits?;
+        Ptr::found(answer.ids).fill(&ids)
+    }
+
+    fn nvmlVgpuInstanceGetVmID(
+        nvml, id: c_uint, text: Text, size: c_uint, kind: Ptr<c_uint>,
+    ) {
+        let (_, vgpu, _) = nvml.vgpu(id)?;
+        text.write(vgpu.vm_uuid.as_deref().unwrap_or_default(), size)?;
+        kind.write(VM_ID_UUID)
+    }
+
+    fn nvmlVgpuInstanceGetUUID(nvml, id: c_uint, text: Text, size: c_uint) {
+        let (_, vgpu, _) = nvml.vgpu(id)?;
+        text.write(&uuid(&format!("vgpu {} {}", vgpu.id, vgpu.place)), size)
+    }
+
+    fn nvmlVgpuInstanceGetMdevUUID(nvml, id: c_uint, text: Text, size: c_uint) {
+        let (_, vgpu, _) = nvml.vgpu(id)?;
+        text.write(&vgpu.mdev.ok_or(Code::NOT_SUPPORTED)?, size)
+    }
+
+    // No guest here ever loads NVIDIA's driver.
+    fn nvmlVgpuInstanceGetVmDriverVersion(nvml, id: c_uint, text: Text, size: c_uint) {
+        nvml.vgpu(id)?;
+        text.write("Not Available", size)
+    }
+
+    fn nvmlVgpuInstanceGetFbUsage(nvml, id: c_uint, bytes: Ptr<c_ulonglong>) {
+        let (_, _, vgpu_type) = nvml.vgpu(id)?;
+        bytes.write(reservation(vgpu_type))
+    }
+
+    fn nvmlVgpuInstanceGetLicenseStatus(nvml, id: c_uint, licensed: Ptr<c_uint>) {
+        nvml.vgpu(id)?;
+        licensed.write(0)
+    }
+
+    fn nvmlVgpuInstanceGetLicenseInfo | nvmlVgpuInstanceGetLicenseInfo_v2 (
+        nvml, id: c_uint, info: Ptr<nvmlVgpuLicenseInfo_t>,
+    ) {
+        nvml.vgpu(id)?;
+        info.write(nvmlVgpuLicenseInfo_t {
+            isLicensed: 0,
+            licenseExpiry: nvmlVgpuLicenseExpiry_t {
+                year: 0,
+                month: 0,
+                day: 0,
+                hour: 0,
+                min: 0,
+                sec: 0,
+                status: 0,
+            },
+            currentState: UNLICENSED,
+        })
+    }
+
+    fn nvmlVgpuInstanceGetType(nvml, id: c_uint, type_id: Ptr<c_uint>) {
+        type_id.write(nvml.vgpu(id)?.1.type_id)
+    }
+
+    fn nvmlVgpuInstanceGetFrameRateLimit(nvml, id: c_uint, limit: Ptr<c_uint>) {
+        let (gpu, _, vgpu_type) = nvml.vgpu(id)?;
+        // The limiter works under best effort only.
+        if gpu.state.scheduler.policy > BEST_EFFORT {
+            return Err(Code::NOT_SUPPORTED);
+        }
+        limit.write(vgpu_type.frame_rate_limit)
+    }
+
+    fn nvmlVgpuInstanceGetPlacementId(
+        nvml, id: c_uint, placement: Ptr<nvmlVgpuPlacementId_v1_t>,
+    ) {
+        let (_, vgpu, _) = nvml.vgpu(id)?;
+        let version = placement.read_version(1)?.version;
+        let placement_id = vgpu.placement.unwrap_or(INVALID_PLACEMENT);
+        placement.write(nvmlVgpuPlacementId_v1_t { version, placementId: placement_id })
+    }
+
+    fn nvmlVgpuInstanceGetGpuInstanceId(nvml, id: c_uint, gi: Ptr<c_uint>) {
+        gi.write(nvml.vgpu(id)?.1.gi.unwrap_or(u32::MAX))
+    }
+
+    fn nvmlVgpuInstanceGetGpuPciId(nvml, id: c_uint, text: Text, size: Ptr<c_uint>) {
+        let (_, vgpu, _) = nvml.vgpu(id)?;
+        let address: Address = vgpu.place.parse().map_err(|()| Code::UNKNOWN)?;
+        text.write_sized(&address.nvml(), size)
+    }
+
+    fn nvmlVgpuInstanceGetEccMode | nvmlVgpuInstanceGetAccountingMode (
+        nvml, id: c_uint, mode: Ptr<c_uint>,
+    ) {
+        nvml.vgpu(id)?;
+        mode.write(0)
+    }
+
+    // Per cent.
+    fn nvmlVgpuInstanceGetEncoderCapacity(nvml, id: c_uint, capacity: Ptr<c_uint>) {
+        nvml.vgpu(id)?;
+        capacity.write(100)
+    }
+
+    fn nvmlVgpuInstanceGetRuntimeStateSize(
+        nvml, id: c_uint, state: Ptr<nvmlVgpuRuntimeState_v1_t>,
+    ) {
+        let (_, _, vgpu_type) = nvml.vgpu(id)?;
+        let version = state.read_version(1)?.version;
+        state.write(nvmlVgpuRuntimeState_v1_t { version, size: reservation(vgpu_type) })
+    }
+}
+
+/// `NVML_VGPU_VM_ID_UUID`
+const VM_ID_UUID: c_uint = 1;
+/// `NVML_GRID_LICENSE_STATE_UNLICENSED`
+const UNLICENSED: c_uint = 4;
+/// `NVML_VGPU_SCHEDULER_POLICY_BEST_EFFORT`
+const BEST_EFFORT: c_uint = 1;
+/// `NVML_INVALID_VGPU_PLACEMENT_ID`
+const INVALID_PLACEMENT: c_uint = 0xffff;

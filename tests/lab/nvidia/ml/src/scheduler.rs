@@ -1,0 +1,218 @@
+//! How vGPUs share a GPU's time. The module schedules nothing, so logs are empty, and it keeps
+//! no scheduler per GPU instance, so those calls are not supported.
+
+use std::ffi::c_uint;
+
+use lab_nvidia::control::Scheduler;
+use nvml_wrapper_sys::bindings::{
+    nvmlVgpuSchedulerCapabilities_t, nvmlVgpuSchedulerGetState_t, nvmlVgpuSchedulerLog_t,
+    nvmlVgpuSchedulerLogEntry_t, nvmlVgpuSchedulerParams_t,
+    nvmlVgpuSchedulerParams_t__bindgen_ty_1, nvmlVgpuSchedulerParams_t__bindgen_ty_2,
+    nvmlVgpuSchedulerSetState_t,
+};
+
+use crate::{
+    abi::{Ptr, abi},
+    code::{Answer, Code},
+    gpu::{Device, Gpu, GpuInstance, Nvml},
+    structs::{
+        GiSchedulerLog, GiSchedulerSet, GiSchedulerState, SchedulerLogEntryV2, SchedulerLogV2,
+        SchedulerSetV2, SchedulerStateV2,
+    },
+};
+
+/// `NVML_VGPU_SCHEDULER_ARR_ENABLE`; 1 is off, 0 the default.
+const ARR_ON: c_uint = 2;
+/// `NVML_VGPU_SCHEDULER_ENGINE_TYPE_GRAPHICS`
+const GRAPHICS: c_uint = 1;
+
+abi! {
+    fn nvmlDeviceGetVgpuSchedulerCapabilities(
+        nvml, device: Device, capabilities: Ptr<nvmlVgpuSchedulerCapabilities_t>,
+    ) {
+        let arr = nvml.gpu(device)?.board.features.arr;
+        let limit = |limit| if arr { limit } else { 0 };
+        capabilities.write(nvmlVgpuSchedulerCapabilities_t {
+            supportedSchedulers: [1, 2, 3],
+            maxTimeslice: 30_000_000,
+            minTimeslice: 1_000_000,
+            isArrModeSupported: arr.into(),
+            maxFrequencyForARR: limit(960),
+            minFrequencyForARR: limit(63),
+            maxAvgFactorForARR: limit(60),
+            minAvgFactorForARR: limit(1),
+        })
+    }
+
+    fn nvmlDeviceGetVgpuSchedulerState(
+        nvml, device: Device, state: Ptr<nvmlVgpuSchedulerGetState_t>,
+    ) {
+        let scheduler = scheduler(&nvml.gpu(device)?)?;
+        state.write(nvmlVgpuSchedulerGetState_t {
+            schedulerPolicy: scheduler.policy,
+            arrMode: scheduler.arr,
+            schedulerParams: parameters(scheduler),
+        })
+    }
+
+    fn nvmlDeviceGetVgpuSchedulerState_v2(nvml, device: Device, state: Ptr<SchedulerStateV2>) {
+        let scheduler = scheduler(&nvml.gpu(device)?)?;
+        let engine = graphics(state.read()?.engine)?;
+        let (factor, slice) = (scheduler.factor, slice(scheduler));
+        state.write(SchedulerStateV2 { engine, policy: scheduler.policy, factor, slice })
+    }
+
+    fn nvmlDeviceSetVgpuSchedulerState(
+        nvml, device: Device, state: Ptr<nvmlVgpuSchedulerSetState_t>,
+    ) {
+        let gpu = nvml.gpu(device)?;
+        let state = state.read()?;
+        let arr = state.enableARRMode;
+        // SAFETY: Both forms of the union are plain numbers, of which any value is one; the
+        // caller has filled the one that the mode says.
+        let (factor, frequency, slice_ns) = unsafe {
+            let given = state.schedulerParams;
+            if arr == ARR_ON {
+                let arr = given.vgpuSchedDataWithARR;
+                (arr.avgFactor, arr.frequency, 0)
+            } else {
+                (0, 0, given.vgpuSchedData.timeslice)
+            }
+        };
+        set(nvml, &gpu, Scheduler { policy: state.schedulerPolicy, arr, factor, frequency, slice_ns })
+    }
+
+    // The second interface knows no time slice: with fair sharing, adaptive round robin is on.
+    fn nvmlDeviceSetVgpuSchedulerState_v2(nvml, device: Device, state: Ptr<SchedulerSetV2>) {
+        let gpu = nvml.gpu(device)?;
+        let state = state.read()?;
+        graphics(state.engine)?;
+        let SchedulerSetV2 { policy, factor, frequency, .. } = state;
+        let arr = if factor == 0 && frequency == 0 { 0 } else { ARR_ON };
+        set(nvml, &gpu, Scheduler { policy, arr, factor, frequency, slice_ns: 0 })
+    }
+
+    fn nvmlDeviceGetVgpuSchedulerLog(nvml, device: Device, log: Ptr<nvmlVgpuSchedulerLog_t>) {
+        let scheduler = scheduler(&nvml.gpu(device)?)?;
+        log.write(nvmlVgpuSchedulerLog_t {
+            engineId: GRAPHICS,
+            schedulerPolicy: scheduler.policy,
+            arrMode: scheduler.arr,
+            schedulerParams: parameters(scheduler),
+            entriesCount: 0,
+            logEntries: [NO_ENTRY; 200],
+        })
+    }
+
+    fn nvmlDeviceGetVgpuSchedulerLog_v2(nvml, device: Device, log: Ptr<SchedulerLogV2>) {
+        let scheduler = scheduler(&nvml.gpu(device)?)?;
+        let engine = graphics(log.cast::<c_uint>().read()?)?;
+        log.write(SchedulerLogV2 {
+            engine,
+            policy: scheduler.policy,
+            factor: scheduler.factor,
+            slice: slice(scheduler),
+            count: 0,
+            entries: [SchedulerLogEntryV2::default(); 200],
+        })
+    }
+
+    fn nvmlGpuInstanceGetVgpuSchedulerState(nvml, gi: GpuInstance, state: Ptr<GiSchedulerState>) {
+        nvml.gi(gi)?;
+        state.read_version(1)?;
+        Err(Code::NOT_SUPPORTED)
+    }
+
+    fn nvmlGpuInstanceSetVgpuSchedulerState(nvml, gi: GpuInstance, state: Ptr<GiSchedulerSet>) {
+        nvml.gi(gi)?;
+        state.read_version(1)?;
+        Err(Code::NOT_SUPPORTED)
+    }
+
+    fn nvmlGpuInstanceGetVgpuSchedulerLog(nvml, gi: GpuInstance, log: Ptr<GiSchedulerLog>) {
+        nvml.gi(gi)?;
+        log.read_version(1)?;
+        Err(Code::NOT_SUPPORTED)
+    }
+
+    fn nvmlGpuInstanceGetVgpuSchedulerState_v2(nvml, gi: GpuInstance, state: Ptr<SchedulerStateV2>) {
+        nvml.gi(gi)?;
+        graphics(state.read()?.engine)?;
+        Err(Code::NOT_SUPPORTED)
+    }
+
+    fn nvmlGpuInstanceSetVgpuSchedulerState_v2(nvml, gi: GpuInstance, state: Ptr<SchedulerSetV2>) {
+        nvml.gi(gi)?;
+        graphics(state.read()?.engine)?;
+        Err(Code::NOT_SUPPORTED)
+    }
+
+    fn nvmlGpuInstanceGetVgpuSchedulerLog_v2(nvml, gi: GpuInstance, log: Ptr<SchedulerLogV2>) {
+        nvml.gi(gi)?;
+        graphics(log.cast::<c_uint>().read()?)?;
+        Err(Code::NOT_SUPPORTED)
+    }
+}
+
+const NO_ENTRY: nvmlVgpuSchedulerLogEntry_t = nvmlVgpuSchedulerLogEntry_t {
+    timestamp: 0,
+    timeRunTotal: 0,
+    timeRun: 0,
+    swRunlistId: 0,
+    targetTimeSlice: 0,
+    cumulativePreemptionTime: 0,
+};
+
+/// vGPUs on GPU instances are not time-sliced by the GPU's scheduler.
+fn scheduler(gpu: &Gpu) -> Answer<Scheduler> {
+    gpu.without_mig()?;
+    Ok(gpu.state.scheduler)
+}
+
+fn graphics(engine: c_uint) -> Answer<c_uint> {
+    if engine == GRAPHICS {
+        Ok(engine)
+    } else {
+        Err(Code::INVALID_ARGUMENT)
+    }
+}
+
+/// Nanoseconds; a frequency is so many slices a second.
+fn slice(scheduler: Scheduler) -> u32 {
+    let from_frequency = 1_000_000_000_u32.checked_div(scheduler.frequency);
+    from_frequency.unwrap_or(scheduler.slice_ns)
+}
+
+fn parameters(scheduler: Scheduler) -> nvmlVgpuSchedulerParams_t {
+    let timeslice = slice(scheduler);
+    if scheduler.arr == ARR_ON {
+        nvmlVgpuSchedulerParams_t {
+            vgpuSchedDataWithARR: nvmlVgpuSchedulerParams_t__bindgen_ty_1 {
+                avgFactor: scheduler.factor,
+                timeslice,
+            },
+        }
+    } else {
+        // Written by way of the other form, so that both words are defined.
+        let mut parameters = nvmlVgpuSchedulerParams_t {
+            vgpuSchedDataWithARR: nvmlVgpuSchedulerParams_t__bindgen_ty_1 {
+                avgFactor: 0,
+                timeslice: 0,
+            },
+        };
+        parameters.vgpuSchedData = nvmlVgpuSchedulerParams_t__bindgen_ty_2 { timeslice };
+        parameters
+    }
+}
+
+fn set(nvml: &mut Nvml<'_>, gpu: &Gpu, wanted: Scheduler) -> Answer {
+    let Scheduler {
+        policy,
+        arr,
+        factor,
+        frequency,
+        slice_ns,
+    } = wanted;
+    let words = format!("{policy} {arr} {factor} {frequency} {slice_ns}");
+    nvml.command(gpu, "scheduler", &words)
+}

@@ -1,0 +1,94 @@
+//! Initialisation, versions, and finding a device.
+
+use std::ffi::{c_char, c_int, c_uint};
+
+use crate::{
+    abi::{Given, Ptr, Text, abi, count},
+    code::{self, Code},
+    gpu::{Address, Device, uuid},
+    session,
+};
+
+/// The release whose behaviour is simulated (vGPU 19.1).
+pub const DRIVER: &str = "580.105.08";
+
+// SAFETY: The name is NVML's; whoever loads this library does so in place of NVML.
+#[unsafe(no_mangle)]
+pub extern "C" fn nvmlErrorString(result: c_uint) -> *const c_char {
+    code::text(result).as_ptr()
+}
+
+abi! {
+    fn nvmlInit | nvmlInit_v2 (!) {
+        session::init()
+    }
+
+    // The flags say not to fail without a GPU and not to attach any: neither is done here.
+    fn nvmlInitWithFlags(!, _flags: c_uint) {
+        session::init()
+    }
+
+    fn nvmlShutdown(!) {
+        session::shutdown()
+    }
+
+    fn nvmlSystemGetNVMLVersion(!, text: Text, size: c_uint) {
+        text.write(&format!("13.{DRIVER}"), size)
+    }
+
+    fn nvmlSystemGetCudaDriverVersion | nvmlSystemGetCudaDriverVersion_v2 (
+        !, version: Ptr<c_int>,
+    ) {
+        version.write(13000)
+    }
+
+    fn nvmlSystemGetDriverVersion(_, text: Text, size: c_uint) {
+        text.write(DRIVER, size)
+    }
+
+    fn nvmlDeviceGetCount | nvmlDeviceGetCount_v2 (nvml, number: Ptr<c_uint>) {
+        number.write(count(nvml.all()?.len())?)
+    }
+
+    fn nvmlDeviceGetHandleByIndex | nvmlDeviceGetHandleByIndex_v2 (
+        nvml, index: c_uint, device: Ptr<Device>,
+    ) {
+        let all = nvml.all()?;
+        let (address, _) = all.get(index as usize).ok_or(Code::INVALID_ARGUMENT)?;
+        device.write(address.handle())
+    }
+
+    fn nvmlDeviceGetHandleByUUID(nvml, wanted: Given, device: Ptr<Device>) {
+        let wanted = wanted.read()?;
+        let all = nvml.all()?;
+        let found = all.iter().find(|(address, _)| gpu_uuid(*address) == wanted);
+        device.write(found.ok_or(Code::NOT_FOUND)?.0.handle())
+    }
+
+    fn nvmlDeviceGetHandleBySerial(nvml, wanted: Given, device: Ptr<Device>) {
+        let wanted = wanted.read()?;
+        let all = nvml.all()?;
+        let found = all.iter().find(|(address, _)| serial(*address) == wanted);
+        device.write(found.ok_or(Code::NOT_FOUND)?.0.handle())
+    }
+
+    fn nvmlDeviceGetHandleByPciBusId | nvmlDeviceGetHandleByPciBusId_v2 (
+        nvml, wanted: Given, device: Ptr<Device>,
+    ) {
+        let wanted: Address = wanted.read()?.parse().map_err(|()| Code::INVALID_ARGUMENT)?;
+        let all = nvml.all()?;
+        let found = all.iter().find(|(address, _)| *address == wanted);
+        device.write(found.ok_or(Code::NOT_FOUND)?.0.handle())
+    }
+}
+
+/// `nvidia-smi -L` shows it.
+pub fn gpu_uuid(address: Address) -> String {
+    format!("GPU-{}", uuid(&address.to_string()))
+}
+
+/// Thirteen digits, as on the boards' labels.
+pub fn serial(address: Address) -> String {
+    let (bus, device) = (address.bus, address.device);
+    format!("165{:05}{bus:03}{device:02}", address.domain)
+}
