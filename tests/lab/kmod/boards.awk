@@ -51,7 +51,8 @@ function close_model() {
 		printf "static const struct sim_gi_profile %s_gis[] = {\n%s};\n\n", symbol, gis
 	printf "static const struct sim_type_info %s_types[] = {\n%s};\n\n", symbol, types
 	entries = entries sprintf("\t{\n\t\t.model = \"%s\", .name = \"%s\",\n", model, name) \
-		sprintf("\t\t.device = 0x%s, .subsystem = 0x%s, .revision = 0x%s,\n", ids[2], ids[3], ids[4]) \
+		sprintf("\t\t.device = 0x%s, .subsystem = 0x%s, .revision = 0x%s,\n", \
+			ids[2], ids[3], ids[4]) \
 		sprintf("\t\t.vfs = %d, .slots = %d,\n", vfs, slots) \
 		sprintf("\t\t.mixed_series = %s, .hetero = %s, .homogeneous_placements = %s,\n", \
 			flag("mixed-series"), flag("hetero"), flag("homogeneous-placements")) \
@@ -95,14 +96,15 @@ $1 == "gi-at" {
 	if (!((model, $2) in gi_of))
 		bad("gi-at before its gi")
 	printf "static const u8 %s_gi_%d[] = { %s };\n", symbol, $2, numbers(3)
-	gis = gis gi_of[model, $2] sprintf(".starts = %s_gi_%d, .nr_starts = %d },\n", symbol, $2, NF - 2)
+	gis = gis gi_of[model, $2] \
+		sprintf(".starts = %s_gi_%d, .nr_starts = %d },\n", symbol, $2, NF - 2)
 	nr_gis++
 	next
 }
 
 $1 == "type" {
-	types = types sprintf("\t{ %d, \"%d\", \"%s\", .fb_mib = %d, .max_instance = %d, .gi_profile = %d, " \
-		".max_per_gi = %d,\n\t  .heads = %d, .frl = %d, .resolution = \"%s\" },\n", \
+	types = types sprintf("\t{ %d, \"%d\", \"%s\", .fb_mib = %d, .max_instance = %d,\n" \
+		"\t  .gi_profile = %d, .max_per_gi = %d, .heads = %d, .frl = %d, .resolution = \"%s\" },\n", \
 		$2, $2, rest(10), $3, $4, $5 == "-" ? -1 : $5, $6 == "-" ? 0 : $6, $7, $8, $9)
 	nr_types++
 	next

@@ -358,7 +358,7 @@ struct sim_migration;
 struct sim_vgpu {
 	struct vfio_device vdev;
 	struct sim_board *board;
-	int vf;				/* of vendor-specific VFIO: the instance is the VF's; else -1 */
+	int vf;				/* whose instance it shows; -1: that of an mdev */
 	struct sim_instance *mdev;	/* the instance of an mdev */
 
 	struct mutex lock;		/* of everything below */
