@@ -28,7 +28,9 @@ abi! {
         if mode > 1 || activation.is_null() {
             return Err(Code::INVALID_ARGUMENT);
         }
-        activation.write(nvml.number(&gpu, "mig", &mode.to_string())?)
+        // No number comes from a module that only claims to have done it.
+        let status = nvml.numbers::<1>(&gpu, "mig", &mode.to_string())?;
+        activation.write(status.first().map_or(0, |[status]| *status))
     }
 
     fn nvmlDeviceGetMaxMigDeviceCount(nvml, device: Device, number: Ptr<c_uint>) {
