@@ -140,7 +140,7 @@ fn exit(code: u32) -> ExitCode {
 /// A line of the long forms: nested by four, and the colon always in the same column.
 pub fn field(depth: usize, name: &str, value: &str) {
     let indent = depth * 4;
-    let width = 38_usize.saturating_sub(indent);
+    let width = 42_usize.saturating_sub(indent);
     println!("{:indent$}{name:<width$}: {value}", "");
 }
 

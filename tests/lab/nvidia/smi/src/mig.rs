@@ -82,7 +82,7 @@ fn instances(smi: &Smi<'_>, gpus: &[Gpu<'_>]) -> Answer<()> {
             let place = format!("{}:{}", gi.start, gi.size);
             let index = gpu.index;
             lines.push(format!(
-                "| {index:>3}  {name:<20} {:>5} {:>9} {place:>13}   |",
+                "| {index:>3}  {name:<20} {:>4} {:>8} {place:>13}   |",
                 gi.profile, gi.id
             ));
         }

@@ -24,7 +24,7 @@ pub fn table(smi: &Smi<'_>) -> Answer<()> {
     let driver = smi.nvml.sys_driver_version()?;
     let rule = "+-----------------------------------------+------------------------+";
     println!("{rule}");
-    println!("| NVIDIA-SMI {driver:<29}Driver Version: {driver:<9}|");
+    println!("| NVIDIA-SMI {driver:<28}Driver Version: {driver:<10}|");
     println!("{rule}");
     println!("| GPU  Name                    MIG Mode   | Bus-Id    Memory-Usage |");
     println!("|=========================================+========================|");
@@ -35,7 +35,7 @@ pub fn table(smi: &Smi<'_>) -> Answer<()> {
         let usage = format!("{used}MiB / {total}MiB");
         let mig = mig_mode(smi.raw.mig_mode(&gpu.device).map(|(current, _)| current));
         println!(
-            "| {:>3}  {name:<24.24}{mig:<11}| {:<23}|",
+            "| {:>3}  {name:<23.23} {mig:<11}| {:<23}|",
             gpu.index, gpu.bus
         );
         println!("| {:<40}| {usage:>22} |", "");
