@@ -25,11 +25,12 @@ MODULE_PARM_DESC(need_manager, "no vGPU can be opened without nvidia-vgpu-mgr (d
 
 /* A manager that does not read loses what is newer. */
 #define EVENTS_MAX	1024
+#define EVENT_LENGTH	64
 
 struct event {
 	struct list_head node;
-	unsigned int length;
-	char line[64];
+	unsigned int length, taken;
+	char line[EVENT_LENGTH];
 };
 
 static bool loaded;
@@ -55,6 +56,7 @@ void sim_manager_event(const char *verb, const char *what)
 
 	if (!e)
 		return;
+	e->taken = 0;
 	e->length = scnprintf(e->line, sizeof(e->line), "%s %s\n", verb, what);
 	spin_lock(&manager_lock);
 	if (manager && nr_events < EVENTS_MAX) {
@@ -67,43 +69,50 @@ void sim_manager_event(const char *verb, const char *what)
 	wake_up_interruptible(&event_wait);
 }
 
-static struct event *event_take(struct file *file, size_t room)
+/*
+ * Copies what is left of the oldest event, as much as there is room for: shells
+ * read byte by byte.
+ */
+static size_t event_take(struct file *file, char *text, size_t room)
 {
-	struct event *e = NULL;
+	struct event *e, *done = NULL;
+	size_t n = 0;
 
 	spin_lock(&manager_lock);
 	if (manager == file && !list_empty(&events)) {
 		e = list_first_entry(&events, struct event, node);
-		if (e->length > room) {
-			e = ERR_PTR(-EINVAL);
-		} else {
+		n = min_t(size_t, room, e->length - e->taken);
+		memcpy(text, e->line + e->taken, n);
+		e->taken += n;
+		if (e->taken == e->length) {
 			list_del(&e->node);
 			nr_events--;
+			done = e;
 		}
 	}
 	spin_unlock(&manager_lock);
-	return e;
+	kfree(done);
+	return n;
 }
 
 static ssize_t services_read(struct file *file, char __user *buf, size_t count, loff_t *pos)
 {
-	struct event *e;
-	ssize_t ret;
+	char text[EVENT_LENGTH];
+	size_t n;
+	int ret;
 
 	if (READ_ONCE(manager) != file)
 		return -EPERM;
-	while (!(e = event_take(file, count))) {
+	if (!count)
+		return 0;
+	while (!(n = event_take(file, text, min(count, sizeof(text))))) {
 		if (file->f_flags & O_NONBLOCK)
 			return -EAGAIN;
 		ret = wait_event_interruptible(event_wait, !list_empty_careful(&events));
 		if (ret)
 			return ret;
 	}
-	if (IS_ERR(e))
-		return PTR_ERR(e);
-	ret = copy_to_user(buf, e->line, e->length) ? -EFAULT : e->length;
-	kfree(e);
-	return ret;
+	return copy_to_user(buf, text, n) ? -EFAULT : n;
 }
 
 static __poll_t services_poll(struct file *file, poll_table *wait)

@@ -28,7 +28,9 @@ abi! {
         if mode > 1 || activation.is_null() {
             return Err(Code::INVALID_ARGUMENT);
         }
-        activation.write(nvml.number(&gpu, "mig", &mode.to_string())?)
+        // No number comes from a module that only claims to have done it.
+        let status = nvml.numbers::<1>(&gpu, "mig", &mode.to_string())?;
+        activation.write(status.first().map_or(0, |[status]| *status))
     }
 
     fn nvmlDeviceGetMaxMigDeviceCount(nvml, device: Device, number: Ptr<c_uint>) {
@@ -231,13 +233,14 @@ fn usable(profile: &GiProfile) -> u64 {
     u64::from(profile.memory_mib) * 95 / 100
 }
 
-/// Multiprocessors of one compute slice.
-fn per_slice(board: &Board) -> u32 {
-    match board.device {
+/// Multiprocessors come in pairs, of which Blackwell's slices share some.
+fn multiprocessors(board: &Board, slices: u32) -> u32 {
+    let per_slice = match board.device {
         0x2300..=0x23ff => 16,
-        0x2900.. => 46,
+        0x2900.. => 47,
         _ => 14,
-    }
+    };
+    (per_slice * slices) & !1
 }
 
 /// What a GPU or compute instance has of each engine.
@@ -260,7 +263,7 @@ impl Engines {
     pub fn of_slices(board: &Board, profile: &GiProfile, slices: u32) -> Self {
         let single = u32::from(profile.media);
         Self {
-            multiprocessors: per_slice(board) * slices,
+            multiprocessors: multiprocessors(board, slices),
             copy: profile.compute_slices,
             media: single.max(profile.compute_slices / 2),
             // Boards for computing have none.

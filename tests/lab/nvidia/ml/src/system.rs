@@ -9,8 +9,8 @@ use crate::{
     session,
 };
 
-/// The release whose behaviour is simulated (vGPU 19.1).
-pub const DRIVER: &str = "580.105.08";
+/// The release that the kernel module claims to be, too (vGPU 19.0).
+pub const DRIVER: &str = "580.65.05";
 
 // SAFETY: The name is NVML's; whoever loads this library does so in place of NVML.
 #[unsafe(no_mangle)]

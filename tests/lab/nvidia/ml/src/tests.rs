@@ -79,7 +79,7 @@ fn gi(index: c_uint, id: c_uint) -> GpuInstance {
     out(|gi| nvmlDeviceGetGpuInstanceById(device(index), id, gi)).unwrap()
 }
 
-/// What a call hands back through one pointer. The bits beforehand are nonsense but no handle.
+/// What a call hands back through one pointer.
 fn out<T: Copy>(call: impl FnOnce(Ptr<T>) -> c_uint) -> Result<T, c_uint> {
     let mut value = std::mem::MaybeUninit::<T>::zeroed();
     let code = call(Ptr::found(value.as_mut_ptr()));

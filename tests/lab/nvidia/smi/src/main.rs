@@ -1,0 +1,155 @@
+//! `nvidia-smi`, as much of it as scripts use, on top of NVML. It asks whichever
+//! `libnvidia-ml.so.1` the dynamic linker finds, so in the lab it also tries that one out.
+//! Output has nvidia-smi's fields in nvidia-smi's order; the exit status is NVML's code.
+
+mod args;
+mod mig;
+mod query;
+mod raw;
+mod vgpu;
+
+use std::process::ExitCode;
+
+use libloading::Library;
+use nvml_wrapper::{Device, Nvml};
+
+use args::{Action, Line};
+use raw::{Answer, Code, Raw};
+
+const LIBRARY: &str = "libnvidia-ml.so.1";
+const DRIVER_NOT_LOADED: u32 = 9;
+const LIBRARY_NOT_FOUND: u32 = 12;
+const NOT_FOUND: u32 = 6;
+const INVALID_ARGUMENT: u32 = 2;
+
+/// What the actions work with.
+pub struct Smi<'a> {
+    pub nvml: &'a Nvml,
+    pub raw: Raw<'a>,
+    pub line: &'a Line,
+}
+
+/// A GPU and its number.
+pub struct Gpu<'a> {
+    pub index: u32,
+    pub bus: String,
+    pub device: Device<'a>,
+}
+
+impl<'a> Smi<'a> {
+    /// The GPUs that `-i` says, or all.
+    pub fn gpus(&self) -> Answer<Vec<Gpu<'a>>> {
+        let mut gpus = Vec::new();
+        for index in 0..self.nvml.device_count()? {
+            let device = self.nvml.device_by_index(index)?;
+            let bus = device.pci_info()?.bus_id;
+            let wanted = match self.line.gpu.as_deref() {
+                None => true,
+                Some(id) => {
+                    id.parse() == Ok(index)
+                        || same_bus(id, &bus)
+                        || device.uuid().is_ok_and(|uuid| uuid == id)
+                }
+            };
+            if wanted {
+                gpus.push(Gpu { index, bus, device });
+            }
+        }
+        if gpus.is_empty() && self.line.gpu.is_some() {
+            return Err(Code(NOT_FOUND));
+        }
+        Ok(gpus)
+    }
+
+    /// Says what failed, and goes on with the code.
+    pub fn failed<T>(&self, what: &str, answer: Answer<T>) -> Answer<T> {
+        answer.inspect_err(|code| println!("{what}: {}", self.raw.describe(*code)))
+    }
+}
+
+/// A bus id is also understood in sysfs's form.
+fn same_bus(given: &str, bus: &str) -> bool {
+    let ends = bus.to_lowercase().ends_with(&given.to_lowercase());
+    given.contains(':') && ends
+}
+
+fn main() -> ExitCode {
+    let line = match args::parse(std::env::args().skip(1)) {
+        Ok(Line {
+            action: Action::Usage,
+            ..
+        }) => {
+            println!("{}", args::USAGE);
+            return ExitCode::SUCCESS;
+        }
+        Ok(line) => line,
+        Err(what) => {
+            println!("{what} Please run 'nvidia-smi -h' for help.");
+            return exit(INVALID_ARGUMENT);
+        }
+    };
+    let nvml = match Nvml::builder().lib_path(LIBRARY.as_ref()).init() {
+        Ok(nvml) => nvml,
+        Err(nvml_wrapper::error::NvmlError::LibloadingError(error)) => {
+            println!("NVIDIA-SMI couldn't find {LIBRARY} library in your system: {error}");
+            return exit(LIBRARY_NOT_FOUND);
+        }
+        Err(error) => {
+            let Code(code) = Code::from(error);
+            if code == DRIVER_NOT_LOADED {
+                println!(
+                    "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA \
+                     driver. Make sure that the latest NVIDIA driver is installed and running.\n"
+                );
+            } else {
+                println!("Failed to initialize NVML: error {code}");
+            }
+            return exit(code);
+        }
+    };
+    // SAFETY: The library is loaded already; this is one more reference to it.
+    let Ok(by_name) = (unsafe { Library::new(LIBRARY) }) else {
+        return exit(LIBRARY_NOT_FOUND);
+    };
+    let smi = Smi {
+        nvml: &nvml,
+        raw: Raw::new(&nvml, &by_name),
+        line: &line,
+    };
+    let result = match &line.action {
+        Action::Usage => Ok(()),
+        Action::Table => query::table(&smi),
+        Action::List => query::list(&smi),
+        Action::Query => query::all(&smi),
+        Action::SetMig(on) => mig::set_mode(&smi, *on),
+        Action::Vgpu(action) => vgpu::run(&smi, action),
+        Action::Mig(action) => mig::run(&smi, action),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Code(code)) => exit(code),
+    }
+}
+
+/// NVML's unknown error is 999, of which an exit status has the lower bits.
+fn exit(code: u32) -> ExitCode {
+    let [status, ..] = code.to_le_bytes();
+    ExitCode::from(status)
+}
+
+/// A line of the long forms: nested by four, and the colon always in the same column.
+pub fn field(depth: usize, name: &str, value: &str) {
+    let indent = depth * 4;
+    let width = 42_usize.saturating_sub(indent);
+    println!("{:indent$}{name:<width$}: {value}", "");
+}
+
+/// A heading of the long forms.
+pub fn heading(depth: usize, name: &str) {
+    println!("{:indent$}{name}", "", indent = depth * 4);
+}
+
+/// `N/A` for what the GPU does not have.
+pub fn or_na<T: ToString>(answer: Answer<T>) -> String {
+    answer.map_or_else(|_| "N/A".to_owned(), |value| value.to_string())
+}

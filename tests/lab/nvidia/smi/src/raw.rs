@@ -1,0 +1,524 @@
+//! Calls that `nvml-wrapper` does not wrap, by `nvml-wrapper-sys`, or by name where that does
+//! not have them either.
+
+use std::{
+    ffi::{CStr, c_char, c_uint, c_ulonglong},
+    mem::zeroed,
+};
+
+use libloading::Library;
+use nvml_wrapper::{Device, Nvml, error::NvmlError};
+use nvml_wrapper_sys::bindings::{
+    NvmlLib, nvmlComputeInstance_t, nvmlDevice_t, nvmlGpuInstance_t, nvmlGpuInstanceInfo_t,
+    nvmlGpuInstancePlacement_t, nvmlGpuInstanceProfileInfo_v2_t, nvmlReturn_t,
+    nvmlVgpuHeterogeneousMode_v1_t, nvmlVgpuLicenseInfo_t, nvmlVgpuPlacementId_v1_t,
+    nvmlVgpuPlacementList_v2_t,
+};
+
+/// A failed call, by NVML's code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Code(pub nvmlReturn_t);
+
+impl From<NvmlError> for Code {
+    fn from(error: NvmlError) -> Self {
+        Self(error.into())
+    }
+}
+
+pub type Answer<T> = Result<T, Code>;
+
+/// The two libraries, which are one.
+pub struct Raw<'a> {
+    lib: &'a NvmlLib,
+    by_name: &'a Library,
+}
+
+/// A GPU instance.
+#[derive(Clone, Copy)]
+pub struct Gi {
+    pub handle: nvmlGpuInstance_t,
+    pub id: u32,
+    pub profile: u32,
+    pub start: u32,
+    pub size: u32,
+}
+
+/// Where vGPUs of a type can be.
+#[derive(Debug)]
+pub struct Placements {
+    pub size: u32,
+    pub ids: Vec<u32>,
+}
+
+/// `nvmlVgpuTypeIdInfo_v1_t`, `nvmlActiveVgpuInstanceInfo_v1_t`
+#[repr(C)]
+struct Ids {
+    version: c_uint,
+    count: c_uint,
+    ids: *mut c_uint,
+}
+
+/// `nvmlVgpuTypeMaxInstance_v1_t`
+#[repr(C)]
+struct MaxPerGi {
+    version: c_uint,
+    type_id: c_uint,
+    max: c_uint,
+}
+
+const NOT_SUPPORTED: nvmlReturn_t = 3;
+const INSUFFICIENT_SIZE: nvmlReturn_t = 7;
+const FUNCTION_NOT_FOUND: nvmlReturn_t = 13;
+
+/// Longer than any of NVML's strings.
+const TEXT: usize = 128;
+
+#[allow(clippy::cast_possible_truncation, reason = "all structs are small")]
+fn version<T>(number: u32) -> c_uint {
+    size_of::<T>() as c_uint | number << 24
+}
+
+fn check(code: nvmlReturn_t) -> Answer<()> {
+    if code == 0 { Ok(()) } else { Err(Code(code)) }
+}
+
+/// Calls a function of `nvml-wrapper-sys`, if the library has it.
+macro_rules! call {
+    ($raw:expr, $name:ident($($argument:expr),* $(,)?)) => {{
+        let function = $raw.lib.$name.as_ref().map_err(|_| Code(FUNCTION_NOT_FOUND))?;
+        // SAFETY: The arguments have the types of NVML's header, and pointers among them point
+        // to variables of this function that are as large as the call demands.
+        check(unsafe { function($($argument),*) })
+    }};
+}
+
+/// Calls a function by its name and the types of its arguments.
+macro_rules! call_by_name {
+    ($raw:expr, $name:ident($($argument:expr => $type:ty),* $(,)?)) => {{
+        // SAFETY: These are the types of NVML's header; pointers as above.
+        let code = unsafe {
+            let function = $raw
+                .by_name
+                .get::<unsafe extern "C" fn($($type),*) -> nvmlReturn_t>(stringify!($name).as_bytes());
+            function.map(|function| function($($argument),*))
+        };
+        check(code.map_err(|_| Code(FUNCTION_NOT_FOUND))?)
+    }};
+}
+
+fn handle(device: &Device<'_>) -> nvmlDevice_t {
+    // SAFETY: Only passed to NVML while the device is borrowed.
+    unsafe { device.handle() }
+}
+
+fn text(buffer: &[c_char]) -> String {
+    let bytes: Vec<u8> = buffer.iter().map(|c| c.to_ne_bytes()[0]).collect();
+    let text = CStr::from_bytes_until_nul(&bytes).unwrap_or_default();
+    text.to_string_lossy().into_owned()
+}
+
+impl<'a> Raw<'a> {
+    pub fn new(nvml: &'a Nvml, by_name: &'a Library) -> Self {
+        Self {
+            lib: nvml.lib(),
+            by_name,
+        }
+    }
+
+    pub fn heterogeneous(&self, device: &Device<'_>) -> Answer<bool> {
+        let mut mode = heterogeneous(false);
+        call!(
+            self,
+            nvmlDeviceGetVgpuHeterogeneousMode(handle(device), &mut mode)
+        )?;
+        Ok(mode.mode != 0)
+    }
+
+    pub fn set_heterogeneous(&self, device: &Device<'_>, on: bool) -> Answer<()> {
+        call!(
+            self,
+            nvmlDeviceSetVgpuHeterogeneousMode(handle(device), &heterogeneous(on))
+        )
+    }
+
+    pub fn gi_heterogeneous(&self, gi: Gi) -> Answer<bool> {
+        let mut mode = heterogeneous(false);
+        call_by_name!(self, nvmlGpuInstanceGetVgpuHeterogeneousMode(
+            gi.handle => nvmlGpuInstance_t,
+            &raw mut mode => *mut nvmlVgpuHeterogeneousMode_v1_t,
+        ))?;
+        Ok(mode.mode != 0)
+    }
+
+    pub fn set_gi_heterogeneous(&self, gi: Gi, on: bool) -> Answer<()> {
+        let mode = heterogeneous(on);
+        call_by_name!(self, nvmlGpuInstanceSetVgpuHeterogeneousMode(
+            gi.handle => nvmlGpuInstance_t,
+            &raw const mode => *const nvmlVgpuHeterogeneousMode_v1_t,
+        ))
+    }
+
+    /// Newer capabilities than the wrapper knows.
+    pub fn capability(&self, device: &Device<'_>, number: u32) -> Answer<u32> {
+        let mut value = 0;
+        call!(
+            self,
+            nvmlDeviceGetVgpuCapabilities(handle(device), number, &mut value)
+        )?;
+        Ok(value)
+    }
+
+    pub fn virtualization_mode(&self, device: &Device<'_>) -> Answer<u32> {
+        let mut mode = 0;
+        call!(
+            self,
+            nvmlDeviceGetVirtualizationMode(handle(device), &mut mode)
+        )?;
+        Ok(mode)
+    }
+
+    pub fn mig_mode(&self, device: &Device<'_>) -> Answer<(bool, bool)> {
+        let (mut current, mut pending) = (0, 0);
+        call!(
+            self,
+            nvmlDeviceGetMigMode(handle(device), &mut current, &mut pending)
+        )?;
+        Ok((current != 0, pending != 0))
+    }
+
+    /// By the two calls that a list takes.
+    fn placements(
+        &self,
+        ask: impl Fn(&mut nvmlVgpuPlacementList_v2_t) -> Answer<()>,
+        mode: u32,
+    ) -> Answer<Placements> {
+        // SAFETY: Numbers and a pointer, which may be null.
+        let mut list: nvmlVgpuPlacementList_v2_t = unsafe { zeroed() };
+        list.version = version::<nvmlVgpuPlacementList_v2_t>(2);
+        list.mode = mode;
+        match ask(&mut list) {
+            Ok(()) | Err(Code(INSUFFICIENT_SIZE)) => {}
+            Err(code) => return Err(code),
+        }
+        let mut ids = vec![0; list.count as usize];
+        list.placementIds = ids.as_mut_ptr();
+        ask(&mut list)?;
+        ids.truncate(list.count as usize);
+        let size = list.placementSize;
+        Ok(Placements { size, ids })
+    }
+
+    pub fn supported_placements(
+        &self,
+        device: &Device<'_>,
+        type_id: u32,
+        heterogeneous: bool,
+    ) -> Answer<Placements> {
+        let ask = |list: &mut nvmlVgpuPlacementList_v2_t| {
+            call!(
+                self,
+                nvmlDeviceGetVgpuTypeSupportedPlacements(handle(device), type_id, list)
+            )
+        };
+        self.placements(ask, u32::from(!heterogeneous))
+    }
+
+    pub fn creatable_placements(&self, device: &Device<'_>, type_id: u32) -> Answer<Placements> {
+        let ask = |list: &mut nvmlVgpuPlacementList_v2_t| {
+            call!(
+                self,
+                nvmlDeviceGetVgpuTypeCreatablePlacements(handle(device), type_id, list)
+            )
+        };
+        self.placements(ask, 0)
+    }
+
+    pub fn max_per_gi(&self, type_id: u32) -> Answer<u32> {
+        let version = version::<MaxPerGi>(1);
+        let mut info = MaxPerGi {
+            version,
+            type_id,
+            max: 0,
+        };
+        call_by_name!(self, nvmlVgpuTypeGetMaxInstancesPerGpuInstance(
+            &raw mut info => *mut MaxPerGi,
+        ))?;
+        Ok(info.max)
+    }
+
+    pub fn gi_creatable(&self, gi: Gi) -> Answer<Vec<u32>> {
+        self.gi_ids(|ids| {
+            call_by_name!(self, nvmlGpuInstanceGetCreatableVgpus(
+                gi.handle => nvmlGpuInstance_t, ids => *mut Ids,
+            ))
+        })
+    }
+
+    pub fn gi_active(&self, gi: Gi) -> Answer<Vec<u32>> {
+        self.gi_ids(|ids| {
+            call_by_name!(self, nvmlGpuInstanceGetActiveVgpus(
+                gi.handle => nvmlGpuInstance_t, ids => *mut Ids,
+            ))
+        })
+    }
+
+    fn gi_ids(&self, ask: impl Fn(*mut Ids) -> Answer<()>) -> Answer<Vec<u32>> {
+        let mut list = Ids {
+            version: version::<Ids>(1),
+            count: 0,
+            ids: std::ptr::null_mut(),
+        };
+        match ask(&raw mut list) {
+            Ok(()) | Err(Code(INSUFFICIENT_SIZE)) => {}
+            Err(code) => return Err(code),
+        }
+        let mut ids = vec![0; list.count as usize];
+        list.ids = ids.as_mut_ptr();
+        ask(&raw mut list)?;
+        ids.truncate(list.count as usize);
+        Ok(ids)
+    }
+
+    pub fn vgpu_text(&self, what: VgpuText, id: u32) -> Answer<String> {
+        let mut buffer: [c_char; TEXT] = [0; TEXT];
+        let to = buffer.as_mut_ptr();
+        let (mut size, mut kind) = (TEXT as c_uint, 0);
+        match what {
+            VgpuText::Vm => call!(self, nvmlVgpuInstanceGetVmID(id, to, size, &mut kind)),
+            VgpuText::Uuid => call!(self, nvmlVgpuInstanceGetUUID(id, to, size)),
+            VgpuText::Mdev => call!(self, nvmlVgpuInstanceGetMdevUUID(id, to, size)),
+            VgpuText::Driver => call!(self, nvmlVgpuInstanceGetVmDriverVersion(id, to, size)),
+            VgpuText::Bus => call!(self, nvmlVgpuInstanceGetGpuPciId(id, to, &mut size)),
+        }?;
+        Ok(text(&buffer))
+    }
+
+    pub fn vgpu_number(&self, what: VgpuNumber, id: u32) -> Answer<u32> {
+        let mut number = 0;
+        match what {
+            VgpuNumber::Type => call!(self, nvmlVgpuInstanceGetType(id, &mut number)),
+            VgpuNumber::Gi => call!(self, nvmlVgpuInstanceGetGpuInstanceId(id, &mut number)),
+            VgpuNumber::FrameRate => {
+                call!(self, nvmlVgpuInstanceGetFrameRateLimit(id, &mut number))
+            }
+        }?;
+        Ok(number)
+    }
+
+    pub fn vgpu_placement(&self, id: u32) -> Answer<u32> {
+        let version = version::<nvmlVgpuPlacementId_v1_t>(1);
+        let mut placement = nvmlVgpuPlacementId_v1_t {
+            version,
+            placementId: 0,
+        };
+        call!(self, nvmlVgpuInstanceGetPlacementId(id, &mut placement))?;
+        Ok(placement.placementId)
+    }
+
+    pub fn vgpu_used(&self, id: u32) -> Answer<u64> {
+        let mut bytes: c_ulonglong = 0;
+        call!(self, nvmlVgpuInstanceGetFbUsage(id, &mut bytes))?;
+        Ok(bytes)
+    }
+
+    pub fn vgpu_licensed(&self, id: u32) -> Answer<bool> {
+        // SAFETY: Numbers.
+        let mut info: nvmlVgpuLicenseInfo_t = unsafe { zeroed() };
+        call!(self, nvmlVgpuInstanceGetLicenseInfo_v2(id, &mut info))?;
+        Ok(info.isLicensed != 0)
+    }
+
+    /// The profiles of a board.
+    pub fn profiles(&self, device: &Device<'_>) -> Answer<Vec<nvmlGpuInstanceProfileInfo_v2_t>> {
+        let mut profiles = Vec::new();
+        for index in 0..=0x11 {
+            // SAFETY: Numbers and characters.
+            let mut info: nvmlGpuInstanceProfileInfo_v2_t = unsafe { zeroed() };
+            info.version = version::<nvmlGpuInstanceProfileInfo_v2_t>(2);
+            match call!(
+                self,
+                nvmlDeviceGetGpuInstanceProfileInfoV(handle(device), index, &mut info)
+            ) {
+                Ok(()) => profiles.push(info),
+                Err(Code(NOT_SUPPORTED)) => {}
+                Err(code) => return Err(code),
+            }
+        }
+        Ok(profiles)
+    }
+
+    pub fn profile_name(profile: &nvmlGpuInstanceProfileInfo_v2_t) -> String {
+        text(&profile.name)
+    }
+
+    pub fn remaining(&self, device: &Device<'_>, profile: u32) -> Answer<u32> {
+        let mut number = 0;
+        call!(
+            self,
+            nvmlDeviceGetGpuInstanceRemainingCapacity(handle(device), profile, &mut number)
+        )?;
+        Ok(number)
+    }
+
+    /// The GPU instances of a profile.
+    pub fn gis(&self, device: &Device<'_>, profile: u32, most: u32) -> Answer<Vec<Gi>> {
+        let mut handles = vec![std::ptr::null_mut(); most as usize];
+        let mut count = most;
+        call!(
+            self,
+            nvmlDeviceGetGpuInstances(handle(device), profile, handles.as_mut_ptr(), &mut count)
+        )?;
+        let found = handles.into_iter().take(count as usize);
+        found.map(|handle| self.gi(handle)).collect()
+    }
+
+    pub fn gi_by_id(&self, device: &Device<'_>, id: u32) -> Answer<Gi> {
+        let mut gi = std::ptr::null_mut();
+        call!(
+            self,
+            nvmlDeviceGetGpuInstanceById(handle(device), id, &mut gi)
+        )?;
+        self.gi(gi)
+    }
+
+    fn gi(&self, handle: nvmlGpuInstance_t) -> Answer<Gi> {
+        // SAFETY: Numbers and a pointer, which may be null.
+        let mut info: nvmlGpuInstanceInfo_t = unsafe { zeroed() };
+        call!(self, nvmlGpuInstanceGetInfo(handle, &mut info))?;
+        Ok(Gi {
+            handle,
+            id: info.id,
+            profile: info.profileId,
+            start: info.placement.start,
+            size: info.placement.size,
+        })
+    }
+
+    /// Creates a GPU instance, at `start` if that is said.
+    pub fn create_gi(&self, device: &Device<'_>, profile: u32, start: Option<u32>) -> Answer<Gi> {
+        let mut gi = std::ptr::null_mut();
+        let Some(start) = start else {
+            call!(
+                self,
+                nvmlDeviceCreateGpuInstance(handle(device), profile, &mut gi)
+            )?;
+            return self.gi(gi);
+        };
+        let mut places = [nvmlGpuInstancePlacement_t { start: 0, size: 0 }; 32];
+        let mut count = 0;
+        call!(
+            self,
+            nvmlDeviceGetGpuInstancePossiblePlacements_v2(
+                handle(device),
+                profile,
+                places.as_mut_ptr(),
+                &mut count
+            )
+        )?;
+        let size = places[0].size;
+        let place = nvmlGpuInstancePlacement_t { start, size };
+        call!(
+            self,
+            nvmlDeviceCreateGpuInstanceWithPlacement(handle(device), profile, &place, &mut gi)
+        )?;
+        self.gi(gi)
+    }
+
+    pub fn destroy_gi(&self, gi: Gi) -> Answer<()> {
+        call!(self, nvmlGpuInstanceDestroy(gi.handle))
+    }
+
+    /// Indices of compute instance profiles that a GPU instance has, with their slices.
+    pub fn compute_profiles(&self, gi: Gi) -> Answer<Vec<(u32, u32)>> {
+        let mut profiles = Vec::new();
+        for index in 0..=7 {
+            // SAFETY: Numbers.
+            let mut info = unsafe { zeroed() };
+            match call!(
+                self,
+                nvmlGpuInstanceGetComputeInstanceProfileInfo(gi.handle, index, 0, &mut info)
+            ) {
+                Ok(()) => profiles.push((info.id, info.sliceCount)),
+                Err(Code(NOT_SUPPORTED)) => {}
+                Err(code) => return Err(code),
+            }
+        }
+        Ok(profiles)
+    }
+
+    pub fn create_ci(&self, gi: Gi, profile: u32) -> Answer<u32> {
+        let mut ci = std::ptr::null_mut();
+        call!(
+            self,
+            nvmlGpuInstanceCreateComputeInstance(gi.handle, profile, &mut ci)
+        )?;
+        self.ci_id(ci)
+    }
+
+    pub fn cis(&self, gi: Gi, profile: u32) -> Answer<Vec<nvmlComputeInstance_t>> {
+        let mut handles = vec![std::ptr::null_mut(); 8];
+        let mut count = 8;
+        call!(
+            self,
+            nvmlGpuInstanceGetComputeInstances(
+                gi.handle,
+                profile,
+                handles.as_mut_ptr(),
+                &mut count
+            )
+        )?;
+        handles.truncate(count as usize);
+        Ok(handles)
+    }
+
+    pub fn ci_id(&self, ci: nvmlComputeInstance_t) -> Answer<u32> {
+        // SAFETY: Numbers and pointers, which may be null.
+        let mut info = unsafe { zeroed() };
+        call!(self, nvmlComputeInstanceGetInfo_v2(ci, &mut info))?;
+        Ok(info.id)
+    }
+
+    pub fn destroy_ci(&self, ci: nvmlComputeInstance_t) -> Answer<()> {
+        call!(self, nvmlComputeInstanceDestroy(ci))
+    }
+
+    /// What NVML calls a code.
+    pub fn describe(&self, Code(code): Code) -> String {
+        let Ok(function) = self.lib.nvmlErrorString.as_ref() else {
+            return format!("Error {code}");
+        };
+        // SAFETY: NVML returns a string that lasts as long as the library, or null.
+        unsafe {
+            let text = function(code);
+            if text.is_null() {
+                return format!("Error {code}");
+            }
+            CStr::from_ptr(text).to_string_lossy().into_owned()
+        }
+    }
+}
+
+fn heterogeneous(on: bool) -> nvmlVgpuHeterogeneousMode_v1_t {
+    nvmlVgpuHeterogeneousMode_v1_t {
+        version: version::<nvmlVgpuHeterogeneousMode_v1_t>(1),
+        mode: on.into(),
+    }
+}
+
+/// What of a vGPU is text.
+#[derive(Debug, Clone, Copy)]
+pub enum VgpuText {
+    Vm,
+    Uuid,
+    Mdev,
+    Driver,
+    Bus,
+}
+
+/// What of a vGPU is a number.
+#[derive(Debug, Clone, Copy)]
+pub enum VgpuNumber {
+    Type,
+    Gi,
+    FrameRate,
+}
