@@ -49,6 +49,13 @@ elapsed_ms() {
 	printf '%s\n' $(((${EPOCHREALTIME/./} - start) / 1000))
 }
 
+# status_of COMMAND...: its exit status, without what it says
+status_of() {
+	local status=0
+	"$@" > /dev/null 2>&1 || status=$?
+	printf '%s\n' "$status"
+}
+
 # in_background NAME COMMAND: starts COMMAND; nothing of it holds the connection of the caller open
 in_background() {
 	rm -f "/run/lab-$1.status"

@@ -2,10 +2,9 @@
 on_lab 'unload_boards; load_boards a100-80@0000:3b:00.0/0 framework=vendor-vfio'
 gpu=0000:3b:00.0
 manage="/usr/lib/nvidia/sriov-manage"
-smi_status() { printf '{ nvidia-smi %s > /dev/null 2>&1; echo $?; }' "$1"; }
 
 # No GPU instances without MIG, no time-sliced types with it.
-assert_eq '3' "$(smi_status 'mig -cgi 19')"
+assert_eq '3' "status_of nvidia-smi mig -cgi 19"
 on_lab "nvidia-smi -i 0 -mig 1; nvidia-smi mig -cgi 9"
 # The instances were made before the functions: gone.
 on_lab "$manage -e $gpu"
@@ -17,14 +16,14 @@ assert_eq 'GRID A100D-3-40C' "creatable \$(vf $gpu 0)"
 assert_eq 'OK OK Input/output error' "echo \$(write_type \$(vf $gpu 0) 701) \$(write_type \$(vf $gpu 1) 701) \$(write_type \$(vf $gpu 2) 701)"
 assert_eq '1 2' "cat /sys/bus/pci/devices/{\$(vf $gpu 0),\$(vf $gpu 1)}/nvidia/gpu_instance_id | paste -sd' '"
 # In use: no instance, and not the mode.
-assert_eq '19' "$(smi_status 'mig -dgi -gi 1')"
-assert_eq '19' "$(smi_status '-i 0 -mig 0')"
+assert_eq '19' "status_of nvidia-smi mig -dgi -gi 1"
+assert_eq '19' "status_of nvidia-smi -i 0 -mig 0"
 assert_eq 'OK OK' "echo \$(write_type \$(vf $gpu 0) 0) \$(write_type \$(vf $gpu 1) 0)"
-assert_eq '0' "$(smi_status 'mig -dgi')"
+assert_eq '0' "status_of nvidia-smi mig -dgi"
 assert_eq '0' "ls \$SIM > /dev/null; $manage -d $gpu > /dev/null; echo \$?"
 assert_eq 'Disabled' "nvidia-smi -q -i 0 | grep -A 1 'MIG Mode' | sed -n 's/.*Current *: //p'"
 # Room: seven of one slice, or what is left beside three.
 on_lab "nvidia-smi -i 0 -mig 1; $manage -e $gpu; nvidia-smi mig -cgi 5,14"
-assert_eq '23' "$(smi_status 'mig -cgi 9')"
+assert_eq '23' "status_of nvidia-smi mig -cgi 9"
 on_lab 'nvidia-smi mig -cgi 19'
 assert_eq 'GRID A100D-1-10C,GRID A100D-2-20C,GRID A100D-4-40C' "creatable \$(vf $gpu 0) | tr , '\n' | sort | paste -sd,"

@@ -17,7 +17,7 @@ same '4C' OK "$(type_on 2 1167)"
 same '4C' OK "$(type_on 3 1167)"
 same 'their places' '36 44' "$(place_of 2) $(place_of 3)"
 same 'a third' 'Input/output error' "$(type_on 4 1167)"
-assert_eq '19' '{ nvidia-smi vgpu -i 0 -shm 0 > /dev/null 2>&1; echo $?; }'
+assert_eq '19' 'status_of nvidia-smi vgpu -i 0 -shm 0'
 # A place can be changed to a free one.
 place=/sys/bus/pci/devices/$(on_lab "vf $gpu 3")/nvidia/placement_id
 on_lab "write_type \$(vf $gpu 1) 0"

@@ -7,13 +7,13 @@ assert_eq 'SR-IOV,Non SR-IOV,SR-IOV' "nvidia-smi -q | sed -n 's/.*Host VGPU Mode
 assert_eq '00000000:3B:00.0' "nvidia-smi -q -i 0 | sed -n 's/.*Bus Id *: //p'"
 # Anybody may look.
 assert_eq '3' "setpriv --reuid=65534 --clear-groups nvidia-smi -L | wc -l"
-assert_eq '4' "{ setpriv --reuid=65534 --clear-groups nvidia-smi vgpu -i 0 -shm 1 > /dev/null 2>&1; echo \$?; }"
+assert_eq '4' 'status_of setpriv --reuid=65534 --clear-groups nvidia-smi vgpu -i 0 -shm 1'
 # A GPU that is lost, a driver that hangs, one that is not loaded.
 on_lab 'echo 1 > $SIM/boards/0000:3b:00.0/lost'
-assert_eq '15' '{ nvidia-smi -q -i 0 > /dev/null 2>&1; echo $?; }'
+assert_eq '15' 'status_of nvidia-smi -q -i 0'
 on_lab 'echo 0 > $SIM/boards/0000:3b:00.0/lost; echo Y > $SIM/nvml_hang'
-assert_eq '124' '{ timeout 3 nvidia-smi -L > /dev/null 2>&1; echo $?; }'
+assert_eq '124' 'status_of timeout 3 nvidia-smi -L'
 on_lab 'echo 1 > $SIM/reset'
 assert_eq '3' 'nvidia-smi -L | wc -l'
 on_lab 'unload_boards'
-assert_eq '9' '{ nvidia-smi -L > /dev/null 2>&1; echo $?; }'
+assert_eq '9' 'status_of nvidia-smi -L'
