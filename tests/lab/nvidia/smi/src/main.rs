@@ -11,6 +11,7 @@ mod vgpu;
 use std::process::ExitCode;
 
 use libloading::Library;
+use nix::sys::signal::{SigHandler, Signal, signal};
 use nvml_wrapper::{Device, Nvml};
 
 use args::{Action, Line};
@@ -74,6 +75,9 @@ fn same_bus(given: &str, bus: &str) -> bool {
 }
 
 fn main() -> ExitCode {
+    // Whoever reads only the first lines ends the program, quietly.
+    // SAFETY: No handler of this program's is involved. Were it to fail, nothing would change.
+    let _ = unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) };
     let line = match args::parse(std::env::args().skip(1)) {
         Ok(Line {
             action: Action::Usage,
