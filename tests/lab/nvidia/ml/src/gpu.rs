@@ -170,7 +170,7 @@ impl Gpu {
     }
 
     pub fn handle(&self) -> Device {
-        self.address.handle()
+        Device(self.address.pack(DEVICE, 0, 0))
     }
 
     pub fn gi_handle(&self, id: u32) -> Answer<GpuInstance> {
@@ -212,10 +212,6 @@ impl Address {
     pub fn legacy(self) -> String {
         let (domain, bus, device) = (self.domain, self.bus, self.device);
         format!("{domain:04X}:{bus:02X}:{device:02X}.{:X}", self.function)
-    }
-
-    pub fn handle(self) -> Device {
-        Device(self.pack(DEVICE, 0, 0))
     }
 
     fn pack(self, kind: u8, gi: u8, ci: u8) -> usize {

@@ -4,8 +4,8 @@ use std::ffi::{c_char, c_int, c_uint};
 
 use crate::{
     abi::{Given, Ptr, Text, abi, count},
-    code::{self, Code},
-    gpu::{Address, Device, uuid},
+    code::{self, Answer, Code},
+    gpu::{Address, Device, Nvml, uuid},
     session,
 };
 
@@ -55,21 +55,21 @@ abi! {
     ) {
         let all = nvml.all()?;
         let (address, _) = all.get(index as usize).ok_or(Code::INVALID_ARGUMENT)?;
-        device.write(address.handle())
+        device.write(opened(nvml, *address)?)
     }
 
     fn nvmlDeviceGetHandleByUUID(nvml, wanted: Given, device: Ptr<Device>) {
         let wanted = wanted.read()?;
         let all = nvml.all()?;
         let found = all.iter().find(|(address, _)| gpu_uuid(*address) == wanted);
-        device.write(found.ok_or(Code::NOT_FOUND)?.0.handle())
+        device.write(opened(nvml, found.ok_or(Code::NOT_FOUND)?.0)?)
     }
 
     fn nvmlDeviceGetHandleBySerial(nvml, wanted: Given, device: Ptr<Device>) {
         let wanted = wanted.read()?;
         let all = nvml.all()?;
         let found = all.iter().find(|(address, _)| serial(*address) == wanted);
-        device.write(found.ok_or(Code::NOT_FOUND)?.0.handle())
+        device.write(opened(nvml, found.ok_or(Code::NOT_FOUND)?.0)?)
     }
 
     fn nvmlDeviceGetHandleByPciBusId | nvmlDeviceGetHandleByPciBusId_v2 (
@@ -78,8 +78,13 @@ abi! {
         let wanted: Address = wanted.read()?.parse().map_err(|()| Code::INVALID_ARGUMENT)?;
         let all = nvml.all()?;
         let found = all.iter().find(|(address, _)| *address == wanted);
-        device.write(found.ok_or(Code::NOT_FOUND)?.0.handle())
+        device.write(opened(nvml, found.ok_or(Code::NOT_FOUND)?.0)?)
     }
+}
+
+/// The handle of a GPU that is there, as a lost one has none.
+fn opened(nvml: &mut Nvml<'_>, address: Address) -> Answer<Device> {
+    Ok(nvml.gpu_at(address)?.handle())
 }
 
 /// `nvidia-smi -L` shows it.

@@ -11,6 +11,7 @@ mod vgpu;
 use std::process::ExitCode;
 
 use libloading::Library;
+use nix::sys::signal::{SigHandler, Signal, signal};
 use nvml_wrapper::{Device, Nvml};
 
 use args::{Action, Line};
@@ -37,12 +38,21 @@ pub struct Gpu<'a> {
 }
 
 impl<'a> Smi<'a> {
-    /// The GPUs that `-i` says, or all.
+    /// The GPUs that `-i` says, or all. What is wrong with them is said here.
     pub fn gpus(&self) -> Answer<Vec<Gpu<'a>>> {
         let mut gpus = Vec::new();
         for index in 0..self.nvml.device_count()? {
-            let device = self.nvml.device_by_index(index)?;
-            let bus = device.pci_info()?.bus_id;
+            let device = self.nvml.device_by_index(index);
+            let found = device.and_then(|device| Ok((device.pci_info()?.bus_id, device)));
+            let (bus, device) = match (found, self.line.gpu.as_deref()) {
+                (Ok(found), _) => found,
+                // One that is lost does not matter where another one is asked for.
+                (Err(_), Some(id)) if id.parse() != Ok(index) => continue,
+                (Err(error), _) => {
+                    let what = format!("Unable to determine the device handle for GPU {index}");
+                    return self.failed(&what, Err(error.into()));
+                }
+            };
             let wanted = match self.line.gpu.as_deref() {
                 None => true,
                 Some(id) => {
@@ -55,10 +65,12 @@ impl<'a> Smi<'a> {
                 gpus.push(Gpu { index, bus, device });
             }
         }
-        if gpus.is_empty() && self.line.gpu.is_some() {
-            return Err(Code(NOT_FOUND));
+        match self.line.gpu.as_deref() {
+            Some(id) if gpus.is_empty() => {
+                self.failed(&format!("Failed to find GPU {id}"), Err(Code(NOT_FOUND)))
+            }
+            _ => Ok(gpus),
         }
-        Ok(gpus)
     }
 
     /// Says what failed, and goes on with the code.
@@ -74,6 +86,9 @@ fn same_bus(given: &str, bus: &str) -> bool {
 }
 
 fn main() -> ExitCode {
+    // Whoever reads only the first lines ends the program, quietly.
+    // SAFETY: No handler of this program's is involved. Were it to fail, nothing would change.
+    let _ = unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) };
     let line = match args::parse(std::env::args().skip(1)) {
         Ok(Line {
             action: Action::Usage,

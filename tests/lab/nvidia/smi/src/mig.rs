@@ -15,7 +15,7 @@ pub fn set_mode(smi: &Smi<'_>, on: bool) -> Answer<()> {
     } else {
         ("Disabled", "disable")
     };
-    for gpu in smi.failed("Failed to find the GPU", smi.gpus())? {
+    for gpu in smi.gpus()? {
         let bus = &gpu.bus;
         let answer = gpu.device.set_mig_mode(on).map_err(Code::from);
         let status = smi.failed(&format!("Unable to {state} MIG Mode for GPU {bus}"), answer)?;
@@ -31,7 +31,7 @@ pub fn set_mode(smi: &Smi<'_>, on: bool) -> Answer<()> {
 }
 
 pub fn run(smi: &Smi<'_>, action: &Mig) -> Answer<()> {
-    let mut gpus = smi.failed("Failed to find the GPU", smi.gpus())?;
+    let mut gpus = smi.gpus()?;
     // Without -i the command is for all GPUs that can do it.
     if smi.line.gpu.is_none() {
         gpus.retain(|gpu| smi.raw.mig_mode(&gpu.device).is_ok());

@@ -64,15 +64,12 @@ pub fn all(smi: &Smi<'_>) -> Answer<()> {
 }
 
 fn gpus<'a>(smi: &Smi<'a>) -> Answer<Vec<Gpu<'a>>> {
-    let gpus = smi.gpus();
-    if gpus
-        .as_ref()
-        .map_or_else(|code| code.0 == crate::NOT_FOUND, Vec::is_empty)
-    {
+    let gpus = smi.gpus()?;
+    if gpus.is_empty() {
         println!("No devices were found");
         return Err(Code(crate::NOT_FOUND));
     }
-    smi.failed("Unable to determine the device handle for a GPU", gpus)
+    Ok(gpus)
 }
 
 fn about(smi: &Smi<'_>, gpu: &Gpu<'_>) -> Answer<()> {

@@ -14,7 +14,7 @@ const MIB: u64 = 1 << 20;
 const INVALID_PLACEMENT: u32 = 0xffff;
 
 pub fn run(smi: &Smi<'_>, action: &Vgpu) -> Answer<()> {
-    let gpus = smi.failed("Failed to find the GPU", smi.gpus())?;
+    let gpus = smi.gpus()?;
     if gpus.is_empty() {
         println!("No supported devices in vGPU mode");
         return Err(Code(crate::NOT_FOUND));

@@ -283,8 +283,9 @@ fn a_lost_gpu_does_not_hide_the_others_vgpus() {
         out(|type_id| nvmlVgpuInstanceGetType(3251634180, type_id)),
         Ok(1561)
     );
+    assert_eq!(out(|count| nvmlDeviceGetCount_v2(count)), Ok(3));
     assert_eq!(
-        text(|name| nvmlDeviceGetName(device(0), name.into(), 96)),
+        out(|device| nvmlDeviceGetHandleByIndex_v2(0, device)),
         Err(15)
     );
 }
