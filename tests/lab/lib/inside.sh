@@ -56,6 +56,12 @@ status_of() {
 	printf '%s\n' "$status"
 }
 
+# last_line_of COMMAND...: the last line that it prints, whether or not it succeeds
+last_line_of() { { "$@" 2>&1 || true; } | tail -n 1; }
+
+# try_read FILE: its text, or the words of the errno
+try_read() { { cat "$1" 2>&1 || true; } | sed 's/^cat: .*: //'; }
+
 # in_background NAME COMMAND: starts COMMAND; nothing of it holds the connection of the caller open
 in_background() {
 	rm -f "/run/lab-$1.status"
@@ -165,6 +171,7 @@ events() {
 # load_boards BOARDS [PARAMETER=VALUE...]: the simulator's module and NVIDIA's services
 load_boards() {
 	modprobe virt_vgpu_sim boards="$1" "${@:2}"
+	printf '%s\n' "$*" > /run/lab-boards
 	systemctl restart nvidia-vgpud nvidia-vgpu-mgr
 }
 
@@ -205,7 +212,8 @@ clean_state() {
 	virsh -q list --all --name | while read -r vm; do
 		[ -n "$vm" ] && virsh -q undefine "$vm" --managed-save --nvram > /dev/null
 	done || true
-	if ! [ -d "$SIM" ] || [ "$(ls "$SIM/boards")" != "$(printf '%s\n' $T4A $T4B $T4C)" ]; then
+	local parameter=/sys/module/virt_vgpu_sim/parameters/boards
+	if ! [ -d "$SIM" ] || [ "$(cat /run/lab-boards || cat "$parameter")" != "$DEFAULT_BOARDS" ]; then
 		[ -d "$SIM" ] && echo 1 > "$SIM/reset"
 		unload_boards
 		load_boards "$DEFAULT_BOARDS"

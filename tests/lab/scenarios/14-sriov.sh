@@ -9,12 +9,12 @@ assert_eq '' "ls -d $functions/nvidia $functions/mdev_supported_types 2> /dev/nu
 # What holds the GPU open keeps the lock away.
 lock=/proc/driver/nvidia/gpus/$gpu/unbindLock
 assert_eq '0' "cat $lock"
-assert_eq "Cannot obtain unbindLock for $gpu
-1" "exec 7<> /dev/nvidiactl; /usr/lib/nvidia/sriov-manage -e $gpu | tail -n 1; echo \${PIPESTATUS[0]}"
-assert_eq '0' "cat $lock; exec 7>&-"
+assert_eq "Cannot obtain unbindLock for $gpu" "exec 7<> /dev/nvidiactl; last_line_of /usr/lib/nvidia/sriov-manage -e $gpu"
+assert_eq '1' "exec 7<> /dev/nvidiactl; status_of /usr/lib/nvidia/sriov-manage -e $gpu"
+assert_eq '0 0' "echo \$(cat $lock $functions/sriov_numvfs)"
 assert_eq 'Invalid GPU or GPU without virtual functions: 0000:99:00.0' '/usr/lib/nvidia/sriov-manage -e 0000:99:00.0 || true'
 
-on_lab "udevadm monitor --kernel --subsystem-match=pci > /run/lab-uevents & echo \$! > /run/lab-monitor
+on_lab "udevadm monitor --kernel --subsystem-match=pci > /run/lab-uevents 2>&1 < /dev/null & echo \$! > /run/lab-monitor
 	wait_until 'grep -q ^monitor /run/lab-uevents' 10"
 assert_eq "Enabling VFs on $gpu" "/usr/lib/nvidia/sriov-manage -e $gpu"
 assert_eq '32' "ls -d $functions/virtfn* | wc -l"

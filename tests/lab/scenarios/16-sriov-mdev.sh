@@ -18,12 +18,12 @@ assert_eq 'Invalid argument' "try_write \$(type_path $b nvidia-558)/create vgpu1
 # 32 functions, room for 24.
 on_lab "for n in \$(seq 1 23); do create_mdev \$(vf $gpu \$n) nvidia-558 \$(uuid \$((n + 1))); done"
 assert_eq '0 Input/output error' "echo \$(available \$(vf $gpu 24) nvidia-558) \$(try_write \$(type_path \$(vf $gpu 24) nvidia-558)/create \$(uuid 99))"
-assert_eq 'vgpu_params,vm_name,placement_id,gpu_instance_id' "cd /sys/bus/mdev/devices/\$(uuid 1)/nvidia; ls -U | sort -r | paste -sd, - | sed 's/vm_name,vgpu_params/vgpu_params,vm_name/'"
+assert_eq 'gpu_instance_id placement_id vgpu_params vm_name' 'echo $(ls /sys/bus/mdev/devices/$(uuid 1)/nvidia)'
 assert_eq 'Not Applicable' 'cat /sys/bus/mdev/devices/$(uuid 1)/nvidia/placement_id'
 # A VM has one; its name shows while it has it.
 on_lab 'define_vm ws1 $(uuid 1) && start_vm ws1'
 assert_eq 'ws1' 'cat /sys/bus/mdev/devices/$(uuid 1)/nvidia/vm_name'
-assert_eq "Cannot obtain unbindLock for $gpu" "/usr/lib/nvidia/sriov-manage -d $gpu | tail -n 1"
+assert_eq "Cannot obtain unbindLock for $gpu" "last_line_of /usr/lib/nvidia/sriov-manage -d $gpu"
 on_lab 'virsh -q destroy ws1'
 assert_eq '' 'cat /sys/bus/mdev/devices/$(uuid 1)/nvidia/vm_name'
 # Without VMs the cycle takes everything along.

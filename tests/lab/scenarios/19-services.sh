@@ -2,7 +2,7 @@
 # themselves when its VM ends.
 on_lab 'unload_boards; modprobe virt_vgpu_sim boards=$DEFAULT_BOARDS'
 assert_eq '' 'ls /sys/class/mdev_bus'
-on_lab 'udevadm monitor --kernel --property --subsystem-match=pci > /run/lab-uevents & echo $! > /run/lab-monitor
+on_lab 'udevadm monitor --kernel --property --subsystem-match=pci > /run/lab-uevents 2>&1 < /dev/null & echo $! > /run/lab-monitor
 	wait_until "grep -q ^monitor /run/lab-uevents" 10
 	systemctl start nvidia-vgpud; udevadm settle; kill $(cat /run/lab-monitor)'
 assert_eq 'inactive' 'systemctl is-active nvidia-vgpud || true'

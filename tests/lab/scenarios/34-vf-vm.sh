@@ -14,7 +14,7 @@ assert_eq 'nvidia' "basename \$(readlink /sys/bus/pci/devices/$a/driver)"
 assert_eq '1' "cat \$SIM/vgpus/$a/open"
 assert_eq 'Operation not permitted' "write_type $a 0"
 assert_eq 'Operation not permitted' "try_write /sys/bus/pci/devices/$a/nvidia/vgpu_params enable_uvm=1"
-assert_eq "Cannot obtain unbindLock for $gpu" "/usr/lib/nvidia/sriov-manage -d $gpu | tail -n 1"
+assert_eq "Cannot obtain unbindLock for $gpu" "last_line_of /usr/lib/nvidia/sriov-manage -d $gpu"
 assert_eq 'ws1' "nvidia-smi vgpu -q | sed -n 's/^ *VM Name *: //p'"
 assert_eq "$(on_lab 'virsh -q domuuid ws1')" "nvidia-smi vgpu -q | sed -n 's/^ *VM UUID *: //p'"
 # A shutdown leaves the type; a slow plugin keeps it.
