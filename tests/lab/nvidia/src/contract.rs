@@ -73,14 +73,24 @@ pub fn empty(subject: &mut dyn Subject) {
         _ = subject.perform(&op);
     }
     let control = |line: &str| Op::Control(line.to_owned());
-    if setup.board.features.mig {
-        _ = subject.perform(&control("mig 0"));
+    for line in ["hetero 0", "scheduler 1 0 0 0 0", "mig 0"] {
+        _ = subject.perform(&control(line));
     }
-    if setup.is_sriov() {
-        // Binding anew ends the rest; twice, as MIG mode goes with the first.
+    // Binding anew ends the rest. It takes seconds on a host, so only for a reason.
+    if setup.is_sriov() && !is_empty(subject) {
         _ = subject.perform(&Op::Vfs(false));
         _ = subject.perform(&Op::Vfs(true));
-    } else {
-        _ = subject.perform(&control("scheduler 1 0 0 0 0"));
     }
+}
+
+fn is_empty(subject: &mut dyn Subject) -> bool {
+    let vfs = format!("vfs {}", subject.setup().board.vfs);
+    let wanted = ["mig 0 0", "hetero 0", "scheduler 1 0 0 0 0", vfs.as_str()];
+    let state = subject.perform(&Op::State).unwrap_or_default();
+    let wedged = subject.perform(&Op::Wedged);
+    wedged.is_ok_and(|wedged| wedged.is_empty())
+        && wanted
+            .iter()
+            .all(|line| state.lines().any(|found| found == *line))
+        && state::removal(&state).is_empty()
 }

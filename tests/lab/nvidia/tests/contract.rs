@@ -198,7 +198,10 @@ fn the_kernel_module_answers_as_the_twin() {
         let mut beside = Twin::new(setup);
         match sequence.run(&mut host, Some(&mut beside)) {
             Ok(()) => passed += 1,
-            Err(disagreement) => wrong.push(disagreement.to_string()),
+            Err(disagreement) => {
+                println!("{disagreement}");
+                wrong.push(disagreement.to_string());
+            }
         }
     }
     let seed = number("LAB_NVIDIA_SEED", SEED);

@@ -134,7 +134,8 @@ impl Generator {
             90..98 => self.process(twin),
             98 if self.setup.is_sriov() => Op::Vfs(true),
             99 if self.setup.is_sriov() && self.numbers.below(2) == 0 => Op::Vfs(false),
-            _ => Op::Wedged,
+            _ if self.setup.is_sriov() => Op::Wedged,
+            _ => Self::control("creatable"),
         };
         self.remember(&op, twin);
         op

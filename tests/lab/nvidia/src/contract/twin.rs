@@ -54,6 +54,12 @@ impl Twin {
             .map(|()| String::new())
     }
 
+    /// Without a process there is none to end, whatever became of the vGPU.
+    fn close(&mut self, number: u32, killed: bool) -> Answer {
+        let closed = self.gpu.close(&self.seat(number), killed);
+        closed.map(|()| String::new()).map_err(|_| Errno::EBADF)
+    }
+
     fn close_all(&mut self) {
         // Mediated devices made under other UUIDs are not opened by any list.
         for number in 0..64 {
@@ -79,8 +85,8 @@ impl Twin {
                 gpu.write(&seat, *attribute, text).map(done)
             }
             Op::Open(number, name) => self.open(*number, name.as_ref()),
-            Op::Close(number) => gpu.close(&op::seat(framework, *number), false).map(done),
-            Op::Kill(number) => gpu.close(&op::seat(framework, *number), true).map(done),
+            Op::Close(number) => self.close(*number, false),
+            Op::Kill(number) => self.close(*number, true),
             Op::Control(line) => {
                 let (command, words) = line.split_once(' ').unwrap_or((line, ""));
                 gpu.command(&format!("{command} {ADDRESS} {words}"))

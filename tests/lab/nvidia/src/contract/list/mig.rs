@@ -294,6 +294,9 @@ pub(super) const LIST: &[Sequence] = &[
             "release 2",
             "write 1 placement_id 24",
             "read 1 placement_id => 24",
+            // Into where it is already: it stays in its place.
+            "write 1 gpu_instance_id 2",
+            "read 1 placement_id => 24",
             "create 2 {DC-2-12Q}",
             "read 2 placement_id => 0",
             "ctl gi-placements 2 {DC-2-12Q} => 12",
