@@ -64,7 +64,8 @@ int sim_rm_placement_next(struct sim_board *b, const struct sim_type_info *type,
 
 	if (in && in->hetero && in->profile->id == type->gi_profile)
 		return next_multiple(size, in->profile->mib / 1024, after);
-	if (gi >= 0)
+	/* A type of a GPU instance has places in one only. */
+	if (gi >= 0 || type->gi_profile >= 0)
 		return -1;
 	if (!b->hetero || fine_placements)
 		return next_multiple(size, b->model->slots, after);

@@ -32,7 +32,7 @@ assert_eq 'OK' "write_type $b 1165"
 # Full: a free function has nothing to choose from.
 assert_eq '' "creatable \$(vf $gpu 2)"
 assert_eq 'Input/output error' "write_type \$(vf $gpu 2) 1155"
-assert 'dmesg | grep -q "vGPU creation failed"'
+assert 'grep -q "vGPU creation failed" <(dmesg)'
 
 params=/sys/bus/pci/devices/$a/nvidia/vgpu_params
 on_lab "echo frame_rate_limiter=0,disable_vnc=1 > $params"
