@@ -11,6 +11,8 @@ use nvml_wrapper::{Device, Nvml, error::NvmlError};
 use nvml_wrapper_sys::bindings::{
     NvmlLib, nvmlDevice_t, nvmlGpuInstance_t, nvmlReturn_t, nvmlVgpuHeterogeneousMode_v1_t,
     nvmlVgpuLicenseInfo_t, nvmlVgpuPlacementId_v1_t, nvmlVgpuPlacementList_v2_t,
+    nvmlVgpuSchedulerSetParams_t, nvmlVgpuSchedulerSetParams_t__bindgen_ty_1,
+    nvmlVgpuSchedulerSetParams_t__bindgen_ty_2, nvmlVgpuSchedulerSetState_t,
 };
 
 /// A failed call, by NVML's code.
@@ -56,6 +58,16 @@ struct Ids {
     ids: *mut c_uint,
 }
 
+/// `nvmlVgpuCreatablePlacementInfo_v1_t`
+#[repr(C)]
+struct CreatablePlacements {
+    version: c_uint,
+    type_id: c_uint,
+    count: c_uint,
+    ids: *mut c_uint,
+    size: c_uint,
+}
+
 /// `nvmlVgpuTypeMaxInstance_v1_t`
 #[repr(C)]
 struct MaxPerGi {
@@ -64,7 +76,8 @@ struct MaxPerGi {
     max: c_uint,
 }
 
-const NOT_SUPPORTED: nvmlReturn_t = 3;
+/// What the GPU, or its mode, does not have.
+pub const NOT_SUPPORTED: nvmlReturn_t = 3;
 const INSUFFICIENT_SIZE: nvmlReturn_t = 7;
 const FUNCTION_NOT_FOUND: nvmlReturn_t = 13;
 
@@ -233,6 +246,31 @@ impl<'a> Raw<'a> {
         self.placements(ask, 0)
     }
 
+    pub fn gi_creatable_placements(&self, gi: Gi, type_id: u32) -> Answer<Placements> {
+        let mut info = CreatablePlacements {
+            version: version::<CreatablePlacements>(1),
+            type_id,
+            count: 0,
+            ids: std::ptr::null_mut(),
+            size: 0,
+        };
+        let ask = |info: *mut CreatablePlacements| {
+            call_by_name!(self, nvmlGpuInstanceGetVgpuTypeCreatablePlacements(
+                gi.handle => nvmlGpuInstance_t, info => *mut CreatablePlacements,
+            ))
+        };
+        match ask(&raw mut info) {
+            Ok(()) | Err(Code(INSUFFICIENT_SIZE)) => {}
+            Err(code) => return Err(code),
+        }
+        let mut ids = vec![0; info.count as usize];
+        info.ids = ids.as_mut_ptr();
+        ask(&raw mut info)?;
+        ids.truncate(info.count as usize);
+        let size = info.size;
+        Ok(Placements { size, ids })
+    }
+
     pub fn max_per_gi(&self, type_id: u32) -> Answer<u32> {
         let version = version::<MaxPerGi>(1);
         let mut info = MaxPerGi {
@@ -277,6 +315,36 @@ impl<'a> Raw<'a> {
         ask(&raw mut list)?;
         ids.truncate(list.count as usize);
         Ok(ids)
+    }
+
+    /// Sets policy and adaptive round robin.
+    pub fn set_scheduler(
+        &self,
+        device: &Device<'_>,
+        policy: u32,
+        arr: u32,
+        parameters: SchedulerParameters,
+    ) -> Answer<()> {
+        let parameters = match parameters {
+            SchedulerParameters::TimeSlice(timeslice) => nvmlVgpuSchedulerSetParams_t {
+                vgpuSchedData: nvmlVgpuSchedulerSetParams_t__bindgen_ty_2 { timeslice },
+            },
+            SchedulerParameters::Average { factor, frequency } => nvmlVgpuSchedulerSetParams_t {
+                vgpuSchedDataWithARR: nvmlVgpuSchedulerSetParams_t__bindgen_ty_1 {
+                    avgFactor: factor,
+                    frequency,
+                },
+            },
+        };
+        let mut state = nvmlVgpuSchedulerSetState_t {
+            schedulerPolicy: policy,
+            enableARRMode: arr,
+            schedulerParams: parameters,
+        };
+        call!(
+            self,
+            nvmlDeviceSetVgpuSchedulerState(handle(device), &mut state)
+        )
     }
 
     pub fn vgpu_text(&self, what: VgpuText, id: u32) -> Answer<String> {
@@ -349,6 +417,15 @@ fn heterogeneous(on: bool) -> nvmlVgpuHeterogeneousMode_v1_t {
         version: version::<nvmlVgpuHeterogeneousMode_v1_t>(1),
         mode: on.into(),
     }
+}
+
+/// What a scheduler is set with: one of the two, as NVML has a union of them.
+#[derive(Debug, Clone, Copy)]
+pub enum SchedulerParameters {
+    /// In nanoseconds, without adaptive round robin.
+    TimeSlice(u32),
+    /// With adaptive round robin.
+    Average { factor: u32, frequency: u32 },
 }
 
 /// What of a vGPU is text.

@@ -163,6 +163,15 @@ impl Raw<'_> {
         Ok(info.id)
     }
 
+    pub fn ci_by_id(&self, gi: Gi, id: u32) -> Answer<nvmlComputeInstance_t> {
+        let mut ci = std::ptr::null_mut();
+        call!(
+            self,
+            nvmlGpuInstanceGetComputeInstanceById(gi.handle, id, &mut ci)
+        )?;
+        Ok(ci)
+    }
+
     pub fn destroy_ci(&self, ci: nvmlComputeInstance_t) -> Answer<()> {
         call!(self, nvmlComputeInstanceDestroy(ci))
     }
