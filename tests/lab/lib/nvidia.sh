@@ -30,6 +30,7 @@ nvidia_compile() {
 	chmod 755 "$top"/usr/bin/* "$top/usr/lib/nvidia/sriov-manage"
 	nvidia_program libnvidia_ml.so usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1
 	nvidia_program nvidia-smi usr/bin/nvidia-smi
+	nvidia_program nvml-command usr/bin/nvml-command
 	nvidia_program vfio-opener usr/bin/vfio-opener
 	pack_overlay "$WORK/overlay" "$WORK/overlay.cpio"
 	rm -rf "$WORK/overlay"

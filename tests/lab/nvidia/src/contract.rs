@@ -11,6 +11,7 @@ use crate::{
 };
 
 pub mod host;
+mod library;
 pub mod list;
 pub mod op;
 pub mod random;
@@ -52,6 +53,11 @@ pub trait Subject {
 
     /// Does one operation.
     fn perform(&mut self, op: &Op) -> Answer;
+
+    /// The state as NVML shows it, of a subject whose commands go through NVML.
+    fn library_state(&mut self) -> Option<Answer> {
+        None
+    }
 }
 
 /// Brings a subject back to where all sequences start: virtual functions on,

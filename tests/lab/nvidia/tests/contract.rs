@@ -1,7 +1,8 @@
 //! The contract of the simulated host: the lists and random operations, on the
 //! twin, and with `LAB_NVIDIA_GPU=ADDRESS` on that GPU of this host, which is
 //! emptied. `LAB_NVIDIA_OPERATIONS` and `LAB_NVIDIA_SEED` say how many random
-//! operations there are and which.
+//! operations there are and which. With `LAB_NVIDIA_LIBRARY=/usr/bin/nvml-command`
+//! all that NVML has calls for is asked of the library and not of the module.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,

@@ -5,19 +5,20 @@
 mod args;
 mod mig;
 mod query;
-mod raw;
 mod vgpu;
 
 use std::process::ExitCode;
 
+use lab_nvidia_smi::{
+    LIBRARY,
+    raw::{Answer, Code, Raw},
+};
 use libloading::Library;
 use nix::sys::signal::{SigHandler, Signal, signal};
 use nvml_wrapper::{Device, Nvml};
 
 use args::{Action, Line};
-use raw::{Answer, Code, Raw};
 
-const LIBRARY: &str = "libnvidia-ml.so.1";
 const DRIVER_NOT_LOADED: u32 = 9;
 const LIBRARY_NOT_FOUND: u32 = 12;
 const NOT_FOUND: u32 = 6;

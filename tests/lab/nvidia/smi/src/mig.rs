@@ -1,12 +1,9 @@
 //! `nvidia-smi -mig` and `nvidia-smi mig`.
 
+use lab_nvidia_smi::raw::{Answer, Code, Gi, Raw};
 use nvml_wrapper_sys::bindings::nvmlGpuInstanceProfileInfo_v2_t as Profile;
 
-use crate::{
-    Gpu, Smi,
-    args::Mig,
-    raw::{Answer, Code, Gi, Raw},
-};
+use crate::{Gpu, Smi, args::Mig};
 
 /// `-mig`
 pub fn set_mode(smi: &Smi<'_>, on: bool) -> Answer<()> {

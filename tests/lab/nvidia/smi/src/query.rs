@@ -1,11 +1,9 @@
 //! The GPUs: `-L`, `-q`, and the table.
 
+use lab_nvidia_smi::raw::{Answer, Code};
 use nvml_wrapper::enum_wrappers::device::TemperatureSensor;
 
-use crate::{
-    Gpu, Smi, field, heading, or_na,
-    raw::{Answer, Code},
-};
+use crate::{Gpu, Smi, field, heading, or_na};
 
 const MIB: u64 = 1 << 20;
 

@@ -9,10 +9,10 @@ use std::{
 use libloading::Library;
 use nvml_wrapper::{Device, Nvml, error::NvmlError};
 use nvml_wrapper_sys::bindings::{
-    NvmlLib, nvmlComputeInstance_t, nvmlDevice_t, nvmlGpuInstance_t, nvmlGpuInstanceInfo_t,
-    nvmlGpuInstancePlacement_t, nvmlGpuInstanceProfileInfo_v2_t, nvmlReturn_t,
-    nvmlVgpuHeterogeneousMode_v1_t, nvmlVgpuLicenseInfo_t, nvmlVgpuPlacementId_v1_t,
-    nvmlVgpuPlacementList_v2_t,
+    NvmlLib, nvmlDevice_t, nvmlGpuInstance_t, nvmlReturn_t, nvmlVgpuHeterogeneousMode_v1_t,
+    nvmlVgpuLicenseInfo_t, nvmlVgpuPlacementId_v1_t, nvmlVgpuPlacementList_v2_t,
+    nvmlVgpuSchedulerSetParams_t, nvmlVgpuSchedulerSetParams_t__bindgen_ty_1,
+    nvmlVgpuSchedulerSetParams_t__bindgen_ty_2, nvmlVgpuSchedulerSetState_t,
 };
 
 /// A failed call, by NVML's code.
@@ -58,6 +58,16 @@ struct Ids {
     ids: *mut c_uint,
 }
 
+/// `nvmlVgpuCreatablePlacementInfo_v1_t`
+#[repr(C)]
+struct CreatablePlacements {
+    version: c_uint,
+    type_id: c_uint,
+    count: c_uint,
+    ids: *mut c_uint,
+    size: c_uint,
+}
+
 /// `nvmlVgpuTypeMaxInstance_v1_t`
 #[repr(C)]
 struct MaxPerGi {
@@ -66,7 +76,8 @@ struct MaxPerGi {
     max: c_uint,
 }
 
-const NOT_SUPPORTED: nvmlReturn_t = 3;
+/// What the GPU, or its mode, does not have.
+pub const NOT_SUPPORTED: nvmlReturn_t = 3;
 const INSUFFICIENT_SIZE: nvmlReturn_t = 7;
 const FUNCTION_NOT_FOUND: nvmlReturn_t = 13;
 
@@ -105,6 +116,8 @@ macro_rules! call_by_name {
         check(code.map_err(|_| Code(FUNCTION_NOT_FOUND))?)
     }};
 }
+
+mod mig;
 
 fn handle(device: &Device<'_>) -> nvmlDevice_t {
     // SAFETY: Only passed to NVML while the device is borrowed.
@@ -233,6 +246,31 @@ impl<'a> Raw<'a> {
         self.placements(ask, 0)
     }
 
+    pub fn gi_creatable_placements(&self, gi: Gi, type_id: u32) -> Answer<Placements> {
+        let mut info = CreatablePlacements {
+            version: version::<CreatablePlacements>(1),
+            type_id,
+            count: 0,
+            ids: std::ptr::null_mut(),
+            size: 0,
+        };
+        let ask = |info: *mut CreatablePlacements| {
+            call_by_name!(self, nvmlGpuInstanceGetVgpuTypeCreatablePlacements(
+                gi.handle => nvmlGpuInstance_t, info => *mut CreatablePlacements,
+            ))
+        };
+        match ask(&raw mut info) {
+            Ok(()) | Err(Code(INSUFFICIENT_SIZE)) => {}
+            Err(code) => return Err(code),
+        }
+        let mut ids = vec![0; info.count as usize];
+        info.ids = ids.as_mut_ptr();
+        ask(&raw mut info)?;
+        ids.truncate(info.count as usize);
+        let size = info.size;
+        Ok(Placements { size, ids })
+    }
+
     pub fn max_per_gi(&self, type_id: u32) -> Answer<u32> {
         let version = version::<MaxPerGi>(1);
         let mut info = MaxPerGi {
@@ -277,6 +315,36 @@ impl<'a> Raw<'a> {
         ask(&raw mut list)?;
         ids.truncate(list.count as usize);
         Ok(ids)
+    }
+
+    /// Sets policy and adaptive round robin.
+    pub fn set_scheduler(
+        &self,
+        device: &Device<'_>,
+        policy: u32,
+        arr: u32,
+        parameters: SchedulerParameters,
+    ) -> Answer<()> {
+        let parameters = match parameters {
+            SchedulerParameters::TimeSlice(timeslice) => nvmlVgpuSchedulerSetParams_t {
+                vgpuSchedData: nvmlVgpuSchedulerSetParams_t__bindgen_ty_2 { timeslice },
+            },
+            SchedulerParameters::Average { factor, frequency } => nvmlVgpuSchedulerSetParams_t {
+                vgpuSchedDataWithARR: nvmlVgpuSchedulerSetParams_t__bindgen_ty_1 {
+                    avgFactor: factor,
+                    frequency,
+                },
+            },
+        };
+        let mut state = nvmlVgpuSchedulerSetState_t {
+            schedulerPolicy: policy,
+            enableARRMode: arr,
+            schedulerParams: parameters,
+        };
+        call!(
+            self,
+            nvmlDeviceSetVgpuSchedulerState(handle(device), &mut state)
+        )
     }
 
     pub fn vgpu_text(&self, what: VgpuText, id: u32) -> Answer<String> {
@@ -328,160 +396,6 @@ impl<'a> Raw<'a> {
         Ok(info.isLicensed != 0)
     }
 
-    /// The profiles of a board.
-    pub fn profiles(&self, device: &Device<'_>) -> Answer<Vec<nvmlGpuInstanceProfileInfo_v2_t>> {
-        let mut profiles = Vec::new();
-        for index in 0..=0x11 {
-            // SAFETY: Numbers and characters.
-            let mut info: nvmlGpuInstanceProfileInfo_v2_t = unsafe { zeroed() };
-            info.version = version::<nvmlGpuInstanceProfileInfo_v2_t>(2);
-            match call!(
-                self,
-                nvmlDeviceGetGpuInstanceProfileInfoV(handle(device), index, &mut info)
-            ) {
-                Ok(()) => profiles.push(info),
-                Err(Code(NOT_SUPPORTED)) => {}
-                Err(code) => return Err(code),
-            }
-        }
-        Ok(profiles)
-    }
-
-    pub fn profile_name(profile: &nvmlGpuInstanceProfileInfo_v2_t) -> String {
-        text(&profile.name)
-    }
-
-    pub fn remaining(&self, device: &Device<'_>, profile: u32) -> Answer<u32> {
-        let mut number = 0;
-        call!(
-            self,
-            nvmlDeviceGetGpuInstanceRemainingCapacity(handle(device), profile, &mut number)
-        )?;
-        Ok(number)
-    }
-
-    /// The GPU instances of a profile.
-    pub fn gis(&self, device: &Device<'_>, profile: u32, most: u32) -> Answer<Vec<Gi>> {
-        let mut handles = vec![std::ptr::null_mut(); most as usize];
-        let mut count = most;
-        call!(
-            self,
-            nvmlDeviceGetGpuInstances(handle(device), profile, handles.as_mut_ptr(), &mut count)
-        )?;
-        let found = handles.into_iter().take(count as usize);
-        found.map(|handle| self.gi(handle)).collect()
-    }
-
-    pub fn gi_by_id(&self, device: &Device<'_>, id: u32) -> Answer<Gi> {
-        let mut gi = std::ptr::null_mut();
-        call!(
-            self,
-            nvmlDeviceGetGpuInstanceById(handle(device), id, &mut gi)
-        )?;
-        self.gi(gi)
-    }
-
-    fn gi(&self, handle: nvmlGpuInstance_t) -> Answer<Gi> {
-        // SAFETY: Numbers and a pointer, which may be null.
-        let mut info: nvmlGpuInstanceInfo_t = unsafe { zeroed() };
-        call!(self, nvmlGpuInstanceGetInfo(handle, &mut info))?;
-        Ok(Gi {
-            handle,
-            id: info.id,
-            profile: info.profileId,
-            start: info.placement.start,
-            size: info.placement.size,
-        })
-    }
-
-    /// Creates a GPU instance, at `start` if that is said.
-    pub fn create_gi(&self, device: &Device<'_>, profile: u32, start: Option<u32>) -> Answer<Gi> {
-        let mut gi = std::ptr::null_mut();
-        let Some(start) = start else {
-            call!(
-                self,
-                nvmlDeviceCreateGpuInstance(handle(device), profile, &mut gi)
-            )?;
-            return self.gi(gi);
-        };
-        let mut places = [nvmlGpuInstancePlacement_t { start: 0, size: 0 }; 32];
-        let mut count = 0;
-        call!(
-            self,
-            nvmlDeviceGetGpuInstancePossiblePlacements_v2(
-                handle(device),
-                profile,
-                places.as_mut_ptr(),
-                &mut count
-            )
-        )?;
-        let size = places[0].size;
-        let place = nvmlGpuInstancePlacement_t { start, size };
-        call!(
-            self,
-            nvmlDeviceCreateGpuInstanceWithPlacement(handle(device), profile, &place, &mut gi)
-        )?;
-        self.gi(gi)
-    }
-
-    pub fn destroy_gi(&self, gi: Gi) -> Answer<()> {
-        call!(self, nvmlGpuInstanceDestroy(gi.handle))
-    }
-
-    /// Indices of compute instance profiles that a GPU instance has, with their slices.
-    pub fn compute_profiles(&self, gi: Gi) -> Answer<Vec<(u32, u32)>> {
-        let mut profiles = Vec::new();
-        for index in 0..=7 {
-            // SAFETY: Numbers.
-            let mut info = unsafe { zeroed() };
-            match call!(
-                self,
-                nvmlGpuInstanceGetComputeInstanceProfileInfo(gi.handle, index, 0, &mut info)
-            ) {
-                Ok(()) => profiles.push((info.id, info.sliceCount)),
-                Err(Code(NOT_SUPPORTED)) => {}
-                Err(code) => return Err(code),
-            }
-        }
-        Ok(profiles)
-    }
-
-    pub fn create_ci(&self, gi: Gi, profile: u32) -> Answer<u32> {
-        let mut ci = std::ptr::null_mut();
-        call!(
-            self,
-            nvmlGpuInstanceCreateComputeInstance(gi.handle, profile, &mut ci)
-        )?;
-        self.ci_id(ci)
-    }
-
-    pub fn cis(&self, gi: Gi, profile: u32) -> Answer<Vec<nvmlComputeInstance_t>> {
-        let mut handles = vec![std::ptr::null_mut(); 8];
-        let mut count = 8;
-        call!(
-            self,
-            nvmlGpuInstanceGetComputeInstances(
-                gi.handle,
-                profile,
-                handles.as_mut_ptr(),
-                &mut count
-            )
-        )?;
-        handles.truncate(count as usize);
-        Ok(handles)
-    }
-
-    pub fn ci_id(&self, ci: nvmlComputeInstance_t) -> Answer<u32> {
-        // SAFETY: Numbers and pointers, which may be null.
-        let mut info = unsafe { zeroed() };
-        call!(self, nvmlComputeInstanceGetInfo_v2(ci, &mut info))?;
-        Ok(info.id)
-    }
-
-    pub fn destroy_ci(&self, ci: nvmlComputeInstance_t) -> Answer<()> {
-        call!(self, nvmlComputeInstanceDestroy(ci))
-    }
-
     /// What NVML calls a code.
     pub fn describe(&self, Code(code): Code) -> String {
         let Ok(function) = self.lib.nvmlErrorString.as_ref() else {
@@ -503,6 +417,15 @@ fn heterogeneous(on: bool) -> nvmlVgpuHeterogeneousMode_v1_t {
         version: version::<nvmlVgpuHeterogeneousMode_v1_t>(1),
         mode: on.into(),
     }
+}
+
+/// What a scheduler is set with: one of the two, as NVML has a union of them.
+#[derive(Debug, Clone, Copy)]
+pub enum SchedulerParameters {
+    /// In nanoseconds, without adaptive round robin.
+    TimeSlice(u32),
+    /// With adaptive round robin.
+    Average { factor: u32, frequency: u32 },
 }
 
 /// What of a vGPU is text.

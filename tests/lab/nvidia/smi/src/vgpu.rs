@@ -1,14 +1,9 @@
 //! `nvidia-smi vgpu`: active vGPUs, types, heterogeneous mode.
 
+use lab_nvidia_smi::raw::{Answer, Code, Gi, Placements, VgpuNumber, VgpuText};
 use nvml_wrapper::vgpu::VgpuType;
 
-use crate::{
-    Gpu, Smi,
-    args::Vgpu,
-    field, heading, or_na,
-    query::mig_mode,
-    raw::{Answer, Code, Gi, Placements, VgpuNumber, VgpuText},
-};
+use crate::{Gpu, Smi, args::Vgpu, field, heading, or_na, query::mig_mode};
 
 const MIB: u64 = 1 << 20;
 const INVALID_PLACEMENT: u32 = 0xffff;

@@ -1,9 +1,11 @@
 //! A lab host as a subject: its files, `/dev/nvidiactl`, `sriov-manage`, and
 //! processes that open VFIO devices. Every operation is one system call on a file
-//! that is there; no file is created.
+//! that is there; no file is created. With `LAB_NVIDIA_LIBRARY=PROGRAM` commands for
+//! `/dev/nvidiactl` go to that program, which asks NVML.
 
 use std::{
     collections::BTreeMap,
+    env,
     fs::{self, File, OpenOptions},
     io::{self, Write},
     path::{Path, PathBuf},
@@ -14,7 +16,7 @@ use std::{
 
 use nix::errno::Errno;
 
-use self::{client::Client, opener::Opener};
+use self::{client::Client, library::Library, opener::Opener};
 use super::{Answer, Op, Setup, Subject, op, state};
 use crate::{
     boards,
@@ -22,6 +24,7 @@ use crate::{
 };
 
 mod client;
+mod library;
 mod opener;
 
 const DEVICES: &str = "/sys/bus/pci/devices";
@@ -31,6 +34,7 @@ const PARAMETERS: &str = "/sys/module/virt_vgpu_sim/parameters";
 const DEBUG: &str = "/sys/kernel/debug/virt_vgpu_sim";
 const SRIOV_MANAGE: &str = "/usr/lib/nvidia/sriov-manage";
 const MANAGER: &str = "nvidia-vgpu-mgr.service";
+const LIBRARY_VARIABLE: &str = "LAB_NVIDIA_LIBRARY";
 
 /// How long virtual functions may take to get their files.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -41,6 +45,7 @@ pub struct Host {
     address: String,
     setup: Setup,
     client: Option<File>,
+    library: Option<Library>,
     openers: BTreeMap<u32, Opener>,
 }
 
@@ -88,7 +93,8 @@ impl Host {
     /// The GPU with this address, as it is.
     ///
     /// # Errors
-    /// When it is not there or the module says what this crate does not know.
+    /// When it is not there or the module says what this crate does not know, or
+    /// the program that asks NVML cannot be started.
     pub fn new(address: &str) -> Result<Self, String> {
         let client = Client::open().map_err(|errno| format!("/dev/nvidiactl: {errno}"))?;
         let state = client.ask(&format!("gpu {address}"));
@@ -105,10 +111,15 @@ impl Host {
         if framework != framework_of(board, &switches) {
             return Err(format!("{address} is {framework}"));
         }
+        let library = env::var_os(LIBRARY_VARIABLE).map(|program| {
+            let started = Library::start(&program);
+            started.map_err(|error| format!("{program:?}: {error}"))
+        });
         Ok(Self {
             address: address.to_owned(),
             setup: Setup { board, switches },
             client: None,
+            library: library.transpose()?,
             openers: BTreeMap::new(),
         })
     }
@@ -237,10 +248,19 @@ impl Host {
         opener.ok_or(Errno::EBADF)?.end(killed)
     }
 
-    fn control(&self, line: &str) -> Answer {
+    /// A command with the address put in.
+    fn addressed(&self, line: &str) -> String {
         let (command, words) = line.split_once(' ').unwrap_or((line, ""));
         let line = format!("{command} {} {words}", self.address);
-        Client::open()?.ask(line.trim_end())
+        line.trim_end().to_owned()
+    }
+
+    fn control(&mut self, line: &str) -> Answer {
+        let line = self.addressed(line);
+        match &mut self.library {
+            Some(library) => library.ask(&line),
+            None => Client::open()?.ask(&line),
+        }
     }
 
     /// Names of functions by address.
@@ -256,8 +276,13 @@ impl Host {
         names
     }
 
+    /// What the module says. The whole of it NVML does not tell.
     fn state(&self) -> Answer {
-        let text = self.control("gpu")?;
+        let text = Client::open()?.ask(&self.addressed("gpu"))?;
+        Ok(self.comparable(&text))
+    }
+
+    fn comparable(&self, text: &str) -> String {
         let names = self.names();
         let name = |address: &str| {
             names
@@ -265,7 +290,7 @@ impl Host {
                 .map_or(address, String::as_str)
                 .to_owned()
         };
-        Ok(state::comparable(&text, name))
+        state::comparable(text, name)
     }
 
     fn wedged(&self) -> Answer {
@@ -282,6 +307,12 @@ impl Host {
 impl Subject for Host {
     fn setup(&self) -> Setup {
         self.setup
+    }
+
+    fn library_state(&mut self) -> Option<Answer> {
+        let line = self.addressed("state");
+        let answer = self.library.as_mut()?.ask(&line);
+        Some(answer.map(|text| self.comparable(&text)))
     }
 
     fn perform(&mut self, op: &Op) -> Answer {

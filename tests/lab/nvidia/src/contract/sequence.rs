@@ -5,7 +5,7 @@ use std::fmt;
 
 use nix::errno::Errno;
 
-use super::{Answer, Op, Setup, Subject, empty};
+use super::{Answer, Op, Setup, Subject, empty, library};
 use crate::model::{Dialect, Framework};
 
 /// Operations that belong together, on an empty GPU.
@@ -211,7 +211,9 @@ pub struct Disagreement {
     pub what: String,
 }
 
-/// Performs an operation on both; another answer or state is a disagreement.
+/// Performs an operation on both, and answers what the other one does; another
+/// answer or state of the subject is a disagreement. One that is asked through NVML
+/// has to tell as much as that can.
 ///
 /// # Errors
 /// What they disagree in.
@@ -221,7 +223,15 @@ pub fn agree(
     op: &Op,
 ) -> Result<Answer, String> {
     let answer = subject.perform(op);
-    let others = other.perform(op);
+    let full = other.perform(op);
+    let (state, others_state) = (subject.perform(&Op::State), other.perform(&Op::State));
+    let setup = subject.setup();
+    let known = others_state.clone().unwrap_or_default();
+    let seen = subject.library_state();
+    let others = match seen {
+        Some(_) => library::told(&setup, op, full.clone(), &known),
+        None => full.clone(),
+    };
     if answer != others {
         return Err(format!(
             "{} but the twin: {}",
@@ -229,17 +239,26 @@ pub fn agree(
             one_line(&others)
         ));
     }
-    let (state, others) = (subject.perform(&Op::State), other.perform(&Op::State));
-    if state == others {
-        Ok(answer)
-    } else {
-        let text = |state: Answer| state.unwrap_or_else(|errno| format!("{errno:?}\n"));
-        Err(format!(
-            "then\n{}but the twin\n{}",
-            text(state),
-            text(others)
-        ))
+    same_state("then", &state, &others_state)?;
+    if let Some(seen) = seen {
+        same_state("and NVML shows", &seen, &Ok(library::shown(&setup, &known)))?;
     }
+    Ok(full)
+}
+
+fn same_state(when: &str, state: &Answer, others: &Answer) -> Result<(), String> {
+    if state == others {
+        return Ok(());
+    }
+    let text = |state: &Answer| match state {
+        Ok(text) => text.clone(),
+        Err(errno) => format!("{errno:?}\n"),
+    };
+    Err(format!(
+        "{when}\n{}but the twin\n{}",
+        text(state),
+        text(others)
+    ))
 }
 
 impl Sequence {

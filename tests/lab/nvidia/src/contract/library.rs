@@ -1,0 +1,98 @@
+//! What NVML can tell of an answer and of a state, where a subject's commands go
+//! through it. Both are made of the twin's, so that a host's can be compared word
+//! for word; `nvml-command` lists what NVML cannot say.
+
+use nix::errno::Errno;
+
+use super::{Answer, Op, Setup};
+
+/// Columns of a `vgpu` line.
+const ID: usize = 1;
+const OPENER: usize = 7;
+const VM_NAME: usize = 9;
+
+/// The column of a `gi` line that is its heterogeneous mode.
+const GI_HETERO: usize = 5;
+
+fn has(state: &str, start: &str) -> bool {
+    state.lines().any(|line| line.starts_with(start))
+}
+
+/// The answer to an operation, given by one who was asked directly, as NVML gives
+/// it; the state is the one afterwards, which is the one before where the operation
+/// was refused or only asked.
+pub(super) fn told(setup: &Setup, op: &Op, answer: Answer, state: &str) -> Answer {
+    let Op::Control(line) = op else {
+        return answer;
+    };
+    let words: Vec<&str> = line.split_whitespace().collect();
+    match (words.as_slice(), &answer) {
+        // Types, and not how many of them.
+        (["creatable"], Ok(text)) => {
+            let ids = text.lines().filter_map(|line| line.split(' ').next());
+            Ok(ids.map(|id| format!("{id}\n")).collect())
+        }
+        // Free places that nobody gets to see.
+        (["placements", _], Ok(_))
+            if !setup.board.features.homogeneous_placements && !has(state, "hetero 1") =>
+        {
+            Err(Errno::EOPNOTSUPP)
+        }
+        // Before a GPU instance is asked anything, NVML has to find it.
+        (
+            [
+                "gi-destroy" | "gi-placements" | "gi-hetero" | "ci-create" | "ci-destroy",
+                gi,
+                ..,
+            ],
+            Err(_),
+        ) => {
+            if !has(state, "mig 1 ") {
+                Err(Errno::EOPNOTSUPP)
+            } else if !has(state, &format!("gi {gi} ")) {
+                Err(Errno::ENOENT)
+            } else {
+                answer
+            }
+        }
+        _ => answer,
+    }
+}
+
+/// A state in its comparable form as NVML shows it: only modes that the GPU has, and
+/// only vGPUs that a VM has.
+pub(super) fn shown(setup: &Setup, state: &str) -> String {
+    let features = &setup.board.features;
+    let mig_is_on = has(state, "mig 1 ");
+    let mut text = String::new();
+    let mut age = 0;
+    for line in state.lines() {
+        let mut words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+        match line.split(' ').next().unwrap_or_default() {
+            "mig" if features.mig => {}
+            "hetero" if features.hetero && !mig_is_on => {}
+            "gi" if features.mig_timeslicing => {}
+            "gi" => replace(&mut words, GI_HETERO, "-"),
+            "ci" => {}
+            "vgpu" if words.get(OPENER).is_some_and(|opener| opener != "-") => {
+                words.truncate(VM_NAME);
+                words.push("-".to_owned());
+                replace(&mut words, ID, &age.to_string());
+                age += 1;
+            }
+            _ => continue,
+        }
+        text.push_str(&words.join(" "));
+        text.push('\n');
+    }
+    text
+}
+
+fn replace(words: &mut [String], column: usize, with: &str) {
+    if let Some(word) = words.get_mut(column) {
+        with.clone_into(word);
+    }
+}
+
+#[cfg(test)]
+mod tests;
