@@ -44,7 +44,7 @@ fn scene() -> Scene {
     scene.pool_with(
         "cad",
         SMALL,
-        &format!("instances = 2\nguest-driver = \"{IMAGE}\""),
+        &format!("instances = 2\nguest-driver = \"{IMAGE}\"\n[defaults]\nframe-rate-limit = 0"),
     );
     scene.image(IMAGE);
     scene

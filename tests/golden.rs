@@ -70,16 +70,19 @@ fn plan_case(case: &Path, kernel: &Kernel) -> Result<Plan, Refusal> {
     let detail = Detail {
         nodes: !nearness.nodes.is_empty(),
         boards: asked.len() > 1,
+        functions_only: false,
     };
     let supply = HostSupply::discover(kernel, &NoNames, detail).unwrap();
     // The machine's own devices are nobody's claims: each pool's are none.
     let wanted: Vec<Wanted<'_>> = asked
         .iter()
-        .map(|(request, uuid)| Wanted {
-            device: &request.name,
-            uuid: *uuid,
-            pool: &pools[&request.pool],
+        .map(|order| Wanted {
+            device: &order.request.name,
+            uuid: order.uuid,
+            source: order.source.clone(),
+            pool: &pools[&order.request.pool],
             pool_in_use: 0,
+            parameters: order.parameters(&pools[&order.request.pool]),
         })
         .collect();
     plan::plan(

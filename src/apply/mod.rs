@@ -5,8 +5,8 @@
 use std::io;
 
 use crate::device::{
-    Sysfs,
-    step::{Attribute, Check, Step, Undo},
+    Sysfs, optional,
+    step::{Attribute, Check, Effect, Made, Setting, Step, Undo},
 };
 
 /// Writing access to attributes.
@@ -60,7 +60,8 @@ pub fn apply(steps: &[Step], host: &dyn Attributes) -> Result<(), Failure> {
 fn undo(steps: &[Step], host: &dyn Attributes) -> Vec<(usize, String)> {
     let mut left_behind = Vec::new();
     for (index, step) in steps.iter().enumerate().rev() {
-        if let Err(error) = take_back(&step.undo, host) {
+        let Some(undo) = &step.undo else { continue };
+        if let Err(error) = take_back(undo, host) {
             left_behind.push((index, error.to_string()));
         }
     }
@@ -73,26 +74,53 @@ fn undo(steps: &[Step], host: &dyn Attributes) -> Vec<(usize, String)> {
 /// # Errors
 /// The driver's errno, or that something is still there.
 pub fn take_back(undo: &Undo, host: &dyn Attributes) -> io::Result<()> {
-    let first_there = || undo.gone.iter().find(|path| host.exists(path));
+    match &undo.effect {
+        Effect::Device(made) => take_away(&undo.write, made, host),
+        Effect::Setting(setting) => set_free(&undo.write, setting, host),
+    }
+}
+
+/// What the device is set to; None when it is free, or gone with its bus.
+fn set_to(setting: &Setting, host: &dyn Attributes) -> io::Result<Option<String>> {
+    let text = optional(host.read(&setting.setting)).map_err(|e| named(&setting.setting, &e))?;
+    Ok(text.filter(|text| *text != setting.free))
+}
+
+fn set_free(write: &Attribute, setting: &Setting, host: &dyn Attributes) -> io::Result<()> {
+    if set_to(setting, host)?.is_none() {
+        return Ok(());
+    }
+    let written = host.write(write, None);
+    // What counts is what it is set to, not what the write said.
+    let Some(still) = set_to(setting, host)? else {
+        return Ok(());
+    };
+    written.map_err(|error| named(&write.path, &error))?;
+    let text = format!(
+        "{} still reads {still} after writing to it",
+        setting.setting
+    );
+    Err(io::Error::other(text))
+}
+
+fn take_away(write: &Attribute, made: &Made, host: &dyn Attributes) -> io::Result<()> {
+    let first_there = || made.gone.iter().find(|path| host.exists(path));
     let Some(there) = first_there() else {
         return Ok(());
     };
-    if !host.exists(&undo.whole) {
+    if !host.exists(&made.whole) {
         return Err(io::Error::other(format!(
             "its driver is still busy with {there}"
         )));
     }
-    let written = host.write(&undo.write, None);
+    let written = host.write(write, None);
     // A driver may have removed its device by itself in between: what counts is
     // that it is gone, not what the write said.
     let Some(there) = first_there() else {
         return Ok(());
     };
-    written.map_err(|error| named(&undo.write.path, &error))?;
-    let text = format!(
-        "{there} is still there after writing to {}",
-        undo.write.path
-    );
+    written.map_err(|error| named(&write.path, &error))?;
+    let text = format!("{there} is still there after writing to {}", write.path);
     Err(io::Error::other(text))
 }
 
@@ -105,8 +133,7 @@ struct Stop {
 }
 
 fn carry_out(step: &Step, host: &dyn Attributes) -> Result<(), Stop> {
-    if let Some(there) = step.undo.gone.iter().find(|path| host.exists(path)) {
-        let cause = format!("{there} is there already and is not ours");
+    if let Some(cause) = in_the_way(step, host) {
         return Err(Stop {
             reason: cause.clone(),
             cause,
@@ -114,17 +141,25 @@ fn carry_out(step: &Step, host: &dyn Attributes) -> Result<(), Stop> {
             refused_by_driver: false,
         });
     }
-    if let Err(error) = host.write(&step.write, Some(&step.undo.write)) {
+    let undo = step.undo.as_ref().map(|undo| &undo.write);
+    if let Err(error) = host.write(&step.write, undo) {
         let exists = error.kind() == io::ErrorKind::AlreadyExists;
         // Errors of the driver's: its errno, or silence.
         let hangs = error.kind() == io::ErrorKind::TimedOut;
         let refused_by_driver = !exists
             && (hangs || error.raw_os_error().is_some())
             && error.kind() != io::ErrorKind::PermissionDenied;
+        // A device whose making failed may be half there; a setting that was
+        // refused is as somebody else left it, unless its driver is still at it.
+        let ours = match step.undo.as_ref().map(|undo| &undo.effect) {
+            Some(Effect::Device(_)) => !exists,
+            Some(Effect::Setting(_)) => hangs,
+            None => false,
+        };
         return Err(Stop {
             cause: create_failed(step, &error),
-            reason: format!("create failed: {error}"),
-            ours: !exists,
+            reason: format!("{} failed: {error}", verb(step)),
+            ours,
             refused_by_driver,
         });
     }
@@ -142,8 +177,41 @@ fn carry_out(step: &Step, host: &dyn Attributes) -> Result<(), Stop> {
     Ok(())
 }
 
+/// What somebody else has there, where the step would make its own.
+fn in_the_way(step: &Step, host: &dyn Attributes) -> Option<String> {
+    match &step.undo.as_ref()?.effect {
+        Effect::Device(made) => {
+            let there = made.gone.iter().find(|path| host.exists(path))?;
+            Some(format!("{there} is there already and is not ours"))
+        }
+        Effect::Setting(setting) => match set_to(setting, host) {
+            Ok(None) => None,
+            Ok(Some(other)) => Some(format!(
+                "{} reads {other} already and is not ours",
+                setting.setting
+            )),
+            Err(error) => Some(error.to_string()),
+        },
+    }
+}
+
+/// What the write of a step is to its driver.
+fn verb(step: &Step) -> &str {
+    step.write.path.rsplit('/').next().unwrap_or_default()
+}
+
 fn holds(check: &Check, host: &dyn Attributes) -> Result<(), String> {
-    let Check::LinkPasses { path, component } = check;
+    let (path, component) = match check {
+        Check::LinkPasses { path, component } => (path, component),
+        Check::Reads { path, value } => {
+            let text = host.read(path).map_err(|e| named(path, &e).to_string())?;
+            return if text == *value {
+                Ok(())
+            } else {
+                Err(format!("{path} reads '{text}', not '{value}'"))
+            };
+        }
+    };
     let target = host
         .read_link(path)
         .map_err(|error| named(path, &error).to_string())?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Claim, State};
 use crate::{
-    device::{Sysfs, mdev},
+    device::Sysfs,
     host::{Host, Processes, boot_id, since_boot},
 };
 
@@ -58,10 +58,13 @@ impl Claim {
             ));
         }
         for device in &self.devices {
-            match mdev::nodes(host, device.uuid) {
+            match device.nodes(host) {
                 Ok(nodes) => {
                     if let Some(pid) = processes.holder(&nodes) {
-                        return Liveness::InUse(format!("process {pid} has {} open", device.uuid));
+                        return Liveness::InUse(format!(
+                            "process {pid} has {} open",
+                            device.label()
+                        ));
                     }
                 }
                 Err(error) => return Liveness::Unknown(Doubt::Unreadable(error.to_string())),

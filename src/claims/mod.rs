@@ -12,12 +12,15 @@
 //! ```
 //! Every transition is one rename under the host lock.
 
-use std::{io, path::PathBuf};
+use std::{collections::BTreeMap, io, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    device::mdev::Mdev,
+    device::{
+        mdev::{self, Mdev},
+        vendor_vfio,
+    },
     host::{Host, HostLock, ProcessId, boot_id, since_boot},
     model::{DeviceName, DomainName, DomainUuid, MdevTypeId, MdevUuid, ParentName, PoolName},
 };
@@ -62,18 +65,54 @@ pub struct ClaimedDevice {
     pub name: DeviceName,
     /// The pool it was counted against.
     pub pool: PoolName,
-    /// Its kind, `mdev`.
+    /// Its kind.
     pub kind: DeviceKind,
-    /// Its UUID.
+    /// The UUID of the request; a mediated device's own.
     pub uuid: MdevUuid,
-    /// The parent it was made on.
+    /// The parent it was made on, or the virtual function that it is.
     pub parent: ParentName,
-    /// Its type's id.
+    /// Its type's id; a virtual function's is a number.
     #[serde(rename = "type")]
     pub type_id: MdevTypeId,
 }
 
 impl ClaimedDevice {
+    /// What it is to the kernel: a mediated device's UUID, a function's address.
+    #[must_use]
+    pub fn label(&self) -> String {
+        match self.kind {
+            DeviceKind::Mdev => self.uuid.to_string(),
+            DeviceKind::VendorVfio => self.parent.to_string(),
+        }
+    }
+
+    /// The nodes through which a process can have it open.
+    ///
+    /// # Errors
+    /// When sysfs cannot be read.
+    pub fn nodes(&self, host: &Host) -> io::Result<Vec<String>> {
+        match self.kind {
+            DeviceKind::Mdev => mdev::nodes(host, self.uuid),
+            DeviceKind::VendorVfio => vendor_vfio::nodes(host, &self.parent),
+        }
+    }
+
+    /// Whether it is there, as what was claimed.
+    ///
+    /// # Errors
+    /// When sysfs cannot be read.
+    pub fn is_there(&self, host: &Host) -> io::Result<bool> {
+        match self.kind {
+            DeviceKind::Mdev => {
+                Ok(mdev::find(host, self.uuid)?.is_some_and(|found| self.is(&found)))
+            }
+            DeviceKind::VendorVfio => {
+                let current = vendor_vfio::current(host, &self.parent)?;
+                Ok(current.is_some_and(|id| id.to_string() == self.type_id.as_str()))
+            }
+        }
+    }
+
     /// Whether the device that has its UUID is the one that was claimed.
     #[must_use]
     pub fn is(&self, found: &Mdev) -> bool {
@@ -87,6 +126,8 @@ impl ClaimedDevice {
 pub enum DeviceKind {
     /// A mediated device.
     Mdev,
+    /// A virtual function that was set to a vGPU type.
+    VendorVfio,
 }
 
 /// The guest-driver medium lent to the domain.
@@ -238,6 +279,25 @@ pub fn domains(host: &Host) -> io::Result<Vec<DomainUuid>> {
         .iter()
         .filter_map(|name| name.strip_suffix(".json")?.parse().ok())
         .collect())
+}
+
+/// The virtual functions that claims name, with their domains; a claim of `except`
+/// does not count.
+///
+/// # Errors
+/// When the claims cannot be listed.
+pub fn functions(
+    host: &Host,
+    except: Option<DomainUuid>,
+) -> io::Result<BTreeMap<ParentName, DomainName>> {
+    let (claims, _) = load_all(host)?;
+    let others = claims.iter().filter(|claim| Some(claim.domain) != except);
+    let functions = others.flat_map(|claim| {
+        let devices = claim.devices.iter();
+        let functions = devices.filter(|device| device.kind == DeviceKind::VendorVfio);
+        functions.map(|device| (device.parent.clone(), claim.domain_name.clone()))
+    });
+    Ok(functions.collect())
 }
 
 /// Devices of a pool that claims hold.

@@ -2,13 +2,13 @@
 
 use std::{io, time::Duration};
 
-use super::{Claim, ClaimedDevice, ClaimedMedia, State, remove, save};
+use super::{Claim, ClaimedDevice, ClaimedMedia, DeviceKind, State, remove, save};
 use crate::{
     apply::take_back,
     device::{
         Sysfs,
         mdev::{self, Mdev},
-        step::Undo,
+        vendor_vfio,
     },
     domain::media_path,
     host::{Deadline, Host, HostLock, Processes},
@@ -115,11 +115,58 @@ fn give_back_device(
     device: &ClaimedDevice,
     deadline: Deadline,
 ) -> io::Result<DeviceOutcome> {
+    match device.kind {
+        DeviceKind::Mdev => give_back_mdev(host, device, deadline),
+        DeviceKind::VendorVfio => give_back_function(host, device, deadline),
+    }
+}
+
+/// A function may have been freed by a reset of its GPU, and set to something
+/// else by somebody since. Its plugin needs a moment to end after QEMU has; until
+/// then the driver answers `EBUSY`.
+fn give_back_function(
+    host: &Host,
+    device: &ClaimedDevice,
+    deadline: Deadline,
+) -> io::Result<DeviceOutcome> {
+    let name = &device.parent;
+    if !vendor_vfio::is_function(host, name) {
+        return Ok(DeviceOutcome::Absent);
+    }
+    match vendor_vfio::current(host, name)? {
+        None => return Ok(DeviceOutcome::Absent),
+        Some(id) if id.to_string() != device.type_id.as_str() => {
+            let text = format!("{name} has the type {id} now, not {}", device.type_id);
+            return Ok(DeviceOutcome::Foreign(text));
+        }
+        Some(_) => {}
+    }
+    if let Some(pid) = wait_for_holders(host, device, deadline.at_most(PATIENCE))? {
+        return Ok(DeviceOutcome::Kept(format!(
+            "process {pid} still has {name} open"
+        )));
+    }
+    let release = vendor_vfio::release(name);
+    let mut latest = Ok(());
+    deadline.at_most(PATIENCE).wait_until(|| {
+        latest = take_back(&release, host);
+        !matches!(&latest, Err(error) if error.kind() == io::ErrorKind::ResourceBusy)
+    });
+    latest?;
+    Ok(DeviceOutcome::Removed)
+}
+
+fn give_back_mdev(
+    host: &Host,
+    device: &ClaimedDevice,
+    deadline: Deadline,
+) -> io::Result<DeviceOutcome> {
     let parent = mdev::parent_named(host, &device.parent);
     let removal = mdev::removal(&parent, device.uuid);
-    let Some(found) = wait_for_driver(host, device.uuid, &removal, deadline.at_most(PATIENCE))?
+    let traces = mdev::traces(&parent, device.uuid);
+    let Some(found) = wait_for_driver(host, device.uuid, &traces, deadline.at_most(PATIENCE))?
     else {
-        return Ok(if removal.gone.iter().any(|path| host.exists(path)) {
+        return Ok(if traces.iter().any(|path| host.exists(path)) {
             DeviceOutcome::Kept(format!("{} is still busy with it", device.parent))
         } else {
             DeviceOutcome::Absent
@@ -148,14 +195,14 @@ fn give_back_device(
 fn wait_for_driver(
     host: &Host,
     uuid: MdevUuid,
-    removal: &Undo,
+    traces: &[String],
     deadline: Deadline,
 ) -> io::Result<Option<Mdev>> {
     /// The kernel shows a device whole a moment before it takes removals.
     const SETTLE: Duration = Duration::from_millis(100);
     let mut latest = mdev::find(host, uuid);
     let is_busy = |latest: &io::Result<_>| {
-        matches!(latest, Ok(None)) && removal.gone.iter().any(|path| host.exists(path))
+        matches!(latest, Ok(None)) && traces.iter().any(|path| host.exists(path))
     };
     if is_busy(&latest) {
         deadline.wait_until(|| {
@@ -177,7 +224,8 @@ fn wait_for_holders(
 ) -> io::Result<Option<u32>> {
     let mut latest = Ok(None);
     deadline.wait_until(|| {
-        latest = mdev::nodes(host, device.uuid)
+        latest = device
+            .nodes(host)
             .and_then(|nodes| Ok(Processes::scan(host)?.holder(&nodes)));
         !matches!(latest, Ok(Some(_)))
     });

@@ -195,12 +195,15 @@ impl std::fmt::Display for PoolForecast {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self {
             name,
-            mdev_type,
+            device_type,
             placement,
             in_use,
             ..
         } = self;
-        write!(f, "pool {name}: {mdev_type}, {placement}, {in_use} in use")?;
+        write!(
+            f,
+            "pool {name}: {device_type}, {placement}, {in_use} in use"
+        )?;
         if self.instances > 0 {
             write!(f, " of at most {}", self.instances)?;
         }

@@ -72,7 +72,7 @@ pub(super) struct Place {
 pub(super) struct PoolForecast {
     pub(super) name: PoolName,
     #[serde(rename = "type")]
-    pub(super) mdev_type: String,
+    pub(super) device_type: String,
     pub(super) placement: String,
     /// The pool's own limit, 0 for none.
     pub(super) instances: u32,
@@ -242,6 +242,7 @@ impl Forecast {
         let detail = Detail {
             nodes: true,
             boards: true,
+            functions_only: false,
         };
         let supply = match HostSupply::discover(host, &names, detail) {
             Ok(supply) => supply,
@@ -269,7 +270,7 @@ impl Forecast {
                     .into_iter()
                     .map(|one| candidate(one, &pool))
                     .collect(),
-                mdev_type: pool.mdev_type.to_string(),
+                device_type: pool.device_type.to_string(),
                 placement: pool.placement.to_string(),
                 instances: pool.instances,
                 name: pool.name,
@@ -325,8 +326,8 @@ fn candidate(surveyed: Surveyed, pool: &Pool) -> CandidateForecast {
     let (available, room) = match surveyed.offer {
         Offer::Type { id, available: 0 } => (0, format!("no {id} left")),
         Offer::Type { id, available } => (available, format!("{available} of {id} left")),
-        Offer::NoSuchType => (0, format!("has no mdev type '{}'", pool.mdev_type)),
-        Offer::Unreadable(why) => (0, why),
+        Offer::NoSuchType => (0, format!("has no {}", pool.type_in_words())),
+        Offer::Unreadable(why) | Offer::Taken(why) => (0, why),
     };
     CandidateForecast {
         parent: surveyed.candidate.parent.name,

@@ -15,7 +15,7 @@ use crate::{
     hook,
     host::{Deadline, Host, HostLock, PciIds, Processes},
     model::{DeviceName, DomainName, DomainUuid, MdevTypeId, MdevUuid, ParentName, PoolName},
-    plan::{Detail, HostSupply, Supply},
+    plan::{Detail, HostSupply, Source, Supply},
 };
 
 /// Show pools with their room, devices in use, and problems.
@@ -45,7 +45,7 @@ struct Report {
 struct PoolReport {
     name: PoolName,
     #[serde(rename = "type")]
-    mdev_type: String,
+    device_type: String,
     parents: usize,
     in_use: u32,
     /// How many more the pool can hand out as things stand.
@@ -148,17 +148,19 @@ fn pool_report(
     claims: &[Claim],
     problems: &mut Vec<String>,
 ) -> PoolReport {
-    let candidates = supply.candidates(pool).unwrap_or_else(|error| {
-        problems.push(format!("pool '{}': {error}", pool.name));
-        Vec::new()
-    });
+    let candidates = supply
+        .candidates(pool, &Source::Any)
+        .unwrap_or_else(|error| {
+            problems.push(format!("pool '{}': {error}", pool.name));
+            Vec::new()
+        });
     let (mut room, mut parents): (u32, usize) = (0, 0);
     for candidate in &candidates {
-        let offer = supply.offer(pool, &candidate.parent);
+        let offer = supply.offer(pool, candidate);
         parents += usize::from(offer.is_some());
         match offer {
             Some(Offer::Type { available, .. }) => room = room.saturating_add(available),
-            None | Some(Offer::NoSuchType) => {}
+            None | Some(Offer::NoSuchType | Offer::Taken(_)) => {}
             Some(Offer::Unreadable(error)) => {
                 problems.push(format!(
                     "pool '{}': {}: {error}",
@@ -179,7 +181,7 @@ fn pool_report(
     };
     PoolReport {
         name: pool.name.clone(),
-        mdev_type: pool.mdev_type.to_string(),
+        device_type: pool.device_type.to_string(),
         parents,
         in_use,
         free,
@@ -262,7 +264,7 @@ impl std::fmt::Display for Report {
             };
             pools.row([
                 pool.name.to_string(),
-                pool.mdev_type.clone(),
+                pool.device_type.clone(),
                 pool.parents.to_string(),
                 pool.in_use.to_string(),
                 pool.free.to_string(),

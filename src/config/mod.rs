@@ -16,7 +16,7 @@ pub use crate::rule::{Class, Kind};
 pub use error::{ConfigError, PoolError};
 pub use files::{ConfigFiles, Entry, MAX_FILE_BYTES, MemoryFiles, POOL_DIRS};
 pub use load::{LoadedPools, load_all, load_pool};
-pub use pool::{Defaults, Placement, Pool, TypeSelector, parse};
+pub use pool::{Defaults, Placement, Pool, parse};
 pub use precedence::{Effective, IgnoredFile, Listing, effective};
 pub use render::{NewDevice, NewPool, render};
 

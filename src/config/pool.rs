@@ -1,11 +1,7 @@
 //! A pool, validated: what the rest of the program works with. Every value in
 //! it has passed its check, and what the file leaves out has its default.
 
-use std::{
-    fmt,
-    path::{Path, PathBuf},
-    str::FromStr,
-};
+use std::path::{Path, PathBuf};
 
 use super::{
     Class, Kind, MAX_FILE_BYTES,
@@ -14,7 +10,7 @@ use super::{
     fragment::{FilterFragment, PoolFragment, RuleFragment},
 };
 use crate::{
-    model::{InvalidName, MdevTypeId, PoolName},
+    model::{InvalidName, PoolName, TypeSelector},
     rule::{
         Filter, FilterPart, Operator, Rule, labels::labels, spelling::did_you_mean, spelling::shown,
     },
@@ -39,8 +35,8 @@ pub struct Pool {
     pub description: Option<String>,
     /// A label to sort by.
     pub class: Option<Class>,
-    /// The mediated-device type that it makes.
-    pub mdev_type: TypeSelector,
+    /// What its devices are made as.
+    pub device_type: TypeSelector,
     /// Most devices at once; 0 = as many as fit.
     pub instances: u32,
     /// How devices are spread over the parents.
@@ -56,6 +52,15 @@ pub struct Pool {
 }
 
 impl Pool {
+    /// What its devices are made as, in words: "mdev type 'nvidia-558'".
+    #[must_use]
+    pub fn type_in_words(&self) -> String {
+        match &self.device_type {
+            TypeSelector::IdOrName(text) => format!("mdev type '{text}'"),
+            TypeSelector::Profile(profile) => format!("profile '{profile}'"),
+        }
+    }
+
     /// What is accepted in the file but surely not meant, one line each.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
@@ -75,55 +80,6 @@ impl Pool {
         warnings
     }
 }
-
-/// A mediated-device type as a pool file names it: by id (`nvidia-558`) or by
-/// the type's `name` attribute (`NVIDIA L40S-12Q`). Which one it is shows when
-/// the parents are read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TypeSelector(String);
-
-impl TypeSelector {
-    /// The text as written.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// Whether a type may have this as its id: a name with a slash has not.
-    #[must_use]
-    pub fn could_be_id(&self) -> bool {
-        self.as_id().is_some()
-    }
-
-    /// The text as an id, if a type may have it.
-    #[must_use]
-    pub fn as_id(&self) -> Option<MdevTypeId> {
-        self.0.parse().ok()
-    }
-}
-
-impl fmt::Display for TypeSelector {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
-    }
-}
-
-impl FromStr for TypeSelector {
-    type Err = InvalidName;
-
-    fn from_str(text: &str) -> Result<Self, InvalidName> {
-        const LONGEST: usize = 255;
-        let good = !text.is_empty()
-            && text.len() <= LONGEST
-            && text.trim() == text
-            && !text.contains(char::is_control);
-        good.then(|| Self(text.to_owned())).ok_or_else(|| {
-            InvalidName::new("an mdev type (id as in nvidia-558, or its name)", text)
-        })
-    }
-}
-
-crate::model::serde_as_text!(TypeSelector);
 
 labels!(
     /// How devices are spread over the parents of a pool.
@@ -173,23 +129,13 @@ pub fn parse(name: PoolName, origin: &Path, text: &str) -> Result<Pool, ConfigEr
         text,
         line_ends: &LineEnds::of(text),
     })?;
-    let Some(mdev_type) = fragment.mdev_type else {
-        let at = Place {
-            key: "type".to_owned(),
-            line: fragment.kind.at.line,
-        };
-        let what = format!(
-            "is missing: kind '{}' wants a type's id (as in nvidia-558) or name",
-            fragment.kind.value
-        );
-        return Err(at.refuse(origin, &what, &[]));
-    };
+    let device_type = device_type(origin, &fragment)?;
     Ok(Pool {
         name,
         kind: fragment.kind.value,
         description: fragment.description.map(|text| text.value),
         class: checked(origin, fragment.class, class)?,
-        mdev_type: mdev_type_of(origin, &mdev_type)?,
+        device_type,
         instances: fragment.instances.unwrap_or_default(),
         placement: checked(origin, fragment.placement, placement)?.unwrap_or_default(),
         guest_driver: checked(origin, fragment.guest_driver, guest_driver)?,
@@ -240,8 +186,29 @@ fn guest_driver(text: &str) -> Result<String, Refusal> {
     Err((what, &["the absolute path of an .iso file"]))
 }
 
-fn mdev_type_of(file: &Path, written: &Written<String>) -> Result<TypeSelector, ConfigError> {
-    let parsed = written.value.parse();
+/// `type` or `profile`, whichever the kind has.
+fn device_type(file: &Path, fragment: &PoolFragment) -> Result<TypeSelector, ConfigError> {
+    let kind = &fragment.kind;
+    let (key, wants, written) = match kind.value {
+        Kind::NvidiaVgpu => ("profile", "a profile (as in L40S-12Q)", &fragment.profile),
+        _ => (
+            "type",
+            "a type's id (as in nvidia-558) or name",
+            &fragment.mdev_type,
+        ),
+    };
+    let Some(written) = written else {
+        let at = Place {
+            key: key.to_owned(),
+            line: kind.at.line,
+        };
+        let what = format!("is missing: kind '{}' wants {wants}", kind.value);
+        return Err(at.refuse(file, &what, &[]));
+    };
+    let parsed = match kind.value {
+        Kind::NvidiaVgpu => written.value.parse().map(TypeSelector::Profile),
+        _ => written.value.parse(),
+    };
     parsed.map_err(|invalid: InvalidName| written.at.refuse(file, &invalid.to_string(), &[]))
 }
 

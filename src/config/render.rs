@@ -3,8 +3,8 @@
 
 use std::path::Path;
 
-use super::{Class, ConfigError, Placement, Pool, TypeSelector, parse};
-use crate::model::{PciAddress, PoolName};
+use super::{Class, ConfigError, Placement, Pool, parse};
+use crate::model::{PciAddress, PoolName, TypeSelector};
 
 /// What one rule of a new pool takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub enum NewDevice {
 #[derive(Debug, Clone)]
 pub struct NewPool {
     /// The mediated-device type.
-    pub mdev_type: TypeSelector,
+    pub device_type: TypeSelector,
     /// The devices, a rule for each.
     pub devices: Vec<NewDevice>,
     /// A note.
@@ -65,8 +65,8 @@ pub fn render(pool: &NewPool) -> String {
     if let Some(class) = pool.class {
         line("class", &quoted(class.as_str()), "a label to sort by");
     }
-    let mdev_type = quoted(pool.mdev_type.as_str());
-    line("type", &mdev_type, "id or name of the mdev type");
+    let device_type = quoted(pool.device_type.as_str());
+    line("type", &device_type, "id or name of the mdev type");
     let instances = pool.instances.to_string();
     line(
         "instances",

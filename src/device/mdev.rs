@@ -6,7 +6,8 @@ use std::{cell::RefCell, collections::BTreeMap, io};
 
 use super::{Sysfs, link_name, optional};
 use crate::{
-    device::step::{Attribute, Check, Step, Undo},
+    device::step::{Attribute, Check, Effect, Made, Step, Undo},
+    model::TypeSelector,
     model::{MdevTypeId, MdevUuid, ParentName},
 };
 
@@ -91,6 +92,8 @@ pub enum Offer {
     },
     /// It has no such type.
     NoSuchType,
+    /// It has the type, but this one cannot be had; who or what has it.
+    Taken(String),
     /// It could not be asked; the reason as a text.
     Unreadable(String),
 }
@@ -113,6 +116,16 @@ impl<'a> MdevHost<'a> {
             parents,
             resolved: RefCell::default(),
         })
+    }
+
+    /// A host of which no parents are wanted.
+    #[must_use]
+    pub fn without_parents(sysfs: &'a dyn Sysfs) -> Self {
+        Self {
+            sysfs,
+            parents: Vec::new(),
+            resolved: RefCell::default(),
+        }
     }
 
     /// The access to sysfs that this snapshot reads through.
@@ -159,7 +172,7 @@ impl<'a> MdevHost<'a> {
     /// What the parent has of the type that `selector` names, by id or by name.
     /// Reads `available_instances` anew at each call.
     #[must_use]
-    pub fn offer(&self, parent: &Parent, selector: &str) -> Offer {
+    pub fn offer(&self, parent: &Parent, selector: &TypeSelector) -> Offer {
         match self.type_id(parent, selector) {
             Ok(Some((id, Some(available)))) => Offer::Type { id, available },
             Ok(Some((id, None))) => match self.available(parent, &id) {
@@ -175,26 +188,30 @@ impl<'a> MdevHost<'a> {
     fn type_id(
         &self,
         parent: &Parent,
-        selector: &str,
+        selector: &TypeSelector,
     ) -> io::Result<Option<(MdevTypeId, Option<u32>)>> {
-        if let Ok(id) = selector.parse::<MdevTypeId>() {
+        if let Some(id) = selector.as_id() {
             match self.available(parent, &id) {
                 Ok(available) => return Ok(Some((id, Some(available)))),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
         }
-        let known = self.resolved.borrow().get(selector).cloned();
+        let is_meant = |id: &MdevTypeId| -> io::Result<bool> {
+            let name = optional(self.type_name(parent, id))?;
+            Ok(name.is_some_and(|name| selector.means_name(&name)))
+        };
+        let known = self.resolved.borrow().get(selector.as_str()).cloned();
         if let Some(id) = known {
-            if optional(self.type_name(parent, &id))?.as_deref() == Some(selector) {
+            if is_meant(&id)? {
                 return Ok(Some((id, None)));
             }
         }
         for id in self.type_ids(parent)? {
-            if optional(self.type_name(parent, &id))?.as_deref() == Some(selector) {
+            if is_meant(&id)? {
                 self.resolved
                     .borrow_mut()
-                    .insert(selector.to_owned(), id.clone());
+                    .insert(selector.as_str().to_owned(), id.clone());
                 return Ok(Some((id, None)));
             }
         }
@@ -324,20 +341,12 @@ pub fn find(sysfs: &dyn Sysfs, uuid: MdevUuid) -> io::Result<Option<Mdev>> {
     }))
 }
 
-/// The device nodes through which a process can have it open: the legacy group
-/// node, and the character device of newer kernels.
+/// The device nodes through which a process can have it open.
 ///
 /// # Errors
 /// When sysfs cannot be read.
 pub fn nodes(sysfs: &dyn Sysfs, uuid: MdevUuid) -> io::Result<Vec<String>> {
-    let mut nodes = Vec::new();
-    if let Some(group) = optional(link_name(sysfs, &format!("{DEVICES}/{uuid}/iommu_group")))? {
-        nodes.push(format!("/dev/vfio/{group}"));
-    }
-    for name in optional(sysfs.list(&format!("{DEVICES}/{uuid}/vfio-dev")))?.unwrap_or_default() {
-        nodes.push(format!("/dev/vfio/devices/{name}"));
-    }
-    Ok(nodes)
+    super::vfio_nodes(sysfs, &path(uuid))
 }
 
 /// The write that makes a device, its undo, and what is true afterwards.
@@ -349,7 +358,7 @@ pub fn creation(parent: &Parent, type_id: &MdevTypeId, uuid: MdevUuid) -> Step {
             path: format!("{}/mdev_supported_types/{type_id}/create", parent.path()),
             value: uuid.to_string(),
         },
-        undo: removal(parent, uuid),
+        undo: Some(removal(parent, uuid)),
         checks: vec![
             Check::LinkPasses {
                 path: path(uuid),
@@ -360,6 +369,15 @@ pub fn creation(parent: &Parent, type_id: &MdevTypeId, uuid: MdevUuid) -> Step {
                 component: type_id.to_string(),
             },
         ],
+    }
+}
+
+/// The PCI function of that address as the parent of its own only device.
+#[must_use]
+pub fn pci_function(name: &ParentName) -> Parent {
+    Parent {
+        name: name.clone(),
+        listed_in: PCI_DEVICES,
     }
 }
 
@@ -386,7 +404,21 @@ pub fn removal(parent: &Parent, uuid: MdevUuid) -> Undo {
             path: format!("{device}/remove"),
             value: "1".to_owned(),
         },
-        whole: format!("{device}/mdev_type"),
-        gone: vec![device, format!("{}/{uuid}", parent.path())],
+        effect: Effect::Device(Made {
+            whole: format!("{device}/mdev_type"),
+            gone: traces(parent, uuid),
+        }),
     }
+}
+
+/// Where a vGPU of NVIDIA's driver has its attributes.
+#[must_use]
+pub fn nvidia_attributes(uuid: MdevUuid) -> String {
+    format!("{}/nvidia", path(uuid))
+}
+
+/// Where a mediated device shows, until nothing is left of it.
+#[must_use]
+pub fn traces(parent: &Parent, uuid: MdevUuid) -> Vec<String> {
+    vec![path(uuid), format!("{}/{uuid}", parent.path())]
 }

@@ -6,8 +6,10 @@ use std::io;
 
 pub mod mdev;
 pub mod numa;
+pub mod parameters;
 pub mod pci;
 pub mod step;
+pub mod vendor_vfio;
 
 /// Reading access to the host's `/sys`.
 ///
@@ -45,6 +47,23 @@ pub trait Sysfs {
 pub fn link_name(sysfs: &dyn Sysfs, path: &str) -> io::Result<String> {
     let target = sysfs.read_link(path)?;
     Ok(target.rsplit('/').next().unwrap_or_default().to_owned())
+}
+
+/// The device nodes through which a process can have a VFIO device open: the
+/// group's node, and the character device of newer kernels. `directory` is the
+/// device's in sysfs.
+///
+/// # Errors
+/// When sysfs cannot be read.
+pub fn vfio_nodes(sysfs: &dyn Sysfs, directory: &str) -> io::Result<Vec<String>> {
+    let mut nodes = Vec::new();
+    if let Some(group) = optional(link_name(sysfs, &format!("{directory}/iommu_group")))? {
+        nodes.push(format!("/dev/vfio/{group}"));
+    }
+    for name in optional(sysfs.list(&format!("{directory}/vfio-dev")))?.unwrap_or_default() {
+        nodes.push(format!("/dev/vfio/devices/{name}"));
+    }
+    Ok(nodes)
 }
 
 /// `None` for an attribute that is not there, errors for all else.

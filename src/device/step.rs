@@ -21,6 +21,13 @@ pub enum Check {
         /// A directory name of the target.
         component: String,
     },
+    /// The attribute has taken the value, white space at its end apart.
+    Reads {
+        /// The attribute.
+        path: String,
+        /// What it has to say.
+        value: String,
+    },
 }
 
 /// How an effect is taken back.
@@ -28,6 +35,24 @@ pub enum Check {
 pub struct Undo {
     /// The write that does it.
     pub write: Attribute,
+    /// What there is to take back, and how it shows that it is gone.
+    #[serde(flatten)]
+    pub effect: Effect,
+}
+
+/// How an effect shows.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(untagged)]
+pub enum Effect {
+    /// A device came into being.
+    Device(Made),
+    /// A device that is always there was set to something.
+    Setting(Setting),
+}
+
+/// The paths by which a device that was made shows.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Made {
     /// Only while this is there may it be written. Before, a driver is still busy
     /// with the device, and the kernel would answer `EAGAIN` and take the
     /// attribute away for good (`remove_store` in `drivers/vfio/mdev`).
@@ -38,6 +63,15 @@ pub struct Undo {
     pub gone: Vec<String>,
 }
 
+/// An attribute that tells whether its device is set to anything.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Setting {
+    /// The attribute.
+    pub setting: String,
+    /// What it says when the device is free.
+    pub free: String,
+}
+
 /// One effect on the host.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Step {
@@ -45,8 +79,8 @@ pub struct Step {
     pub what: String,
     /// The write that does it.
     pub write: Attribute,
-    /// How it is taken back.
-    pub undo: Undo,
+    /// How it is taken back; None where it goes with the effect of a step before.
+    pub undo: Option<Undo>,
     /// All of these hold once it is done.
     pub checks: Vec<Check>,
 }

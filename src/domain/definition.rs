@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::Request;
-use crate::model::{CpuSet, DomainName, DomainUuid, MdevUuid};
+use crate::model::{CpuSet, DomainName, DomainUuid, MdevUuid, PciAddress};
 
 /// What a domain's XML says, as far as it matters here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub struct DomainDef {
     pub requests: Vec<Request>,
     /// Its mediated devices, whoever wrote them.
     pub hostdevs: Vec<MdevHostdev>,
+    /// The PCI functions of the host that it has, whoever wrote them.
+    pub pci_hostdevs: Vec<PciHostdev>,
     /// Its disks, CD-ROMs and floppies.
     pub disks: Vec<Disk>,
     /// The places on SCSI controllers that host SCSI devices have: disks share
@@ -50,6 +52,17 @@ pub struct MdevHostdev {
     pub model: Option<String>,
     /// Whether it is the guest's display (`display='on'`).
     pub display: bool,
+}
+
+/// A `<hostdev mode='subsystem' type='pci'>`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PciHostdev {
+    /// The function in its source.
+    pub address: PciAddress,
+    /// Its alias: the user's, or the one libvirt made up at start.
+    pub alias: Option<String>,
+    /// Whether libvirt binds the function to `vfio-pci` itself (`managed='yes'`).
+    pub managed: bool,
 }
 
 /// A `<disk>`.

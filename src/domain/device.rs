@@ -2,7 +2,7 @@
 //! which libvirt finds it again to detach it. Text only; who attaches it is not
 //! its concern.
 
-use crate::model::{DeviceName, MdevUuid};
+use crate::model::{DeviceName, MdevUuid, PciAddress};
 
 /// What the alias of each of our devices begins with. libvirt takes aliases
 /// from users only with `ua-` in front.
@@ -40,10 +40,48 @@ pub fn detachable(uuid: MdevUuid) -> String {
     )
 }
 
+/// The hostdev that names a virtual function whose driver is a vGPU's own.
+/// `managed='no'` always: with `yes` libvirt would take the function from that
+/// driver and bind it to `vfio-pci`.
+#[must_use]
+pub fn function_placeholder(function: PciAddress, name: &DeviceName) -> String {
+    format!(
+        "<hostdev mode='subsystem' type='pci' managed='no'>\n  \
+           <source>\n    \
+             {}\n  \
+           </source>\n  \
+           <alias name='{ALIAS_PREFIX}{name}'/>\n\
+         </hostdev>",
+        address_element(function)
+    )
+}
+
+/// The same as detaching wants it: libvirt compares the source's address alone
+/// (`virDomainHostdevMatchSubsysPCI`).
+#[must_use]
+pub fn detachable_function(function: PciAddress) -> String {
+    format!(
+        "<hostdev mode='subsystem' type='pci' managed='no'>\n  \
+           <source>\n    \
+             {}\n  \
+           </source>\n\
+         </hostdev>",
+        address_element(function)
+    )
+}
+
+/// `<address>` of a PCI function as libvirt writes it.
+fn address_element(function: PciAddress) -> String {
+    let (domain, bus, slot, function) = function.parts();
+    format!(
+        "<address domain='0x{domain:04x}' bus='0x{bus:02x}' slot='0x{slot:02x}' function='0x{function:x}'/>"
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{MdevHostdev, parse};
+    use crate::domain::{MdevHostdev, PciHostdev, parse};
 
     #[test]
     fn a_placeholder_reads_back_as_what_it_stands_for() {
@@ -76,5 +114,45 @@ mod tests {
         assert_eq!(read.hostdevs, [wanted]);
         assert!(read.aliases.contains("ua-vgpu-gpu0"));
         assert_eq!(domain(&detachable(uuid)).hostdevs[0].uuid, uuid);
+    }
+
+    #[test]
+    fn a_function_reads_back_as_what_it_is() {
+        let name: DeviceName = "gpu1".parse().unwrap();
+        let function: PciAddress = "0000:3b:01.7".parse().unwrap();
+        let text = function_placeholder(function, &name);
+        assert_eq!(
+            text,
+            "<hostdev mode='subsystem' type='pci' managed='no'>
+  <source>
+    <address domain='0x0000' bus='0x3b' slot='0x01' function='0x7'/>
+  </source>
+  <alias name='ua-vgpu-gpu1'/>
+</hostdev>"
+        );
+        let domain = |device: &str| {
+            let xml = format!(
+                "<domain><name>d</name><uuid>aaaaaaaa-0000-4000-8000-000000000001</uuid>\
+                 <devices>{device}</devices></domain>"
+            );
+            parse(&xml).unwrap()
+        };
+        let read = domain(&text);
+        let wanted = PciHostdev {
+            address: function,
+            alias: Some(alias(&name)),
+            managed: false,
+        };
+        assert_eq!(read.pci_hostdevs, [wanted]);
+        assert!(read.aliases.contains("ua-vgpu-gpu1"));
+        let detached = domain(&detachable_function(function));
+        assert_eq!(detached.pci_hostdevs[0].address, function);
+        // The guest's own address is another thing, and numbers may be decimal.
+        let other = "<hostdev mode='subsystem' type='pci' managed='yes'>
+            <source><address domain='0' bus='59' slot='1'/></source>
+            <address type='pci' domain='0x0000' bus='0x06' slot='0x00' function='0x0'/></hostdev>";
+        let read = &domain(other).pci_hostdevs[0];
+        assert_eq!(read.address, "0000:3b:01.0".parse().unwrap());
+        assert!(read.managed);
     }
 }

@@ -17,8 +17,10 @@ mod request;
 mod tag;
 
 pub use cdrom::{CDROM_ALIAS, CdRom, MEDIA_DIRECTORY, cdrom, detach_cdrom, find_cdrom, media_path};
-pub use definition::{Controller, Disk, DomainDef, DrivePosition, MdevHostdev};
-pub use device::{ALIAS_PREFIX, alias, detachable, placeholder};
+pub use definition::{Controller, Disk, DomainDef, DrivePosition, MdevHostdev, PciHostdev};
+pub use device::{
+    ALIAS_PREFIX, alias, detachable, detachable_function, function_placeholder, placeholder,
+};
 pub use edit::{add_request, remove_request, replace_request, requests};
 pub use error::{DomainError, Problem};
 pub use excerpt::{disk_text, hostdev_text};

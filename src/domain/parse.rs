@@ -4,12 +4,12 @@
 use std::{borrow::Cow, str::FromStr};
 
 use super::{
-    Controller, Disk, DomainDef, DrivePosition, MAX_REQUESTS, MdevHostdev, Request,
+    Controller, Disk, DomainDef, DrivePosition, MAX_REQUESTS, MdevHostdev, PciHostdev, Request,
     error::{DomainError, Problem, one_line},
     reader::{Item, Scanner, Space, Tag},
     tag::{check_devices_tag, described, read_request},
 };
-use crate::model::{CpuSet, DomainName, DomainUuid, InvalidName, MdevUuid};
+use crate::model::{CpuSet, DomainName, DomainUuid, InvalidName, MdevUuid, PciAddress};
 
 /// Reads a domain's XML.
 ///
@@ -59,6 +59,8 @@ enum Place {
     Device,
     Hostdev,
     HostdevSource,
+    PciHostdev,
+    PciHostdevSource,
     ScsiHostdev,
     Disk,
     /// Whatever else, with all that is in it.
@@ -72,6 +74,7 @@ struct Builder {
     requests: Vec<Request>,
     requests_seen: bool,
     hostdevs: Vec<MdevHostdev>,
+    pci_hostdevs: Vec<PciHostdev>,
     disks: Vec<Disk>,
     scsi_hostdevs: Vec<DrivePosition>,
     controllers: Vec<Controller>,
@@ -92,9 +95,11 @@ struct Builder {
 struct HostdevDraft {
     start: usize,
     uuid: Option<MdevUuid>,
+    address: Option<PciAddress>,
     alias: Option<String>,
     model: Option<String>,
     display: bool,
+    managed: bool,
 }
 
 impl Builder {
@@ -194,12 +199,21 @@ impl Builder {
             }
             (Place::Os, "type") => (self.arch, self.machine) = (owned("arch")?, owned("machine")?),
             (Place::Devices, _) => return self.enter_device(scanner, tag),
-            (Place::Device | Place::Hostdev | Place::ScsiHostdev | Place::Disk, "alias") => {
-                self.alias(parent, owned("name")?);
-            }
+            (
+                Place::Device
+                | Place::Hostdev
+                | Place::PciHostdev
+                | Place::ScsiHostdev
+                | Place::Disk,
+                "alias",
+            ) => self.alias(parent, owned("name")?),
             (Place::Hostdev, "source") => return Ok(Place::HostdevSource),
             (Place::HostdevSource, "address") => {
                 self.hostdev.uuid = parsed(scanner, tag, get("uuid")?)?;
+            }
+            (Place::PciHostdev, "source") => return Ok(Place::PciHostdevSource),
+            (Place::PciHostdevSource, "address") => {
+                self.hostdev.address = pci(scanner, tag)?;
             }
             (Place::Disk, "target") => {
                 self.disk.target = owned("dev")?.unwrap_or_default();
@@ -222,18 +236,20 @@ impl Builder {
         let owned = |name| get(name).map(|value| value.map(Cow::into_owned));
         match tag.local {
             "hostdev" if get("mode")?.as_deref() == Some("subsystem") => {
-                match get("type")?.as_deref() {
-                    Some("mdev") => {}
+                let place = match get("type")?.as_deref() {
+                    Some("mdev") => Place::Hostdev,
+                    Some("pci") => Place::PciHostdev,
                     Some("scsi") => return Ok(Place::ScsiHostdev),
                     _ => return Ok(Place::Device),
-                }
+                };
                 self.hostdev = HostdevDraft {
                     start: tag.span.start,
                     model: owned("model")?,
                     display: get("display")?.as_deref() == Some("on"),
+                    managed: get("managed")?.as_deref() == Some("yes"),
                     ..HostdevDraft::default()
                 };
-                Ok(Place::Hostdev)
+                Ok(place)
             }
             "disk" => {
                 self.disk = Disk {
@@ -260,7 +276,7 @@ impl Builder {
             self.aliases.insert(name.clone());
         }
         match parent {
-            Place::Hostdev => self.hostdev.alias = Some(name),
+            Place::Hostdev | Place::PciHostdev => self.hostdev.alias = Some(name),
             Place::Disk => self.disk.alias = Some(name),
             _ => {}
         }
@@ -319,6 +335,17 @@ impl Builder {
                     display: draft.display,
                 });
             }
+            Place::PciHostdev => {
+                let draft = std::mem::take(&mut self.hostdev);
+                // libvirt lets no PCI hostdev without an address pass.
+                if let Some(address) = draft.address {
+                    self.pci_hostdevs.push(PciHostdev {
+                        address,
+                        alias: draft.alias,
+                        managed: draft.managed,
+                    });
+                }
+            }
             Place::Disk => {
                 let disk = std::mem::take(&mut self.disk);
                 // libvirt lets no disk without a target pass.
@@ -339,6 +366,7 @@ impl Builder {
             name: self.name.ok_or_else(|| missing("name"))?,
             requests: self.requests,
             hostdevs: self.hostdevs,
+            pci_hostdevs: self.pci_hostdevs,
             disks: self.disks,
             scsi_hostdevs: self.scsi_hostdevs,
             controllers: self.controllers,
@@ -379,6 +407,32 @@ fn drive<'x>(scanner: &Scanner<'x>, tag: &Tag<'x>) -> Result<Option<DrivePositio
         target: number("target")?,
         unit: number("unit")?,
     }))
+}
+
+/// The `<address>` of a PCI function, its numbers in hexadecimal with `0x` or
+/// decimal without, as libvirt takes them.
+fn pci<'x>(scanner: &Scanner<'x>, tag: &Tag<'x>) -> Result<Option<PciAddress>, DomainError> {
+    let number = |name| -> Result<Option<u32>, DomainError> {
+        let value = scanner.attribute(tag, name)?;
+        Ok(value.and_then(|text| match text.strip_prefix("0x") {
+            Some(digits) => u32::from_str_radix(digits, 16).ok(),
+            None => text.parse().ok(),
+        }))
+    };
+    let domain = number("domain")?.unwrap_or(0);
+    let (Some(bus), Some(slot)) = (number("bus")?, number("slot")?) else {
+        return Ok(None);
+    };
+    let function = number("function")?.unwrap_or(0);
+    let bytes = (
+        u8::try_from(bus),
+        u8::try_from(slot),
+        u8::try_from(function),
+    );
+    let (Ok(bus), Ok(slot), Ok(function)) = bytes else {
+        return Ok(None);
+    };
+    Ok(PciAddress::new(domain, bus, slot, function))
 }
 
 fn parsed<'x, T: FromStr<Err = InvalidName>>(

@@ -8,11 +8,10 @@ use crate::{
     apply,
     claims::{self, Claim, ClaimedDevice, Damaged, DeviceKind, Liveness, Origin, State},
     config::PoolError,
-    device::mdev,
     domain::{DomainDef, DomainError},
     host::{Deadline, Host, HostLock, LockError, Processes},
     model::{MdevUuid, PoolName},
-    plan::{self, Failed, Plan, Refusal, RefusalKind},
+    plan::{self, Failed, Interface, Plan, Refusal, RefusalKind, Source},
 };
 
 /// Why a domain does not get its devices. Each reads as one line that ends in
@@ -173,20 +172,22 @@ impl Allocation<'_> {
             && claim.origin != Origin::Prepare
             && claim.state == State::Committed
             && !claim.launched;
-        let same =
-            claim.devices.len() == self.demand.wanted.len()
-                && claim.devices.iter().zip(&self.demand.wanted).all(
-                    |(device, (request, uuid))| {
-                        device.name == request.name
-                            && device.pool == request.pool
-                            && device.uuid == *uuid
-                    },
-                );
+        let same = claim.devices.len() == self.demand.wanted.len()
+            && claim
+                .devices
+                .iter()
+                .zip(&self.demand.wanted)
+                .all(|(device, order)| {
+                    device.name == order.request.name
+                        && device.pool == order.request.pool
+                        && device.uuid == order.uuid
+                        && is_named(device, &order.source)
+                });
         made_just_now && same && claim.devices.iter().all(|device| self.is_there(device))
     }
 
     fn is_there(&self, device: &ClaimedDevice) -> bool {
-        matches!(mdev::find(self.host, device.uuid), Ok(Some(found)) if device.is(&found))
+        matches!(device.is_there(self.host), Ok(true))
     }
 
     fn take_over(&self, mut claim: Claim) -> Result<(), AllocateError> {
@@ -250,8 +251,8 @@ impl Allocation<'_> {
             let Err(failure) = apply::apply(&plan.steps, self.host) else {
                 return Ok(claim);
             };
-            self.after_failure(claim, &failure)?;
-            let assignment = &plan.assignments[failure.step];
+            self.after_failure(claim, &plan, &failure)?;
+            let assignment = &plan.assignments[plan.owners[failure.step]];
             if !failure.refused_by_driver || self.deadline.left() < Host::PATIENCE {
                 return Err(AllocateError::Failed {
                     domain: self.domain.name.to_string(),
@@ -268,7 +269,10 @@ impl Allocation<'_> {
         let device = |assignment: &plan::Assignment| ClaimedDevice {
             name: assignment.device.clone(),
             pool: assignment.pool.clone(),
-            kind: DeviceKind::Mdev,
+            kind: match assignment.interface {
+                Interface::Mdev => DeviceKind::Mdev,
+                Interface::VendorVfio => DeviceKind::VendorVfio,
+            },
             uuid: assignment.uuid,
             parent: assignment.parent.clone(),
             type_id: assignment.type_id.clone(),
@@ -290,12 +294,13 @@ impl Allocation<'_> {
     fn after_failure(
         &self,
         mut claim: Claim,
+        plan: &Plan,
         failure: &apply::Failure,
     ) -> Result<(), AllocateError> {
         claim.devices = failure
             .left_behind
             .iter()
-            .filter_map(|(step, _)| claim.devices.get(*step).cloned())
+            .filter_map(|(step, _)| claim.devices.get(*plan.owners.get(*step)?).cloned())
             .collect();
         if claim.devices.is_empty() {
             return claims::remove(self.host, self.lock, claim.domain)
@@ -339,6 +344,15 @@ impl Allocation<'_> {
                 false
             }
         }
+    }
+}
+
+/// Whether the domain's XML leads QEMU to that device.
+fn is_named(device: &ClaimedDevice, source: &Source) -> bool {
+    match (device.kind, source) {
+        (DeviceKind::Mdev, Source::Mdev) => true,
+        (DeviceKind::VendorVfio, Source::Function(name)) => device.parent == *name,
+        _ => false,
     }
 }
 

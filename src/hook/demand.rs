@@ -8,11 +8,11 @@ use super::{AllocateError, allocate::io_error, nearness_of};
 use crate::{
     claims::{self, Claim},
     config::{self, Pool},
-    device::mdev,
-    domain::{DomainDef, Request},
+    device::{mdev, parameters::Parameters},
+    domain::{DomainDef, PciHostdev, Request, alias},
     host::{Host, PciIds},
-    model::{MdevUuid, PoolName},
-    plan::{self, Detail, Failed, HostSupply, Plan, Wanted},
+    model::{DomainName, MdevUuid, ParentName, PoolName},
+    plan::{self, Detail, Failed, HostSupply, Plan, Source, Wanted},
 };
 
 /// The requests that the hook serves. One that may be missing and has no
@@ -20,12 +20,16 @@ use crate::{
 ///
 /// # Errors
 /// When a request that must be served has no placeholder.
-pub fn devices_wanted(domain: &DomainDef) -> Result<Vec<(&Request, MdevUuid)>, AllocateError> {
+pub fn devices_wanted(domain: &DomainDef) -> Result<Vec<Order<'_>>, AllocateError> {
     let mut wanted = Vec::new();
     for request in &domain.requests {
         let uuid = MdevUuid::for_device(domain.uuid, &request.name);
-        if domain.hostdevs.iter().any(|hostdev| hostdev.uuid == uuid) {
-            wanted.push((request, uuid));
+        if let Some(source) = source_of(domain, request, uuid) {
+            wanted.push(Order {
+                request,
+                uuid,
+                source,
+            });
         } else if request.optional != Some(true) {
             return Err(AllocateError::NoPlaceholder {
                 domain: domain.name.to_string(),
@@ -38,13 +42,53 @@ pub fn devices_wanted(domain: &DomainDef) -> Result<Vec<(&Request, MdevUuid)>, A
     Ok(wanted)
 }
 
+/// A request to be served, and what stands for it in the XML.
+#[derive(Debug, Clone)]
+pub struct Order<'a> {
+    /// The request.
+    pub request: &'a Request,
+    /// The UUID that it always has.
+    pub uuid: MdevUuid,
+    /// Its placeholder.
+    pub source: Source,
+}
+
+impl Order<'_> {
+    /// What the device is given beyond its type: the request's word, else the
+    /// pool's.
+    #[must_use]
+    pub fn parameters(&self, pool: &Pool) -> Parameters {
+        let (request, defaults) = (self.request, &pool.defaults);
+        Parameters {
+            frame_rate_limit: request.frame_rate_limit.or(defaults.frame_rate_limit),
+            console_vnc: request.console_vnc.or(defaults.console_vnc),
+            unified_memory: request.unified_memory.or(defaults.unified_memory),
+            debuggers: request.debuggers.or(defaults.debuggers),
+            profilers: request.profilers.or(defaults.profilers),
+        }
+    }
+}
+
+/// A mediated device is known by its UUID, a virtual function by its alias: its
+/// address changes when the domain's is planned anew.
+fn source_of(domain: &DomainDef, request: &Request, uuid: MdevUuid) -> Option<Source> {
+    if domain.hostdevs.iter().any(|hostdev| hostdev.uuid == uuid) {
+        return Some(Source::Mdev);
+    }
+    let alias = alias(&request.name);
+    let is_its = |hostdev: &&PciHostdev| hostdev.alias.as_ref() == Some(&alias);
+    let hostdev = domain.pci_hostdevs.iter().find(is_its)?;
+    let name = hostdev.address.to_string().parse().ok()?;
+    Some(Source::Function(name))
+}
+
 /// The demand of a domain.
 #[derive(Debug)]
 pub struct Demand<'a> {
     /// The domain.
     pub domain: &'a DomainDef,
-    /// The requests to be served, with the UUIDs of their placeholders.
-    pub wanted: Vec<(&'a Request, MdevUuid)>,
+    /// The requests to be served, with their placeholders.
+    pub wanted: Vec<Order<'a>>,
     /// The pools that they name.
     pub pools: BTreeMap<PoolName, Pool>,
 }
@@ -57,10 +101,10 @@ impl<'a> Demand<'a> {
     pub fn load(
         host: &Host,
         domain: &'a DomainDef,
-        wanted: Vec<(&'a Request, MdevUuid)>,
+        wanted: Vec<Order<'a>>,
     ) -> Result<Self, AllocateError> {
         let mut pools = BTreeMap::new();
-        for (request, _) in &wanted {
+        for Order { request, .. } in &wanted {
             if !pools.contains_key(&request.pool) {
                 let pool = config::load_pool(host, &request.pool).map_err(|cause| {
                     AllocateError::Pool {
@@ -89,7 +133,15 @@ impl<'a> Demand<'a> {
         host: &Host,
         former: Option<&Claim>,
     ) -> Result<(), AllocateError> {
-        for (request, uuid) in &self.wanted {
+        for Order {
+            request,
+            uuid,
+            source,
+        } in &self.wanted
+        {
+            if *source != Source::Mdev {
+                continue;
+            }
             let own = former.is_some_and(|claim| claim.devices.iter().any(|d| d.uuid == *uuid));
             if own {
                 continue;
@@ -119,22 +171,40 @@ impl<'a> Demand<'a> {
         let detail = Detail {
             nodes: !nearness.nodes.is_empty(),
             boards: self.wanted.len() > 1 || !failed.is_empty(),
+            functions_only: { self.wanted.iter() }
+                .all(|order| matches!(order.source, Source::Function(_))),
         };
         let supply = HostSupply::discover(host, &names, detail)
-            .map_err(|cause| io_error("cannot look for mdev parents", cause))?;
+            .map_err(|cause| io_error("cannot look for mdev parents", cause))?
+            .with_claimed(self.claimed_functions(host)?);
         let mut requests = Vec::with_capacity(self.wanted.len());
-        for (request, uuid) in &self.wanted {
-            let pool = &self.pools[&request.pool];
+        for order in &self.wanted {
+            let pool = &self.pools[&order.request.pool];
             let pool_in_use = self.pool_in_use(host, pool, &supply)?;
             requests.push(Wanted {
-                device: &request.name,
-                uuid: *uuid,
+                device: &order.request.name,
+                uuid: order.uuid,
+                source: order.source.clone(),
                 pool,
                 pool_in_use,
+                parameters: order.parameters(pool),
             });
         }
         let domain = &self.domain.name;
         Ok(plan::plan(domain, &requests, &supply, &nearness, failed)?)
+    }
+
+    /// Virtual functions that other domains' claims name; no claim is read where
+    /// none is planned for.
+    fn claimed_functions(
+        &self,
+        host: &Host,
+    ) -> Result<BTreeMap<ParentName, DomainName>, AllocateError> {
+        if self.wanted.iter().all(|order| order.source == Source::Mdev) {
+            return Ok(BTreeMap::new());
+        }
+        claims::functions(host, Some(self.domain.uuid))
+            .map_err(|cause| io_error("cannot read the claims", cause))
     }
 
     /// Devices of the pool that are claimed. There cannot be more of them than
@@ -147,6 +217,10 @@ impl<'a> Demand<'a> {
     ) -> Result<u32, AllocateError> {
         if pool.instances == 0 {
             return Ok(0);
+        }
+        if self.wanted.iter().any(|order| order.source != Source::Mdev) {
+            return claims::pool_in_use(host, &pool.name)
+                .map_err(|cause| io_error("cannot count the pool's devices", cause));
         }
         let devices = supply.devices();
         let devices = devices.map_err(|cause| io_error("cannot list mediated devices", cause))?;

@@ -9,13 +9,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{HookCall, events};
+use super::{HookCall, Order, events};
 use crate::{
     claims::{Claim, ClaimedMedia},
     config::Pool,
-    domain::{MEDIA_DIRECTORY, Request, media_path},
+    domain::{MEDIA_DIRECTORY, media_path},
     host::Host,
-    model::{MdevUuid, PoolName},
+    model::PoolName,
 };
 
 /// Why an image cannot be given to a VM.
@@ -86,13 +86,13 @@ pub fn check_image(host: &Host, image: &Path) -> Result<(), MediaProblem> {
 /// drivers from a pool that has them.
 pub(super) fn choose(
     host: &Host,
-    wanted: &[(&Request, MdevUuid)],
+    wanted: &[Order<'_>],
     pools: &BTreeMap<PoolName, Pool>,
 ) -> Option<ClaimedMedia> {
-    let (request, _) = wanted
+    let order = wanted
         .iter()
-        .find(|(request, _)| request.guest_drivers == Some(true))?;
-    let pool = pools.get(&request.pool)?;
+        .find(|order| order.request.guest_drivers == Some(true))?;
+    let pool = pools.get(&order.request.pool)?;
     let Some(image) = pool.guest_driver.as_ref().map(PathBuf::from) else {
         let problem = format!("pool '{}' has no guest-driver", pool.name);
         return Some(ClaimedMedia {

@@ -19,7 +19,7 @@ mod nearness;
 
 pub use allocate::AllocateError;
 pub use call::{HookCall, Invocation, Operation};
-pub use demand::{Demand, devices_wanted};
+pub use demand::{Demand, Order, devices_wanted};
 pub use events::{MESSAGE_IDS, log_media_problem, log_reconciled, log_released};
 pub use media::{MediaProblem, check_image};
 pub use nearness::nearness_of;

@@ -32,6 +32,14 @@ impl PciAddress {
     }
 }
 
+impl PciAddress {
+    /// The four numbers, as libvirt's XML has them apart.
+    #[must_use]
+    pub fn parts(self) -> (u32, u8, u8, u8) {
+        (self.domain, self.bus, self.slot, self.function)
+    }
+}
+
 impl fmt::Display for PciAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {

@@ -6,11 +6,15 @@ mod address;
 mod mdev;
 mod names;
 mod numa;
+mod selector;
+mod vgpu;
 
 pub use address::PciAddress;
 pub use mdev::{MdevTypeId, MdevUuid, ParentName};
 pub use names::{DeviceName, DomainName, DomainUuid, PoolName};
 pub use numa::{CpuSet, NumaNode};
+pub use selector::TypeSelector;
+pub use vgpu::{ProfileName, VgpuTypeId};
 
 /// A text that is not what it should be: what was wanted, what was found.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

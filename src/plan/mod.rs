@@ -8,13 +8,17 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::{
-    config::{Placement, Pool, TypeSelector},
+    config::{Placement, Pool},
     device::{
         mdev::{self, Offer, Parent},
         numa::NumaTopology,
+        parameters::Parameters,
         step::Step,
+        vendor_vfio,
     },
-    model::{DeviceName, DomainName, MdevTypeId, MdevUuid, NumaNode, ParentName, PoolName},
+    model::{
+        DeviceName, DomainName, MdevTypeId, MdevUuid, NumaNode, ParentName, PoolName, TypeSelector,
+    },
 };
 
 mod failed;
@@ -28,17 +32,33 @@ pub use refusal::{Refusal, RefusalKind, Rejection};
 pub use supply::{Detail, HostSupply, Standing};
 pub use survey::{Surveyed, survey};
 
+/// What stands for a device in the domain XML.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Source {
+    /// A mediated device, made anywhere under the UUID of the request.
+    Mdev,
+    /// This virtual function and no other.
+    Function(ParentName),
+    /// Nothing yet: whatever the pool's drivers make, the XML is written after the
+    /// plan.
+    Any,
+}
+
 /// A device to plan for.
 #[derive(Debug, Clone)]
 pub struct Wanted<'a> {
     /// The request's name.
     pub device: &'a DeviceName,
-    /// The UUID that the domain XML names.
+    /// The UUID that the request always has; a mediated device's.
     pub uuid: MdevUuid,
+    /// What the domain XML names.
+    pub source: Source,
     /// The pool it comes from.
     pub pool: &'a Pool,
     /// Devices of the pool that claims hold now, over all domains.
     pub pool_in_use: u32,
+    /// What it is given beyond its type.
+    pub parameters: Parameters,
 }
 
 /// What the host has for a pool.
@@ -50,18 +70,29 @@ pub trait Supply {
     ///
     /// # Errors
     /// A text, when the host cannot be read at all.
-    fn candidates(&self, pool: &Pool) -> Result<Vec<Candidate>, String>;
+    fn candidates(&self, pool: &Pool, source: &Source) -> Result<Vec<Candidate>, String>;
 
     /// What one of them has for the pool, as of now; None when the pool's rules
     /// do not take it.
-    fn offer(&self, pool: &Pool, parent: &Parent) -> Option<Offer>;
+    fn offer(&self, pool: &Pool, candidate: &Candidate) -> Option<Offer>;
+}
+
+/// How a candidate makes a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interface {
+    /// It is the parent of mediated devices.
+    Mdev,
+    /// It is a virtual function that becomes a vGPU itself.
+    VendorVfio,
 }
 
 /// A parent that may serve a pool, if the pool's rules take it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
-    /// The parent.
+    /// The parent; a virtual function is its only device's own.
     pub parent: Parent,
+    /// How it makes one.
+    pub interface: Interface,
     /// Its board: the physical function, or itself.
     pub board: ParentName,
     /// Where its memory is near, if it says so.
@@ -109,6 +140,9 @@ pub struct Assignment {
     pub pool: PoolName,
     /// The UUID it is made under.
     pub uuid: MdevUuid,
+    /// How it is made.
+    #[serde(skip)]
+    pub interface: Interface,
     /// Where it is made.
     pub parent: ParentName,
     /// The parent's board, as far as the plan has looked.
@@ -128,6 +162,9 @@ pub struct Plan {
     pub assignments: Vec<Assignment>,
     /// In the order of the assignments.
     pub steps: Vec<Step>,
+    /// The assignment that each step is for.
+    #[serde(skip)]
+    pub owners: Vec<usize>,
 }
 
 /// Plans devices for all the requests, or for none.
@@ -153,15 +190,58 @@ pub fn plan(
     .run()
 }
 
+/// What makes the device on the candidate, and gives it its parameters.
+fn making(candidate: &Candidate, type_id: &MdevTypeId, wanted: &Wanted<'_>) -> Vec<Step> {
+    let (step, attributes) = match candidate.interface {
+        Interface::Mdev => {
+            let step = mdev::creation(&candidate.parent, type_id, wanted.uuid);
+            // The kernel puts the driver's name in front of its types' ids.
+            let nvidias = type_id.as_str().starts_with("nvidia-");
+            (step, nvidias.then(|| mdev::nvidia_attributes(wanted.uuid)))
+        }
+        Interface::VendorVfio => {
+            let function = &candidate.parent.name;
+            let name = wanted.pool.device_type.as_str();
+            let step = vendor_vfio::assignment(function, type_id, name);
+            (step, Some(vendor_vfio::attributes(function)))
+        }
+    };
+    let parameters = attributes.and_then(|directory| wanted.parameters.step(&directory));
+    std::iter::once(step).chain(parameters).collect()
+}
+
+/// What a market is about.
+#[derive(Debug, Clone, Copy)]
+struct Ask<'a> {
+    pool: &'a Pool,
+    source: &'a Source,
+}
+
+impl<'a> Ask<'a> {
+    fn of(wanted: &'a Wanted<'a>) -> Self {
+        Self {
+            pool: wanted.pool,
+            source: &wanted.source,
+        }
+    }
+
+    fn key(self) -> MarketKey<'a> {
+        (&self.pool.name, self.source)
+    }
+}
+
 struct Planner<'a> {
     domain: &'a DomainName,
     wanted: &'a [Wanted<'a>],
     supply: &'a dyn Supply,
     nearness: &'a Nearness,
     failed: &'a Failed,
-    markets: BTreeMap<&'a PoolName, Market>,
+    markets: BTreeMap<MarketKey<'a>, Market>,
     taken: Vec<Assignment>,
 }
+
+/// Requests of one pool share their candidates, unless the XML names one.
+type MarketKey<'a> = (&'a PoolName, &'a Source);
 
 /// A pool's candidates with the offers asked for so far.
 struct Market {
@@ -174,23 +254,26 @@ impl<'a> Planner<'a> {
     fn run(mut self) -> Result<Plan, Refusal> {
         self.check_limits()?;
         for wanted in self.wanted {
-            if !self.markets.contains_key(&wanted.pool.name) {
-                let candidates = self.supply.candidates(wanted.pool).map_err(|why| {
+            let key = Ask::of(wanted).key();
+            if !self.markets.contains_key(&key) {
+                let candidates = self.supply.candidates(wanted.pool, &wanted.source);
+                let candidates = candidates.map_err(|why| {
                     Refusal::new(self.domain, wanted, RefusalKind::Unreadable { reason: why })
                 })?;
                 let offers = vec![None; candidates.len()];
-                self.markets
-                    .insert(&wanted.pool.name, Market { candidates, offers });
+                self.markets.insert(key, Market { candidates, offers });
             }
         }
-        let mut steps = Vec::new();
+        let (mut steps, mut owners) = (Vec::new(), Vec::new());
         for (index, wanted) in self.wanted.iter().enumerate() {
             let (candidate, type_id, reason) = self.choose(index, wanted)?;
-            steps.push(mdev::creation(&candidate.parent, &type_id, wanted.uuid));
+            steps.extend(making(&candidate, &type_id, wanted));
+            owners.resize(steps.len(), index);
             self.taken.push(Assignment {
                 device: wanted.device.clone(),
                 pool: wanted.pool.name.clone(),
                 uuid: wanted.uuid,
+                interface: candidate.interface,
                 parent: candidate.parent.name,
                 board: candidate.board,
                 type_id,
@@ -200,6 +283,7 @@ impl<'a> Planner<'a> {
         Ok(Plan {
             assignments: self.taken,
             steps,
+            owners,
         })
     }
 
@@ -231,23 +315,24 @@ impl<'a> Planner<'a> {
     fn choose(
         &mut self,
         index: usize,
-        wanted: &Wanted<'a>,
+        wanted: &'a Wanted<'a>,
     ) -> Result<(Candidate, MdevTypeId, String), Refusal> {
-        let order = self.order(wanted.pool);
+        let order = self.order(Ask::of(wanted));
         let look_ahead = feasible::is_needed(self.wanted.get(index..).unwrap_or_default());
         let mut room = Vec::new();
         for position in order {
-            let Some((type_id, left)) = self.room(wanted.pool, position) else {
+            let Some((type_id, left)) = self.room(Ask::of(wanted), position) else {
                 continue;
             };
             if look_ahead {
                 room.push((position, type_id, left));
             } else {
-                return Ok(self.chosen(wanted.pool, position, type_id, left));
+                return Ok(self.chosen(Ask::of(wanted), position, type_id, left));
             }
         }
         for (position, type_id, left) in room {
-            let (candidate, type_id, reason) = self.chosen(wanted.pool, position, type_id, left);
+            let (candidate, type_id, reason) =
+                self.chosen(Ask::of(wanted), position, type_id, left);
             if self.rest_fits(index, &candidate, &type_id) {
                 return Ok((candidate, type_id, reason));
             }
@@ -257,21 +342,22 @@ impl<'a> Planner<'a> {
 
     fn chosen(
         &self,
-        pool: &Pool,
+        ask: Ask<'a>,
         position: usize,
         type_id: MdevTypeId,
         left: u32,
     ) -> (Candidate, MdevTypeId, String) {
-        let candidate = self.markets[&pool.name].candidates[position].clone();
-        let reason = self.reason(pool, &candidate, &type_id, left);
+        let candidate = self.markets[&ask.key()].candidates[position].clone();
+        let reason = self.reason(ask.pool, &candidate, &type_id, left);
         (candidate, type_id, reason)
     }
 
     /// Positions of the pool's candidates, best first: a board that would have
     /// to hold two types last (few drivers can), then the board by placement,
     /// then by distance, then by address.
-    fn order(&self, pool: &Pool) -> Vec<usize> {
-        let candidates = &self.markets[&pool.name].candidates;
+    fn order(&self, ask: Ask<'a>) -> Vec<usize> {
+        let pool = ask.pool;
+        let candidates = &self.markets[&ask.key()].candidates;
         let mut order: Vec<usize> = (0..candidates.len()).collect();
         order.sort_by_cached_key(|&position| {
             let candidate = &candidates[position];
@@ -282,7 +368,7 @@ impl<'a> Planner<'a> {
             };
             let mixed = self
                 .on_board(&candidate.board)
-                .any(|other| self.selector(&other.pool) != Some(&pool.mdev_type));
+                .any(|other| self.selector(&other.pool) != Some(&pool.device_type));
             // Equals keep their order, which is that of the addresses.
             (mixed, load, self.nearness.distance(candidate.node))
         });
@@ -291,13 +377,9 @@ impl<'a> Planner<'a> {
 
     /// Devices of this plan on a board.
     fn on_board(&self, board: &ParentName) -> impl Iterator<Item = &Assignment> {
-        self.taken.iter().filter(move |assignment| {
-            let market = &self.markets[&assignment.pool];
-            market
-                .candidates
-                .iter()
-                .any(|other| other.parent.name == assignment.parent && other.board == *board)
-        })
+        self.taken
+            .iter()
+            .filter(move |assignment| assignment.board == *board)
     }
 
     /// The type that a pool of this plan hands out.
@@ -306,7 +388,7 @@ impl<'a> Planner<'a> {
             .wanted
             .iter()
             .find(|wanted| wanted.pool.name == *pool)?;
-        Some(&wanted.pool.mdev_type)
+        Some(&wanted.pool.device_type)
     }
 
     /// Devices on the candidate's board, those of this plan included.
@@ -317,21 +399,21 @@ impl<'a> Planner<'a> {
             .saturating_add(u32::try_from(planned).unwrap_or(u32::MAX))
     }
 
-    fn offer(&mut self, pool: &'a Pool, position: usize) -> Option<Offer> {
+    fn offer(&mut self, ask: Ask<'a>, position: usize) -> Option<Offer> {
         let supply = self.supply;
-        let market = self.markets.get_mut(&pool.name)?;
-        let parent = &market.candidates[position].parent;
+        let market = self.markets.get_mut(&ask.key())?;
+        let candidate = &market.candidates[position];
         market.offers[position]
-            .get_or_insert_with(|| supply.offer(pool, parent))
+            .get_or_insert_with(|| supply.offer(ask.pool, candidate))
             .clone()
     }
 
     /// The type's id and how many are left on a candidate, if any.
-    fn room(&mut self, pool: &'a Pool, position: usize) -> Option<(MdevTypeId, u32)> {
-        let Some(Offer::Type { id, available }) = self.offer(pool, position) else {
+    fn room(&mut self, ask: Ask<'a>, position: usize) -> Option<(MdevTypeId, u32)> {
+        let Some(Offer::Type { id, available }) = self.offer(ask, position) else {
             return None;
         };
-        let candidate = &self.markets[&pool.name].candidates[position];
+        let candidate = &self.markets[&ask.key()].candidates[position];
         if self.failed.reason(candidate, &id).is_some() {
             return None;
         }
@@ -353,9 +435,9 @@ impl<'a> Planner<'a> {
         let mut choices = Vec::new();
         for request in wanted.get(index + 1..).unwrap_or_default() {
             let mut choice = Vec::new();
-            for position in 0..self.markets[&request.pool.name].candidates.len() {
-                if let Some((id, left)) = self.room(request.pool, position) {
-                    let parent = self.markets[&request.pool.name].candidates[position]
+            for position in 0..self.markets[&Ask::of(request).key()].candidates.len() {
+                if let Some((id, left)) = self.room(Ask::of(request), position) {
+                    let parent = self.markets[&Ask::of(request).key()].candidates[position]
                         .parent
                         .name
                         .clone();
@@ -396,14 +478,14 @@ impl<'a> Planner<'a> {
         reason
     }
 
-    fn no_candidate(&mut self, wanted: &Wanted<'a>) -> Refusal {
-        let count = self.markets[&wanted.pool.name].candidates.len();
+    fn no_candidate(&mut self, wanted: &'a Wanted<'a>) -> Refusal {
+        let count = self.markets[&Ask::of(wanted).key()].candidates.len();
         let mut candidates = Vec::new();
         for position in 0..count {
-            let Some(offer) = self.offer(wanted.pool, position) else {
+            let Some(offer) = self.offer(Ask::of(wanted), position) else {
                 continue;
             };
-            let candidate = &self.markets[&wanted.pool.name].candidates[position];
+            let candidate = &self.markets[&Ask::of(wanted).key()].candidates[position];
             let parent = candidate.parent.name.clone();
             let reason = self.why_not(wanted, candidate, offer);
             candidates.push(Rejection {
@@ -417,8 +499,8 @@ impl<'a> Planner<'a> {
 
     fn why_not(&self, wanted: &Wanted<'a>, candidate: &Candidate, offer: Offer) -> String {
         match offer {
-            Offer::NoSuchType => format!("has no mdev type '{}'", wanted.pool.mdev_type),
-            Offer::Unreadable(why) => why,
+            Offer::NoSuchType => format!("has no {}", wanted.pool.type_in_words()),
+            Offer::Unreadable(why) | Offer::Taken(why) => why,
             Offer::Type { id, available: 0 } => format!("no {id} left"),
             Offer::Type { id, .. } => {
                 if let Some(why) = self.failed.reason(candidate, &id) {

@@ -53,7 +53,7 @@ pub struct Refusal {
     pub pool: PoolName,
     /// The type that the pool hands out.
     #[serde(rename = "type")]
-    pub mdev_type: String,
+    pub device_type: String,
     /// Why.
     #[serde(flatten)]
     pub kind: RefusalKind,
@@ -68,7 +68,7 @@ impl Refusal {
             domain: domain.clone(),
             device: wanted.device.clone(),
             pool: wanted.pool.name.clone(),
-            mdev_type: wanted.pool.mdev_type.to_string(),
+            device_type: wanted.pool.device_type.to_string(),
             kind,
         }
     }
@@ -81,12 +81,12 @@ impl fmt::Display for Refusal {
         let Self {
             domain,
             pool,
-            mdev_type,
+            device_type,
             ..
         } = self;
         write!(
             f,
-            "pool '{pool}' has no free {mdev_type} for domain '{domain}': "
+            "pool '{pool}' has no free {device_type} for domain '{domain}': "
         )?;
         match &self.kind {
             RefusalKind::Limit {

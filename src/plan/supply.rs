@@ -2,17 +2,18 @@
 
 use std::{cell::OnceCell, collections::BTreeMap, io};
 
-use super::{Candidate, Supply};
+use super::{Candidate, Interface, Source, Supply};
 use crate::{
     config::Pool,
     device::{
-        Sysfs,
-        mdev::{MdevHost, Offer, Parent},
+        Sysfs, link_name,
+        mdev::{self, MdevHost, Offer, Parent},
         optional,
         pci::{DeviceFields, PciNames},
+        vendor_vfio,
     },
-    model::{NumaNode, ParentName},
-    rule::{Verdict, evaluate},
+    model::{DomainName, NumaNode, ParentName, PciAddress},
+    rule::{Kind, Verdict, evaluate},
 };
 
 /// Where a parent stands towards a pool.
@@ -32,6 +33,8 @@ pub struct Detail {
     /// The boards of unused virtual functions too: several devices are planned
     /// at once, or a person wants to see them.
     pub boards: bool,
+    /// No mdev parents: all that is planned for are named virtual functions.
+    pub functions_only: bool,
 }
 
 /// The supply of a host. It remembers what it has read, so it is made anew
@@ -41,6 +44,7 @@ pub struct HostSupply<'a> {
     names: &'a dyn PciNames,
     detail: Detail,
     usage: OnceCell<Usage>,
+    claimed: BTreeMap<ParentName, DomainName>,
 }
 
 /// Devices by board, and the boards of the parents that matter.
@@ -68,13 +72,27 @@ impl<'a> HostSupply<'a> {
         names: &'a dyn PciNames,
         detail: Detail,
     ) -> io::Result<Self> {
-        let mdev = MdevHost::discover(sysfs)?;
+        let mdev = if detail.functions_only {
+            MdevHost::without_parents(sysfs)
+        } else {
+            MdevHost::discover(sysfs)?
+        };
         Ok(Self {
             mdev,
             names,
             detail,
             usage: OnceCell::new(),
+            claimed: BTreeMap::new(),
         })
+    }
+
+    /// Virtual functions that claims name, with the domains: what a function is set
+    /// to does not tell whose it is, and one that is claimed may be free for a
+    /// moment yet.
+    #[must_use]
+    pub fn with_claimed(mut self, claimed: BTreeMap<ParentName, DomainName>) -> Self {
+        self.claimed = claimed;
+        self
     }
 
     /// The mediated devices behind it.
@@ -152,6 +170,9 @@ impl<'a> HostSupply<'a> {
     }
 
     fn node(&self, parent: &Parent) -> Option<NumaNode> {
+        if !self.detail.nodes {
+            return None;
+        }
         let text = optional(
             self.mdev
                 .sysfs()
@@ -161,8 +182,9 @@ impl<'a> HostSupply<'a> {
     }
 }
 
-impl Supply for HostSupply<'_> {
-    fn candidates(&self, _pool: &Pool) -> Result<Vec<Candidate>, String> {
+impl HostSupply<'_> {
+    /// The mdev parents. Those of a pool of NVIDIA's vGPUs are the driver's alone.
+    fn parents(&self, pool: &Pool) -> Result<Vec<Candidate>, String> {
         let usage = self
             .usage()
             .map_err(|e| format!("cannot list mediated devices: {e}"))?;
@@ -170,21 +192,122 @@ impl Supply for HostSupply<'_> {
             let board = usage.boards.get(&parent.name).unwrap_or(&parent.name);
             Candidate {
                 parent: parent.clone(),
+                interface: Interface::Mdev,
                 board: board.clone(),
-                node: if self.detail.nodes {
-                    self.node(parent)
-                } else {
-                    None
-                },
+                node: self.node(parent),
                 in_use: usage.in_use.get(board).copied().unwrap_or(0),
             }
         };
-        Ok(self.mdev.parents().iter().map(candidate).collect())
+        let parents = self.mdev.parents().iter();
+        let wanted = |parent: &&Parent| pool.kind == Kind::Mdev || self.is_nvidias(parent);
+        Ok(parents.filter(wanted).map(candidate).collect())
     }
 
-    fn offer(&self, pool: &Pool, parent: &Parent) -> Option<Offer> {
-        match self.verdict(pool, parent) {
-            Verdict::Match { .. } => Some(self.mdev.offer(parent, pool.mdev_type.as_str())),
+    fn is_nvidias(&self, parent: &Parent) -> bool {
+        let driver = link_name(self.mdev.sysfs(), &format!("{}/driver", parent.path()));
+        driver.is_ok_and(|driver| driver == "nvidia")
+    }
+
+    /// Every function that can become a vGPU.
+    fn functions(&self) -> Result<Vec<Candidate>, String> {
+        let sysfs = self.mdev.sysfs();
+        let cannot = |e: io::Error| format!("cannot list virtual functions: {e}");
+        let functions = vendor_vfio::all_functions(sysfs).map_err(cannot)?;
+        let mut in_use: BTreeMap<PciAddress, u32> = BTreeMap::new();
+        for (function, gpu) in &functions {
+            // One that cannot be read is no argument for or against its GPU.
+            if let Ok(Some(_)) = vendor_vfio::current(sysfs, function) {
+                *in_use.entry(*gpu).or_default() += 1;
+            }
+        }
+        let candidate = |(function, gpu): (PciAddress, PciAddress)| {
+            let in_use = in_use.get(&gpu).copied().unwrap_or_default();
+            self.function_of(function, gpu, in_use)
+        };
+        Ok(functions.into_iter().filter_map(candidate).collect())
+    }
+
+    fn function_of(&self, function: PciAddress, gpu: PciAddress, in_use: u32) -> Option<Candidate> {
+        let name = function.to_string().parse().ok()?;
+        let parent = mdev::pci_function(&name);
+        Some(Candidate {
+            node: self.node(&parent),
+            parent,
+            interface: Interface::VendorVfio,
+            board: gpu.to_string().parse().ok()?,
+            in_use,
+        })
+    }
+
+    /// The one function that the XML names, looked at without any other.
+    fn function(&self, name: &ParentName) -> Result<Vec<Candidate>, String> {
+        let sysfs = self.mdev.sysfs();
+        let function: PciAddress = name.as_str().parse().map_err(|e| format!("{e}"))?;
+        let gpu = vendor_vfio::gpu(sysfs, function).map_err(|e| format!("{name}: {e}"))?;
+        Ok(gpu
+            .and_then(|gpu| self.function_of(function, gpu, 0))
+            .into_iter()
+            .collect())
+    }
+
+    /// What a virtual function can become.
+    fn becomes(&self, pool: &Pool, name: &ParentName) -> Offer {
+        let sysfs = self.mdev.sysfs();
+        let read = || -> io::Result<Offer> {
+            if !vendor_vfio::is_function(sysfs, name) {
+                return Ok(Offer::Taken("its driver makes no vGPUs of it".to_owned()));
+            }
+            if let Some(domain) = self.claimed.get(name) {
+                return Ok(Offer::Taken(format!("domain '{domain}' has it")));
+            }
+            if let Some(id) = vendor_vfio::current(sysfs, name)? {
+                let what = format!("has the type {id} already, and no domain of ours");
+                return Ok(Offer::Taken(what));
+            }
+            let creatable = vendor_vfio::creatable(sysfs, name)?;
+            let meant = creatable
+                .into_iter()
+                .find(|one| pool.device_type.means_name(&one.name));
+            Ok(
+                match meant.and_then(|one| one.id.to_string().parse().ok()) {
+                    Some(id) => Offer::Type { id, available: 1 },
+                    None => Offer::Taken(format!("its GPU has no room for a {}", pool.device_type)),
+                },
+            )
+        };
+        read().unwrap_or_else(|error| Offer::Unreadable(error.to_string()))
+    }
+}
+
+impl Supply for HostSupply<'_> {
+    fn candidates(&self, pool: &Pool, source: &Source) -> Result<Vec<Candidate>, String> {
+        match (source, pool.kind) {
+            (Source::Function(name), _) => self.function(name),
+            (Source::Any, Kind::NvidiaVgpu) => {
+                let mut candidates = self.parents(pool)?;
+                candidates.extend(self.functions()?);
+                Ok(candidates)
+            }
+            (Source::Any | Source::Mdev, _) => self.parents(pool),
+        }
+    }
+
+    fn offer(&self, pool: &Pool, candidate: &Candidate) -> Option<Offer> {
+        // The rules of a pool of vGPUs are about GPUs, whichever of its functions
+        // makes them.
+        let of_gpu;
+        let subject = match pool.kind {
+            Kind::NvidiaVgpu => {
+                of_gpu = mdev::pci_function(&self.mdev.board(&candidate.parent));
+                &of_gpu
+            }
+            _ => &candidate.parent,
+        };
+        match self.verdict(pool, subject) {
+            Verdict::Match { .. } => Some(match candidate.interface {
+                Interface::Mdev => self.mdev.offer(&candidate.parent, &pool.device_type),
+                Interface::VendorVfio => self.becomes(pool, &candidate.parent.name),
+            }),
             Verdict::NoMatch { .. } => None,
         }
     }

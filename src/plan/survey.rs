@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Candidate, Failed, Market, Nearness, Planner, Supply};
+use super::{Ask, Candidate, Failed, Market, Nearness, Planner, Source, Supply};
 use crate::{config::Pool, device::mdev::Offer, model::DomainName};
 
 /// A candidate and what it has.
@@ -26,7 +26,9 @@ pub fn survey(
     supply: &dyn Supply,
     nearness: &Nearness,
 ) -> Result<Vec<Surveyed>, String> {
-    let candidates = supply.candidates(pool)?;
+    let source = &Source::Any;
+    let ask = Ask { pool, source };
+    let candidates = supply.candidates(pool, source)?;
     let offers = vec![None; candidates.len()];
     let market = Market { candidates, offers };
     let mut planner = Planner {
@@ -35,13 +37,13 @@ pub fn survey(
         supply,
         nearness,
         failed: &Failed::default(),
-        markets: BTreeMap::from([(&pool.name, market)]),
+        markets: BTreeMap::from([(ask.key(), market)]),
         taken: Vec::new(),
     };
-    let order = planner.order(pool);
+    let order = planner.order(ask);
     let surveyed = order.into_iter().filter_map(|position| {
-        let offer = planner.offer(pool, position)?;
-        let candidate = planner.markets[&pool.name].candidates[position].clone();
+        let offer = planner.offer(ask, position)?;
+        let candidate = planner.markets[&ask.key()].candidates[position].clone();
         Some(Surveyed { candidate, offer })
     });
     Ok(surveyed.collect())

@@ -48,6 +48,8 @@ pub struct Mdev {
     pub whole: bool,
     /// Whether it still has its `remove`: a write before it is whole costs it.
     pub removable: bool,
+    /// What NVIDIA's driver was told beyond the type.
+    pub parameters: String,
 }
 
 /// A write to an attribute that does something, and what it came to.
@@ -63,6 +65,7 @@ pub struct Write {
 pub enum Target {
     Create,
     Remove,
+    Parameters,
 }
 
 /// A driver that misbehaves.
@@ -204,6 +207,7 @@ impl Kernel {
             (Some(errno), _) => Err(errno),
             (None, OnWrite::Create { parent, type_id }) => state.create(parent, type_id, value),
             (None, OnWrite::Remove { uuid }) => state.remove(uuid, value),
+            (None, OnWrite::Parameters { uuid }) => state.set_parameters(uuid, value),
         };
         state.writes.push(Write {
             what: what.clone(),
@@ -250,14 +254,16 @@ impl State {
     fn concerns(&self, fault: &Fault, what: &OnWrite) -> bool {
         let (target, parent) = match what {
             OnWrite::Create { parent, .. } => (Target::Create, Some(parent)),
-            OnWrite::Remove { uuid } => (
-                Target::Remove,
-                self.mdevs.get(uuid).map(|mdev| &mdev.parent),
-            ),
+            OnWrite::Remove { uuid } => (Target::Remove, self.parent_of(uuid)),
+            OnWrite::Parameters { uuid } => (Target::Parameters, self.parent_of(uuid)),
         };
         fault.times > 0
             && fault.target == target
             && (fault.parent.is_none() || fault.parent.as_ref() == parent)
+    }
+
+    fn parent_of(&self, uuid: &str) -> Option<&String> {
+        self.mdevs.get(uuid).map(|mdev| &mdev.parent)
     }
 
     fn next_fault(&mut self, what: &OnWrite) -> Option<(Duration, Option<Errno>)> {
@@ -296,9 +302,23 @@ impl State {
             iommu_group: self.next_group,
             whole: true,
             removable: true,
+            parameters: String::new(),
         };
         self.next_group += 1;
         self.mdevs.insert(uuid, mdev);
+        self.tree = None;
+        Ok(value.len())
+    }
+
+    /// NVIDIA's driver takes the last byte for a newline, whatever it is.
+    fn set_parameters(&mut self, uuid: &str, value: &[u8]) -> Result<usize, Errno> {
+        const MOST: usize = 1024;
+        let mdev = self.mdevs.get_mut(uuid).ok_or(Errno::ENXIO)?;
+        if value.len() > MOST {
+            return Err(Errno::E2BIG);
+        }
+        let kept = value.split_last().map_or(value, |(_, kept)| kept);
+        mdev.parameters = String::from_utf8_lossy(kept).into_owned();
         self.tree = None;
         Ok(value.len())
     }
@@ -483,6 +503,13 @@ fn add_mdev(tree: &mut Tree, uuid: &str, mdev: &Mdev) {
         return;
     }
     tree.link(&format!("{path}/mdev_type"), &format!("../{type_path}"));
+    if mdev.type_id.starts_with("nvidia-") {
+        let set = OnWrite::Parameters {
+            uuid: uuid.to_owned(),
+        };
+        let attribute = format!("{path}/nvidia/vgpu_params");
+        tree.setting(&attribute, &mdev.parameters, set);
+    }
     tree.link(
         &format!("{path}/iommu_group"),
         &format!("../../../..{group}"),

@@ -8,8 +8,17 @@ use nix::errno::Errno;
 /// What a write to an attribute does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OnWrite {
-    Create { parent: String, type_id: String },
-    Remove { uuid: String },
+    Create {
+        parent: String,
+        type_id: String,
+    },
+    Remove {
+        uuid: String,
+    },
+    /// NVIDIA's `vgpu_params`.
+    Parameters {
+        uuid: String,
+    },
 }
 
 /// An attribute: readable, writable, or both.
@@ -78,6 +87,15 @@ impl Tree {
     pub fn order(&mut self, path: &str, on_write: OnWrite) {
         let attribute = Attribute {
             text: None,
+            on_write: Some(on_write),
+        };
+        self.add(path, Entry::Attribute(attribute));
+    }
+
+    /// An attribute for both.
+    pub fn setting(&mut self, path: &str, text: impl std::fmt::Display, on_write: OnWrite) {
+        let attribute = Attribute {
+            text: Some(format!("{text}\n")),
             on_write: Some(on_write),
         };
         self.add(path, Entry::Attribute(attribute));

@@ -49,14 +49,12 @@ pub(super) fn candidates(supply: &HostSupply<'_>, pool: &Pool, others: &[Pool]) 
             Verdict::Match { rule } => (Some(rule), Vec::new()),
             Verdict::NoMatch { reasons } => (None, reasons),
         };
-        let (type_id, available, problem) = match supply
-            .mdev()
-            .offer(&standing.parent, pool.mdev_type.as_str())
-        {
-            Offer::Type { id, available } => (Some(id), available, None),
-            Offer::NoSuchType => (None, 0, Some(format!("has no type '{}'", pool.mdev_type))),
-            Offer::Unreadable(why) => (None, 0, Some(why)),
-        };
+        let (type_id, available, problem) =
+            match supply.mdev().offer(&standing.parent, &pool.device_type) {
+                Offer::Type { id, available } => (Some(id), available, None),
+                Offer::NoSuchType => (None, 0, Some(format!("has no type '{}'", pool.device_type))),
+                Offer::Unreadable(why) | Offer::Taken(why) => (None, 0, Some(why)),
+            };
         let also_in = { others.iter() }
             .filter(|(_, takes)| takes.get(index) == Some(&true))
             .map(|(name, _)| (*name).clone());

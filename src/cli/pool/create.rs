@@ -12,11 +12,11 @@ use serde::Serialize;
 use super::{candidates, candidates::Candidate, new_device, other_pools};
 use crate::{
     cli::output,
-    config::{self, Class, ConfigFiles, NewPool, POOL_DIRS, Placement, Pool, TypeSelector, render},
+    config::{self, Class, ConfigFiles, NewPool, POOL_DIRS, Placement, Pool, render},
     device::{Sysfs, mdev::MdevHost},
     hook,
     host::{Deadline, Host, HostLock, PciIds},
-    model::PoolName,
+    model::{PoolName, TypeSelector},
     plan::{Detail, HostSupply},
 };
 
@@ -40,7 +40,7 @@ pub(super) struct Create {
 
     /// Id or name of the mdev type that the pool hands out.
     #[arg(long = "type", value_name = "TYPE")]
-    mdev_type: TypeSelector,
+    device_type: TypeSelector,
 
     /// A device that makes them, by address or other kernel name; repeatable.
     #[arg(long = "device", value_name = "ADDRESS")]
@@ -169,7 +169,7 @@ impl Create {
     ) -> anyhow::Result<NewPool> {
         let mut devices = Vec::new();
         for text in &self.devices {
-            let resolved = new_device::resolve(host, mdev, &self.mdev_type, text)?;
+            let resolved = new_device::resolve(host, mdev, &self.device_type, text)?;
             // One address in two notations is one device.
             if !devices.contains(&resolved.device) {
                 notes.extend(resolved.note);
@@ -177,7 +177,7 @@ impl Create {
             }
         }
         Ok(NewPool {
-            mdev_type: self.mdev_type.clone(),
+            device_type: self.device_type.clone(),
             devices,
             description: self.description.clone(),
             class: self.class,

@@ -43,7 +43,7 @@ struct PoolReport {
     name: PoolName,
     kind: Kind,
     #[serde(rename = "type")]
-    mdev_type: String,
+    device_type: String,
     placement: Placement,
     /// Most devices at once, 0 for as many as fit.
     instances: u32,
@@ -120,7 +120,7 @@ fn pool_report(supply: &HostSupply<'_>, pool: Pool) -> PoolReport {
         devices: members.count(),
         name: pool.name,
         kind: pool.kind,
-        mdev_type: pool.mdev_type.to_string(),
+        device_type: pool.device_type.to_string(),
         placement: pool.placement,
         instances: pool.instances,
         rules: pool.rules.len(),
@@ -146,7 +146,7 @@ impl fmt::Display for Report {
             };
             table.row([
                 pool.name.to_string(),
-                pool.mdev_type.clone(),
+                pool.device_type.clone(),
                 pool.placement.to_string(),
                 limit,
                 pool.rules.to_string(),

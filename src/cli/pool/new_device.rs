@@ -5,9 +5,10 @@ use anyhow::anyhow;
 
 use crate::{
     cli::near,
-    config::{NewDevice, TypeSelector},
+    config::NewDevice,
     device::mdev::{MdevHost, MdevType, Offer, Parent},
     host::Host,
+    model::TypeSelector,
     rule::spelling::nearest,
 };
 
@@ -23,7 +24,7 @@ pub(super) struct Resolved {
 pub(super) fn resolve(
     host: &Host,
     mdev: &MdevHost<'_>,
-    mdev_type: &TypeSelector,
+    device_type: &TypeSelector,
     text: &str,
 ) -> anyhow::Result<Resolved> {
     let name = near::canonical(text);
@@ -34,7 +35,7 @@ pub(super) fn resolve(
     };
     let mut doubt = None;
     for parent in &parents {
-        match mdev.offer(parent, mdev_type.as_str()) {
+        match mdev.offer(parent, device_type) {
             Offer::Type { .. } => {
                 return Ok(if first.name.as_str() == name {
                     Resolved {
@@ -46,14 +47,14 @@ pub(super) fn resolve(
                 });
             }
             Offer::NoSuchType => {}
-            Offer::Unreadable(why) => {
+            Offer::Unreadable(why) | Offer::Taken(why) => {
                 doubt = Some(anyhow!("{} cannot be read: {why}", parent.name));
             }
         }
     }
     match doubt {
         Some(doubt) => Err(doubt),
-        None => Err(no_such_type(mdev, first, mdev_type)),
+        None => Err(no_such_type(mdev, first, device_type)),
     }
 }
 

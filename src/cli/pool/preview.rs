@@ -53,7 +53,7 @@ struct Report {
     pool: PoolName,
     file: PathBuf,
     #[serde(rename = "type")]
-    mdev_type: String,
+    device_type: String,
     devices: Vec<Candidate>,
     warnings: Vec<String>,
 }
@@ -95,7 +95,7 @@ fn gather(host: &Host, pool: Pool) -> anyhow::Result<Report> {
         warnings: pool.warnings(),
         pool: pool.name,
         file: pool.origin,
-        mdev_type: pool.mdev_type.to_string(),
+        device_type: pool.device_type.to_string(),
     })
 }
 
@@ -104,11 +104,11 @@ impl fmt::Display for Report {
         let all = self.devices.len();
         let members = self.devices.iter().filter(|one| one.matches).count();
         let Self {
-            pool, mdev_type, ..
+            pool, device_type, ..
         } = self;
         writeln!(
             f,
-            "pool '{pool}' (type '{mdev_type}'), {}",
+            "pool '{pool}' (type '{device_type}'), {}",
             self.file.display()
         )?;
         if all == 0 {

@@ -46,7 +46,7 @@ struct Report {
     description: Option<String>,
     class: Option<Class>,
     #[serde(rename = "type")]
-    mdev_type: String,
+    device_type: String,
     /// Most devices at once, 0 for as many as fit.
     instances: u32,
     placement: Placement,
@@ -113,7 +113,7 @@ fn gather(host: &Host, pool: Pool) -> anyhow::Result<Report> {
         kind: pool.kind,
         description: pool.description,
         class: pool.class,
-        mdev_type: pool.mdev_type.to_string(),
+        device_type: pool.device_type.to_string(),
         instances: pool.instances,
         placement: pool.placement,
         guest_driver: pool.guest_driver,
@@ -172,7 +172,7 @@ impl fmt::Display for Report {
                 "class",
                 self.class.map_or_else(none, |class| class.to_string()),
             ),
-            ("type", self.mdev_type.clone()),
+            ("type", self.device_type.clone()),
             ("instances", limit(self.instances)),
             ("placement", self.placement.to_string()),
             (

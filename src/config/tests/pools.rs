@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::rule::Filter;
+use crate::{model::TypeSelector, rule::Filter};
 
 const CAD: &str = r#"
 kind        = "mdev"
@@ -41,7 +41,7 @@ fn a_whole_file_is_read() {
     assert_eq!(pool.kind, Kind::Mdev);
     assert_eq!(pool.description.as_deref(), Some("CAD desktops"));
     assert_eq!(pool.class, Some(Class::Vgpu));
-    assert_eq!(pool.mdev_type.as_str(), "nvidia-558");
+    assert_eq!(pool.device_type.as_str(), "nvidia-558");
     assert_eq!(pool.instances, 4);
     assert_eq!(pool.placement, Placement::Spread);
     assert_eq!(
@@ -114,7 +114,7 @@ fn what_is_surely_not_meant_is_warned_of() {
 
 fn new_pool() -> NewPool {
     NewPool {
-        mdev_type: "nvidia-558".parse().unwrap(),
+        device_type: "nvidia-558".parse().unwrap(),
         devices: vec![
             NewDevice::Itself("3B:00.0".to_owned()),
             NewDevice::Itself("mtty".to_owned()),
@@ -188,7 +188,7 @@ proptest! {
     #[test]
     fn what_is_rendered_reads_as_the_same_pool(
         description in proptest::option::of("[^\\p{Cc}]{0,20}"),
-        mdev_type in "[!-~]([ -~]{0,18}[!-~])?",
+        device_type in "[!-~]([ -~]{0,18}[!-~])?",
         devices in proptest::collection::vec("[!-~]([ -~]{0,18}[!-~])?", 0..4),
         instances: u32,
         path in proptest::option::of("/[^\\p{Cc}]{0,20}\\.iso"),
@@ -196,7 +196,7 @@ proptest! {
         spread: bool,
     ) {
         let new = NewPool {
-            mdev_type: mdev_type.parse().unwrap(),
+            device_type: device_type.parse().unwrap(),
             devices: devices.iter().cloned().map(NewDevice::Itself).collect(),
             description,
             class: Class::ALL.get(class).copied(),
@@ -205,7 +205,7 @@ proptest! {
             guest_driver: path,
         };
         let pool = new.check("cad".parse().unwrap(), Path::new(FILE)).unwrap();
-        prop_assert_eq!(pool.mdev_type, new.mdev_type);
+        prop_assert_eq!(pool.device_type, new.device_type);
         prop_assert_eq!(pool.description, new.description);
         prop_assert_eq!(pool.class, new.class);
         prop_assert_eq!(pool.instances, new.instances);

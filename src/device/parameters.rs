@@ -1,0 +1,116 @@
+//! What NVIDIA's driver lets a vGPU be given beyond its type: one attribute,
+//! `vgpu_params`, that takes all of it in one write before a VM opens the vGPU.
+
+use super::step::{Attribute, Check, Step};
+
+/// The parameters of one vGPU; what is None is left to the driver.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Parameters {
+    /// Frames per second; 0 switches the limiter off. The driver knows no other
+    /// number than its type's.
+    pub frame_rate_limit: Option<u32>,
+    /// Whether the display is shown to VNC consoles.
+    pub console_vnc: Option<bool>,
+    /// CUDA's unified memory.
+    pub unified_memory: Option<bool>,
+    /// CUDA debuggers.
+    pub debuggers: Option<bool>,
+    /// CUDA profilers.
+    pub profilers: Option<bool>,
+}
+
+impl Parameters {
+    /// The attribute's text, without its newline; None when nothing is asked for.
+    #[must_use]
+    pub fn text(&self) -> Option<String> {
+        let number = |name: &str, on: bool| format!("{name}={}", u8::from(on));
+        let parts: Vec<String> = [
+            { self.frame_rate_limit }.map(|limit| number("frame_rate_limiter", limit != 0)),
+            { self.console_vnc }.map(|shown| number("disable_vnc", !shown)),
+            { self.unified_memory }.map(|on| number("enable_uvm", on)),
+            { self.debuggers }.map(|on| number("enable_debugging", on)),
+            { self.profilers }.map(|on| number("enable_profiling", on)),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        (!parts.is_empty()).then(|| parts.join(","))
+    }
+
+    /// The parameters that keep a VM from being saved and migrated, by the names
+    /// that pools and requests have for them.
+    #[must_use]
+    pub fn against_migration(&self) -> Vec<&'static str> {
+        let all = [
+            ("unified-memory", self.unified_memory),
+            ("debuggers", self.debuggers),
+            ("profilers", self.profilers),
+        ];
+        let on = all.into_iter().filter(|(_, value)| *value == Some(true));
+        on.map(|(name, _)| name).collect()
+    }
+
+    /// The write that sets them on the vGPU whose attributes are in `directory`.
+    /// The driver takes the last byte of a write for a newline and drops it
+    /// unseen, so there is one, and what it has understood is read back. The
+    /// parameters go with the vGPU: there is nothing to undo.
+    #[must_use]
+    pub fn step(&self, directory: &str) -> Option<Step> {
+        let text = self.text()?;
+        let path = format!("{directory}/vgpu_params");
+        Some(Step {
+            what: format!("set {text}"),
+            write: Attribute {
+                path: path.clone(),
+                value: format!("{text}\n"),
+            },
+            undo: None,
+            checks: vec![Check::Reads { path, value: text }],
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_asked_for_is_written() {
+        let none = Parameters::default();
+        assert_eq!((none.text(), none.step("/x")), (None, None));
+        let some = Parameters {
+            frame_rate_limit: Some(0),
+            console_vnc: Some(false),
+            ..none
+        };
+        let text = "frame_rate_limiter=0,disable_vnc=1";
+        assert_eq!(some.text().as_deref(), Some(text));
+        assert!(some.against_migration().is_empty());
+        let all = Parameters {
+            frame_rate_limit: Some(60),
+            console_vnc: Some(true),
+            unified_memory: Some(true),
+            debuggers: Some(false),
+            profilers: Some(true),
+        };
+        let step = all.step("/sys/x/nvidia").unwrap();
+        let text =
+            "frame_rate_limiter=1,disable_vnc=0,enable_uvm=1,enable_debugging=0,enable_profiling=1";
+        let path = "/sys/x/nvidia/vgpu_params".to_owned();
+        assert_eq!(
+            step.write,
+            Attribute {
+                path: path.clone(),
+                value: format!("{text}\n")
+            }
+        );
+        assert_eq!(
+            step.checks,
+            [Check::Reads {
+                path,
+                value: text.to_owned()
+            }]
+        );
+        assert_eq!(all.against_migration(), ["unified-memory", "profilers"]);
+    }
+}

@@ -1,0 +1,103 @@
+//! NVIDIA's vGPU types: the number a driver has for one, the name a pool file has.
+
+use std::{fmt, num::NonZeroU32, str::FromStr};
+
+use super::{InvalidName, checked_text, serde_as_text};
+
+/// A driver's number for a vGPU type, as in `current_vgpu_type` and in
+/// `nvidia-1155`. It differs between driver branches, so nothing keeps it longer
+/// than a device lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct VgpuTypeId(NonZeroU32);
+
+impl VgpuTypeId {
+    /// None for 0, which is what a function without a type says.
+    #[must_use]
+    pub fn new(number: u32) -> Option<Self> {
+        NonZeroU32::new(number).map(Self)
+    }
+}
+
+impl fmt::Display for VgpuTypeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for VgpuTypeId {
+    type Err = InvalidName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let number = { digits }.then(|| text.parse().ok()).flatten();
+        number
+            .and_then(Self::new)
+            .ok_or_else(|| InvalidName::new("a vGPU type's number", text))
+    }
+}
+
+serde_as_text!(VgpuTypeId);
+
+fn is_profile(text: &str) -> bool {
+    const LONGEST: usize = 64;
+    text.len() <= LONGEST
+        && !text.is_empty()
+        && text.trim() == text
+        && text.contains('-')
+        && !text.contains(char::is_control)
+}
+
+checked_text!(
+    /// A vGPU profile by the name of its type, with the product in front or
+    /// without: `NVIDIA L40S-12Q`, `L40S-12Q`.
+    ProfileName,
+    is_profile,
+    "a vGPU profile (as in L40S-12Q or NVIDIA L40S-12Q)"
+);
+
+impl ProfileName {
+    /// Whether a type of that full name is meant. The product is all up to the
+    /// last space: no type's own name has one.
+    #[must_use]
+    pub fn means(&self, type_name: &str) -> bool {
+        let short = type_name.rsplit(' ').next();
+        type_name == self.as_str() || short == Some(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers() {
+        for (text, number) in [
+            ("1155", Some(1155)),
+            ("0", None),
+            ("", None),
+            ("+1", None),
+            ("4294967296", None),
+            ("12a", None),
+        ] {
+            assert_eq!(
+                text.parse().ok(),
+                number.and_then(VgpuTypeId::new),
+                "{text:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn profiles_by_short_and_by_full_name() {
+        let means = |profile: &str, name: &str| profile.parse::<ProfileName>().unwrap().means(name);
+        assert!(means("L40S-12Q", "NVIDIA L40S-12Q"));
+        assert!(means("NVIDIA L40S-12Q", "NVIDIA L40S-12Q"));
+        assert!(means("DC-1-24Q", "NVIDIA RTX Pro 6000 Blackwell DC-1-24Q"));
+        assert!(!means("L40S-1Q", "NVIDIA L40S-12Q"));
+        assert!(!means("40S-12Q", "NVIDIA L40S-12Q"));
+        assert!(!means("GRID L40S-12Q", "NVIDIA L40S-12Q"));
+        for bad in ["", "L40S", " L40S-12Q", "a-\n"] {
+            assert!(bad.parse::<ProfileName>().is_err(), "{bad:?}");
+        }
+    }
+}
