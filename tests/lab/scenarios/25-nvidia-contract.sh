@@ -1,6 +1,6 @@
 # The simulator's module answers as its twin in memory (tests/lab/nvidia): the lists of operations, and
-# random ones, on every framework, in both dialects, with each switch.
-# deadline: 900
+# random ones, on every framework, in both dialects, with each switch. So does the NVML library.
+# deadline: 1800
 build() {
 	cd "$LAB/../.." && cargo test --quiet --locked -p lab-nvidia --test contract --no-run --message-format=json 2>> "$SCENARIO_LOG.stderr" |
 		grep '"kind":\["test"\]' | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1
@@ -9,19 +9,29 @@ contract=$(build) && [[ -x $contract ]] || fail 'the contract test cannot be bui
 strip -o "$RUN/nvidia-contract" "$contract"
 in_guest 'cat > /root/nvidia-contract; chmod +x /root/nvidia-contract' < "$RUN/nvidia-contract"
 
+# run OPERATIONS [VARIABLE=VALUE]: on the board that there is
+run() {
+	on_lab "LAB_NVIDIA_GPU=0000:3b:00.0 LAB_NVIDIA_OPERATIONS=$1 ${2-} /root/nvidia-contract --nocapture the_kernel_module" ||
+		fail 'not as the twin'
+}
+
 # passes BOARD OPERATIONS [PARAMETER=VALUE...]
 passes() {
-	local board=$1 operations=$2
-	shift 2
-	on_lab "unload_boards; load_boards $board@0000:3b:00.0/0 $*
-		LAB_NVIDIA_GPU=0000:3b:00.0 LAB_NVIDIA_OPERATIONS=$operations /root/nvidia-contract --nocapture the_kernel_module" ||
-		fail "$board $*: not as the twin"
+	on_lab "unload_boards; load_boards $1@0000:3b:00.0/0 ${*:3}"
+	run "$2"
 }
+
+# What NVML has a call for goes through the library.
+library_passes() { run "$1" LAB_NVIDIA_LIBRARY=/usr/bin/nvml-command; }
+
 passes l40s 100 framework=vendor-vfio
+library_passes 50
 passes l40s 50 framework=vendor-vfio dialect=rfc
 passes l40s 50 framework=vendor-vfio fine_placements=Y
 passes l40s 50 framework=sriov-mdev
 passes a100-40 60 framework=vendor-vfio
+library_passes 60
 passes rtx-pro-6000 100 framework=vendor-vfio
+library_passes 60
 passes a40 30 framework=sriov-mdev mixed_series=N
 passes t4 100
