@@ -11,8 +11,9 @@ use nvml_wrapper::{Device, Nvml, error::NvmlError};
 use nvml_wrapper_sys::bindings::{
     NvmlLib, nvmlDevice_t, nvmlGpuInstance_t, nvmlReturn_t, nvmlVgpuHeterogeneousMode_v1_t,
     nvmlVgpuLicenseInfo_t, nvmlVgpuPlacementId_v1_t, nvmlVgpuPlacementList_v2_t,
-    nvmlVgpuSchedulerSetParams_t, nvmlVgpuSchedulerSetParams_t__bindgen_ty_1,
-    nvmlVgpuSchedulerSetParams_t__bindgen_ty_2, nvmlVgpuSchedulerSetState_t,
+    nvmlVgpuSchedulerGetState_t, nvmlVgpuSchedulerSetParams_t,
+    nvmlVgpuSchedulerSetParams_t__bindgen_ty_1, nvmlVgpuSchedulerSetParams_t__bindgen_ty_2,
+    nvmlVgpuSchedulerSetState_t,
 };
 
 /// A failed call, by NVML's code.
@@ -75,6 +76,9 @@ struct MaxPerGi {
     type_id: c_uint,
     max: c_uint,
 }
+
+/// `NVML_VGPU_SCHEDULER_ARR_ENABLE`; 1 is off, 0 the default.
+pub const ARR_ON: u32 = 2;
 
 /// What the GPU, or its mode, does not have.
 pub const NOT_SUPPORTED: nvmlReturn_t = 3;
@@ -345,6 +349,28 @@ impl<'a> Raw<'a> {
             self,
             nvmlDeviceSetVgpuSchedulerState(handle(device), &mut state)
         )
+    }
+
+    /// Policy, adaptive round robin, its averaging factor, and the time slice.
+    pub fn scheduler(&self, device: &Device<'_>) -> Answer<[u32; 4]> {
+        // SAFETY: Numbers.
+        let mut state: nvmlVgpuSchedulerGetState_t = unsafe { zeroed() };
+        call!(
+            self,
+            nvmlDeviceGetVgpuSchedulerState(handle(device), &mut state)
+        )?;
+        let (policy, arr) = (state.schedulerPolicy, state.arrMode);
+        // SAFETY: Both forms of the union are plain numbers, and all of it is zeroed.
+        let (factor, slice) = unsafe {
+            let found = state.schedulerParams;
+            if arr == ARR_ON {
+                let with = found.vgpuSchedDataWithARR;
+                (with.avgFactor, with.timeslice)
+            } else {
+                (0, found.vgpuSchedData.timeslice)
+            }
+        };
+        Ok([policy, arr, factor, slice])
     }
 
     pub fn vgpu_text(&self, what: VgpuText, id: u32) -> Answer<String> {

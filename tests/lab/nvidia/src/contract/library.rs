@@ -14,6 +14,11 @@ const VM_NAME: usize = 9;
 /// The column of a `gi` line that is its heterogeneous mode.
 const GI_HETERO: usize = 5;
 
+/// Columns of the `scheduler` line. A frequency is so many slices a second.
+const FREQUENCY: usize = 4;
+const SLICE: usize = 5;
+const NANOSECONDS: u32 = 1_000_000_000;
+
 fn has(state: &str, start: &str) -> bool {
     state.lines().any(|line| line.starts_with(start))
 }
@@ -71,6 +76,14 @@ pub(super) fn shown(setup: &Setup, state: &str) -> String {
         match line.split(' ').next().unwrap_or_default() {
             "mig" if features.mig => {}
             "hetero" if features.hetero && !mig_is_on => {}
+            "scheduler" if !mig_is_on => {
+                let number = |column: usize| words.get(column)?.parse::<u32>().ok();
+                let slice = number(FREQUENCY).and_then(|hz| NANOSECONDS.checked_div(hz));
+                if let Some(slice) = slice {
+                    replace(&mut words, SLICE, &slice.to_string());
+                }
+                replace(&mut words, FREQUENCY, "-");
+            }
             "gi" if features.mig_timeslicing => {}
             "gi" => replace(&mut words, GI_HETERO, "-"),
             "ci" => {}

@@ -1,14 +1,12 @@
 //! The commands about a GPU.
 
 use lab_nvidia_smi::raw::{
-    self, Code, Gi, NOT_SUPPORTED, Raw, SchedulerParameters, VgpuNumber, VgpuText,
+    self, ARR_ON, Code, Gi, NOT_SUPPORTED, Raw, SchedulerParameters, VgpuNumber, VgpuText,
 };
 use nvml_wrapper::Device;
 
 use crate::answer::{Answer, Failure};
 
-/// `NVML_VGPU_SCHEDULER_ARR_ENABLE`
-const ARR_ON: u32 = 2;
 /// `NVML_INVALID_VGPU_PLACEMENT_ID`
 const NO_PLACEMENT: u32 = 0xffff;
 const NO_GI: u32 = u32::MAX;
@@ -104,6 +102,9 @@ impl Gpu<'_> {
         }
         if let Some(on) = supported(raw.heterogeneous(&self.device))? {
             lines.push(format!("hetero {}", u8::from(on)));
+        }
+        if let Some([policy, arr, factor, slice]) = supported(raw.scheduler(&self.device))? {
+            lines.push(format!("scheduler {policy} {arr} {factor} - {slice}"));
         }
         if mig.is_some_and(|(current, _)| current) {
             let gis = self.gis()?;

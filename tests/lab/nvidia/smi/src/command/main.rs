@@ -17,8 +17,8 @@
 //! - `scheduler` with adaptive round robin (ARR 2) has no time slice, without it no averaging
 //!   factor and no frequency. Such a command is `ENOSYS`: nobody was asked.
 //! - `state` is what NVML tells of `gpu`: no line for a mode that is not supported, `-` for a GPU
-//!   instance's heterogeneous mode that is not, only vGPUs that a VM has, and neither pid nor name
-//!   of that.
+//!   instance's heterogeneous mode that is not, the scheduler's frequency as the time slice that
+//!   it makes, only vGPUs that a VM has, and neither pid nor name of that.
 
 mod answer;
 mod gpu;

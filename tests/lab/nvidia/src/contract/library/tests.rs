@@ -71,9 +71,14 @@ fn a_state_is_cut_down_to_what_nvml_shows() {
         vgpu 0 1155 0 - vf0 - - - -\nvgpu 1 1155 24 - vf1 - open u my vm\n";
     assert_eq!(
         shown(&setup("l40s"), state),
-        "hetero 1\nvgpu 0 1155 24 - vf1 - open u -\n"
+        "hetero 1\nscheduler 1 0 0 - 0\nvgpu 0 1155 24 - vf1 - open u -\n"
     );
-    let state = "mig 1 0\nhetero 0\ngi 1 9 0 4 0\nci 1 0 3\n";
+    let state = "mig 0 1\nhetero 0\nscheduler 2 2 33 480 0\n";
+    assert_eq!(
+        shown(&setup("h100"), state),
+        "mig 0 1\nscheduler 2 2 33 - 2083333\n"
+    );
+    let state = "mig 1 0\nhetero 0\nscheduler 1 0 0 0 0\ngi 1 9 0 4 0\nci 1 0 3\n";
     assert_eq!(
         shown(&setup("a100-40"), state),
         "mig 1 0\ngi 1 9 0 4 -\nci 1 0 3\n"
