@@ -81,7 +81,15 @@ fn address_element(function: PciAddress) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{MdevHostdev, PciHostdev, parse};
+    use crate::domain::{DomainDef, MdevHostdev, PciHostdev, parse};
+
+    fn domain(device: &str) -> DomainDef {
+        let xml = format!(
+            "<domain><name>d</name><uuid>aaaaaaaa-0000-4000-8000-000000000001</uuid>\
+             <devices>{device}</devices></domain>"
+        );
+        parse(&xml).unwrap()
+    }
 
     #[test]
     fn a_placeholder_reads_back_as_what_it_stands_for() {
@@ -97,13 +105,6 @@ mod tests {
   <alias name='ua-vgpu-gpu0'/>
 </hostdev>"
         );
-        let domain = |device: &str| {
-            let xml = format!(
-                "<domain><name>d</name><uuid>aaaaaaaa-0000-4000-8000-000000000001</uuid>\
-                 <devices>{device}</devices></domain>"
-            );
-            parse(&xml).unwrap()
-        };
         let read = domain(&text);
         let wanted = MdevHostdev {
             uuid,
@@ -130,13 +131,6 @@ mod tests {
   <alias name='ua-vgpu-gpu1'/>
 </hostdev>"
         );
-        let domain = |device: &str| {
-            let xml = format!(
-                "<domain><name>d</name><uuid>aaaaaaaa-0000-4000-8000-000000000001</uuid>\
-                 <devices>{device}</devices></domain>"
-            );
-            parse(&xml).unwrap()
-        };
         let read = domain(&text);
         let wanted = PciHostdev {
             address: function,
