@@ -194,6 +194,22 @@ fn a_request_without_its_placeholder() {
     );
 }
 
+/// Somebody's PCI hostdev under our alias: nothing is done to the function.
+#[test]
+fn a_placeholder_that_the_pool_never_writes() {
+    let domain = Domain::new(1).request("gpu0", "pool='cad'", false);
+    let hostdev = "<devices><hostdev mode='subsystem' type='pci' managed='yes'><source>\
+        <address domain='0' bus='0x3b' slot='0' function='4'/></source>\
+        <alias name='ua-vgpu-gpu0'/></hostdev>";
+    refused(
+        &scene(),
+        &domain,
+        domain.xml().replace("<devices>", hostdev),
+        "pool 'cad' has no free nvidia-231 for domain 'vm1': its placeholder is the PCI function \
+         0000:3b:00.4, which a pool of kind 'mdev' never hands out; see 'virt-vgpu devices'",
+    );
+}
+
 #[test]
 fn pools_that_cannot_be_used() {
     let scene = scene();

@@ -282,7 +282,11 @@ impl HostSupply<'_> {
 impl Supply for HostSupply<'_> {
     fn candidates(&self, pool: &Pool, source: &Source) -> Result<Vec<Candidate>, String> {
         match (source, pool.kind) {
-            (Source::Function(name), _) => self.function(name),
+            (Source::Function(name), Kind::NvidiaVgpu) => self.function(name),
+            (Source::Function(name), kind) => Err(format!(
+                "its placeholder is the PCI function {name}, which a pool of kind '{kind}' never \
+                 hands out"
+            )),
             (Source::Any, Kind::NvidiaVgpu) => {
                 let mut candidates = self.parents(pool)?;
                 candidates.extend(self.functions()?);
