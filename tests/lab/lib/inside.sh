@@ -213,7 +213,7 @@ clean_state() {
 		[ -n "$vm" ] && virsh -q undefine "$vm" --managed-save --nvram > /dev/null
 	done || true
 	local parameter=/sys/module/virt_vgpu_sim/parameters/boards
-	if ! [ -d "$SIM" ] || [ "$(cat /run/lab-boards || cat "$parameter")" != "$DEFAULT_BOARDS" ]; then
+	if ! [ -d "$SIM" ] || [ "$(cat /run/lab-boards 2> /dev/null || cat "$parameter")" != "$DEFAULT_BOARDS" ]; then
 		[ -d "$SIM" ] && echo 1 > "$SIM/reset"
 		unload_boards
 		load_boards "$DEFAULT_BOARDS"
