@@ -49,15 +49,27 @@ void sim_vf_address(const struct sim_board *b, unsigned int vf, char *text, size
 		 PCI_FUNC(devfn));
 }
 
-/* VFs do not go with their PF: the PCI core insists that they are gone before. */
+/*
+ * VFs do not go with their PF: the PCI core insists that they are gone before. As
+ * in sriov_numvfs_store(), pci_lock_rescan_remove() is held.
+ */
 static void vfs_disable(struct pci_dev *pf)
 {
-	if (!pf->is_physfn)
-		return;
-	/* As when user space writes sriov_numvfs. */
-	device_lock(&pf->dev);
-	pci_disable_sriov(pf);
-	device_unlock(&pf->dev);
+	if (pf->is_physfn)
+		pci_disable_sriov(pf);
+}
+
+/*
+ * Waits for its user before PCI's lock is taken, so that only the writer waits. Nor
+ * may a PF keep its driver: a write of sriov_numvfs takes the PF's lock first.
+ */
+static void function_release(struct sim_board *b, unsigned int devfn)
+{
+	struct pci_dev *pdev = pci_get_domain_bus_and_slot(b->domain, b->bus, devfn);
+
+	if (pdev)
+		device_release_driver(&pdev->dev);
+	pci_dev_put(pdev);
 }
 
 /*
@@ -67,31 +79,33 @@ static void vfs_disable(struct pci_dev *pf)
 int sim_board_set_present(struct sim_board *b, bool present)
 {
 	struct pci_dev *pdev;
-	int ret = 0;
+	unsigned int vf;
 
 	mutex_lock(&presence_lock);
-	if (present == b->present)
-		goto out;
 	if (present) {
-		sim_config_power_on(b);
-		WRITE_ONCE(b->present, true);
 		pci_lock_rescan_remove();
+		if (!b->present)
+			sim_config_power_on(b);
+		WRITE_ONCE(b->present, true);
+		/* Also where it was taken away by hand. */
 		pci_rescan_bus(b->root);
 		pci_unlock_rescan_remove();
-	} else {
+	} else if (b->present) {
+		for (vf = 0; vf < b->model->vfs; vf++)
+			function_release(b, b->devfn + SIM_VF_OFFSET + vf);
+		function_release(b, b->devfn);
+		pci_lock_rescan_remove();
 		pdev = pci_get_domain_bus_and_slot(b->domain, b->bus, b->devfn);
-		if (!pdev) {
-			ret = -ENODEV;
-			goto out;
+		if (pdev) {
+			vfs_disable(pdev);
+			pci_stop_and_remove_bus_device(pdev);
 		}
-		vfs_disable(pdev);
-		pci_stop_and_remove_bus_device_locked(pdev);
-		pci_dev_put(pdev);
 		WRITE_ONCE(b->present, false);
+		pci_unlock_rescan_remove();
+		pci_dev_put(pdev);
 	}
-out:
 	mutex_unlock(&presence_lock);
-	return ret;
+	return 0;
 }
 
 /*
@@ -108,24 +122,25 @@ int sim_board_vanish(struct sim_board *b, unsigned int vf)
 	if (vf >= b->model->vfs)
 		return -EINVAL;
 	mutex_lock(&presence_lock);
+	function_release(b, b->devfn + SIM_VF_OFFSET + vf);
+	pci_lock_rescan_remove();
 	pf = pci_get_domain_bus_and_slot(b->domain, b->bus, b->devfn);
 	if (!pf)
 		goto out;
-	device_lock(&pf->dev);
 	pdev = pci_get_domain_bus_and_slot(b->domain, b->bus, b->devfn + SIM_VF_OFFSET + vf);
 	if (pdev) {
 		snprintf(link, sizeof(link), "virtfn%u", vf);
 		sysfs_remove_link(&pf->dev.kobj, link);
-		pci_stop_and_remove_bus_device_locked(pdev);
+		pci_stop_and_remove_bus_device(pdev);
 		WRITE_ONCE(b->vfs[vf].vanished, true);
 		pci_dev_put(pdev);
 		/* That of the VF, and ours. */
 		pci_dev_put(pf);
 		ret = 0;
 	}
-	device_unlock(&pf->dev);
 	pci_dev_put(pf);
 out:
+	pci_unlock_rescan_remove();
 	mutex_unlock(&presence_lock);
 	return ret;
 }
@@ -278,14 +293,13 @@ void sim_buses_destroy(void)
 	struct pci_dev *pf;
 	unsigned int i;
 
+	pci_lock_rescan_remove();
 	for (i = 0; i < nr_boards; i++) {
 		pf = pci_get_domain_bus_and_slot(all[i]->domain, all[i]->bus, all[i]->devfn);
 		if (pf && sim_board_of(pf))
 			vfs_disable(pf);
 		pci_dev_put(pf);
 	}
-
-	pci_lock_rescan_remove();
 	for (i = 0; i < nr_boards; i++) {
 		if (!all[i]->root)
 			continue;

@@ -66,6 +66,7 @@ static ssize_t reset_write(struct file *file, const char __user *buf, size_t cou
 	unsigned int i;
 	int ret;
 
+	/* All are healthy before one is waited for. */
 	sim_faults_heal(&sim_faults_everywhere);
 	WRITE_ONCE(sim_plugin_exit_ms, 0);
 	WRITE_ONCE(sim_init_ms, INIT_MS);
@@ -76,6 +77,8 @@ static ssize_t reset_write(struct file *file, const char __user *buf, size_t cou
 		mutex_lock(&board->lock);
 		board->lost = false;
 		mutex_unlock(&board->lock);
+	}
+	for (i = 0; (board = sim_board_get(i)) != NULL; i++) {
 		ret = sim_board_set_present(board, true);
 		if (ret)
 			return ret;

@@ -166,6 +166,12 @@ static int function_changed(struct notifier_block *nb, unsigned long action, voi
 	struct sim_board *board;
 	unsigned int vf;
 
+	/*
+	 * Taken away by hand, with PCI's lock held: the core would leave the VFs behind
+	 * without a PF, and crash when the PF is found again.
+	 */
+	if (action == BUS_NOTIFY_DEL_DEVICE && pdev->is_physfn && sim_board_of(pdev))
+		pci_disable_sriov(pdev);
 	if (action != BUS_NOTIFY_ADD_DEVICE && action != BUS_NOTIFY_REMOVED_DEVICE)
 		return NOTIFY_DONE;
 	board = pdev->is_virtfn ? sim_board_of(pdev) : NULL;

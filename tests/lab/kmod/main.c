@@ -52,12 +52,12 @@ static int __init sim_init(void)
 	if (ret)
 		return ret;
 	sim_debug_init();
-	ret = sim_nvidiactl_init();
+	ret = sim_proc_init();
 	if (ret)
 		goto out_debug;
 	ret = sim_mdev_driver_register();
 	if (ret)
-		goto out_nvidiactl;
+		goto out_proc;
 	ret = sim_divert_init();
 	if (ret)
 		goto out_mdev;
@@ -68,12 +68,17 @@ static int __init sim_init(void)
 	ret = sim_buses_create(boards);
 	if (ret)
 		goto out_gpu;
-	/* Last: its users may do things to all of the above. */
-	ret = sim_services_init();
+	/* Last: their users may do things to all of the above. */
+	ret = sim_nvidiactl_init();
 	if (ret)
 		goto out_buses;
+	ret = sim_services_init();
+	if (ret)
+		goto out_nvidiactl;
 	return 0;
 
+out_nvidiactl:
+	sim_nvidiactl_exit();
 out_buses:
 	sim_buses_destroy();
 out_gpu:
@@ -82,8 +87,8 @@ out_divert:
 	sim_divert_exit();
 out_mdev:
 	sim_mdev_driver_unregister();
-out_nvidiactl:
-	sim_nvidiactl_exit();
+out_proc:
+	sim_proc_exit();
 out_debug:
 	sim_debug_exit();
 	return ret;
@@ -93,11 +98,12 @@ out_debug:
 static void __exit sim_exit(void)
 {
 	sim_services_exit();
+	sim_nvidiactl_exit();
 	sim_buses_destroy();
 	sim_gpu_driver_unregister();
 	sim_divert_exit();
 	sim_mdev_driver_unregister();
-	sim_nvidiactl_exit();
+	sim_proc_exit();
 	sim_debug_exit();
 }
 

@@ -465,22 +465,31 @@ void sim_proc_board_remove(struct sim_board *b)
 	b->proc = NULL;
 }
 
-int sim_nvidiactl_init(void)
+int sim_proc_init(void)
 {
-	int ret;
-
-	ret = misc_register(&nvidiactl_device);
-	if (ret)
-		return ret;
-	/* Without it NVML still works, so nothing here is an error. */
 	proc_root = proc_mkdir("driver/nvidia", NULL);
+	if (!proc_root)
+		return -ENOMEM;
 	proc_create_single("version", 0444, proc_root, version_show);
 	proc_gpus = proc_mkdir("gpus", proc_root);
+	if (!proc_gpus) {
+		proc_remove(proc_root);
+		return -ENOMEM;
+	}
 	return 0;
+}
+
+void sim_proc_exit(void)
+{
+	proc_remove(proc_root);
+}
+
+int sim_nvidiactl_init(void)
+{
+	return misc_register(&nvidiactl_device);
 }
 
 void sim_nvidiactl_exit(void)
 {
-	proc_remove(proc_root);
 	misc_deregister(&nvidiactl_device);
 }

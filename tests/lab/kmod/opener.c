@@ -3,6 +3,7 @@
  * Who opens a vGPU: NVIDIA's manager takes UUID and name of a VM from the command
  * line of its QEMU.
  */
+#include <linux/ctype.h>
 #include <linux/mm.h>
 #include <linux/sched.h>
 #include <linux/sched/mm.h>
@@ -23,7 +24,8 @@ static void read_name(struct sim_opener *opener, const char *text)
 	for (; *text && n < sizeof(opener->vm_name) - 1; text++) {
 		if (*text == ',' && *++text != ',')
 			break;
-		opener->vm_name[n++] = *text;
+		/* The name is one word of a line in what /dev/nvidiactl answers. */
+		opener->vm_name[n++] = iscntrl(*text) ? '?' : *text;
 	}
 	opener->vm_name[n] = '\0';
 }

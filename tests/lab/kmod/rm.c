@@ -339,7 +339,7 @@ void sim_rm_close(struct sim_instance *i, bool killed)
 
 bool sim_rm_plugin_exits(struct sim_instance *i)
 {
-	if (i->exiting && time_after_eq(jiffies, i->exited))
+	if (i->exiting && (!READ_ONCE(sim_plugin_exit_ms) || time_after_eq(jiffies, i->exited)))
 		i->exiting = false;
 	return i->exiting;
 }

@@ -26,8 +26,9 @@
  * for a PF or VF that it is bound to. An instance (sim_instance) is the resource
  * manager's vGPU, a sim_vgpu the VFIO device through which QEMU uses one.
  *
- * Locks, outermost first: presence_lock (bus.c), the device lock of a PF,
- * functions_lock (gpu.c), a vGPU's lock, a board's lock.
+ * Locks, outermost first: presence_lock (bus.c), PCI's lock of rescan and
+ * removal (but a write of sriov_numvfs takes the PF's device lock before it),
+ * device locks, functions_lock (gpu.c), a vGPU's lock, a board's lock.
  */
 #ifndef VIRT_VGPU_SIM_H
 #define VIRT_VGPU_SIM_H
@@ -390,6 +391,8 @@ void sim_migration_reset(struct sim_vgpu *vgpu);
 
 /* ---- nvidiactl.c ---- */
 
+int sim_proc_init(void);
+void sim_proc_exit(void);
 int sim_nvidiactl_init(void);
 void sim_nvidiactl_exit(void);
 void sim_proc_board_add(struct sim_board *board);

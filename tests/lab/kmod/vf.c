@@ -185,12 +185,14 @@ int sim_vf_bind(struct sim_function *fn)
 	INIT_DELAYED_WORK(&fn->attributes, attributes_appear);
 	mutex_lock(&b->lock);
 	again = b->vfs[fn->vf].was_bound;
-	b->vfs[fn->vf].was_bound = true;
 	mutex_unlock(&b->lock);
 	if (!again) {
 		fn->vgpu = sim_vgpu_create(&fn->pdev->dev, b, fn->vf, NULL);
 		if (IS_ERR(fn->vgpu))
 			return PTR_ERR(fn->vgpu);
+		mutex_lock(&b->lock);
+		b->vfs[fn->vf].was_bound = true;
+		mutex_unlock(&b->lock);
 	}
 	if (late)
 		schedule_delayed_work(&fn->attributes, msecs_to_jiffies(late));

@@ -57,4 +57,9 @@ on_lab "echo 0 > \$SIM/boards/$gpu/present"
 assert_eq '' "ls -d /sys/bus/pci/devices/0000:3b:* 2> /dev/null || true"
 on_lab "echo 1 > \$SIM/boards/$gpu/present; /usr/lib/nvidia/sriov-manage -e $gpu"
 assert_eq '32 0' "echo \$(ls -d $functions/virtfn* | wc -l) \$(vf_type \$(vf $gpu 2))"
+# Taken away by hand, it takes its functions along; `reset` brings it back.
+on_lab "echo 1 > $functions/remove"
+assert_eq '' "ls -d /sys/bus/pci/devices/0000:3b:* 2> /dev/null || true"
+on_lab "echo 1 > \$SIM/reset; /usr/lib/nvidia/sriov-manage -e $gpu"
+assert_eq '32 0' "echo \$(ls -d $functions/virtfn* | wc -l) \$(vf_type \$(vf $gpu 2))"
 assert '! dmesg | grep -E "BUG|WARNING|Call Trace|possible circular"'
