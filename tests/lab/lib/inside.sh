@@ -193,6 +193,16 @@ write_type() { try_write "/sys/bus/pci/devices/$1/nvidia/current_vgpu_type" "$2"
 # creatable VF: the names of the types that it can be given, on one line
 creatable() { sed -n 's/^[0-9]* *: //p' "/sys/bus/pci/devices/$1/nvidia/creatable_vgpu_types" | paste -sd, -; }
 
+# without_symbols SYMBOL...: prints a folder with an NVML library that lacks them, for LD_LIBRARY_PATH.
+# Their names are changed in place: the linker finds the old name's hash, and another name.
+without_symbols() {
+	local symbol script=''
+	mkdir -p /var/tmp/lab-nvml
+	for symbol in "$@"; do script+="s/\\b$symbol\\b/x${symbol:1}/g;"; done
+	LC_ALL=C sed "$script" /usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1 > /var/tmp/lab-nvml/libnvidia-ml.so.1
+	printf '/var/tmp/lab-nvml\n'
+}
+
 # define_vf_vm NAME VF: a VM with that virtual function
 define_vf_vm() {
 	local address="domain='0x${2:0:4}' bus='0x${2:5:2}' slot='0x${2:8:2}' function='0x${2:11:1}'"
