@@ -5,7 +5,7 @@
 use std::io;
 
 use crate::device::{
-    Sysfs, optional,
+    Sysfs, at, optional,
     step::{Attribute, Check, Effect, Made, Setting, Step, Undo},
 };
 
@@ -82,7 +82,7 @@ pub fn take_back(undo: &Undo, host: &dyn Attributes) -> io::Result<()> {
 
 /// What the device is set to; None when it is free, or gone with its bus.
 fn set_to(setting: &Setting, host: &dyn Attributes) -> io::Result<Option<String>> {
-    let text = optional(host.read(&setting.setting)).map_err(|e| named(&setting.setting, &e))?;
+    let text = optional(host.read(&setting.setting)).map_err(|e| at(&setting.setting, &e))?;
     Ok(text.filter(|text| *text != setting.free))
 }
 
@@ -95,7 +95,7 @@ fn set_free(write: &Attribute, setting: &Setting, host: &dyn Attributes) -> io::
     let Some(still) = set_to(setting, host)? else {
         return Ok(());
     };
-    written.map_err(|error| named(&write.path, &error))?;
+    written.map_err(|error| at(&write.path, &error))?;
     let text = format!(
         "{} still reads {still} after writing to it",
         setting.setting
@@ -119,7 +119,7 @@ fn take_away(write: &Attribute, made: &Made, host: &dyn Attributes) -> io::Resul
     let Some(there) = first_there() else {
         return Ok(());
     };
-    written.map_err(|error| named(&write.path, &error))?;
+    written.map_err(|error| at(&write.path, &error))?;
     let text = format!("{there} is still there after writing to {}", write.path);
     Err(io::Error::other(text))
 }
@@ -204,7 +204,7 @@ fn holds(check: &Check, host: &dyn Attributes) -> Result<(), String> {
     let (path, component) = match check {
         Check::LinkPasses { path, component } => (path, component),
         Check::Reads { path, value } => {
-            let text = host.read(path).map_err(|e| named(path, &e).to_string())?;
+            let text = host.read(path).map_err(|e| at(path, &e).to_string())?;
             return if text == *value {
                 Ok(())
             } else {
@@ -214,7 +214,7 @@ fn holds(check: &Check, host: &dyn Attributes) -> Result<(), String> {
     };
     let target = host
         .read_link(path)
-        .map_err(|error| named(path, &error).to_string())?;
+        .map_err(|error| at(path, &error).to_string())?;
     if target.rsplit('/').take(2).any(|part| part == component) {
         Ok(())
     } else {
@@ -224,8 +224,4 @@ fn holds(check: &Check, host: &dyn Attributes) -> Result<(), String> {
 
 fn create_failed(step: &Step, error: &io::Error) -> String {
     format!("{}: {error}", step.write.path)
-}
-
-fn named(path: &str, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{path}: {error}"))
 }

@@ -11,7 +11,7 @@ use super::output::{self, Table};
 use crate::{
     claims::{self, Claim, DEFAULT_GRACE, Liveness, State},
     config::{self, Pool},
-    device::mdev::{self, Offer},
+    device::mdev::Offer,
     hook,
     host::{Deadline, Host, HostLock, PciIds, Processes},
     model::{DeviceName, DomainName, DomainUuid, MdevTypeId, MdevUuid, ParentName, PoolName},
@@ -217,12 +217,13 @@ fn claim_report(
     }
     let mut devices = Vec::new();
     for device in &claim.devices {
-        let found = mdev::find(host, device.uuid).ok().flatten();
-        let present = found.is_some_and(|found| device.is(&found));
+        let present = device.is_there(host).unwrap_or(false);
         if !present && claim.state == State::Committed {
             problems.push(format!(
                 "domain '{name}': device '{}' ({}) is not on {} as claimed",
-                device.name, device.uuid, device.parent
+                device.name,
+                device.label(),
+                device.parent
             ));
         }
         devices.push(DeviceReport {

@@ -4,7 +4,7 @@
 
 use std::{cell::RefCell, collections::BTreeMap, io};
 
-use super::{Sysfs, link_name, optional};
+use super::{PCI_DEVICES, Sysfs, at, link_name, optional};
 use crate::{
     device::step::{Attribute, Check, Effect, Made, Step, Undo},
     model::TypeSelector,
@@ -13,7 +13,6 @@ use crate::{
 
 /// Class of all registered parents; there from the first parent on.
 const PARENTS: &str = "/sys/class/mdev_bus";
-const PCI_DEVICES: &str = "/sys/bus/pci/devices";
 /// All mediated devices, links named by UUID.
 const DEVICES: &str = "/sys/bus/mdev/devices";
 
@@ -235,7 +234,7 @@ impl<'a> MdevHost<'a> {
             "{}/mdev_supported_types/{id}/available_instances",
             parent.path()
         );
-        let text = self.sysfs.read(&path).map_err(|e| at(&path, e))?;
+        let text = self.sysfs.read(&path).map_err(|e| at(&path, &e))?;
         // Negative counts have been seen from drivers that count down without a floor.
         let number: i64 = text.parse().map_err(|_| {
             io::Error::new(
@@ -287,11 +286,6 @@ impl<'a> MdevHost<'a> {
         }
         Ok(found)
     }
-}
-
-/// Puts the path in front of an errno, which alone says too little.
-fn at(path: &str, error: io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{path}: {error}"))
 }
 
 fn listed(

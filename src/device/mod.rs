@@ -11,6 +11,9 @@ pub mod pci;
 pub mod step;
 pub mod vendor_vfio;
 
+/// All PCI functions, links named by address.
+const PCI_DEVICES: &str = "/sys/bus/pci/devices";
+
 /// Reading access to the host's `/sys`.
 ///
 /// Paths are absolute as on the host (`/sys/class/mdev_bus`); the implementation
@@ -64,6 +67,12 @@ pub fn vfio_nodes(sysfs: &dyn Sysfs, directory: &str) -> io::Result<Vec<String>>
         nodes.push(format!("/dev/vfio/devices/{name}"));
     }
     Ok(nodes)
+}
+
+/// Puts the path in front of an errno, which alone says too little.
+#[must_use]
+pub fn at(path: &str, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{path}: {error}"))
 }
 
 /// `None` for an attribute that is not there, errors for all else.

@@ -3,7 +3,7 @@
 
 use std::io;
 
-use super::{Sysfs, link_name, optional};
+use super::{PCI_DEVICES, Sysfs, link_name, optional};
 use crate::{
     model::PciAddress,
     rule::{Class, Field, FieldValue, Fields},
@@ -146,15 +146,12 @@ fn class_of(code: u32) -> Class {
     }
 }
 
-/// Where the kernel lists PCI functions.
-const DEVICES: &str = "/sys/bus/pci/devices";
-
 /// The addresses of all PCI functions with their directories.
 ///
 /// # Errors
 /// When the bus is there but cannot be listed.
 pub fn functions(sysfs: &dyn Sysfs) -> io::Result<Vec<(PciAddress, String)>> {
-    let names = optional(sysfs.list(DEVICES))?.unwrap_or_default();
-    let function = |name: &String| Some((name.parse().ok()?, format!("{DEVICES}/{name}")));
+    let names = optional(sysfs.list(PCI_DEVICES))?.unwrap_or_default();
+    let function = |name: &String| Some((name.parse().ok()?, format!("{PCI_DEVICES}/{name}")));
     Ok(names.iter().filter_map(function).collect())
 }

@@ -5,13 +5,11 @@
 
 use std::{fmt::Display, io};
 
-use super::{Sysfs, link_name, optional};
+use super::{PCI_DEVICES, Sysfs, at, link_name, optional};
 use crate::{
     device::step::{Attribute, Check, Effect, Setting, Step, Undo},
     model::{MdevTypeId, ParentName, PciAddress, VgpuTypeId},
 };
-
-const PCI_DEVICES: &str = "/sys/bus/pci/devices";
 
 /// A type that a function can be given now.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -44,29 +42,6 @@ pub fn is_function(sysfs: &dyn Sysfs, function: impl Display) -> bool {
 pub fn gpu(sysfs: &dyn Sysfs, function: impl Display) -> io::Result<Option<PciAddress>> {
     let name = optional(link_name(sysfs, &format!("{}/physfn", path(function))))?;
     Ok(name.and_then(|name| name.parse().ok()))
-}
-
-/// The GPU's virtual functions, by their numbers. Their addresses follow from
-/// nothing else: they roll on to the next device as the board likes.
-///
-/// # Errors
-/// When sysfs cannot be read.
-pub fn functions(sysfs: &dyn Sysfs, gpu: PciAddress) -> io::Result<Vec<PciAddress>> {
-    let directory = path(gpu);
-    let mut numbered = Vec::new();
-    for name in sysfs.list(&directory)? {
-        let number = name
-            .strip_prefix("virtfn")
-            .and_then(|n| n.parse::<u32>().ok());
-        let Some(number) = number else { continue };
-        // One that has just gone is no function any more.
-        let target = optional(link_name(sysfs, &format!("{directory}/{name}")))?;
-        if let Some(function) = target.and_then(|target| target.parse().ok()) {
-            numbered.push((number, function));
-        }
-    }
-    numbered.sort_unstable();
-    Ok(numbered.into_iter().map(|(_, function)| function).collect())
 }
 
 /// Every virtual function of the host that is or can become a vGPU, with its GPU,
@@ -121,10 +96,6 @@ fn creatable_line(line: &str) -> Option<Creatable> {
     let (id, name) = (id.trim().parse().ok()?, name.trim());
     let name = name.to_owned();
     (!name.is_empty()).then_some(Creatable { id, name })
-}
-
-fn at(path: &str, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{path}: {error}"))
 }
 
 /// The device nodes through which a process can have the function's vGPU open.

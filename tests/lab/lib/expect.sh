@@ -71,6 +71,18 @@ refusal_of() {
 		"/etc/libvirt/hooks/qemu.d/50-virt-vgpu $1 $2 begin -" "virt-vgpu: $3"
 }
 
+# put_test PATH ARGUMENT...: the test program that `cargo test ARGUMENT...` would run, to PATH there
+put_test() {
+	local path=$1 program
+	shift
+	program=$(cd "$LAB/../.." && cargo test --quiet --locked "$@" --no-run --message-format=json 2>> "$SCENARIO_LOG.stderr" |
+		grep '"kind":\["test"\]' | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1) ||
+		fail "cannot be built: cargo test $*"
+	[[ -x $program ]] || fail "was not built: cargo test $*"
+	strip -o "$RUN/test-program" "$program"
+	in_guest "cat > $path; chmod +x $path" < "$RUN/test-program"
+}
+
 # A reboot of the lab host; what scenarios need there is put back.
 reboot_lab() {
 	trace "[$NAME] (reboot)"

@@ -1,13 +1,7 @@
 # The simulator's module answers as its twin in memory (tests/lab/nvidia): the lists of operations, and
 # random ones, on every framework, in both dialects, with each switch. So does the NVML library.
 # deadline: 1800
-build() {
-	cd "$LAB/../.." && cargo test --quiet --locked -p lab-nvidia --test contract --no-run --message-format=json 2>> "$SCENARIO_LOG.stderr" |
-		grep '"kind":\["test"\]' | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1
-}
-contract=$(build) && [[ -x $contract ]] || fail 'the contract test cannot be built'
-strip -o "$RUN/nvidia-contract" "$contract"
-in_guest 'cat > /root/nvidia-contract; chmod +x /root/nvidia-contract' < "$RUN/nvidia-contract"
+put_test /root/nvidia-contract -p lab-nvidia --test contract
 
 # run OPERATIONS [VARIABLE=VALUE]: on the board that there is
 run() {

@@ -10,6 +10,8 @@ use std::{
 
 use nix::errno::Errno;
 
+use crate::model::Scheduler;
+
 /// Where the kernel module listens.
 pub const PATH: &str = "/dev/nvidiactl";
 
@@ -92,21 +94,6 @@ pub struct State {
     pub cis: Vec<Ci>,
     /// vGPUs, whether or not a VM runs.
     pub vgpus: Vec<Vgpu>,
-}
-
-/// How vGPUs share the GPU's time.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Scheduler {
-    /// 1 best effort, 2 equal share, 3 fixed share.
-    pub policy: u32,
-    /// Adaptive round robin: 0 default, 1 off, 2 on.
-    pub arr: u32,
-    /// Averaging factor.
-    pub factor: u32,
-    /// Frequency.
-    pub frequency: u32,
-    /// Time slice in nanoseconds.
-    pub slice_ns: u32,
 }
 
 /// A GPU instance.

@@ -3,7 +3,7 @@
 
 use std::ffi::c_uint;
 
-use lab_nvidia::control::Scheduler;
+use lab_nvidia::model::Scheduler;
 use nvml_wrapper_sys::bindings::{
     nvmlVgpuSchedulerCapabilities_t, nvmlVgpuSchedulerGetState_t, nvmlVgpuSchedulerLog_t,
     nvmlVgpuSchedulerLogEntry_t, nvmlVgpuSchedulerParams_t,

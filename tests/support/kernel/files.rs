@@ -1,0 +1,139 @@
+//! What `/sys` shows of the machine: its nodes, functions, types and mediated
+//! devices as directories, links and attributes.
+
+use super::{Function, Mdev, OnWrite, State, Tree};
+
+impl State {
+    pub(super) fn files(&self) -> Tree {
+        let mut tree = Tree::default();
+        for directory in [
+            "",
+            "/bus/pci/devices",
+            "/bus/mdev/devices",
+            "/devices/system/node",
+        ] {
+            tree.directory(directory);
+        }
+        for (number, node) in self.machine.nodes.iter().enumerate() {
+            let path = format!("/devices/system/node/node{number}");
+            tree.text(&format!("{path}/cpulist"), &node.cpus);
+            tree.text(&format!("{path}/distance"), &node.distance);
+        }
+        for function in &self.machine.functions {
+            self.add_function(&mut tree, function, &function.address);
+            for (number, address) in function.virtual_functions.iter().enumerate() {
+                self.add_function(&mut tree, function, address);
+                tree.link(
+                    &format!("{}/physfn", place(address)),
+                    &format!("../{}", function.address),
+                );
+                tree.link(
+                    &format!("{}/virtfn{number}", place(&function.address)),
+                    &format!("../{address}"),
+                );
+            }
+        }
+        for (uuid, mdev) in &self.mdevs {
+            add_mdev(&mut tree, uuid, mdev);
+        }
+        tree
+    }
+
+    fn add_function(&self, tree: &mut Tree, function: &Function, address: &str) {
+        let path = place(address);
+        let from_bus = format!("../../..{path}");
+        tree.link(&format!("/bus/pci/devices/{address}"), &from_bus);
+        for (name, text) in [
+            ("vendor", format!("0x{:04x}", function.vendor)),
+            ("device", format!("0x{:04x}", function.device)),
+            ("class", format!("0x{:06x}", function.class)),
+            (
+                "subsystem_vendor",
+                format!("0x{:04x}", function.subsystem_vendor),
+            ),
+            (
+                "subsystem_device",
+                format!("0x{:04x}", function.subsystem_device),
+            ),
+            ("numa_node", function.numa_node.to_string()),
+        ] {
+            tree.text(&format!("{path}/{name}"), text);
+        }
+        let driver = format!("/bus/pci/drivers/{}", function.driver);
+        tree.directory(&driver);
+        tree.link(&format!("{path}/driver"), &format!("../../..{driver}"));
+        let is_virtual = address != function.address;
+        if function.types.is_empty() || (!is_virtual && !function.virtual_functions.is_empty()) {
+            return;
+        }
+        tree.link(
+            &format!("/class/mdev_bus/{address}"),
+            &format!("../..{path}"),
+        );
+        for id in &function.types {
+            let Some(kind) = self.type_of(id) else {
+                continue;
+            };
+            let path = format!("{path}/mdev_supported_types/{id}");
+            tree.text(&format!("{path}/name"), &kind.name);
+            let description = format!(
+                "num_heads=4, frl_config=60, framebuffer={}M, max_resolution=7680x4320, max_instance={}",
+                kind.framebuffer, kind.max
+            );
+            tree.text(&format!("{path}/description"), description);
+            tree.text(&format!("{path}/device_api"), &kind.device_api);
+            let available = self.available(address, id);
+            tree.text(&format!("{path}/available_instances"), available);
+            tree.directory(&format!("{path}/devices"));
+            let create = OnWrite::Create {
+                parent: address.to_owned(),
+                type_id: id.clone(),
+            };
+            tree.order(&format!("{path}/create"), create);
+        }
+    }
+}
+
+/// A function's directory.
+fn place(address: &str) -> String {
+    let root = address.rsplit_once(':').map_or(address, |(bus, _)| bus);
+    format!("/devices/pci{root}/{address}")
+}
+
+fn add_mdev(tree: &mut Tree, uuid: &str, mdev: &Mdev) {
+    let parent = place(&mdev.parent);
+    let path = format!("{parent}/{uuid}");
+    let group = format!("/kernel/iommu_groups/{}", mdev.iommu_group);
+    let type_path = format!("mdev_supported_types/{}", mdev.type_id);
+    tree.link(
+        &format!("/bus/mdev/devices/{uuid}"),
+        &format!("../../..{path}"),
+    );
+    if mdev.removable {
+        let remove = OnWrite::Remove {
+            uuid: uuid.to_owned(),
+        };
+        tree.order(&format!("{path}/remove"), remove);
+    }
+    if !mdev.whole {
+        tree.directory(&path);
+        return;
+    }
+    tree.link(&format!("{path}/mdev_type"), &format!("../{type_path}"));
+    if mdev.type_id.starts_with("nvidia-") {
+        let set = OnWrite::Parameters {
+            uuid: uuid.to_owned(),
+        };
+        let attribute = format!("{path}/nvidia/vgpu_params");
+        tree.setting(&attribute, &mdev.parameters, set);
+    }
+    tree.link(
+        &format!("{path}/iommu_group"),
+        &format!("../../../..{group}"),
+    );
+    tree.directory(&format!("{group}/devices"));
+    tree.link(
+        &format!("{parent}/{type_path}/devices/{uuid}"),
+        &format!("../../../{uuid}"),
+    );
+}
