@@ -19,8 +19,7 @@ assert_eq "$foreign" 'devices'
 on_lab 'create_mdev $T4A nvidia-232 $(device_uuid ws2)'
 uuid=$(on_lab 'device_uuid ws2')
 refuse_start ws2 "device 'gpu0' of domain 'ws2' needs the UUID $uuid, which a mediated device on 0000:3b:00.0 that is not ours has; remove that one, or detach and attach 'gpu0' under another name"
-assert_eq "$foreign
-$uuid 0000:3b:00.0 nvidia-232" 'devices | sort'
+assert_eq "$(printf '%s\n' "$foreign" "$uuid 0000:3b:00.0 nvidia-232" | LC_ALL=C sort)" 'devices | LC_ALL=C sort'
 assert_eq '' 'ls /run/virt-vgpu/claims'
 on_lab 'remove_mdev $(device_uuid ws2); start_vm ws2; virsh -q destroy ws2'
 assert_eq "$foreign" 'devices'
