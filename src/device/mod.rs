@@ -6,6 +6,7 @@ use std::io;
 
 pub mod mdev;
 pub mod numa;
+pub mod nvml;
 pub mod parameters;
 pub mod pci;
 pub mod step;

@@ -26,6 +26,7 @@ mod journal;
 #[cfg(feature = "cli")]
 pub mod libvirt;
 mod lock;
+mod nvml;
 mod pci_ids;
 mod process;
 
@@ -33,6 +34,7 @@ pub use clock::{Deadline, boot_id, since_boot};
 pub use files::read_at_most;
 pub use journal::start_logging;
 pub use lock::{EditLock, HostLock, LockError};
+pub use nvml::{NVML_PROGRAM, NvmlChild};
 pub use pci_ids::PciIds;
 pub use process::{ProcessId, Processes};
 

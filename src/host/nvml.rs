@@ -1,0 +1,184 @@
+//! The way to NVIDIA's management library: a child process that is asked one
+//! question and has until a deadline to answer. A driver that hangs is left to
+//! itself, one that crashes takes the child with it and nobody else.
+
+use std::{
+    io::{self, Read, Write},
+    os::fd::AsFd,
+    process::{Child, ChildStdout, Command, Stdio},
+    time::Duration,
+};
+
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+};
+
+use super::{Deadline, Host, fault};
+use crate::{
+    device::nvml::{Answer, Failure, FailureKind, GpuFacts, Nvml, Question},
+    model::PciAddress,
+};
+
+/// The program that is asked.
+pub const NVML_PROGRAM: &str = "/usr/sbin/virt-vgpu-nvml";
+
+/// Longest answer that is taken: far more than a host full of GPUs gives.
+const LONGEST: u64 = 16 << 20;
+
+/// NVML, asked through a child with a deadline.
+#[derive(Debug, Clone, Copy)]
+pub struct NvmlChild<'a> {
+    host: &'a Host,
+    patience: Duration,
+}
+
+impl<'a> NvmlChild<'a> {
+    /// How long a healthy driver may take: loading the library wakes sleeping
+    /// GPUs, some seconds each where the persistence daemon does not run.
+    pub const PATIENCE: Duration = Duration::from_secs(8);
+
+    /// Asks on behalf of somebody who waits until `deadline`.
+    #[must_use]
+    pub fn new(host: &'a Host, deadline: Deadline) -> Self {
+        Self {
+            host,
+            patience: deadline.left().min(Self::PATIENCE),
+        }
+    }
+
+    /// Asks one question.
+    ///
+    /// # Errors
+    /// What NVML or the child says; that there is no answer in time.
+    pub fn ask(&self, question: &Question) -> Result<Answer, Failure> {
+        let changes = !matches!(question, Question::Gpus | Question::Gpu { .. });
+        let asked = || -> io::Result<Answer> {
+            if changes {
+                fault::before("nvml", NVML_PROGRAM)?;
+            }
+            let text = self.exchange(question)?;
+            let answer = serde_json::from_slice(&text).map_err(|error| {
+                io::Error::new(io::ErrorKind::InvalidData, format!("its answer: {error}"))
+            })?;
+            if changes {
+                fault::after("nvml", NVML_PROGRAM);
+            }
+            Ok(answer)
+        };
+        match asked() {
+            Ok(Answer::Failed(failure)) => Err(failure),
+            Ok(answer) => Ok(answer),
+            Err(error) => Err(Failure {
+                kind: match error.kind() {
+                    io::ErrorKind::NotFound => FailureKind::NoLibrary,
+                    _ => FailureKind::Other,
+                },
+                message: format!("cannot ask NVML through {NVML_PROGRAM}: {error}"),
+            }),
+        }
+    }
+
+    /// The facts about all GPUs of the driver.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub fn gpus(&self) -> Result<Vec<GpuFacts>, Failure> {
+        match self.ask(&Question::Gpus)? {
+            Answer::Gpus(gpus) => Ok(gpus),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn exchange(&self, question: &Question) -> io::Result<Vec<u8>> {
+        let deadline = Deadline::after(self.patience);
+        let mut child = Command::new(self.host.path(NVML_PROGRAM))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let answer = converse(&mut child, question, deadline);
+        end(&mut child, answer.is_ok(), deadline);
+        answer
+    }
+}
+
+impl Nvml for NvmlChild<'_> {
+    fn gpu(&self, gpu: PciAddress) -> Result<GpuFacts, Failure> {
+        match self.ask(&Question::Gpu { gpu })? {
+            Answer::Gpus(gpus) => gpus.into_iter().next().ok_or_else(|| Failure {
+                kind: FailureKind::NoGpu,
+                message: format!("NVML knows no GPU {gpu}"),
+            }),
+            other => Err(unexpected(&other)),
+        }
+    }
+}
+
+fn unexpected(answer: &Answer) -> Failure {
+    Failure {
+        kind: FailureKind::Other,
+        message: format!("{NVML_PROGRAM} answered something else: {answer:?}"),
+    }
+}
+
+fn converse(child: &mut Child, question: &Question, deadline: Deadline) -> io::Result<Vec<u8>> {
+    let line = serde_json::to_string(question)? + "\n";
+    // Dropped when it is written: the child reads to the end of its input. A
+    // question fits into the pipe, so the write never waits.
+    { child.stdin.take() }
+        .ok_or(io::ErrorKind::BrokenPipe)?
+        .write_all(line.as_bytes())?;
+    let mut ours = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
+    let mut text = Vec::new();
+    let mut part = [0; 64 << 10];
+    loop {
+        wait(&ours, deadline)?;
+        let count = ours.read(&mut part)?;
+        if count == 0 {
+            break;
+        }
+        text.extend_from_slice(&part[..count]);
+        if u64::try_from(text.len()).unwrap_or(u64::MAX) > LONGEST {
+            return Err(io::Error::other("its answer has no end"));
+        }
+    }
+    if text.is_empty() {
+        return Err(io::Error::other("it died without an answer"));
+    }
+    Ok(text)
+}
+
+fn wait(ours: &ChildStdout, deadline: Deadline) -> io::Result<()> {
+    let mut ready = [PollFd::new(ours.as_fd(), PollFlags::POLLIN)];
+    loop {
+        let timeout = PollTimeout::try_from(deadline.left()).unwrap_or(PollTimeout::MAX);
+        match poll(&mut ready, timeout) {
+            Ok(0) if deadline.has_passed() => {
+                return Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    "no answer from the driver in time",
+                ));
+            }
+            Ok(0) | Err(Errno::EINTR) => {}
+            Ok(_) => return Ok(()),
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+/// Sees the child off. One that hangs in its driver cannot be waited for; it dies
+/// when the driver lets it go.
+fn end(child: &mut Child, answered: bool, deadline: Deadline) {
+    if !answered || deadline.has_passed() {
+        // It may be gone already.
+        let _ = child.kill();
+        let _ = child.try_wait();
+        return;
+    }
+    // It has answered and closed its end: what is left of it is its exit.
+    let gone = deadline.wait_until(|| !matches!(child.try_wait(), Ok(None)));
+    if !gone {
+        let _ = child.kill();
+    }
+}
