@@ -23,6 +23,8 @@ mod near;
 mod output;
 mod pool;
 mod reconcile;
+mod seat;
+mod start;
 mod status;
 mod target;
 
@@ -54,6 +56,7 @@ enum Verb {
     Attach(attach::Attach),
     Detach(detach::Detach),
     Explain(explain::Explain),
+    Start(start::Start),
     Status(status::Status),
     Reconcile(reconcile::Reconcile),
     #[command(hide = true)]
@@ -81,6 +84,7 @@ pub fn main() -> ExitCode {
         Verb::Attach(verb) => verb.run(&host),
         Verb::Detach(verb) => verb.run(&host),
         Verb::Explain(verb) => verb.run(&host),
+        Verb::Start(verb) => verb.run(&host),
         Verb::Status(verb) => verb.run(&host),
         Verb::Reconcile(verb) => verb.run(&host),
         Verb::Generate(verb) => verb.run(Arguments::command()),

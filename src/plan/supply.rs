@@ -343,9 +343,9 @@ impl Supply for HostSupply<'_> {
     fn candidates(&self, pool: &Pool, source: &Source) -> Result<Vec<Candidate>, String> {
         match (source, pool.kind) {
             (Source::Function(name), Kind::NvidiaVgpu) => self.function(name),
-            (Source::Function(name), kind) => Err(format!(
-                "its placeholder is the PCI function {name}, which a pool of kind '{kind}' never \
-                 hands out"
+            (Source::Functions, Kind::NvidiaVgpu) => self.functions(),
+            (Source::Function(_) | Source::Functions, kind) => Err(format!(
+                "its placeholder is a PCI function, which a pool of kind '{kind}' never hands out"
             )),
             (Source::Any, Kind::NvidiaVgpu) => {
                 let mut candidates = self.parents(pool)?;
