@@ -109,8 +109,7 @@ pub fn unified_memory_allowed(
     match facts.map(|facts| facts.max_instances) {
         Some(most) if most > 1 => Err(format!(
             "{name} has no unified memory: only the profile that owns all of the GPU's frame \
-             buffer has, and this one shares it with up to {} others",
-            most - 1
+             buffer has, and a GPU holds {most} of this one"
         )),
         _ => Ok(()),
     }
