@@ -143,6 +143,22 @@ pub fn all(sysfs: &dyn Sysfs) -> io::Result<Vec<PciAddress>> {
     Ok(gpus)
 }
 
+/// The virtual functions of a GPU, in ascending order.
+///
+/// # Errors
+/// When there is no such PCI function, or sysfs cannot be read.
+pub fn functions(sysfs: &dyn Sysfs, gpu: PciAddress) -> io::Result<Vec<PciAddress>> {
+    let path = path(gpu);
+    let names = sysfs.list(&path).map_err(|error| at(&path, &error))?;
+    let mut functions = Vec::new();
+    for name in names.iter().filter(|name| name.starts_with("virtfn")) {
+        let function = optional(link_name(sysfs, &format!("{path}/{name}")))?;
+        functions.extend(function.and_then(|name| name.parse::<PciAddress>().ok()));
+    }
+    functions.sort_unstable();
+    Ok(functions)
+}
+
 /// Reads one. Sysfs is asked what exists and where there is room, `facts` are
 /// NVML's about the same GPU, and `withheld` are virtual functions that are not to
 /// be counted as free although nothing is on them.
@@ -223,14 +239,7 @@ struct Board<'a> {
 
 impl<'a> Board<'a> {
     fn find(sysfs: &'a dyn Sysfs, gpu: PciAddress) -> io::Result<Self> {
-        let path = path(gpu);
-        let names = sysfs.list(&path).map_err(|error| at(&path, &error))?;
-        let mut functions = Vec::new();
-        for name in names.iter().filter(|name| name.starts_with("virtfn")) {
-            let function = optional(link_name(sysfs, &format!("{path}/{name}")))?;
-            functions.extend(function.and_then(|name| name.parse::<PciAddress>().ok()));
-        }
-        functions.sort_unstable();
+        let functions = functions(sysfs, gpu)?;
         let has_types = |function| sysfs.exists(&types_of(function));
         let framework = if has_types(gpu) {
             Some(Framework::LegacyMdev)
@@ -337,7 +346,7 @@ impl<'a> Board<'a> {
 
 impl VgpuType {
     /// One of which only that much is known.
-    fn named(id: VgpuTypeId, name: String, creatable: bool) -> Self {
+    pub(crate) fn named(id: VgpuTypeId, name: String, creatable: bool) -> Self {
         let parts = ProfileParts::of(&name);
         Self {
             id,
