@@ -22,6 +22,7 @@ mod generate;
 mod near;
 mod output;
 mod pool;
+mod profiles;
 mod reconcile;
 mod seat;
 mod start;
@@ -52,6 +53,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Devices(devices::Devices),
+    Profiles(profiles::Profiles),
     Pool(pool::PoolVerb),
     Attach(attach::Attach),
     Detach(detach::Detach),
@@ -80,6 +82,7 @@ pub fn main() -> ExitCode {
     start_logging(&host, "virt-vgpu");
     let done = match &arguments.verb {
         Verb::Devices(verb) => verb.run(&host),
+        Verb::Profiles(verb) => verb.run(&host),
         Verb::Pool(verb) => verb.run(&host),
         Verb::Attach(verb) => verb.run(&host),
         Verb::Detach(verb) => verb.run(&host),

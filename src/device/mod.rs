@@ -4,6 +4,7 @@
 
 use std::io;
 
+pub mod gpu;
 pub mod mdev;
 pub mod numa;
 pub mod nvidia_gpu;
