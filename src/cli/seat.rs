@@ -9,7 +9,7 @@ use anyhow::{Context, bail, ensure};
 use crate::{
     claims,
     config::{Kind, Pool},
-    device::{nvidia_gpu, parameters::Parameters},
+    device::{gpu, parameters::Parameters},
     domain::{self, DomainDef},
     hook::nearness_of,
     host::{Host, PciIds, libvirt::Libvirt},
@@ -222,10 +222,8 @@ impl Choice<'_> {
     }
 
     fn missing_functions(&self) -> anyhow::Result<String> {
-        let gpus = nvidia_gpu::all(self.host).context("cannot look for GPUs")?;
-        let lacking = gpus
-            .iter()
-            .find(|gpu| nvidia_gpu::lacks_functions(self.host, gpu));
+        let gpus = gpu::all(self.host).context("cannot look for GPUs")?;
+        let lacking = gpus.iter().find(|gpu| gpu::lacks_functions(self.host, gpu));
         Ok(lacking.map_or(String::new(), |gpu| {
             format!(": virtual functions of {gpu} are not there, 'virt-vgpu host apply' makes them")
         }))

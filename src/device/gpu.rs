@@ -143,6 +143,20 @@ pub fn all(sysfs: &dyn Sysfs) -> io::Result<Vec<PciAddress>> {
     Ok(gpus)
 }
 
+/// Whether the GPU's vGPUs are on virtual functions that are not there yet: it has
+/// SR-IOV, no types of its own, and nobody has enabled any.
+#[must_use]
+pub fn lacks_functions(sysfs: &dyn Sysfs, gpu: impl fmt::Display) -> bool {
+    let path = format!("{PCI_DEVICES}/{gpu}");
+    let number = |attribute: &str| -> u32 {
+        let text = sysfs.read(&format!("{path}/{attribute}"));
+        text.ok().and_then(|text| text.parse().ok()).unwrap_or(0)
+    };
+    number("sriov_totalvfs") > 0
+        && number("sriov_numvfs") == 0
+        && !sysfs.exists(&format!("{path}/mdev_supported_types"))
+}
+
 /// The virtual functions of a GPU, in ascending order.
 ///
 /// # Errors

@@ -7,7 +7,6 @@ use std::io;
 pub mod gpu;
 pub mod mdev;
 pub mod numa;
-pub mod nvidia_gpu;
 pub mod nvml;
 pub mod parameters;
 pub mod pci;

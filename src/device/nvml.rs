@@ -236,6 +236,12 @@ pub struct SchedulerLimits {
 
 /// Somebody who can ask NVML.
 pub trait Nvml {
+    /// Everything about all GPUs that answer, as of now.
+    ///
+    /// # Errors
+    /// Why there is no answer.
+    fn gpus(&self) -> Result<Vec<GpuFacts>, Failure>;
+
     /// Everything about one GPU, as of now.
     ///
     /// # Errors

@@ -5,7 +5,7 @@
 
 use std::{fmt::Display, io};
 
-use super::{PCI_DEVICES, Sysfs, at, link_name, nvidia_gpu::BOUND, optional};
+use super::{PCI_DEVICES, Sysfs, at, link_name, optional};
 use crate::{
     device::step::{Attribute, Check, Effect, Setting, Step, Undo},
     model::{MdevTypeId, ParentName, PciAddress, VgpuTypeId},
@@ -50,6 +50,7 @@ pub fn gpu(sysfs: &dyn Sysfs, function: impl Display) -> io::Result<Option<PciAd
 /// # Errors
 /// When sysfs cannot be read.
 pub fn all_functions(sysfs: &dyn Sysfs) -> io::Result<Vec<(PciAddress, PciAddress)>> {
+    const BOUND: &str = "/sys/bus/pci/drivers/nvidia";
     let mut found = Vec::new();
     for name in optional(sysfs.list(BOUND))?.unwrap_or_default() {
         // The driver's own attributes are no addresses.
@@ -145,6 +146,26 @@ pub fn release(function: &ParentName) -> Undo {
             setting: path,
             free: "0".to_owned(),
         }),
+    }
+}
+
+/// The write that puts a vGPU at a place of its GPU's memory, where sizes are
+/// mixed; `directory` is where it has its attributes. The driver has placed it
+/// already, so this moves it; the place goes with the vGPU.
+#[must_use]
+pub fn placing(directory: &str, place: u32) -> Step {
+    let path = format!("{directory}/placement_id");
+    Step {
+        what: format!("place it at {place}"),
+        write: Attribute {
+            path: path.clone(),
+            value: format!("{place}\n"),
+        },
+        undo: None,
+        checks: vec![Check::Reads {
+            path,
+            value: place.to_string(),
+        }],
     }
 }
 

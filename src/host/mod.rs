@@ -161,6 +161,12 @@ impl Host {
         Self::PATIENCE.min(left.max(LAST_TRY))
     }
 
+    /// NVML, with as much patience as there is left.
+    #[must_use]
+    pub fn nvml(&self) -> NvmlChild<'_> {
+        NvmlChild::new(self, Deadline::after(self.patience_left()))
+    }
+
     /// Splits off what writes attributes, so that it is ready when the first
     /// write is known. Only for a program that has one thread and no lock yet. A
     /// failure comes up again with the write.

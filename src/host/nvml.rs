@@ -79,17 +79,6 @@ impl<'a> NvmlChild<'a> {
         }
     }
 
-    /// The facts about all GPUs of the driver.
-    ///
-    /// # Errors
-    /// As [`Self::ask`].
-    pub fn gpus(&self) -> Result<Vec<GpuFacts>, Failure> {
-        match self.ask(&Question::Gpus)? {
-            Answer::Gpus(gpus) => Ok(gpus),
-            other => Err(unexpected(&other)),
-        }
-    }
-
     /// The types that a GPU supports.
     ///
     /// # Errors
@@ -115,6 +104,13 @@ impl<'a> NvmlChild<'a> {
 }
 
 impl Nvml for NvmlChild<'_> {
+    fn gpus(&self) -> Result<Vec<GpuFacts>, Failure> {
+        match self.ask(&Question::Gpus)? {
+            Answer::Gpus(gpus) => Ok(gpus),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     fn gpu(&self, gpu: PciAddress) -> Result<GpuFacts, Failure> {
         match self.ask(&Question::Gpu { gpu })? {
             Answer::Gpus(gpus) => gpus.into_iter().next().ok_or_else(|| Failure {

@@ -6,9 +6,9 @@ use super::{Candidate, Interface, Source, Supply};
 use crate::{
     config::Pool,
     device::{
-        Sysfs, link_name,
+        Sysfs, gpu, link_name,
         mdev::{self, MdevHost, Offer, Parent},
-        nvidia_gpu, optional,
+        optional,
         pci::{DeviceFields, PciNames},
         vendor_vfio,
     },
@@ -121,7 +121,7 @@ impl<'a> HostSupply<'a> {
         if pool.kind != Kind::NvidiaVgpu {
             return Ok(self.mdev.parents().to_vec());
         }
-        let gpus = nvidia_gpu::all(self.mdev.sysfs())?;
+        let gpus = gpu::all(self.mdev.sysfs())?;
         let name = |gpu: &PciAddress| gpu.to_string().parse().ok();
         let names = gpus.iter().filter_map(name);
         Ok(names.map(|name| mdev::pci_function(&name)).collect())
@@ -146,7 +146,7 @@ impl<'a> HostSupply<'a> {
         };
         let on_it = candidates.iter().filter(|one| one.board == device.name);
         let offers: Vec<Offer> = on_it.map(|one| self.makes(pool, one)).collect();
-        if offers.is_empty() && nvidia_gpu::lacks_functions(self.mdev.sysfs(), &device.name) {
+        if offers.is_empty() && gpu::lacks_functions(self.mdev.sysfs(), &device.name) {
             return Offer::Taken(format!(
                 "its virtual functions are not there; run 'virt-vgpu host apply {}'",
                 device.name

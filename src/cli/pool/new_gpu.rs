@@ -9,7 +9,7 @@ use super::new_device::Resolved;
 use crate::{
     cli::near,
     config::NewDevice,
-    device::{PCI_DEVICES, Sysfs, link_name, nvidia_gpu, vendor_vfio},
+    device::{PCI_DEVICES, Sysfs, gpu, link_name, vendor_vfio},
     host::{Deadline, Host, NvmlChild},
     model::{ParentName, PciAddress, ProfileName},
     plan::HostSupply,
@@ -23,7 +23,7 @@ pub(super) fn resolve(
     profile: &ProfileName,
     text: &str,
 ) -> anyhow::Result<Resolved> {
-    let gpus = nvidia_gpu::all(host).context("cannot look for GPUs")?;
+    let gpus = gpu::all(host).context("cannot look for GPUs")?;
     let named = near::canonical(text);
     let physical = link_name(host, &format!("{PCI_DEVICES}/{named}/physfn")).ok();
     let name = physical.clone().unwrap_or_else(|| named.clone());
@@ -85,7 +85,7 @@ fn known_profiles(
 }
 
 fn why_unknown(host: &Host, gpu: PciAddress) -> String {
-    if nvidia_gpu::lacks_functions(host, gpu) {
+    if gpu::lacks_functions(host, gpu) {
         return format!(
             "its virtual functions are not there; 'virt-vgpu host apply {gpu}' makes them"
         );
