@@ -4,6 +4,8 @@
 
 use std::io;
 
+pub mod driver_option;
+pub mod gpu;
 pub mod mdev;
 pub mod numa;
 pub mod nvml;

@@ -1,0 +1,1 @@
+//! Wishes and ways, on settings in memory.
