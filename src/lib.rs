@@ -15,12 +15,13 @@
 //! | [`apply`] | carries out a plan's steps, undoes them in reverse |
 //! | [`claims`] | what was made for which domain: the proof of ownership |
 //! | [`host`] | every effect on the system |
+//! | [`udev`] | which pools a GPU is told to be in when it appears |
 //! | `cli` | the administrator's command, a file a verb |
 //!
 //! # The dependency rule
 //!
 //! `model` ← `domain`, `rule`, `config` ← `device` ← `plan` ←
-//! `apply`, `claims` ← `hook` ← `cli`, binaries. From `model` to `plan` nothing
+//! `apply`, `claims` ← `hook`, `udev` ← `cli`, binaries. From `model` to `plan` nothing
 //! opens a file, starts a process or names libvirt; `device` reads through
 //! [`device::Sysfs`]. Only `host` touches the system, and `host::libvirt`
 //! cannot be reached from the hook: it exists only with the feature `cli`.
@@ -38,3 +39,4 @@ pub mod host;
 pub mod model;
 pub mod plan;
 pub mod rule;
+pub mod udev;

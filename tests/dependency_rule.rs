@@ -39,7 +39,11 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "hook",
         ],
     ),
-    ("bin", &["hook", "host", "cli"]),
+    (
+        "udev",
+        &["model", "rule", "config", "device", "plan", "host"],
+    ),
+    ("bin", &["hook", "host", "udev", "cli"]),
 ];
 
 /// Ways to the system, and the modules and files that may take them.
