@@ -218,7 +218,7 @@ fn add_heterogeneous(way: &mut Way, gpu: PciAddress, wish: &Wish, actual: &Actua
     match (wish.heterogeneous, &actual.facts) {
         (true, None) => way.add(on, format!("for {pools}; a GPU begins with one size")),
         (true, Some(Err(failure))) => way.obstacles.push(format!(
-            "whether it mixes sizes cannot be told: {}",
+            "whether it mixes sizes cannot be told: {}; see whether 'nvidia-smi' works",
             failure.message
         )),
         (true, Some(Ok(facts))) => match &facts.heterogeneous {
@@ -235,7 +235,7 @@ fn add_heterogeneous(way: &mut Way, gpu: PciAddress, wish: &Wish, actual: &Actua
             )),
         },
         (false, Some(Ok(facts))) if { facts.heterogeneous.value() }.is_some_and(|m| m.enabled) => {
-            let why = format!("{pools} wants heterogeneous = false; it is on");
+            let why = format!("for {pools}; it is on");
             way.add(Step::SetHeterogeneous(false), why);
         }
         // Who wants what is so anyway needs nobody to say so.
@@ -262,8 +262,10 @@ fn add_scheduler(way: &mut Way, wish: &Wish, actual: &Actual) {
         None if wanted.policy == SchedulerPolicy::BestEffort => return,
         None => set(format!("for pool '{pool}'; a GPU begins with best-effort")),
         Some(Err(failure)) => {
-            way.obstacles
-                .push(format!("its scheduler cannot be told: {}", failure.message));
+            way.obstacles.push(format!(
+                "its scheduler cannot be told: {}; see whether 'nvidia-smi' works",
+                failure.message
+            ));
             return;
         }
         Some(Ok(facts)) if facts.mig.value() == Some(&true) => {

@@ -486,6 +486,9 @@ fn refused_by_nvml(step: &Step, failure: Failure) -> Result<Done, Trouble> {
         (_, FailureKind::InUse) => Err(Trouble::Refused(format!(
             "in use, says its driver: {message}; 'nvidia-smi vgpu' shows by whom"
         ))),
+        (_, FailureKind::NoGpu) => Err(Trouble::Failed(format!(
+            "{message}; 'journalctl -k -g NVRM' tells what the driver says"
+        ))),
         (_, FailureKind::NoLibrary) => Err(Trouble::Failed(format!(
             "{message}; check that NVIDIA's driver and its library are of one version"
         ))),
