@@ -99,13 +99,17 @@ fn gpu_report(
 ) -> anyhow::Result<GpuReport> {
     let gpu = surveyed.gpu;
     let wish = surveyed.wish.as_ref().ok().and_then(Option::as_ref);
-    let users = users::users(host, gpu)?;
+    let (users, doubt) = match users::users(host, gpu) {
+        Ok(users) => (users, None),
+        Err(error) => (Vec::new(), Some(format!("{error:#}"))),
+    };
     let actual = state::complete(host, gpu, wish, &users, state::of(host, gpu)?);
-    let differences = match (&surveyed.wish, wish) {
+    let mut differences = match (&surveyed.wish, wish) {
         (Err(conflict), _) => vec![conflict.to_string()],
         (_, Some(wish)) => differences(gpu, wish, &actual, &users, options),
         _ => Vec::new(),
     };
+    differences.extend(doubt);
     let facts = actual.facts.as_ref().and_then(|facts| facts.as_ref().ok());
     let scheduler = facts.and_then(|facts| facts.scheduler.value());
     let heterogeneous = facts.and_then(|facts| facts.heterogeneous.value());
