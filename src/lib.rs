@@ -16,13 +16,14 @@
 //! | [`apply`] | carries out a plan's steps, undoes them in reverse |
 //! | [`claims`] | what was made for which domain: the proof of ownership |
 //! | [`host`] | every effect on the system |
+//! | [`udev`] | which pools a GPU is told to be in when it appears |
 //! | `nvml` | asks NVIDIA's library, in a program of its own |
 //! | `cli` | the administrator's command, a file a verb |
 //!
 //! # The dependency rule
 //!
 //! `model` ← `domain`, `rule`, `config` ← `device` ← `capacity` ←
-//! `plan` ← `apply`, `claims` ← `hook` ← `cli`, binaries. From `model` to `plan` nothing
+//! `plan` ← `apply`, `claims` ← `hook`, `udev` ← `cli`, binaries. From `model` to `plan` nothing
 //! opens a file, starts a process or names libvirt; `device` reads through
 //! [`device::Sysfs`]. Only `host` touches the system, and `host::libvirt`
 //! cannot be reached from the hook: it exists only with the feature `cli`.
@@ -45,3 +46,4 @@ pub mod model;
 pub mod nvml;
 pub mod plan;
 pub mod rule;
+pub mod udev;

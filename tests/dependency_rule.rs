@@ -41,9 +41,13 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "host", "hook",
         ],
     ),
+    (
+        "udev",
+        &["model", "rule", "config", "device", "plan", "host"],
+    ),
     // With `nvml/raw`, a crate of its own.
     ("nvml", &["model", "device"]),
-    ("bin", &["hook", "host", "cli", "nvml"]),
+    ("bin", &["hook", "host", "udev", "cli", "nvml"]),
 ];
 
 /// Ways to the system, and the modules and files that may take them.

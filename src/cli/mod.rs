@@ -19,6 +19,7 @@ mod devices;
 mod explain;
 mod forecast;
 mod generate;
+mod host;
 mod near;
 mod output;
 mod pool;
@@ -61,6 +62,7 @@ enum Verb {
     Start(start::Start),
     Status(status::Status),
     Reconcile(reconcile::Reconcile),
+    Host(host::HostVerb),
     #[command(hide = true)]
     Generate(generate::Generate),
 }
@@ -90,6 +92,7 @@ pub fn main() -> ExitCode {
         Verb::Start(verb) => verb.run(&host),
         Verb::Status(verb) => verb.run(&host),
         Verb::Reconcile(verb) => verb.run(&host),
+        Verb::Host(verb) => verb.run(&host),
         Verb::Generate(verb) => verb.run(Arguments::command()),
     };
     match done {

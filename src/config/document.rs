@@ -161,7 +161,7 @@ impl<'d, 't> Node<'d, 't> {
         self.at.refuse(self.source.file, what, accepted)
     }
 
-    fn written<T>(&self, value: T) -> Written<T> {
+    pub(super) fn written<T>(&self, value: T) -> Written<T> {
         Written {
             value,
             at: self.at.clone(),
@@ -204,6 +204,23 @@ impl<'d, 't> Node<'d, 't> {
         integer
             .and_then(|number| u32::from_str_radix(number.as_str(), number.radix()).ok())
             .ok_or_else(|| self.wants("a whole number from 0 to 4294967295"))
+    }
+
+    /// A number with up to six places behind the point, in millionths: 2.5 is
+    /// 2500000. What has an exponent or a sign is none.
+    pub(super) fn millionths(&self, unit: &str) -> Result<u32, ConfigError> {
+        const PLACES: usize = 6;
+        let text = match self.value.get_ref() {
+            DeValue::Integer(number) if number.radix() == 10 => number.as_str(),
+            DeValue::Float(number) => number.as_str(),
+            _ => "",
+        };
+        let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
+        let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+        let fits = !whole.is_empty() && digits(whole) && digits(part) && part.len() <= PLACES;
+        let millionths = fits.then(|| format!("{whole}{part:0<PLACES$}").parse().ok());
+        { millionths.flatten() }
+            .ok_or_else(|| self.wants(&format!("a number of {unit}, as in 2.0, below 4294")))
     }
 
     /// A text, number or boolean, as text: what a filter compares with.

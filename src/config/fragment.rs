@@ -6,6 +6,7 @@ use super::{
     document::{Node, Place, Source, Table, Written},
     error::ConfigError,
     keys,
+    scheduler::SchedulerFragment,
 };
 use crate::rule::{Field, Kind, Operator, spelling::did_you_mean, spelling::shown};
 
@@ -22,6 +23,8 @@ pub(super) struct PoolFragment {
     pub(super) instances: Option<u32>,
     pub(super) placement: Option<Written<String>>,
     pub(super) guest_driver: Option<Written<String>>,
+    pub(super) heterogeneous: Option<bool>,
+    pub(super) scheduler: Option<SchedulerFragment>,
     pub(super) defaults: Defaults,
     pub(super) rules: Vec<RuleFragment>,
 }
@@ -51,6 +54,7 @@ impl PoolFragment {
         // The kind first: it decides which other keys are right.
         let kind = kind(&top)?;
         top.check_keys(keys::POOL, kind.value)?;
+        // A MIG profile would otherwise be handed out without what it stands on.
         if let Some(node) = top.get("mig") {
             return Err(node.refuse("is not supported by this version", &[]));
         }
@@ -63,6 +67,8 @@ impl PoolFragment {
             instances: top.get("instances").map(Node::number).transpose()?,
             placement: text("placement")?,
             guest_driver: text("guest-driver")?,
+            heterogeneous: top.get("heterogeneous").map(Node::flag).transpose()?,
+            scheduler: SchedulerFragment::read(&top, kind.value)?,
             defaults: defaults(&top, kind.value)?,
             rules: rules(&top, kind.value)?,
             kind,

@@ -29,6 +29,7 @@ pub(super) const POOL: &[KeyInfo] = &[
     key("placement", ANY),
     key("guest-driver", VGPU),
     key("mig", &[Kind::NvidiaVgpu]),
+    key("heterogeneous", &[Kind::NvidiaVgpu]),
     key("scheduler", &[Kind::NvidiaVgpu]),
     key("sriov-nic", &[Kind::SriovNic]),
     key("usb", &[Kind::Usb]),
@@ -45,6 +46,15 @@ pub(super) const DEFAULTS: &[KeyInfo] = &[
     key("debuggers", VGPU),
     key("profilers", VGPU),
     key("optional", ANY),
+];
+
+/// `[scheduler]`: a setting of the GPU, not of a vGPU.
+pub(super) const SCHEDULER: &[KeyInfo] = &[
+    key("policy", ANY),
+    key("strict-round-robin", ANY),
+    key("averaging-factor", ANY),
+    key("frequency", ANY),
+    key("time-slice-ms", ANY),
 ];
 
 /// `[[rule]]`.

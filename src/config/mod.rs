@@ -11,6 +11,7 @@ mod load;
 mod pool;
 mod precedence;
 mod render;
+mod scheduler;
 
 pub use crate::rule::{Class, Kind};
 pub use error::{ConfigError, PoolError};
@@ -19,6 +20,7 @@ pub use load::{LoadedPools, load_all, load_pool};
 pub use pool::{Defaults, Placement, Pool, parse};
 pub use precedence::{Effective, IgnoredFile, Listing, effective};
 pub use render::{NewDevice, NewPool, render};
+pub use scheduler::{SchedulerPolicy, SchedulerSettings};
 
 #[cfg(test)]
 mod tests;

@@ -8,6 +8,7 @@ use super::{
     document::{LineEnds, Place, Source, Written},
     error::ConfigError,
     fragment::{FilterFragment, PoolFragment, RuleFragment},
+    scheduler::SchedulerSettings,
 };
 use crate::{
     model::{InvalidName, PoolName, TypeSelector},
@@ -43,6 +44,11 @@ pub struct Pool {
     pub placement: Placement,
     /// Absolute path of the ISO file with the guest's driver.
     pub guest_driver: Option<String>,
+    /// Whether its GPUs hold vGPUs of several sizes at once: a setting of the host.
+    pub heterogeneous: bool,
+    /// How vGPUs share the time of its GPUs: a setting of the host. None: the
+    /// pool has no opinion.
+    pub scheduler: Option<SchedulerSettings>,
     /// For requests that do not say otherwise.
     pub defaults: Defaults,
     /// A device is in the pool when any of them matches.
@@ -130,6 +136,10 @@ pub fn parse(name: PoolName, origin: &Path, text: &str) -> Result<Pool, ConfigEr
         line_ends: &LineEnds::of(text),
     })?;
     let device_type = device_type(origin, &fragment)?;
+    let heterogeneous = fragment.heterogeneous.unwrap_or_default();
+    let scheduler = { fragment.scheduler.as_ref() }
+        .map(|scheduler| scheduler.check(origin, heterogeneous))
+        .transpose()?;
     Ok(Pool {
         name,
         kind: fragment.kind.value,
@@ -139,6 +149,8 @@ pub fn parse(name: PoolName, origin: &Path, text: &str) -> Result<Pool, ConfigEr
         instances: fragment.instances.unwrap_or_default(),
         placement: checked(origin, fragment.placement, placement)?.unwrap_or_default(),
         guest_driver: checked(origin, fragment.guest_driver, guest_driver)?,
+        heterogeneous,
+        scheduler,
         defaults: fragment.defaults,
         rules: rules(origin, &fragment.rules)?,
         origin: origin.to_owned(),

@@ -4,12 +4,14 @@
 
 use std::io;
 
+pub mod driver_option;
 pub mod gpu;
 pub mod mdev;
 pub mod numa;
 pub mod nvml;
 pub mod parameters;
 pub mod pci;
+pub mod readiness;
 pub mod step;
 pub mod vendor_vfio;
 

@@ -1,6 +1,7 @@
 //! The host lock: one `flock` on `/run/virt-vgpu/lock`, held while devices are
-//! counted, planned and made. And a lock for each domain whose definition is
-//! edited. The kernel drops a lock when its holder dies.
+//! counted, planned and made. A lock for each domain whose definition is edited,
+//! one for each GPU that is being set, and one for what takes the driver of all
+//! GPUs to itself. The kernel drops a lock when its holder dies.
 
 use std::{
     fs::{File, OpenOptions},
@@ -14,13 +15,16 @@ use std::{
 use fs2::FileExt;
 
 use super::{Deadline, Host};
-use crate::model::DomainUuid;
+use crate::model::{DomainUuid, PciAddress};
 
 /// The lock's file.
 const LOCK: &str = "/run/virt-vgpu/lock";
 
 /// Directory of the locks on domains' definitions.
 const EDITS: &str = "/run/virt-vgpu/edits";
+
+/// Directory of the locks on GPUs.
+const GPUS: &str = "/run/virt-vgpu/host";
 
 /// Directory of the lock and the claims.
 pub(crate) const RUNTIME: &str = "/run/virt-vgpu";
@@ -101,6 +105,49 @@ impl EditLock {
     ) -> Result<Self, LockError> {
         let path = format!("{EDITS}/{domain}.lock");
         let file = lock(host, (EDITS, &path), purpose, deadline)?;
+        Ok(Self { _file: file })
+    }
+}
+
+/// Proof that no other of our processes sets this GPU. Held longer than a hook
+/// can wait for the host lock: `sriov-manage` and the driver take their time.
+#[derive(Debug)]
+pub struct GpuLock {
+    _file: File,
+}
+
+impl GpuLock {
+    /// Takes the lock of a GPU, waiting until `deadline`.
+    ///
+    /// # Errors
+    /// See [`LockError`].
+    pub fn acquire(
+        host: &Host,
+        gpu: PciAddress,
+        purpose: &str,
+        deadline: Deadline,
+    ) -> Result<Self, LockError> {
+        let path = format!("{GPUS}/{gpu}.lock");
+        let file = lock(host, (GPUS, &path), purpose, deadline)?;
+        Ok(Self { _file: file })
+    }
+}
+
+/// Proof that no other of our processes that set GPUs runs `sriov-manage` or asks
+/// NVML: each of the two is refused while the other is at work, on whatever GPU.
+#[derive(Debug)]
+pub struct DriverLock {
+    _file: File,
+}
+
+impl DriverLock {
+    /// Takes the lock, waiting until `deadline`.
+    ///
+    /// # Errors
+    /// See [`LockError`].
+    pub fn acquire(host: &Host, purpose: &str, deadline: Deadline) -> Result<Self, LockError> {
+        let path = format!("{GPUS}/driver.lock");
+        let file = lock(host, (GPUS, &path), purpose, deadline)?;
         Ok(Self { _file: file })
     }
 }

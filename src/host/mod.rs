@@ -29,14 +29,16 @@ mod lock;
 mod nvml;
 mod pci_ids;
 mod process;
+mod program;
 
 pub use clock::{Deadline, boot_id, since_boot};
 pub use files::read_at_most;
 pub use journal::start_logging;
-pub use lock::{EditLock, HostLock, LockError};
+pub use lock::{DriverLock, EditLock, GpuLock, HostLock, LockError};
 pub use nvml::{NVML_PROGRAM, NvmlChild};
 pub use pci_ids::PciIds;
-pub use process::{ProcessId, Processes};
+pub use process::{ProcessId, Processes, gpu_openers};
+pub use program::Ended;
 
 /// The machine, or a directory that stands in for it.
 #[derive(Debug)]

@@ -127,6 +127,32 @@ impl Processes {
     }
 }
 
+/// The processes that have a GPU of NVIDIA's driver open, each with its command's
+/// name. One that cannot be looked at is left out: this is for people.
+#[must_use]
+pub fn gpu_openers(host: &Host) -> Vec<(u32, String)> {
+    // Neither the services' own node nor those of other functions of the driver.
+    let is_gpu = |node: &str| {
+        let rest = node.strip_prefix("/dev/nvidia");
+        rest.is_some_and(|rest| rest == "ctl" || rest.parse::<u8>().is_ok())
+    };
+    let names = host.list("/proc").unwrap_or_default();
+    let pids = names.iter().filter_map(|name| name.parse::<u32>().ok());
+    let opener = |pid: u32| {
+        let entries = std::fs::read_dir(host.path(&format!("/proc/{pid}/fd"))).ok()?;
+        let mut targets = entries.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+        targets
+            .any(|target| target.to_str().is_some_and(is_gpu))
+            .then(|| {
+                (
+                    pid,
+                    host.read(&format!("/proc/{pid}/comm")).unwrap_or_default(),
+                )
+            })
+    };
+    pids.filter_map(opener).collect()
+}
+
 fn has_ended(error: &io::Error) -> bool {
     const ESRCH: i32 = 3;
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(ESRCH)

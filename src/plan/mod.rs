@@ -21,6 +21,8 @@ use crate::{
     },
 };
 
+pub mod host_settings;
+
 mod failed;
 mod feasible;
 mod refusal;

@@ -322,3 +322,116 @@ fn filters_that_are_no_filters() {
         assert_eq!(in_where(filters), wanted);
     }
 }
+
+/// The message for `text` as lines 3 and on of a pool of vGPUs.
+fn after_vgpu_start(text: &str) -> String {
+    message(&format!(
+        "kind = \"nvidia-vgpu\"\nprofile = \"L40S-12Q\"\n{text}"
+    ))
+}
+
+#[test]
+fn host_settings() {
+    for (text, wanted) in [
+        (
+            "heterogeneous = 1",
+            "3: key 'heterogeneous': wants true or false, found the number 1",
+        ),
+        ("[mig]", "3: key 'mig': is not supported by this version"),
+        (
+            "scheduler = 1",
+            "3: key 'scheduler': wants a table, [scheduler], found the number 1",
+        ),
+        (
+            "[scheduler]",
+            "3: key 'scheduler.policy': is missing; accepted: best-effort, equal-share, fixed-share",
+        ),
+        (
+            "[scheduler]\npolicy = 'equal'",
+            "4: key 'scheduler.policy': unknown policy 'equal'; accepted: best-effort, \
+             equal-share, fixed-share",
+        ),
+        (
+            "[scheduler]\npolicy = 'equal-share'\ntime-slice = 2",
+            "5: key 'scheduler.time-slice': unknown key (did you mean 'time-slice-ms'?); \
+             accepted: policy, strict-round-robin, averaging-factor, frequency, time-slice-ms",
+        ),
+        (
+            "heterogeneous = true\n[scheduler]\npolicy = 'fixed-share'",
+            "5: key 'scheduler.policy': 'fixed-share' cannot be had with heterogeneous = true: a \
+             share is that of one size; accepted: best-effort, equal-share",
+        ),
+    ] {
+        assert_eq!(after_vgpu_start(text), wanted);
+    }
+    assert_eq!(
+        after_start("heterogeneous = true"),
+        format!("3: key 'heterogeneous': not for kind 'mdev'; accepted: {KEYS}")
+    );
+}
+
+#[test]
+fn schedulers_whose_parameters_do_not_go_together() {
+    for (policy, parameters, wanted) in [
+        (
+            "best-effort",
+            "strict-round-robin = false",
+            "strict-round-robin': means nothing under policy 'best-effort'; leave it out",
+        ),
+        (
+            "best-effort",
+            "time-slice-ms = 2",
+            "time-slice-ms': means nothing under policy 'best-effort'; leave it out",
+        ),
+        (
+            "equal-share",
+            "averaging-factor = 33",
+            "averaging-factor': wants strict-round-robin = true",
+        ),
+        (
+            "fixed-share",
+            "strict-round-robin = false\nfrequency = 480",
+            "frequency': wants strict-round-robin = true",
+        ),
+        (
+            "equal-share",
+            "strict-round-robin = true\ntime-slice-ms = 2.0",
+            "time-slice-ms': wants strict-round-robin = false",
+        ),
+        (
+            "equal-share",
+            "strict-round-robin = true\naveraging-factor = 61",
+            "averaging-factor': wants 1 to 60",
+        ),
+        (
+            "equal-share",
+            "strict-round-robin = true\nfrequency = 0",
+            "frequency': wants more than 0",
+        ),
+        (
+            "equal-share",
+            "strict-round-robin = false\ntime-slice-ms = 1e3",
+            "time-slice-ms': wants a number of milliseconds, as in 2.0, below 4294, found the \
+             number 1e3",
+        ),
+        (
+            "equal-share",
+            "strict-round-robin = false\ntime-slice-ms = '2'",
+            "time-slice-ms': wants a number of milliseconds, as in 2.0, below 4294, found the \
+             text '2'",
+        ),
+        (
+            "equal-share",
+            "strict-round-robin = false\ntime-slice-ms = 4295",
+            "time-slice-ms': wants a number of milliseconds, as in 2.0, below 4294, found the \
+             number 4295",
+        ),
+    ] {
+        let text = format!("[scheduler]\npolicy = '{policy}'\n{parameters}");
+        let line = 4 + parameters.lines().count();
+        assert_eq!(
+            after_vgpu_start(&text),
+            format!("{line}: key 'scheduler.{wanted}")
+        );
+    }
+}

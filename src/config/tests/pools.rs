@@ -239,3 +239,40 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn host_settings_are_read() {
+    let vgpu = |text: &str| {
+        let start = "kind = 'nvidia-vgpu'\nprofile = 'L40S-12Q'\n";
+        read(&format!("{start}{text}")).unwrap()
+    };
+    let plain = vgpu("");
+    assert_eq!((plain.heterogeneous, plain.scheduler), (false, None));
+    let mixed = vgpu(
+        "heterogeneous = true\n[scheduler]\npolicy = 'equal-share'\nstrict-round-robin = \
+         true\naveraging-factor = 33\nfrequency = 480",
+    );
+    assert!(mixed.heterogeneous);
+    let equal = SchedulerSettings {
+        policy: SchedulerPolicy::EqualShare,
+        strict_round_robin: Some(true),
+        averaging_factor: Some(33),
+        frequency: Some(480),
+        time_slice_ns: None,
+    };
+    assert_eq!(mixed.scheduler, Some(equal.clone()));
+    for (written, nanoseconds) in [("2", 2_000_000), ("2.0", 2_000_000), ("1.25", 1_250_000)] {
+        let sliced = vgpu(&format!(
+            "[scheduler]\npolicy = 'equal-share'\nstrict-round-robin = false\ntime-slice-ms = \
+             {written}"
+        ));
+        let wanted = SchedulerSettings {
+            strict_round_robin: Some(false),
+            averaging_factor: None,
+            frequency: None,
+            time_slice_ns: Some(nanoseconds),
+            ..equal.clone()
+        };
+        assert_eq!(sliced.scheduler, Some(wanted), "{written}");
+    }
+}

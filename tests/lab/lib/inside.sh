@@ -117,6 +117,23 @@ qemu_pid() { cat "/run/libvirt/qemu/$1.pid"; }
 # create_pool NAME OPTION...
 create_pool() { virt-vgpu pool create "$@" > /dev/null; }
 
+# write_vgpu_pool NAME BOARD [LINE...]: a pool of vGPUs on that board, with host settings
+write_vgpu_pool() {
+	local name=$1 board=$2
+	shift 2
+	{
+		printf "kind = 'nvidia-vgpu'\nprofile = 'L40S-12Q'\n"
+		printf '%s\n' "$@"
+		printf "[[rule]]\nwhere = [{ field = 'address', op = 'equal', value = '%s' }]\n" "$board"
+	} > "/etc/virt-vgpu/pools.d/$name.toml"
+}
+
+# functions_of BOARD: how many virtual functions it has
+functions_of() { cat "/sys/bus/pci/devices/$1/sriov_numvfs"; }
+
+# mode_of BOARD: whether sizes are mixed on it, as NVIDIA's program says
+mode_of() { nvidia-smi -q -i "$1" | sed -n 's/.*vGPU Heterogeneous Mode *: //p'; }
+
 # attached_vm NAME POOL [OPTION...]: a VM that asks for a device of POOL
 attached_vm() {
 	local name=$1
@@ -229,6 +246,7 @@ clean_state() {
 	virsh -q list --all --name | while read -r vm; do
 		[ -n "$vm" ] && virsh -q undefine "$vm" --managed-save --nvram > /dev/null
 	done || true
+	rm -f /etc/modprobe.d/zz-lab-boot.conf
 	local parameter=/sys/module/virt_vgpu_sim/parameters/boards
 	if ! [ -d "$SIM" ] || [ "$(cat /run/lab-boards 2> /dev/null || cat "$parameter")" != "$DEFAULT_BOARDS" ]; then
 		[ -d "$SIM" ] && echo 1 > "$SIM/reset"

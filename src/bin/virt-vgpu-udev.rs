@@ -1,0 +1,19 @@
+//! What udev asks about a GPU; see [`virt_vgpu::udev`]. It never fails an event:
+//! whatever happens, it says what it knows and ends well.
+
+use std::io::Write;
+
+use virt_vgpu::{host::Host, udev};
+
+fn main() {
+    // The default report would be an error in udev's log at every event.
+    std::panic::set_hook(Box::new(|_| {}));
+    let said = std::panic::catch_unwind(|| {
+        let name = std::env::args().nth(1)?;
+        udev::properties(&Host::from_environment(), &name)
+    });
+    if let Ok(Some(line)) = said {
+        // udev may have given up listening.
+        let _ = writeln!(std::io::stdout(), "{line}");
+    }
+}

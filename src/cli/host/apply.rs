@@ -1,0 +1,276 @@
+//! `virt-vgpu host apply`: makes GPUs as their pools want them.
+
+use std::{
+    fmt,
+    io::{self, BufRead, IsTerminal, Write},
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::bail;
+use clap::Args;
+use serde::Serialize;
+
+use super::{
+    state,
+    survey::{Survey, Surveyed},
+    users,
+    work::{self, Job, Order},
+};
+use crate::{
+    cli::output,
+    host::{Host, is_root},
+    model::{PciAddress, PoolName},
+    plan::host_settings::{Step, step_in_words, way},
+};
+
+/// Set GPUs as their pools want them.
+///
+/// In this order: waits for the driver, makes the virtual functions
+/// (sriov-manage -e), waits for their vGPU types, switches mixed sizes, sets the
+/// scheduler. What is as it should be is not done again. Only GPUs that a pool
+/// of kind nvidia-vgpu takes are touched; one that needs a step but has vGPUs in
+/// use is left as it is, and the others are set all the same.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  virt-vgpu host apply --all --dry-run    print the steps
+  virt-vgpu host apply --all
+  virt-vgpu host apply 0000:3b:00.0 --wait 120
+  virt-vgpu host apply --renew 0000:3b:00.0    remedy for functions that hang:
+                                          all of the GPU's are made anew
+  virt-vgpu host apply --all --json | jq '.gpus[] | {gpu, result}'
+
+Exit code 0 when all that was asked for is so, 1 when a GPU was refused or
+failed, or a pool cannot be used.")]
+pub(super) struct Apply {
+    /// These GPUs: addresses in any notation.
+    #[arg(value_name = "GPU", required_unless_present = "all")]
+    gpus: Vec<String>,
+
+    /// All GPUs that a pool takes.
+    #[arg(long, conflicts_with_all = ["gpus", "renew"])]
+    all: bool,
+
+    /// Only print the steps.
+    #[arg(long)]
+    dry_run: bool,
+
+    /// Take all virtual functions away and make them anew.
+    #[arg(long)]
+    renew: bool,
+
+    /// Do not ask before functions are made anew.
+    #[arg(long)]
+    yes: bool,
+
+    /// Seconds to wait for the driver, and again for the functions' types.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    wait: u64,
+
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    dry_run: bool,
+    gpus: Vec<GpuReport>,
+    /// What concerns no single GPU.
+    problems: Vec<String>,
+}
+
+/// What became of a GPU.
+#[derive(Debug, Serialize)]
+pub(super) struct GpuReport {
+    pub(super) gpu: PciAddress,
+    pub(super) pools: Vec<PoolName>,
+    pub(super) result: GpuResult,
+    pub(super) steps: Vec<StepReport>,
+    /// Why it was refused or failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) reason: Option<String>,
+    /// What else to know.
+    pub(super) notes: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum GpuResult {
+    NothingToDo,
+    WouldBeSet,
+    Set,
+    /// Not touched, or not any further.
+    Refused,
+    Failed,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct StepReport {
+    pub(super) what: String,
+    pub(super) why: String,
+    pub(super) done: bool,
+}
+
+impl Apply {
+    pub(super) fn run(&self, host: &Host) -> anyhow::Result<ExitCode> {
+        let survey = Survey::read(host)?;
+        let chosen = if self.all {
+            let named = |surveyed: &&Surveyed| !matches!(surveyed.wish, Ok(None));
+            survey.gpus.iter().filter(named).collect()
+        } else {
+            survey.choose(host, &self.gpus)?
+        };
+        let mut jobs: Vec<Job> = chosen.into_iter().map(Job::new).collect();
+        let mut problems = survey.problems.clone();
+        if self.dry_run {
+            for job in &mut jobs {
+                self.foresee(host, job);
+            }
+        } else {
+            if host.is_real() && !is_root() {
+                bail!(
+                    "settings of GPUs are made by root only; run it as root, or with --dry-run to \
+                     see the steps"
+                );
+            }
+            if self.renew && !self.yes {
+                confirm(&jobs)?;
+            }
+            let order = Order {
+                wait: Duration::from_secs(self.wait),
+                renew: self.renew,
+            };
+            problems.extend(work::carry_out(host, &survey, &mut jobs, order));
+        }
+        let report = Report {
+            dry_run: self.dry_run,
+            gpus: jobs.into_iter().map(|job| job.report).collect(),
+            problems,
+        };
+        output::report(self.json, &report)?;
+        Ok(report.exit_code())
+    }
+
+    fn foresee(&self, host: &Host, job: &mut Job) {
+        let Some(wish) = job.wish.clone() else { return };
+        let gpu = job.report.gpu;
+        let seen = state::of(host, gpu).and_then(|actual| Ok((actual, users::users(host, gpu)?)));
+        let (mut actual, users) = match seen {
+            Ok(seen) => seen,
+            Err(error) => return job.fail(format!("{error:#}")),
+        };
+        if self.renew {
+            let why = "asked for by --renew".to_owned();
+            job.foresee(&Step::RenewFunctions, why);
+            // As it is afterwards.
+            actual.functions.unready.clear();
+        } else {
+            actual = state::complete(host, gpu, Some(&wish), &users, actual);
+        }
+        let way = way(gpu, &wish, &actual);
+        let waits = |step: &Step| matches!(step, Step::AwaitDriver | Step::AwaitTypes);
+        let touches = self.renew || !way.steps.iter().all(|planned| waits(&planned.step));
+        for planned in way.steps {
+            job.foresee(&planned.step, planned.why);
+        }
+        if let Some(obstacle) = way.obstacles.into_iter().next() {
+            return job.fail(obstacle);
+        }
+        if let Some(refusal) = users::refusal(gpu, &users).filter(|_| touches) {
+            job.refuse(refusal);
+        }
+    }
+}
+
+impl Job {
+    fn foresee(&mut self, step: &Step, why: String) {
+        self.report.result = GpuResult::WouldBeSet;
+        self.report.steps.push(StepReport {
+            what: step_in_words(self.report.gpu, step),
+            why,
+            done: false,
+        });
+    }
+}
+
+/// Asks on the terminal, on stderr: stdout is for the report.
+fn confirm(jobs: &[Job]) -> anyhow::Result<()> {
+    let gpus: Vec<String> = jobs.iter().map(|job| job.report.gpu.to_string()).collect();
+    let gpus = gpus.join(", ");
+    let stdin = io::stdin();
+    if !stdin.is_terminal() {
+        bail!("nothing was renewed: there is no terminal to ask on; pass --yes");
+    }
+    let mut stderr = io::stderr().lock();
+    write!(
+        stderr,
+        "take away and make anew all virtual functions of {gpus}? [y/N] "
+    )?;
+    stderr.flush()?;
+    let mut answer = String::new();
+    stdin.lock().read_line(&mut answer)?;
+    if !["y", "yes"].contains(&answer.trim().to_lowercase().as_str()) {
+        bail!("nothing was renewed: you did not say yes");
+    }
+    Ok(())
+}
+
+impl Report {
+    fn exit_code(&self) -> ExitCode {
+        let bad = |gpu: &GpuReport| matches!(gpu.result, GpuResult::Refused | GpuResult::Failed);
+        if self.gpus.iter().any(bad) || !self.problems.is_empty() {
+            ExitCode::FAILURE
+        } else {
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.gpus.is_empty() {
+            writeln!(f, "no pool takes a GPU: nothing to do")?;
+        }
+        for gpu in &self.gpus {
+            write!(f, "{gpu}")?;
+        }
+        for problem in &self.problems {
+            writeln!(f, "problem: {problem}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for GpuReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let result = match self.result {
+            GpuResult::NothingToDo => "nothing to do",
+            GpuResult::WouldBeSet => "would be set",
+            GpuResult::Set => "set",
+            GpuResult::Refused => "REFUSED",
+            GpuResult::Failed => "FAILED",
+        };
+        match &self.reason {
+            Some(reason) => writeln!(f, "{}: {result}: {reason}", self.gpu)?,
+            None => writeln!(f, "{}: {result}", self.gpu)?,
+        }
+        let would = self.steps.iter().any(|step| !step.done);
+        for (index, step) in self.steps.iter().enumerate() {
+            let mark = match (would, step.done) {
+                (false, _) => "done: ",
+                (true, true) => "done:     ",
+                (true, false) => "not done: ",
+            };
+            let mark = match self.result {
+                GpuResult::WouldBeSet => format!("{}. ", index + 1),
+                _ => mark.to_owned(),
+            };
+            writeln!(f, "  {mark}{} ({})", step.what, step.why)?;
+        }
+        for note in &self.notes {
+            writeln!(f, "  note: {note}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,59 @@
+//! How a GPU is now, as far as sysfs and NVML tell.
+
+use anyhow::Context;
+
+use super::users::User;
+use crate::{
+    device::{
+        Sysfs, driver_option,
+        nvml::{Failure, GpuFacts, Nvml},
+        readiness::{self, Driver},
+    },
+    host::{Deadline, Host, NvmlChild},
+    model::PciAddress,
+    plan::host_settings::{Actual, Wish},
+};
+
+/// Reads what sysfs tells; NVML is not asked.
+pub(super) fn of(host: &Host, gpu: PciAddress) -> anyhow::Result<Actual> {
+    let cannot = || format!("cannot look at {gpu}");
+    Ok(Actual {
+        driver: readiness::driver(host, gpu).with_context(cannot)?,
+        functions: readiness::functions(host, gpu).with_context(cannot)?,
+        facts: None,
+        in_use: false,
+        loaded_with_scheduler: false,
+    })
+}
+
+/// Adds what NVML tells, where the driver is there and keeps its settings from
+/// now on.
+pub(super) fn complete(
+    host: &Host,
+    gpu: PciAddress,
+    wish: Option<&Wish>,
+    users: &[User],
+    mut actual: Actual,
+) -> Actual {
+    actual.in_use = !users.is_empty();
+    actual.loaded_with_scheduler = loaded_with_scheduler(host, gpu, wish);
+    let functions = &actual.functions;
+    if actual.driver == Driver::Nvidia && (functions.total == 0 || functions.enabled > 0) {
+        actual.facts = Some(facts(host, gpu));
+    }
+    actual
+}
+
+/// What NVML says of a GPU.
+pub(super) fn facts(host: &Host, gpu: PciAddress) -> Result<GpuFacts, Failure> {
+    NvmlChild::new(host, Deadline::after(NvmlChild::PATIENCE)).gpu(gpu)
+}
+
+/// Whether the running driver was given the wanted scheduler when it was loaded.
+fn loaded_with_scheduler(host: &Host, gpu: PciAddress, wish: Option<&Wish>) -> bool {
+    let wanted = wish.and_then(|wish| wish.scheduler.as_ref());
+    let wanted = wanted.and_then(|(scheduler, _)| driver_option::encode(scheduler).ok());
+    let params = host.read(driver_option::LOADED).unwrap_or_default();
+    let loaded = driver_option::loaded(&params);
+    wanted.is_some() && loaded.get(&gpu).copied() == wanted
+}

@@ -1,0 +1,78 @@
+//! Whose vGPUs are on a GPU.
+
+use anyhow::Context;
+use serde::Serialize;
+
+use crate::{
+    claims,
+    device::{gpu, readiness},
+    host::Host,
+    model::{DomainName, PciAddress},
+};
+
+/// A vGPU, or the promise of one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct User {
+    /// A mediated device's UUID, or a virtual function's address.
+    pub(super) device: String,
+    /// The domain; None: no claim of ours names it.
+    pub(super) domain: Option<DomainName>,
+}
+
+/// The vGPUs that there are, and those that a domain is about to get.
+///
+/// # Errors
+/// When that cannot be told: the GPU then counts as in use.
+pub(super) fn users(host: &Host, gpu: PciAddress) -> anyhow::Result<Vec<User>> {
+    let cannot = || format!("cannot tell whether {gpu} is in use");
+    let vgpus = readiness::vgpus(host, gpu).with_context(cannot)?;
+    let functions = gpu::functions(host, gpu).with_context(cannot)?;
+    let (claims, damaged) = claims::load_all(host).with_context(cannot)?;
+    if let Some(damaged) = damaged.into_iter().next() {
+        return Err(damaged).with_context(cannot);
+    }
+    let places: Vec<String> = { functions.iter().chain([&gpu]) }
+        .map(ToString::to_string)
+        .collect();
+    let mut users = Vec::new();
+    for claim in &claims {
+        for device in &claim.devices {
+            if { places.iter() }.any(|place| place == device.parent.as_str()) {
+                users.push(User {
+                    device: device.label(),
+                    domain: Some(claim.domain_name.clone()),
+                });
+            }
+        }
+    }
+    for vgpu in vgpus {
+        if users.iter().all(|user| user.device != vgpu.device) {
+            users.push(User {
+                device: vgpu.device,
+                domain: None,
+            });
+        }
+    }
+    Ok(users)
+}
+
+/// Why a GPU with users stays as it is, and what to do; None without users.
+pub(super) fn refusal(gpu: PciAddress, users: &[User]) -> Option<String> {
+    let first = users.first()?;
+    let others = match users.len() {
+        1 => String::new(),
+        more => format!(" and {} more", more - 1),
+    };
+    Some(match &first.domain {
+        Some(domain) => format!(
+            "in use: domain '{domain}' has vGPU {}{others}; shut it down, then run 'virt-vgpu host \
+             apply {gpu}'",
+            first.device
+        ),
+        None => format!(
+            "in use: vGPU {}{others}, which no domain has from us; when whoever made it has removed \
+             it, run 'virt-vgpu host apply {gpu}'",
+            first.device
+        ),
+    })
+}

@@ -1,0 +1,154 @@
+//! How a pool wants vGPUs to share the time of a GPU: `[scheduler]` as written,
+//! and the combinations that make sense. What a card takes is not known here.
+
+use std::path::Path;
+
+use super::{
+    document::{Node, Place, Table, Written},
+    error::ConfigError,
+    keys,
+};
+use crate::rule::{Kind, labels::labels, spelling::did_you_mean, spelling::shown};
+
+labels!(
+    /// NVIDIA's policies of the vGPU scheduler.
+    SchedulerPolicy, "a scheduler policy";
+    /// Time that one vGPU does not use goes to the others.
+    BestEffort "best-effort",
+    /// The same for all that run.
+    EqualShare "equal-share",
+    /// What it would be if the GPU were full.
+    FixedShare "fixed-share",
+);
+
+/// `[scheduler]`, validated. What is None is left to the driver.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SchedulerSettings {
+    /// The policy.
+    pub policy: SchedulerPolicy,
+    /// Whether vGPUs that used too much get less later.
+    pub strict_round_robin: Option<bool>,
+    /// 1 to 60; only with strict round robin.
+    pub averaging_factor: Option<u32>,
+    /// In Hz; only with strict round robin.
+    pub frequency: Option<u32>,
+    /// In ns; only without strict round robin.
+    pub time_slice_ns: Option<u32>,
+}
+
+/// What `[scheduler]` says.
+#[derive(Debug)]
+pub(super) struct SchedulerFragment {
+    at: Place,
+    policy: Option<Written<String>>,
+    strict_round_robin: Option<Written<bool>>,
+    averaging_factor: Option<Written<u32>>,
+    frequency: Option<Written<u32>>,
+    time_slice_ns: Option<Written<u32>>,
+}
+
+impl SchedulerFragment {
+    /// Reads it, if it is there.
+    pub(super) fn read(top: &Table<'_, '_>, kind: Kind) -> Result<Option<Self>, ConfigError> {
+        let Some(node) = top.get("scheduler") else {
+            return Ok(None);
+        };
+        let table = node.table("a table, [scheduler]")?;
+        table.check_keys(keys::SCHEDULER, kind)?;
+        let flag = |node: &Node<'_, '_>| Ok(node.written(node.flag()?));
+        let number = |node: &Node<'_, '_>| Ok(node.written(node.number()?));
+        let nanoseconds = |node: &Node<'_, '_>| Ok(node.written(node.millionths("milliseconds")?));
+        Ok(Some(Self {
+            at: table.at.clone(),
+            policy: table.get("policy").map(Node::text).transpose()?,
+            strict_round_robin: table.get("strict-round-robin").map(flag).transpose()?,
+            averaging_factor: table.get("averaging-factor").map(number).transpose()?,
+            frequency: table.get("frequency").map(number).transpose()?,
+            time_slice_ns: table.get("time-slice-ms").map(nanoseconds).transpose()?,
+        }))
+    }
+
+    /// Checks it; `heterogeneous` is what the pool says of the GPU's sizes.
+    pub(super) fn check(
+        &self,
+        file: &Path,
+        heterogeneous: bool,
+    ) -> Result<SchedulerSettings, ConfigError> {
+        let (at, policy) = self.policy(file)?;
+        if policy == SchedulerPolicy::FixedShare && heterogeneous {
+            let what = "'fixed-share' cannot be had with heterogeneous = true: a share is that of \
+                        one size";
+            return Err(at.refuse(file, what, &["best-effort", "equal-share"]));
+        }
+        self.check_parameters(file, policy)?;
+        self.check_ranges(file)?;
+        Ok(SchedulerSettings {
+            policy,
+            strict_round_robin: value(&self.strict_round_robin),
+            averaging_factor: value(&self.averaging_factor),
+            frequency: value(&self.frequency),
+            time_slice_ns: value(&self.time_slice_ns),
+        })
+    }
+
+    fn policy(&self, file: &Path) -> Result<(&Place, SchedulerPolicy), ConfigError> {
+        let Some(Written { value, at }) = &self.policy else {
+            let at = self.at.inside("policy");
+            return Err(at.refuse(file, "is missing", SchedulerPolicy::NAMES));
+        };
+        let policy = value.parse().map_err(|_| {
+            let meant = did_you_mean(value, SchedulerPolicy::NAMES);
+            let what = format!("unknown policy '{}'{meant}", shown(value));
+            at.refuse(file, &what, SchedulerPolicy::NAMES)
+        })?;
+        Ok((at, policy))
+    }
+
+    /// Those of the parameters that go together: the time slice is set directly,
+    /// or comes of averaging factor and frequency (`nvmlVgpuSchedulerSetParams_t`).
+    fn check_parameters(&self, file: &Path, policy: SchedulerPolicy) -> Result<(), ConfigError> {
+        let strict = value(&self.strict_round_robin);
+        let parameters = [
+            (place(&self.strict_round_robin), strict),
+            (place(&self.averaging_factor), Some(true)),
+            (place(&self.frequency), Some(true)),
+            (place(&self.time_slice_ns), Some(false)),
+        ];
+        for (at, wants) in parameters {
+            let Some(at) = at else { continue };
+            if policy == SchedulerPolicy::BestEffort {
+                let what = "means nothing under policy 'best-effort'; leave it out";
+                return Err(at.refuse(file, what, &[]));
+            }
+            if let Some(wants) = wants.filter(|_| wants != strict) {
+                let what = format!("wants strict-round-robin = {wants}");
+                return Err(at.refuse(file, &what, &[]));
+            }
+        }
+        Ok(())
+    }
+
+    /// What no card takes; the closer limits are the card's own.
+    fn check_ranges(&self, file: &Path) -> Result<(), ConfigError> {
+        const MOST_FACTOR: u32 = 60;
+        if let Some(Written { value, at }) = &self.averaging_factor {
+            if !(1..=MOST_FACTOR).contains(value) {
+                return Err(at.refuse(file, "wants 1 to 60", &[]));
+            }
+        }
+        for written in [&self.frequency, &self.time_slice_ns] {
+            if let Some(Written { value: 0, at }) = written {
+                return Err(at.refuse(file, "wants more than 0", &[]));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn value<T: Copy>(written: &Option<Written<T>>) -> Option<T> {
+    written.as_ref().map(|written| written.value)
+}
+
+fn place<T>(written: &Option<Written<T>>) -> Option<&Place> {
+    written.as_ref().map(|written| &written.at)
+}

@@ -1,0 +1,170 @@
+//! NVIDIA's GPUs as the host sees them: physical functions, their virtual ones,
+//! whether these can make vGPUs yet, and which vGPUs there are, whoever made
+//! them. Nothing here depends on the generation of a board: what the driver shows
+//! decides.
+
+use std::{collections::BTreeSet, io};
+
+use super::{PCI_DEVICES, Sysfs, at, gpu, link_name, mdev, optional, pci, vendor_vfio};
+use crate::model::{ParentName, PciAddress};
+
+/// The driver of GPUs that make vGPUs.
+pub const DRIVER: &str = "nvidia";
+
+/// What drives a GPU.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Driver {
+    /// The driver that makes vGPUs.
+    Nvidia,
+    /// None yet, or none any more.
+    None,
+    /// Another one: the GPU is not for vGPUs.
+    Other(String),
+}
+
+/// A vGPU that exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Vgpu {
+    /// A mediated device's UUID, or the address of the virtual function that it is.
+    pub device: String,
+    /// The function that it was made on.
+    pub parent: ParentName,
+}
+
+/// How far a GPU is in making vGPUs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Functions {
+    /// Virtual functions that it can have; 0: no SR-IOV.
+    pub total: u32,
+    /// Those that it has.
+    pub enabled: u32,
+    /// The functions that should show types of vGPUs and do not yet.
+    pub unready: Vec<PciAddress>,
+}
+
+fn path(gpu: PciAddress) -> String {
+    format!("{PCI_DEVICES}/{gpu}")
+}
+
+/// Whether the function is NVIDIA's and shows pictures or computes (PCI base
+/// class 03), and is not virtual.
+#[must_use]
+pub fn is_gpu(sysfs: &dyn Sysfs, gpu: PciAddress) -> bool {
+    const VENDOR: &str = "0x10de";
+    const DISPLAY: &str = "0x03";
+    let reads = |name: &str, start: &str| {
+        let text = sysfs.read(&format!("{}/{name}", path(gpu)));
+        text.is_ok_and(|text| text.starts_with(start))
+    };
+    reads("vendor", VENDOR)
+        && reads("class", DISPLAY)
+        && !sysfs.exists(&format!("{}/physfn", path(gpu)))
+}
+
+/// Every GPU whose driver is NVIDIA's or may become it, in ascending order.
+///
+/// # Errors
+/// When the PCI bus cannot be listed, or a driver cannot be told.
+pub fn all(sysfs: &dyn Sysfs) -> io::Result<Vec<PciAddress>> {
+    let mut found = Vec::new();
+    for (gpu, _) in pci::functions(sysfs)? {
+        if is_gpu(sysfs, gpu) && !matches!(driver(sysfs, gpu)?, Driver::Other(_)) {
+            found.push(gpu);
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// What drives it.
+///
+/// # Errors
+/// When the link cannot be read.
+pub fn driver(sysfs: &dyn Sysfs, gpu: PciAddress) -> io::Result<Driver> {
+    let link = format!("{}/driver", path(gpu));
+    let name = optional(link_name(sysfs, &link)).map_err(|error| at(&link, &error))?;
+    Ok(match name {
+        Some(name) if name == DRIVER => Driver::Nvidia,
+        Some(name) => Driver::Other(name),
+        None => Driver::None,
+    })
+}
+
+/// Its functions and how far they are. A GPU that makes mediated devices itself,
+/// or has no SR-IOV, wants no virtual ones.
+///
+/// # Errors
+/// The kernel's errno with the path; `InvalidData` for what is no number.
+pub fn functions(sysfs: &dyn Sysfs, gpu: PciAddress) -> io::Result<Functions> {
+    let total = number(sysfs, &format!("{}/sriov_totalvfs", path(gpu)))?;
+    let enabled = number(sysfs, &format!("{}/sriov_numvfs", path(gpu)))?;
+    if total == 0 || has_types(sysfs, gpu) {
+        let unready = if has_types(sysfs, gpu) {
+            Vec::new()
+        } else {
+            vec![gpu]
+        };
+        return Ok(Functions {
+            total: 0,
+            enabled: 0,
+            unready,
+        });
+    }
+    let mut unready = gpu::functions(sysfs, gpu)?;
+    unready.retain(|function| {
+        !vendor_vfio::is_function(sysfs, function) && !has_types(sysfs, *function)
+    });
+    Ok(Functions {
+        total,
+        enabled,
+        unready,
+    })
+}
+
+/// The vGPUs on it.
+///
+/// # Errors
+/// When sysfs cannot be read: then nobody can say that it has none.
+pub fn vgpus(sysfs: &dyn Sysfs, gpu: PciAddress) -> io::Result<Vec<Vgpu>> {
+    let functions = gpu::functions(sysfs, gpu)?;
+    let mut found = Vec::new();
+    for function in &functions {
+        let is_vgpu = vendor_vfio::is_function(sysfs, function)
+            && vendor_vfio::current(sysfs, function)?.is_some();
+        if is_vgpu {
+            found.extend(function.to_string().parse().ok().map(|parent| Vgpu {
+                device: function.to_string(),
+                parent,
+            }));
+        }
+    }
+    let makers: BTreeSet<String> = { functions.iter().chain([&gpu]) }
+        .map(ToString::to_string)
+        .collect();
+    for (uuid, parent) in mdev::MdevHost::without_parents(sysfs).parents_in_use()? {
+        if makers.contains(parent.as_str()) {
+            found.push(Vgpu {
+                device: uuid.to_string(),
+                parent,
+            });
+        }
+    }
+    Ok(found)
+}
+
+/// The driver registers a parent of mediated devices when it knows its types.
+fn has_types(sysfs: &dyn Sysfs, function: PciAddress) -> bool {
+    let types = sysfs.list(&format!("{}/mdev_supported_types", path(function)));
+    types.is_ok_and(|types| !types.is_empty())
+}
+
+/// 0 where there is no such attribute.
+fn number(sysfs: &dyn Sysfs, path: &str) -> io::Result<u32> {
+    let Some(text) = optional(sysfs.read(path)).map_err(|error| at(path, &error))? else {
+        return Ok(0);
+    };
+    text.parse().map_err(|_| {
+        let what = format!("{path}: '{text}' is no number");
+        io::Error::new(io::ErrorKind::InvalidData, what)
+    })
+}

@@ -1,0 +1,104 @@
+//! Programs of others that change the host, run to their end: what they say is
+//! kept, and nothing kills them midway.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    os::{fd::AsFd, unix::process::CommandExt},
+    process::{Command, ExitStatus, Stdio},
+    time::Duration,
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::OFlag,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    unistd::pipe2,
+};
+
+use super::{Deadline, Host, fault};
+
+/// How a program ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// With what status.
+    pub status: ExitStatus,
+    /// Both its outputs, as they came.
+    pub said: String,
+}
+
+impl Host {
+    /// Runs a program until it ends. `meanwhile` is called about every
+    /// tenth of a second.
+    ///
+    /// # Errors
+    /// When it cannot be started; `TimedOut` when it has not ended by the
+    /// deadline: then it goes on without us, for a GPU whose driver is half
+    /// changed is worse than a program too many.
+    pub fn run_program(
+        &self,
+        program: &str,
+        arguments: &[&str],
+        deadline: Deadline,
+        meanwhile: &mut dyn FnMut(),
+    ) -> io::Result<Ended> {
+        const LONGEST: usize = 64 << 10;
+        fault::before("program", program)?;
+        let (ours, theirs) = pipe2(OFlag::O_CLOEXEC)?;
+        let mut child = Command::new(self.path(program))
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(theirs.try_clone()?)
+            .stderr(theirs)
+            // An interrupt at the keyboard is for us.
+            .process_group(0)
+            .spawn()?;
+        let mut said = Vec::new();
+        let mut ours = File::from(ours);
+        let mut part = [0; 4096];
+        loop {
+            wait(&ours, deadline, meanwhile)?;
+            let count = ours.read(&mut part)?;
+            if count == 0 {
+                break;
+            }
+            if said.len() < LONGEST {
+                said.extend_from_slice(&part[..count]);
+            }
+        }
+        let mut status = None;
+        let ended = deadline.wait_until(|| {
+            meanwhile();
+            status = child.try_wait().transpose();
+            status.is_some()
+        });
+        let status = match status {
+            Some(status) if ended => status?,
+            _ => return Err(io::ErrorKind::TimedOut.into()),
+        };
+        fault::after("program", program);
+        Ok(Ended {
+            status,
+            said: String::from_utf8_lossy(&said).into_owned(),
+        })
+    }
+}
+
+/// Waits until there is something to read.
+fn wait(ours: &File, deadline: Deadline, meanwhile: &mut dyn FnMut()) -> io::Result<()> {
+    const TICK: Duration = Duration::from_millis(100);
+    let mut ready = [PollFd::new(ours.as_fd(), PollFlags::POLLIN)];
+    loop {
+        meanwhile();
+        let left = deadline.left().min(TICK);
+        match poll(
+            &mut ready,
+            PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO),
+        ) {
+            Ok(0) if deadline.has_passed() => return Err(io::ErrorKind::TimedOut.into()),
+            Ok(0) | Err(Errno::EINTR) => {}
+            Ok(_) => return Ok(()),
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}

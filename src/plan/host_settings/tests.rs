@@ -1,0 +1,259 @@
+//! Wishes and ways, on settings in memory.
+
+use std::path::Path;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    device::nvml::{FailureKind, Heterogeneous},
+    rule::{Field, FieldValue},
+};
+
+/// A GPU of that address and nothing else.
+struct At(&'static str);
+
+impl Fields for At {
+    fn field(&self, field: Field) -> Option<FieldValue> {
+        (field == Field::Address).then(|| FieldValue::Text(self.0.to_owned()))
+    }
+}
+
+const GPU: &str = "0000:3b:00.0";
+
+fn pool(name: &str, text: &str) -> Pool {
+    let rule =
+        format!("[[rule]]\nwhere = [{{ field = 'address', op = 'equal', value = '{GPU}' }}]");
+    let text = format!("kind = 'nvidia-vgpu'\nprofile = 'L40S-12Q'\n{text}\n{rule}");
+    let origin = format!("/etc/virt-vgpu/pools.d/{name}.toml");
+    crate::config::parse(name.parse().unwrap(), Path::new(&origin), &text).unwrap()
+}
+
+#[test]
+fn only_pools_of_vgpus_whose_rules_match_take_a_gpu() {
+    let mut mdev = pool("mdev", "");
+    mdev.kind = Kind::Mdev;
+    let pools = [pool("a", ""), mdev, pool("b", "")];
+    let names = |gpu: &'static str| -> Vec<String> {
+        let taking = pools_of(&pools, &At(gpu));
+        taking.iter().map(|pool| pool.name.to_string()).collect()
+    };
+    assert_eq!(names(GPU), ["a", "b"]);
+    assert!(names("0000:5e:00.0").is_empty());
+}
+
+#[test]
+fn a_pool_without_a_scheduler_has_no_opinion() {
+    let (quiet, fixed) = (pool("a", ""), pool("b", "scheduler.policy = 'fixed-share'"));
+    assert_eq!(wish(&[]), Ok(None));
+    let wished = wish(&[&quiet, &fixed]).unwrap().unwrap();
+    let (scheduler, from) = wished.scheduler.unwrap();
+    assert_eq!(scheduler.policy, SchedulerPolicy::FixedShare);
+    assert_eq!((from.as_str(), wished.heterogeneous), ("b", false));
+    assert_eq!(wish(&[&quiet]).unwrap().unwrap().scheduler, None);
+}
+
+const SETTINGS: [&str; 5] = [
+    "",
+    "heterogeneous = true",
+    "scheduler.policy = 'best-effort'",
+    "heterogeneous = true\nscheduler.policy = 'equal-share'",
+    "scheduler.policy = 'fixed-share'",
+];
+
+proptest! {
+    /// Pools conflict exactly when two of them do, in whatever order they come.
+    #[test]
+    fn pools_agree_when_each_two_do(chosen in proptest::collection::vec(0..SETTINGS.len(), 1..5)) {
+        let pools: Vec<Pool> = { chosen.iter().enumerate() }
+            .map(|(index, settings)| pool(&format!("p{index}"), SETTINGS[*settings]))
+            .collect();
+        let all: Vec<&Pool> = pools.iter().collect();
+        let reversed: Vec<&Pool> = pools.iter().rev().collect();
+        let mut pairs = all.iter().flat_map(|a| all.iter().map(move |b| wish(&[a, b])));
+        let agree = pairs.all(|wished| wished.is_ok());
+        prop_assert_eq!(wish(&all).is_ok(), agree);
+        prop_assert_eq!(wish(&reversed).is_ok(), agree);
+        if let (Ok(Some(one)), Ok(Some(other))) = (wish(&all), wish(&reversed)) {
+            prop_assert_eq!(one.heterogeneous, other.heterogeneous);
+            let scheduler = |wish: Wish| wish.scheduler.map(|(scheduler, _)| scheduler);
+            prop_assert_eq!(scheduler(one), scheduler(other));
+        }
+    }
+}
+
+fn told<T>() -> Told<T> {
+    Told::Unavailable(failure())
+}
+
+fn failure() -> Failure {
+    Failure {
+        kind: FailureKind::NotSupported,
+        message: "Not Supported".to_owned(),
+    }
+}
+
+fn equal_share() -> Scheduler {
+    Scheduler {
+        policy: SchedulerPolicy::EqualShare,
+        strict_round_robin: Some(true),
+        averaging_factor: Some(33),
+        frequency: Some(480),
+        time_slice_ns: None,
+    }
+}
+
+/// A GPU that is set up, with mixed sizes off and that scheduler.
+fn actual(scheduler: Told<Scheduler>) -> Actual {
+    Actual {
+        driver: Driver::Nvidia,
+        functions: Functions {
+            total: 32,
+            enabled: 32,
+            unready: Vec::new(),
+        },
+        facts: Some(Ok(GpuFacts {
+            address: GPU.parse().unwrap(),
+            name: told(),
+            uuid: told(),
+            memory_mib: told(),
+            hosts_vgpus: told(),
+            mig: told(),
+            heterogeneous: Told::Value(Heterogeneous {
+                supported: true,
+                enabled: false,
+            }),
+            heterogeneous_multi_vgpu: told(),
+            scheduler,
+            scheduler_limits: told(),
+            types: told(),
+            vgpus: told(),
+        })),
+        in_use: false,
+        loaded_with_scheduler: false,
+    }
+}
+
+fn wished(heterogeneous: bool, scheduler: Option<Scheduler>) -> Wish {
+    Wish {
+        pools: vec!["cad".parse().unwrap()],
+        heterogeneous,
+        scheduler: scheduler.map(|scheduler| (scheduler, "cad".parse().unwrap())),
+    }
+}
+
+fn steps(wish: &Wish, actual: &Actual) -> Vec<Step> {
+    let way = way(GPU.parse().unwrap(), wish, actual);
+    assert!(way.obstacles.is_empty(), "{:?}", way.obstacles);
+    way.steps.into_iter().map(|planned| planned.step).collect()
+}
+
+#[test]
+fn schedulers_are_compared_by_what_is_wanted_and_told() {
+    let wish = wished(false, Some(equal_share()));
+    let is = |scheduler: Scheduler| steps(&wish, &actual(Told::Value(scheduler)));
+    let set = vec![Step::SetScheduler(equal_share())];
+    assert_eq!(is(equal_share()), []);
+    let more = Scheduler {
+        time_slice_ns: Some(2_000_000),
+        ..equal_share()
+    };
+    assert_eq!(is(more), []);
+    let other = Scheduler {
+        frequency: Some(960),
+        ..equal_share()
+    };
+    assert_eq!(is(other), set);
+    let other = Scheduler {
+        policy: SchedulerPolicy::FixedShare,
+        ..equal_share()
+    };
+    assert_eq!(is(other), set);
+    let untold = Scheduler {
+        frequency: None,
+        ..equal_share()
+    };
+    assert_eq!(is(untold), set);
+    let in_use = Actual {
+        in_use: true,
+        ..actual(Told::Value(untold))
+    };
+    assert_eq!(steps(&wish, &in_use), []);
+    assert_eq!(steps(&wish, &actual(told())), set);
+    let loaded = Actual {
+        loaded_with_scheduler: true,
+        ..actual(told())
+    };
+    assert_eq!(steps(&wish, &loaded), []);
+}
+
+#[test]
+fn settings_come_after_what_undoes_them() {
+    let fresh = Actual {
+        driver: Driver::None,
+        functions: Functions {
+            total: 32,
+            enabled: 0,
+            unready: Vec::new(),
+        },
+        facts: None,
+        ..actual(told())
+    };
+    let mixed = wished(true, Some(equal_share()));
+    assert_eq!(
+        steps(&mixed, &fresh),
+        [
+            Step::AwaitDriver,
+            Step::EnableFunctions,
+            Step::AwaitTypes,
+            Step::SetHeterogeneous(true),
+            Step::SetScheduler(equal_share()),
+        ]
+    );
+    let best_effort = Scheduler {
+        policy: SchedulerPolicy::BestEffort,
+        strict_round_robin: None,
+        averaging_factor: None,
+        frequency: None,
+        time_slice_ns: None,
+    };
+    let plain = wished(false, Some(best_effort));
+    assert_eq!(
+        steps(&plain, &fresh),
+        [Step::AwaitDriver, Step::EnableFunctions, Step::AwaitTypes]
+    );
+}
+
+#[test]
+fn nobody_needs_nvml_to_leave_a_gpu_as_it_is() {
+    let mute = Actual {
+        facts: Some(Err(failure())),
+        ..actual(told())
+    };
+    assert_eq!(steps(&wished(false, None), &mute), []);
+    let way = way(GPU.parse().unwrap(), &wished(true, None), &mute);
+    assert_eq!(
+        way.obstacles,
+        ["whether it mixes sizes cannot be told: Not Supported; see whether 'nvidia-smi' works"]
+    );
+}
+
+#[test]
+fn schedulers_in_words() {
+    let words = |scheduler| InWords(&scheduler).to_string();
+    assert_eq!(
+        words(equal_share()),
+        "equal-share, strict round robin, averaging factor 33, 480 Hz"
+    );
+    let sliced = Scheduler {
+        policy: SchedulerPolicy::FixedShare,
+        strict_round_robin: Some(false),
+        averaging_factor: None,
+        frequency: None,
+        time_slice_ns: Some(2_500_000),
+    };
+    assert_eq!(
+        words(sliced),
+        "fixed-share, no strict round robin, time slice 2.5 ms"
+    );
+}
