@@ -205,6 +205,7 @@ fn show_has_all_values_rules_and_devices() {
           "reasons": [],
           "type": "nvidia-558",
           "available": 2,
+          "exact": true,
           "problem": null,
           "also_in": [
             "serial"
@@ -313,6 +314,7 @@ fn preview_has_each_device_with_the_reason() {
           "reasons": [],
           "type": null,
           "available": 0,
+          "exact": true,
           "problem": "has no type 'Single port serial'",
           "also_in": [
             "cad"
@@ -327,6 +329,7 @@ fn preview_has_each_device_with_the_reason() {
           ],
           "type": null,
           "available": 0,
+          "exact": true,
           "problem": "has no type 'Single port serial'",
           "also_in": []
         },
@@ -337,6 +340,7 @@ fn preview_has_each_device_with_the_reason() {
           "reasons": [],
           "type": "mtty-1",
           "available": 24,
+          "exact": true,
           "problem": null,
           "also_in": []
         }

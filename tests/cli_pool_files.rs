@@ -168,6 +168,7 @@ fn create_prints_json() {
           "reasons": [],
           "type": "nvidia-558",
           "available": 2,
+          "exact": true,
           "problem": null,
           "also_in": []
         }

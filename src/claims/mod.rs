@@ -26,10 +26,12 @@ use crate::{
 };
 
 mod liveness;
+mod quarantine;
 mod reconcile;
 mod release;
 
 pub use liveness::{DEFAULT_GRACE, Doubt, Liveness};
+pub use quarantine::{QUARANTINE, Quarantined, kept_back, quarantine, quarantined};
 pub use reconcile::{Reconciled, Report, reconcile};
 pub use release::{DeviceOutcome, Released, give_back};
 

@@ -10,7 +10,7 @@ use crate::{
     config::{self, Pool},
     device::mdev::Offer,
     domain::{DomainDef, Request},
-    hook::{AllocateError, Demand, devices_wanted, has_placeholder, nearness_of},
+    hook::{AllocateError, Demand, devices_wanted, has_placeholder, nearness_of, with_held},
     host::{Host, PciIds, Processes},
     model::{
         DeviceName, DomainName, DomainUuid, MdevTypeId, MdevUuid, NumaNode, ParentName, PoolName,
@@ -244,9 +244,11 @@ impl Forecast {
             boards: true,
             functions_only: false,
         };
-        let claimed = claims::functions(host, Some(domain.uuid)).unwrap_or_default();
-        let supply = match HostSupply::discover(host, &names, detail) {
-            Ok(supply) => supply.with_claimed(claimed),
+        let nvml = host.nvml();
+        let supply = HostSupply::discover(host, &names, detail)
+            .and_then(|supply| with_held(supply, host, Some(domain.uuid)));
+        let supply = match supply {
+            Ok(supply) => supply.with_nvml(&nvml),
             Err(error) => {
                 self.notes
                     .push(format!("cannot look for mdev parents: {error}"));

@@ -8,11 +8,11 @@ use anyhow::{Context, bail, ensure};
 
 use crate::{
     claims,
-    config::{Kind, Pool},
+    config::{self, Kind, Pool},
     device::{gpu, parameters::Parameters},
     domain::{self, DomainDef},
-    hook::nearness_of,
-    host::{Host, PciIds, libvirt::Libvirt},
+    hook::{nearness_of, profile, together},
+    host::{Host, NvmlChild, PciIds, libvirt::Libvirt},
     model::{DeviceName, DomainName, DomainUuid, MdevUuid, ParentName, PciAddress},
     plan::{self, Candidate, Detail, Failed, HostSupply, Interface, Source, Supply, Wanted},
 };
@@ -72,6 +72,7 @@ pub(super) fn choose(
     if pool.kind != Kind::NvidiaVgpu || names.is_empty() {
         return Ok(vec![Seat::Mdev; names.len()]);
     }
+    check_together(host, def, pool, names)?;
     let choice = Choice {
         host,
         def,
@@ -86,6 +87,25 @@ pub(super) fn choose(
         }
     }
     choice.any(reserved, &claimed)
+}
+
+/// Whether the domain may have these besides what it asks for already.
+fn check_together(
+    host: &Host,
+    def: &DomainDef,
+    pool: &Pool,
+    names: &[DeviceName],
+) -> anyhow::Result<()> {
+    let others = def.requests.iter().filter(|one| !names.contains(&one.name));
+    let mut pools: Vec<Pool> = others
+        .filter_map(|request| config::load_pool(host, &request.pool).ok())
+        .collect();
+    pools.extend(names.iter().map(|_| pool.clone()));
+    let profiles: Vec<_> = pools.iter().filter_map(profile).collect();
+    let (names, nvml) = (PciIds::new(host), host.nvml());
+    let supply = HostSupply::discover(host, &names, Detail::default());
+    let supply = supply.context("cannot look for devices")?.with_nvml(&nvml);
+    together(&profiles, &supply).map_err(anyhow::Error::msg)
 }
 
 /// What stands for one more device of the pool that can be had now; None when the
@@ -130,7 +150,7 @@ struct Choice<'a> {
 impl Choice<'_> {
     fn supply<'s>(
         &'s self,
-        names: &'s PciIds<'_>,
+        (names, nvml): (&'s PciIds<'_>, &'s NvmlChild<'_>),
         mut taken: BTreeMap<ParentName, DomainName>,
     ) -> anyhow::Result<HostSupply<'s>> {
         let own = self.own.iter();
@@ -141,9 +161,12 @@ impl Choice<'_> {
             functions_only: false,
         };
         let supply = HostSupply::discover(self.host, names, detail);
+        let kept_back = claims::kept_back(self.host).context("cannot read the quarantine")?;
         Ok(supply
             .context("cannot look for devices")?
-            .with_claimed(taken))
+            .with_claimed(taken)
+            .with_quarantined(kept_back)
+            .with_nvml(nvml))
     }
 
     /// By a plan as the hook makes it; None when there is no room now.
@@ -151,8 +174,8 @@ impl Choice<'_> {
         &self,
         taken: BTreeMap<ParentName, DomainName>,
     ) -> anyhow::Result<Option<Vec<Seat>>> {
-        let names = PciIds::new(self.host);
-        let supply = self.supply(&names, taken)?;
+        let (names, nvml) = (PciIds::new(self.host), self.host.nvml());
+        let supply = self.supply((&names, &nvml), taken)?;
         // The limit is about devices in use, which those of a definition are not.
         let pool = Pool {
             instances: 0,
@@ -187,8 +210,8 @@ impl Choice<'_> {
         reserved: &Reserved,
         claimed: &BTreeMap<ParentName, DomainName>,
     ) -> anyhow::Result<Vec<Seat>> {
-        let names = PciIds::new(self.host);
-        let supply = self.supply(&names, BTreeMap::new())?;
+        let (names, nvml) = (PciIds::new(self.host), self.host.nvml());
+        let supply = self.supply((&names, &nvml), BTreeMap::new())?;
         let pool = &self.pool.name;
         let candidates = supply.candidates(self.pool, &Source::Any);
         let candidates = candidates.map_err(|why| anyhow::anyhow!("pool '{pool}': {why}"))?;

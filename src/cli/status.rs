@@ -51,6 +51,8 @@ struct PoolReport {
     in_use: u32,
     /// How many more the pool can hand out as things stand.
     free: u32,
+    /// Whether so many will fit; else there may be fewer.
+    exact: bool,
     /// The pool's own limit, 0 for none.
     instances: u32,
 }
@@ -121,10 +123,15 @@ fn pools(
     problems: &mut Vec<String>,
 ) -> anyhow::Result<Vec<PoolReport>> {
     let names = PciIds::new(host);
-    let claimed = claims::functions(host, None).context("cannot read the claims")?;
+    let nvml = host.nvml();
     let supply = HostSupply::discover(host, &names, Detail::default())
+        .and_then(|supply| hook::with_held(supply, host, None))
         .context("cannot look for devices")?
-        .with_claimed(claimed);
+        .with_nvml(&nvml);
+    for one in claims::quarantined(host).context("cannot read the quarantine")? {
+        let words = one.in_words(host);
+        problems.push(format!("{} is kept back: {words}", one.function));
+    }
     let loaded = config::load_all(host);
     problems.extend(
         loaded
@@ -158,13 +165,15 @@ fn pool_report(
         ));
         Vec::new()
     });
-    let (mut room, mut parents): (u32, usize) = (0, 0);
+    let (mut room, mut parents, mut exact): (u32, usize, bool) = (0, 0, true);
     for Standing { parent, verdict } in &standings {
         if matches!(verdict, Verdict::NoMatch { .. }) {
             continue;
         }
         parents += 1;
-        match supply.room(pool, parent) {
+        let (offer, is_exact) = supply.room(pool, parent);
+        exact &= is_exact;
+        match offer {
             Offer::Type { available, .. } => room = room.saturating_add(available),
             Offer::NoSuchType | Offer::Taken(_) => {}
             Offer::Unreadable(error) => {
@@ -188,6 +197,7 @@ fn pool_report(
         parents,
         in_use,
         free,
+        exact,
         instances: pool.instances,
     }
 }
@@ -271,7 +281,11 @@ impl std::fmt::Display for Report {
                 pool.device_type.clone(),
                 pool.parents.to_string(),
                 pool.in_use.to_string(),
-                pool.free.to_string(),
+                if pool.exact {
+                    pool.free.to_string()
+                } else {
+                    format!("at most {}", pool.free)
+                },
                 limit,
             ]);
         }

@@ -63,6 +63,8 @@ pub struct PciHostdev {
     pub alias: Option<String>,
     /// Whether libvirt binds the function to `vfio-pci` itself (`managed='yes'`).
     pub managed: bool,
+    /// Whether it is the guest's display (`display='on'`, libvirt 10.3).
+    pub display: bool,
 }
 
 /// A `<disk>`.

@@ -136,6 +136,7 @@ mod tests {
             address: function,
             alias: Some(alias(&name)),
             managed: false,
+            display: false,
         };
         assert_eq!(read.pci_hostdevs, [wanted]);
         assert!(read.aliases.contains("ua-vgpu-gpu1"));

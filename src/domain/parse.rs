@@ -343,6 +343,7 @@ impl Builder {
                         address,
                         alias: draft.alias,
                         managed: draft.managed,
+                        display: draft.display,
                     });
                 }
             }

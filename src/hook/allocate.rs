@@ -80,6 +80,27 @@ pub enum AllocateError {
         /// The parent of the device that has it.
         parent: String,
     },
+    /// Devices that one VM cannot have together.
+    #[error("domain '{domain}': {why}; take some out with 'virt-vgpu detach {domain}'")]
+    Together {
+        /// The domain.
+        domain: String,
+        /// The rule.
+        why: String,
+    },
+    /// A parameter that the device cannot have.
+    #[error(
+        "device '{device}' of domain '{domain}': {why}; change its request with 'virsh edit {domain}' \
+         or the pool's [defaults]"
+    )]
+    Parameter {
+        /// The domain.
+        domain: String,
+        /// The request.
+        device: String,
+        /// What stands against it.
+        why: String,
+    },
     /// No device.
     #[error(transparent)]
     Refused(#[from] Refusal),

@@ -2,7 +2,7 @@
 //! the plan for them as the host stands. Reading only: the hook makes what is
 //! planned here, `explain` prints it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, io};
 
 use super::{AllocateError, allocate::io_error, nearness_of};
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
     device::{mdev, parameters::Parameters},
     domain::{DomainDef, PciHostdev, Request, alias},
     host::{Host, PciIds},
-    model::{DomainName, MdevUuid, ParentName, PoolName},
+    model::{DomainUuid, MdevUuid, PoolName},
     plan::{self, Detail, Failed, HostSupply, Plan, Source, Wanted},
 };
 
@@ -77,6 +77,21 @@ impl Order<'_> {
             profilers: request.profilers.or(defaults.profilers),
         }
     }
+}
+
+/// The supply less the virtual functions that claims name, but for one domain's, and
+/// those in quarantine.
+///
+/// # Errors
+/// When either cannot be listed.
+pub fn with_held<'a>(
+    supply: HostSupply<'a>,
+    host: &Host,
+    except: Option<DomainUuid>,
+) -> io::Result<HostSupply<'a>> {
+    Ok(supply
+        .with_claimed(claims::functions(host, except)?)
+        .with_quarantined(claims::kept_back(host)?))
 }
 
 /// Whether a request has a hostdev in the XML.
@@ -191,9 +206,16 @@ impl<'a> Demand<'a> {
             functions_only: { self.wanted.iter() }
                 .all(|order| matches!(order.source, Source::Function(_) | Source::Functions)),
         };
-        let supply = HostSupply::discover(host, &names, detail)
+        let nvml = host.nvml();
+        let mut supply = HostSupply::discover(host, &names, detail)
             .map_err(|cause| io_error("cannot look for mdev parents", cause))?
-            .with_claimed(self.claimed_functions(host)?);
+            .with_nvml(&nvml);
+        // No claim is read where no function is planned for.
+        if self.wanted.iter().any(|order| order.source != Source::Mdev) {
+            supply = with_held(supply, host, Some(self.domain.uuid))
+                .map_err(|cause| io_error("cannot read the claims", cause))?;
+        }
+        self.check_rules(&supply)?;
         let mut requests = Vec::with_capacity(self.wanted.len());
         for order in &self.wanted {
             let pool = &self.pools[&order.request.pool];
@@ -209,19 +231,6 @@ impl<'a> Demand<'a> {
         }
         let domain = &self.domain.name;
         Ok(plan::plan(domain, &requests, &supply, &nearness, failed)?)
-    }
-
-    /// Virtual functions that other domains' claims name; no claim is read where
-    /// none is planned for.
-    fn claimed_functions(
-        &self,
-        host: &Host,
-    ) -> Result<BTreeMap<ParentName, DomainName>, AllocateError> {
-        if self.wanted.iter().all(|order| order.source == Source::Mdev) {
-            return Ok(BTreeMap::new());
-        }
-        claims::functions(host, Some(self.domain.uuid))
-            .map_err(|cause| io_error("cannot read the claims", cause))
     }
 
     /// Devices of the pool that are claimed. There cannot be more of them than

@@ -29,6 +29,8 @@ message_ids! {
     MEDIA = "e52a7df6d08f49b2b1cef4db1f49197c";
     /// A driver refused what its attributes promised.
     DRIVER = "4f18f3cd4b3a47f4af9e302d8922ee0a";
+    /// A virtual function is kept back until it is repaired.
+    QUARANTINED = "0b7de5a8c0a44d2f9c1f8c1fbd0e6a57";
     /// An operation that never refuses went wrong.
     TROUBLE = "4d03df1a653f482bb92e3a53da288f29";
 }
@@ -47,6 +49,20 @@ pub(super) fn log_allocated(call: &HookCall, claim: &Claim) {
             operation = call.operation.words(),
             "domain '{}': made {} on {} as '{}' from pool '{}'",
             claim.domain_name, device.type_id, device.parent, device.name, device.pool
+        );
+    }
+}
+
+pub(super) fn log_quarantined(claim: &Claim, reason: &str) {
+    for device in &claim.devices {
+        tracing::warn!(
+            message_id = QUARANTINED,
+            domain_uuid = %claim.domain,
+            domain_name = %claim.domain_name,
+            device_name = %device.name,
+            parent = %device.parent,
+            "domain '{}': {} is kept back: {reason}; 'virt-vgpu status' tells the remedy",
+            claim.domain_name, device.parent
         );
     }
 }

@@ -1,13 +1,15 @@
 //! The operations behind a start: noting its progress, checking, giving back.
 //! None of them reads configuration, and none of them may fail.
 
+use std::time::Duration;
+
 use anyhow::Context;
 
 use super::{HookCall, Operation, events};
 use crate::{
-    claims::{self, Claim, State},
+    claims::{self, Claim, DeviceKind, State},
     domain,
-    host::{Deadline, Host, HostLock},
+    host::{Deadline, Host, HostLock, since_boot},
     model::DomainUuid,
 };
 
@@ -21,6 +23,22 @@ pub(super) fn give_back(
     let Some((lock, claim)) = locked_claim(host, call, xml, deadline)? else {
         return Ok(());
     };
+    if may_be_wedged(&claim) {
+        match call.operation {
+            // Only `release`, which follows at once, says how the domain ended.
+            Operation::Stopped => return Ok(()),
+            Operation::Release if call.reason == "crashed" => {
+                let reason = format!(
+                    "the QEMU of domain '{}' was killed while its vGPU was still starting, which \
+                     may have wedged the function",
+                    claim.domain_name
+                );
+                claims::quarantine(host, &lock, &claim, &reason)?;
+                events::log_quarantined(&claim, &reason);
+            }
+            _ => {}
+        }
+    }
     let released = claims::give_back(host, &lock, &claim, deadline);
     events::log_released(&claim.domain_name, claim.domain, &released);
     if released.is_complete() {
@@ -32,6 +50,16 @@ pub(super) fn give_back(
             events::kept_reason(&released)
         )
     }
+}
+
+/// Whether the claim's VM has functions and started so little ago that their plugin
+/// may still have been initialising: measured to take some seconds, and a wedged
+/// function shows half a minute after the start.
+fn may_be_wedged(claim: &Claim) -> bool {
+    const INITIALISING: Duration = Duration::from_secs(30);
+    let has_functions = { claim.devices.iter() }.any(|one| one.kind == DeviceKind::VendorVfio);
+    let age = since_boot().saturating_sub(Duration::from_millis(claim.since_boot_ms));
+    has_functions && claim.launched && claim.state == State::Committed && age < INITIALISING
 }
 
 /// Notes in the claim how far the start has come.

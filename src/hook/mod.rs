@@ -19,13 +19,15 @@ mod give_back;
 mod media;
 mod nearness;
 mod restore;
+mod rules;
 
 pub use allocate::AllocateError;
 pub use call::{HookCall, Invocation, Operation};
-pub use demand::{Demand, Order, devices_wanted, has_placeholder};
+pub use demand::{Demand, Order, devices_wanted, has_placeholder, with_held};
 pub use events::{MESSAGE_IDS, log_media_problem, log_reconciled, log_released};
 pub use media::{MediaProblem, check_image};
 pub use nearness::nearness_of;
+pub use rules::{profile, together};
 
 /// The hook's own patience for everything together: libvirt sets no limit, but
 /// the domain stays locked for every client while the hook runs.

@@ -163,6 +163,15 @@ impl Host {
         Self::PATIENCE.min(left.max(LAST_TRY))
     }
 
+    /// The number of the directory or file that a path leads to; None when it leads
+    /// nowhere.
+    #[must_use]
+    pub fn inode(&self, path: &str) -> Option<u64> {
+        use std::os::unix::fs::MetadataExt;
+        let metadata = std::fs::metadata(self.path(path));
+        metadata.ok().map(|metadata| metadata.ino())
+    }
+
     /// NVML, with as much patience as there is left.
     #[must_use]
     pub fn nvml(&self) -> NvmlChild<'_> {

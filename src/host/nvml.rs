@@ -133,9 +133,13 @@ fn converse(child: &mut Child, question: &Question, deadline: Deadline) -> io::R
     let line = serde_json::to_string(question)? + "\n";
     // Dropped when it is written: the child reads to the end of its input. A
     // question fits into the pipe, so the write never waits.
-    { child.stdin.take() }
-        .ok_or(io::ErrorKind::BrokenPipe)?
-        .write_all(line.as_bytes())?;
+    let mut input = child.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?;
+    match input.write_all(line.as_bytes()) {
+        // It died first, which the missing answer tells better.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        written => written?,
+    }
+    drop(input);
     let mut ours = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
     let mut text = Vec::new();
     let mut part = [0; 64 << 10];

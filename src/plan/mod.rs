@@ -8,10 +8,12 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::{
-    config::{Placement, Pool},
+    capacity::{Placement, choose_placement},
+    config::{self, Pool},
     device::{
         mdev::{self, Offer, Parent},
         numa::NumaTopology,
+        nvml::Placements,
         parameters::Parameters,
         step::Step,
         vendor_vfio,
@@ -79,6 +81,10 @@ pub trait Supply {
     /// What one of them has for the pool, as of now; None when the pool's rules
     /// do not take it.
     fn offer(&self, pool: &Pool, candidate: &Candidate) -> Option<Offer>;
+
+    /// The names of all types of the candidate's GPU and the places that they can
+    /// have now, where sizes are mixed; empty where nobody tells.
+    fn places(&self, candidate: &Candidate) -> Vec<(String, Placements)>;
 }
 
 /// How a candidate makes a device.
@@ -155,6 +161,9 @@ pub struct Assignment {
     /// As what it is made.
     #[serde(rename = "type")]
     pub type_id: MdevTypeId,
+    /// Where in its GPU's memory, if the plan says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub placement: Option<Placement>,
     /// Why there, for people.
     pub reason: String,
 }
@@ -194,8 +203,14 @@ pub fn plan(
     .run()
 }
 
-/// What makes the device on the candidate, and gives it its parameters.
-fn making(candidate: &Candidate, type_id: &MdevTypeId, wanted: &Wanted<'_>) -> Vec<Step> {
+/// What makes the device on the candidate, puts it in its place, and gives it its
+/// parameters.
+fn making(
+    candidate: &Candidate,
+    type_id: &MdevTypeId,
+    placement: Option<Placement>,
+    wanted: &Wanted<'_>,
+) -> Vec<Step> {
     let (step, attributes) = match candidate.interface {
         Interface::Mdev => {
             let step = mdev::creation(&candidate.parent, type_id, wanted.uuid);
@@ -210,8 +225,12 @@ fn making(candidate: &Candidate, type_id: &MdevTypeId, wanted: &Wanted<'_>) -> V
             (step, Some(vendor_vfio::attributes(function)))
         }
     };
-    let parameters = attributes.and_then(|directory| wanted.parameters.step(&directory));
-    std::iter::once(step).chain(parameters).collect()
+    let mut steps = vec![step];
+    if let Some(directory) = attributes {
+        steps.extend(placement.map(|place| vendor_vfio::placing(&directory, place.id)));
+        steps.extend(wanted.parameters.step(&directory));
+    }
+    steps
 }
 
 /// What a market is about.
@@ -270,8 +289,12 @@ impl<'a> Planner<'a> {
         }
         let (mut steps, mut owners) = (Vec::new(), Vec::new());
         for (index, wanted) in self.wanted.iter().enumerate() {
-            let (candidate, type_id, reason) = self.choose(index, wanted)?;
-            steps.extend(making(&candidate, &type_id, wanted));
+            let (candidate, type_id, mut reason) = self.choose(index, wanted)?;
+            let placement = self.place(wanted.pool, &candidate);
+            if let Some(place) = placement {
+                reason.push_str(&format!(", at {} of its memory", place.id));
+            }
+            steps.extend(making(&candidate, &type_id, placement, wanted));
             owners.resize(steps.len(), index);
             self.taken.push(Assignment {
                 device: wanted.device.clone(),
@@ -281,6 +304,7 @@ impl<'a> Planner<'a> {
                 parent: candidate.parent.name,
                 board: candidate.board,
                 type_id,
+                placement,
                 reason,
             });
         }
@@ -367,8 +391,8 @@ impl<'a> Planner<'a> {
             let candidate = &candidates[position];
             let in_use = self.in_use(candidate);
             let load = match pool.placement {
-                Placement::Pack => u32::MAX - in_use,
-                Placement::Spread => in_use,
+                config::Placement::Pack => u32::MAX - in_use,
+                config::Placement::Spread => in_use,
             };
             let mixed = self
                 .on_board(&candidate.board)
@@ -421,14 +445,57 @@ impl<'a> Planner<'a> {
         if self.failed.reason(candidate, &id).is_some() {
             return None;
         }
-        let parent = &candidate.parent.name;
+        let (pool, parent) = (ask.pool, &candidate.parent.name);
         let taken = self
             .taken
             .iter()
             .filter(|a| a.parent == *parent && a.type_id == id)
             .count();
         let left = available.saturating_sub(u32::try_from(taken).unwrap_or(u32::MAX));
-        (left > 0).then_some((id, left))
+        if left == 0 || (pool.heterogeneous && self.is_without_place(pool, candidate)) {
+            return None;
+        }
+        Some((id, left))
+    }
+
+    /// The places that the candidate's GPU has besides those of this plan.
+    fn places(&self, candidate: &Candidate) -> Vec<(String, Placements)> {
+        let mut places = self.supply.places(candidate);
+        let taken: Vec<Placement> = { self.on_board(&candidate.board) }
+            .filter_map(|other| other.placement)
+            .collect();
+        for (
+            _,
+            Placements {
+                size, creatable, ..
+            },
+        ) in &mut places
+        {
+            let size = *size;
+            creatable.retain(|&id| !taken.iter().any(|one| one.overlaps(Placement { id, size })));
+        }
+        places
+    }
+
+    /// Where the pool's next device goes on the candidate's GPU; None where sizes
+    /// are not mixed or the driver has to choose.
+    fn place(&self, pool: &Pool, candidate: &Candidate) -> Option<Placement> {
+        if !pool.heterogeneous {
+            return None;
+        }
+        let places = self.places(candidate);
+        let mut wanted = places
+            .iter()
+            .filter(|(name, _)| pool.device_type.means_name(name));
+        let (_, wanted) = wanted.next()?;
+        choose_placement(wanted, places.iter().map(|(_, places)| places))
+    }
+
+    /// Whether other devices of this plan cover the last place.
+    fn is_without_place(&self, pool: &Pool, candidate: &Candidate) -> bool {
+        let places = self.supply.places(candidate);
+        let told = { places.iter() }.any(|(name, _)| pool.device_type.means_name(name));
+        told && self.place(pool, candidate).is_none()
     }
 
     /// Whether the requests behind `index` still find devices when this one

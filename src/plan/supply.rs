@@ -4,10 +4,14 @@ use std::{cell::OnceCell, collections::BTreeMap, io};
 
 use super::{Candidate, Interface, Source, Supply};
 use crate::{
+    capacity::{Fit, more_of, no_place},
     config::Pool,
     device::{
-        Sysfs, gpu, link_name,
+        Sysfs,
+        gpu::{self, Framework},
+        link_name,
         mdev::{self, MdevHost, Offer, Parent},
+        nvml::{Failure, FailureKind, GpuFacts, Nvml, Placements, Told},
         optional,
         pci::{DeviceFields, PciNames},
         vendor_vfio,
@@ -46,6 +50,9 @@ pub struct HostSupply<'a> {
     detail: Detail,
     usage: OnceCell<Usage>,
     functions: OnceCell<Vec<Candidate>>,
+    nvml: Option<&'a dyn Nvml>,
+    facts: OnceCell<Result<Vec<GpuFacts>, Failure>>,
+    quarantined: BTreeMap<ParentName, String>,
     claimed: BTreeMap<ParentName, DomainName>,
 }
 
@@ -85,6 +92,9 @@ impl<'a> HostSupply<'a> {
             detail,
             usage: OnceCell::new(),
             functions: OnceCell::new(),
+            nvml: None,
+            facts: OnceCell::new(),
+            quarantined: BTreeMap::new(),
             claimed: BTreeMap::new(),
         })
     }
@@ -96,6 +106,67 @@ impl<'a> HostSupply<'a> {
     pub fn with_claimed(mut self, claimed: BTreeMap<ParentName, DomainName>) -> Self {
         self.claimed = claimed;
         self
+    }
+
+    /// The way to NVML: asked once, and only where sysfs does not say enough.
+    #[must_use]
+    pub fn with_nvml(mut self, nvml: &'a dyn Nvml) -> Self {
+        self.nvml = Some(nvml);
+        self
+    }
+
+    /// Virtual functions that are not to be handed out, with the reason.
+    #[must_use]
+    pub fn with_quarantined(mut self, quarantined: BTreeMap<ParentName, String>) -> Self {
+        self.quarantined = quarantined;
+        self
+    }
+
+    /// What NVML says of all GPUs.
+    ///
+    /// # Errors
+    /// Why it says nothing.
+    pub fn facts(&self) -> Result<&[GpuFacts], &Failure> {
+        let facts = self.facts.get_or_init(|| match self.nvml {
+            Some(nvml) => nvml.gpus(),
+            None => Err(Failure {
+                kind: FailureKind::NoLibrary,
+                message: "NVML is not asked here".to_owned(),
+            }),
+        });
+        facts.as_deref()
+    }
+
+    /// What NVML says of one GPU, in words where it says nothing.
+    fn facts_of(&self, gpu: &ParentName) -> Result<&GpuFacts, String> {
+        let facts = self.facts().map_err(|failure| failure.message.clone())?;
+        let its = facts
+            .iter()
+            .find(|one| one.address.to_string() == gpu.as_str());
+        its.ok_or_else(|| format!("NVML does not answer for {gpu}"))
+    }
+
+    /// How many more of the pool's profile fit on one of its GPUs, and whether that
+    /// is exact; None where only a plan can tell.
+    fn fit(&self, pool: &Pool, gpu: &ParentName) -> Option<(MdevTypeId, Fit)> {
+        let address: PciAddress = gpu.as_str().parse().ok()?;
+        let names = self.claimed.keys().chain(self.quarantined.keys());
+        let withheld = names
+            .filter_map(|name| name.as_str().parse().ok())
+            .collect();
+        let facts = self.facts_of(gpu).ok();
+        let state = gpu::read(self.mdev.sysfs(), address, facts, &withheld).ok()?;
+        let wanted = state
+            .types
+            .iter()
+            .find(|one| pool.device_type.means_name(&one.name))?;
+        let id = match state.framework? {
+            Framework::VendorVfio => wanted.id.to_string().parse().ok()?,
+            Framework::LegacyMdev | Framework::SriovMdev => {
+                format!("nvidia-{}", wanted.id).parse().ok()?
+            }
+        };
+        Some((id, more_of(&state, wanted.id)))
     }
 
     /// The mediated devices behind it.
@@ -134,12 +205,29 @@ impl<'a> HostSupply<'a> {
     }
 
     /// What one of the pool's devices ([`Self::standings`]) has of its type, over
-    /// all that makes vGPUs on it.
+    /// all that makes vGPUs on it, and whether the number is exact: else there may
+    /// be fewer.
     #[must_use]
-    pub fn room(&self, pool: &Pool, device: &Parent) -> Offer {
+    pub fn room(&self, pool: &Pool, device: &Parent) -> (Offer, bool) {
         if pool.kind != Kind::NvidiaVgpu {
-            return self.mdev.offer(device, &pool.device_type);
+            return (self.mdev.offer(device, &pool.device_type), true);
         }
+        let offer = self.offers_on(pool, device);
+        let Offer::Type { available: 1.., .. } = offer else {
+            return (offer, true);
+        };
+        // That something can be made says that one fits, whatever the sums say.
+        match self.fit(pool, &device.name) {
+            Some((id, fit)) => {
+                let available = fit.most().max(1);
+                (Offer::Type { id, available }, fit.is_exact())
+            }
+            None => (offer, false),
+        }
+    }
+
+    /// The offers of all that makes vGPUs on a GPU, as one: each by itself.
+    fn offers_on(&self, pool: &Pool, device: &Parent) -> Offer {
         let candidates = match self.candidates(pool, &Source::Any) {
             Ok(candidates) => candidates,
             Err(why) => return Offer::Unreadable(why),
@@ -304,10 +392,54 @@ impl HostSupply<'_> {
 
     /// What a candidate has of the pool's type, whether or not the rules take it.
     fn makes(&self, pool: &Pool, candidate: &Candidate) -> Offer {
-        match candidate.interface {
+        let offer = match candidate.interface {
             Interface::Mdev => self.mdev.offer(&candidate.parent, &pool.device_type),
             Interface::VendorVfio => self.becomes(pool, &candidate.parent.name),
+        };
+        if pool.heterogeneous && !matches!(offer, Offer::Unreadable(_)) {
+            return self.among_mixed(pool, candidate, offer);
         }
+        offer
+    }
+
+    /// The offer of a GPU on which sizes are to be mixed: there has to be a place,
+    /// and only NVML knows the places.
+    fn among_mixed(&self, pool: &Pool, candidate: &Candidate, offer: Offer) -> Offer {
+        let gpu = &candidate.board;
+        let facts = match self.facts_of(gpu) {
+            Ok(facts) => facts,
+            Err(why) => return Offer::Unreadable(format!("sizes are mixed on {gpu}, but {why}")),
+        };
+        match &facts.heterogeneous {
+            Told::Value(mode) if mode.enabled => {}
+            Told::Value(_) => {
+                return Offer::Taken(format!(
+                    "{gpu} is not set to mix sizes yet; run 'virt-vgpu host apply {gpu}'"
+                ));
+            }
+            Told::Unavailable(failure) => return Offer::Unreadable(failure.message.clone()),
+        }
+        let types = facts.types.value().map(Vec::as_slice).unwrap_or_default();
+        let wanted = types
+            .iter()
+            .find(|one| pool.device_type.means_name(&one.name));
+        let placements = wanted.and_then(|one| Some((&one.name, one.placements.as_ref()?)));
+        let full = !matches!(offer, Offer::NoSuchType) && !self.is_spoken_for(candidate);
+        match placements {
+            Some((name, placements)) if full && placements.creatable.is_empty() => {
+                Offer::Taken(no_place(name, placements))
+            }
+            _ => offer,
+        }
+    }
+
+    /// Whether the candidate itself is why it has nothing to offer.
+    fn is_spoken_for(&self, candidate: &Candidate) -> bool {
+        let name = &candidate.parent.name;
+        candidate.interface == Interface::VendorVfio
+            && (self.claimed.contains_key(name)
+                || self.quarantined.contains_key(name)
+                || !matches!(vendor_vfio::current(self.mdev.sysfs(), name), Ok(None)))
     }
 
     /// What a virtual function can become.
@@ -316,6 +448,9 @@ impl HostSupply<'_> {
         let read = || -> io::Result<Offer> {
             if !vendor_vfio::is_function(sysfs, name) {
                 return Ok(Offer::Taken("its driver makes no vGPUs of it".to_owned()));
+            }
+            if let Some(why) = self.quarantined.get(name) {
+                return Ok(Offer::Taken(why.clone()));
             }
             if let Some(domain) = self.claimed.get(name) {
                 return Ok(Offer::Taken(format!("domain '{domain}' has it")));
@@ -354,6 +489,16 @@ impl Supply for HostSupply<'_> {
             }
             (Source::Any | Source::Mdev, _) => self.parents(pool),
         }
+    }
+
+    fn places(&self, candidate: &Candidate) -> Vec<(String, Placements)> {
+        let facts = self.facts_of(&candidate.board).ok();
+        let types = facts.and_then(|facts| facts.types.value());
+        let places = types
+            .into_iter()
+            .flatten()
+            .filter_map(|one| Some((one.name.clone(), one.placements.clone()?)));
+        places.collect()
     }
 
     fn offer(&self, pool: &Pool, candidate: &Candidate) -> Option<Offer> {

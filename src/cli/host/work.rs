@@ -12,6 +12,7 @@ use super::{
     users,
 };
 use crate::{
+    claims,
     device::{
         driver_option::{self, FILE},
         gpu,
@@ -33,9 +34,6 @@ const OTHERS: Duration = Duration::from_secs(300);
 
 /// How long to wait for a hook that is at work.
 const HOOKS: Duration = Duration::from_secs(25);
-
-/// Where virtual functions that a VM has wedged are noted.
-const QUARANTINE: &str = "/run/virt-vgpu/quarantine";
 
 /// What was asked for.
 #[derive(Debug, Clone, Copy)]
@@ -390,7 +388,7 @@ fn end_quarantine(host: &Host, job: &mut Job) {
     }
     let functions = gpu::functions(host, job.report.gpu).unwrap_or_default();
     for function in functions {
-        let path = format!("{QUARANTINE}/{function}.json");
+        let path = format!("{}/{function}.json", claims::QUARANTINE);
         if let Err(error) = host.remove_file(&path) {
             return job.fail(format!("cannot remove {path}: {error}; remove it by hand"));
         }

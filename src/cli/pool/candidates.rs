@@ -29,6 +29,8 @@ pub(super) struct Candidate {
     type_id: Option<MdevTypeId>,
     /// How many more can be made there now.
     pub(super) available: u32,
+    /// Whether so many will fit; else there may be fewer.
+    exact: bool,
     /// Why the type cannot be made there although a rule takes the device.
     pub(super) problem: Option<String>,
     /// Other pools whose rules take it too.
@@ -50,7 +52,8 @@ pub(super) fn candidates(
             Verdict::Match { rule } => (Some(rule), Vec::new()),
             Verdict::NoMatch { reasons } => (None, reasons),
         };
-        let (type_id, available, problem) = match supply.room(pool, &standing.parent) {
+        let (room, exact) = supply.room(pool, &standing.parent);
+        let (type_id, available, problem) = match room {
             Offer::Type { id, available } => (Some(id), available, None),
             Offer::NoSuchType => (None, 0, Some(format!("has no type '{}'", pool.device_type))),
             Offer::Unreadable(why) | Offer::Taken(why) => (None, 0, Some(why)),
@@ -71,6 +74,7 @@ pub(super) fn candidates(
             reasons,
             type_id,
             available,
+            exact,
             problem,
             also_in: also_in.collect(),
         });
@@ -98,7 +102,8 @@ pub(super) fn members(candidates: &[Candidate]) -> Table {
         let also_in: Vec<&str> = one.also_in.iter().map(PoolName::as_str).collect();
         let available = match &one.problem {
             Some(problem) => problem.clone(),
-            None => one.available.to_string(),
+            None if one.exact => one.available.to_string(),
+            None => format!("at most {}", one.available),
         };
         table.row([
             one.address.to_string(),

@@ -146,8 +146,11 @@ impl Create {
         };
         refuse_existing(host, &self.name)?;
         let names = PciIds::new(host);
+        let nvml = host.nvml();
         let supply = HostSupply::discover(host, &names, Detail::default())
-            .context("cannot look for mdev parents")?;
+            .and_then(|supply| hook::with_held(supply, host, None))
+            .context("cannot look for devices")?
+            .with_nvml(&nvml);
         let mut notes = Vec::new();
         let new = self.new_pool(host, &supply, &mut notes)?;
         // No file has that line yet, so only the key is told.

@@ -17,6 +17,7 @@ use super::{
 use crate::{
     cli::output,
     config::{self, ConfigFiles, Pool},
+    hook,
     host::{Host, PciIds},
     model::PoolName,
     plan::{Detail, HostSupply},
@@ -87,8 +88,11 @@ pub(super) fn read_file(file: &Path) -> anyhow::Result<Pool> {
 
 fn gather(host: &Host, pool: Pool) -> anyhow::Result<Report> {
     let names = PciIds::new(host);
+    let nvml = host.nvml();
     let supply = HostSupply::discover(host, &names, Detail::default())
-        .context("cannot look for mdev parents")?;
+        .and_then(|supply| hook::with_held(supply, host, None))
+        .context("cannot look for devices")?
+        .with_nvml(&nvml);
     let others = other_pools(config::load_all(host), &pool.name);
     Ok(Report {
         devices: candidates::candidates(&supply, &pool, &others)

@@ -14,6 +14,7 @@ use crate::{
     claims,
     cli::output,
     config::{self, Class, Defaults, Kind, Placement, Pool},
+    hook,
     host::{Host, PciIds},
     model::PoolName,
     plan::{Detail, HostSupply},
@@ -93,8 +94,11 @@ impl Show {
 
 fn gather(host: &Host, pool: Pool) -> anyhow::Result<Report> {
     let names = PciIds::new(host);
+    let nvml = host.nvml();
     let supply = HostSupply::discover(host, &names, Detail::default())
-        .context("cannot look for mdev parents")?;
+        .and_then(|supply| hook::with_held(supply, host, None))
+        .context("cannot look for devices")?
+        .with_nvml(&nvml);
     let others = other_pools(config::load_all(host), &pool.name);
     let mut devices =
         candidates::candidates(&supply, &pool, &others).context("cannot look for devices")?;

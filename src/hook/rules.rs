@@ -1,0 +1,108 @@
+//! What NVIDIA's driver would refuse only after the VM has been started, and in
+//! words that help nobody: asked for here, before anything is made.
+
+use super::{AllocateError, Demand, Order};
+use crate::{
+    capacity::{Wanted, unified_memory_allowed, vm_rules},
+    config::{Kind, Pool},
+    device::nvml::{GpuFacts, TypeFacts},
+    domain::DomainDef,
+    model::{ProfileName, TypeSelector},
+    plan::HostSupply,
+};
+
+impl Demand<'_> {
+    /// Checks the devices together and each with its parameters. NVML is asked only
+    /// where names do not say enough, and what it does not say is left to the driver.
+    pub(super) fn check_rules(&self, supply: &HostSupply<'_>) -> Result<(), AllocateError> {
+        let profiles: Vec<&ProfileName> = { self.wanted.iter() }
+            .filter_map(|order| profile(&self.pools[&order.request.pool]))
+            .collect();
+        together(&profiles, supply).map_err(|why| AllocateError::Together {
+            domain: self.domain.name.to_string(),
+            why,
+        })?;
+        for order in &self.wanted {
+            let pool = &self.pools[&order.request.pool];
+            self.parameters_allowed(order, pool, supply)
+                .map_err(|why| AllocateError::Parameter {
+                    domain: self.domain.name.to_string(),
+                    device: order.request.name.to_string(),
+                    why,
+                })?;
+        }
+        Ok(())
+    }
+
+    fn parameters_allowed(
+        &self,
+        order: &Order<'_>,
+        pool: &Pool,
+        supply: &HostSupply<'_>,
+    ) -> Result<(), String> {
+        let parameters = order.parameters(pool);
+        if parameters.console_vnc == Some(false) && is_display(self.domain, order) {
+            return Err(
+                "'console-vnc' is off, but its hostdev has display='on', which shows what the \
+                 console would"
+                    .to_owned(),
+            );
+        }
+        match profile(pool) {
+            Some(profile) if parameters.unified_memory == Some(true) => {
+                let facts = supply.facts().unwrap_or_default();
+                unified_memory_allowed(profile, type_of(profile, facts))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Whether one VM may have vGPUs of all these profiles.
+///
+/// # Errors
+/// The rule of NVIDIA's that forbids it.
+pub fn together(profiles: &[&ProfileName], supply: &HostSupply<'_>) -> Result<(), String> {
+    if profiles.len() < 2 {
+        return Ok(());
+    }
+    let facts = supply.facts().unwrap_or_default();
+    let wanted: Vec<Wanted<'_>> = { profiles.iter() }
+        .map(|profile| Wanted {
+            profile,
+            max_per_vm: type_of(profile, facts).and_then(|one| one.max_per_vm),
+        })
+        .collect();
+    let told = |gpu: &GpuFacts| gpu.heterogeneous_multi_vgpu.value().copied();
+    let has_all = |gpu: &&GpuFacts| {
+        let gpus = std::slice::from_ref(*gpu);
+        profiles
+            .iter()
+            .all(|profile| type_of(profile, gpus).is_some())
+    };
+    let mixed_sizes = facts.iter().filter(has_all).find_map(told);
+    vm_rules(&wanted, mixed_sizes)
+}
+
+/// The profile that a pool of NVIDIA's vGPUs hands out.
+#[must_use]
+pub fn profile(pool: &Pool) -> Option<&ProfileName> {
+    match (&pool.device_type, pool.kind) {
+        (TypeSelector::Profile(profile), Kind::NvidiaVgpu) => Some(profile),
+        _ => None,
+    }
+}
+
+fn type_of<'f>(profile: &ProfileName, facts: &'f [GpuFacts]) -> Option<&'f TypeFacts> {
+    let types = facts.iter().filter_map(|gpu| gpu.types.value()).flatten();
+    { types }.find(|one| profile.means(&one.name))
+}
+
+/// Whether the domain's hostdev for it is a display of the guest.
+fn is_display(domain: &DomainDef, order: &Order<'_>) -> bool {
+    let its_alias = crate::domain::alias(&order.request.name);
+    let mdev = { domain.hostdevs.iter() }.any(|one| one.uuid == order.uuid && one.display);
+    let function = { domain.pci_hostdevs.iter() }
+        .any(|one| one.alias.as_ref() == Some(&its_alias) && one.display);
+    mdev || function
+}
