@@ -23,6 +23,7 @@ use crate::host::Host;
 mod apply;
 mod module_options;
 mod show;
+mod sriov;
 mod state;
 mod survey;
 mod users;

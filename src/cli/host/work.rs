@@ -2,11 +2,12 @@
 //! one, since no question may be open to NVML while `sriov-manage` runs, and the
 //! waiting for one GPU is the waiting for all.
 
-use std::{collections::BTreeSet, io, time::Duration};
+use std::{collections::BTreeSet, time::Duration};
 
 use super::{
     apply::{GpuReport, GpuResult, StepReport},
     module_options::ModuleOptions,
+    sriov::{Trouble, held, sriov_manage},
     state,
     survey::{Survey, Surveyed},
     users,
@@ -19,18 +20,17 @@ use crate::{
         nvml::{Failure, FailureKind, Question, Scheduler},
         readiness::{self, Driver},
     },
-    host::{Deadline, DriverLock, GpuLock, Host, HostLock, LockError, NvmlChild, gpu_openers},
+    host::{Deadline, DriverLock, GpuLock, Host, HostLock, NvmlChild},
     model::PciAddress,
-    plan::host_settings::{
-        Actual, Planned, SRIOV_MANAGE, Step, Wish, step_in_words, unready_in_words, way,
-    },
+    plan::host_settings::{Actual, Planned, Step, Wish, step_in_words, unready_in_words, way},
 };
 
-const PURPOSE: &str = "virt-vgpu host apply";
+/// What the locks are held for.
+pub(super) const PURPOSE: &str = "virt-vgpu host apply";
 
 /// How long to wait for another run that is at work on the same GPU: it may wait
 /// for the driver and for types, and run `sriov-manage` twice.
-const OTHERS: Duration = Duration::from_secs(300);
+pub(super) const OTHERS: Duration = Duration::from_secs(300);
 
 /// How long to wait for a hook that is at work.
 const HOOKS: Duration = Duration::from_secs(25);
@@ -49,14 +49,6 @@ pub(super) struct Job {
     pub(super) wish: Option<Wish>,
     pub(super) report: GpuReport,
     lock: Option<GpuLock>,
-}
-
-/// Why a step was not done.
-enum Trouble {
-    /// It must not be done now.
-    Refused(String),
-    /// It was tried.
-    Failed(String),
 }
 
 impl Job {
@@ -258,90 +250,9 @@ fn take_functions_away(host: &Host, gpu: PciAddress, enabled: u32) -> Result<(),
     })
 }
 
-fn held(error: LockError) -> Trouble {
-    Trouble::Failed(error.to_string())
-}
-
 fn refuse_in_use(host: &Host, gpu: PciAddress) -> Result<(), Trouble> {
     let users = users::users(host, gpu).map_err(|error| Trouble::Refused(format!("{error:#}")))?;
     users::refusal(gpu, &users).map_or(Ok(()), |refusal| Err(Trouble::Refused(refusal)))
-}
-
-/// Runs NVIDIA's program. It wants the GPU's `unbindLock`, which it gets while
-/// nobody has the GPU open; short visitors, such as a monitoring program, are
-/// worth another try, and nothing else is.
-fn sriov_manage(
-    host: &Host,
-    flag: &str,
-    gpu: PciAddress,
-    meanwhile: &mut dyn FnMut(),
-) -> Result<(), Trouble> {
-    const LOCKED: &str = "Cannot obtain unbindLock";
-    const PATIENCE: Duration = Duration::from_secs(120);
-    const PAUSE: Duration = Duration::from_secs(1);
-    const TRIES: u32 = 6;
-    let _driver = DriverLock::acquire(host, PURPOSE, Deadline::after(OTHERS)).map_err(held)?;
-    let arguments = [flag, &gpu.to_string()];
-    let mut said = String::new();
-    for _ in 0..TRIES {
-        let deadline = Deadline::after(PATIENCE);
-        let ended = host
-            .run_program(SRIOV_MANAGE, &arguments, deadline, meanwhile)
-            .map_err(|error| Trouble::Failed(no_sriov_manage(&error)))?;
-        let functions = readiness::functions(host, gpu);
-        let enabled = functions.map_err(|error| Trouble::Failed(error.to_string()))?;
-        said = ended.said.split_whitespace().collect::<Vec<_>>().join(" ");
-        match (ended.status.success(), flag) {
-            (true, "-e") if enabled.total > 0 && enabled.enabled == 0 => {
-                return Err(Trouble::Failed(format!(
-                    "sriov-manage -e made no virtual functions: {said}; SR-IOV, ARI and above-4G \
-                     decoding must be on in the firmware, and the IOMMU in the kernel"
-                )));
-            }
-            (true, _) => return Ok(()),
-            (false, _) if ended.said.contains(LOCKED) => {
-                Deadline::after(PAUSE).wait_until(|| {
-                    meanwhile();
-                    false
-                });
-            }
-            (false, _) => {
-                return Err(Trouble::Failed(format!(
-                    "sriov-manage {flag} failed ({}): {said}; 'journalctl -k -g NVRM' tells what \
-                     the driver says",
-                    ended.status
-                )));
-            }
-        }
-    }
-    Err(Trouble::Failed(format!(
-        "sriov-manage {flag} failed {TRIES} times: {said}; {}",
-        who_has_it_open(host)
-    )))
-}
-
-fn no_sriov_manage(error: &io::Error) -> String {
-    let next = match error.kind() {
-        io::ErrorKind::TimedOut => "it goes on; 'journalctl -k -g NVRM' tells what it waits for",
-        io::ErrorKind::NotFound => "it comes with NVIDIA's vGPU driver for KVM: install that one",
-        _ => "check that it can be run",
-    };
-    format!("{SRIOV_MANAGE}: {error}; {next}")
-}
-
-fn who_has_it_open(host: &Host) -> String {
-    let openers = gpu_openers(host);
-    let named: Vec<String> = { openers.iter() }
-        .map(|(pid, name)| format!("{name} (process {pid})"))
-        .collect();
-    if named.is_empty() {
-        "stop what uses the driver (nvidia-smi, DCGM, exporters), then try again".to_owned()
-    } else {
-        format!(
-            "stop what has the driver open, then try again: {}",
-            named.join(", ")
-        )
-    }
 }
 
 fn await_types(host: &Host, jobs: &mut [Job], wait: Duration) {

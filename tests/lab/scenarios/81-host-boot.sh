@@ -6,6 +6,7 @@ on_lab "write_vgpu_pool cad $a 'heterogeneous = true'; write_vgpu_pool web $b 'h
 	echo 'options virt_vgpu_sim boards=l40s@$a/0,l40s@$b/0,l40s@0000:86:00.0/1 framework=vendor-vfio' > /etc/modprobe.d/zz-lab-boot.conf
 	sync"
 reboot_lab
+assert 'wait_until "systemctl -q is-active multi-user.target" 180'
 set='echo $(functions_of %s) $(mode_of %s)'
 # shellcheck disable=SC2059
 state() { printf "$set" "$1" "$1"; }
@@ -14,7 +15,7 @@ assert_eq '32 Enabled' "$(state $b)"
 assert_eq '0 Disabled' "$(state 0000:86:00.0)"
 assert_eq '' 'systemctl --failed --plain --no-legend'
 assert_eq 'success' 'systemctl show -P Result virt-vgpu-host.service'
-assert 'wait_until "systemctl -q is-active libvirtd" 60'
+assert 'systemctl -q is-active libvirtd'
 assert 'started=$(systemctl show -P ExecMainStartTimestampMonotonic libvirtd)
 	ended=$(systemctl show -P ExecMainExitTimestampMonotonic virt-vgpu-host)
 	echo "virt-vgpu-host $ended libvirtd $started" >&2
