@@ -153,12 +153,7 @@ impl Kernel {
         let mut state = self.state();
         state.machine.functions.retain(|f| f.address != address);
         state.remove_from_cards(address);
-        let mdevs = std::mem::take(&mut state.mdevs);
-        let stays = |mdev: &Mdev| state.board_of(&mdev.parent).is_some();
-        let mdevs = { mdevs.into_iter() }.filter(|(_, mdev)| stays(mdev));
-        let mdevs = mdevs.collect();
-        state.mdevs = mdevs;
-        state.tree = None;
+        state.forget_mdevs();
         self.closed.notify_all();
     }
 
@@ -425,16 +420,23 @@ impl Kernel {
     }
 }
 
-impl Sysfs for Kernel {
-    fn read(&self, path: &str) -> io::Result<String> {
+impl Kernel {
+    /// An attribute's text as the kernel gives it, with its newline.
+    ///
+    /// # Errors
+    /// The kernel's errno.
+    pub fn text(&self, path: &str) -> io::Result<String> {
         match self.entry(path, true)? {
-            Entry::Attribute(attribute) => {
-                let text = attribute.text.ok_or(Errno::EACCES)??;
-                Ok(text.trim_end().to_owned())
-            }
+            Entry::Attribute(attribute) => Ok(attribute.text.ok_or(Errno::EACCES)??),
             Entry::Directory(_) => Err(Errno::EISDIR.into()),
             Entry::Link(_) => Err(Errno::ELOOP.into()),
         }
+    }
+}
+
+impl Sysfs for Kernel {
+    fn read(&self, path: &str) -> io::Result<String> {
+        Ok(self.text(path)?.trim_end().to_owned())
     }
 
     fn read_link(&self, path: &str) -> io::Result<String> {
@@ -465,6 +467,10 @@ impl Attributes for Kernel {
         match self.entry(&attribute.path, true)? {
             Entry::Attribute(found) => {
                 let what = found.on_write.ok_or(Errno::EACCES)?;
+                // The file is opened, but nothing reaches the driver.
+                if attribute.value.is_empty() {
+                    return Ok(());
+                }
                 self.perform(&what, attribute.value.as_bytes())?;
                 Ok(())
             }

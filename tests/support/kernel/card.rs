@@ -64,12 +64,12 @@ impl Card {
         let switches = Switches {
             framework: gpu.framework,
             dialect: gpu.dialect,
-            need_vgpud: false,
-            need_manager: false,
             ..Switches::default()
         };
         let mut twin = model::Gpu::new(table(gpu), &gpu.address, switches);
         assert_eq!(twin.framework(), gpu.framework, "{} cannot", gpu.board);
+        twin.load_types();
+        twin.set_manager(true);
         if gpu.framework != Framework::LegacyMdev {
             twin.set_vfs(true).unwrap();
         }
@@ -199,6 +199,14 @@ impl State {
         })
     }
 
+    /// Mediated devices go with their parents.
+    pub(super) fn forget_mdevs(&mut self) {
+        let mut mdevs = std::mem::take(&mut self.mdevs);
+        mdevs.retain(|_, mdev| self.board_of(&mdev.parent).is_some());
+        self.mdevs = mdevs;
+        self.tree = None;
+    }
+
     /// A function, or a GPU with all of them, falls off the bus.
     pub(super) fn remove_from_cards(&mut self, address: &str) {
         match self.card(address) {
@@ -258,12 +266,13 @@ impl Kernel {
         assert_eq!(written, Ok(2), "{function}");
     }
 
-    /// Does to a GPU what no file does: modes, services, time.
+    /// Does to a GPU what no file does: modes, services, time, functions off and on.
     pub fn with_gpu<T>(&self, gpu: &str, act: impl FnOnce(&mut model::Gpu) -> T) -> T {
         let mut state = self.state();
         let (index, _) = state.card(gpu).unwrap();
-        state.tree = None;
-        act(&mut state.cards[index].twin)
+        let result = act(&mut state.cards[index].twin);
+        state.forget_mdevs();
+        result
     }
 
     /// The device nodes of a virtual function: its group's, and its own.
@@ -287,7 +296,8 @@ impl Kernel {
     pub fn open(&self, at: &str, vm: model::Vm) -> Result<(), Errno> {
         let mut state = self.state();
         let Some((index, seat)) = state.seat(at) else {
-            return Ok(());
+            let known = state.mdevs.contains_key(at);
+            return if known { Ok(()) } else { Err(Errno::ENOENT) };
         };
         let pid = vm.pid;
         state.tree = None;

@@ -61,7 +61,9 @@ impl Card {
 
     fn add_vgpu(&self, tree: &mut Tree, address: &str, number: u32) {
         let device = self.first_group + number;
-        tree.directory(&format!("{}/vfio-dev/vfio{device}", place(address)));
+        if self.twin.has_vfio_device(number) {
+            tree.directory(&format!("{}/vfio-dev/vfio{device}", place(address)));
+        }
         let seat = Seat::Vf(number);
         for attribute in Attribute::ALL {
             if attribute == Attribute::VmName {

@@ -206,6 +206,11 @@ impl Gpu {
         self.vf(number).is_ok()
     }
 
+    /// Whether the virtual function with this number has a VFIO device.
+    pub fn has_vfio_device(&self, number: u32) -> bool {
+        self.vf(number).is_ok_and(|vf| !vf.rebound)
+    }
+
     /// `nvidia-vgpud` has run.
     pub fn load_types(&mut self) {
         self.loaded = true;
