@@ -133,18 +133,28 @@ impl Modelled {
         comparable(&text, name)
     }
 
-    /// What no file of sysfs does.
-    fn at_the_driver(&self, op: &Op) -> Answer {
+    /// What is set where no file of sysfs is.
+    fn set(&self, op: &Op) -> bool {
         let milliseconds = |ms: &u32| Duration::from_millis(u64::from(*ms));
+        self.kernel.with_gpu(GPU, |gpu| {
+            match op {
+                Op::Client(on) => gpu.set_clients(u32::from(*on)),
+                Op::Manager(on) => gpu.set_manager(*on),
+                Op::PluginExit(ms) => gpu.set_plugin_exit(milliseconds(ms)),
+                Op::Init(ms) => gpu.set_init(milliseconds(ms)),
+                Op::Wait(ms) => gpu.wait(milliseconds(ms)),
+                _ => return false,
+            }
+            true
+        })
+    }
+
+    /// What is asked there.
+    fn ask(&self, op: &Op) -> Answer {
         let done = |()| String::new();
         self.kernel.with_gpu(GPU, |gpu| match op {
             Op::Vfs(on) => gpu.set_vfs(*on).map(done),
             Op::Rebind(number) => gpu.rebind_vf(*number).map(done),
-            Op::Client(on) => Ok(done(gpu.set_clients(u32::from(*on)))),
-            Op::Manager(on) => Ok(done(gpu.set_manager(*on))),
-            Op::PluginExit(ms) => Ok(done(gpu.set_plugin_exit(milliseconds(ms)))),
-            Op::Init(ms) => Ok(done(gpu.set_init(milliseconds(ms)))),
-            Op::Wait(ms) => Ok(done(gpu.wait(milliseconds(ms)))),
             Op::Wedged => {
                 let numbers = gpu.wedged().into_iter();
                 Ok(numbers.map(|number| format!("{number}\n")).collect())
@@ -186,7 +196,8 @@ impl Subject for Modelled {
                 Ok(String::new())
             }
             Op::State => Ok(self.state()),
-            other => self.at_the_driver(other),
+            other if self.set(other) => Ok(String::new()),
+            other => self.ask(other),
         }
     }
 }

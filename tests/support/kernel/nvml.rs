@@ -221,7 +221,10 @@ impl Kernel {
             match question {
                 Question::SetHeterogeneous { on, .. } => card.twin.set_hetero(*on)?,
                 Question::SetScheduler { scheduler, .. } => {
-                    card.twin.set_scheduler(to_driver(scheduler))?;
+                    let set = card.twin.set_scheduler(to_driver(scheduler));
+                    // The program tells the two reasons of one answer apart.
+                    let in_use = !card.known().vgpus.is_empty();
+                    set.map_err(|errno| if in_use { Errno::EBUSY } else { errno })?;
                 }
                 Question::Gpus | Question::Gpu { .. } => {}
             }
