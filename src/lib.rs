@@ -11,6 +11,7 @@
 //! | [`rule`] | fields, operators, and the verdict on a device |
 //! | [`config`] | pool files: as written, then validated |
 //! | [`device`] | how each kind of device is found and made, one file a kind |
+//! | [`capacity`] | what still fits on a GPU, and where it goes: pure |
 //! | [`plan`] | which device a domain gets, or why none: pure |
 //! | [`apply`] | carries out a plan's steps, undoes them in reverse |
 //! | [`claims`] | what was made for which domain: the proof of ownership |
@@ -19,14 +20,15 @@
 //!
 //! # The dependency rule
 //!
-//! `model` ← `domain`, `rule`, `config` ← `device` ← `plan` ←
-//! `apply`, `claims` ← `hook` ← `cli`, binaries. From `model` to `plan` nothing
+//! `model` ← `domain`, `rule`, `config` ← `device` ← `capacity` ←
+//! `plan` ← `apply`, `claims` ← `hook` ← `cli`, binaries. From `model` to `plan` nothing
 //! opens a file, starts a process or names libvirt; `device` reads through
 //! [`device::Sysfs`]. Only `host` touches the system, and `host::libvirt`
 //! cannot be reached from the hook: it exists only with the feature `cli`.
 //! `tests/dependency_rule.rs` holds this.
 
 pub mod apply;
+pub mod capacity;
 pub mod claims;
 #[cfg(feature = "cli")]
 pub mod cli;

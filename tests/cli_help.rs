@@ -7,6 +7,7 @@ use plain_tree::Tree;
 
 const VERBS: &[&[&str]] = &[
     &["devices"],
+    &["profiles"],
     &["pool"],
     &["pool", "create"],
     &["pool", "list"],

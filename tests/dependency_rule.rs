@@ -21,7 +21,8 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("rule", &["model"]),
     ("config", &["model", "rule"]),
     ("device", &["model", "rule"]),
-    ("plan", &["model", "rule", "config", "device"]),
+    ("capacity", &["model", "device"]),
+    ("plan", &["model", "rule", "config", "device", "capacity"]),
     ("apply", &["device", "model"]),
     // Effects; the traits that it carries out belong to those who need them.
     ("host", &["model", "domain", "config", "device", "apply"]),
@@ -29,14 +30,15 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     (
         "hook",
         &[
-            "model", "domain", "rule", "config", "device", "plan", "apply", "claims", "host",
+            "model", "domain", "rule", "config", "device", "capacity", "plan", "apply", "claims",
+            "host",
         ],
     ),
     (
         "cli",
         &[
-            "model", "domain", "rule", "config", "device", "plan", "apply", "claims", "host",
-            "hook",
+            "model", "domain", "rule", "config", "device", "capacity", "plan", "apply", "claims",
+            "host", "hook",
         ],
     ),
     ("bin", &["hook", "host", "cli"]),

@@ -8,12 +8,13 @@ use serde::Serialize;
 
 use super::{
     attachment::{Attachment, CdRomOutcome, HostdevChange, Outcome, RequestChange, Wish},
-    change, output,
+    change, output, seat,
+    seat::{Reserved, Seat},
     target::{Connection, Target},
 };
 use crate::{
-    config::{self, Pool, PoolError},
-    host::Host,
+    config::{self, Kind, Pool, PoolError},
+    host::{Host, libvirt::Libvirt},
     model::{DeviceName, DomainName, DomainUuid, PoolName},
     rule::spelling::did_you_mean,
 };
@@ -84,7 +85,8 @@ struct Report {
 impl Attach {
     pub(super) fn run(&self, host: &Host) -> anyhow::Result<ExitCode> {
         let pool = usable_pool(host, &self.pool)?;
-        let domain = self.connection.find_served(&self.domain)?;
+        let libvirt = self.connection.open_served()?;
+        let domain = libvirt.domain(&self.domain)?;
         let target = Target::read(host, domain, &self.domain)?;
         let wish = Wish {
             pool: &pool,
@@ -93,7 +95,9 @@ impl Attach {
             guest_drivers: self.guest_drivers,
         };
         let cannot = || format!("cannot attach to domain '{}'", self.domain);
-        let attachment = Attachment::work_out(&target.definition, &wish).with_context(cannot)?;
+        let seats = |names: &[DeviceName]| seats(host, &libvirt, &target, &pool, names);
+        let attachment =
+            Attachment::work_out(&target.definition, &wish, seats).with_context(cannot)?;
         if !self.dry_run {
             change::carry_out(&target.domain, &attachment.changes).with_context(cannot)?;
         }
@@ -110,6 +114,27 @@ impl Attach {
         output::report(self.json, &report)?;
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// What stands for each of the new devices. libvirt is asked what other domains
+/// have only where functions are chosen.
+fn seats(
+    host: &Host,
+    libvirt: &Libvirt,
+    target: &Target,
+    pool: &Pool,
+    names: &[DeviceName],
+) -> anyhow::Result<Vec<Seat>> {
+    let def = &target.definition.def;
+    let reserved = match pool.kind {
+        Kind::NvidiaVgpu if !names.is_empty() => Reserved::read(libvirt, def.uuid)?,
+        _ => Reserved::default(),
+    };
+    let seats = seat::choose(host, &reserved, def, pool, names)?;
+    if seats.iter().any(|seat| matches!(seat, Seat::Function(_))) {
+        seat::check_libvirt(libvirt.version()?)?;
+    }
+    Ok(seats)
 }
 
 /// The pool, as the hook would load it.
@@ -174,23 +199,28 @@ fn line(device: &Outcome, domain: &DomainName) -> String {
         pool,
         request,
         hostdev,
+        function,
     } = device;
+    let source = match function {
+        Some(function) => function.to_string(),
+        None => format!("uuid {uuid}"),
+    };
     match (request, hostdev) {
         (RequestChange::Added, HostdevChange::Added) => {
-            format!("attached {name} (uuid {uuid}) from pool {pool} to {domain}")
+            format!("attached {name} ({source}) from pool {pool} to {domain}")
         }
         (RequestChange::Added, HostdevChange::Later) => format!(
             "requested {name} from pool {pool} for {domain}; it is optional, so the domain starts \
              without it and virt-vgpud plugs it in when one is free"
         ),
         (_, HostdevChange::Mended) => format!(
-            "mended {name} (uuid {uuid}) of {domain}: its hostdev had the UUID of another domain"
+            "mended {name} ({source}) of {domain}: its hostdev had the UUID of another domain"
         ),
         (RequestChange::Added, HostdevChange::Unchanged) => {
-            format!("completed {name} (uuid {uuid}) of {domain}: its request was missing")
+            format!("completed {name} ({source}) of {domain}: its request was missing")
         }
         (_, HostdevChange::Added) => {
-            format!("completed {name} (uuid {uuid}) of {domain}: its hostdev was missing")
+            format!("completed {name} ({source}) of {domain}: its hostdev was missing")
         }
         (_, HostdevChange::Unchanged | HostdevChange::Later) => {
             format!("changed what {name} of {domain} asks for")

@@ -7,12 +7,13 @@ use serde::Serialize;
 
 use super::{
     change::{Change, Device},
+    seat::Seat,
     target::Definition,
 };
 use crate::{
     config::Pool,
-    domain::{self, DomainDef, MAX_REQUESTS, MdevHostdev, Request, alias},
-    model::{DeviceName, MdevUuid, PoolName},
+    domain::{self, DomainDef, MAX_REQUESTS, MdevHostdev, PciHostdev, Request, alias},
+    model::{DeviceName, MdevUuid, PciAddress, PoolName},
 };
 
 /// What is asked for.
@@ -40,6 +41,9 @@ pub(super) struct Outcome {
     pub(super) pool: PoolName,
     pub(super) request: RequestChange,
     pub(super) hostdev: HostdevChange,
+    /// The virtual function that it is to be, where that is in the XML.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) function: Option<PciAddress>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -84,8 +88,13 @@ impl Attachment {
     /// Works out what the wish takes.
     ///
     /// # Errors
-    /// When the definition has something in the way.
-    pub(super) fn work_out(definition: &Definition, wish: &Wish<'_>) -> anyhow::Result<Self> {
+    /// When the definition has something in the way, or `seats` finds no place for
+    /// the devices that it is asked about.
+    pub(super) fn work_out(
+        definition: &Definition,
+        wish: &Wish<'_>,
+        seats: impl FnOnce(&[DeviceName]) -> anyhow::Result<Vec<Seat>>,
+    ) -> anyhow::Result<Self> {
         let def = &definition.def;
         if wish.guest_drivers && wish.pool.guest_driver.is_none() {
             bail!(
@@ -99,19 +108,43 @@ impl Attachment {
             requests: def.requests.clone(),
         };
         let (mut devices, mut hostdevs) = (Vec::new(), Vec::new());
+        let mut settled = Vec::new();
         for name in names(def, wish)? {
             let uuid = MdevUuid::for_device(def.uuid, &name);
             let present = hostdev_of(def, &name, uuid)?;
             let request = asked.settle(&name, wish, present != Present::None)?;
+            settled.push((name, uuid, present, request));
+        }
+        check_limit(def, &asked.requests, wish.pool)?;
+        let lacks = |present: &Present<'_>, name: &DeviceName| {
+            *present == Present::None && !asked.is_optional(name)
+        };
+        let lacking = settled
+            .iter()
+            .filter(|(name, _, present, _)| lacks(present, name));
+        let lacking: Vec<DeviceName> = lacking.map(|(name, ..)| name.clone()).collect();
+        let mut seats = seats(&lacking)?.into_iter();
+        for (name, uuid, present, request) in settled {
+            let mut function = None;
             let hostdev = match present {
                 Present::Right => HostdevChange::Unchanged,
+                Present::Function(address) => {
+                    function = Some(address);
+                    HostdevChange::Unchanged
+                }
                 Present::Foreign(old) => {
                     hostdevs.extend(mend(definition, &name, old, uuid)?);
                     HostdevChange::Mended
                 }
                 Present::None if asked.is_optional(&name) => HostdevChange::Later,
                 Present::None => {
-                    hostdevs.push(Change::Attach(placeholder(&name, uuid)));
+                    hostdevs.push(Change::Attach(match seats.next() {
+                        Some(Seat::Function(address)) => {
+                            function = Some(address);
+                            function_placeholder(&name, address)
+                        }
+                        Some(Seat::Mdev) | None => placeholder(&name, uuid),
+                    }));
                     HostdevChange::Added
                 }
             };
@@ -121,9 +154,9 @@ impl Attachment {
                 pool: wish.pool.name.clone(),
                 request,
                 hostdev,
+                function,
             });
         }
-        check_limit(def, &asked.requests, wish.pool)?;
         // The request first: with it alone the hook refuses a start and says
         // what is missing; with the hostdev alone it would be libvirt, for want
         // of a device that nobody made.
@@ -234,6 +267,8 @@ impl Asked {
 enum Present<'d> {
     None,
     Right,
+    /// A virtual function, under our alias.
+    Function(PciAddress),
     /// Under our alias, with another UUID.
     Foreign(&'d MdevHostdev),
 }
@@ -259,6 +294,10 @@ fn hostdev_of<'d>(
         }
         return Ok(Present::Right);
     }
+    let is_function = |hostdev: &&PciHostdev| hostdev.alias.as_ref() == Some(&alias);
+    if let Some(function) = def.pci_hostdevs.iter().find(is_function) {
+        return Ok(Present::Function(function.address));
+    }
     match def.hostdevs.iter().find(has_alias) {
         Some(hostdev) => Ok(Present::Foreign(hostdev)),
         None if def.aliases.contains(&alias) => {
@@ -274,6 +313,29 @@ pub(super) fn placeholder(name: &DeviceName, uuid: MdevUuid) -> Device {
         whole: domain::placeholder(uuid, name),
         key: domain::detachable(uuid),
     }
+}
+
+/// The hostdev of a device that is that virtual function.
+pub(super) fn function_placeholder(name: &DeviceName, function: PciAddress) -> Device {
+    Device {
+        what: format!("hostdev '{name}'"),
+        whole: domain::function_placeholder(function, name),
+        key: domain::detachable_function(function),
+    }
+}
+
+/// The hostdev of that name as it is in the definition, with its function.
+pub(super) fn existing_function(
+    definition: &Definition,
+    name: &DeviceName,
+    function: PciAddress,
+) -> anyhow::Result<Device> {
+    let text = domain::function_text(&definition.xml, &alias(name))?;
+    let plain = function_placeholder(name, function);
+    Ok(Device {
+        whole: text.unwrap_or_else(|| plain.whole.clone()),
+        ..plain
+    })
 }
 
 /// Puts the UUID right and keeps the rest of the hostdev, its guest address

@@ -25,7 +25,8 @@ fn outcome(definition: &Definition, pool: &Pool, name: Option<&str>, count: usiz
         guest_drivers: false,
     };
     let line = |one: &Outcome| format!("{} {:?} {:?}", one.name, one.request, one.hostdev);
-    match Attachment::work_out(definition, &wish) {
+    let mdevs = |names: &[DeviceName]| Ok(vec![Seat::Mdev; names.len()]);
+    match Attachment::work_out(definition, &wish, mdevs) {
         Ok(attachment) => {
             let lines: Vec<String> = attachment.devices.iter().map(line).collect();
             lines.join(", ")

@@ -7,15 +7,15 @@ use clap::{ArgGroup, Args};
 use serde::Serialize;
 
 use super::{
-    attachment::{existing, existing_cdrom},
+    attachment::{existing, existing_cdrom, existing_function},
     change::{self, Change},
     output,
     target::{Connection, Definition, Target},
 };
 use crate::{
-    domain::{self, ALIAS_PREFIX, MdevHostdev, alias},
+    domain::{self, ALIAS_PREFIX, DomainDef, MdevHostdev, alias},
     host::Host,
-    model::{DeviceName, DomainName, DomainUuid, MdevUuid, PoolName},
+    model::{DeviceName, DomainName, DomainUuid, MdevUuid, PciAddress, PoolName},
 };
 
 /// Take devices of pools out of a domain.
@@ -86,6 +86,9 @@ struct Outcome {
     pool: Option<PoolName>,
     /// The UUIDs of its hostdevs.
     uuids: Vec<MdevUuid>,
+    /// The virtual functions that its hostdevs name.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    functions: Vec<PciAddress>,
 }
 
 impl Detach {
@@ -116,15 +119,22 @@ impl Detach {
                 )?));
                 uuids.push(hostdev.uuid);
             }
+            let mut functions = Vec::new();
+            for function in functions_of(def, name) {
+                let device = existing_function(&target.definition, name, function)?;
+                changes.push(Change::Detach(device));
+                functions.push(function);
+            }
             let request = def.requests.iter().find(|request| request.name == *name);
             if let Some(old) = element.as_deref().filter(|_| request.is_some()) {
                 element = domain::remove_request(old, name)?;
             }
-            if request.is_some() || !uuids.is_empty() {
+            if request.is_some() || !uuids.is_empty() || !functions.is_empty() {
                 devices.push(Outcome {
                     name: name.clone(),
                     pool: request.map(|request| request.pool.clone()),
                     uuids,
+                    functions,
                 });
             }
         }
@@ -177,11 +187,10 @@ impl Detach {
             .collect();
         chosen.extend(self.names.iter().cloned());
         if self.all {
-            let aliases = definition
-                .def
-                .hostdevs
-                .iter()
-                .filter_map(|one| one.alias.as_deref());
+            let def = &definition.def;
+            let mdevs = def.hostdevs.iter().map(|one| &one.alias);
+            let functions = def.pci_hostdevs.iter().map(|one| &one.alias);
+            let aliases = mdevs.chain(functions).filter_map(Option::as_deref);
             chosen
                 .extend(aliases.filter_map(|alias| alias.strip_prefix(ALIAS_PREFIX)?.parse().ok()));
         }
@@ -200,6 +209,14 @@ fn hostdevs_of<'t>(
     hostdevs.filter(move |one| one.uuid == uuid || one.alias.as_ref() == Some(&alias))
 }
 
+/// The virtual functions of a name, by its alias.
+fn functions_of(def: &DomainDef, name: &DeviceName) -> Vec<PciAddress> {
+    let alias = alias(name);
+    let hostdevs = def.pci_hostdevs.iter();
+    let its = hostdevs.filter(|one| one.alias.as_ref() == Some(&alias));
+    its.map(|one| one.address).collect()
+}
+
 impl std::fmt::Display for Report {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self {
@@ -210,17 +227,26 @@ impl std::fmt::Display for Report {
         if self.dry_run && self.changed {
             writeln!(f, "nothing is changed yet; without --dry-run:")?;
         }
-        for Outcome { name, pool, uuids } in &self.devices {
-            let uuids: Vec<String> = uuids.iter().map(ToString::to_string).collect();
-            let uuids = match uuids.as_slice() {
+        for Outcome {
+            name,
+            pool,
+            uuids,
+            functions,
+        } in &self.devices
+        {
+            let uuids = uuids.iter().map(|uuid| format!("uuid {uuid}"));
+            let sources: Vec<String> = uuids
+                .chain(functions.iter().map(ToString::to_string))
+                .collect();
+            let sources = match sources.as_slice() {
                 [] => String::new(),
-                uuids => format!(" (uuid {})", uuids.join(", ")),
+                sources => format!(" ({})", sources.join(", ")),
             };
             let pool = pool.as_ref();
             let pool = pool.map_or(String::new(), |pool| format!(" of pool {pool}"));
             writeln!(
                 f,
-                "detached {name}{uuids}{pool} from {domain}; {takes_effect}"
+                "detached {name}{sources}{pool} from {domain}; {takes_effect}"
             )?;
         }
         if self.guest_driver_cdrom_removed {

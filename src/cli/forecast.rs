@@ -10,7 +10,7 @@ use crate::{
     config::{self, Pool},
     device::mdev::Offer,
     domain::{DomainDef, Request},
-    hook::{AllocateError, Demand, devices_wanted, nearness_of},
+    hook::{AllocateError, Demand, devices_wanted, has_placeholder, nearness_of},
     host::{Host, PciIds, Processes},
     model::{
         DeviceName, DomainName, DomainUuid, MdevTypeId, MdevUuid, NumaNode, ParentName, PoolName,
@@ -244,8 +244,9 @@ impl Forecast {
             boards: true,
             functions_only: false,
         };
+        let claimed = claims::functions(host, Some(domain.uuid)).unwrap_or_default();
         let supply = match HostSupply::discover(host, &names, detail) {
-            Ok(supply) => supply,
+            Ok(supply) => supply.with_claimed(claimed),
             Err(error) => {
                 self.notes
                     .push(format!("cannot look for mdev parents: {error}"));
@@ -317,7 +318,7 @@ fn device(domain: &DomainDef, request: &Request) -> Device {
         name: request.name.clone(),
         pool: request.pool.clone(),
         uuid,
-        placeholder: domain.hostdevs.iter().any(|hostdev| hostdev.uuid == uuid),
+        placeholder: has_placeholder(domain, request),
         place: None,
     }
 }

@@ -22,7 +22,10 @@ mod generate;
 mod near;
 mod output;
 mod pool;
+mod profiles;
 mod reconcile;
+mod seat;
+mod start;
 mod status;
 mod target;
 
@@ -50,10 +53,12 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Devices(devices::Devices),
+    Profiles(profiles::Profiles),
     Pool(pool::PoolVerb),
     Attach(attach::Attach),
     Detach(detach::Detach),
     Explain(explain::Explain),
+    Start(start::Start),
     Status(status::Status),
     Reconcile(reconcile::Reconcile),
     #[command(hide = true)]
@@ -77,10 +82,12 @@ pub fn main() -> ExitCode {
     start_logging(&host, "virt-vgpu");
     let done = match &arguments.verb {
         Verb::Devices(verb) => verb.run(&host),
+        Verb::Profiles(verb) => verb.run(&host),
         Verb::Pool(verb) => verb.run(&host),
         Verb::Attach(verb) => verb.run(&host),
         Verb::Detach(verb) => verb.run(&host),
         Verb::Explain(verb) => verb.run(&host),
+        Verb::Start(verb) => verb.run(&host),
         Verb::Status(verb) => verb.run(&host),
         Verb::Reconcile(verb) => verb.run(&host),
         Verb::Generate(verb) => verb.run(Arguments::command()),

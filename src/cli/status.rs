@@ -15,7 +15,8 @@ use crate::{
     hook,
     host::{Deadline, Host, HostLock, PciIds, Processes},
     model::{DeviceName, DomainName, DomainUuid, MdevTypeId, MdevUuid, ParentName, PoolName},
-    plan::{Detail, HostSupply, Source, Supply},
+    plan::{Detail, HostSupply, Standing},
+    rule::Verdict,
 };
 
 /// Show pools with their room, devices in use, and problems.
@@ -120,8 +121,10 @@ fn pools(
     problems: &mut Vec<String>,
 ) -> anyhow::Result<Vec<PoolReport>> {
     let names = PciIds::new(host);
+    let claimed = claims::functions(host, None).context("cannot read the claims")?;
     let supply = HostSupply::discover(host, &names, Detail::default())
-        .context("cannot look for mdev parents")?;
+        .context("cannot look for devices")?
+        .with_claimed(claimed);
     let loaded = config::load_all(host);
     problems.extend(
         loaded
@@ -148,24 +151,24 @@ fn pool_report(
     claims: &[Claim],
     problems: &mut Vec<String>,
 ) -> PoolReport {
-    let candidates = supply
-        .candidates(pool, &Source::Any)
-        .unwrap_or_else(|error| {
-            problems.push(format!("pool '{}': {error}", pool.name));
-            Vec::new()
-        });
+    let standings = supply.standings(pool).unwrap_or_else(|error| {
+        problems.push(format!(
+            "pool '{}': cannot look for devices: {error}",
+            pool.name
+        ));
+        Vec::new()
+    });
     let (mut room, mut parents): (u32, usize) = (0, 0);
-    for candidate in &candidates {
-        let offer = supply.offer(pool, candidate);
-        parents += usize::from(offer.is_some());
-        match offer {
-            Some(Offer::Type { available, .. }) => room = room.saturating_add(available),
-            None | Some(Offer::NoSuchType | Offer::Taken(_)) => {}
-            Some(Offer::Unreadable(error)) => {
-                problems.push(format!(
-                    "pool '{}': {}: {error}",
-                    pool.name, candidate.parent.name
-                ));
+    for Standing { parent, verdict } in &standings {
+        if matches!(verdict, Verdict::NoMatch { .. }) {
+            continue;
+        }
+        parents += 1;
+        match supply.room(pool, parent) {
+            Offer::Type { available, .. } => room = room.saturating_add(available),
+            Offer::NoSuchType | Offer::Taken(_) => {}
+            Offer::Unreadable(error) => {
+                problems.push(format!("pool '{}': {}: {error}", pool.name, parent.name));
             }
         }
     }

@@ -66,12 +66,17 @@ impl Connection {
 
     /// The domain, of a daemon whose domains this host's hook serves.
     pub(super) fn find_served(&self, name: &str) -> anyhow::Result<Domain> {
+        Ok(self.open_served()?.domain(name)?)
+    }
+
+    /// A daemon whose domains this host's hook serves.
+    pub(super) fn open_served(&self) -> anyhow::Result<Libvirt> {
         let uri = uri_or_default(self.uri.as_deref());
         check_served(&uri)?;
         let libvirt = Libvirt::open(&uri)?;
         // An alias of libvirt.conf is known only now.
         check_served(&libvirt.uri())?;
-        Ok(libvirt.domain(name)?)
+        Ok(libvirt)
     }
 }
 

@@ -51,6 +51,9 @@ impl PoolFragment {
         // The kind first: it decides which other keys are right.
         let kind = kind(&top)?;
         top.check_keys(keys::POOL, kind.value)?;
+        if let Some(node) = top.get("mig") {
+            return Err(node.refuse("is not supported by this version", &[]));
+        }
         let text = |key| top.get(key).map(Node::text).transpose();
         Ok(Self {
             description: text("description")?,

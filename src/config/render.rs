@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use super::{Class, ConfigError, Placement, Pool, parse};
+use super::{Class, ConfigError, Kind, Placement, Pool, parse};
 use crate::model::{PciAddress, PoolName, TypeSelector};
 
 /// What one rule of a new pool takes.
@@ -19,7 +19,7 @@ pub enum NewDevice {
 /// A pool to be written.
 #[derive(Debug, Clone)]
 pub struct NewPool {
-    /// The mediated-device type.
+    /// The mediated-device type, or the profile of a pool of NVIDIA's vGPUs.
     pub device_type: TypeSelector,
     /// The devices, a rule for each.
     pub devices: Vec<NewDevice>,
@@ -58,7 +58,21 @@ pub fn render(pool: &NewPool) -> String {
         }
         text.push('\n');
     };
-    line("kind", "\"mdev\"", "mediated devices of any driver");
+    let (kind, about, key, wants) = match &pool.device_type {
+        TypeSelector::Profile(_) => (
+            Kind::NvidiaVgpu,
+            "vGPUs of NVIDIA's driver",
+            "profile",
+            "name of the vGPU profile",
+        ),
+        TypeSelector::IdOrName(_) => (
+            Kind::Mdev,
+            "mediated devices of any driver",
+            "type",
+            "id or name of the mdev type",
+        ),
+    };
+    line("kind", &quoted(kind.as_str()), about);
     if let Some(description) = &pool.description {
         line("description", &quoted(description), "");
     }
@@ -66,7 +80,7 @@ pub fn render(pool: &NewPool) -> String {
         line("class", &quoted(class.as_str()), "a label to sort by");
     }
     let device_type = quoted(pool.device_type.as_str());
-    line("type", &device_type, "id or name of the mdev type");
+    line(key, &device_type, wants);
     let instances = pool.instances.to_string();
     line(
         "instances",

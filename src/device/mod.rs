@@ -4,8 +4,10 @@
 
 use std::io;
 
+pub mod gpu;
 pub mod mdev;
 pub mod numa;
+pub mod nvidia_gpu;
 pub mod nvml;
 pub mod parameters;
 pub mod pci;
@@ -13,7 +15,7 @@ pub mod step;
 pub mod vendor_vfio;
 
 /// All PCI functions, links named by address.
-const PCI_DEVICES: &str = "/sys/bus/pci/devices";
+pub const PCI_DEVICES: &str = "/sys/bus/pci/devices";
 
 /// Reading access to the host's `/sys`.
 ///

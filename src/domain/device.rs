@@ -71,7 +71,7 @@ pub fn detachable_function(function: PciAddress) -> String {
 }
 
 /// `<address>` of a PCI function as libvirt writes it.
-fn address_element(function: PciAddress) -> String {
+pub(super) fn address_element(function: PciAddress) -> String {
     let (domain, bus, slot, function) = function.parts();
     format!(
         "<address domain='0x{domain:04x}' bus='0x{bus:02x}' slot='0x{slot:02x}' function='0x{function:x}'/>"

@@ -2,12 +2,15 @@
 //! can be put back with its guest address and everything else that we do not
 //! know.
 
+use std::ops::Range;
+
 use super::{
     DomainDef, DomainError,
+    device::address_element,
     parse::parse,
     reader::{Item, Scanner, Space},
 };
-use crate::model::MdevUuid;
+use crate::model::{MdevUuid, PciAddress};
 
 /// The text of the first mediated hostdev with that UUID.
 ///
@@ -17,6 +20,68 @@ pub fn hostdev_text(xml: &str, uuid: MdevUuid) -> Result<Option<String>, DomainE
     find(xml, "hostdev", |piece| {
         piece.hostdevs.iter().any(|hostdev| hostdev.uuid == uuid)
     })
+}
+
+/// The text of the first PCI hostdev with that alias.
+///
+/// # Errors
+/// When the text is not well-formed.
+pub fn function_text(xml: &str, alias: &str) -> Result<Option<String>, DomainError> {
+    find(xml, "hostdev", |piece| is_function(piece, alias))
+}
+
+fn is_function(piece: &DomainDef, alias: &str) -> bool {
+    let mut functions = piece.pci_hostdevs.iter();
+    functions.any(|hostdev| hostdev.alias.as_deref() == Some(alias))
+}
+
+/// The document with the PCI hostdev of that alias moved to another function of
+/// the host, and every other byte as it was; None when it has no such hostdev.
+///
+/// # Errors
+/// When the text is not well-formed.
+pub fn with_function(
+    xml: &str,
+    alias: &str,
+    function: PciAddress,
+) -> Result<Option<String>, DomainError> {
+    let xml = Scanner::new(xml)?.xml();
+    let Some(whole) = find_span(xml, "hostdev", |piece| is_function(piece, alias))? else {
+        return Ok(None);
+    };
+    let text = xml.get(whole.clone()).unwrap_or_default();
+    let Some(address) = source_address(text)? else {
+        return Ok(None);
+    };
+    let mut moved = xml.to_owned();
+    let start = whole.start;
+    moved.replace_range(
+        start + address.start..start + address.end,
+        &address_element(function),
+    );
+    Ok(Some(moved))
+}
+
+/// Where the `<address>` of a lone hostdev's `<source>` stands.
+fn source_address(hostdev: &str) -> Result<Option<Range<usize>>, DomainError> {
+    let mut scanner = Scanner::new(hostdev)?;
+    let (mut in_source, mut start) = (false, None);
+    loop {
+        match scanner.next()? {
+            Item::Start(tag) => match scanner.depth() {
+                2 => in_source = tag.local == "source",
+                3 if in_source && tag.local == "address" => start = Some(tag.span.start),
+                _ => {}
+            },
+            Item::End(span) if scanner.depth() == 2 => {
+                if let Some(from) = start {
+                    return Ok(Some(from..span.end));
+                }
+            }
+            Item::End(_) | Item::Text(_) | Item::Aside => {}
+            Item::Eof => return Ok(None),
+        }
+    }
 }
 
 /// The text of the disk at that target.
@@ -36,6 +101,18 @@ fn find(
     kind: &str,
     is_it: impl Fn(&DomainDef) -> bool,
 ) -> Result<Option<String>, DomainError> {
+    // Places are counted behind a byte order mark.
+    let xml = Scanner::new(xml)?.xml();
+    let span = find_span(xml, kind, is_it)?;
+    Ok(span.and_then(|span| xml.get(span)).map(ToOwned::to_owned))
+}
+
+/// Where that device stands.
+fn find_span(
+    xml: &str,
+    kind: &str,
+    is_it: impl Fn(&DomainDef) -> bool,
+) -> Result<Option<Range<usize>>, DomainError> {
     let mut scanner = Scanner::new(xml)?;
     let mut in_devices = false;
     let mut start = None;
@@ -49,12 +126,11 @@ fn find(
                 _ => {}
             },
             Item::End(span) if scanner.depth() == 2 => {
-                let text = start
-                    .take()
-                    .and_then(|from| xml_between(&scanner, from, span.end));
-                if let Some(text) = text {
+                let whole = start.take().map(|from| from..span.end);
+                if let Some(whole) = whole {
+                    let text = xml.get(whole.clone()).unwrap_or_default();
                     if is_it(&alone(text)?) {
-                        return Ok(Some(text.to_owned()));
+                        return Ok(Some(whole));
                     }
                 }
             }
@@ -62,10 +138,6 @@ fn find(
             Item::Eof => return Ok(None),
         }
     }
-}
-
-fn xml_between<'x>(scanner: &Scanner<'x>, from: usize, to: usize) -> Option<&'x str> {
-    scanner.xml().get(from..to)
 }
 
 fn alone(device: &str) -> Result<DomainDef, DomainError> {
@@ -79,6 +151,35 @@ fn alone(device: &str) -> Result<DomainDef, DomainError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_function_is_moved_and_nothing_else_changes() {
+        let device = |alias: &str, address: &str| {
+            format!(
+                "<hostdev mode='subsystem' type='pci' managed='no'>\n <!-- <address/> -->\
+                 <driver name='vfio'/><source>\n  {address}\n </source><alias name='{alias}'/>\
+                 <address type='pci' domain='0x0000' bus='0x06' slot='0x00' function='0x0'/></hostdev>"
+            )
+        };
+        let old = "<address domain='0x0000' bus='0x3b' slot='0x00' function='0x4' />";
+        let new = "<address domain='0x0000' bus='0xaf' slot='0x01' function='0x7'/>";
+        let domain = |first: &str, second: &str| {
+            let (first, second) = (
+                device("ua-vgpu-gpu0", first),
+                device("ua-vgpu-gpu1", second),
+            );
+            format!(
+                "<?xml version='1.0'?><domain><name>d</name><devices>{first}\n{second}</devices></domain>\n"
+            )
+        };
+        let function = "0000:af:01.7".parse().unwrap();
+        let moved = with_function(&domain(old, old), "ua-vgpu-gpu1", function).unwrap();
+        assert_eq!(moved, Some(domain(old, new)));
+        let none = with_function(&domain(old, old), "ua-vgpu-gpu2", function).unwrap();
+        assert_eq!(none, None);
+        let text = function_text(&domain(old, new), "ua-vgpu-gpu1").unwrap();
+        assert_eq!(text, Some(device("ua-vgpu-gpu1", new)));
+    }
 
     #[test]
     fn devices_come_out_as_they_are_written() {

@@ -3,14 +3,14 @@
 
 use std::io;
 
-use super::{Demand, HookCall, Operation, devices_wanted, events, media};
+use super::{Demand, HookCall, Operation, Order, devices_wanted, events, media};
 use crate::{
     apply,
     claims::{self, Claim, ClaimedDevice, Damaged, DeviceKind, Liveness, Origin, State},
     config::PoolError,
-    domain::{DomainDef, DomainError},
+    domain::{DomainDef, DomainError, alias, with_function},
     host::{Deadline, Host, HostLock, LockError, Processes},
-    model::{MdevUuid, PoolName},
+    model::{DeviceName, MdevUuid, PciAddress, PoolName},
     plan::{self, Failed, Interface, Plan, Refusal, RefusalKind, Source},
 };
 
@@ -103,20 +103,24 @@ pub enum AllocateError {
     },
 }
 
-/// Makes the domain's devices and commits its claim.
+/// Makes the domain's devices and commits its claim. Where the domain comes from
+/// another host, its XML as it has to be here, if that is another.
 pub(super) fn allocate(
     host: &Host,
     call: &HookCall,
     xml: &str,
     deadline: Deadline,
-) -> Result<(), AllocateError> {
+) -> Result<Option<String>, AllocateError> {
     let domain = crate::domain::parse(xml).map_err(|cause| AllocateError::Domain {
         domain: call.domain.to_string(),
         cause,
     })?;
-    let wanted = devices_wanted(&domain)?;
+    let mut wanted = devices_wanted(&domain)?;
     if wanted.is_empty() {
-        return Ok(());
+        return Ok(None);
+    }
+    if call.operation == Operation::Migrate {
+        wanted = wanted.into_iter().map(Order::anywhere).collect();
     }
     let demand = Demand::load(host, &domain, wanted)?;
     // Leave enough of the deadline to make devices, and to undo them.
@@ -132,7 +136,39 @@ pub(super) fn allocate(
         demand,
         deadline,
     };
-    allocation.run()
+    let functions = allocation.run()?;
+    if call.operation == Operation::Migrate {
+        moved(&domain, xml, &functions)
+    } else {
+        Ok(None)
+    }
+}
+
+/// The XML with the functions that the devices have here; None where it names them
+/// already.
+pub(super) fn moved(
+    domain: &DomainDef,
+    xml: &str,
+    functions: &[(DeviceName, PciAddress)],
+) -> Result<Option<String>, AllocateError> {
+    let mut changed: Option<String> = None;
+    for (name, function) in functions {
+        let its_alias = alias(name);
+        let mut hostdevs = domain.pci_hostdevs.iter();
+        let is_named =
+            hostdevs.any(|one| one.alias.as_ref() == Some(&its_alias) && one.address == *function);
+        if is_named {
+            continue;
+        }
+        let before = changed.as_deref().unwrap_or(xml);
+        let after = with_function(before, &its_alias, *function);
+        let after = after.map_err(|cause| AllocateError::Domain {
+            domain: domain.name.to_string(),
+            cause,
+        })?;
+        changed = after.or(changed);
+    }
+    Ok(changed)
 }
 
 struct Allocation<'a> {
@@ -145,7 +181,8 @@ struct Allocation<'a> {
 }
 
 impl Allocation<'_> {
-    fn run(&self) -> Result<(), AllocateError> {
+    /// The functions that the domain's devices are on then, where they are on any.
+    fn run(&self) -> Result<Vec<(DeviceName, PciAddress)>, AllocateError> {
         if let Some(former) = claims::load(self.host, self.domain.uuid)? {
             if self.is_for_this_start(&former) {
                 return self.take_over(former);
@@ -163,7 +200,7 @@ impl Allocation<'_> {
         }
         media::provide(self.host, self.call, &claim);
         events::log_allocated(self.call, &claim);
-        Ok(())
+        Ok(functions_of(&claim))
     }
 
     /// An incoming migration has just made the devices, and this is its `prepare`.
@@ -190,7 +227,7 @@ impl Allocation<'_> {
         matches!(device.is_there(self.host), Ok(true))
     }
 
-    fn take_over(&self, mut claim: Claim) -> Result<(), AllocateError> {
+    fn take_over(&self, mut claim: Claim) -> Result<Vec<(DeviceName, PciAddress)>, AllocateError> {
         claim.origin = Origin::Prepare;
         claim.domain_name = self.domain.name.clone();
         claim.media = media::choose(self.host, &self.demand.wanted, &self.demand.pools);
@@ -199,7 +236,7 @@ impl Allocation<'_> {
             .map_err(|cause| io_error("cannot take over the claim", cause))?;
         // The run that committed the claim may have ended before it came to this.
         media::provide(self.host, self.call, &claim);
-        Ok(())
+        Ok(functions_of(&claim))
     }
 
     /// Frees what an earlier run of this domain left behind.
@@ -345,6 +382,14 @@ impl Allocation<'_> {
             }
         }
     }
+}
+
+fn functions_of(claim: &Claim) -> Vec<(DeviceName, PciAddress)> {
+    let devices = claim.devices.iter();
+    let functions = devices.filter(|device| device.kind == DeviceKind::VendorVfio);
+    functions
+        .filter_map(|device| Some((device.name.clone(), device.parent.as_str().parse().ok()?)))
+        .collect()
 }
 
 /// Whether the domain's XML leads QEMU to that device.

@@ -12,6 +12,10 @@ pub enum Operation {
     Prepare,
     /// `migrate begin`: on the destination, before `prepare`.
     Migrate,
+    /// `restore begin`: before `prepare`, which makes the devices. A failure here
+    /// costs the user the saved state: libvirt 11.3 takes the domain for restored
+    /// then and deletes the managed save (`qemuDomainObjRestore`).
+    Restore,
     /// `start begin`: QEMU's command line is ready.
     Start,
     /// `started begin`: the vCPUs run.
@@ -27,14 +31,11 @@ pub enum Operation {
 }
 
 impl Operation {
-    /// Every operation with the words libvirt uses for it. `restore begin` is
-    /// none of them: the `prepare` that follows makes the devices, and a hook that
-    /// fails at `restore` costs the user the saved state. libvirt 11.3 takes the
-    /// domain for restored then and deletes the managed save
-    /// (`qemuDomainObjRestore`).
-    const WORDS: [(&'static str, &'static str, Self); 8] = [
+    /// Every operation with the words libvirt uses for it.
+    const WORDS: [(&'static str, &'static str, Self); 9] = [
         ("prepare", "begin", Self::Prepare),
         ("migrate", "begin", Self::Migrate),
+        ("restore", "begin", Self::Restore),
         ("start", "begin", Self::Start),
         ("started", "begin", Self::Started),
         ("stopped", "end", Self::Stopped),
@@ -141,10 +142,6 @@ mod tests {
     #[test]
     fn what_is_not_ours_is_nothing_and_what_is_not_libvirts_is_usage() {
         assert_eq!(parse(&["vm1", "prepare", "end", "-"]), Invocation::Nothing);
-        assert_eq!(
-            parse(&["vm1", "restore", "begin", "-"]),
-            Invocation::Nothing
-        );
         assert_eq!(
             parse(&["vm1", "invented", "begin", "-"]),
             Invocation::Nothing

@@ -54,6 +54,16 @@ pub struct Order<'a> {
 }
 
 impl Order<'_> {
+    /// The same for an XML that the hook may change on its way: whichever function
+    /// is free will do.
+    pub(super) fn anywhere(self) -> Self {
+        let source = match self.source {
+            Source::Function(_) => Source::Functions,
+            other => other,
+        };
+        Self { source, ..self }
+    }
+
     /// What the device is given beyond its type: the request's word, else the
     /// pool's.
     #[must_use]
@@ -67,6 +77,13 @@ impl Order<'_> {
             profilers: request.profilers.or(defaults.profilers),
         }
     }
+}
+
+/// Whether a request has a hostdev in the XML.
+#[must_use]
+pub fn has_placeholder(domain: &DomainDef, request: &Request) -> bool {
+    let uuid = MdevUuid::for_device(domain.uuid, &request.name);
+    source_of(domain, request, uuid).is_some()
 }
 
 /// A mediated device is known by its UUID, a virtual function by its alias: its
@@ -172,7 +189,7 @@ impl<'a> Demand<'a> {
             nodes: !nearness.nodes.is_empty(),
             boards: self.wanted.len() > 1 || !failed.is_empty(),
             functions_only: { self.wanted.iter() }
-                .all(|order| matches!(order.source, Source::Function(_))),
+                .all(|order| matches!(order.source, Source::Function(_) | Source::Functions)),
         };
         let supply = HostSupply::discover(host, &names, detail)
             .map_err(|cause| io_error("cannot look for mdev parents", cause))?

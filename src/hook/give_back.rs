@@ -6,7 +6,6 @@ use anyhow::Context;
 use super::{HookCall, Operation, events};
 use crate::{
     claims::{self, Claim, State},
-    device::mdev,
     domain,
     host::{Deadline, Host, HostLock},
     model::DomainUuid,
@@ -69,13 +68,12 @@ pub(super) fn check(host: &Host, call: &HookCall, xml: &[u8]) -> anyhow::Result<
         call.domain
     );
     for device in &claim.devices {
-        let found = mdev::find(host, device.uuid)?;
         anyhow::ensure!(
-            found.is_some_and(|found| device.is(&found)),
+            device.is_there(host)?,
             "domain '{}': device '{}' ({}) is not as claimed on {}",
             call.domain,
             device.name,
-            device.uuid,
+            device.label(),
             device.parent
         );
     }

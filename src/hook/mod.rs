@@ -4,6 +4,8 @@
 
 use std::{ffi::OsString, process::ExitCode, time::Duration};
 
+use anyhow::Context;
+
 use crate::{
     domain,
     host::{Deadline, Host, start_logging},
@@ -16,10 +18,11 @@ mod events;
 mod give_back;
 mod media;
 mod nearness;
+mod restore;
 
 pub use allocate::AllocateError;
 pub use call::{HookCall, Invocation, Operation};
-pub use demand::{Demand, Order, devices_wanted};
+pub use demand::{Demand, Order, devices_wanted, has_placeholder};
 pub use events::{MESSAGE_IDS, log_media_problem, log_reconciled, log_released};
 pub use media::{MediaProblem, check_image};
 pub use nearness::nearness_of;
@@ -75,7 +78,8 @@ fn run(host: &Host, call: &HookCall, input: impl std::io::Read) -> anyhow::Resul
     // The common case, a domain that asks for nothing, ends here: before any
     // configuration, lock or log is opened.
     let asks = domain::mentions_requests(&xml);
-    if !asks && (call.operation.allocates() || crate::claims::domains(host)?.is_empty()) {
+    let starts = call.operation.allocates() || call.operation == Operation::Restore;
+    if !asks && (starts || crate::claims::domains(host)?.is_empty()) {
         return Ok(());
     }
     if call.operation.allocates() {
@@ -86,14 +90,29 @@ fn run(host: &Host, call: &HookCall, input: impl std::io::Read) -> anyhow::Resul
     host.be_done_by(deadline);
     match call.operation {
         operation if operation.allocates() => {
-            allocate::allocate(host, call, decode(&xml)?, deadline).map_err(anyhow::Error::from)
+            let changed = allocate::allocate(host, call, decode(&xml)?, deadline)?;
+            // At `prepare` nobody would read it.
+            if call.operation == Operation::Migrate {
+                hand_on(changed)?;
+            }
+            Ok(())
         }
+        Operation::Restore => hand_on(restore::replan(host, call, decode(&xml)?, deadline)?),
         operation if operation.gives_back() => give_back::give_back(host, call, &xml, deadline),
         Operation::Start | Operation::Started => {
             give_back::note_progress(host, call, &xml, deadline)
         }
         _ => give_back::check(host, call, &xml),
     }
+}
+
+/// Gives libvirt another XML to go on with; with none it goes on with its own.
+fn hand_on(changed: Option<String>) -> anyhow::Result<()> {
+    use std::io::Write;
+    let Some(xml) = changed else { return Ok(()) };
+    { std::io::stdout().lock() }
+        .write_all(xml.as_bytes())
+        .context("cannot hand the changed XML to libvirt")
 }
 
 /// Reads the domain XML. Where devices go back, what can be read of it has to
@@ -120,7 +139,6 @@ fn decode(xml: &[u8]) -> anyhow::Result<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use anyhow::Context;
 
     #[test]
     fn a_cause_is_named_once() {

@@ -95,6 +95,28 @@ impl Libvirt {
         self.connection.uri().unwrap_or_else(|_| self.uri.clone())
     }
 
+    /// The version of the daemon: major × 1,000,000 + minor × 1000 + release.
+    ///
+    /// # Errors
+    /// libvirt's reason.
+    pub fn version(&self) -> Result<u32, LibvirtError> {
+        self.connection
+            .lib_version()
+            .map_err(failed("ask for libvirt's version"))
+    }
+
+    /// The XML that the next start of each domain uses; that of its run for a
+    /// domain without a definition. A domain that goes meanwhile is left out.
+    ///
+    /// # Errors
+    /// libvirt's reason.
+    pub fn definitions(&self) -> Result<Vec<String>, LibvirtError> {
+        let domains = self.connection.list_all_domains(0);
+        let domains = domains.map_err(failed("list the domains"))?;
+        let xml = |domain: virt::domain::Domain| domain.xml_desc(sys::VIR_DOMAIN_XML_INACTIVE).ok();
+        Ok(domains.into_iter().filter_map(xml).collect())
+    }
+
     /// The domain of that ID, UUID or name, in virsh's order.
     ///
     /// # Errors
@@ -197,6 +219,16 @@ impl Domain {
                 sys::VIR_DOMAIN_AFFECT_CONFIG,
             )
             .map_err(failed("write the domain's metadata"))
+    }
+
+    /// Starts it, from its saved state where it has one.
+    ///
+    /// # Errors
+    /// libvirt's reason, with what a hook printed in it.
+    pub fn start(&self) -> Result<(), LibvirtError> {
+        { self.0.create() }
+            .map(|_| ())
+            .map_err(failed("start the domain"))
     }
 
     /// Adds a device; `what` names it in an error.

@@ -16,7 +16,7 @@ use nix::{
 
 use super::{Deadline, Host, fault};
 use crate::{
-    device::nvml::{Answer, Failure, FailureKind, GpuFacts, Nvml, Question},
+    device::nvml::{Answer, Failure, FailureKind, GpuFacts, Nvml, Question, Told, TypeFacts},
     model::PciAddress,
 };
 
@@ -87,6 +87,17 @@ impl<'a> NvmlChild<'a> {
         match self.ask(&Question::Gpus)? {
             Answer::Gpus(gpus) => Ok(gpus),
             other => Err(unexpected(&other)),
+        }
+    }
+
+    /// The types that a GPU supports.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub fn types(&self, gpu: PciAddress) -> Result<Vec<TypeFacts>, Failure> {
+        match self.gpu(gpu)?.types {
+            Told::Value(types) => Ok(types),
+            Told::Unavailable(failure) => Err(failure),
         }
     }
 

@@ -6,6 +6,7 @@ mod address;
 mod mdev;
 mod names;
 mod numa;
+mod profile;
 mod selector;
 mod vgpu;
 
@@ -13,6 +14,7 @@ pub use address::PciAddress;
 pub use mdev::{MdevTypeId, MdevUuid, ParentName};
 pub use names::{DeviceName, DomainName, DomainUuid, PoolName};
 pub use numa::{CpuSet, NumaNode};
+pub use profile::{ProfileParts, Series, short_name};
 pub use selector::TypeSelector;
 pub use vgpu::{ProfileName, VgpuTypeId};
 

@@ -2,7 +2,7 @@
 
 use std::{fmt, num::NonZeroU32, str::FromStr};
 
-use super::{InvalidName, checked_text, serde_as_text};
+use super::{InvalidName, ProfileParts, checked_text, serde_as_text, short_name};
 
 /// A driver's number for a vGPU type, as in `current_vgpu_type` and in
 /// `nvidia-1155`. It differs between driver branches, so nothing keeps it longer
@@ -56,12 +56,16 @@ checked_text!(
 );
 
 impl ProfileName {
-    /// Whether a type of that full name is meant. The product is all up to the
-    /// last space: no type's own name has one.
+    /// Whether a type of that full name is meant.
     #[must_use]
     pub fn means(&self, type_name: &str) -> bool {
-        let short = type_name.rsplit(' ').next();
-        type_name == self.as_str() || short == Some(self.as_str())
+        type_name == self.as_str() || short_name(type_name) == self.as_str()
+    }
+
+    /// What the name says; None for one that is built otherwise than NVIDIA's.
+    #[must_use]
+    pub fn parts(&self) -> Option<ProfileParts<'_>> {
+        ProfileParts::of(self.as_str())
     }
 }
 

@@ -39,6 +39,8 @@ pub enum Source {
     Mdev,
     /// This virtual function and no other.
     Function(ParentName),
+    /// A virtual function, whichever is free: the XML is changed on the way.
+    Functions,
     /// Nothing yet: whatever the pool's drivers make, the XML is written after the
     /// plan.
     Any,
@@ -494,6 +496,16 @@ impl<'a> Planner<'a> {
             });
         }
         candidates.sort_by(|a, b| a.candidate.cmp(&b.candidate));
+        if let Source::Function(function) = &wanted.source {
+            let reason = match candidates.pop() {
+                Some(rejection) => rejection.reason,
+                None if count == 0 => "it is no virtual function of this host".to_owned(),
+                None => "the pool's rules do not take its GPU".to_owned(),
+            };
+            let function = function.clone();
+            let kind = RefusalKind::Function { function, reason };
+            return Refusal::new(self.domain, wanted, kind);
+        }
         Refusal::new(self.domain, wanted, RefusalKind::NoCandidate { candidates })
     }
 

@@ -35,6 +35,13 @@ pub enum RefusalKind {
         /// Every candidate.
         candidates: Vec<Rejection>,
     },
+    /// The virtual function that the XML names cannot serve; another may.
+    Function {
+        /// The function.
+        function: ParentName,
+        /// Why it cannot.
+        reason: String,
+    },
     /// The host could not be read.
     Unreadable {
         /// What was tried and what came back.
@@ -101,6 +108,10 @@ impl fmt::Display for Refusal {
                 f.write_str("; see 'virt-vgpu status'")
             }
             RefusalKind::Unreadable { reason } => write!(f, "{reason}; see 'virt-vgpu devices'"),
+            RefusalKind::Function { function, reason } => write!(
+                f,
+                "its XML names {function}: {reason}; 'virt-vgpu start {domain}' looks for another"
+            ),
             RefusalKind::NoCandidate { candidates } if candidates.is_empty() => {
                 write!(
                     f,

@@ -8,18 +8,19 @@ use crate::{
     device::{
         Sysfs, link_name,
         mdev::{self, MdevHost, Offer, Parent},
-        optional,
+        nvidia_gpu, optional,
         pci::{DeviceFields, PciNames},
         vendor_vfio,
     },
-    model::{DomainName, NumaNode, ParentName, PciAddress},
+    model::{DomainName, MdevTypeId, NumaNode, ParentName, PciAddress},
     rule::{Kind, Verdict, evaluate},
 };
 
-/// Where a parent stands towards a pool.
+/// Where a device stands towards a pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Standing {
-    /// The parent.
+    /// The device that the rules are about: a parent, or the GPU of a pool of
+    /// NVIDIA's vGPUs.
     pub parent: Parent,
     /// The verdict of the pool's rules.
     pub verdict: Verdict,
@@ -44,6 +45,7 @@ pub struct HostSupply<'a> {
     names: &'a dyn PciNames,
     detail: Detail,
     usage: OnceCell<Usage>,
+    functions: OnceCell<Vec<Candidate>>,
     claimed: BTreeMap<ParentName, DomainName>,
 }
 
@@ -82,6 +84,7 @@ impl<'a> HostSupply<'a> {
             names,
             detail,
             usage: OnceCell::new(),
+            functions: OnceCell::new(),
             claimed: BTreeMap::new(),
         })
     }
@@ -101,14 +104,55 @@ impl<'a> HostSupply<'a> {
         &self.mdev
     }
 
-    /// Every parent of the host with the verdict of the pool's rules.
-    #[must_use]
-    pub fn standings(&self, pool: &Pool) -> Vec<Standing> {
+    /// Every device that the pool's rules could take, with their verdict.
+    ///
+    /// # Errors
+    /// When sysfs cannot be read.
+    pub fn standings(&self, pool: &Pool) -> io::Result<Vec<Standing>> {
         let standing = |parent: &Parent| Standing {
             parent: parent.clone(),
             verdict: self.verdict(pool, parent),
         };
-        self.mdev.parents().iter().map(standing).collect()
+        Ok(self.subjects(pool)?.iter().map(standing).collect())
+    }
+
+    /// What the rules of such a pool are about.
+    fn subjects(&self, pool: &Pool) -> io::Result<Vec<Parent>> {
+        if pool.kind != Kind::NvidiaVgpu {
+            return Ok(self.mdev.parents().to_vec());
+        }
+        let gpus = nvidia_gpu::all(self.mdev.sysfs())?;
+        let name = |gpu: &PciAddress| gpu.to_string().parse().ok();
+        let names = gpus.iter().filter_map(name);
+        Ok(names.map(|name| mdev::pci_function(&name)).collect())
+    }
+
+    /// The GPU or other board that a device is or belongs to.
+    #[must_use]
+    pub fn board(&self, device: &Parent) -> ParentName {
+        self.mdev.board(device)
+    }
+
+    /// What one of the pool's devices ([`Self::standings`]) has of its type, over
+    /// all that makes vGPUs on it.
+    #[must_use]
+    pub fn room(&self, pool: &Pool, device: &Parent) -> Offer {
+        if pool.kind != Kind::NvidiaVgpu {
+            return self.mdev.offer(device, &pool.device_type);
+        }
+        let candidates = match self.candidates(pool, &Source::Any) {
+            Ok(candidates) => candidates,
+            Err(why) => return Offer::Unreadable(why),
+        };
+        let on_it = candidates.iter().filter(|one| one.board == device.name);
+        let offers: Vec<Offer> = on_it.map(|one| self.makes(pool, one)).collect();
+        if offers.is_empty() && nvidia_gpu::lacks_functions(self.mdev.sysfs(), &device.name) {
+            return Offer::Taken(format!(
+                "its virtual functions are not there; run 'virt-vgpu host apply {}'",
+                device.name
+            ));
+        }
+        sum(offers)
     }
 
     /// How many mediated devices the host has, whoever made them.
@@ -210,6 +254,14 @@ impl HostSupply<'_> {
 
     /// Every function that can become a vGPU.
     fn functions(&self) -> Result<Vec<Candidate>, String> {
+        if let Some(functions) = self.functions.get() {
+            return Ok(functions.clone());
+        }
+        let functions = self.find_functions()?;
+        Ok(self.functions.get_or_init(|| functions).clone())
+    }
+
+    fn find_functions(&self) -> Result<Vec<Candidate>, String> {
         let sysfs = self.mdev.sysfs();
         let cannot = |e: io::Error| format!("cannot list virtual functions: {e}");
         let functions = vendor_vfio::all_functions(sysfs).map_err(cannot)?;
@@ -250,6 +302,14 @@ impl HostSupply<'_> {
             .collect())
     }
 
+    /// What a candidate has of the pool's type, whether or not the rules take it.
+    fn makes(&self, pool: &Pool, candidate: &Candidate) -> Offer {
+        match candidate.interface {
+            Interface::Mdev => self.mdev.offer(&candidate.parent, &pool.device_type),
+            Interface::VendorVfio => self.becomes(pool, &candidate.parent.name),
+        }
+    }
+
     /// What a virtual function can become.
     fn becomes(&self, pool: &Pool, name: &ParentName) -> Offer {
         let sysfs = self.mdev.sysfs();
@@ -283,9 +343,9 @@ impl Supply for HostSupply<'_> {
     fn candidates(&self, pool: &Pool, source: &Source) -> Result<Vec<Candidate>, String> {
         match (source, pool.kind) {
             (Source::Function(name), Kind::NvidiaVgpu) => self.function(name),
-            (Source::Function(name), kind) => Err(format!(
-                "its placeholder is the PCI function {name}, which a pool of kind '{kind}' never \
-                 hands out"
+            (Source::Functions, Kind::NvidiaVgpu) => self.functions(),
+            (Source::Function(_) | Source::Functions, kind) => Err(format!(
+                "its placeholder is a PCI function, which a pool of kind '{kind}' never hands out"
             )),
             (Source::Any, Kind::NvidiaVgpu) => {
                 let mut candidates = self.parents(pool)?;
@@ -308,11 +368,30 @@ impl Supply for HostSupply<'_> {
             _ => &candidate.parent,
         };
         match self.verdict(pool, subject) {
-            Verdict::Match { .. } => Some(match candidate.interface {
-                Interface::Mdev => self.mdev.offer(&candidate.parent, &pool.device_type),
-                Interface::VendorVfio => self.becomes(pool, &candidate.parent.name),
-            }),
+            Verdict::Match { .. } => Some(self.makes(pool, candidate)),
             Verdict::NoMatch { .. } => None,
         }
+    }
+}
+
+/// The offers of all that makes vGPUs on one GPU as one.
+fn sum(offers: Vec<Offer>) -> Offer {
+    let mut total: Option<(MdevTypeId, u32)> = None;
+    let mut no_room = None;
+    for offer in offers {
+        match offer {
+            Offer::Type { id, available } => {
+                let (_, sum) = total.get_or_insert((id, 0));
+                *sum = sum.saturating_add(available);
+            }
+            // The word of one that could not be asked counts more than another's no.
+            Offer::Unreadable(_) => no_room = Some(offer),
+            Offer::NoSuchType | Offer::Taken(_) => no_room = no_room.or(Some(offer)),
+        }
+    }
+    match (total, no_room) {
+        (Some((id, available)), _) => Offer::Type { id, available },
+        (None, Some(offer)) => offer,
+        (None, None) => Offer::Taken("its driver makes no vGPUs on it".to_owned()),
     }
 }

@@ -70,7 +70,7 @@ impl Kind {
     /// Whether this version can serve pools of the kind.
     #[must_use]
     pub const fn is_supported(self) -> bool {
-        matches!(self, Self::Mdev)
+        matches!(self, Self::NvidiaVgpu | Self::Mdev)
     }
 
     /// The names of the kinds that this version serves.
@@ -135,7 +135,7 @@ mod tests {
         for (class, name) in Class::ALL.iter().zip(Class::NAMES) {
             assert_eq!(name.parse::<Class>().unwrap(), *class);
         }
-        assert_eq!(Kind::supported_names(), ["mdev"]);
+        assert_eq!(Kind::supported_names(), ["nvidia-vgpu", "mdev"]);
         assert_eq!(
             Class::parse("gpus").unwrap_err(),
             "unknown class 'gpus' (did you mean 'gpu'?)"

@@ -126,6 +126,7 @@ fn chosen<'s>(
         None => vec![true; mdev.parents().len()],
         Some(pool) => supply
             .standings(pool)
+            .context("cannot look for devices")?
             .iter()
             .map(|standing| matches!(standing.verdict, Verdict::Match { .. }))
             .collect(),

@@ -1,6 +1,8 @@
 //! Each device that a pool could take, and whether it does: what `create`,
 //! `preview` and `show` have in common.
 
+use std::{collections::BTreeSet, io};
+
 use serde::Serialize;
 
 use crate::{
@@ -9,10 +11,10 @@ use crate::{
     device::mdev::Offer,
     model::{MdevTypeId, ParentName, PoolName},
     plan::HostSupply,
-    rule::Verdict,
+    rule::{Kind, Verdict},
 };
 
-/// A parent of mediated devices, seen from one pool.
+/// A parent of mediated devices or a GPU, seen from one pool.
 #[derive(Debug, Serialize)]
 pub(super) struct Candidate {
     pub(super) address: ParentName,
@@ -33,33 +35,37 @@ pub(super) struct Candidate {
     also_in: Vec<PoolName>,
 }
 
-/// Every parent of the host, seen from that pool.
-pub(super) fn candidates(supply: &HostSupply<'_>, pool: &Pool, others: &[Pool]) -> Vec<Candidate> {
-    let takes = |pool: &Pool| -> Vec<bool> {
-        let standings = supply.standings(pool);
-        let matches = |verdict: &Verdict| matches!(verdict, Verdict::Match { .. });
-        standings.iter().map(|s| matches(&s.verdict)).collect()
-    };
-    let others: Vec<(&PoolName, Vec<bool>)> = { others.iter() }
-        .map(|other| (&other.name, takes(other)))
-        .collect();
+/// Every device that the pool's rules could take, seen from that pool.
+pub(super) fn candidates(
+    supply: &HostSupply<'_>,
+    pool: &Pool,
+    others: &[Pool],
+) -> io::Result<Vec<Candidate>> {
+    let others = { others.iter() }
+        .map(|other| Ok((other, taken_by(supply, other)?)))
+        .collect::<io::Result<Vec<_>>>()?;
     let mut found = Vec::new();
-    for (index, standing) in supply.standings(pool).into_iter().enumerate() {
+    for standing in supply.standings(pool)? {
         let (rule, reasons) = match standing.verdict {
             Verdict::Match { rule } => (Some(rule), Vec::new()),
             Verdict::NoMatch { reasons } => (None, reasons),
         };
-        let (type_id, available, problem) =
-            match supply.mdev().offer(&standing.parent, &pool.device_type) {
-                Offer::Type { id, available } => (Some(id), available, None),
-                Offer::NoSuchType => (None, 0, Some(format!("has no type '{}'", pool.device_type))),
-                Offer::Unreadable(why) | Offer::Taken(why) => (None, 0, Some(why)),
-            };
+        let (type_id, available, problem) = match supply.room(pool, &standing.parent) {
+            Offer::Type { id, available } => (Some(id), available, None),
+            Offer::NoSuchType => (None, 0, Some(format!("has no type '{}'", pool.device_type))),
+            Offer::Unreadable(why) | Offer::Taken(why) => (None, 0, Some(why)),
+        };
+        // A pool of vGPUs takes GPUs, one of mediated devices what makes them.
+        let board = supply.board(&standing.parent);
+        let takes = |other: &Pool, taken: &BTreeSet<ParentName>| {
+            let gpus = other.kind == Kind::NvidiaVgpu;
+            taken.contains(if gpus { &board } else { &standing.parent.name })
+        };
         let also_in = { others.iter() }
-            .filter(|(_, takes)| takes.get(index) == Some(&true))
-            .map(|(name, _)| (*name).clone());
+            .filter(|(other, taken)| takes(other, taken))
+            .map(|(other, _)| other.name.clone());
         found.push(Candidate {
-            address: standing.parent.name,
+            address: standing.parent.name.clone(),
             matches: rule.is_some(),
             rule,
             reasons,
@@ -69,7 +75,20 @@ pub(super) fn candidates(supply: &HostSupply<'_>, pool: &Pool, others: &[Pool]) 
             also_in: also_in.collect(),
         });
     }
-    found
+    Ok(found)
+}
+
+/// The devices that a pool's rules take; with the boards of those that are on
+/// virtual functions, to compare with a pool of GPUs.
+fn taken_by(supply: &HostSupply<'_>, pool: &Pool) -> io::Result<BTreeSet<ParentName>> {
+    let mut taken = BTreeSet::new();
+    for standing in supply.standings(pool)? {
+        if matches!(standing.verdict, Verdict::Match { .. }) {
+            taken.insert(supply.board(&standing.parent));
+            taken.insert(standing.parent.name);
+        }
+    }
+    Ok(taken)
 }
 
 /// The devices in the pool, a row each.

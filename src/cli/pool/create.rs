@@ -4,45 +4,58 @@ use std::{fmt, path::Path, process::ExitCode, time::Duration};
 
 use anyhow::{Context, anyhow, bail};
 use clap::{
-    Args,
+    ArgGroup, Args,
     builder::{PossibleValuesParser, TypedValueParser},
 };
 use serde::Serialize;
 
-use super::{candidates, candidates::Candidate, new_device, other_pools};
+use super::{candidates, candidates::Candidate, new_device, new_gpu, other_pools};
 use crate::{
     cli::output,
     config::{self, Class, ConfigFiles, NewPool, POOL_DIRS, Placement, Pool, render},
-    device::{Sysfs, mdev::MdevHost},
+    device::Sysfs,
     hook,
     host::{Deadline, Host, HostLock, PciIds},
-    model::{PoolName, TypeSelector},
+    model::{PoolName, ProfileName, TypeSelector},
     plan::{Detail, HostSupply},
 };
 
 /// Make a pool of the given devices.
 ///
 /// Writes /etc/virt-vgpu/pools.d/NAME.toml with one rule per device and shows
-/// what the rules take. An SR-IOV card may be named by its physical function:
-/// then all its virtual functions are in the pool.
+/// what the rules take. With --profile it is a pool of NVIDIA's vGPUs, whichever
+/// interface the driver has for them, and its devices are GPUs. With --type it is
+/// a pool of mediated devices of any driver; an SR-IOV card may be named by its
+/// physical function: then all its virtual functions are in the pool.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:
+#[command(
+    override_usage = "virt-vgpu pool create [OPTIONS] --profile <PROFILE> <NAME>
+       virt-vgpu pool create [OPTIONS] --type <TYPE> <NAME>",
+    group = ArgGroup::new("what").required(true).args(["device_type", "profile"]),
+    after_help = "Examples:
   virt-vgpu devices                 which devices there are, and their types
   virt-vgpu pool create cad --type nvidia-558 --device 0000:3b:00.0
   virt-vgpu pool create cad --type 'NVIDIA L40S-12Q' --device 3b:00.0 \\
       --device 5e:00.0 --instances 4 --placement spread
-  virt-vgpu pool create cad --type nvidia-558 --device 3b:00.0 --dry-run
+  virt-vgpu pool create cad --profile L40S-12Q --device 3b:00.0
+  virt-vgpu pool create cad --profile L40S-12Q --device 3b:00.0 --dry-run
 
-Exit code 0 when the pool was made, 1 when not.")]
+Exit code 0 when the pool was made, 1 when not."
+)]
 pub(super) struct Create {
     /// The pool's name: 1 to 64 of a-z, 0-9 and '-'.
     name: PoolName,
 
     /// Id or name of the mdev type that the pool hands out.
     #[arg(long = "type", value_name = "TYPE")]
-    device_type: TypeSelector,
+    device_type: Option<TypeSelector>,
 
-    /// A device that makes them, by address or other kernel name; repeatable.
+    /// The vGPU profile that the pool hands out, as in L40S-12Q.
+    #[arg(long, value_name = "PROFILE")]
+    profile: Option<ProfileName>,
+
+    /// A GPU, or another device that makes them, by address or other kernel name;
+    /// repeatable.
     #[arg(long = "device", value_name = "ADDRESS")]
     devices: Vec<String>,
 
@@ -136,7 +149,7 @@ impl Create {
         let supply = HostSupply::discover(host, &names, Detail::default())
             .context("cannot look for mdev parents")?;
         let mut notes = Vec::new();
-        let new = self.new_pool(host, supply.mdev(), &mut notes)?;
+        let new = self.new_pool(host, &supply, &mut notes)?;
         // No file has that line yet, so only the key is told.
         let pool = { new.check(self.name.clone(), Path::new(&file)) }
             .map_err(|error| anyhow!("{}: {}", error.key.unwrap_or_default(), error.message))?;
@@ -149,7 +162,8 @@ impl Create {
                 .with_context(|| format!("cannot write {file}"))?;
         }
         let others = other_pools(config::load_all(host), &self.name);
-        let mut devices = candidates::candidates(&supply, &pool, &others);
+        let mut devices =
+            candidates::candidates(&supply, &pool, &others).context("cannot look for devices")?;
         devices.retain(|candidate| candidate.matches);
         Ok(Report {
             pool: self.name.clone(),
@@ -164,12 +178,22 @@ impl Create {
     fn new_pool(
         &self,
         host: &Host,
-        mdev: &MdevHost<'_>,
+        supply: &HostSupply<'_>,
         notes: &mut Vec<String>,
     ) -> anyhow::Result<NewPool> {
+        let device_type = match (&self.device_type, &self.profile) {
+            (Some(device_type), _) => device_type.clone(),
+            (None, Some(profile)) => TypeSelector::Profile(profile.clone()),
+            (None, None) => bail!("neither --type nor --profile was given"),
+        };
         let mut devices = Vec::new();
         for text in &self.devices {
-            let resolved = new_device::resolve(host, mdev, &self.device_type, text)?;
+            let resolved = match &device_type {
+                TypeSelector::Profile(profile) => new_gpu::resolve(host, supply, profile, text)?,
+                TypeSelector::IdOrName(_) => {
+                    new_device::resolve(host, supply.mdev(), &device_type, text)?
+                }
+            };
             // One address in two notations is one device.
             if !devices.contains(&resolved.device) {
                 notes.extend(resolved.note);
@@ -177,7 +201,7 @@ impl Create {
             }
         }
         Ok(NewPool {
-            device_type: self.device_type.clone(),
+            device_type,
             devices,
             description: self.description.clone(),
             class: self.class,

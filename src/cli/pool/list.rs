@@ -87,7 +87,7 @@ fn gather(host: &Host) -> anyhow::Result<Report> {
     let (mut pools, mut broken) = (Vec::new(), Vec::new());
     for (name, pool) in loaded.pools {
         match pool {
-            Ok(pool) => pools.push(pool_report(&supply, pool)),
+            Ok(pool) => pools.push(pool_report(&supply, pool).context("cannot look for devices")?),
             Err(error) => broken.push(BrokenReport {
                 name,
                 error: error.to_string(),
@@ -111,12 +111,12 @@ fn gather(host: &Host) -> anyhow::Result<Report> {
     })
 }
 
-fn pool_report(supply: &HostSupply<'_>, pool: Pool) -> PoolReport {
-    let standings = supply.standings(&pool);
+fn pool_report(supply: &HostSupply<'_>, pool: Pool) -> std::io::Result<PoolReport> {
+    let standings = supply.standings(&pool)?;
     let members = standings
         .iter()
         .filter(|standing| matches!(standing.verdict, Verdict::Match { .. }));
-    PoolReport {
+    Ok(PoolReport {
         devices: members.count(),
         name: pool.name,
         kind: pool.kind,
@@ -125,7 +125,7 @@ fn pool_report(supply: &HostSupply<'_>, pool: Pool) -> PoolReport {
         instances: pool.instances,
         rules: pool.rules.len(),
         file: pool.origin,
-    }
+    })
 }
 
 impl fmt::Display for Report {

@@ -19,16 +19,17 @@ mod create;
 mod delete;
 mod list;
 mod new_device;
+mod new_gpu;
 mod preview;
 mod show;
 
 /// Make, show and check pools.
 ///
-/// A pool is a file, /etc/virt-vgpu/pools.d/NAME.toml, with the type of device
-/// that it hands out and the rules that say on which hardware.
+/// A pool is a file, /etc/virt-vgpu/pools.d/NAME.toml, with the profile or type of
+/// device that it hands out and the rules that say on which hardware.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  virt-vgpu pool create cad --type nvidia-558 --device 0000:3b:00.0
+  virt-vgpu pool create cad --profile L40S-12Q --device 0000:3b:00.0
   virt-vgpu pool list
   virt-vgpu pool preview cad
   virt-vgpu pool check")]

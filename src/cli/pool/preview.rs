@@ -91,7 +91,8 @@ fn gather(host: &Host, pool: Pool) -> anyhow::Result<Report> {
         .context("cannot look for mdev parents")?;
     let others = other_pools(config::load_all(host), &pool.name);
     Ok(Report {
-        devices: candidates::candidates(&supply, &pool, &others),
+        devices: candidates::candidates(&supply, &pool, &others)
+            .context("cannot look for devices")?,
         warnings: pool.warnings(),
         pool: pool.name,
         file: pool.origin,

@@ -96,7 +96,8 @@ fn gather(host: &Host, pool: Pool) -> anyhow::Result<Report> {
     let supply = HostSupply::discover(host, &names, Detail::default())
         .context("cannot look for mdev parents")?;
     let others = other_pools(config::load_all(host), &pool.name);
-    let mut devices = candidates::candidates(&supply, &pool, &others);
+    let mut devices =
+        candidates::candidates(&supply, &pool, &others).context("cannot look for devices")?;
     devices.retain(|candidate| candidate.matches);
     let in_use = claims::pool_in_use(host, &pool.name).context("cannot read the claims")?;
     let room = candidates::room(&devices);

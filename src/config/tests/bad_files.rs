@@ -61,19 +61,22 @@ fn texts_that_are_no_toml() {
 #[test]
 fn the_kind() {
     for (text, wanted) in [
-        ("", "1: key 'kind': is missing; accepted: mdev"),
-        ("type = \"a\"", "1: key 'kind': is missing; accepted: mdev"),
+        ("", "1: key 'kind': is missing; accepted: nvidia-vgpu, mdev"),
+        (
+            "type = \"a\"",
+            "1: key 'kind': is missing; accepted: nvidia-vgpu, mdev",
+        ),
         (
             "\nkind = \"usb\"\n[usb]\nguest-reset = true",
-            "2: key 'kind': kind 'usb' is not supported by this version; accepted: mdev",
+            "2: key 'kind': kind 'usb' is not supported by this version; accepted: nvidia-vgpu, mdev",
         ),
         (
             "kind = \"mdve\"",
-            "1: key 'kind': unknown kind 'mdve' (did you mean 'mdev'?); accepted: mdev",
+            "1: key 'kind': unknown kind 'mdve' (did you mean 'mdev'?); accepted: nvidia-vgpu, mdev",
         ),
         (
             "kind = \"floppy\"",
-            "1: key 'kind': unknown kind 'floppy'; accepted: mdev",
+            "1: key 'kind': unknown kind 'floppy'; accepted: nvidia-vgpu, mdev",
         ),
         (
             "kind = 1",

@@ -136,6 +136,13 @@ device_uuid() {
 		"$((0x${hash:16:1} & 3 | 8))" "${hash:17:3}" "${hash:20:12}"
 }
 
+# function_of VM [NAME]: the address of the virtual function that its definition names
+function_of() {
+	virsh -q dumpxml --inactive "$1" |
+		awk -v alias="'ua-vgpu-${2-gpu0}'" '/<hostdev/ { at = "" } /<address/ && at == "" { at = $0 } index($0, alias) { print at }' |
+		sed -E "s/.*domain='0x([^']*)' bus='0x([^']*)' slot='0x([^']*)' function='0x([^']*)'.*/\\1:\\2:\\3.\\4/"
+}
+
 # claim_of VM: the file
 claim_of() { printf '/run/virt-vgpu/claims/%s.json\n' "$(virsh -q domuuid "$1")"; }
 

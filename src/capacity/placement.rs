@@ -1,0 +1,149 @@
+//! Where a vGPU goes when sizes are mixed: of the places that the driver would
+//! take, the one that leaves the most for others.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+};
+
+use super::count;
+use crate::{
+    device::{gpu::VgpuType, nvml::Placements},
+    model::short_name,
+};
+
+/// A place in a GPU's memory: `id` to `id + size`, in the driver's own unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Placement {
+    /// What is written to `placement_id`.
+    pub id: u32,
+    /// How much of the memory it covers.
+    pub size: u32,
+}
+
+impl Placement {
+    /// Whether the two cover something in common.
+    #[must_use]
+    pub fn overlaps(self, other: Self) -> bool {
+        let end = |one: Self| u64::from(one.id) + u64::from(one.size);
+        u64::from(self.id) < end(other) && u64::from(other.id) < end(self)
+    }
+}
+
+/// The best of the places that a type can have now: after it most types of the GPU
+/// can still be created; among equals most memory can still be filled, size by
+/// size; then the lowest id. None when the type has no place. `all` are the places
+/// of all of the GPU's types, those of the wanted one among them.
+#[must_use]
+pub fn choose_placement<'a>(
+    wanted: &Placements,
+    all: impl IntoIterator<Item = &'a Placements>,
+) -> Option<Placement> {
+    Places::of(all).best(wanted.size, &wanted.creatable)
+}
+
+/// Why a type without a place has none, for people.
+#[must_use]
+pub fn no_place(type_name: &str, placements: &Placements) -> String {
+    let name = short_name(type_name);
+    let ids: Vec<String> = { placements.supported.iter() }
+        .map(ToString::to_string)
+        .collect();
+    match ids.as_slice() {
+        [] => format!("{name} has no placement id where sizes are mixed"),
+        [only] => format!("no placement id of {name} is free: its only id {only} is covered"),
+        [others @ .., last] => format!(
+            "no placement id of {name} is free: its ids {} and {last} are covered",
+            others.join(", ")
+        ),
+    }
+}
+
+/// How many more of a type go beside each other, each at its best place, up to
+/// `most`; None when the driver does not tell its places.
+pub(super) fn fitting(wanted: &VgpuType, types: &[VgpuType], most: u32) -> Option<u32> {
+    let told = wanted.placements.as_ref().filter(|told| told.size > 0)?;
+    let all = types.iter().filter(|other| !other.in_gpu_instance);
+    let mut places = Places::of(all.filter_map(|other| other.placements.as_ref()));
+    let mut free: Vec<u32> = told.creatable.clone();
+    let mut found = 0;
+    while found < most {
+        let Some(place) = places.best(told.size, &free) else {
+            break;
+        };
+        places.take(place);
+        free = left(told.size, &free, place);
+        found += 1;
+    }
+    Some(found)
+}
+
+/// Free places: how many types have them, by size and ids. Types of one size
+/// mostly have the same ids, so there are few of these.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Places(BTreeMap<(u32, Vec<u32>), u32>);
+
+impl Places {
+    fn of<'a>(types: impl IntoIterator<Item = &'a Placements>) -> Self {
+        let mut places = BTreeMap::new();
+        for Placements {
+            size, creatable, ..
+        } in types
+        {
+            let ids: BTreeSet<u32> = creatable.iter().copied().collect();
+            let alike = places.entry((*size, ids.into_iter().collect()));
+            *alike.or_insert(0) += 1;
+        }
+        Self(places)
+    }
+
+    fn best(&self, size: u32, ids: &[u32]) -> Option<Placement> {
+        let places = ids.iter().map(|&id| Placement { id, size });
+        places.max_by_key(|&place| (self.worth_after(place), Reverse(place.id)))
+    }
+
+    /// Types that can still be created, and memory that can still be filled with
+    /// one size, over all sizes.
+    fn worth_after(&self, place: Placement) -> (u32, u64) {
+        let mut types = 0;
+        let mut memory = 0;
+        for ((size, ids), alike) in &self.0 {
+            let ids = left(*size, ids, place);
+            if !ids.is_empty() {
+                types += alike;
+            }
+            memory += u64::from(*size) * u64::from(beside_each_other(*size, &ids));
+        }
+        (types, memory)
+    }
+
+    fn take(&mut self, place: Placement) {
+        let mut after = BTreeMap::new();
+        for ((size, ids), alike) in &self.0 {
+            let ids = left(*size, ids, place);
+            *after.entry((*size, ids)).or_insert(0) += alike;
+        }
+        self.0 = after;
+    }
+}
+
+/// Those of the ids that are free beside a place.
+fn left(size: u32, ids: &[u32], taken: Placement) -> Vec<u32> {
+    let is_free = |id: &u32| !taken.overlaps(Placement { id: *id, size });
+    ids.iter().copied().filter(is_free).collect()
+}
+
+/// How many of one size fit at once; for one size, from the lowest on is best.
+/// The ids are in ascending order.
+fn beside_each_other(size: u32, ids: &[u32]) -> u32 {
+    let mut last: Option<Placement> = None;
+    let fits = ids.iter().filter(|&&id| {
+        let place = Placement { id, size };
+        let fits = last.is_none_or(|last| !last.overlaps(place));
+        if fits {
+            last = Some(place);
+        }
+        fits
+    });
+    count(fits.count())
+}

@@ -1,0 +1,297 @@
+//! `virt-vgpu profiles`: which vGPU profiles the GPUs have, and how many more fit.
+
+use std::{collections::BTreeSet, io, process::ExitCode};
+
+use anyhow::{Context, anyhow};
+use clap::Args;
+
+use super::{near, output};
+use crate::{
+    capacity::{Fit, more_of},
+    claims,
+    config::{self, Pool},
+    device::{
+        gpu::{self, Framework, GpuState, VgpuType},
+        mdev,
+        nvml::{Failure, GpuFacts, Nvml, Told},
+        pci::DeviceFields,
+        vendor_vfio,
+    },
+    host::{Deadline, Host, NvmlChild, PciIds},
+    model::{MdevTypeId, ParentName, PciAddress, PoolName, ProfileParts, short_name},
+    rule::{Kind, Verdict, evaluate},
+};
+
+mod report;
+
+use report::{GpuReport, ProfileReport, Report};
+
+/// Show the vGPU profiles of the host's GPUs, and how many more of each fit now.
+///
+/// FITS is what can be created one after the other, if nothing else is made
+/// meanwhile: with mixed sizes at the places that starts would choose. Where the
+/// driver does not tell enough it is an upper bound.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  virt-vgpu profiles
+  virt-vgpu profiles 0000:3b:00.0         one GPU
+  virt-vgpu profiles --creatable 3b:00.0  what can be had on it now
+  virt-vgpu profiles --json | jq '.gpus[].profiles[] | select(.fits > 0).profile'
+
+Exit code 0 when the GPUs were found, 1 when the GPU is unknown.")]
+pub(super) struct Profiles {
+    /// Only this one: its address in any notation.
+    #[arg(value_name = "GPU")]
+    gpu: Option<String>,
+
+    /// Only profiles of which one more can be created now.
+    #[arg(long)]
+    creatable: bool,
+
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Profiles {
+    pub(super) fn run(&self, host: &Host) -> anyhow::Result<ExitCode> {
+        output::report(self.json, &self.gather(host)?)?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn gather(&self, host: &Host) -> anyhow::Result<Report> {
+        let mut problems = Vec::new();
+        let all = gpu::all(host).context("cannot list PCI functions")?;
+        let gpus = match &self.gpu {
+            Some(text) => vec![named(host, &all, text)?],
+            None => all,
+        };
+        let facts = if gpus.is_empty() {
+            Vec::new()
+        } else {
+            facts(host, self.gpu.is_some().then(|| gpus[0]), &mut problems)
+        };
+        let pools = Pools::load(host, &mut problems);
+        let claimed = claimed(host, &mut problems)?;
+        let report = |&gpu: &PciAddress| {
+            let facts = facts.iter().find(|facts| facts.address == gpu);
+            let mut report = match gpu::read(host, gpu, facts, &claimed) {
+                Ok(state) => gpu_report(host, &state, facts, &pools),
+                Err(error) => GpuReport::unreadable(gpu, facts, &error),
+            };
+            report.is_partial = self.creatable;
+            if self.creatable {
+                report.profiles.retain(|profile| profile.fits > 0);
+            }
+            report
+        };
+        Ok(Report {
+            gpus: gpus.iter().map(report).collect(),
+            problems,
+        })
+    }
+}
+
+/// The GPU that a text names.
+fn named(host: &Host, all: &[PciAddress], text: &str) -> anyhow::Result<PciAddress> {
+    let address = text.parse::<PciAddress>().ok();
+    if let Some(gpu) = address.filter(|address| all.contains(address)) {
+        return Ok(gpu);
+    }
+    let function = address.and_then(|address| vendor_vfio::gpu(host, address).ok()?);
+    if let Some(gpu) = function {
+        return Err(anyhow!(
+            "{} is a virtual function: profiles are those of its GPU; ask for {gpu}",
+            near::canonical(text)
+        ));
+    }
+    let have: Vec<String> = all.iter().map(ToString::to_string).collect();
+    Err(anyhow!(
+        "there is no GPU '{}' of the driver 'nvidia': {}; 'virt-vgpu profiles' shows all",
+        near::one_line(text),
+        near::what_there_is(&near::canonical(text), &have)
+    ))
+}
+
+/// What NVML says of one GPU or of all; nothing when it cannot be asked.
+fn facts(host: &Host, one: Option<PciAddress>, problems: &mut Vec<String>) -> Vec<GpuFacts> {
+    let nvml = NvmlChild::new(host, Deadline::after(NvmlChild::PATIENCE));
+    let answer = match one {
+        Some(gpu) => nvml.gpu(gpu).map(|facts| vec![facts]),
+        None => nvml.gpus(),
+    };
+    answer.unwrap_or_else(|Failure { message, .. }| {
+        problems.push(format!("{message}; shown is what sysfs tells"));
+        Vec::new()
+    })
+}
+
+/// Virtual functions that claims name: spoken for, although they may be without a
+/// vGPU for a moment yet.
+fn claimed(host: &Host, problems: &mut Vec<String>) -> anyhow::Result<BTreeSet<PciAddress>> {
+    let (claims, damaged) = claims::load_all(host).context("cannot read the claims")?;
+    problems.extend(damaged.iter().map(ToString::to_string));
+    let devices = claims.iter().flat_map(|claim| &claim.devices);
+    Ok(devices
+        .filter_map(|device| device.parent.as_str().parse().ok())
+        .collect())
+}
+
+fn gpu_report(
+    host: &Host,
+    state: &GpuState,
+    facts: Option<&GpuFacts>,
+    pools: &Pools<'_>,
+) -> GpuReport {
+    let mut types: Vec<&VgpuType> = state.types.iter().collect();
+    types.sort_by(|a, b| order(a).cmp(&order(b)));
+    let pools = pools.that_take(host, state);
+    let profile = |one: &VgpuType| {
+        let of_type = pools.iter().filter(|pool| is_of(pool, one));
+        let pools = of_type.map(|pool| pool.name.clone()).collect();
+        profile_report(one, more_of(state, one.id), pools)
+    };
+    GpuReport {
+        address: state.address,
+        name: facts.and_then(|facts| facts.name.value().cloned()),
+        framework: state.framework,
+        functions: state.functions,
+        vgpus: state.vgpus.len(),
+        heterogeneous: state.heterogeneous,
+        mig: state.mig,
+        profiles: types.into_iter().map(profile).collect(),
+        notes: notes(state, facts),
+        is_partial: false,
+    }
+}
+
+/// Time-sliced ones before those in GPU instances, series by series, the smallest
+/// first; the driver's numbers have no order.
+fn order(one: &VgpuType) -> impl Ord + '_ {
+    let parts = ProfileParts::of(&one.name);
+    let key = parts.map(|parts| (parts.slices, parts.series, parts.gigabytes));
+    (key, one.name.as_str(), one.id)
+}
+
+fn profile_report(one: &VgpuType, fit: Fit, pools: Vec<PoolName>) -> ProfileReport {
+    let resolution = |(width, height)| format!("{width}x{height}");
+    ProfileReport {
+        id: one.id,
+        profile: short_name(&one.name).to_owned(),
+        name: one.name.clone(),
+        framebuffer_mib: one.framebuffer_mib,
+        displays: one.heads,
+        max_resolution: one.max_resolution.map(resolution),
+        frame_rate_limit: one.frame_rate_limit,
+        maximum: one.max_instances,
+        fits: fit.most(),
+        fits_exactly: fit.is_exact(),
+        pools,
+    }
+}
+
+/// Why something is missing.
+fn notes(state: &GpuState, facts: Option<&GpuFacts>) -> Vec<String> {
+    let mut notes = Vec::new();
+    match (state.framework, state.functions) {
+        (None, Some(functions)) if functions.total == 0 => notes.push(format!(
+            "its virtual functions are not enabled; enable them with \
+             '/usr/lib/nvidia/sriov-manage -e {}'",
+            state.address
+        )),
+        (None, _) => notes.push(
+            "its driver makes no vGPUs of it now; is NVIDIA's vGPU manager installed, and has \
+             nvidia-vgpud run?"
+                .to_owned(),
+        ),
+        (Some(_), _) => {}
+    }
+    match facts.map(|facts| &facts.types) {
+        Some(Told::Value(_)) => {}
+        Some(Told::Unavailable(failure)) => {
+            notes.push(format!("NVML does not tell its types: {}", failure.message));
+        }
+        None if state.framework == Some(Framework::VendorVfio) => notes.push(
+            "without NVML only profiles that can be created now are known, by name alone"
+                .to_owned(),
+        ),
+        None => {}
+    }
+    notes
+}
+
+/// The pools of the host that can have vGPUs.
+struct Pools<'a> {
+    pools: Vec<Pool>,
+    names: PciIds<'a>,
+}
+
+impl<'a> Pools<'a> {
+    fn load(host: &'a Host, problems: &mut Vec<String>) -> Self {
+        let mut pools = Vec::new();
+        for (name, pool) in config::load_all(host).pools {
+            match pool {
+                Ok(pool) => pools.push(pool),
+                Err(error) => problems.push(format!("pool '{name}' cannot be used: {error}")),
+            }
+        }
+        Self {
+            pools,
+            names: PciIds::new(host),
+        }
+    }
+
+    /// Those whose rules take the GPU: pools of profiles by the GPU itself, pools
+    /// of mdev types by the functions that make mediated devices.
+    fn that_take(&self, host: &Host, state: &GpuState) -> Vec<&Pool> {
+        let parents = match state.framework {
+            Some(Framework::LegacyMdev) => vec![state.address],
+            Some(Framework::SriovMdev) => gpu::functions(host, state.address).unwrap_or_default(),
+            _ => Vec::new(),
+        };
+        let takes = |pool: &&Pool| match pool.kind {
+            Kind::NvidiaVgpu => self.takes(host, pool, state.address),
+            Kind::Mdev => { parents.iter() }.any(|&parent| self.takes(host, pool, parent)),
+            _ => false,
+        };
+        self.pools.iter().filter(takes).collect()
+    }
+
+    fn takes(&self, host: &Host, pool: &Pool, function: PciAddress) -> bool {
+        let Ok(name) = function.to_string().parse::<ParentName>() else {
+            return false;
+        };
+        let device = DeviceFields {
+            sysfs: host,
+            names: &self.names,
+            name: name.as_str(),
+            path: &mdev::pci_function(&name).path(),
+        };
+        matches!(evaluate(&pool.rules, &device), Verdict::Match { .. })
+    }
+}
+
+fn is_of(pool: &Pool, one: &VgpuType) -> bool {
+    let by_id = |id: MdevTypeId| id.as_str() == format!("nvidia-{}", one.id);
+    pool.device_type.means_name(&one.name) || pool.device_type.as_id().is_some_and(by_id)
+}
+
+impl GpuReport {
+    fn unreadable(address: PciAddress, facts: Option<&GpuFacts>, error: &io::Error) -> Self {
+        Self {
+            address,
+            name: facts.and_then(|facts| facts.name.value().cloned()),
+            framework: None,
+            functions: None,
+            vgpus: 0,
+            heterogeneous: None,
+            mig: None,
+            profiles: Vec::new(),
+            notes: vec![format!("cannot be read: {error}")],
+            is_partial: false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

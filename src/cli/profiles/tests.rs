@@ -1,0 +1,70 @@
+//! Which pools use a profile.
+
+use std::{fs, path::Path};
+
+use super::*;
+use crate::{device::gpu::Functions, model::TypeSelector};
+
+const GPU: &str = "0000:3b:00.0";
+
+/// A pool whose rules take the GPU alone.
+fn pool(name: &str, kind: Kind, wanted: &str) -> Pool {
+    let text = format!(
+        "kind = 'mdev'\ntype = 'x'\n[[rule]]\nwhere = [{{ field = 'address', op = 'equal', value \
+         = '{GPU}' }}]\n"
+    );
+    let mut pool = config::parse(name.parse().unwrap(), Path::new("x"), &text).unwrap();
+    pool.kind = kind;
+    pool.device_type = match kind {
+        Kind::NvidiaVgpu => TypeSelector::Profile(wanted.parse().unwrap()),
+        _ => wanted.parse().unwrap(),
+    };
+    pool
+}
+
+fn state(address: &str, framework: Framework) -> GpuState {
+    let id = "1155".parse().unwrap();
+    GpuState {
+        address: address.parse().unwrap(),
+        framework: Some(framework),
+        functions: Some(Functions { total: 1, free: 1 }),
+        heterogeneous: None,
+        mig: None,
+        types: vec![VgpuType::named(id, "NVIDIA L40S-24Q".to_owned(), true)],
+        vgpus: Vec::new(),
+    }
+}
+
+#[test]
+fn pools_of_profiles_go_by_the_gpu_and_of_mdev_types_by_their_parents() {
+    let root = tempfile::tempdir().unwrap();
+    for gpu in [GPU, "0000:5e:00.0"] {
+        let at = root.path().join("sys/bus/pci/devices").join(gpu);
+        fs::create_dir_all(at).unwrap();
+    }
+    let host = Host::new(root.path().to_owned());
+    let pools = Pools {
+        pools: vec![
+            pool("short", Kind::NvidiaVgpu, "L40S-24Q"),
+            pool("full", Kind::NvidiaVgpu, "NVIDIA L40S-24Q"),
+            pool("other", Kind::NvidiaVgpu, "L40S-24C"),
+            pool("id", Kind::Mdev, "nvidia-1155"),
+            pool("name", Kind::Mdev, "NVIDIA L40S-24Q"),
+            pool("other-id", Kind::Mdev, "nvidia-1156"),
+        ],
+        names: PciIds::new(&host),
+    };
+    let using = |address: &str, framework: Framework| {
+        let report = gpu_report(&host, &state(address, framework), None, &pools);
+        let [profile] = &report.profiles[..] else {
+            unreachable!("one type, one profile");
+        };
+        let names = profile.pools.iter().map(ToString::to_string);
+        names.collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(using(GPU, Framework::VendorVfio), "short full");
+    assert_eq!(using(GPU, Framework::LegacyMdev), "short full id name");
+    // Its rules take the GPU, but mediated devices are made on its functions.
+    assert_eq!(using(GPU, Framework::SriovMdev), "short full");
+    assert_eq!(using("0000:5e:00.0", Framework::LegacyMdev), "");
+}

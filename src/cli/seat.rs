@@ -1,0 +1,270 @@
+//! What stands for a new device in a domain's definition: a UUID under which any
+//! parent makes it, or one virtual function of a GPU, chosen here and reserved by
+//! being named. A reservation is a wish: whoever starts first gets the function.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, bail, ensure};
+
+use crate::{
+    claims,
+    config::{Kind, Pool},
+    device::{nvidia_gpu, parameters::Parameters},
+    domain::{self, DomainDef},
+    hook::nearness_of,
+    host::{Host, PciIds, libvirt::Libvirt},
+    model::{DeviceName, DomainName, DomainUuid, MdevUuid, ParentName, PciAddress},
+    plan::{self, Candidate, Detail, Failed, HostSupply, Interface, Source, Supply, Wanted},
+};
+
+/// What stands for a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Seat {
+    /// A mediated device, by the UUID of the request.
+    Mdev,
+    /// This virtual function.
+    Function(PciAddress),
+}
+
+/// Virtual functions that other domains' definitions name.
+#[derive(Debug, Default)]
+pub(super) struct Reserved(BTreeMap<ParentName, DomainName>);
+
+impl Reserved {
+    /// Those of all domains but one. A definition that cannot be read reserves
+    /// nothing.
+    pub(super) fn read(libvirt: &Libvirt, except: DomainUuid) -> anyhow::Result<Self> {
+        let mut reserved = BTreeMap::new();
+        for xml in libvirt.definitions()? {
+            let Ok(def) = domain::parse(&xml) else {
+                continue;
+            };
+            if def.uuid == except {
+                continue;
+            }
+            for hostdev in &def.pci_hostdevs {
+                if let Ok(name) = hostdev.address.to_string().parse() {
+                    reserved.insert(name, def.name.clone());
+                }
+            }
+        }
+        Ok(Self(reserved))
+    }
+
+    /// These and those.
+    fn with(&self, claimed: &BTreeMap<ParentName, DomainName>) -> BTreeMap<ParentName, DomainName> {
+        let mut all = self.0.clone();
+        all.extend(claimed.clone());
+        all
+    }
+}
+
+/// Chooses for the named devices of a pool, all of which the domain shall have.
+/// What is free now comes first; where nothing is, any function of the pool's GPUs
+/// will do until the start.
+pub(super) fn choose(
+    host: &Host,
+    reserved: &Reserved,
+    def: &DomainDef,
+    pool: &Pool,
+    names: &[DeviceName],
+) -> anyhow::Result<Vec<Seat>> {
+    if pool.kind != Kind::NvidiaVgpu || names.is_empty() {
+        return Ok(vec![Seat::Mdev; names.len()]);
+    }
+    let choice = Choice {
+        host,
+        def,
+        pool,
+        names,
+        own: own_functions(def),
+    };
+    let claimed = claims::functions(host, Some(def.uuid)).context("cannot read the claims")?;
+    for taken in [reserved.with(&claimed), claimed.clone()] {
+        if let Some(seats) = choice.planned(taken)? {
+            return Ok(seats);
+        }
+    }
+    choice.any(reserved, &claimed)
+}
+
+/// What stands for one more device of the pool that can be had now; None when the
+/// pool has no room. Functions that no other domain names come first.
+pub(super) fn choose_free(
+    host: &Host,
+    reserved: &Reserved,
+    def: &DomainDef,
+    pool: &Pool,
+    name: &DeviceName,
+) -> anyhow::Result<Option<Seat>> {
+    let choice = Choice {
+        host,
+        def,
+        pool,
+        names: std::slice::from_ref(name),
+        own: own_functions(def),
+    };
+    let claimed = claims::functions(host, Some(def.uuid)).context("cannot read the claims")?;
+    for taken in [reserved.with(&claimed), claimed] {
+        if let Some(seats) = choice.planned(taken)? {
+            return Ok(seats.into_iter().next());
+        }
+    }
+    Ok(None)
+}
+
+/// The functions that the domain has already, for whatever.
+fn own_functions(def: &DomainDef) -> Vec<ParentName> {
+    let addresses = def.pci_hostdevs.iter().map(|one| one.address.to_string());
+    addresses.filter_map(|text| text.parse().ok()).collect()
+}
+
+struct Choice<'a> {
+    host: &'a Host,
+    def: &'a DomainDef,
+    pool: &'a Pool,
+    names: &'a [DeviceName],
+    own: Vec<ParentName>,
+}
+
+impl Choice<'_> {
+    fn supply<'s>(
+        &'s self,
+        names: &'s PciIds<'_>,
+        mut taken: BTreeMap<ParentName, DomainName>,
+    ) -> anyhow::Result<HostSupply<'s>> {
+        let own = self.own.iter();
+        taken.extend(own.map(|name| (name.clone(), self.def.name.clone())));
+        let detail = Detail {
+            nodes: true,
+            boards: true,
+            functions_only: false,
+        };
+        let supply = HostSupply::discover(self.host, names, detail);
+        Ok(supply
+            .context("cannot look for devices")?
+            .with_claimed(taken))
+    }
+
+    /// By a plan as the hook makes it; None when there is no room now.
+    fn planned(
+        &self,
+        taken: BTreeMap<ParentName, DomainName>,
+    ) -> anyhow::Result<Option<Vec<Seat>>> {
+        let names = PciIds::new(self.host);
+        let supply = self.supply(&names, taken)?;
+        // The limit is about devices in use, which those of a definition are not.
+        let pool = Pool {
+            instances: 0,
+            ..self.pool.clone()
+        };
+        let wanted = |device| Wanted {
+            device,
+            uuid: MdevUuid::for_device(self.def.uuid, device),
+            source: Source::Any,
+            pool: &pool,
+            pool_in_use: 0,
+            parameters: Parameters::default(),
+        };
+        let wanted: Vec<Wanted<'_>> = self.names.iter().map(wanted).collect();
+        let nearness = nearness_of(self.def, self.host).context("cannot read the NUMA layout")?;
+        let plan = plan::plan(
+            &self.def.name,
+            &wanted,
+            &supply,
+            &nearness,
+            &Failed::default(),
+        );
+        let Ok(plan) = plan else { return Ok(None) };
+        let seats = { plan.assignments.iter() }.map(|one| seat(one.interface, &one.parent));
+        Ok(Some(seats.collect::<anyhow::Result<_>>()?))
+    }
+
+    /// What the pool's rules take, full or not: those that no other domain names or
+    /// holds first.
+    fn any(
+        &self,
+        reserved: &Reserved,
+        claimed: &BTreeMap<ParentName, DomainName>,
+    ) -> anyhow::Result<Vec<Seat>> {
+        let names = PciIds::new(self.host);
+        let supply = self.supply(&names, BTreeMap::new())?;
+        let pool = &self.pool.name;
+        let candidates = supply.candidates(self.pool, &Source::Any);
+        let candidates = candidates.map_err(|why| anyhow::anyhow!("pool '{pool}': {why}"))?;
+        let in_pool = |one: &Candidate| supply.offer(self.pool, one).is_some();
+        let mut found: Vec<&Candidate> = candidates.iter().filter(|one| in_pool(one)).collect();
+        if found.iter().any(|one| one.interface == Interface::Mdev) {
+            return Ok(vec![Seat::Mdev; self.names.len()]);
+        }
+        found.retain(|one| !self.own.contains(&one.parent.name));
+        if found.is_empty() {
+            bail!(
+                "pool '{pool}' has nothing on this host that could stand for the device{}; see \
+                 'virt-vgpu pool preview {pool}'",
+                self.missing_functions()?
+            );
+        }
+        ensure!(
+            found.len() >= self.names.len(),
+            "pool '{pool}' has only {} virtual functions that domain '{}' does not have already",
+            found.len(),
+            self.def.name
+        );
+        found.sort_by_key(|one| {
+            let name = &one.parent.name;
+            (claimed.contains_key(name), reserved.0.contains_key(name))
+        });
+        let chosen = found.iter().take(self.names.len());
+        chosen
+            .map(|one| seat(one.interface, &one.parent.name))
+            .collect()
+    }
+
+    fn missing_functions(&self) -> anyhow::Result<String> {
+        let gpus = nvidia_gpu::all(self.host).context("cannot look for GPUs")?;
+        let lacking = gpus
+            .iter()
+            .find(|gpu| nvidia_gpu::lacks_functions(self.host, gpu));
+        Ok(lacking.map_or(String::new(), |gpu| {
+            format!(": virtual functions of {gpu} are not there, 'virt-vgpu host apply' makes them")
+        }))
+    }
+}
+
+fn seat(interface: Interface, parent: &ParentName) -> anyhow::Result<Seat> {
+    match interface {
+        Interface::Mdev => Ok(Seat::Mdev),
+        Interface::VendorVfio => Ok(Seat::Function(parent.as_str().parse()?)),
+    }
+}
+
+/// libvirt before 9.7 takes `managed='no'` only for functions bound to `vfio-pci`
+/// (`virHostdevPreparePCIDevicesImpl`), which NVIDIA's functions must never be.
+pub(super) fn check_libvirt(version: u32) -> anyhow::Result<()> {
+    const FIRST: u32 = 9_007_000;
+    let (major, minor, patch) = (version / 1_000_000, version / 1000 % 1000, version % 1000);
+    ensure!(
+        version >= FIRST,
+        "this host makes vGPUs of virtual functions with NVIDIA's own VFIO driver, which libvirt \
+         hands to VMs from 9.7 on; this is libvirt {major}.{minor}.{patch}: upgrade it"
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_libvirt_that_takes_variant_drivers_is_9_7() {
+        for good in [9_007_000, 9_010_000, 11_003_000] {
+            assert!(check_libvirt(good).is_ok(), "{good}");
+        }
+        let text = check_libvirt(9_006_002).unwrap_err().to_string();
+        assert!(
+            text.ends_with("this is libvirt 9.6.2: upgrade it"),
+            "{text}"
+        );
+    }
+}

@@ -1,0 +1,420 @@
+//! A GPU that makes vGPUs, whatever the interface: its types, what is on it, and
+//! where there is room, out of sysfs and of NVML where somebody has asked that.
+//! What the two do not tell stays None; nothing here knows a board.
+
+use std::{collections::BTreeSet, fmt, io};
+
+use serde::Serialize;
+
+use super::{
+    PCI_DEVICES, Sysfs, at, link_name,
+    mdev::{self, MdevHost, MdevType},
+    nvml::{FailureKind, GpuFacts, Placements, Told, TypeFacts},
+    optional, pci, vendor_vfio,
+};
+use crate::model::{MdevUuid, ParentName, PciAddress, ProfileParts, VgpuTypeId};
+
+/// How vGPUs of a GPU appear. The kernel and the driver decide, not the board.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Framework {
+    /// Mediated devices of the physical function.
+    LegacyMdev,
+    /// Mediated devices of virtual functions, one each.
+    SriovMdev,
+    /// Virtual functions that have a type.
+    VendorVfio,
+}
+
+impl fmt::Display for Framework {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::LegacyMdev => "mediated devices",
+            Self::SriovMdev => "mediated devices on virtual functions",
+            Self::VendorVfio => "vendor-specific VFIO",
+        })
+    }
+}
+
+/// A GPU at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GpuState {
+    /// The physical function.
+    pub address: PciAddress,
+    /// How its vGPUs appear; None while its driver offers none.
+    pub framework: Option<Framework>,
+    /// Its virtual functions; None where vGPUs are made without.
+    pub functions: Option<Functions>,
+    /// Whether sizes are mixed now; None: not told.
+    pub heterogeneous: Option<bool>,
+    /// Whether MIG mode is on; None: not told.
+    pub mig: Option<bool>,
+    /// Its types, in ascending order of their numbers. Without NVML these may be
+    /// only those that can be created now.
+    pub types: Vec<VgpuType>,
+    /// The vGPUs that exist, whoever made them.
+    pub vgpus: Vec<Vgpu>,
+}
+
+/// The virtual functions of a GPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Functions {
+    /// How many there are.
+    pub total: u32,
+    /// How many of them can become a vGPU.
+    pub free: u32,
+}
+
+/// A vGPU type on a GPU.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VgpuType {
+    /// The driver's number.
+    pub id: VgpuTypeId,
+    /// Full name, `NVIDIA L40S-12Q`.
+    pub name: String,
+    /// Frame buffer in MiB.
+    pub framebuffer_mib: Option<u64>,
+    /// Displays.
+    pub heads: Option<u32>,
+    /// Width and height of the largest display.
+    pub max_resolution: Option<(u32, u32)>,
+    /// Frames per second; None: not limited or not told.
+    pub frame_rate_limit: Option<u32>,
+    /// The most that the GPU holds of it when all are of its size.
+    pub max_instances: Option<u32>,
+    /// Whether it lies in a GPU instance (MIG).
+    pub in_gpu_instance: bool,
+    /// Whether one can be made now.
+    pub creatable: bool,
+    /// How many more the driver says that there can be; told only where vGPUs are
+    /// mediated devices of the physical function.
+    pub available: Option<u32>,
+    /// Where it can lie when sizes are mixed; None: not told.
+    pub placements: Option<Placements>,
+}
+
+/// A vGPU that exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Vgpu {
+    /// Its type's number; None for one that the kernel is taking away.
+    pub type_id: Option<VgpuTypeId>,
+    /// Its place; None: not told, or not placed.
+    pub placement: Option<u32>,
+}
+
+impl GpuState {
+    /// The type with that number.
+    #[must_use]
+    pub fn vgpu_type(&self, id: VgpuTypeId) -> Option<&VgpuType> {
+        self.types.iter().find(|one| one.id == id)
+    }
+}
+
+impl From<&TypeFacts> for VgpuType {
+    fn from(facts: &TypeFacts) -> Self {
+        Self {
+            id: facts.id,
+            name: facts.name.clone(),
+            framebuffer_mib: Some(facts.framebuffer_mib),
+            heads: facts.heads,
+            max_resolution: facts.max_resolution,
+            frame_rate_limit: facts.frame_rate_limit,
+            max_instances: Some(facts.max_instances),
+            in_gpu_instance: facts.gpu_instance_profile.is_some(),
+            creatable: facts.creatable,
+            available: None,
+            placements: facts.placements.clone(),
+        }
+    }
+}
+
+/// All GPUs that NVIDIA's driver has, in ascending order.
+///
+/// # Errors
+/// When the bus cannot be listed.
+pub fn all(sysfs: &dyn Sysfs) -> io::Result<Vec<PciAddress>> {
+    let is_gpu = |(_, path): &(PciAddress, String)| {
+        let driver = link_name(sysfs, &format!("{path}/driver"));
+        driver.is_ok_and(|driver| driver == "nvidia") && !sysfs.exists(&format!("{path}/physfn"))
+    };
+    let functions = pci::functions(sysfs)?.into_iter().filter(is_gpu);
+    let mut gpus: Vec<PciAddress> = functions.map(|(address, _)| address).collect();
+    gpus.sort_unstable();
+    Ok(gpus)
+}
+
+/// The virtual functions of a GPU, in ascending order.
+///
+/// # Errors
+/// When there is no such PCI function, or sysfs cannot be read.
+pub fn functions(sysfs: &dyn Sysfs, gpu: PciAddress) -> io::Result<Vec<PciAddress>> {
+    let path = path(gpu);
+    let names = sysfs.list(&path).map_err(|error| at(&path, &error))?;
+    let mut functions = Vec::new();
+    for name in names.iter().filter(|name| name.starts_with("virtfn")) {
+        let function = optional(link_name(sysfs, &format!("{path}/{name}")))?;
+        functions.extend(function.and_then(|name| name.parse::<PciAddress>().ok()));
+    }
+    functions.sort_unstable();
+    Ok(functions)
+}
+
+/// Reads one. Sysfs is asked what exists and where there is room, `facts` are
+/// NVML's about the same GPU, and `withheld` are virtual functions that are not to
+/// be counted as free although nothing is on them.
+///
+/// # Errors
+/// When sysfs cannot be read.
+pub fn read(
+    sysfs: &dyn Sysfs,
+    gpu: PciAddress,
+    facts: Option<&GpuFacts>,
+    withheld: &BTreeSet<PciAddress>,
+) -> io::Result<GpuState> {
+    let board = Board::find(sysfs, gpu)?;
+    let seats = board.seats()?;
+    let is_free = |seat: &&Seat| seat.vgpus.is_empty() && !withheld.contains(&seat.function);
+    let free: Vec<&Seat> = seats.iter().filter(is_free).collect();
+    let functions = board.has_functions().then_some(Functions {
+        total: count(board.functions.len()),
+        free: count(free.len()),
+    });
+    // All functions of a GPU have the same types; a free one says what it can become.
+    let asked = free.first().copied().or(seats.first());
+    let told_types = facts.and_then(|facts| facts.types.value());
+    let is_needed = told_types.is_none() || board.framework == Some(Framework::LegacyMdev);
+    let listed = match asked.filter(|_| is_needed) {
+        Some(seat) => board.types(seat.function)?,
+        None => Vec::new(),
+    };
+    let types = match told_types {
+        Some(types) => types.iter().map(|one| counted(one, &listed)).collect(),
+        None => listed,
+    };
+    Ok(GpuState {
+        address: gpu,
+        framework: board.framework,
+        functions,
+        heterogeneous: facts.and_then(|facts| told(&facts.heterogeneous, |mode| mode.enabled)),
+        mig: facts.and_then(|facts| told(&facts.mig, |&on| on)),
+        types,
+        vgpus: seats.into_iter().flat_map(|seat| seat.vgpus).collect(),
+    })
+}
+
+/// A type as NVML has it, with the count of sysfs.
+fn counted(facts: &TypeFacts, listed: &[VgpuType]) -> VgpuType {
+    let same = listed.iter().find(|one| one.id == facts.id);
+    VgpuType {
+        available: same.and_then(|one| one.available),
+        ..VgpuType::from(facts)
+    }
+}
+
+/// Whether a mode is on; one that GPU or library do not know is off.
+fn told<T>(told: &Told<T>, is_on: impl FnOnce(&T) -> bool) -> Option<bool> {
+    match told {
+        Told::Value(mode) => Some(is_on(mode)),
+        Told::Unavailable(failure) => match failure.kind {
+            FailureKind::NotSupported | FailureKind::NoSymbol => Some(false),
+            _ => None,
+        },
+    }
+}
+
+/// A function that vGPUs can be made on, with those that it has.
+#[derive(Debug)]
+struct Seat {
+    function: PciAddress,
+    vgpus: Vec<Vgpu>,
+}
+
+/// A GPU in sysfs.
+struct Board<'a> {
+    sysfs: &'a dyn Sysfs,
+    gpu: PciAddress,
+    functions: Vec<PciAddress>,
+    framework: Option<Framework>,
+}
+
+impl<'a> Board<'a> {
+    fn find(sysfs: &'a dyn Sysfs, gpu: PciAddress) -> io::Result<Self> {
+        let functions = functions(sysfs, gpu)?;
+        let has_types = |function| sysfs.exists(&types_of(function));
+        let framework = if has_types(gpu) {
+            Some(Framework::LegacyMdev)
+        } else if functions.iter().any(|&function| has_types(function)) {
+            Some(Framework::SriovMdev)
+        } else if { functions.iter() }.any(|function| vendor_vfio::is_function(sysfs, function)) {
+            Some(Framework::VendorVfio)
+        } else {
+            None
+        };
+        Ok(Self {
+            sysfs,
+            gpu,
+            functions,
+            framework,
+        })
+    }
+
+    /// Whether its vGPUs are made on virtual functions, or will be when there are
+    /// some.
+    fn has_functions(&self) -> bool {
+        match self.framework {
+            Some(framework) => framework != Framework::LegacyMdev,
+            None => {
+                let path = format!("{}/sriov_totalvfs", path(self.gpu));
+                let total = self.sysfs.read(&path).ok();
+                total.is_some_and(|total| total != "0")
+            }
+        }
+    }
+
+    fn seats(&self) -> io::Result<Vec<Seat>> {
+        let functions = self.functions.iter().copied();
+        match self.framework {
+            None => Ok(Vec::new()),
+            Some(Framework::LegacyMdev) => Ok(vec![self.mdev_seat(self.gpu)?]),
+            Some(Framework::SriovMdev) => functions
+                .filter(|&function| self.sysfs.exists(&types_of(function)))
+                .map(|function| self.mdev_seat(function))
+                .collect(),
+            Some(Framework::VendorVfio) => functions
+                .filter(|function| vendor_vfio::is_function(self.sysfs, function))
+                .map(|function| self.vfio_seat(function))
+                .collect(),
+        }
+    }
+
+    /// Mediated devices by their folders, which stay until the last trace of one
+    /// is gone and its room is free.
+    fn mdev_seat(&self, function: PciAddress) -> io::Result<Seat> {
+        let path = path(function);
+        let mut vgpus = Vec::new();
+        for name in self.sysfs.list(&path).map_err(|error| at(&path, &error))? {
+            if name.parse::<MdevUuid>().is_ok() {
+                let kind = optional(link_name(self.sysfs, &format!("{path}/{name}/mdev_type")))?;
+                vgpus.push(Vgpu {
+                    type_id: kind.and_then(|id| number(&id)),
+                    placement: self.placement(&format!("{path}/{name}/nvidia")),
+                });
+            }
+        }
+        Ok(Seat { function, vgpus })
+    }
+
+    fn vfio_seat(&self, function: PciAddress) -> io::Result<Seat> {
+        let current = vendor_vfio::current(self.sysfs, function)?;
+        let vgpu = current.map(|id| Vgpu {
+            type_id: Some(id),
+            placement: self.placement(&format!("{}/nvidia", path(function))),
+        });
+        let vgpus = vgpu.into_iter().collect();
+        Ok(Seat { function, vgpus })
+    }
+
+    /// None also for `Not Applicable`.
+    fn placement(&self, attributes: &str) -> Option<u32> {
+        let text = self.sysfs.read(&format!("{attributes}/placement_id"));
+        text.ok()?.parse().ok()
+    }
+
+    /// The types that a function of the GPU shows: all that there are for mediated
+    /// devices, else those that can be created.
+    fn types(&self, function: PciAddress) -> io::Result<Vec<VgpuType>> {
+        let mut types: Vec<VgpuType> = match self.framework {
+            Some(Framework::VendorVfio) => {
+                let creatable = vendor_vfio::creatable(self.sysfs, function)?;
+                let one = |one: vendor_vfio::Creatable| VgpuType::named(one.id, one.name, true);
+                creatable.into_iter().map(one).collect()
+            }
+            _ => {
+                let name: ParentName = { function.to_string().parse() }
+                    .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+                let mdev = MdevHost::without_parents(self.sysfs);
+                let types = mdev.types(&mdev::pci_function(&name))?;
+                let is_whole = self.framework == Some(Framework::LegacyMdev);
+                let one = |one: &MdevType| VgpuType::of_mdev(one, is_whole);
+                types.iter().filter_map(one).collect()
+            }
+        };
+        types.sort_by_key(|one| one.id);
+        Ok(types)
+    }
+}
+
+impl VgpuType {
+    /// One of which only that much is known.
+    pub(crate) fn named(id: VgpuTypeId, name: String, creatable: bool) -> Self {
+        let parts = ProfileParts::of(&name);
+        Self {
+            id,
+            in_gpu_instance: parts.is_some_and(|parts| parts.slices.is_some()),
+            name,
+            framebuffer_mib: None,
+            heads: None,
+            max_resolution: None,
+            frame_rate_limit: None,
+            max_instances: None,
+            creatable,
+            available: None,
+            placements: None,
+        }
+    }
+
+    /// A type of mediated devices; what it is, the driver puts into its
+    /// description.
+    fn of_mdev(mdev: &MdevType, is_whole: bool) -> Option<Self> {
+        let name = mdev.name.clone()?;
+        let mut one = Self::named(number(&mdev.id.to_string())?, name, mdev.available > 0);
+        // A virtual function counts itself only: 1 or 0.
+        one.available = is_whole.then_some(mdev.available);
+        one.describe(mdev.description.as_deref().unwrap_or_default());
+        Some(one)
+    }
+
+    /// Reads `num_heads=4, frl_config=60, framebuffer=4096M,
+    /// max_resolution=7680x4320, max_instance=4`.
+    fn describe(&mut self, description: &str) {
+        for part in description.split(',') {
+            let Some((key, value)) = part.split_once('=') else {
+                continue;
+            };
+            let value = value.trim();
+            match key.trim() {
+                "num_heads" => self.heads = value.parse().ok(),
+                "frl_config" => self.frame_rate_limit = value.parse().ok(),
+                "framebuffer" => {
+                    let mib = value.strip_suffix('M');
+                    self.framebuffer_mib = mib.and_then(|mib| mib.parse().ok());
+                }
+                "max_resolution" => {
+                    let numbers = value.split_once('x');
+                    self.max_resolution = numbers.and_then(|(width, height)| {
+                        Some((width.parse().ok()?, height.parse().ok()?))
+                    });
+                }
+                "max_instance" => self.max_instances = value.parse().ok(),
+                _ => {}
+            }
+        }
+    }
+}
+
+fn path(function: PciAddress) -> String {
+    format!("{PCI_DEVICES}/{function}")
+}
+
+fn types_of(function: PciAddress) -> String {
+    format!("{PCI_DEVICES}/{function}/mdev_supported_types")
+}
+
+/// The number in `nvidia-558`; None for a type of another driver.
+fn number(type_id: &str) -> Option<VgpuTypeId> {
+    type_id.strip_prefix("nvidia-")?.parse().ok()
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,63 @@
+//! `restore begin`: a domain comes back from its saved state, whose XML names the
+//! virtual functions of the time it was saved.
+
+use super::{
+    AllocateError, Demand, HookCall, Order,
+    allocate::{io_error, moved},
+    devices_wanted,
+};
+use crate::{
+    domain::{self, DomainDef},
+    host::{Deadline, Host, HostLock},
+    model::{DeviceName, PciAddress},
+    plan::{Failed, Interface},
+};
+
+/// The XML with functions that are free where those in it are not; None where it
+/// will do, or nothing else would. Nothing is made here: `prepare` follows, and
+/// says what is missing.
+pub(super) fn replan(
+    host: &Host,
+    call: &HookCall,
+    xml: &str,
+    deadline: Deadline,
+) -> Result<Option<String>, AllocateError> {
+    let domain = domain::parse(xml).map_err(|cause| AllocateError::Domain {
+        domain: call.domain.to_string(),
+        cause,
+    })?;
+    if domain.pci_hostdevs.is_empty() {
+        return Ok(None);
+    }
+    let purpose = format!("{} of domain {}", call.operation.words(), domain.name);
+    let _lock = HostLock::acquire(host, &purpose, deadline)?;
+    if functions(host, &domain, devices_wanted(&domain)?).is_ok() {
+        return Ok(None);
+    }
+    let anywhere = { devices_wanted(&domain)?.into_iter() }.map(Order::anywhere);
+    let functions = functions(host, &domain, anywhere.collect())?;
+    moved(&domain, xml, &functions)
+}
+
+/// The functions that the domain would get now.
+fn functions(
+    host: &Host,
+    domain: &DomainDef,
+    wanted: Vec<Order<'_>>,
+) -> Result<Vec<(DeviceName, PciAddress)>, AllocateError> {
+    let plan = Demand::load(host, domain, wanted)?.plan(host, &Failed::default())?;
+    let mut functions = Vec::new();
+    for assignment in plan.assignments {
+        if assignment.interface == Interface::VendorVfio {
+            let address = assignment.parent.as_str().parse();
+            let address = address.map_err(|invalid| {
+                io_error(
+                    "cannot name the function",
+                    std::io::Error::other(format!("{invalid}")),
+                )
+            })?;
+            functions.push((assignment.device, address));
+        }
+    }
+    Ok(functions)
+}

@@ -1,0 +1,68 @@
+# Vendor-specific VFIO: a pool by GPU and profile, its functions attached, typed at the start, given back.
+# needs: product
+gpu=0000:3b:00.0
+on_lab "unload_boards; load_boards l40s@$gpu/0 framework=vendor-vfio"
+# Before its functions are there, the pool can be made; nothing can be attached.
+assert_eq "note: $gpu: whether it has the profile 'L40S-24Q' cannot be told yet: its virtual functions are not there; 'virt-vgpu host apply $gpu' makes them" \
+	"virt-vgpu pool create cad --profile L40S-24Q --device $gpu | grep ^note"
+on_lab 'define_vm ws1'
+said=$(refuse 'virt-vgpu attach ws1 --pool cad')
+[[ $said == *"pool 'cad' has nothing on this host that could stand for the device: virtual functions of $gpu are not there, 'virt-vgpu host apply' makes them; see 'virt-vgpu pool preview cad'"* ]] ||
+	fail "virt-vgpu said: $said"
+on_lab "/usr/lib/nvidia/sriov-manage -e $gpu"
+said=$(refuse 'virt-vgpu pool create bad --profile L40S-11Q --device 3b:00.0')
+[[ $said == *"$gpu has no profile 'L40S-11Q'; it has L40S-12A, "* ]] || fail "virt-vgpu said: $said"
+a=$(on_lab "vf $gpu 0")
+b=$(on_lab "vf $gpu 1")
+c=$(on_lab "vf $gpu 2")
+id=$(on_lab "sed -n 's/^\([0-9]*\) *: NVIDIA L40S-24Q$/\1/p' /sys/bus/pci/devices/$a/nvidia/creatable_vgpu_types")
+
+# Each domain has a function of its own as long as there are some.
+assert_eq "attached gpu0 ($a) from pool cad to ws1; takes effect at the next start" 'virt-vgpu attach ws1 --pool cad'
+assert_eq 'nothing to do: ws1 has gpu0 from pool cad' 'virt-vgpu attach ws1 --pool cad'
+on_lab 'attached_vm ws2 cad; attached_vm ws3 cad'
+assert_eq "$b $c" 'echo $(function_of ws2) $(function_of ws3)'
+on_lab 'start_vm ws1'
+assert_eq "$id" "vf_type $a"
+assert_eq 'nvidia' "basename \$(readlink /sys/bus/pci/devices/$a/driver)"
+assert "wait_until 'virsh qemu-monitor-command ws1 --hmp \"info pci\" | grep 10de:26b9' 10"
+on_lab 'start_vm ws2'
+assert_eq "$id $id 0" "echo \$(vf_type $a) \$(vf_type $b) \$(vf_type $c)"
+# Two are all that fit; the third is refused at its function, and there is no other.
+refusal="pool 'cad' has no free L40S-24Q for domain 'ws3': its XML names $c: its GPU has no room for a L40S-24Q; 'virt-vgpu start ws3' looks for another"
+refuse_start ws3 "$refusal"
+said=$(refuse 'virt-vgpu start ws3')
+[[ $said == "virt-vgpu: domain 'ws3' was refused its devices: $refusal"* ]] || fail "virt-vgpu said: $said"
+assert_eq '0' "vf_type $c"
+assert_eq '{"in_use":2,"free":0}' 'virt-vgpu status --json | jq -c ".pools[0] | {in_use, free}"'
+on_lab 'virsh -q destroy ws1; virsh -q destroy ws2'
+assert_eq '0 0' "echo \$(vf_type $a) \$(vf_type $b)"
+assert_eq '' 'ls /run/virt-vgpu/claims'
+
+# A function that another has taken meanwhile: refused, and found anew by 'virt-vgpu start'.
+on_lab "write_type $a $id"
+refuse_start ws1 "pool 'cad' has no free L40S-24Q for domain 'ws1': its XML names $a: has the type $id already, and no domain of ours; 'virt-vgpu start ws1' looks for another"
+d=$(on_lab "vf $gpu 3")
+assert_eq "gpu0 of ws1: $d instead of $a: has the type $id already, and no domain of ours
+started ws1" 'virt-vgpu start ws1'
+assert_eq "$id $id" "echo \$(vf_type $a) \$(vf_type $d)"
+on_lab "virsh -q destroy ws1"
+assert_eq "$id 0" "echo \$(vf_type $a) \$(vf_type $d)"
+on_lab "write_type $a 0"
+
+# Saved, its function taken, restored: the XML of the state is changed on the way.
+on_lab "start_vm ws1; virsh -q managedsave ws1"
+assert_eq '0' "vf_type $d"
+on_lab "write_type $d $id; start_vm ws1"
+assert_eq "$id $id" "echo \$(vf_type $a) \$(vf_type $d)"
+on_lab "virsh -q destroy ws1; write_type $d 0"
+
+# A plugin that is slow to end: the claim stays, and what is left of it goes later.
+on_lab 'echo 20000 > $SIM/plugin_exit_ms; virt-vgpu start ws1'
+on_lab 'virsh -q destroy ws1'
+assert 'virt-vgpu status --json | jq -e ".claims | length == 1"'
+on_lab 'echo 0 > $SIM/plugin_exit_ms'
+assert "wait_until 'virt-vgpu reconcile > /dev/null; [ -z \"\$(ls /run/virt-vgpu/claims)\" ]' 20"
+assert_eq "detached gpu0 ($b) of pool cad from ws2; takes effect at the next start" 'virt-vgpu detach ws2 --all'
+assert_eq '' 'virsh -q dumpxml ws2 | grep -E "hostdev|vgpu" || true'
+assert '! dmesg | grep -E "BUG|WARNING|Call Trace|possible circular"'
