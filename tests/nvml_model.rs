@@ -162,7 +162,17 @@ fn modes_are_set_on_an_empty_gpu() {
     scene.kernel.set_type(FIRST, "L40S-12Q");
     assert_eq!(set(true), Err(FailureKind::InUse));
     assert!(!mixed());
-    assert_eq!(ask(&host, &question), Err(FailureKind::InUse));
+    // What is in place already is no change.
+    assert_eq!(set(false), Ok(Answer::Done));
+    assert_eq!(ask(&host, &question), Ok(Answer::Done));
+    let other = Question::SetScheduler {
+        gpu: gpu(),
+        scheduler: Scheduler {
+            policy: SchedulerPolicy::EqualShare,
+            ..wanted
+        },
+    };
+    assert_eq!(ask(&host, &other), Err(FailureKind::InUse));
     let t4 = "0000:3b:00.0".parse().unwrap();
     let question = Question::SetHeterogeneous { gpu: t4, on: true };
     assert_eq!(ask(&host, &question), Err(FailureKind::NotSupported));

@@ -49,10 +49,12 @@ fn chosen(number: u32) -> Option<u32> {
     (number != 0).then_some(number)
 }
 
+/// Best effort has no parameters.
 fn scheduler(known: &model::Scheduler) -> Scheduler {
-    let policy = usize::try_from(known.policy).unwrap() - 1;
+    let policy = POLICIES[usize::try_from(known.policy).unwrap() - 1];
+    let chosen = |number| chosen(number).filter(|_| policy != SchedulerPolicy::BestEffort);
     Scheduler {
-        policy: POLICIES[policy],
+        policy,
         strict_round_robin: chosen(known.arr).map(|arr| arr == ARR_ON),
         averaging_factor: chosen(known.factor),
         frequency: chosen(known.frequency),
@@ -78,10 +80,12 @@ fn to_driver(wanted: &Scheduler) -> model::Scheduler {
 impl Card {
     fn facts(&self) -> GpuFacts {
         let (board, known) = (self.twin.board(), self.known());
+        // With MIG mode on there is no other one, whatever it was set to.
+        let mixed = known.hetero && !known.mig;
         let address: PciAddress = self.twin.address().parse().unwrap();
         let has = board.features;
         let mut types: Vec<TypeFacts> = { board.types.iter() }
-            .map(|kind| self.type_facts(kind, known.hetero))
+            .map(|kind| self.type_facts(kind, mixed))
             .collect();
         types.sort_by_key(|kind| kind.id);
         GpuFacts {
@@ -97,7 +101,7 @@ impl Card {
             },
             heterogeneous: Told::Value(Heterogeneous {
                 supported: has.hetero,
-                enabled: known.hetero,
+                enabled: mixed,
             }),
             heterogeneous_multi_vgpu: Told::Value(true),
             scheduler: if known.mig {
@@ -144,6 +148,28 @@ impl Card {
             supported: board.mixed.get(&kind.slots()).cloned()?,
             creatable,
         })
+    }
+
+    /// Changes what a question asks to be changed. The program does not ask the
+    /// driver for what is in place, which would refuse that, too, with vGPUs there,
+    /// and tells the two reasons of one answer about the scheduler apart.
+    fn set(&mut self, question: &Question) -> Result<(), Errno> {
+        let known = self.known();
+        match question {
+            Question::Gpus | Question::Gpu { .. } => Ok(()),
+            Question::SetHeterogeneous { on, .. } if *on == known.hetero && !known.mig => Ok(()),
+            Question::SetHeterogeneous { on, .. } => self.twin.set_hetero(*on),
+            Question::SetScheduler {
+                scheduler: wanted, ..
+            } => {
+                if *wanted == scheduler(&known.scheduler) {
+                    return Ok(());
+                }
+                let in_use = !known.vgpus.is_empty();
+                let set = self.twin.set_scheduler(to_driver(wanted));
+                set.map_err(|errno| if in_use { Errno::EBUSY } else { errno })
+            }
+        }
     }
 
     fn open_vgpus(&self, known: &control::State) -> Vec<VgpuFacts> {
@@ -218,16 +244,7 @@ impl Kernel {
             return Err(Errno::ENODEV);
         }
         for card in &mut cards {
-            match question {
-                Question::SetHeterogeneous { on, .. } => card.twin.set_hetero(*on)?,
-                Question::SetScheduler { scheduler, .. } => {
-                    let set = card.twin.set_scheduler(to_driver(scheduler));
-                    // The program tells the two reasons of one answer apart.
-                    let in_use = !card.known().vgpus.is_empty();
-                    set.map_err(|errno| if in_use { Errno::EBUSY } else { errno })?;
-                }
-                Question::Gpus | Question::Gpu { .. } => {}
-            }
+            card.set(question)?;
         }
         let answer = match question {
             Question::Gpus | Question::Gpu { .. } => {
