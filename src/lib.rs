@@ -16,6 +16,7 @@
 //! | [`apply`] | carries out a plan's steps, undoes them in reverse |
 //! | [`claims`] | what was made for which domain: the proof of ownership |
 //! | [`host`] | every effect on the system |
+//! | `nvml` | asks NVIDIA's library, in a program of its own |
 //! | `cli` | the administrator's command, a file a verb |
 //!
 //! # The dependency rule
@@ -25,6 +26,8 @@
 //! opens a file, starts a process or names libvirt; `device` reads through
 //! [`device::Sysfs`]. Only `host` touches the system, and `host::libvirt`
 //! cannot be reached from the hook: it exists only with the feature `cli`.
+//! `nvml` names `device` and `model`, and only `virt-vgpu-nvml` names it; NVIDIA's
+//! library, and unsafe code, are nowhere else.
 //! `tests/dependency_rule.rs` holds this.
 
 pub mod apply;
@@ -38,5 +41,7 @@ pub mod domain;
 pub mod hook;
 pub mod host;
 pub mod model;
+#[cfg(feature = "nvml")]
+pub mod nvml;
 pub mod plan;
 pub mod rule;

@@ -41,7 +41,9 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "host", "hook",
         ],
     ),
-    ("bin", &["hook", "host", "cli"]),
+    // With `nvml/raw`, a crate of its own.
+    ("nvml", &["model", "device"]),
+    ("bin", &["hook", "host", "cli", "nvml"]),
 ];
 
 /// Ways to the system, and the modules and files that may take them.
@@ -58,10 +60,15 @@ const EFFECTS: &[(&str, &[&str])] = &[
     ("std::env::", &["host", "bin", "cli"]),
     ("Instant::now", &["host"]),
     ("SystemTime", &["host"]),
+    // A driver that hangs or crashes does so in virt-vgpu-nvml.
+    ("nvml_wrapper", &["nvml"]),
+    ("nvml_wrapper_sys", &["nvml"]),
+    ("virt_vgpu_nvml_raw", &["nvml"]),
+    ("libloading", &["nvml"]),
 ];
 
 /// What the hook's modules must never name: it is built without libvirt.
-const NOT_IN_THE_HOOK: &[&str] = &["host::libvirt", "crate::cli", "virt::"];
+const NOT_IN_THE_HOOK: &[&str] = &["host::libvirt", "crate::cli", "virt::", "crate::nvml"];
 
 fn sources(directory: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Pages written by hand, with places for the tables.
-const PAGES: [(&str, &str); 3] = [
+const PAGES: [(&str, &str); 4] = [
     (
         "virt-vgpu-pools.5",
         include_str!("../../packaging/man/virt-vgpu-pools.5.in"),
@@ -33,6 +33,10 @@ const PAGES: [(&str, &str); 3] = [
     (
         "virt-vgpu-hook.8",
         include_str!("../../packaging/man/virt-vgpu-hook.8.in"),
+    ),
+    (
+        "virt-vgpu-nvml.8",
+        include_str!("../../packaging/man/virt-vgpu-nvml.8.in"),
     ),
 ];
 

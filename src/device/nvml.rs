@@ -173,7 +173,7 @@ pub struct Placements {
     pub size: u32,
     /// Every id that the type can have with mixed sizes, in ascending order.
     pub supported: Vec<u32>,
-    /// Those of them that can be had now.
+    /// Those of them that can be had now: none while the mode is off.
     pub creatable: Vec<u32>,
 }
 

@@ -1,12 +1,16 @@
 //! Whether the library is initialised: the open device, and how often `nvmlInit` was called.
 
 use std::{
+    env,
     ffi::c_uint,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
 };
 
-use lab_nvidia::control::{self, Control, Device};
+use lab_nvidia::{
+    control::{self, Control, Device},
+    socket::{self, Socket},
+};
 use nix::errno::Errno;
 
 use crate::{
@@ -62,13 +66,20 @@ pub fn answer(act: impl FnOnce(&mut Nvml<'_>) -> Answer) -> c_uint {
 /// Opens the device, or counts one more user of it.
 pub fn init() -> Answer {
     init_with(|| {
-        let device = Device::open(Path::new(control::PATH)).map_err(|errno| match errno {
+        open().map_err(|errno| match errno {
             Errno::ENOENT | Errno::ENXIO | Errno::ENODEV => Code::DRIVER_NOT_LOADED,
             Errno::EPERM | Errno::EACCES => Code::NO_PERMISSION,
             _ => Code::UNKNOWN,
-        })?;
-        Ok(Box::new(device))
+        })
     })
+}
+
+/// The device, or what a test names in its place.
+fn open() -> Result<Box<dyn Control + Send>, Errno> {
+    if let Some(path) = env::var_os(socket::VARIABLE) {
+        return Ok(Box::new(Socket::connect(Path::new(&path))?));
+    }
+    Ok(Box::new(Device::open(Path::new(control::PATH))?))
 }
 
 /// The same with something else for the device.

@@ -1,0 +1,221 @@
+//! NVIDIA's management library: the one place that loads it. One question is
+//! answered and the library let go of, since an open handle keeps `sriov-manage`
+//! from its lock. It runs in a program of its own, `virt-vgpu-nvml`, as a driver
+//! may hang or crash; who asks it is `host`'s, what is made of the answers
+//! belongs to others.
+
+use std::{
+    ffi::OsString,
+    io::{Read, Write},
+    process::ExitCode,
+};
+
+use nvml_wrapper::{Device, Nvml, error::NvmlError};
+
+use crate::{
+    device::nvml::{Answer, Failure, FailureKind, Question},
+    model::PciAddress,
+};
+
+mod failure;
+mod gpu;
+mod heterogeneous;
+mod scheduler;
+mod vgpu_types;
+mod vgpus;
+
+use failure::Call;
+
+/// What the dynamic linker is asked for.
+const LIBRARY: &str = "libnvidia-ml.so.1";
+
+/// Longest question that is read; those that there are have some hundred bytes.
+const LONGEST: u64 = 64 << 10;
+
+const HELP: &str = concat!(
+    "virt-vgpu-nvml ",
+    env!("CARGO_PKG_VERSION"),
+    "\n
+Asks NVIDIA's management library for virt-vgpu: reads one question (JSON) from
+standard input, answers it on standard output, and ends. People use virt-vgpu.
+
+Usage: virt-vgpu-nvml < QUESTION
+
+Exit code 0 when it has answered, also with a failure, 2 for a question or
+arguments that it does not know.
+"
+);
+
+/// Runs the program: arguments without its name, the question from `input`, the
+/// answer to `output`.
+pub fn main(arguments: &[OsString], input: impl Read, mut output: impl Write) -> ExitCode {
+    let written = match arguments {
+        [] => match read(input) {
+            Ok(question) => write_answer(output, &answer(&question)),
+            Err(why) => return usage(&why),
+        },
+        [one] if one == "--help" || one == "-h" => output.write_all(HELP.as_bytes()),
+        [one] if one == "--version" || one == "-V" => {
+            let name = concat!("virt-vgpu-nvml ", env!("CARGO_PKG_VERSION"), "\n");
+            output.write_all(name.as_bytes())
+        }
+        _ => return usage("it takes no arguments"),
+    };
+    match written {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("virt-vgpu-nvml: cannot write the answer: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn usage(why: &str) -> ExitCode {
+    eprintln!("virt-vgpu-nvml: {why}; programs ask this one, people use 'virt-vgpu'");
+    ExitCode::from(2)
+}
+
+fn read(input: impl Read) -> Result<Question, String> {
+    let mut text = Vec::new();
+    let read = input.take(LONGEST + 1).read_to_end(&mut text);
+    read.map_err(|error| format!("cannot read the question: {error}"))?;
+    if u64::try_from(text.len()).unwrap_or(u64::MAX) > LONGEST {
+        return Err(format!("the question has more than {LONGEST} bytes"));
+    }
+    serde_json::from_slice(&text).map_err(|error| format!("not a question: {error}"))
+}
+
+fn write_answer(mut output: impl Write, answer: &Answer) -> std::io::Result<()> {
+    let line = serde_json::to_string(answer)? + "\n";
+    output.write_all(line.as_bytes())?;
+    output.flush()
+}
+
+/// Answers one question. The library is loaded for it, and gone afterwards.
+#[must_use]
+pub fn answer(question: &Question) -> Answer {
+    let answer = load().and_then(|nvml| {
+        let answer = act(&nvml, question);
+        close(nvml);
+        answer
+    });
+    answer.unwrap_or_else(Answer::Failed)
+}
+
+fn load() -> Result<Nvml, Failure> {
+    Nvml::init().map_err(|error| Failure {
+        kind: match error {
+            NvmlError::NoPermission => FailureKind::NoPermission,
+            NvmlError::NotFound => FailureKind::NoGpu,
+            _ => FailureKind::NoLibrary,
+        },
+        // Without a library nobody knows its words; the wrapper has its own.
+        message: format!("cannot start {LIBRARY}: {error}"),
+    })
+}
+
+/// `nvmlShutdown`. The wrapper panics in a library that lacks it; there the
+/// process's end has to do.
+fn close(nvml: Nvml) {
+    if nvml.lib().nvmlShutdown.is_ok() {
+        drop(nvml);
+    } else {
+        std::mem::forget(nvml);
+    }
+}
+
+fn act(nvml: &Nvml, question: &Question) -> Result<Answer, Failure> {
+    let done = |()| Answer::Done;
+    match question {
+        Question::Gpus => gpus(nvml),
+        Question::Gpu { gpu } => {
+            let device = find(nvml, *gpu)?;
+            Ok(Answer::Gpus(vec![gpu::facts(&device, *gpu)]))
+        }
+        Question::SetHeterogeneous { gpu, on } => {
+            heterogeneous::set(&find(nvml, *gpu)?, *gpu, *on).map(done)
+        }
+        Question::SetScheduler { gpu, scheduler } => {
+            scheduler::set(&find(nvml, *gpu)?, *gpu, *scheduler).map(done)
+        }
+    }
+}
+
+/// A GPU that is lost has no handle, and so no address: it is left out, and sysfs
+/// shows that it is missing. Where nobody has one, the first one's failure is the
+/// answer.
+fn gpus(nvml: &Nvml) -> Result<Answer, Failure> {
+    let count = nvml.device_count();
+    let count = count.map_err(|error| Call::new(nvml, "count the GPUs").failed(error))?;
+    let mut found = Vec::new();
+    let mut lost = None;
+    for index in 0..count {
+        match by_index(nvml, index) {
+            Ok((device, address)) => found.push(gpu::facts(&device, address)),
+            Err(failure) => _ = lost.get_or_insert(failure),
+        }
+    }
+    match lost {
+        Some(failure) if found.is_empty() => Err(failure),
+        _ => Ok(Answer::Gpus(found)),
+    }
+}
+
+fn by_index(nvml: &Nvml, index: u32) -> Result<(Device<'_>, PciAddress), Failure> {
+    let call = Call::new(nvml, format!("open GPU number {index}"));
+    let device = nvml.device_by_index(index);
+    let device = device.map_err(|error| call.failed(error))?;
+    let info = device.pci_info().map_err(|error| call.failed(error))?;
+    let address = info.bus_id.parse();
+    Ok((device, address.map_err(|error| call.unreadable(&error))?))
+}
+
+fn find(nvml: &Nvml, gpu: PciAddress) -> Result<Device<'_>, Failure> {
+    let (domain, bus, slot, function) = gpu.parts();
+    // As NVML itself prints it: the form that every driver reads.
+    let id = format!("{domain:08X}:{bus:02X}:{slot:02X}.{function:X}");
+    nvml.device_by_pci_bus_id(id).map_err(|error| {
+        let mut failure = Call::new(nvml, format!("open GPU {gpu}")).failed(error);
+        // It was asked for nothing but the address.
+        if failure.kind == FailureKind::Invalid {
+            failure.kind = FailureKind::NoGpu;
+        }
+        failure
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn code(arguments: &[&str], input: &str) -> (bool, String) {
+        let arguments: Vec<OsString> = arguments.iter().map(OsString::from).collect();
+        let mut output = Vec::new();
+        let code = main(&arguments, input.as_bytes(), &mut output);
+        let code = format!("{code:?}");
+        (
+            code == format!("{:?}", ExitCode::from(2)),
+            String::from_utf8(output).unwrap(),
+        )
+    }
+
+    #[test]
+    fn a_question_has_an_end() {
+        let longest = usize::try_from(LONGEST).unwrap();
+        let spaces = " ".repeat(longest - 1);
+        let refused = read((spaces.clone() + "{}").as_bytes());
+        assert_eq!(
+            refused,
+            Err("the question has more than 65536 bytes".to_owned())
+        );
+        let question = spaces[15..].to_owned() + r#"{"do":"gpus"}"#;
+        assert_eq!(read(question.as_bytes()), Ok(Question::Gpus));
+    }
+
+    #[test]
+    fn usage_is_told_from_help() {
+        assert_eq!(code(&["--help"], ""), (false, HELP.to_owned()));
+        assert_eq!(code(&["gpus"], ""), (true, String::new()));
+        assert_eq!(code(&["--help", "gpus"], ""), (true, String::new()));
+    }
+}

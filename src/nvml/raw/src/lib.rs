@@ -1,0 +1,511 @@
+//! The calls of NVML that `nvml-wrapper` does not wrap: those of
+//! `nvml-wrapper-sys`, and by name those that it does not have either. The only
+//! place of virt-vgpu with unsafe code; nothing here knows what an answer is good for.
+//! Structs and numbers are those of NVIDIA's `nvml.h`.
+
+use std::{
+    ffi::{CStr, c_char, c_uint},
+    mem::zeroed,
+    ptr::null_mut,
+};
+
+use nvml_wrapper::{Device, Nvml, error::NvmlError};
+use nvml_wrapper_sys::bindings::{
+    NVML_VGPU_SCHEDULER_ARR_ENABLE, nvmlDevice_t, nvmlMemory_t, nvmlReturn_t,
+    nvmlVgpuHeterogeneousMode_v1_t, nvmlVgpuPlacementId_v1_t, nvmlVgpuPlacementList_v1_t,
+    nvmlVgpuPlacementList_v2_t, nvmlVgpuSchedulerGetState_t, nvmlVgpuVmIdType_NVML_VGPU_VM_ID_UUID,
+};
+
+/// Why there is no answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Error {
+    /// The library does not have the function; the dynamic linker's words.
+    NoSymbol(String),
+    /// What the function returned (`NVML_ERROR_*`).
+    Code(u32),
+    /// The answer is none that can be read; why.
+    Unreadable(String),
+}
+
+impl From<NvmlError> for Error {
+    fn from(error: NvmlError) -> Self {
+        match error {
+            NvmlError::FailedToLoadSymbol(symbol) => Self::NoSymbol(symbol),
+            NvmlError::Utf8Error(_)
+            | NvmlError::NulError(_)
+            | NvmlError::LibloadingError(_)
+            | NvmlError::StringTooLong { .. }
+            | NvmlError::IncorrectBits(_)
+            | NvmlError::SetReleaseFailed
+            | NvmlError::GetPciInfoFailed
+            | NvmlError::PciInfoToCFailed => Self::Unreadable(error.to_string()),
+            code => Self::Code(code.into()),
+        }
+    }
+}
+
+/// What a call comes to.
+pub type Answer<T> = Result<T, Error>;
+
+/// `NVML_ERROR_NOT_SUPPORTED`
+pub const NOT_SUPPORTED: u32 = 3;
+/// `NVML_ERROR_INSUFFICIENT_SIZE`
+pub const INSUFFICIENT_SIZE: u32 = 7;
+/// `NVML_ERROR_FUNCTION_NOT_FOUND`
+pub const FUNCTION_NOT_FOUND: u32 = 13;
+/// `NVML_ERROR_ARGUMENT_VERSION_MISMATCH`
+pub const VERSION_MISMATCH: u32 = 25;
+
+/// `NVML_VGPU_PGPU_HETEROGENEOUS_MODE`; 1 is the homogeneous one.
+const HETEROGENEOUS: c_uint = 0;
+/// `NVML_VGPU_SCHEDULER_ENGINE_TYPE_GRAPHICS`
+const GRAPHICS: c_uint = 1;
+/// `NVML_DEVICE_UUID_V2_BUFFER_SIZE`: longer than any text that is asked for here.
+const TEXT: c_uint = 96;
+/// How often a list is asked for that grows between its two calls.
+const TRIES: usize = 4;
+
+/// Where vGPUs of a type can lie.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlacementList {
+    /// Length of a place, in the unit of the ids.
+    pub size: u32,
+    /// First ids.
+    pub ids: Vec<u32>,
+    /// Whether they are those of the heterogeneous mode.
+    pub heterogeneous: bool,
+}
+
+/// A scheduler as NVML tells it; 0 is unknown or the default throughout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SchedulerState {
+    /// `NVML_VGPU_SCHEDULER_POLICY_*`
+    pub policy: u32,
+    /// `NVML_VGPU_SCHEDULER_ARR_*`; None: the interface does not tell.
+    pub arr: Option<u32>,
+    /// Averaging factor of adaptive round robin.
+    pub factor: u32,
+    /// In ns, with adaptive round robin, too.
+    pub time_slice: u32,
+}
+
+/// `nvmlVgpuSchedulerState_v2_t`
+#[repr(C)]
+struct SchedulerSetV2 {
+    engine: c_uint,
+    policy: c_uint,
+    factor: c_uint,
+    frequency: c_uint,
+}
+const _: () = assert!(size_of::<SchedulerSetV2>() == 0x10);
+
+/// `nvmlVgpuSchedulerStateInfo_v2_t`
+#[repr(C)]
+struct SchedulerGetV2 {
+    engine: c_uint,
+    policy: c_uint,
+    factor: c_uint,
+    time_slice: c_uint,
+}
+const _: () = assert!(size_of::<SchedulerGetV2>() == 0x10);
+
+/// `NVML_STRUCT_VERSION`: the size, and the number in the uppermost byte.
+#[allow(clippy::cast_possible_truncation, reason = "all structs are small")]
+const fn version<T>(number: u32) -> c_uint {
+    size_of::<T>() as c_uint | number << 24
+}
+
+fn check(code: nvmlReturn_t) -> Answer<()> {
+    if code == 0 {
+        Ok(())
+    } else {
+        Err(Error::Code(code))
+    }
+}
+
+/// Calls a function of `nvml-wrapper-sys`, if the library has it.
+macro_rules! call {
+    ($nvml:expr, $name:ident($($argument:expr),* $(,)?)) => {{
+        let function = $nvml.lib().$name.as_ref();
+        let function = function.map_err(|error| Error::NoSymbol(error.to_string()))?;
+        // SAFETY: The arguments have the types of NVML's header, and pointers among them
+        // point to variables of the caller that are as large as the call demands and live
+        // until it returns; NVML keeps none of them.
+        check(unsafe { function($($argument),*) })
+    }};
+}
+
+/// Calls a function that `nvml-wrapper-sys` does not have, by its name.
+macro_rules! call_by_name {
+    ($nvml:expr, $name:ident($($argument:expr => $type:ty),* $(,)?)) => {{
+        // What the bindings themselves look their functions up in.
+        let library = &$nvml.lib().__library;
+        // SAFETY: These are the types of NVML's header; pointers as above.
+        let code = unsafe {
+            let function = library
+                .get::<unsafe extern "C" fn($($type),*) -> nvmlReturn_t>(stringify!($name).as_bytes());
+            function.map(|function| function($($argument),*))
+        };
+        check(code.map_err(|error| Error::NoSymbol(error.to_string()))?)
+    }};
+}
+
+fn handle(device: &Device<'_>) -> nvmlDevice_t {
+    // SAFETY: Only passed to NVML while the device, and with it the library, is borrowed.
+    unsafe { device.handle() }
+}
+
+/// What NVML calls a code.
+#[must_use]
+pub fn describe(nvml: &Nvml, code: u32) -> Option<String> {
+    let function = nvml.lib().nvmlErrorString.as_ref().ok()?;
+    // SAFETY: NVML takes any number, and returns null or a string that lasts as long as the
+    // library, which is borrowed.
+    let text = unsafe {
+        let text = function(code);
+        if text.is_null() {
+            return None;
+        }
+        CStr::from_ptr(text).to_string_lossy().into_owned()
+    };
+    { !text.is_empty() }.then_some(text)
+}
+
+/// All of a GPU's memory in bytes, by the call that older drivers have.
+///
+/// # Errors
+/// NVML's.
+pub fn memory_by_first_call(device: &Device<'_>) -> Answer<u64> {
+    let mut memory = nvmlMemory_t {
+        total: 0,
+        free: 0,
+        used: 0,
+    };
+    call!(
+        device.nvml(),
+        nvmlDeviceGetMemoryInfo(handle(device), &mut memory)
+    )?;
+    Ok(memory.total)
+}
+
+/// Whether the heterogeneous mode is on.
+///
+/// # Errors
+/// NVML's.
+pub fn heterogeneous(device: &Device<'_>) -> Answer<bool> {
+    let mut mode = heterogeneous_mode(false);
+    call!(
+        device.nvml(),
+        nvmlDeviceGetVgpuHeterogeneousMode(handle(device), &mut mode)
+    )?;
+    Ok(mode.mode != 0)
+}
+
+/// Switches the heterogeneous mode.
+///
+/// # Errors
+/// NVML's.
+pub fn set_heterogeneous(device: &Device<'_>, on: bool) -> Answer<()> {
+    let mode = heterogeneous_mode(on);
+    call!(
+        device.nvml(),
+        nvmlDeviceSetVgpuHeterogeneousMode(handle(device), &mode)
+    )
+}
+
+fn heterogeneous_mode(on: bool) -> nvmlVgpuHeterogeneousMode_v1_t {
+    nvmlVgpuHeterogeneousMode_v1_t {
+        version: version::<nvmlVgpuHeterogeneousMode_v1_t>(1),
+        mode: on.into(),
+    }
+}
+
+/// Every place that a type can have in the heterogeneous mode, whether or not it is on.
+///
+/// # Errors
+/// NVML's.
+pub fn supported_placements(device: &Device<'_>, type_id: u32) -> Answer<PlacementList> {
+    placements(&|list| {
+        call!(
+            device.nvml(),
+            nvmlDeviceGetVgpuTypeSupportedPlacements(handle(device), type_id, list)
+        )
+    })
+}
+
+/// The places that a type can have now, in the mode that the GPU is in.
+///
+/// # Errors
+/// NVML's.
+pub fn creatable_placements(device: &Device<'_>, type_id: u32) -> Answer<PlacementList> {
+    placements(&|list| {
+        call!(
+            device.nvml(),
+            nvmlDeviceGetVgpuTypeCreatablePlacements(handle(device), type_id, list)
+        )
+    })
+}
+
+/// By the second form of the list; older drivers have the first one only.
+fn placements(
+    ask: &dyn Fn(*mut nvmlVgpuPlacementList_v2_t) -> Answer<()>,
+) -> Answer<PlacementList> {
+    let second = |room: &mut [c_uint]| {
+        let mut list = nvmlVgpuPlacementList_v2_t {
+            version: version::<nvmlVgpuPlacementList_v2_t>(2),
+            placementSize: 0,
+            count: count(room),
+            placementIds: pointer(room),
+            mode: HETEROGENEOUS,
+        };
+        let code = ask(&raw mut list);
+        (code, list.count, (list.placementSize, list.mode))
+    };
+    let first = |room: &mut [c_uint]| {
+        let mut list = nvmlVgpuPlacementList_v1_t {
+            version: version::<nvmlVgpuPlacementList_v1_t>(1),
+            placementSize: 0,
+            count: count(room),
+            placementIds: pointer(room),
+        };
+        // The library goes by the version, and touches no more than that form has.
+        let code = ask((&raw mut list).cast());
+        (code, list.count, (list.placementSize, HETEROGENEOUS))
+    };
+    let (ids, (size, mode)) = match ids(second) {
+        Err(Error::Code(VERSION_MISMATCH)) => ids(first)?,
+        found => found?,
+    };
+    Ok(PlacementList {
+        size,
+        ids,
+        heterogeneous: mode == HETEROGENEOUS,
+    })
+}
+
+/// A list by the pattern of two calls: the first has no room and learns how much is needed.
+/// What is asked says how many there are, and something besides.
+fn ids<T>(ask: impl Fn(&mut [c_uint]) -> (Answer<()>, c_uint, T)) -> Answer<(Vec<u32>, T)> {
+    let mut room = Vec::new();
+    for _ in 0..TRIES {
+        match ask(&mut room) {
+            (Ok(()), needed, rest) if needed as usize <= room.len() => {
+                room.truncate(needed as usize);
+                return Ok((room, rest));
+            }
+            // Some drivers only count, and say so with success.
+            (Ok(()) | Err(Error::Code(INSUFFICIENT_SIZE)), needed, _) => {
+                room = vec![0; needed as usize];
+            }
+            (Err(error), ..) => return Err(error),
+        }
+    }
+    Err(Error::Code(INSUFFICIENT_SIZE))
+}
+
+fn count(room: &[c_uint]) -> c_uint {
+    c_uint::try_from(room.len()).unwrap_or(c_uint::MAX)
+}
+
+/// Null for no room, as NVML wants it.
+fn pointer(room: &mut [c_uint]) -> *mut c_uint {
+    if room.is_empty() {
+        null_mut()
+    } else {
+        room.as_mut_ptr()
+    }
+}
+
+/// The types that a GPU supports.
+///
+/// # Errors
+/// NVML's.
+pub fn supported_types(device: &Device<'_>) -> Answer<Vec<u32>> {
+    type_ids(&|number, ids| {
+        call!(
+            device.nvml(),
+            nvmlDeviceGetSupportedVgpus(handle(device), number, ids)
+        )
+    })
+}
+
+/// The types of which one more vGPU can be made now.
+///
+/// # Errors
+/// NVML's.
+pub fn creatable_types(device: &Device<'_>) -> Answer<Vec<u32>> {
+    type_ids(&|number, ids| {
+        call!(
+            device.nvml(),
+            nvmlDeviceGetCreatableVgpus(handle(device), number, ids)
+        )
+    })
+}
+
+/// The vGPUs that VMs have open.
+///
+/// # Errors
+/// NVML's.
+pub fn active_vgpus(device: &Device<'_>) -> Answer<Vec<u32>> {
+    type_ids(&|number, ids| {
+        call!(
+            device.nvml(),
+            nvmlDeviceGetActiveVgpus(handle(device), number, ids)
+        )
+    })
+}
+
+/// The wrapper has these three, too, but takes what lies behind the end of a list that has
+/// become shorter for ids, and gives up on one that has become longer.
+fn type_ids(ask: &dyn Fn(*mut c_uint, *mut c_uint) -> Answer<()>) -> Answer<Vec<u32>> {
+    let found = ids(|room| {
+        let mut number = count(room);
+        let code = ask(&raw mut number, pointer(room));
+        (code, number, ())
+    });
+    found.map(|(ids, ())| ids)
+}
+
+/// The scheduler's state.
+///
+/// # Errors
+/// NVML's.
+pub fn scheduler(device: &Device<'_>) -> Answer<SchedulerState> {
+    match scheduler_v1(device) {
+        Err(Error::NoSymbol(_) | Error::Code(FUNCTION_NOT_FOUND)) => scheduler_v2(device),
+        found => found,
+    }
+}
+
+fn scheduler_v1(device: &Device<'_>) -> Answer<SchedulerState> {
+    // SAFETY: All of it is plain numbers, which 0 is one of.
+    let mut state: nvmlVgpuSchedulerGetState_t = unsafe { zeroed() };
+    call!(
+        device.nvml(),
+        nvmlDeviceGetVgpuSchedulerState(handle(device), &mut state)
+    )?;
+    // SAFETY: Both forms of the union are plain numbers, and all of it was zeroed.
+    let (factor, time_slice) = unsafe {
+        let parameters = state.schedulerParams;
+        if state.arrMode == NVML_VGPU_SCHEDULER_ARR_ENABLE {
+            let with = parameters.vgpuSchedDataWithARR;
+            (with.avgFactor, with.timeslice)
+        } else {
+            (0, parameters.vgpuSchedData.timeslice)
+        }
+    };
+    Ok(SchedulerState {
+        policy: state.schedulerPolicy,
+        arr: Some(state.arrMode),
+        factor,
+        time_slice,
+    })
+}
+
+fn scheduler_v2(device: &Device<'_>) -> Answer<SchedulerState> {
+    let mut state = SchedulerGetV2 {
+        engine: GRAPHICS,
+        policy: 0,
+        factor: 0,
+        time_slice: 0,
+    };
+    call_by_name!(device.nvml(), nvmlDeviceGetVgpuSchedulerState_v2(
+        handle(device) => nvmlDevice_t,
+        &raw mut state => *mut SchedulerGetV2,
+    ))?;
+    Ok(SchedulerState {
+        policy: state.policy,
+        arr: None,
+        factor: state.factor,
+        time_slice: state.time_slice,
+    })
+}
+
+/// Sets the scheduler by the interface of API 13, in which adaptive round robin is on
+/// wherever it means something; 0 is the default.
+///
+/// # Errors
+/// NVML's.
+pub fn set_scheduler_v2(
+    device: &Device<'_>,
+    policy: u32,
+    factor: u32,
+    frequency: u32,
+) -> Answer<()> {
+    let mut state = SchedulerSetV2 {
+        engine: GRAPHICS,
+        policy,
+        factor,
+        frequency,
+    };
+    call_by_name!(device.nvml(), nvmlDeviceSetVgpuSchedulerState_v2(
+        handle(device) => nvmlDevice_t,
+        &raw mut state => *mut SchedulerSetV2,
+    ))
+}
+
+/// The type of a vGPU that a VM has open.
+///
+/// # Errors
+/// NVML's.
+pub fn vgpu_type(nvml: &Nvml, vgpu: u32) -> Answer<u32> {
+    let mut type_id = 0;
+    call!(nvml, nvmlVgpuInstanceGetType(vgpu, &mut type_id))?;
+    Ok(type_id)
+}
+
+/// The UUID of the VM; None where the driver knows it by something else.
+///
+/// # Errors
+/// NVML's.
+pub fn vgpu_vm_uuid(nvml: &Nvml, vgpu: u32) -> Answer<Option<String>> {
+    let mut kind = 0;
+    let id = text(|to| call!(nvml, nvmlVgpuInstanceGetVmID(vgpu, to, TEXT, &mut kind)))?;
+    Ok({ kind == nvmlVgpuVmIdType_NVML_VGPU_VM_ID_UUID }.then_some(id))
+}
+
+/// The UUID of the mediated device.
+///
+/// # Errors
+/// NVML's.
+pub fn vgpu_mdev_uuid(nvml: &Nvml, vgpu: u32) -> Answer<String> {
+    text(|to| call!(nvml, nvmlVgpuInstanceGetMdevUUID(vgpu, to, TEXT)))
+}
+
+/// The PCI function that the vGPU is or lies on, in NVML's form.
+///
+/// # Errors
+/// NVML's.
+pub fn vgpu_function(nvml: &Nvml, vgpu: u32) -> Answer<String> {
+    let mut size = TEXT;
+    text(|to| call!(nvml, nvmlVgpuInstanceGetGpuPciId(vgpu, to, &mut size)))
+}
+
+/// `NVML_INVALID_VGPU_PLACEMENT_ID`
+const NOT_PLACED: c_uint = 0xffff;
+
+/// Where the vGPU lies; None where it has no place.
+///
+/// # Errors
+/// NVML's.
+pub fn vgpu_placement(nvml: &Nvml, vgpu: u32) -> Answer<Option<u32>> {
+    let mut placement = nvmlVgpuPlacementId_v1_t {
+        version: version::<nvmlVgpuPlacementId_v1_t>(1),
+        placementId: NOT_PLACED,
+    };
+    call!(nvml, nvmlVgpuInstanceGetPlacementId(vgpu, &mut placement))?;
+    let id = placement.placementId;
+    Ok({ id != NOT_PLACED }.then_some(id))
+}
+
+fn text(ask: impl FnOnce(*mut c_char) -> Answer<()>) -> Answer<String> {
+    let mut buffer = [0 as c_char; TEXT as usize];
+    ask(buffer.as_mut_ptr())?;
+    let bytes = buffer.map(|c| c.to_ne_bytes()[0]);
+    let text = CStr::from_bytes_until_nul(&bytes);
+    let text = text.map_err(|error| Error::Unreadable(error.to_string()))?;
+    Ok(text.to_string_lossy().into_owned())
+}
+
+#[cfg(test)]
+mod tests;
