@@ -134,7 +134,8 @@ fn each_host_is_planned_as_expected() {
         let text = fs::read_to_string(case.join("host.toml")).unwrap();
         let machine = toml::from_str(&text).unwrap_or_else(|error| panic!("{name}: {error}"));
         let kernel = Kernel::new(machine);
-        let before = kernel.mdevs().len();
+        let there = || kernel.mdevs().len() + kernel.vgpus().len();
+        let before = there();
         let outcome = plan_case(&case, &kernel);
         assert_eq!(kernel.writes(), [], "{name}: planning writes nothing");
         let mut found = described(&outcome);
@@ -149,7 +150,7 @@ fn each_host_is_planned_as_expected() {
                     0
                 }
             };
-            assert_eq!(kernel.mdevs().len(), before + made, "{name}");
+            assert_eq!(there(), before + made, "{name}");
         }
         let file = case.join("plan.expected");
         if bless {

@@ -1,5 +1,6 @@
-/* The least that a hook can do: read the domain XML, make one mdev.
- * usage: create UUID FILE */
+/* The least that a hook can do: read the domain XML, do the one write that makes a
+ * device: a UUID to create, or a type's number to current_vgpu_type.
+ * usage: create TEXT FILE */
 #include <fcntl.h>
 #include <string.h>
 #include <unistd.h>

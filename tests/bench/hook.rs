@@ -17,6 +17,8 @@ use virt_vgpu::model::{DomainUuid, MdevUuid};
 
 mod sysfs;
 
+use sysfs::Framework;
+
 const ROUNDS: usize = 300;
 const NAMESPACE: &str = "VIRT_VGPU_BENCH_NAMESPACE";
 
@@ -33,7 +35,7 @@ fn main() {
         panic!("cannot run unshare: {error}");
     }
     let bench = Bench::set_up();
-    let session = sysfs::react();
+    let session = make_host(Framework::Mdev);
     // For profiling on the same tree: cargo bench --bench hook -- --exec 'strace …'
     let arguments: Vec<String> = std::env::args().collect();
     match arguments.iter().position(|argument| argument == "--exec") {
@@ -41,6 +43,60 @@ fn main() {
         None => bench.run(),
     }
     drop(session);
+    if arguments.iter().any(|argument| argument == "--exec") {
+        return;
+    }
+    unmount("/sys");
+    mount_tmpfs("/sys");
+    let session = make_host(Framework::VendorVfio);
+    bench.run_on_functions();
+    drop(session);
+}
+
+/// Fills `/sys` and starts to react to writes; ends when dropped.
+fn make_host(framework: Framework) -> fuser::BackgroundSession {
+    sysfs::fill(framework);
+    sysfs::react()
+}
+
+/// What a domain asks for.
+#[derive(Clone, Copy, PartialEq)]
+enum Ask {
+    Nothing,
+    /// A device of a pool of kind `mdev`.
+    Mdev,
+    /// One of a pool of kind `nvidia-vgpu`, on a host where that is an mdev.
+    Vgpu,
+    /// The same where it is a virtual function.
+    Function,
+}
+
+impl Ask {
+    fn pool(self) -> &'static str {
+        match self {
+            Self::Nothing | Self::Mdev => "bench",
+            Self::Vgpu | Self::Function => "vgpu",
+        }
+    }
+
+    /// What the C program writes, and where.
+    fn write(self, number: usize, domain: DomainUuid) -> (String, String) {
+        let parent = parent(number);
+        let device = MdevUuid::for_device(domain, &"gpu0".parse().unwrap()).to_string();
+        match self {
+            Self::Nothing => (device, "/dev/null".to_owned()),
+            Self::Mdev | Self::Vgpu => (
+                device,
+                format!("/sys/class/mdev_bus/{parent}/mdev_supported_types/nvidia-512/create"),
+            ),
+            Self::Function => ("512\n".to_owned(), sysfs::current_type(&parent)),
+        }
+    }
+}
+
+/// The function that a domain's device is on.
+fn parent(number: usize) -> String {
+    sysfs::address((number - 1) / 32, 1 + (number - 1) % 32)
 }
 
 struct Bench {
@@ -83,6 +139,16 @@ fn compile(source: &Path) -> PathBuf {
     program
 }
 
+fn write_pool(name: &str, kind: &str) {
+    fs::create_dir_all("/etc/virt-vgpu/pools.d").unwrap();
+    let text = format!(
+        "{kind}\ninstances = 200\n[[rule]]\nwhere = [\n  \
+         {{ field = \"vendor-id\", op = \"equal\", value = \"10de\" }},\n  \
+         {{ field = \"address\", op = \"begins-with\", value = \"0000:2\" }},\n]\n"
+    );
+    fs::write(format!("/etc/virt-vgpu/pools.d/{name}.toml"), text).unwrap();
+}
+
 fn mount_tmpfs(path: &str) {
     fs::create_dir_all(path).unwrap();
     let status = Command::new("mount")
@@ -95,19 +161,33 @@ fn mount_tmpfs(path: &str) {
     );
 }
 
-fn domain(number: usize, asks: bool) -> (DomainUuid, String) {
+fn unmount(path: &str) {
+    let status = Command::new("umount").arg(path).status().unwrap();
+    assert!(status.success(), "cannot unmount {path}");
+}
+
+fn domain(number: usize, ask: Ask) -> (DomainUuid, String) {
     let uuid: DomainUuid = format!("aaaaaaaa-0000-4000-8000-{number:012}")
         .parse()
         .unwrap();
     let (mut metadata, mut hostdev) = (String::new(), String::new());
-    if asks {
+    if ask != Ask::Nothing {
         let device = MdevUuid::for_device(uuid, &"gpu0".parse().unwrap());
-        metadata = "<metadata><vgpu:devices xmlns:vgpu='urn:virt-vgpu:devices:1'>\
-                    <vgpu:device name='gpu0' pool='bench'/></vgpu:devices></metadata>"
-            .to_owned();
+        metadata = format!(
+            "<metadata><vgpu:devices xmlns:vgpu='urn:virt-vgpu:devices:1'>\
+             <vgpu:device name='gpu0' pool='{}'/></vgpu:devices></metadata>",
+            ask.pool()
+        );
+        let (attributes, address) = match ask {
+            Ask::Function => ("type='pci' managed='no'", pci_address(&parent(number))),
+            _ => (
+                "type='mdev' managed='no' model='vfio-pci' display='off'",
+                format!("<address uuid='{device}'/>"),
+            ),
+        };
         hostdev = format!(
-            "<hostdev mode='subsystem' type='mdev' managed='no' model='vfio-pci' display='off'>\
-             <source><address uuid='{device}'/></source><alias name='ua-vgpu-gpu0'/></hostdev>"
+            "<hostdev mode='subsystem' {attributes}><source>{address}</source>\
+             <alias name='ua-vgpu-gpu0'/></hostdev>"
         );
     }
     let controllers: String = (1..20)
@@ -117,6 +197,15 @@ fn domain(number: usize, asks: bool) -> (DomainUuid, String) {
         "<domain type='kvm'>\n  <name>vm{number}</name>\n  <uuid>{uuid}</uuid>\n  {metadata}\n  <memory unit='KiB'>8388608</memory>\n  <devices>\n{controllers}{hostdev}\n  </devices>\n</domain>\n"
     );
     (uuid, xml)
+}
+
+/// `0000:20:00.1` as libvirt has it.
+fn pci_address(address: &str) -> String {
+    let parts: Vec<&str> = address.split([':', '.']).collect();
+    format!(
+        "<address domain='0x{}' bus='0x{}' slot='0x{}' function='0x{}'/>",
+        parts[0], parts[1], parts[2], parts[3]
+    )
 }
 
 impl Bench {
@@ -134,10 +223,8 @@ impl Bench {
         for path in ["/sys", "/run/virt-vgpu", "/etc/virt-vgpu"] {
             mount_tmpfs(path);
         }
-        sysfs::fill();
-        fs::create_dir_all("/etc/virt-vgpu/pools.d").unwrap();
-        let pool = "kind = \"mdev\"\ntype = \"nvidia-512\"\ninstances = 200\n[[rule]]\nwhere = [\n  { field = \"vendor-id\", op = \"equal\", value = \"10de\" },\n  { field = \"address\", op = \"begins-with\", value = \"0000:2\" },\n]\n";
-        fs::write("/etc/virt-vgpu/pools.d/bench.toml", pool).unwrap();
+        write_pool("bench", "kind = \"mdev\"\ntype = \"nvidia-512\"");
+        write_pool("vgpu", "kind = \"nvidia-vgpu\"\nprofile = \"L40S-12Q\"");
         Self {
             source,
             hook,
@@ -150,25 +237,35 @@ impl Bench {
         println!("tree: 8 boards with 32 VFs each, 25 types a VF; medians of {ROUNDS} rounds\n");
         self.table(
             "(a) domain without request",
-            false,
+            Ask::Nothing,
             &[Contestant::True, Contestant::C, Contestant::Hook],
             ROUNDS,
         );
-        self.table("(b) one mdev", true, &Contestant::ALL, ROUNDS);
+        self.table("(b) one mdev", Ask::Mdev, &Contestant::ALL, ROUNDS);
         write_claims(1000);
         self.table(
             "(c) one mdev, 1000 claims present",
-            true,
+            Ask::Mdev,
             &[Contestant::True, Contestant::C, Contestant::Hook],
             ROUNDS,
         );
         clear_claims();
         self.concurrent(64);
         self.memory();
+        self.one_vgpu("(e) one vGPU, SR-IOV mdev", Ask::Vgpu);
+    }
+
+    fn run_on_functions(&self) {
+        self.one_vgpu("(f) one vGPU, vendor VFIO", Ask::Function);
+    }
+
+    fn one_vgpu(&self, title: &str, ask: Ask) {
+        let contestants = [Contestant::True, Contestant::C, Contestant::Hook];
+        self.table(title, ask, &contestants, ROUNDS);
     }
 
     fn exec(&self, command: &str) {
-        let (_, xml) = domain(1, true);
+        let (_, xml) = domain(1, Ask::Mdev);
         let status = Command::new("sh")
             .args(["-c", command])
             .stdin(input_file(&xml))
@@ -177,7 +274,7 @@ impl Bench {
         println!("{status}");
     }
 
-    fn table(&self, title: &str, asks: bool, contestants: &[Contestant], rounds: usize) {
+    fn table(&self, title: &str, ask: Ask, contestants: &[Contestant], rounds: usize) {
         let mut times: Vec<Vec<Duration>> = vec![Vec::new(); contestants.len()];
         for round in 0..rounds {
             for (index, &contestant) in contestants.iter().enumerate() {
@@ -186,7 +283,7 @@ impl Bench {
                 {
                     continue;
                 }
-                times[index].push(self.one(contestant, asks));
+                times[index].push(self.one(contestant, ask));
             }
         }
         let medians: Vec<f64> = times.into_iter().map(median).collect();
@@ -203,10 +300,10 @@ impl Bench {
         println!();
     }
 
-    fn one(&self, contestant: Contestant, asks: bool) -> Duration {
-        let (uuid, xml) = domain(1, asks);
+    fn one(&self, contestant: Contestant, ask: Ask) -> Duration {
+        let (uuid, xml) = domain(1, ask);
         let input = input_file(&xml);
-        let mut command = self.command(contestant, 1, uuid, asks);
+        let mut command = self.command(contestant, 1, uuid, ask);
         command
             .stdin(input)
             .stdout(Stdio::null())
@@ -215,8 +312,8 @@ impl Bench {
         let status = command.status().unwrap();
         let taken = started.elapsed();
         assert!(status.success(), "{} failed", contestant.name());
-        if asks && contestant != Contestant::True {
-            clean_up(uuid);
+        if ask != Ask::Nothing && contestant != Contestant::True {
+            clean_up(ask, 1, uuid);
         }
         taken
     }
@@ -226,12 +323,9 @@ impl Bench {
         contestant: Contestant,
         number: usize,
         domain: DomainUuid,
-        asks: bool,
+        ask: Ask,
     ) -> Command {
-        let device = MdevUuid::for_device(domain, &"gpu0".parse().unwrap()).to_string();
-        let parent = sysfs::address((number - 1) / 32, 1 + (number - 1) % 32);
-        let create = format!("/sys/class/mdev_bus/{parent}/mdev_supported_types/nvidia-512/create");
-        let create = if asks { create } else { "/dev/null".to_owned() };
+        let (text, file) = ask.write(number, domain);
         let mut command = match contestant {
             Contestant::True => Command::new("/bin/true"),
             Contestant::C => Command::new(&self.c_program),
@@ -242,18 +336,18 @@ impl Bench {
         match contestant {
             Contestant::True => {}
             Contestant::C => {
-                command.args([&device, &create]);
+                command.args([&text, &file]);
             }
             Contestant::Hook => {
                 command.args([&format!("vm{number}"), "prepare", "begin", "-"]);
             }
             Contestant::Mdevctl => {
-                command.args([&device, &parent, "nvidia-512"]);
+                command.args([&text, &parent(number), "nvidia-512"]);
             }
             Contestant::Python => {
                 command
                     .arg(self.source.join("create.py"))
-                    .args([&device, &create]);
+                    .args([&text, &file]);
             }
         }
         command
@@ -284,13 +378,14 @@ impl Bench {
     }
 
     fn at_once(&self, contestant: Contestant, count: usize) -> Duration {
-        let domains: Vec<(DomainUuid, String)> =
-            (1..=count).map(|number| domain(number, true)).collect();
+        let domains: Vec<(DomainUuid, String)> = (1..=count)
+            .map(|number| domain(number, Ask::Mdev))
+            .collect();
         let mut commands: Vec<Command> = domains
             .iter()
             .enumerate()
             .map(|(index, (uuid, xml))| {
-                let mut command = self.command(contestant, index + 1, *uuid, true);
+                let mut command = self.command(contestant, index + 1, *uuid, Ask::Mdev);
                 command.stdin(input_file(xml)).stdout(Stdio::null());
                 command
             })
@@ -308,14 +403,14 @@ impl Bench {
             );
         }
         let taken = started.elapsed();
-        for (uuid, _) in domains {
-            clean_up(uuid);
+        for (number, (uuid, _)) in (1..).zip(domains) {
+            clean_up(Ask::Mdev, number, uuid);
         }
         taken
     }
 
     fn memory(&self) {
-        let (uuid, xml) = domain(1, true);
+        let (uuid, xml) = domain(1, Ask::Mdev);
         let output = Command::new("sh")
             .args(["-c", "exec \"$@\"", "sh"])
             .arg(&self.peak)
@@ -330,7 +425,7 @@ impl Bench {
             "peak memory of the hook making one mdev: {} KiB",
             kib.trim()
         );
-        clean_up(uuid);
+        clean_up(Ask::Mdev, 1, uuid);
     }
 }
 
@@ -342,9 +437,13 @@ fn input_file(xml: &str) -> fs::File {
     fs::File::open(path).unwrap()
 }
 
-fn clean_up(domain: DomainUuid) {
-    let device = MdevUuid::for_device(domain, &"gpu0".parse().unwrap());
-    fs::write(format!("/sys/bus/mdev/devices/{device}/remove"), "1").unwrap();
+fn clean_up(ask: Ask, number: usize, domain: DomainUuid) {
+    if ask == Ask::Function {
+        fs::write(sysfs::current_type(&parent(number)), "0\n").unwrap();
+    } else {
+        let device = MdevUuid::for_device(domain, &"gpu0".parse().unwrap());
+        fs::write(format!("/sys/bus/mdev/devices/{device}/remove"), "1").unwrap();
+    }
     let _ = fs::remove_file(format!("/run/virt-vgpu/claims/{domain}.json"));
 }
 

@@ -1,9 +1,11 @@
 //! A `/sys` for the benchmark: plain files on a tmpfs, read as fast as sysfs
-//! itself, but for `create` and `remove`, which lead into a small FUSE file
-//! system that makes and takes away the device's directory as the kernel does.
+//! itself, but for `create`, `remove` and `current_vgpu_type`, which lead into a
+//! small FUSE file system that does to the files what the kernel does.
 
 use std::{
+    collections::BTreeMap,
     ffi::OsStr,
+    fmt::Write as _,
     fs,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
@@ -13,12 +15,21 @@ use std::{
 
 use fuser::{
     BackgroundSession, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags,
-    Generation, INodeNo, LockOwner, OpenFlags, ReplyAttr, ReplyEmpty, ReplyEntry, ReplyOpen,
-    ReplyWrite, Request, WriteFlags,
+    Generation, INodeNo, LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyEmpty, ReplyEntry,
+    ReplyOpen, ReplyWrite, Request, WriteFlags,
 };
 
 /// Types of each parent.
 pub const TYPES: usize = 25;
+
+/// How the boards' virtual functions give vGPUs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framework {
+    /// Each makes a mediated device.
+    Mdev,
+    /// Each becomes a vGPU.
+    VendorVfio,
+}
 
 const BOARDS: usize = 8;
 const VIRTUAL_FUNCTIONS: usize = 32;
@@ -37,10 +48,18 @@ fn device(address: &str) -> PathBuf {
     Path::new("/sys/devices/pci0000:00").join(address)
 }
 
+/// The file that a function's type is written to.
+pub fn current_type(address: &str) -> String {
+    format!("/sys/bus/pci/devices/{address}/nvidia/current_vgpu_type")
+}
+
 /// Fills `/sys`, which must be an empty tmpfs.
-pub fn fill() {
-    fs::create_dir_all("/sys/class/mdev_bus").unwrap();
+pub fn fill(framework: Framework) {
+    if framework == Framework::Mdev {
+        fs::create_dir_all("/sys/class/mdev_bus").unwrap();
+    }
     fs::create_dir_all("/sys/bus/pci/devices").unwrap();
+    fs::create_dir_all("/sys/bus/pci/drivers/nvidia").unwrap();
     fs::create_dir_all("/sys/bus/mdev/devices").unwrap();
     fs::create_dir_all("/sys/fuse").unwrap();
     for board in 0..BOARDS {
@@ -61,6 +80,12 @@ pub fn fill() {
                 format!("/sys/bus/pci/devices/{address}"),
             )
             .unwrap();
+            symlink("../../../bus/pci/drivers/nvidia", path.join("driver")).unwrap();
+            symlink(
+                format!("../../../../devices/pci0000:00/{address}"),
+                format!("/sys/bus/pci/drivers/nvidia/{address}"),
+            )
+            .unwrap();
             if function > 0 {
                 let link = device(&self::address(board, 0)).join(format!("virtfn{}", function - 1));
                 symlink(format!("../{address}"), link).unwrap();
@@ -69,15 +94,44 @@ pub fn fill() {
                     path.join("physfn"),
                 )
                 .unwrap();
-                symlink(
-                    format!("../../devices/pci0000:00/{address}"),
-                    format!("/sys/class/mdev_bus/{address}"),
-                )
-                .unwrap();
-                fill_types(&address, &path);
+                match framework {
+                    Framework::Mdev => {
+                        symlink(
+                            format!("../../devices/pci0000:00/{address}"),
+                            format!("/sys/class/mdev_bus/{address}"),
+                        )
+                        .unwrap();
+                        fill_types(&address, &path);
+                    }
+                    Framework::VendorVfio => fill_vgpu(&address, &path),
+                }
             }
         }
     }
+}
+
+const HEADER: &str = "ID    : vGPU Name\n";
+
+fn creatable() -> String {
+    let mut text = HEADER.to_owned();
+    for number in 0..TYPES {
+        let _ = writeln!(text, "{:<5} : NVIDIA L40S-{number}Q", 500 + number);
+    }
+    text
+}
+
+fn fill_vgpu(address: &str, path: &Path) {
+    let directory = path.join("nvidia");
+    fs::create_dir_all(&directory).unwrap();
+    fs::write(directory.join("creatable_vgpu_types"), creatable()).unwrap();
+    for name in ["vgpu_params", "placement_id", "gpu_instance_id"] {
+        fs::write(directory.join(name), "").unwrap();
+    }
+    symlink(
+        format!("/sys/fuse/type {address}"),
+        directory.join("current_vgpu_type"),
+    )
+    .unwrap();
 }
 
 fn fill_types(address: &str, path: &Path) {
@@ -104,10 +158,13 @@ fn fill_types(address: &str, path: &Path) {
     }
 }
 
-/// The reactive files. A name is `create PARENT TYPE` or `remove UUID`.
+/// The reactive files. A name is `create PARENT TYPE`, `remove UUID` or
+/// `type FUNCTION`.
 #[derive(Default)]
 struct Reactor {
     names: Mutex<Vec<String>>,
+    /// Types of functions by their addresses, where one was written.
+    types: Mutex<BTreeMap<String, String>>,
 }
 
 impl Reactor {
@@ -128,7 +185,7 @@ impl Reactor {
             } else {
                 FileType::RegularFile
             },
-            perm: if directory { 0o755 } else { 0o200 },
+            perm: if directory { 0o755 } else { 0o600 },
             nlink: 1,
             uid: 0,
             gid: 0,
@@ -138,13 +195,39 @@ impl Reactor {
         }
     }
 
-    fn react(name: &str, text: &str) -> Option<()> {
+    fn name(&self, inode: INodeNo) -> String {
+        self.names.lock().unwrap()[usize::try_from(inode.0).unwrap() - 2].clone()
+    }
+
+    fn react(&self, name: &str, text: &str) -> Option<()> {
         let words: Vec<&str> = name.split(' ').collect();
         match words[..] {
             ["create", parent, id] => create(text.trim(), parent, id),
             ["remove", uuid] => remove(uuid),
+            ["type", function] => self.set_type(function, text.trim()),
             _ => None,
         }
+    }
+
+    /// A free function takes a type, one that has a type takes 0.
+    fn set_type(&self, function: &str, id: &str) -> Option<()> {
+        let mut types = self.types.lock().unwrap();
+        let is_free = types.get(function).is_none_or(|current| current == "0");
+        if is_free == (id == "0") {
+            return None;
+        }
+        let list = device(function).join("nvidia/creatable_vgpu_types");
+        fs::write(
+            list,
+            if is_free {
+                HEADER.to_owned()
+            } else {
+                creatable()
+            },
+        )
+        .ok()?;
+        types.insert(function.to_owned(), id.to_owned());
+        Some(())
     }
 }
 
@@ -248,6 +331,27 @@ impl Filesystem for Reactor {
         reply.error(Errno::ENOSYS);
     }
 
+    fn read(
+        &self,
+        _request: &Request,
+        inode: INodeNo,
+        _handle: FileHandle,
+        offset: u64,
+        _size: u32,
+        _flags: OpenFlags,
+        _owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let name = self.name(inode);
+        let Some(function) = name.strip_prefix("type ") else {
+            return reply.error(Errno::EACCES);
+        };
+        let types = self.types.lock().unwrap();
+        let text = types.get(function).map_or("0", String::as_str).to_owned() + "\n";
+        let start = usize::try_from(offset).unwrap().min(text.len());
+        reply.data(&text.as_bytes()[start..]);
+    }
+
     fn write(
         &self,
         _request: &Request,
@@ -260,10 +364,10 @@ impl Filesystem for Reactor {
         _owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let name = self.names.lock().unwrap()[usize::try_from(inode.0).unwrap() - 2].clone();
+        let name = self.name(inode);
         let done = std::str::from_utf8(data)
             .ok()
-            .and_then(|text| Self::react(&name, text));
+            .and_then(|text| self.react(&name, text));
         match done {
             Some(()) => reply.written(u32::try_from(data.len()).unwrap()),
             None => reply.error(Errno::EIO),

@@ -2,8 +2,8 @@
 //! metadata, and a placeholder for each.
 
 use virt_vgpu::{
-    domain::{MEDIA_DIRECTORY, NAMESPACE, placeholder},
-    model::{DeviceName, DomainUuid, MdevUuid},
+    domain::{MEDIA_DIRECTORY, NAMESPACE, function_placeholder, placeholder},
+    model::{DeviceName, DomainUuid, MdevUuid, PciAddress},
 };
 
 /// A domain and what it asks for.
@@ -22,6 +22,8 @@ struct Device {
     /// Attributes behind the name, as in ` pool='cad'`.
     attributes: String,
     has_placeholder: bool,
+    /// The placeholder names this virtual function.
+    function: Option<PciAddress>,
 }
 
 impl Domain {
@@ -52,8 +54,17 @@ impl Domain {
             name: name.parse().unwrap(),
             attributes: format!(" {attributes}"),
             has_placeholder,
+            function: None,
         });
         self
+    }
+
+    /// A request whose placeholder names a virtual function.
+    pub fn function(self, name: &str, pool: &str, function: &str) -> Self {
+        let mut domain = self.device(name, pool);
+        let device = domain.devices.last_mut().unwrap();
+        device.function = Some(function.parse().unwrap());
+        domain
     }
 
     /// With more elements, such as `<numatune>`.
@@ -83,7 +94,10 @@ impl Domain {
             metadata.push_str(&format!("      <vgpu:device name='{name}'{attributes}/>\n"));
             if device.has_placeholder {
                 let uuid = MdevUuid::for_device(self.uuid, name);
-                hostdevs.push_str(&placeholder(uuid, name));
+                hostdevs.push_str(&match device.function {
+                    Some(function) => function_placeholder(function, name),
+                    None => placeholder(uuid, name),
+                });
             }
         }
         if !metadata.is_empty() {

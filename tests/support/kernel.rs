@@ -7,10 +7,11 @@
 use std::{
     collections::BTreeMap,
     io,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Condvar, Mutex, MutexGuard},
     time::Duration,
 };
 
+use lab_nvidia::model::{Attribute, Seat};
 use nix::errno::Errno;
 use virt_vgpu::{
     apply::Attributes,
@@ -22,16 +23,30 @@ use super::{
     tree::{Entry, OnWrite, Tree},
 };
 
+mod card;
+mod card_files;
+mod fault;
 mod files;
+mod nvml;
+
+pub use card::Vgpu;
+pub use fault::{Fault, Target};
 
 /// The machine; clones are the same one.
 #[derive(Debug, Clone)]
-pub struct Kernel(Arc<Mutex<State>>);
+pub struct Kernel {
+    state: Arc<Mutex<State>>,
+    /// A process has closed what it had open.
+    closed: Arc<Condvar>,
+}
 
 #[derive(Debug)]
 struct State {
     machine: Machine,
+    cards: Vec<card::Card>,
     mdevs: BTreeMap<String, Mdev>,
+    /// Processes with the functions and mediated devices that they have open.
+    opened: Vec<(u32, String)>,
     next_group: u32,
     faults: Vec<Fault>,
     writes: Vec<Write>,
@@ -50,6 +65,9 @@ pub struct Mdev {
     pub whole: bool,
     /// Whether it still has its `remove`: a write before it is whole costs it.
     pub removable: bool,
+    /// It was removed and waits for the process that has it open: of all that shows
+    /// it, only its directory is left.
+    pub leaving: bool,
     /// What NVIDIA's driver was told beyond the type.
     pub parameters: String,
 }
@@ -62,82 +80,46 @@ pub struct Write {
     pub result: Result<usize, Errno>,
 }
 
-/// Which writes are to go wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Target {
-    Create,
-    Remove,
-    Parameters,
-}
-
-/// A driver that misbehaves.
-#[derive(Debug, Clone)]
-pub struct Fault {
-    pub target: Target,
-    /// Only this parent, if one is named.
-    pub parent: Option<String>,
-    /// Passed before the driver does anything.
-    pub delay: Duration,
-    /// What it answers instead of doing it.
-    pub errno: Option<Errno>,
-    /// How many more writes are concerned.
-    pub times: usize,
-}
-
-impl Fault {
-    /// Every such write fails.
-    pub fn errno(target: Target, errno: Errno) -> Self {
-        Self {
-            target,
-            parent: None,
-            delay: Duration::ZERO,
-            errno: Some(errno),
-            times: usize::MAX,
-        }
-    }
-
-    /// Every such write works, but late.
-    pub fn delay(target: Target, delay: Duration) -> Self {
-        Self {
-            delay,
-            errno: None,
-            ..Self::errno(target, Errno::UnknownErrno)
-        }
-    }
-
-    pub fn on(self, parent: &str) -> Self {
-        let parent = Some(parent.to_owned());
-        Self { parent, ..self }
-    }
-
-    pub fn times(self, times: usize) -> Self {
-        Self { times, ..self }
-    }
-}
-
 impl Kernel {
     /// # Panics
-    /// When the machine's own mediated devices do not fit on it.
+    /// When the machine's own vGPUs do not fit on it.
     pub fn new(mut machine: Machine) -> Self {
         let existing = std::mem::take(&mut machine.mdevs);
+        let typed = std::mem::take(&mut machine.vgpus);
+        let gpus = machine.gpus.iter().enumerate();
         let state = State {
+            cards: gpus
+                .map(|(number, gpu)| card::Card::new(gpu, number))
+                .collect(),
             machine,
             mdevs: BTreeMap::new(),
+            opened: Vec::new(),
             next_group: 100,
             faults: Vec::new(),
             writes: Vec::new(),
             tree: None,
         };
-        let kernel = Self(Arc::new(Mutex::new(state)));
+        let kernel = Self {
+            state: Arc::new(Mutex::new(state)),
+            closed: Arc::default(),
+        };
         for mdev in existing {
             kernel.make(&mdev.uuid, &mdev.parent, &mdev.type_id);
+        }
+        for vgpu in typed {
+            kernel.set_type(&vgpu.function, &vgpu.profile);
+            if let Some(placement) = vgpu.placement {
+                kernel.place(&vgpu.function, placement);
+            }
         }
         kernel
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         // A test that panics elsewhere must not hide its own message.
-        self.0.lock().unwrap_or_else(|poison| poison.into_inner())
+        self.state
+            .lock()
+            .unwrap_or_else(|poison| poison.into_inner())
     }
 
     /// Makes a mediated device as somebody else would.
@@ -151,7 +133,7 @@ impl Kernel {
         self.state().mdevs.clone()
     }
 
-    /// Every write so far that reached the mdev core.
+    /// Every write so far that reached the mdev core or a driver.
     pub fn writes(&self) -> Vec<Write> {
         self.state().writes.clone()
     }
@@ -165,13 +147,14 @@ impl Kernel {
         self.state().faults.clear();
     }
 
-    /// Unbinds a function's driver: its mediated devices go with it
-    /// (`mdev_unregister_parent`).
+    /// A function falls off the bus, a physical one with its virtual ones: their
+    /// mediated devices go with them (`mdev_unregister_parent`).
     pub fn remove_parent(&self, address: &str) {
         let mut state = self.state();
         state.machine.functions.retain(|f| f.address != address);
-        state.mdevs.retain(|_, mdev| mdev.parent != address);
-        state.tree = None;
+        state.remove_from_cards(address);
+        state.forget_mdevs();
+        self.closed.notify_all();
     }
 
     /// Takes a type from every parent, as a driver update may.
@@ -195,37 +178,40 @@ impl Kernel {
     /// One `write` to what an attribute leads to; sleeps for as long as an
     /// injected fault says, without keeping others from anything.
     pub fn perform(&self, what: &OnWrite, value: &[u8]) -> Result<usize, Errno> {
-        let fault = self.state().next_fault(what);
-        let (delay, errno) = fault.unwrap_or((Duration::ZERO, None));
-        match (errno, what) {
-            (None, OnWrite::Create { parent, type_id }) if !delay.is_zero() => {
-                return self.create_slowly(what, (parent, type_id, value), delay);
-            }
-            _ => {}
-        }
-        std::thread::sleep(delay);
-        let mut state = self.state();
+        let fault = self.state().next_fault(what, value);
+        let delay = fault.as_ref().map_or(Duration::ZERO, |fault| fault.delay);
+        let errno = fault.as_ref().and_then(|fault| fault.errno);
+        let pretends = fault.is_some_and(|fault| fault.pretends);
         let result = match (errno, what) {
-            (Some(errno), _) => Err(errno),
-            (None, OnWrite::Create { parent, type_id }) => state.create(parent, type_id, value),
-            (None, OnWrite::Remove { uuid }) => state.remove(uuid, value),
-            (None, OnWrite::Parameters { uuid }) => state.set_parameters(uuid, value),
+            (Some(errno), _) => {
+                std::thread::sleep(delay);
+                Err(errno)
+            }
+            _ if pretends => Ok(value.len()),
+            (None, OnWrite::Create { parent, type_id }) if !delay.is_zero() => {
+                self.create_slowly((parent, type_id, value), delay)
+            }
+            (None, OnWrite::Remove { uuid }) => {
+                std::thread::sleep(delay);
+                self.remove(uuid, value)
+            }
+            (None, _) => {
+                std::thread::sleep(delay);
+                self.state().carry_out(what, value)
+            }
         };
-        state.writes.push(Write {
+        self.state().writes.push(Write {
             what: what.clone(),
             value: String::from_utf8_lossy(value).into_owned(),
             result,
         });
         result
     }
-}
 
-impl Kernel {
     /// `mdev_device_create` with a driver that takes its time: the device is in
     /// the core's list and in sysfs before its driver's `probe` has returned.
     fn create_slowly(
         &self,
-        what: &OnWrite,
         (parent, type_id, value): (&str, &str, &[u8]),
         delay: Duration,
     ) -> Result<usize, Errno> {
@@ -243,36 +229,34 @@ impl Kernel {
             std::thread::sleep(delay);
             set_whole(true);
         }
-        self.state().writes.push(Write {
-            what: what.clone(),
-            value: String::from_utf8_lossy(value).into_owned(),
-            result,
-        });
         result
+    }
+
+    /// `mdev_device_remove` waits until nobody has the device open any more.
+    fn remove(&self, uuid: &str, value: &[u8]) -> Result<usize, Errno> {
+        let mut state = self.state();
+        while state.removal(value)? && state.is_open(uuid) {
+            let mdev = state.mdevs.get_mut(uuid).ok_or(Errno::ENODEV)?;
+            mdev.leaving = true;
+            state.tree = None;
+            let woken = self.closed.wait(state);
+            state = woken.unwrap_or_else(|poison| poison.into_inner());
+        }
+        state.remove(uuid, value)
     }
 }
 
 impl State {
-    fn concerns(&self, fault: &Fault, what: &OnWrite) -> bool {
-        let (target, parent) = match what {
-            OnWrite::Create { parent, .. } => (Target::Create, Some(parent)),
-            OnWrite::Remove { uuid } => (Target::Remove, self.parent_of(uuid)),
-            OnWrite::Parameters { uuid } => (Target::Parameters, self.parent_of(uuid)),
-        };
-        fault.times > 0
-            && fault.target == target
-            && (fault.parent.is_none() || fault.parent.as_ref() == parent)
-    }
-
-    fn parent_of(&self, uuid: &str) -> Option<&String> {
-        self.mdevs.get(uuid).map(|mdev| &mdev.parent)
-    }
-
-    fn next_fault(&mut self, what: &OnWrite) -> Option<(Duration, Option<Errno>)> {
-        let position = { self.faults.iter() }.position(|fault| self.concerns(fault, what))?;
-        let fault = &mut self.faults[position];
-        fault.times -= 1;
-        Some((fault.delay, fault.errno))
+    fn carry_out(&mut self, what: &OnWrite, value: &[u8]) -> Result<usize, Errno> {
+        match what {
+            OnWrite::Create { parent, type_id } => self.create(parent, type_id, value),
+            OnWrite::Remove { uuid } => self.remove(uuid, value),
+            OnWrite::Parameters { uuid } if self.seat(uuid).is_none() => {
+                self.set_parameters(uuid, value)
+            }
+            OnWrite::Parameters { uuid } => self.write_vgpu(uuid, Attribute::VgpuParams, value),
+            OnWrite::Vgpu { at, attribute } => self.write_vgpu(at, *attribute, value),
+        }
     }
 
     /// `create_store` and `mdev_device_create`.
@@ -290,12 +274,16 @@ impl State {
             return Err(Errno::EEXIST);
         }
         // The parent went while the write was on its way.
-        if self.function(parent).is_none() {
+        if self.board_of(parent).is_none() {
             return Err(Errno::ENODEV);
         }
-        // NVIDIA's driver has one answer for everything that its resource
-        // manager refuses.
-        if self.available(parent, type_id) == 0 {
+        if let Some((index, at)) = self.card(parent) {
+            let kind = self.mdev_type(index, type_id).ok_or(Errno::ENODEV)?;
+            let twin = &mut self.cards[index].twin;
+            twin.mdev_create(at, kind.id, &uuid)?;
+        } else if self.available(parent, type_id) == 0 {
+            // NVIDIA's driver has one answer for everything that its resource
+            // manager refuses.
             return Err(Errno::EIO);
         }
         let mdev = Mdev {
@@ -304,6 +292,7 @@ impl State {
             iommu_group: self.next_group,
             whole: true,
             removable: true,
+            leaving: false,
             parameters: String::new(),
         };
         self.next_group += 1;
@@ -326,16 +315,23 @@ impl State {
     }
 
     /// `remove_store`: a number other than 0 removes the device, 0 does nothing.
-    fn remove(&mut self, uuid: &str, value: &[u8]) -> Result<usize, Errno> {
+    fn removal(&self, value: &[u8]) -> Result<bool, Errno> {
         let text = std::str::from_utf8(value).map_err(|_| Errno::EINVAL)?;
-        let number = kstrtoul(text).ok_or(Errno::EINVAL)?;
-        if number != 0 {
+        Ok(kstrtoul(text).ok_or(Errno::EINVAL)? != 0)
+    }
+
+    fn remove(&mut self, uuid: &str, value: &[u8]) -> Result<usize, Errno> {
+        if self.removal(value)? {
             // The file is gone with its device, and an open one answers so.
+            let seat = self.seat(uuid);
             let mdev = self.mdevs.get_mut(uuid).ok_or(Errno::ENODEV)?;
             self.tree = None;
             if !mdev.whole {
                 mdev.removable = false;
                 return Err(Errno::EAGAIN);
+            }
+            if let Some((index, Seat::Mdev(uuid))) = seat {
+                self.cards[index].twin.mdev_remove(&uuid, "1")?;
             }
             self.mdevs.remove(uuid);
         }
@@ -424,16 +420,23 @@ impl Kernel {
     }
 }
 
-impl Sysfs for Kernel {
-    fn read(&self, path: &str) -> io::Result<String> {
+impl Kernel {
+    /// An attribute's text as the kernel gives it, with its newline.
+    ///
+    /// # Errors
+    /// The kernel's errno.
+    pub fn text(&self, path: &str) -> io::Result<String> {
         match self.entry(path, true)? {
-            Entry::Attribute(attribute) => {
-                let text = attribute.text.ok_or(Errno::EACCES)?;
-                Ok(text.trim_end().to_owned())
-            }
+            Entry::Attribute(attribute) => Ok(attribute.text.ok_or(Errno::EACCES)??),
             Entry::Directory(_) => Err(Errno::EISDIR.into()),
             Entry::Link(_) => Err(Errno::ELOOP.into()),
         }
+    }
+}
+
+impl Sysfs for Kernel {
+    fn read(&self, path: &str) -> io::Result<String> {
+        Ok(self.text(path)?.trim_end().to_owned())
     }
 
     fn read_link(&self, path: &str) -> io::Result<String> {
@@ -464,6 +467,10 @@ impl Attributes for Kernel {
         match self.entry(&attribute.path, true)? {
             Entry::Attribute(found) => {
                 let what = found.on_write.ok_or(Errno::EACCES)?;
+                // The file is opened, but nothing reaches the driver.
+                if attribute.value.is_empty() {
+                    return Ok(());
+                }
                 self.perform(&what, attribute.value.as_bytes())?;
                 Ok(())
             }

@@ -2,7 +2,13 @@
 //! mediated devices that are there from the start. Tests build it in code or read
 //! it from a `host.toml`.
 
-use serde::Deserialize;
+use std::str::FromStr;
+
+use lab_nvidia::{
+    boards::{self, VgpuType},
+    model::{Dialect, Framework},
+};
+use serde::{Deserialize, Deserializer, de::Error as _};
 
 /// Everything that the model starts from.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -17,9 +23,15 @@ pub struct Machine {
     /// PCI functions.
     #[serde(default, rename = "function")]
     pub functions: Vec<Function>,
+    /// NVIDIA's GPUs, by the tables of the lab.
+    #[serde(default, rename = "gpu")]
+    pub gpus: Vec<Gpu>,
     /// Mediated devices that somebody else made.
     #[serde(default, rename = "mdev")]
     pub mdevs: Vec<Existing>,
+    /// Virtual functions that somebody else has given a type.
+    #[serde(default, rename = "vgpu")]
+    pub vgpus: Vec<Typed>,
 }
 
 /// A NUMA node.
@@ -74,6 +86,45 @@ pub struct Function {
     pub virtual_functions: Vec<String>,
 }
 
+/// A GPU that follows one of the lab's tables (`tests/lab/nvidia/boards`) and the
+/// rules of NVIDIA's driver. One with SR-IOV has its virtual functions from the
+/// start.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Gpu {
+    /// The table: `l40s`.
+    pub board: String,
+    /// How its vGPUs appear: `legacy-mdev`, `sriov-mdev` or `vendor-vfio`.
+    #[serde(deserialize_with = "from_word")]
+    pub framework: Framework,
+    /// Whose errnos `current_vgpu_type` has: `kmod` or `rfc`.
+    #[serde(default = "kmod", deserialize_with = "from_word")]
+    pub dialect: Dialect,
+    /// Its physical function.
+    pub address: String,
+    /// `-1`: none.
+    #[serde(default = "no_node")]
+    pub numa_node: i32,
+    /// How many virtual functions; None: as many as the table says.
+    #[serde(default)]
+    pub functions: Option<u32>,
+    /// Whether sizes may be mixed.
+    #[serde(default)]
+    pub heterogeneous: bool,
+}
+
+/// A virtual function that has a type already.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Typed {
+    pub function: String,
+    /// The type's name without the product: `L40S-12Q`.
+    pub profile: String,
+    /// None: where the driver puts it.
+    #[serde(default)]
+    pub placement: Option<u32>,
+}
+
 /// A mediated device that is there already.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -84,6 +135,15 @@ pub struct Existing {
     pub type_id: String,
 }
 
+fn from_word<'de, D: Deserializer<'de>, T: FromStr<Err = String>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    let word = String::deserialize(deserializer)?;
+    word.parse().map_err(D::Error::custom)
+}
+fn kmod() -> Dialect {
+    Dialect::Kmod
+}
 fn vfio_pci() -> String {
     "vfio-pci".to_owned()
 }
@@ -138,14 +198,80 @@ impl Function {
     }
 }
 
+/// A type of the lab's tables by its name without the product, `L40S-12Q`.
+pub fn profile(name: &str) -> &'static VgpuType {
+    let types = boards::all().unwrap().iter().flat_map(|board| &board.types);
+    let mut found = types.filter(|kind| kind.short_name() == name);
+    found.next().unwrap_or_else(|| panic!("no type {name}"))
+}
+
+impl Gpu {
+    pub fn new(board: &str, framework: Framework, address: &str) -> Self {
+        Self {
+            board: board.to_owned(),
+            framework,
+            dialect: kmod(),
+            address: address.to_owned(),
+            numa_node: no_node(),
+            functions: None,
+            heterogeneous: false,
+        }
+    }
+
+    /// An L40S with virtual functions that become vGPUs.
+    pub fn l40s(address: &str) -> Self {
+        Self::new("l40s", Framework::VendorVfio, address)
+    }
+
+    /// With so many virtual functions.
+    pub fn functions(self, functions: u32) -> Self {
+        let functions = Some(functions);
+        Self { functions, ..self }
+    }
+
+    pub fn on_node(self, numa_node: i32) -> Self {
+        Self { numa_node, ..self }
+    }
+
+    pub fn speaks(self, dialect: Dialect) -> Self {
+        Self { dialect, ..self }
+    }
+
+    /// With sizes mixed.
+    pub fn heterogeneous(self) -> Self {
+        let heterogeneous = true;
+        Self {
+            heterogeneous,
+            ..self
+        }
+    }
+}
+
 impl Machine {
+    /// GPUs and nothing else.
+    pub fn of_gpus(gpus: impl IntoIterator<Item = Gpu>) -> Self {
+        Self {
+            gpus: gpus.into_iter().collect(),
+            ..Self::default()
+        }
+    }
+
+    /// The machine with a virtual function that somebody else has given a type.
+    pub fn with_vgpu(mut self, function: &str, profile: &str) -> Self {
+        self.vgpus.push(Typed {
+            function: function.to_owned(),
+            profile: profile.to_owned(),
+            placement: None,
+        });
+        self
+    }
+
     /// Boards of the usual types.
     pub fn with(functions: impl IntoIterator<Item = Function>) -> Self {
         Self {
-            nodes: Vec::new(),
             types: usual_types(),
             functions: functions.into_iter().collect(),
-            mdevs: Vec::new(),
+            ..Self::default()
         }
     }
 

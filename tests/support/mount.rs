@@ -213,7 +213,10 @@ impl Filesystem for Files {
     ) {
         match self.at(ino) {
             Ok((_, Entry::Attribute(attribute))) => {
-                let text = attribute.text.unwrap_or_default();
+                let text = match attribute.text.unwrap_or_else(|| Ok(String::new())) {
+                    Ok(text) => text,
+                    Err(errno) => return reply.error(Errno::from_i32(errno as i32)),
+                };
                 let start = usize::try_from(offset)
                     .unwrap_or(usize::MAX)
                     .min(text.len());

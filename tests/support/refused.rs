@@ -48,4 +48,5 @@ pub fn refused(scene: &Scene, domain: &Domain, input: impl AsRef<[u8]>, wanted: 
 pub fn is_untouched(scene: &Scene) {
     scene.is_empty();
     assert!(scene.ours().is_empty());
+    assert!(scene.our_vgpus().is_empty());
 }

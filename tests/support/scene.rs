@@ -9,19 +9,29 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use lab_nvidia::model::Vm;
 use tempfile::TempDir;
 use virt_vgpu::{
-    claims::{self, Claim, State},
-    host::Host,
+    claims::{self, Claim, ClaimedDevice, DeviceKind, State},
+    host::{Host, NVML_PROGRAM},
 };
 
 use super::{
     domain::Domain,
-    kernel::{Kernel, Mdev},
+    kernel::{Kernel, Mdev, Vgpu},
     machine::Machine,
     mount::Mount,
+    nvml_server::NvmlServer,
     process::{Outcome, Program},
 };
+
+fn vm(pid: u32, domain: &Domain) -> Vm {
+    Vm {
+        pid,
+        uuid: Some(domain.uuid.to_string()),
+        name: Some(domain.name.clone()),
+    }
+}
 
 /// A root directory that stands in for a machine.
 #[derive(Debug)]
@@ -29,6 +39,9 @@ pub struct Scene {
     pub kernel: Kernel,
     /// What was there before us and must be there after us.
     foreign: BTreeMap<String, Mdev>,
+    foreign_vgpus: BTreeMap<String, Vgpu>,
+    /// On a machine with GPUs that follow tables.
+    _nvml: Option<NvmlServer>,
     // Unmounts before the directory is removed: fields are dropped in order.
     _mount: Mount,
     root: TempDir,
@@ -36,6 +49,7 @@ pub struct Scene {
 
 impl Scene {
     pub fn new(machine: Machine) -> Self {
+        let has_nvml = !machine.gpus.is_empty();
         let kernel = Kernel::new(machine);
         // `/run` is in memory on real hosts too.
         let memory = Path::new("/dev/shm");
@@ -53,6 +67,8 @@ impl Scene {
         let mount = Mount::new(&kernel, &root.path().join("sys"));
         Self {
             foreign: kernel.mdevs(),
+            foreign_vgpus: kernel.vgpus(),
+            _nvml: has_nvml.then(|| NvmlServer::install(&kernel, root.path())),
             kernel,
             _mount: mount,
             root,
@@ -93,6 +109,25 @@ impl Scene {
         self.file(&format!("etc/virt-vgpu/pools.d/{name}.toml"), text);
     }
 
+    /// A pool of vGPUs on all of NVIDIA's GPUs.
+    pub fn vgpu_pool(&self, name: &str, profile: &str) {
+        self.vgpu_pool_with(name, profile, "");
+    }
+
+    /// The same with more keys.
+    pub fn vgpu_pool_with(&self, name: &str, profile: &str, keys: &str) {
+        let text = format!(
+            "kind = \"nvidia-vgpu\"\nprofile = \"{profile}\"\n{keys}\n[[rule]]\n\
+             where = [{{ field = \"vendor-id\", op = \"equal\", value = \"10de\" }}]\n"
+        );
+        self.file(&format!("etc/virt-vgpu/pools.d/{name}.toml"), text);
+    }
+
+    /// The host has no program that asks NVML.
+    pub fn without_nvml(&self) {
+        fs::remove_file(self.path(NVML_PROGRAM)).unwrap();
+    }
+
     /// A guest-driver image of the host.
     pub fn image(&self, path: &str) {
         self.file(path, "ISO");
@@ -112,20 +147,41 @@ impl Scene {
 
     /// A QEMU that runs the domain.
     pub fn runs(&self, pid: u32, domain: &Domain) {
+        self.runs_on(pid, domain, &[]);
+    }
+
+    /// A QEMU that runs the domain with those virtual functions.
+    pub fn runs_on(&self, pid: u32, domain: &Domain, functions: &[&str]) {
         let name = format!("guest={},debug-threads=on", domain.name);
         let uuid = domain.uuid.to_string();
         let arguments = ["-name", &name, "-uuid", &uuid, "-S"];
-        self.process(pid, "qemu-system-x86 (1)", &arguments, &[]);
+        let nodes = functions.iter().flat_map(|at| self.kernel.nodes(at));
+        let nodes: Vec<String> = nodes.collect();
+        self.process(pid, "qemu-system-x86 (1)", &arguments, &nodes);
+        for function in functions {
+            self.kernel.open(function, vm(pid, domain)).unwrap();
+        }
     }
 
-    /// A process with that device of the domain open.
+    /// A process with the first mediated device of the domain open.
     pub fn opens(&self, pid: u32, domain: &Domain) {
-        let group = self.kernel.mdevs()[&domain.mdevs()[0]].iommu_group;
-        let node = format!("/dev/vfio/{group}");
-        self.process(pid, "holder", &[], &["/dev/vfio/vfio", &node]);
+        let uuid = &domain.mdevs()[0];
+        let group = self.kernel.mdevs()[uuid].iommu_group;
+        let nodes = ["/dev/vfio/vfio".to_owned(), format!("/dev/vfio/{group}")];
+        self.process(pid, "holder", &[], &nodes);
+        self.kernel.open(uuid, vm(pid, domain)).unwrap();
     }
 
-    fn process(&self, pid: u32, name: &str, arguments: &[&str], nodes: &[&str]) {
+    /// A process with the virtual function open that does not look like the
+    /// domain's QEMU, though the driver takes it for that.
+    pub fn opens_function(&self, pid: u32, domain: &Domain, function: &str) {
+        let [group, device] = self.kernel.nodes(function);
+        let nodes = ["/dev/vfio/vfio".to_owned(), group, device];
+        self.process(pid, "holder", &[], &nodes);
+        self.kernel.open(function, vm(pid, domain)).unwrap();
+    }
+
+    fn process(&self, pid: u32, name: &str, arguments: &[&str], nodes: &[String]) {
         // Fields 3 to 21, then the start time.
         let between = "S 1".to_owned() + &" 0".repeat(17);
         self.file(
@@ -146,6 +202,7 @@ impl Scene {
 
     /// The process is gone.
     pub fn ends(&self, pid: u32) {
+        self.kernel.close_all(pid, false);
         fs::remove_dir_all(self.path(&format!("proc/{pid}"))).unwrap();
     }
 
@@ -198,6 +255,13 @@ impl Scene {
             .collect()
     }
 
+    /// The virtual functions that are vGPUs and were not at first.
+    pub fn our_vgpus(&self) -> BTreeMap<String, Vgpu> {
+        let mut vgpus = self.kernel.vgpus();
+        vgpus.retain(|function, _| !self.foreign_vgpus.contains_key(function));
+        vgpus
+    }
+
     /// What holds whenever no hook runs and every start has ended well or been
     /// cleared up: each device of ours is named by exactly one committed claim
     /// and is as claimed, foreign devices are as they were, and no half-written
@@ -216,23 +280,38 @@ impl Scene {
     #[track_caller]
     pub fn is_sound(&self) {
         self.foreign_is_untouched();
-        let mdevs = self.kernel.mdevs();
         let mut claimed = BTreeSet::new();
         for claim in self.claims() {
             for device in &claim.devices {
-                let uuid = device.uuid.to_string();
-                let mdev = mdevs.get(&uuid);
                 if claim.state != State::Committed {
-                    assert_eq!(mdev, None, "not committed: {device:?}");
+                    assert_eq!(self.there(device), None, "not committed: {device:?}");
                     continue;
                 }
-                let mdev = mdev.unwrap_or_else(|| panic!("not there: {device:?}"));
-                assert_eq!(mdev.parent, device.parent.to_string(), "{device:?}");
-                assert_eq!(mdev.type_id, device.type_id.to_string(), "{device:?}");
-                assert!(claimed.insert(uuid), "claimed twice: {device:?}");
+                let there = self.there(device);
+                let there = there.unwrap_or_else(|| panic!("not there: {device:?}"));
+                assert_eq!(there.0, device.parent.to_string(), "{device:?}");
+                assert_eq!(there.1, device.type_id.to_string(), "{device:?}");
+                assert!(claimed.insert(device.label()), "claimed twice: {device:?}");
             }
         }
-        assert_eq!(self.ours(), claimed, "left: there; right: claimed");
+        let mut ours = self.ours();
+        ours.extend(self.our_vgpus().into_keys());
+        assert_eq!(ours, claimed, "left: there; right: claimed");
+    }
+
+    /// Parent and type of what has the claimed device's place.
+    fn there(&self, device: &ClaimedDevice) -> Option<(String, String)> {
+        let at = device.label();
+        match device.kind {
+            DeviceKind::Mdev => {
+                let mdev = self.kernel.mdevs().remove(&at)?;
+                Some((mdev.parent, mdev.type_id))
+            }
+            DeviceKind::VendorVfio => {
+                let vgpu = self.kernel.vgpus().remove(&at)?;
+                Some((at, vgpu.type_id.to_string()))
+            }
+        }
     }
 
     /// Nothing of ours is left, and what was there before is.
@@ -250,10 +329,18 @@ impl Scene {
         let mut mdevs = self.kernel.mdevs();
         mdevs.retain(|uuid, _| self.foreign.contains_key(uuid));
         assert_eq!(mdevs, self.foreign);
+        let mut vgpus = self.kernel.vgpus();
+        vgpus.retain(|function, _| self.foreign_vgpus.contains_key(function));
+        assert_eq!(vgpus, self.foreign_vgpus);
         for write in self.kernel.writes() {
-            if let OnWrite::Remove { uuid } = &write.what {
-                assert!(!self.foreign.contains_key(uuid), "{write:?}");
-            }
+            let is_foreign = match &write.what {
+                OnWrite::Remove { uuid } => self.foreign.contains_key(uuid),
+                OnWrite::Vgpu { at, .. } => {
+                    self.foreign.contains_key(at) || self.foreign_vgpus.contains_key(at)
+                }
+                OnWrite::Create { .. } | OnWrite::Parameters { .. } => false,
+            };
+            assert!(!is_foreign, "{write:?}");
         }
     }
 

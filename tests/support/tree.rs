@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use lab_nvidia::model;
 use nix::errno::Errno;
 
 /// What a write to an attribute does.
@@ -15,16 +16,23 @@ pub enum OnWrite {
     Remove {
         uuid: String,
     },
-    /// NVIDIA's `vgpu_params`.
+    /// NVIDIA's `vgpu_params` of a mediated device.
     Parameters {
         uuid: String,
+    },
+    /// Any file in `nvidia/` of the virtual function at that address, and the
+    /// other files of the mediated device with that UUID.
+    Vgpu {
+        at: String,
+        attribute: model::Attribute,
     },
 }
 
 /// An attribute: readable, writable, or both.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attribute {
-    pub text: Option<String>,
+    /// What reading it answers; None: it cannot be opened for that.
+    pub text: Option<Result<String, Errno>>,
     pub on_write: Option<OnWrite>,
 }
 
@@ -76,11 +84,18 @@ impl Tree {
 
     /// An attribute for reading; the kernel ends each in a newline.
     pub fn text(&mut self, path: &str, text: impl std::fmt::Display) {
-        let attribute = Attribute {
-            text: Some(format!("{text}\n")),
-            on_write: None,
-        };
-        self.add(path, Entry::Attribute(attribute));
+        self.attribute(path, Ok(format!("{text}\n")), None);
+    }
+
+    /// An attribute whose driver answers with that, and may take writes.
+    pub fn attribute(
+        &mut self,
+        path: &str,
+        text: Result<String, Errno>,
+        on_write: Option<OnWrite>,
+    ) {
+        let text = Some(text);
+        self.add(path, Entry::Attribute(Attribute { text, on_write }));
     }
 
     /// An attribute for writing alone.
@@ -94,11 +109,7 @@ impl Tree {
 
     /// An attribute for both.
     pub fn setting(&mut self, path: &str, text: impl std::fmt::Display, on_write: OnWrite) {
-        let attribute = Attribute {
-            text: Some(format!("{text}\n")),
-            on_write: Some(on_write),
-        };
-        self.add(path, Entry::Attribute(attribute));
+        self.attribute(path, Ok(format!("{text}\n")), Some(on_write));
     }
 
     /// The entry at exactly that path, links not followed.

@@ -21,47 +21,38 @@ impl State {
         }
         for function in &self.machine.functions {
             self.add_function(&mut tree, function, &function.address);
-            for (number, address) in function.virtual_functions.iter().enumerate() {
+            for (number, address) in (0..).zip(&function.virtual_functions) {
                 self.add_function(&mut tree, function, address);
-                tree.link(
-                    &format!("{}/physfn", place(address)),
-                    &format!("../{}", function.address),
-                );
-                tree.link(
-                    &format!("{}/virtfn{number}", place(&function.address)),
-                    &format!("../{address}"),
-                );
+                add_virtual_function(&mut tree, &function.address, number, address);
             }
+        }
+        for card in &self.cards {
+            card.add_to(&mut tree);
         }
         for (uuid, mdev) in &self.mdevs {
             add_mdev(&mut tree, uuid, mdev);
+            if let Some((index, seat)) = self.seat(uuid) {
+                self.cards[index].add_mdev_files(&mut tree, mdev, &seat);
+            }
         }
         tree
     }
 
     fn add_function(&self, tree: &mut Tree, function: &Function, address: &str) {
         let path = place(address);
-        let from_bus = format!("../../..{path}");
-        tree.link(&format!("/bus/pci/devices/{address}"), &from_bus);
-        for (name, text) in [
-            ("vendor", format!("0x{:04x}", function.vendor)),
-            ("device", format!("0x{:04x}", function.device)),
-            ("class", format!("0x{:06x}", function.class)),
-            (
-                "subsystem_vendor",
-                format!("0x{:04x}", function.subsystem_vendor),
-            ),
-            (
-                "subsystem_device",
-                format!("0x{:04x}", function.subsystem_device),
-            ),
-            ("numa_node", function.numa_node.to_string()),
-        ] {
-            tree.text(&format!("{path}/{name}"), text);
-        }
-        let driver = format!("/bus/pci/drivers/{}", function.driver);
-        tree.directory(&driver);
-        tree.link(&format!("{path}/driver"), &format!("../../..{driver}"));
+        add_pci(
+            tree,
+            address,
+            &Pci {
+                vendor: function.vendor,
+                device: function.device,
+                class: function.class,
+                subsystem_vendor: function.subsystem_vendor,
+                subsystem_device: function.subsystem_device,
+                numa_node: function.numa_node,
+                driver: &function.driver,
+            },
+        );
         let is_virtual = address != function.address;
         if function.types.is_empty() || (!is_virtual && !function.virtual_functions.is_empty()) {
             return;
@@ -94,8 +85,57 @@ impl State {
     }
 }
 
+/// What every PCI function shows.
+pub(super) struct Pci<'a> {
+    pub vendor: u16,
+    pub device: u16,
+    pub class: u32,
+    pub subsystem_vendor: u16,
+    pub subsystem_device: u16,
+    pub numa_node: i32,
+    pub driver: &'a str,
+}
+
+pub(super) fn add_pci(tree: &mut Tree, address: &str, pci: &Pci<'_>) {
+    let path = place(address);
+    let from_bus = format!("../../..{path}");
+    tree.link(&format!("/bus/pci/devices/{address}"), &from_bus);
+    let hexadecimal = |id: u16| format!("0x{id:04x}");
+    for (name, text) in [
+        ("vendor", hexadecimal(pci.vendor)),
+        ("device", hexadecimal(pci.device)),
+        ("class", format!("0x{:06x}", pci.class)),
+        ("subsystem_vendor", hexadecimal(pci.subsystem_vendor)),
+        ("subsystem_device", hexadecimal(pci.subsystem_device)),
+        ("numa_node", pci.numa_node.to_string()),
+    ] {
+        tree.text(&format!("{path}/{name}"), text);
+    }
+    let driver = format!("/bus/pci/drivers/{}", pci.driver);
+    tree.link(&format!("{path}/driver"), &format!("../../..{driver}"));
+    tree.link(
+        &format!("{driver}/module"),
+        &format!("../../../../module/{}", pci.driver),
+    );
+    tree.link(
+        &format!("{driver}/{address}"),
+        &format!("../../../..{path}"),
+    );
+}
+
+pub(super) fn add_virtual_function(tree: &mut Tree, physical: &str, number: u32, address: &str) {
+    tree.link(
+        &format!("{}/physfn", place(address)),
+        &format!("../{physical}"),
+    );
+    tree.link(
+        &format!("{}/virtfn{number}", place(physical)),
+        &format!("../{address}"),
+    );
+}
+
 /// A function's directory.
-fn place(address: &str) -> String {
+pub(super) fn place(address: &str) -> String {
     let root = address.rsplit_once(':').map_or(address, |(bus, _)| bus);
     format!("/devices/pci{root}/{address}")
 }
@@ -105,6 +145,10 @@ fn add_mdev(tree: &mut Tree, uuid: &str, mdev: &Mdev) {
     let path = format!("{parent}/{uuid}");
     let group = format!("/kernel/iommu_groups/{}", mdev.iommu_group);
     let type_path = format!("mdev_supported_types/{}", mdev.type_id);
+    if mdev.leaving {
+        tree.directory(&path);
+        return;
+    }
     tree.link(
         &format!("/bus/mdev/devices/{uuid}"),
         &format!("../../..{path}"),

@@ -20,6 +20,7 @@ mod state;
 mod twin;
 
 pub use op::Op;
+pub use state::comparable;
 pub use twin::Twin;
 
 /// Text of the answer, as read, or the errno.

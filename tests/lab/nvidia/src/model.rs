@@ -90,6 +90,8 @@ struct Vf {
     rebound: bool,
     /// Its plugin was killed while it started.
     wedged: bool,
+    /// It fell off the bus.
+    gone: bool,
 }
 
 /// Where a vGPU is made: what its types hang under.
@@ -194,9 +196,19 @@ impl Gpu {
         framework_of(self.board, &self.switches)
     }
 
-    /// How many virtual functions there are now.
+    /// How many virtual functions there are now, those that fell off the bus among them.
     pub fn vf_count(&self) -> u32 {
         u32::try_from(self.vfs.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Whether the virtual function with this number is there.
+    pub fn has_vf(&self, number: u32) -> bool {
+        self.vf(number).is_ok()
+    }
+
+    /// Whether the virtual function with this number has a VFIO device.
+    pub fn has_vfio_device(&self, number: u32) -> bool {
+        self.vf(number).is_ok_and(|vf| !vf.rebound)
     }
 
     /// `nvidia-vgpud` has run.
@@ -235,7 +247,8 @@ impl Gpu {
 
     fn vf(&self, number: u32) -> Result<Vf> {
         let found = usize::try_from(number).ok().and_then(|n| self.vfs.get(n));
-        found.copied().ok_or(Errno::ENOENT)
+        let there = found.filter(|vf| !vf.gone);
+        there.copied().ok_or(Errno::ENOENT)
     }
 
     fn on_vf(&self, number: u32) -> Option<usize> {

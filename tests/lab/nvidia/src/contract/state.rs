@@ -11,7 +11,7 @@ const OPENER: usize = 7;
 const COLUMNS: usize = 10;
 
 /// The state, comparable; `name` turns an address into `pf` or `vf3`.
-pub(super) fn comparable(text: &str, name: impl Fn(&str) -> String) -> String {
+pub fn comparable(text: &str, name: impl Fn(&str) -> String) -> String {
     let of = |keyword: &str| {
         let lines = text.lines().map(str::to_owned);
         let prefix = format!("{keyword} ");

@@ -64,6 +64,26 @@ impl Gpu {
         Ok(())
     }
 
+    /// A virtual function falls off the bus with its vGPU, and is back when all are
+    /// made anew.
+    ///
+    /// # Errors
+    /// `ENOENT`: no such function. `EBUSY`: a VM has its vGPU, and the bus waits for
+    /// that.
+    pub fn vanish(&mut self, number: u32) -> Result<()> {
+        self.vf(number)?;
+        if let Some(index) = self.on_vf(number) {
+            let vgpu = self.vgpus.get(index).ok_or(Errno::ENOENT)?;
+            if vgpu.opener.is_some() {
+                return Err(Errno::EBUSY);
+            }
+            self.vgpus.remove(index);
+        }
+        let index = usize::try_from(number).map_err(|_| Errno::ENOENT)?;
+        self.vfs.get_mut(index).ok_or(Errno::ENOENT)?.gone = true;
+        Ok(())
+    }
+
     /// The address of a virtual function.
     pub fn vf_address(&self, number: u32) -> String {
         let (slot, _) = self.address.rsplit_once(':').unwrap_or((&self.address, ""));

@@ -50,7 +50,8 @@ impl Gpu {
     }
 
     fn free_vfs(&self) -> usize {
-        self.vfs.len().saturating_sub(self.vgpus.len())
+        let there = self.vfs.iter().filter(|vf| !vf.gone).count();
+        there.saturating_sub(self.vgpus.len())
     }
 
     /// How many more vGPUs of any type.

@@ -206,6 +206,27 @@ fn the_unbind_lock_is_for_a_gpu_that_nobody_uses() {
     assert_eq!(gpu.vf_count(), 32);
 }
 
+/// On a GPU that has a virtual function for each vGPU and no more.
+#[test]
+fn a_function_that_fell_off_takes_its_vgpu_along() {
+    let mut gpu = gpu("a100-80", Switches::default());
+    for vf in 0..20 {
+        write_type(&mut gpu, vf, "A100D-4C").unwrap();
+    }
+    gpu.open(&Seat::Vf(7), vm("web")).unwrap();
+    assert_eq!(gpu.vanish(7), Err(Errno::EBUSY));
+    gpu.close(&Seat::Vf(7), false).unwrap();
+    assert_eq!(gpu.vanish(7), Ok(()));
+    assert_eq!(gpu.vanish(7), Err(Errno::ENOENT));
+    assert!(!gpu.has_vf(7));
+    assert_eq!(write_type(&mut gpu, 7, "A100D-4C"), Err(Errno::ENOENT));
+    // Its place in the memory is free, but there is no function for it.
+    assert_eq!(gpu.creatable(), []);
+    assert_eq!(gpu.set_vfs(false), Ok(()));
+    assert_eq!(gpu.set_vfs(true), Ok(()));
+    assert!(gpu.has_vf(7));
+}
+
 #[test]
 fn numbers_are_read_as_the_kernel_does() {
     let decimal = |text: &str| {

@@ -1,0 +1,130 @@
+//! Drivers that misbehave: which writes go wrong, and how.
+
+use std::time::Duration;
+
+use nix::errno::Errno;
+
+use super::{OnWrite, State};
+use lab_nvidia::model::Attribute;
+
+/// Which writes are to go wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// A mediated device is made.
+    Create,
+    /// A mediated device is removed.
+    Remove,
+    /// `vgpu_params` of either kind of vGPU.
+    Parameters,
+    /// A virtual function is given a type.
+    SetType,
+    /// A virtual function is freed.
+    ReleaseType,
+    /// `placement_id` of either kind of vGPU.
+    Placement,
+    /// NVML is asked; no write.
+    Nvml,
+}
+
+/// A driver that misbehaves.
+#[derive(Debug, Clone)]
+pub struct Fault {
+    pub target: Target,
+    /// Only this parent, virtual function or GPU, if one is named.
+    pub parent: Option<String>,
+    /// Passed before the driver does anything.
+    pub delay: Duration,
+    /// What it answers instead of doing it.
+    pub errno: Option<Errno>,
+    /// It says that it is done, and has done nothing.
+    pub pretends: bool,
+    /// How many more writes are concerned.
+    pub times: usize,
+}
+
+impl Fault {
+    /// Every such write fails.
+    pub fn errno(target: Target, errno: Errno) -> Self {
+        Self {
+            target,
+            parent: None,
+            delay: Duration::ZERO,
+            errno: Some(errno),
+            pretends: false,
+            times: usize::MAX,
+        }
+    }
+
+    /// Every such write works, but late.
+    pub fn delay(target: Target, delay: Duration) -> Self {
+        Self {
+            delay,
+            errno: None,
+            ..Self::errno(target, Errno::UnknownErrno)
+        }
+    }
+
+    /// Every such write succeeds and does nothing.
+    pub fn pretended(target: Target) -> Self {
+        Self {
+            pretends: true,
+            ..Self::delay(target, Duration::ZERO)
+        }
+    }
+
+    pub fn on(self, parent: &str) -> Self {
+        let parent = Some(parent.to_owned());
+        Self { parent, ..self }
+    }
+
+    pub fn times(self, times: usize) -> Self {
+        Self { times, ..self }
+    }
+
+    fn concerns(&self, target: Target, places: &[&str]) -> bool {
+        let here = |parent: &String| places.contains(&parent.as_str());
+        self.times > 0 && self.target == target && self.parent.as_ref().is_none_or(here)
+    }
+}
+
+impl State {
+    /// The fault that strikes, of which one time is used up by that.
+    pub(super) fn next_fault(&mut self, what: &OnWrite, value: &[u8]) -> Option<Fault> {
+        let (target, parent) = self.target(what, value)?;
+        let board = parent.as_ref().and_then(|parent| self.board_of(parent));
+        let places: Vec<&str> = [&parent, &board]
+            .into_iter()
+            .flatten()
+            .map(String::as_str)
+            .collect();
+        self.strike(target, &places)
+    }
+
+    /// The same for a target at places.
+    pub(super) fn strike(&mut self, target: Target, places: &[&str]) -> Option<Fault> {
+        let mut faults = self.faults.iter_mut();
+        let fault = faults.find(|fault| fault.concerns(target, places))?;
+        fault.times -= 1;
+        Some(fault.clone())
+    }
+
+    /// What a write is, and the parent or function that it is about.
+    fn target(&self, what: &OnWrite, value: &[u8]) -> Option<(Target, Option<String>)> {
+        let parent_of = |uuid: &String| self.mdevs.get(uuid).map(|mdev| mdev.parent.clone());
+        Some(match what {
+            OnWrite::Create { parent, .. } => (Target::Create, Some(parent.clone())),
+            OnWrite::Remove { uuid } => (Target::Remove, parent_of(uuid)),
+            OnWrite::Parameters { uuid } => (Target::Parameters, parent_of(uuid)),
+            OnWrite::Vgpu { at, attribute } => {
+                let target = match attribute {
+                    Attribute::CurrentVgpuType if value.trim_ascii() == b"0" => Target::ReleaseType,
+                    Attribute::CurrentVgpuType => Target::SetType,
+                    Attribute::VgpuParams => Target::Parameters,
+                    Attribute::PlacementId => Target::Placement,
+                    _ => return None,
+                };
+                (target, Some(parent_of(at).unwrap_or_else(|| at.clone())))
+            }
+        })
+    }
+}

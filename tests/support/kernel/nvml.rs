@@ -1,0 +1,269 @@
+//! What NVML would say of the GPUs that follow tables, from their twins at that
+//! moment: the answers that `virt-vgpu-nvml` gives.
+
+use lab_nvidia::{boards::VgpuType, control, model};
+use nix::errno::Errno;
+use virt_vgpu::{
+    device::nvml::{
+        Answer, Failure, FailureKind, GpuFacts, Heterogeneous, Nvml, Placements, Question,
+        Scheduler, SchedulerLimits, SchedulerPolicy, Told, TypeFacts, VgpuFacts,
+    },
+    model::{PciAddress, VgpuTypeId},
+};
+
+use super::{Kernel, Target, card::Card};
+
+const POLICIES: [SchedulerPolicy; 3] = [
+    SchedulerPolicy::BestEffort,
+    SchedulerPolicy::EqualShare,
+    SchedulerPolicy::FixedShare,
+];
+/// Of adaptive round robin, as NVML has it; 0 is the driver's default.
+const ARR_OFF: u32 = 1;
+const ARR_ON: u32 = 2;
+
+fn failure(kind: FailureKind, message: &str) -> Failure {
+    let message = message.to_owned();
+    Failure { kind, message }
+}
+
+fn not_supported<T>() -> Told<T> {
+    Told::Unavailable(failure(FailureKind::NotSupported, "Not Supported"))
+}
+
+/// What NVML makes of the driver's answer.
+fn refused(errno: Errno) -> Failure {
+    let (kind, words) = match errno {
+        Errno::EBUSY => (FailureKind::InUse, "In use by another client"),
+        Errno::EINVAL => (FailureKind::Invalid, "Invalid Argument"),
+        Errno::ENODEV | Errno::ENOENT => (FailureKind::NoGpu, "Not Found"),
+        Errno::EOPNOTSUPP => (FailureKind::NotSupported, "Not Supported"),
+        Errno::EPERM => (FailureKind::NoPermission, "Insufficient Permissions"),
+        _ => (FailureKind::Other, "Unknown Error"),
+    };
+    failure(kind, words)
+}
+
+/// 0 is the driver's own choice.
+fn chosen(number: u32) -> Option<u32> {
+    (number != 0).then_some(number)
+}
+
+/// Best effort has no parameters.
+fn scheduler(known: &model::Scheduler) -> Scheduler {
+    let policy = POLICIES[usize::try_from(known.policy).unwrap() - 1];
+    let chosen = |number| chosen(number).filter(|_| policy != SchedulerPolicy::BestEffort);
+    Scheduler {
+        policy,
+        strict_round_robin: chosen(known.arr).map(|arr| arr == ARR_ON),
+        averaging_factor: chosen(known.factor),
+        frequency: chosen(known.frequency),
+        time_slice_ns: chosen(known.slice_ns),
+    }
+}
+
+fn to_driver(wanted: &Scheduler) -> model::Scheduler {
+    let place = POLICIES.iter().position(|policy| *policy == wanted.policy);
+    model::Scheduler {
+        policy: u32::try_from(place.unwrap() + 1).unwrap(),
+        arr: match wanted.strict_round_robin {
+            None => 0,
+            Some(false) => ARR_OFF,
+            Some(true) => ARR_ON,
+        },
+        factor: wanted.averaging_factor.unwrap_or(0),
+        frequency: wanted.frequency.unwrap_or(0),
+        slice_ns: wanted.time_slice_ns.unwrap_or(0),
+    }
+}
+
+impl Card {
+    fn facts(&self) -> GpuFacts {
+        let (board, known) = (self.twin.board(), self.known());
+        // With MIG mode on there is no other one, whatever it was set to.
+        let mixed = known.hetero && !known.mig;
+        let address: PciAddress = self.twin.address().parse().unwrap();
+        let has = board.features;
+        let mut types: Vec<TypeFacts> = { board.types.iter() }
+            .map(|kind| self.type_facts(kind, mixed))
+            .collect();
+        types.sort_by_key(|kind| kind.id);
+        GpuFacts {
+            address,
+            name: Told::Value(board.name.clone()),
+            uuid: Told::Value(gpu_uuid(address)),
+            memory_mib: Told::Value(board.memory_mib.into()),
+            hosts_vgpus: Told::Value(true),
+            mig: if has.mig {
+                Told::Value(known.mig)
+            } else {
+                not_supported()
+            },
+            heterogeneous: Told::Value(Heterogeneous {
+                supported: has.hetero,
+                enabled: mixed,
+            }),
+            heterogeneous_multi_vgpu: Told::Value(true),
+            scheduler: if known.mig {
+                not_supported()
+            } else {
+                Told::Value(scheduler(&known.scheduler))
+            },
+            scheduler_limits: Told::Value(limits(has.arr)),
+            types: Told::Value(types),
+            vgpus: Told::Value(self.open_vgpus(&known)),
+        }
+    }
+
+    fn type_facts(&self, kind: &VgpuType, mixed: bool) -> TypeFacts {
+        let is_many = matches!(kind.series(), 'Q' | 'C');
+        TypeFacts {
+            id: type_id(kind.id),
+            name: kind.name.clone(),
+            framebuffer_mib: kind.framebuffer_mib.into(),
+            heads: Some(kind.heads),
+            max_resolution: Some(kind.resolution),
+            frame_rate_limit: Some(kind.frame_rate_limit),
+            max_instances: kind.max_instances,
+            max_per_vm: Some(if is_many { 16 } else { 1 }),
+            gpu_instance_profile: kind.gi_profile,
+            creatable: self.twin.available(kind) > 0,
+            placements: self.placements(kind, mixed),
+        }
+    }
+
+    /// The lists are about mixed sizes: while those are off, none can be had.
+    fn placements(&self, kind: &VgpuType, mixed: bool) -> Option<Placements> {
+        let board = self.twin.board();
+        if !board.features.hetero || kind.gi_profile.is_some() {
+            return None;
+        }
+        let creatable = if mixed {
+            self.twin.placements(kind.id).ok()?
+        } else {
+            Vec::new()
+        };
+        Some(Placements {
+            size: kind.slots(),
+            supported: board.mixed.get(&kind.slots()).cloned()?,
+            creatable,
+        })
+    }
+
+    /// Changes what a question asks to be changed. The program does not ask the
+    /// driver for what is in place, which would refuse that, too, with vGPUs there,
+    /// and tells the two reasons of one answer about the scheduler apart.
+    fn set(&mut self, question: &Question) -> Result<(), Errno> {
+        let known = self.known();
+        match question {
+            Question::Gpus | Question::Gpu { .. } => Ok(()),
+            Question::SetHeterogeneous { on, .. } if *on == known.hetero && !known.mig => Ok(()),
+            Question::SetHeterogeneous { on, .. } => self.twin.set_hetero(*on),
+            Question::SetScheduler {
+                scheduler: wanted, ..
+            } => {
+                if *wanted == scheduler(&known.scheduler) {
+                    return Ok(());
+                }
+                let in_use = !known.vgpus.is_empty();
+                let set = self.twin.set_scheduler(to_driver(wanted));
+                set.map_err(|errno| if in_use { Errno::EBUSY } else { errno })
+            }
+        }
+    }
+
+    fn open_vgpus(&self, known: &control::State) -> Vec<VgpuFacts> {
+        let open = known.vgpus.iter().filter(|vgpu| vgpu.opener.is_some());
+        open.map(|vgpu| VgpuFacts {
+            type_id: type_id(vgpu.type_id),
+            vm: vgpu.vm_uuid.as_ref().and_then(|uuid| uuid.parse().ok()),
+            mdev: vgpu.mdev.as_ref().and_then(|uuid| uuid.parse().ok()),
+            function: { Some(&vgpu.place) }
+                .filter(|place| *place != self.twin.address())
+                .and_then(|place| place.parse().ok()),
+            placement: vgpu.placement,
+        })
+        .collect()
+    }
+}
+
+fn type_id(number: u32) -> VgpuTypeId {
+    VgpuTypeId::new(number).unwrap()
+}
+
+fn gpu_uuid(address: PciAddress) -> String {
+    let (domain, bus, slot, function) = address.parts();
+    format!("GPU-5a000000-0000-4000-8000-{domain:04x}{bus:02x}{slot:02x}000{function}")
+}
+
+fn limits(arr: bool) -> SchedulerLimits {
+    let limit = |low, high| if arr { (low, high) } else { (0, 0) };
+    SchedulerLimits {
+        policies: POLICIES.to_vec(),
+        strict_round_robin: arr,
+        time_slice_ns: (1_000_000, 30_000_000),
+        frequency: limit(63, 960),
+        averaging_factor: limit(1, 60),
+    }
+}
+
+impl Kernel {
+    /// NVML's answer, as of now; sleeps for as long as an injected fault says.
+    pub fn answer(&self, question: &Question) -> Answer {
+        let gpu = match question {
+            Question::Gpus => None,
+            Question::Gpu { gpu }
+            | Question::SetHeterogeneous { gpu, .. }
+            | Question::SetScheduler { gpu, .. } => Some(gpu.to_string()),
+        };
+        let places: Vec<&str> = gpu.iter().map(String::as_str).collect();
+        let fault = self.state().strike(Target::Nvml, &places);
+        if let Some(fault) = fault {
+            std::thread::sleep(fault.delay);
+            if let Some(errno) = fault.errno {
+                return Answer::Failed(refused(errno));
+            }
+            if fault.pretends {
+                return Answer::Done;
+            }
+        }
+        match self.ask(question, gpu.as_deref()) {
+            Ok(answer) => answer,
+            Err(errno) => Answer::Failed(refused(errno)),
+        }
+    }
+
+    fn ask(&self, question: &Question, gpu: Option<&str>) -> Result<Answer, Errno> {
+        let mut state = self.state();
+        let wanted = |card: &Card| gpu.is_none_or(|gpu| card.twin.address() == gpu);
+        let mut cards: Vec<&mut Card> = { state.cards.iter_mut() }
+            .filter(|card| wanted(card))
+            .collect();
+        cards.sort_by_key(|card| card.twin.address().to_owned());
+        if gpu.is_some() && cards.is_empty() {
+            return Err(Errno::ENODEV);
+        }
+        for card in &mut cards {
+            card.set(question)?;
+        }
+        let answer = match question {
+            Question::Gpus | Question::Gpu { .. } => {
+                Answer::Gpus(cards.iter().map(|card| card.facts()).collect())
+            }
+            _ => Answer::Done,
+        };
+        // Where vGPUs can be has changed with the mode.
+        state.tree = None;
+        Ok(answer)
+    }
+}
+
+impl Nvml for Kernel {
+    fn gpu(&self, gpu: PciAddress) -> Result<GpuFacts, Failure> {
+        match self.answer(&Question::Gpu { gpu }) {
+            Answer::Gpus(mut gpus) => Ok(gpus.remove(0)),
+            Answer::Failed(failure) => Err(failure),
+            Answer::Done => Err(failure(FailureKind::Other, "no answer to the question")),
+        }
+    }
+}
