@@ -143,6 +143,17 @@ pub fn all(sysfs: &dyn Sysfs) -> io::Result<Vec<PciAddress>> {
     Ok(gpus)
 }
 
+/// The names of all functions that NVIDIA's driver has, virtual ones too: one look
+/// at the driver instead of one at each function.
+///
+/// # Errors
+/// When the driver is there but cannot be listed.
+pub fn bound(sysfs: &dyn Sysfs) -> io::Result<BTreeSet<String>> {
+    const BOUND: &str = "/sys/bus/pci/drivers/nvidia";
+    let names = optional(sysfs.list(BOUND))?.unwrap_or_default();
+    Ok(names.into_iter().collect())
+}
+
 /// Whether the GPU's vGPUs are on virtual functions that are not there yet: it has
 /// SR-IOV, no types of its own, and nobody has enabled any.
 #[must_use]

@@ -5,7 +5,7 @@
 
 use std::{fmt::Display, io};
 
-use super::{PCI_DEVICES, Sysfs, at, link_name, optional};
+use super::{PCI_DEVICES, Sysfs, at, gpu::bound, link_name, optional};
 use crate::{
     device::step::{Attribute, Check, Effect, Setting, Step, Undo},
     model::{MdevTypeId, ParentName, PciAddress, VgpuTypeId},
@@ -50,9 +50,8 @@ pub fn gpu(sysfs: &dyn Sysfs, function: impl Display) -> io::Result<Option<PciAd
 /// # Errors
 /// When sysfs cannot be read.
 pub fn all_functions(sysfs: &dyn Sysfs) -> io::Result<Vec<(PciAddress, PciAddress)>> {
-    const BOUND: &str = "/sys/bus/pci/drivers/nvidia";
     let mut found = Vec::new();
-    for name in optional(sysfs.list(BOUND))?.unwrap_or_default() {
+    for name in bound(sysfs)? {
         // The driver's own attributes are no addresses.
         let Ok(function) = name.parse() else { continue };
         if let Some(gpu) = gpu(sysfs, function)? {

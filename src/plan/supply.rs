@@ -9,7 +9,6 @@ use crate::{
     device::{
         Sysfs,
         gpu::{self, Framework},
-        link_name,
         mdev::{self, MdevHost, Offer, Parent},
         nvml::{Failure, FailureKind, GpuFacts, Nvml, Placements, Told},
         optional,
@@ -331,13 +330,12 @@ impl HostSupply<'_> {
             }
         };
         let parents = self.mdev.parents().iter();
-        let wanted = |parent: &&Parent| pool.kind == Kind::Mdev || self.is_nvidias(parent);
-        Ok(parents.filter(wanted).map(candidate).collect())
-    }
-
-    fn is_nvidias(&self, parent: &Parent) -> bool {
-        let driver = link_name(self.mdev.sysfs(), &format!("{}/driver", parent.path()));
-        driver.is_ok_and(|driver| driver == "nvidia")
+        if pool.kind != Kind::NvidiaVgpu {
+            return Ok(parents.map(candidate).collect());
+        }
+        let bound = gpu::bound(self.mdev.sysfs()).map_err(|e| format!("cannot list GPUs: {e}"))?;
+        let is_nvidias = |parent: &&Parent| bound.contains(parent.name.as_str());
+        Ok(parents.filter(is_nvidias).map(candidate).collect())
     }
 
     /// Every function that can become a vGPU.

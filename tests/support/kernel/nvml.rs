@@ -259,6 +259,14 @@ impl Kernel {
 }
 
 impl Nvml for Kernel {
+    fn gpus(&self) -> Result<Vec<GpuFacts>, Failure> {
+        match self.answer(&Question::Gpus) {
+            Answer::Gpus(gpus) => Ok(gpus),
+            Answer::Failed(failure) => Err(failure),
+            Answer::Done => Err(failure(FailureKind::Other, "no answer to the question")),
+        }
+    }
+
     fn gpu(&self, gpu: PciAddress) -> Result<GpuFacts, Failure> {
         match self.answer(&Question::Gpu { gpu }) {
             Answer::Gpus(mut gpus) => Ok(gpus.remove(0)),
