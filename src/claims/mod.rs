@@ -76,6 +76,9 @@ pub struct ClaimedDevice {
     /// Its type's id; a virtual function's is a number.
     #[serde(rename = "type")]
     pub type_id: MdevTypeId,
+    /// The parameters it was given that keep the VM from being saved and migrated.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub against_migration: Vec<String>,
 }
 
 impl ClaimedDevice {

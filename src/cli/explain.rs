@@ -163,6 +163,10 @@ impl std::fmt::Display for Forecast {
                     if !place.reason.is_empty() {
                         writeln!(f, "  why     {}", place.reason)?;
                     }
+                    if !place.against_migration.is_empty() {
+                        let names = place.against_migration.join(", ");
+                        writeln!(f, "  note    cannot be saved or migrated: has {names}")?;
+                    }
                 }
                 None if !device.placeholder => writeln!(f, "  hostdev missing")?,
                 None => {}
@@ -215,9 +219,15 @@ impl std::fmt::Display for PoolForecast {
             );
         }
         let mut table = Table::new(&["PARENT", "BOARD", "NODE", "IN USE", "ROOM"]);
-        for one in &self.candidates {
+        // Functions of one board mostly have the same to say.
+        for alike in self.candidates.chunk_by(|one, other| one.is_like(other)) {
+            let Some(one) = alike.first() else { continue };
+            let more = match alike.len() {
+                1 => String::new(),
+                count => format!(" and {} more", count - 1),
+            };
             table.row([
-                one.parent.to_string(),
+                format!("{}{more}", one.parent),
                 one.board.to_string(),
                 one.numa_node.map_or(String::new(), |node| node.to_string()),
                 one.in_use.to_string(),

@@ -63,6 +63,9 @@ pub(super) struct Place {
     pub(super) parent: ParentName,
     #[serde(rename = "type")]
     pub(super) type_id: MdevTypeId,
+    /// Parameters that keep the VM from being saved and migrated.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) against_migration: Vec<String>,
     /// Why there; empty for a device that is there already.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub(super) reason: String,
@@ -95,6 +98,21 @@ pub(super) struct CandidateForecast {
     pub(super) room: String,
 }
 
+impl CandidateForecast {
+    /// Whether the other is of the same board and no different.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        let said = |one: &Self| {
+            (
+                one.board.clone(),
+                one.numa_node,
+                one.in_use,
+                one.room.clone(),
+            )
+        };
+        said(self) == said(other)
+    }
+}
+
 /// What the domain has now.
 #[derive(Debug, Serialize)]
 pub(super) struct Held {
@@ -114,6 +132,8 @@ pub(super) enum HeldState {
 
 #[derive(Debug, Serialize)]
 pub(super) struct HeldDevice {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) against_migration: Vec<String>,
     pub(super) name: DeviceName,
     pub(super) pool: PoolName,
     pub(super) uuid: MdevUuid,
@@ -214,6 +234,9 @@ impl Forecast {
                 device.place = Some(Place {
                     parent: assignment.parent,
                     type_id: assignment.type_id,
+                    against_migration: { assignment.against_migration.into_iter() }
+                        .map(ToOwned::to_owned)
+                        .collect(),
                     reason: assignment.reason,
                 });
             }
@@ -228,6 +251,7 @@ impl Forecast {
                 device.place = Some(Place {
                     parent: one.parent.clone(),
                     type_id: one.type_id.clone(),
+                    against_migration: one.against_migration.clone(),
                     reason: String::new(),
                 });
             }
@@ -356,6 +380,7 @@ fn held(host: &Host, claim: &Claim) -> Held {
         },
     };
     let device = |device: &claims::ClaimedDevice| HeldDevice {
+        against_migration: device.against_migration.clone(),
         name: device.name.clone(),
         pool: device.pool.clone(),
         uuid: device.uuid,

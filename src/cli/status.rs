@@ -87,6 +87,9 @@ struct DeviceReport {
     type_id: MdevTypeId,
     /// Whether the host has it as claimed.
     present: bool,
+    /// Parameters that keep the VM from being saved and migrated.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    against_migration: Vec<String>,
 }
 
 /// How long to wait for a hook that is at work.
@@ -246,6 +249,7 @@ fn claim_report(
             parent: device.parent.clone(),
             type_id: device.type_id.clone(),
             present,
+            against_migration: device.against_migration.clone(),
         });
     }
     let guest_driver = claim.media.as_ref().map(|media| match &media.problem {
@@ -317,10 +321,24 @@ impl std::fmt::Display for Report {
                 ]);
             }
         }
+        let blocked = self.claims.iter().flat_map(|claim| {
+            let devices = claim.devices.iter();
+            devices.map(move |device| (&claim.domain, device))
+        });
+        let blocked: Vec<String> = blocked
+            .filter(|(_, device)| !device.against_migration.is_empty())
+            .map(|(domain, device)| {
+                let (name, why) = (&device.name, device.against_migration.join(", "));
+                format!("note: {domain} cannot be saved or migrated: {name} has {why}")
+            })
+            .collect();
         if devices.is_empty() {
             writeln!(f, "\nno devices in use")?;
         } else {
             write!(f, "\n{devices}")?;
+        }
+        for note in blocked {
+            writeln!(f, "\n{note}")?;
         }
         for problem in &self.problems {
             writeln!(f, "\nproblem: {problem}")?;

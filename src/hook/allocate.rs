@@ -334,6 +334,9 @@ impl Allocation<'_> {
             uuid: assignment.uuid,
             parent: assignment.parent.clone(),
             type_id: assignment.type_id.clone(),
+            against_migration: { assignment.against_migration.iter() }
+                .map(|&name| name.to_owned())
+                .collect(),
         };
         let origin = match self.call.operation {
             Operation::Migrate => Origin::Migrate,

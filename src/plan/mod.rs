@@ -164,6 +164,9 @@ pub struct Assignment {
     /// Where in its GPU's memory, if the plan says so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub placement: Option<Placement>,
+    /// Its parameters that keep the VM from being saved and migrated.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub against_migration: Vec<&'static str>,
     /// Why there, for people.
     pub reason: String,
 }
@@ -305,6 +308,7 @@ impl<'a> Planner<'a> {
                 board: candidate.board,
                 type_id,
                 placement,
+                against_migration: wanted.parameters.against_migration(),
                 reason,
             });
         }

@@ -117,16 +117,19 @@ qemu_pid() { cat "/run/libvirt/qemu/$1.pid"; }
 # create_pool NAME OPTION...
 create_pool() { virt-vgpu pool create "$@" > /dev/null; }
 
-# write_vgpu_pool NAME BOARD [LINE...]: a pool of vGPUs on that board, with host settings
-write_vgpu_pool() {
-	local name=$1 board=$2
-	shift 2
+# vgpu_pool NAME PROFILE BOARD [LINE...]: a pool of vGPUs on that board, with further lines in its file
+vgpu_pool() {
+	local name=$1 profile=$2 board=$3
+	shift 3
 	{
-		printf "kind = 'nvidia-vgpu'\nprofile = 'L40S-12Q'\n"
+		printf "kind = 'nvidia-vgpu'\nprofile = '%s'\n" "$profile"
 		printf '%s\n' "$@"
 		printf "[[rule]]\nwhere = [{ field = 'address', op = 'equal', value = '%s' }]\n" "$board"
 	} > "/etc/virt-vgpu/pools.d/$name.toml"
 }
+
+# write_vgpu_pool NAME BOARD [LINE...]: the same where the profile does not matter
+write_vgpu_pool() { vgpu_pool "$1" L40S-12Q "${@:2}"; }
 
 # functions_of BOARD: how many virtual functions it has
 functions_of() { cat "/sys/bus/pci/devices/$1/sriov_numvfs"; }
