@@ -8,10 +8,15 @@ on_lab "unload_boards; load_boards l40s@$gpu/0 framework=vendor-vfio
 	attached_vm ws1 cad"
 a=$(on_lab 'function_of ws1')
 # Each write, refused by the driver: nothing is left of the start.
-for fault in 'set_type EIO' 'set_type ENODEV' 'params EPERM' 'params EIO'; do
+for fault in 'set_type EIO' 'set_type ENODEV' 'set_type EBUSY' 'params EIO' 'set_type EPERM' 'params EPERM'; do
 	on_lab "echo '1 ${fault#* }' > \$SIM/fail_${fault% *}"
 	said=$(refuse 'virsh -q start ws1')
-	[[ $said == *"pool 'cad' has no free L40S-12Q for domain 'ws1': its XML names $a: "*" failed: "* ]] || fail "$fault: it said: $said"
+	case $fault in
+		*EPERM) reason="cannot make device 'gpu0' of domain 'ws1': /sys/bus/pci/devices/$a/nvidia/"*': Operation not permitted' ;;
+		*) reason="pool 'cad' has no free L40S-12Q for domain 'ws1': its XML names $a: "*' failed: ' ;;
+	esac
+	# shellcheck disable=SC2053  # a pattern
+	[[ $said == *$reason* ]] || fail "$fault: it said: $said"
 	assert_eq '0' "vf_type $a"
 	assert_eq '' 'ls /run/virt-vgpu/claims'
 done
