@@ -231,7 +231,9 @@ impl<'a> HostSupply<'a> {
             Ok(candidates) => candidates,
             Err(why) => return Offer::Unreadable(why),
         };
-        let on_it = candidates.iter().filter(|one| one.board == device.name);
+        let on_it = candidates
+            .iter()
+            .filter(|one| self.gpu_of(one) == device.name);
         let offers: Vec<Offer> = on_it.map(|one| self.makes(pool, one)).collect();
         if offers.is_empty() && gpu::lacks_functions(self.mdev.sysfs(), &device.name) {
             return Offer::Taken(format!(
@@ -403,7 +405,7 @@ impl HostSupply<'_> {
     /// The offer of a GPU on which sizes are to be mixed: there has to be a place,
     /// and only NVML knows the places.
     fn among_mixed(&self, pool: &Pool, candidate: &Candidate, offer: Offer) -> Offer {
-        let gpu = &candidate.board;
+        let gpu = &self.gpu_of(candidate);
         let facts = match self.facts_of(gpu) {
             Ok(facts) => facts,
             Err(why) => return Offer::Unreadable(format!("sizes are mixed on {gpu}, but {why}")),
@@ -428,6 +430,14 @@ impl HostSupply<'_> {
                 Offer::Taken(no_place(name, placements))
             }
             _ => offer,
+        }
+    }
+
+    /// The candidate's GPU, also where its board was not worth a look.
+    fn gpu_of(&self, candidate: &Candidate) -> ParentName {
+        match candidate.interface {
+            Interface::Mdev => self.mdev.board(&candidate.parent),
+            Interface::VendorVfio => candidate.board.clone(),
         }
     }
 
@@ -490,7 +500,7 @@ impl Supply for HostSupply<'_> {
     }
 
     fn places(&self, candidate: &Candidate) -> Vec<(String, Placements)> {
-        let facts = self.facts_of(&candidate.board).ok();
+        let facts = self.facts_of(&self.gpu_of(candidate)).ok();
         let types = facts.and_then(|facts| facts.types.value());
         let places = types
             .into_iter()
