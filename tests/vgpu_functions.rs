@@ -113,3 +113,19 @@ fn a_function_that_fell_off_the_bus_is_given_back() {
     scene.stop(&domain);
     scene.is_empty();
 }
+
+/// With `managed='yes'` libvirt would rebind the function, and it would be lost
+/// until its GPU's functions are made anew.
+#[test]
+fn a_function_that_libvirt_would_rebind_is_refused() {
+    let (scene, domain) = (scene(), domain(1, FIRST));
+    let xml = domain.xml().replace("managed='no'", "managed='yes'");
+    let outcome = scene.hook_with(&domain, "prepare begin -", xml).run();
+    assert_eq!(
+        on_host(&scene, outcome.refusal()),
+        "device 'gpu0' of domain 'vm1': its hostdev has managed='yes', with which libvirt would take \
+         the function from the driver that it needs; write managed='no'; change its request with \
+         'virsh edit vm1' or the pool's [defaults]"
+    );
+    scene.is_empty();
+}

@@ -7,7 +7,10 @@ use anyhow::Context;
 use clap::Args;
 use serde::Serialize;
 
-use super::output::{self, Table};
+use super::{
+    host as gpus,
+    output::{self, Table},
+};
 use crate::{
     claims::{self, Claim, DEFAULT_GRACE, Liveness, State},
     config::{self, Pool},
@@ -109,6 +112,7 @@ fn gather(host: &Host) -> anyhow::Result<Report> {
     let processes = Processes::scan(host).context("cannot look at the processes")?;
     let mut problems: Vec<String> = damaged.iter().map(ToString::to_string).collect();
     let pools = pools(host, &claims, &mut problems)?;
+    problems.extend(gpus::conflicts(host)?);
     let claims = claims
         .iter()
         .map(|claim| claim_report(host, claim, &processes, &mut problems))

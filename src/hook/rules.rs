@@ -40,6 +40,13 @@ impl Demand<'_> {
         pool: &Pool,
         supply: &HostSupply<'_>,
     ) -> Result<(), String> {
+        if is_managed(self.domain, order) {
+            return Err(
+                "its hostdev has managed='yes', with which libvirt would take the function from \
+                 the driver that it needs; write managed='no'"
+                    .to_owned(),
+            );
+        }
         let parameters = order.parameters(pool);
         if parameters.console_vnc == Some(false) && is_display(self.domain, order) {
             return Err(
@@ -96,6 +103,12 @@ pub fn profile(pool: &Pool) -> Option<&ProfileName> {
 fn type_of<'f>(profile: &ProfileName, facts: &'f [GpuFacts]) -> Option<&'f TypeFacts> {
     let types = facts.iter().filter_map(|gpu| gpu.types.value()).flatten();
     { types }.find(|one| profile.means(&one.name))
+}
+
+fn is_managed(domain: &DomainDef, order: &Order<'_>) -> bool {
+    let its_alias = crate::domain::alias(&order.request.name);
+    let mut functions = domain.pci_hostdevs.iter();
+    functions.any(|one| one.alias.as_ref() == Some(&its_alias) && one.managed)
 }
 
 /// Whether the domain's hostdev for it is a display of the guest.

@@ -60,3 +60,8 @@ impl HostVerb {
         }
     }
 }
+
+/// The GPUs whose pools want different settings, each in words.
+pub(super) fn conflicts(host: &Host) -> anyhow::Result<Vec<String>> {
+    Ok(survey::Survey::read(host)?.conflicts())
+}

@@ -62,6 +62,15 @@ impl Survey {
         })
     }
 
+    /// The GPUs whose pools do not agree, in words.
+    pub(super) fn conflicts(&self) -> Vec<String> {
+        let conflicts = self.gpus.iter().filter_map(|known| {
+            let conflict = known.wish.as_ref().err()?;
+            Some(format!("{}: {conflict}", known.gpu))
+        });
+        conflicts.collect()
+    }
+
     /// The GPUs of these addresses.
     pub(super) fn choose(&self, host: &Host, texts: &[String]) -> anyhow::Result<Vec<&Surveyed>> {
         let mut chosen = Vec::new();

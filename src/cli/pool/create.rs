@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::{candidates, candidates::Candidate, new_device, new_gpu, other_pools};
 use crate::{
-    cli::output,
+    cli::{host as gpus, output},
     config::{self, Class, ConfigFiles, NewPool, POOL_DIRS, Placement, Pool, render},
     device::Sysfs,
     hook,
@@ -168,6 +168,9 @@ impl Create {
         let mut devices =
             candidates::candidates(&supply, &pool, &others).context("cannot look for devices")?;
         devices.retain(|candidate| candidate.matches);
+        if !self.dry_run {
+            notes.extend(gpus::conflicts(host)?);
+        }
         Ok(Report {
             pool: self.name.clone(),
             file,
