@@ -123,8 +123,8 @@ fn a_function_that_libvirt_would_rebind_is_refused() {
     let outcome = scene.hook_with(&domain, "prepare begin -", xml).run();
     assert_eq!(
         on_host(&scene, outcome.refusal()),
-        "device 'gpu0' of domain 'vm1': its hostdev has managed='yes', with which libvirt would take \
-         the function from the driver that it needs; write managed='no'; change its request with \
+        "device 'gpu0' of domain 'vm1': its hostdev has managed='yes' and not 'no', so libvirt would \
+         take the function from the driver that it needs; change its request with \
          'virsh edit vm1' or the pool's [defaults]"
     );
     scene.is_empty();

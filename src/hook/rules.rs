@@ -42,8 +42,8 @@ impl Demand<'_> {
     ) -> Result<(), String> {
         if is_managed(self.domain, order) {
             return Err(
-                "its hostdev has managed='yes', with which libvirt would take the function from \
-                 the driver that it needs; write managed='no'"
+                "its hostdev has managed='yes' and not 'no', so libvirt would take the function \
+                 from the driver that it needs"
                     .to_owned(),
             );
         }
