@@ -108,13 +108,18 @@ fn only_what_has_to_change_does() {
         .flat_map(|words| [(words, FIRST), (words, SECOND)])
     {
         let other = if stays == FIRST { SECOND } else { FIRST };
-        let (scene, domain) = (scene(), domain(1, &[stays, ELSEWHERE]));
-        let here = self::domain(1, &[stays, other]);
-        hands_on(&run(&scene, &domain, words), &here.xml());
-        scene.prepare(&here).ends_well();
-        assert_eq!(made(&scene), [FIRST, SECOND]);
-        scene.stop(&here);
-        scene.is_empty();
+        for (named, wanted) in [
+            ([stays, ELSEWHERE], [stays, other]),
+            ([ELSEWHERE, stays], [other, stays]),
+        ] {
+            let (scene, domain) = (scene(), domain(1, &named));
+            let here = self::domain(1, &wanted);
+            hands_on(&run(&scene, &domain, words), &here.xml());
+            scene.prepare(&here).ends_well();
+            assert_eq!(made(&scene), [FIRST, SECOND]);
+            scene.stop(&here);
+            scene.is_empty();
+        }
     }
 }
 
