@@ -264,6 +264,38 @@ fn an_error_at_any_effect_refuses_or_is_borne() {
     fails_at_each_effect(Stage::Mdev, &Operation::ALL, &["5", "28"]);
 }
 
+/// Else the tests of vGPUs would be about less than they say.
+#[test]
+fn every_write_to_a_vgpu_is_an_effect() {
+    for (stage, operation, wanted) in [
+        (
+            Stage::Sriov,
+            Operation::Prepare,
+            &["create", "vgpu_params"][..],
+        ),
+        (
+            Stage::Functions,
+            Operation::Prepare,
+            &["current_vgpu_type", "vgpu_params"],
+        ),
+        (
+            Stage::Mixed,
+            Operation::Prepare,
+            &["current_vgpu_type", "placement_id", "vgpu_params"],
+        ),
+        (Stage::Sriov, Operation::Release, &["remove"]),
+        (Stage::Mixed, Operation::Release, &["current_vgpu_type"]),
+    ] {
+        let effects = operation.effects(stage);
+        let paths = effects.iter().filter_map(|line| line.rsplit(' ').next());
+        let in_sysfs = paths.filter(|path| path.starts_with("/sys/"));
+        let written: Vec<_> = in_sysfs
+            .filter_map(|path| path.rsplit('/').next())
+            .collect();
+        assert_eq!(written, wanted.repeat(2), "{stage:?} {operation:?}");
+    }
+}
+
 /// What is the vGPUs' own about it: they are made, placed and given parameters in
 /// one operation, and taken back in the other.
 const OF_VGPUS: [Operation; 2] = [Operation::Prepare, Operation::Release];
