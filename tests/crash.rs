@@ -11,49 +11,27 @@
     reason = "a test says what is wrong by panicking"
 )]
 
+#[path = "crash/quarantine.rs"]
+mod quarantine;
+#[path = "crash/stage.rs"]
+mod stage;
 mod support;
 
 use std::collections::BTreeSet;
 
+use stage::Stage;
 use support::{
     domain::Domain,
-    machine::{LARGE, Machine, SMALL},
     process::{Outcome, Program},
     scene::Scene,
 };
 
-const FOREIGN: &str = "f0e1c000-0000-4000-8000-000000000001";
-const IMAGE: &str = "/srv/iso/guest.iso";
-
-/// One board that has room for exactly the two devices of a domain besides one
-/// of somebody else, and a second board that another size keeps busy.
 fn scene() -> Scene {
-    let machine = Machine::of_boards(2)
-        .with_mdev(FOREIGN, "0000:3b:00.0", SMALL)
-        .with_mdev(
-            "f0e1c000-0000-4000-8000-000000000002",
-            "0000:3b:00.0",
-            SMALL,
-        )
-        .with_mdev(
-            "f0e1c000-0000-4000-8000-000000000003",
-            "0000:3c:00.0",
-            LARGE,
-        );
-    let scene = Scene::new(machine);
-    scene.pool_with(
-        "cad",
-        SMALL,
-        &format!("instances = 2\nguest-driver = \"{IMAGE}\"\n[defaults]\nframe-rate-limit = 0"),
-    );
-    scene.image(IMAGE);
-    scene
+    Stage::Mdev.scene()
 }
 
 fn domain(number: usize) -> Domain {
-    Domain::new(number)
-        .request("gpu0", "pool='cad' guest-drivers='yes'", true)
-        .device("gpu1", "cad")
+    Stage::Mdev.domain(number)
 }
 
 /// What happens to the domain while the fault strikes.
@@ -115,15 +93,20 @@ impl Operation {
     }
 
     /// The effects of an undisturbed run, as `NUMBER EFFECT PATH` each.
-    fn effects(self) -> Vec<String> {
-        let (scene, domain) = (scene(), domain(1));
+    fn effects(self, stage: Stage) -> Vec<String> {
+        let (scene, domain) = (stage.scene(), stage.domain(1));
         self.lead_up(&scene, &domain);
-        let trace = scene.path("trace");
-        self.hook(&scene, &domain).trace(&trace).run().ends_well();
-        let text = std::fs::read_to_string(trace).unwrap_or_default();
-        let root = scene.root().to_str().unwrap().to_owned();
-        text.lines().map(|line| line.replace(&root, "")).collect()
+        traced(&scene, self.hook(&scene, &domain))
     }
+}
+
+/// The effects of a hook that ends well.
+fn traced(scene: &Scene, hook: Program) -> Vec<String> {
+    let trace = scene.path("trace");
+    hook.trace(&trace).run().ends_well();
+    let text = std::fs::read_to_string(trace).unwrap_or_default();
+    let root = scene.root().to_str().unwrap().to_owned();
+    text.lines().map(|line| line.replace(&root, "")).collect()
 }
 
 /// What puts things right.
@@ -149,11 +132,11 @@ impl Cure {
         Self::Reconcile,
     ];
 
-    fn apply(self, scene: &Scene, domain: &Domain) {
+    fn apply(self, stage: Stage, scene: &Scene, domain: &Domain) {
         match self {
             Self::Again => {
                 scene.prepare(domain).ends_well();
-                has_everything(scene, domain);
+                stage.has_everything(scene, domain);
                 scene.is_settled();
             }
             Self::End => {
@@ -166,9 +149,9 @@ impl Cure {
                 assert_eq!(scene.kernel.writes().len(), before);
             }
             Self::Other => {
-                let other = self::domain(2);
+                let other = stage.domain(2);
                 scene.prepare(&other).ends_well();
-                has_everything(scene, &other);
+                stage.has_everything(scene, &other);
                 scene.is_sound();
                 scene.stop(&other);
             }
@@ -184,41 +167,46 @@ impl Cure {
                 assert_eq!(scene.claims(), []);
                 assert_eq!(scene.media(), Vec::<String>::new());
                 assert!(scene.ours().is_empty());
+                assert!(scene.our_vgpus().is_empty());
             }
         }
         // A whole life afterwards leaves nothing at all, whatever a crash left.
         scene.prepare(domain).ends_well();
-        has_everything(scene, domain);
+        stage.has_everything(scene, domain);
         scene.stop(domain);
         scene.is_empty();
     }
 }
 
 fn has_everything(scene: &Scene, domain: &Domain) {
-    let ours = scene.ours();
-    assert_eq!(ours, domain.mdevs().into_iter().collect::<BTreeSet<_>>());
-    let image = std::fs::read_link(scene.path(&domain.media())).unwrap();
-    assert_eq!(image.to_str(), Some(IMAGE));
+    Stage::Mdev.has_everything(scene, domain);
 }
 
-/// Runs `check` for each effect of the operation and each cure, and says where
+/// Runs `check` for each effect of the operations and each cure, and says where
 /// it was when it fails.
-fn at_each_effect(faults: &[&str], check: impl Fn(&Scene, &Domain, &Outcome, Operation)) {
-    for operation in Operation::ALL {
-        let effects = operation.effects();
+fn at_each_effect(
+    stage: Stage,
+    operations: &[Operation],
+    faults: &[&str],
+    check: impl Fn(&Scene, &Domain, &Outcome, Operation),
+) {
+    for &operation in operations {
+        let effects = operation.effects(stage);
         assert!(!effects.is_empty(), "{operation:?} has effects");
         for (effect, fault, cure) in effects.iter().flat_map(|effect| {
             let faults = faults.iter();
             faults.flat_map(move |fault| Cure::ALL.iter().map(move |cure| (effect, *fault, *cure)))
         }) {
-            let place = Place(format!("{operation:?}, {fault} at {effect}, then {cure:?}"));
-            let (scene, domain) = (scene(), domain(1));
+            let place = Place(format!(
+                "{stage:?}: {operation:?}, {fault} at {effect}, then {cure:?}"
+            ));
+            let (scene, domain) = (stage.scene(), stage.domain(1));
             operation.lead_up(&scene, &domain);
             let number = effect.split(' ').next().unwrap();
             let fault = format!("{fault}:{number}");
             let outcome = operation.hook(&scene, &domain).fault(&fault).run();
             check(&scene, &domain, &outcome, operation);
-            cure.apply(&scene, &domain);
+            cure.apply(stage, &scene, &domain);
             drop(place);
         }
     }
@@ -235,19 +223,16 @@ impl Drop for Place {
     }
 }
 
-#[test]
-fn a_kill_after_any_effect_is_repaired() {
-    at_each_effect(&["kill"], |scene, _, outcome, _| {
+fn killed_at_each_effect(stage: Stage, operations: &[Operation]) {
+    at_each_effect(stage, operations, &["kill"], |scene, _, outcome, _| {
         assert_eq!(outcome.signal, Some(9), "{outcome:?}");
         scene.foreign_is_untouched();
         assert!(scene.temporary_files().len() <= 1);
     });
 }
 
-#[test]
-fn an_error_at_any_effect_refuses_or_is_borne() {
-    // EIO, ENOSPC
-    at_each_effect(&["5", "28"], |scene, domain, outcome, operation| {
+fn fails_at_each_effect(stage: Stage, operations: &[Operation], errnos: &[&str]) {
+    let check = |scene: &Scene, domain: &Domain, outcome: &Outcome, operation: Operation| {
         scene.foreign_is_untouched();
         assert_eq!(scene.temporary_files(), Vec::<String>::new());
         if !operation.may_refuse() {
@@ -255,16 +240,79 @@ fn an_error_at_any_effect_refuses_or_is_borne() {
             assert_eq!(outcome.stdout, "");
         } else if outcome.succeeded() {
             assert_eq!(outcome.stderr, "");
-            let ours = scene.ours();
-            assert_eq!(ours, domain.mdevs().into_iter().collect::<BTreeSet<_>>());
+            stage.has_devices(scene, domain);
             scene.is_settled();
         } else {
             outcome.refusal();
             if operation != Operation::PrepareAfterMigrate {
                 assert!(scene.ours().is_empty(), "half a device");
+                assert!(scene.our_vgpus().is_empty(), "half a vGPU");
             }
         }
-    });
+    };
+    at_each_effect(stage, operations, errnos, check);
+}
+
+#[test]
+fn a_kill_after_any_effect_is_repaired() {
+    killed_at_each_effect(Stage::Mdev, &Operation::ALL);
+}
+
+#[test]
+fn an_error_at_any_effect_refuses_or_is_borne() {
+    // EIO, ENOSPC
+    fails_at_each_effect(Stage::Mdev, &Operation::ALL, &["5", "28"]);
+}
+
+/// Else the tests of vGPUs would be about less than they say.
+#[test]
+fn every_write_to_a_vgpu_is_an_effect() {
+    for (stage, operation, wanted) in [
+        (
+            Stage::Sriov,
+            Operation::Prepare,
+            &["create", "vgpu_params"][..],
+        ),
+        (
+            Stage::Functions,
+            Operation::Prepare,
+            &["current_vgpu_type", "vgpu_params"],
+        ),
+        (
+            Stage::Mixed,
+            Operation::Prepare,
+            &["current_vgpu_type", "placement_id", "vgpu_params"],
+        ),
+        (Stage::Sriov, Operation::Release, &["remove"]),
+        (Stage::Mixed, Operation::Release, &["current_vgpu_type"]),
+    ] {
+        let effects = operation.effects(stage);
+        let paths = effects.iter().filter_map(|line| line.rsplit(' ').next());
+        let in_sysfs = paths.filter(|path| path.starts_with("/sys/"));
+        let written: Vec<_> = in_sysfs
+            .filter_map(|path| path.rsplit('/').next())
+            .collect();
+        assert_eq!(written, wanted.repeat(2), "{stage:?} {operation:?}");
+    }
+}
+
+/// What is the vGPUs' own about it: they are made, placed and given parameters in
+/// one operation, and taken back in the other.
+const OF_VGPUS: [Operation; 2] = [Operation::Prepare, Operation::Release];
+
+#[test]
+fn a_kill_after_any_effect_on_a_vgpu_is_repaired() {
+    for stage in Stage::VGPUS {
+        killed_at_each_effect(stage, &OF_VGPUS);
+    }
+}
+
+#[test]
+fn an_error_at_any_effect_on_a_vgpu_refuses_or_is_borne() {
+    for stage in Stage::VGPUS {
+        // EIO: the driver's word for everything that it refuses.
+        fails_at_each_effect(stage, &OF_VGPUS, &["5"]);
+    }
 }
 
 #[test]
@@ -284,7 +332,7 @@ fn a_kill_while_the_driver_works_leaves_nothing() {
     assert_eq!(scene.claims().len(), 1);
     std::thread::sleep(late);
     assert!(scene.ours().is_empty(), "{:?}", scene.ours());
-    Cure::Again.apply(&scene, &domain);
+    Cure::Again.apply(Stage::Mdev, &scene, &domain);
 }
 
 /// The cures free only what is provably over.

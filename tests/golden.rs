@@ -1,7 +1,9 @@
 //! Golden hosts: each directory of `tests/cases` has a machine (`host.toml`), a
 //! domain (`domain.xml`) and pools, and the plan or the refusal that comes of
-//! them (`plan.expected`), with what the driver refuses of it. `VIRT_VGPU_BLESS=1` writes what is planned now; read
-//! the difference before you keep it.
+//! them (`plan.expected`), with what the driver refuses of it. `root` is what else
+//! the host has below `/`. Requests without hostdevs are planned as for `attach`,
+//! on whatever the pool's drivers make. `VIRT_VGPU_BLESS=1` writes what is planned
+//! now; read the difference before you keep it.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -12,89 +14,67 @@
 mod support;
 
 use std::{
-    collections::BTreeMap,
     fmt::Write as _,
     fs,
     path::{Path, PathBuf},
 };
 
-use support::kernel::Kernel;
+use support::{kernel::Kernel, scene::Scene};
 use virt_vgpu::{
     apply,
-    config::{self, MemoryFiles, Pool},
-    device::pci::PciNames,
-    domain,
-    hook::{devices_wanted, nearness_of},
-    model::PoolName,
-    plan::{self, Detail, Failed, HostSupply, Plan, Refusal, Wanted},
+    domain::{self, DomainDef},
+    hook::{AllocateError, Demand, Order, devices_wanted},
+    model::MdevUuid,
+    plan::{self, Failed, Plan, Source},
 };
 
-/// A host without `pci.ids`.
-struct NoNames;
-
-impl PciNames for NoNames {
-    fn vendor(&self, _vendor: u16) -> Option<String> {
-        None
+/// The case's host with its pools and other files.
+fn scene(case: &Path) -> Scene {
+    let text = fs::read_to_string(case.join("host.toml")).unwrap();
+    let machine = toml::from_str(&text).unwrap_or_else(|error| panic!("{case:?}: {error}"));
+    let scene = Scene::new(machine);
+    copy(&case.join("pools"), &scene.path("etc/virt-vgpu/pools.d"));
+    if case.join("root").is_dir() {
+        copy(&case.join("root"), scene.root());
     }
+    scene
+}
 
-    fn device(&self, _vendor: u16, _device: u16) -> Option<String> {
-        None
-    }
-
-    fn host(&self) -> Option<String> {
-        Some("golden".to_owned())
+/// Copies what is in one directory to another.
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &to);
+        } else {
+            fs::copy(entry.path(), to).unwrap();
+        }
     }
 }
 
-fn pools(case: &Path) -> BTreeMap<PoolName, Pool> {
-    let mut files = MemoryFiles::new();
-    let mut names = Vec::new();
-    for entry in fs::read_dir(case.join("pools")).unwrap() {
-        let path = entry.unwrap().path();
-        let name: PoolName = path.file_stem().unwrap().to_str().unwrap().parse().unwrap();
-        let place = format!("/etc/virt-vgpu/pools.d/{name}.toml");
-        files = files.with(place, fs::read_to_string(path).unwrap());
-        names.push(name);
+fn orders(domain: &DomainDef) -> Vec<Order<'_>> {
+    if !domain.hostdevs.is_empty() || !domain.pci_hostdevs.is_empty() {
+        return devices_wanted(domain).unwrap();
     }
-    let load = |name: PoolName| (name.clone(), config::load_pool(&files, &name).unwrap());
-    names.into_iter().map(load).collect()
+    let anything = domain.requests.iter().map(|request| Order {
+        request,
+        uuid: MdevUuid::for_device(domain.uuid, &request.name),
+        source: Source::Any,
+    });
+    anything.collect()
 }
 
-fn plan_case(case: &Path, kernel: &Kernel) -> Result<Plan, Refusal> {
+/// As the hook plans.
+fn plan_case(case: &Path, scene: &Scene) -> Result<Plan, AllocateError> {
     let xml = fs::read_to_string(case.join("domain.xml")).unwrap();
     let domain = domain::parse(&xml).unwrap();
-    let pools = pools(case);
-    let nearness = nearness_of(&domain, kernel).unwrap();
-    let asked = devices_wanted(&domain).unwrap();
-    // As the hook asks.
-    let detail = Detail {
-        nodes: !nearness.nodes.is_empty(),
-        boards: asked.len() > 1,
-        functions_only: false,
-    };
-    let supply = HostSupply::discover(kernel, &NoNames, detail).unwrap();
-    // The machine's own devices are nobody's claims: each pool's are none.
-    let wanted: Vec<Wanted<'_>> = asked
-        .iter()
-        .map(|order| Wanted {
-            device: &order.request.name,
-            uuid: order.uuid,
-            source: order.source.clone(),
-            pool: &pools[&order.request.pool],
-            pool_in_use: 0,
-            parameters: order.parameters(&pools[&order.request.pool]),
-        })
-        .collect();
-    plan::plan(
-        &domain.name,
-        &wanted,
-        &supply,
-        &nearness,
-        &Failed::default(),
-    )
+    let host = scene.host();
+    Demand::load(&host, &domain, orders(&domain))?.plan(&host, &Failed::default())
 }
 
-fn described(outcome: &Result<Plan, Refusal>) -> String {
+fn described(outcome: &Result<Plan, AllocateError>) -> String {
     let mut text = String::new();
     match outcome {
         Ok(plan) => {
@@ -131,20 +111,19 @@ fn each_host_is_planned_as_expected() {
     let mut wrong = String::new();
     for case in cases() {
         let name = case.file_name().unwrap().to_string_lossy().into_owned();
-        let text = fs::read_to_string(case.join("host.toml")).unwrap();
-        let machine = toml::from_str(&text).unwrap_or_else(|error| panic!("{name}: {error}"));
-        let kernel = Kernel::new(machine);
+        let scene = scene(&case);
+        let kernel: &Kernel = &scene.kernel;
         let there = || kernel.mdevs().len() + kernel.vgpus().len();
         let before = there();
-        let outcome = plan_case(&case, &kernel);
+        let outcome = plan_case(&case, &scene);
         assert_eq!(kernel.writes(), [], "{name}: planning writes nothing");
         let mut found = described(&outcome);
         if let Ok(plan) = outcome {
-            let made = match apply::apply(&plan.steps, &kernel) {
+            let made = match apply::apply(&plan.steps, kernel) {
                 Ok(()) => plan.assignments.len(),
                 // What the attributes promise is not always what a driver does.
                 Err(failure) => {
-                    let device = &plan.assignments[failure.step].device;
+                    let device = &plan.assignments[plan.owners[failure.step]].device;
                     let _ = writeln!(found, "then the driver refuses {device}: {}", failure.cause);
                     assert!(failure.left_behind.is_empty(), "{name}: {failure:?}");
                     0

@@ -274,6 +274,10 @@ pub(super) fn check_libvirt(version: u32) -> anyhow::Result<()> {
 }
 
 #[cfg(test)]
+#[path = "seat_tests.rs"]
+mod choice;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -3,7 +3,7 @@
 
 use std::io;
 
-use super::{Demand, HookCall, Operation, Order, devices_wanted, events, media};
+use super::{Demand, HookCall, Operation, devices_wanted, events, media};
 use crate::{
     apply,
     claims::{self, Claim, ClaimedDevice, Damaged, DeviceKind, Liveness, Origin, State},
@@ -136,12 +136,9 @@ pub(super) fn allocate(
         domain: call.domain.to_string(),
         cause,
     })?;
-    let mut wanted = devices_wanted(&domain)?;
+    let wanted = devices_wanted(&domain)?;
     if wanted.is_empty() {
         return Ok(None);
-    }
-    if call.operation == Operation::Migrate {
-        wanted = wanted.into_iter().map(Order::anywhere).collect();
     }
     let demand = Demand::load(host, &domain, wanted)?;
     // Leave enough of the deadline to make devices, and to undo them.
@@ -149,7 +146,7 @@ pub(super) fn allocate(
     let lock_deadline = deadline.at_most(deadline.left() / LOCK_SHARE);
     let purpose = format!("{} of domain {}", call.operation.words(), domain.name);
     let lock = HostLock::acquire(host, &purpose, lock_deadline)?;
-    let allocation = Allocation {
+    let mut allocation = Allocation {
         host,
         lock: &lock,
         call,
@@ -203,7 +200,7 @@ struct Allocation<'a> {
 
 impl Allocation<'_> {
     /// The functions that the domain's devices are on then, where they are on any.
-    fn run(&self) -> Result<Vec<(DeviceName, PciAddress)>, AllocateError> {
+    fn run(&mut self) -> Result<Vec<(DeviceName, PciAddress)>, AllocateError> {
         if let Some(former) = claims::load(self.host, self.domain.uuid)? {
             if self.is_for_this_start(&former) {
                 return self.take_over(former);
@@ -287,11 +284,11 @@ impl Allocation<'_> {
     /// Plans and makes the devices. When a driver refuses what its attributes
     /// promised, plans again without that parent; when nothing is free, frees
     /// what crashes have left behind and plans once more.
-    fn make_devices(&self) -> Result<Claim, AllocateError> {
+    fn make_devices(&mut self) -> Result<Claim, AllocateError> {
         let mut failed = Failed::default();
         let mut may_reconcile = true;
         loop {
-            let plan = match self.demand.plan(self.host, &failed) {
+            let plan = match self.plan(&failed) {
                 Err(AllocateError::Refused(refusal))
                     if may_reconcile && !matches!(refusal.kind, RefusalKind::Unreadable { .. }) =>
                 {
@@ -320,6 +317,13 @@ impl Allocation<'_> {
             }
             events::log_driver_refusal(self.call, &assignment.parent, &failure.cause);
             failed.note(assignment, failure.reason);
+        }
+    }
+
+    fn plan(&mut self, failed: &Failed) -> Result<Plan, AllocateError> {
+        match self.call.operation {
+            Operation::Migrate => self.demand.plan_anew(self.host, failed),
+            _ => self.demand.plan(self.host, failed),
         }
     }
 

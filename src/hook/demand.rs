@@ -12,7 +12,7 @@ use crate::{
     domain::{DomainDef, PciHostdev, Request, alias},
     host::{Host, PciIds},
     model::{DomainUuid, MdevUuid, PoolName},
-    plan::{self, Detail, Failed, HostSupply, Plan, Source, Wanted},
+    plan::{self, Detail, Failed, HostSupply, Plan, Refusal, RefusalKind, Source, Wanted},
 };
 
 /// The requests that the hook serves. One that may be missing and has no
@@ -54,16 +54,6 @@ pub struct Order<'a> {
 }
 
 impl Order<'_> {
-    /// The same for an XML that the hook may change on its way: whichever function
-    /// is free will do.
-    pub(super) fn anywhere(self) -> Self {
-        let source = match self.source {
-            Source::Function(_) => Source::Functions,
-            other => other,
-        };
-        Self { source, ..self }
-    }
-
     /// What the device is given beyond its type: the request's word, else the
     /// pool's.
     #[must_use]
@@ -231,6 +221,30 @@ impl<'a> Demand<'a> {
         }
         let domain = &self.domain.name;
         Ok(plan::plan(domain, &requests, &supply, &nearness, failed)?)
+    }
+
+    /// Plans for an XML that the hook may change on its way: where a function that it
+    /// names cannot be had, whichever is free will do for that device.
+    pub(super) fn plan_anew(
+        &mut self,
+        host: &Host,
+        failed: &Failed,
+    ) -> Result<Plan, AllocateError> {
+        loop {
+            let device = match self.plan(host, failed) {
+                Err(AllocateError::Refused(Refusal {
+                    kind: RefusalKind::Function { .. },
+                    device,
+                    ..
+                })) => device,
+                other => return other,
+            };
+            let mut orders = self.wanted.iter_mut();
+            if let Some(order) = orders.find(|order| order.request.name == device) {
+                // Never refused in the name of one function again.
+                order.source = Source::Functions;
+            }
+        }
     }
 
     /// Devices of the pool that are claimed. There cannot be more of them than

@@ -2,7 +2,7 @@
 //! virtual functions of the time it was saved.
 
 use super::{
-    AllocateError, Demand, HookCall, Order,
+    AllocateError, Demand, HookCall,
     allocate::{io_error, moved},
     devices_wanted,
 };
@@ -31,11 +31,7 @@ pub(super) fn replan(
     }
     let purpose = format!("{} of domain {}", call.operation.words(), domain.name);
     let _lock = HostLock::acquire(host, &purpose, deadline)?;
-    if functions(host, &domain, devices_wanted(&domain)?).is_ok() {
-        return Ok(None);
-    }
-    let anywhere = { devices_wanted(&domain)?.into_iter() }.map(Order::anywhere);
-    let functions = functions(host, &domain, anywhere.collect())?;
+    let functions = functions(host, &domain)?;
     moved(&domain, xml, &functions)
 }
 
@@ -43,9 +39,9 @@ pub(super) fn replan(
 fn functions(
     host: &Host,
     domain: &DomainDef,
-    wanted: Vec<Order<'_>>,
 ) -> Result<Vec<(DeviceName, PciAddress)>, AllocateError> {
-    let plan = Demand::load(host, domain, wanted)?.plan(host, &Failed::default())?;
+    let mut demand = Demand::load(host, domain, devices_wanted(domain)?)?;
+    let plan = demand.plan_anew(host, &Failed::default())?;
     let mut functions = Vec::new();
     for assignment in plan.assignments {
         if assignment.interface == Interface::VendorVfio {

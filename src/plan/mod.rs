@@ -384,9 +384,9 @@ impl<'a> Planner<'a> {
         (candidate, type_id, reason)
     }
 
-    /// Positions of the pool's candidates, best first: a board that would have
-    /// to hold two types last (few drivers can), then the board by placement,
-    /// then by distance, then by address.
+    /// Positions of the pool's candidates, best first: what another request names
+    /// last, then a board that would have to hold two types (few drivers can), then
+    /// the board by placement, then by distance, then by address.
     fn order(&self, ask: Ask<'a>) -> Vec<usize> {
         let pool = ask.pool;
         let candidates = &self.markets[&ask.key()].candidates;
@@ -401,10 +401,17 @@ impl<'a> Planner<'a> {
             let mixed = self
                 .on_board(&candidate.board)
                 .any(|other| self.selector(&other.pool) != Some(&pool.device_type));
+            let named = self.is_named(&candidate.parent.name);
             // Equals keep their order, which is that of the addresses.
-            (mixed, load, self.nearness.distance(candidate.node))
+            (named, mixed, load, self.nearness.distance(candidate.node))
         });
         order
+    }
+
+    /// Whether a request is for this function and no other.
+    fn is_named(&self, function: &ParentName) -> bool {
+        let mut wanted = self.wanted.iter();
+        wanted.any(|one| matches!(&one.source, Source::Function(name) if name == function))
     }
 
     /// Devices of this plan on a board.

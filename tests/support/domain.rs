@@ -61,7 +61,12 @@ impl Domain {
 
     /// A request whose placeholder names a virtual function.
     pub fn function(self, name: &str, pool: &str, function: &str) -> Self {
-        let mut domain = self.device(name, pool);
+        self.request_on(name, &format!("pool='{pool}'"), function)
+    }
+
+    /// The same with any attributes.
+    pub fn request_on(self, name: &str, attributes: &str, function: &str) -> Self {
+        let mut domain = self.request(name, attributes, true);
         let device = domain.devices.last_mut().unwrap();
         device.function = Some(function.parse().unwrap());
         domain

@@ -108,6 +108,9 @@ pub struct Gpu {
     /// How many virtual functions; None: as many as the table says.
     #[serde(default)]
     pub functions: Option<u32>,
+    /// Whether they are there.
+    #[serde(default = "yes")]
+    pub enabled: bool,
     /// Whether sizes may be mixed.
     #[serde(default)]
     pub heterogeneous: bool,
@@ -143,6 +146,9 @@ fn from_word<'de, D: Deserializer<'de>, T: FromStr<Err = String>>(
 }
 fn kmod() -> Dialect {
     Dialect::Kmod
+}
+fn yes() -> bool {
+    true
 }
 fn vfio_pci() -> String {
     "vfio-pci".to_owned()
@@ -214,6 +220,7 @@ impl Gpu {
             address: address.to_owned(),
             numa_node: no_node(),
             functions: None,
+            enabled: true,
             heterogeneous: false,
         }
     }

@@ -355,6 +355,7 @@ impl Scene {
         let directories = [
             "run/virt-vgpu",
             "run/virt-vgpu/claims",
+            "run/virt-vgpu/quarantine",
             "var/lib/virt-vgpu/media",
         ];
         let names = directories

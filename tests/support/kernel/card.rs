@@ -70,7 +70,7 @@ impl Card {
         assert_eq!(twin.framework(), gpu.framework, "{} cannot", gpu.board);
         twin.load_types();
         twin.set_manager(true);
-        if gpu.framework != Framework::LegacyMdev {
+        if gpu.framework != Framework::LegacyMdev && gpu.enabled {
             twin.set_vfs(true).unwrap();
         }
         if gpu.heterogeneous {

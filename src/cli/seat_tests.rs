@@ -1,0 +1,126 @@
+//! Which functions are chosen, on a GPU of three.
+
+use std::{fs, os::unix::fs::symlink, path::Path};
+
+use tempfile::TempDir;
+
+use super::*;
+
+const FUNCTIONS: [&str; 3] = ["0000:41:00.4", "0000:41:00.5", "0000:41:00.6"];
+
+fn write(root: &Path, path: &str, text: &str) {
+    let path = root.join(path);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, text).unwrap();
+}
+
+fn pci(root: &Path, address: &str) -> String {
+    let devices = "sys/bus/pci/devices";
+    let at = format!("{devices}/{address}");
+    write(root, &format!("{at}/vendor"), "0x10de\n");
+    write(root, &format!("{at}/class"), "0x030200\n");
+    write(root, &format!("{at}/device"), "0x26b9\n");
+    let driver = "sys/bus/pci/drivers/nvidia";
+    fs::create_dir_all(root.join(driver)).unwrap();
+    symlink("../../drivers/nvidia", root.join(&at).join("driver")).unwrap();
+    symlink(
+        format!("../../devices/{address}"),
+        root.join(driver).join(address),
+    )
+    .unwrap();
+    at
+}
+
+/// An L40S that holds four 12Q, without NVML.
+fn host() -> (TempDir, Host) {
+    let dir = TempDir::new().unwrap();
+    let root = dir.path();
+    pci(root, "0000:41:00.0");
+    for function in FUNCTIONS {
+        let at = pci(root, function);
+        symlink("../0000:41:00.0", root.join(&at).join("physfn")).unwrap();
+        write(root, &format!("{at}/nvidia/current_vgpu_type"), "0\n");
+        write(
+            root,
+            &format!("{at}/nvidia/creatable_vgpu_types"),
+            "ID    : vGPU Name\n1153  : NVIDIA L40S-12Q\n",
+        );
+    }
+    let host = Host::new(root);
+    (dir, host)
+}
+
+fn pool() -> Pool {
+    let text = "kind = 'nvidia-vgpu'\nprofile = 'L40S-12Q'\n[[rule]]\n\
+                where = [{ field = 'vendor-id', op = 'equal', value = '10de' }]";
+    config::parse("cad".parse().unwrap(), "cad.toml".as_ref(), text).unwrap()
+}
+
+fn reserved(functions: &[&str]) -> Reserved {
+    let name = |at: &&str| (at.parse().unwrap(), "other".parse().unwrap());
+    Reserved(functions.iter().map(name).collect())
+}
+
+/// The functions for one device of each name, or the error.
+fn chosen(host: &Host, reserved: &Reserved, names: &[&str]) -> String {
+    let def = domain::parse(
+        "<domain><name>d</name><uuid>aaaaaaaa-0000-4000-8000-000000000001</uuid></domain>",
+    );
+    let names: Vec<DeviceName> = names.iter().map(|name| name.parse().unwrap()).collect();
+    let pool = pool();
+    match choose(host, reserved, &def.unwrap(), &pool, &names) {
+        Ok(seats) => { seats.iter() }
+            .map(|seat| match seat {
+                Seat::Mdev => "mdev ".to_owned(),
+                Seat::Function(function) => format!("{function} "),
+            })
+            .collect(),
+        Err(error) => format!("{error:#}"),
+    }
+}
+
+#[test]
+fn functions_that_no_other_domain_names_come_first() {
+    let [first, second, third] = FUNCTIONS;
+    let (_dir, host) = host();
+    let chosen = |taken: &[&str], names: &[&str]| chosen(&host, &reserved(taken), names);
+    assert_eq!(chosen(&[], &["gpu0"]), format!("{first} "));
+    assert_eq!(chosen(&[], &["gpu0", "gpu1"]), format!("{first} {second} "));
+    // A second domain gets another one.
+    assert_eq!(chosen(&[first], &["gpu0"]), format!("{second} "));
+    assert_eq!(chosen(&[first, third], &["gpu0"]), format!("{second} "));
+    // More domains than functions share them: whoever starts first has it.
+    assert_eq!(chosen(&FUNCTIONS, &["gpu0"]), format!("{first} "));
+    assert_eq!(
+        chosen(&[], &["a", "b", "c", "d"]),
+        "pool 'cad' has only 3 virtual functions that domain 'd' does not have already"
+    );
+}
+
+#[test]
+fn functions_with_a_type_come_last() {
+    let [first, second, third] = FUNCTIONS;
+    let (dir, host) = host();
+    let is_vgpu = |function: &str| {
+        let nvidia = format!("sys/bus/pci/devices/{function}/nvidia");
+        write(dir.path(), &format!("{nvidia}/current_vgpu_type"), "1153\n");
+        write(dir.path(), &format!("{nvidia}/creatable_vgpu_types"), "");
+    };
+    is_vgpu(first);
+    assert_eq!(
+        chosen(&host, &reserved(&[]), &["gpu0"]),
+        format!("{second} ")
+    );
+    // One that is free and reserved before one that is taken.
+    is_vgpu(third);
+    assert_eq!(
+        chosen(&host, &reserved(&[second]), &["gpu0"]),
+        format!("{second} ")
+    );
+    // Nothing is free: it may be by the time of the start.
+    is_vgpu(second);
+    assert_eq!(
+        chosen(&host, &reserved(&[first]), &["gpu0"]),
+        format!("{second} ")
+    );
+}

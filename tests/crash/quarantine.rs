@@ -1,0 +1,114 @@
+//! A QEMU that was killed early: its functions go back and are not handed out
+//! again, whatever becomes of the hook that sees to it.
+
+use super::{
+    Place,
+    stage::{FIRST, SECOND, Stage},
+    support::{
+        domain::Domain,
+        process::{Outcome, Program},
+        scene::Scene,
+    },
+    traced,
+};
+use virt_vgpu::claims;
+
+const STAGE: Stage = Stage::Functions;
+
+/// The VM has just started when its QEMU is killed.
+fn scene() -> (Scene, Domain) {
+    let (scene, domain) = (STAGE.scene(), STAGE.domain(1));
+    scene.prepare(&domain).ends_well();
+    for words in ["start begin -", "started begin -", "stopped end crashed"] {
+        scene.hook(&domain, words).run().ends_well();
+    }
+    // Only `release` says how it ended in a way that lasts.
+    STAGE.has_devices(&scene, &domain);
+    (scene, domain)
+}
+
+fn release(scene: &Scene, domain: &Domain) -> Program {
+    scene.hook(domain, "release end crashed")
+}
+
+fn kept_back(scene: &Scene) -> Vec<String> {
+    let noted = claims::quarantined(&scene.host()).unwrap();
+    { noted.into_iter() }
+        .map(|one| one.function.to_string())
+        .collect()
+}
+
+/// Nothing of ours is left but, at most, a half-written note: the next one for that
+/// function takes its place.
+#[track_caller]
+fn is_free(scene: &Scene) {
+    scene.is_sound();
+    assert_eq!(scene.claims(), []);
+    assert_eq!(scene.media(), Vec::<String>::new());
+}
+
+/// For each effect of the release and each fault.
+fn at_each_effect(faults: &[&str], check: impl Fn(&Scene, &Domain, &Outcome)) {
+    let (undisturbed, domain) = scene();
+    let effects = traced(&undisturbed, release(&undisturbed, &domain));
+    undisturbed.is_empty();
+    assert_eq!(kept_back(&undisturbed), [FIRST, SECOND]);
+    for (effect, fault) in
+        { effects.iter() }.flat_map(|effect| faults.iter().map(move |fault| (effect, fault)))
+    {
+        let place = Place(format!("{fault} at {effect}"));
+        let (scene, domain) = scene();
+        let number = effect.split(' ').next().unwrap();
+        let hook = release(&scene, &domain).fault(&format!("{fault}:{number}"));
+        check(&scene, &domain, &hook.run());
+        scene.foreign_is_untouched();
+        let noted = kept_back(&scene);
+        #[cfg(feature = "cli")]
+        {
+            let outcome = scene.reconcile();
+            assert_eq!(
+                (outcome.code, &*outcome.stderr),
+                (Some(0), ""),
+                "{outcome:?}"
+            );
+            is_free(&scene);
+        }
+        // What was noted stays noted, and the domain gets what was not.
+        assert_eq!(kept_back(&scene), noted);
+        let outcome = scene.prepare(&domain);
+        if noted.is_empty() {
+            outcome.ends_well();
+            STAGE.has_everything(&scene, &domain);
+            scene.stop(&domain);
+        } else {
+            let line = outcome.refusal();
+            assert!(line.contains("may have wedged the function"), "{line}");
+        }
+        is_free(&scene);
+        drop(place);
+    }
+}
+
+#[test]
+fn a_kill_while_functions_are_kept_back_is_repaired() {
+    at_each_effect(&["kill"], |scene, _, outcome| {
+        assert_eq!(outcome.signal, Some(9), "{outcome:?}");
+        assert!(scene.temporary_files().len() <= 1);
+    });
+}
+
+#[test]
+fn an_error_while_functions_are_kept_back_is_borne() {
+    // EIO, ENOSPC
+    at_each_effect(&["5", "28"], |scene, _, outcome| {
+        assert_eq!(
+            (outcome.code, &*outcome.stdout),
+            (Some(0), ""),
+            "{outcome:?}"
+        );
+        assert_eq!(scene.temporary_files(), Vec::<String>::new());
+        // No function goes back that was not noted first.
+        let free = [FIRST, SECOND].map(|at| !scene.our_vgpus().contains_key(at));
+        assert!(free == [false; 2] || kept_back(scene) == [FIRST, SECOND]);
+    });
+}
