@@ -170,7 +170,8 @@ fn restore_never_fails() {
     assert_eq!(
         on_host(&full, full.prepare(&domain).refusal()),
         "pool 'cad' has no free L40S-12Q for domain 'vm1': its XML names 0000:c1:01.3: it is no \
-         virtual function of this host; 'virt-vgpu start vm1' looks for another"
+         virtual function of this host (see 'virt-vgpu host show'); 'virt-vgpu start vm1' looks for \
+         another"
     );
 
     let scene = scene();

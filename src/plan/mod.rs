@@ -579,7 +579,9 @@ impl<'a> Planner<'a> {
         if let Source::Function(function) = &wanted.source {
             let reason = match candidates.pop() {
                 Some(rejection) => rejection.reason,
-                None if count == 0 => "it is no virtual function of this host".to_owned(),
+                None if count == 0 => {
+                    "it is no virtual function of this host (see 'virt-vgpu host show')".to_owned()
+                }
                 None => "the pool's rules do not take its GPU".to_owned(),
             };
             let function = function.clone();

@@ -468,13 +468,21 @@ impl HostSupply<'_> {
                 return Ok(Offer::Taken(what));
             }
             let creatable = vendor_vfio::creatable(sysfs, name)?;
+            let nothing = creatable.is_empty();
             let meant = creatable
                 .into_iter()
                 .find(|one| pool.device_type.means_name(&one.name));
             Ok(
                 match meant.and_then(|one| one.id.to_string().parse().ok()) {
                     Some(id) => Offer::Type { id, available: 1 },
-                    None => Offer::Taken(format!("its GPU has no room for a {}", pool.device_type)),
+                    None if nothing => {
+                        Offer::Taken(format!("its GPU has no room for a {}", pool.device_type))
+                    }
+                    // The driver lists what can be made, not what there is.
+                    None => Offer::Taken(format!(
+                        "its GPU makes no {} now, only vGPUs of other sizes or profiles",
+                        pool.device_type
+                    )),
                 },
             )
         };

@@ -38,7 +38,7 @@ on_lab "in_background removal 'echo 0 > \$SIM/boards/$l/present'"
 on_lab 'virsh -q destroy ws2'
 assert "wait_until '! test -e /sys/bus/pci/devices/$l' 30"
 assert_eq "$(on_lab 'virsh -q domuuid ws1').json" 'ls /run/virt-vgpu/claims'
-refuse_start ws2 "pool 'cad' has no free L40S-12Q for domain 'ws2': its XML names $f: it is no virtual function of this host; 'virt-vgpu start ws2' looks for another"
+refuse_start ws2 "pool 'cad' has no free L40S-12Q for domain 'ws2': its XML names $f: it is no virtual function of this host (see 'virt-vgpu host show'); 'virt-vgpu start ws2' looks for another"
 on_lab "echo 1 > \$SIM/boards/$l/present"
 assert "wait_until 'test -e /sys/bus/pci/devices/$f/nvidia/current_vgpu_type' 60"
 on_lab 'start_vm ws2; virsh -q destroy ws2; virsh -q destroy ws1; rm /etc/virt-vgpu/pools.d/*'
