@@ -200,7 +200,7 @@ fn a_vgpu_that_is_a_mediated_device_is_known_by_its_uuid() {
         refused(&scene, "attach", &domain, &["--pool", "ai"]),
         format!(
             "cannot attach to domain '{domain}': the vGPUs of one VM must be of one series, which \
-             A40-12Q and A40-12C are not"
+             A40-12Q and A40-12C are not; choose another pool, or detach what it has"
         )
     );
     done(&scene, "detach", &domain, &["--all"]);

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
 
 use crate::{
     claims,
@@ -105,7 +105,8 @@ fn check_together(
     let (names, nvml) = (PciIds::new(host), host.nvml());
     let supply = HostSupply::discover(host, &names, Detail::default());
     let supply = supply.context("cannot look for devices")?.with_nvml(&nvml);
-    together(&profiles, &supply).map_err(anyhow::Error::msg)
+    together(&profiles, &supply)
+        .map_err(|why| anyhow!("{why}; choose another pool, or detach what it has"))
 }
 
 /// What stands for one more device of the pool that can be had now; None when the
@@ -214,7 +215,7 @@ impl Choice<'_> {
         let supply = self.supply((&names, &nvml), BTreeMap::new())?;
         let pool = &self.pool.name;
         let candidates = supply.candidates(self.pool, &Source::Any);
-        let candidates = candidates.map_err(|why| anyhow::anyhow!("pool '{pool}': {why}"))?;
+        let candidates = candidates.map_err(|why| anyhow!("pool '{pool}': {why}"))?;
         let in_pool = |one: &Candidate| supply.offer(self.pool, one).is_some();
         let mut found: Vec<&Candidate> = candidates.iter().filter(|one| in_pool(one)).collect();
         if found.iter().any(|one| one.interface == Interface::Mdev) {

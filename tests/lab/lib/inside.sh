@@ -204,6 +204,8 @@ load_boards() {
 
 # unload_boards: also takes what is made on them
 unload_boards() {
+	# What udev has started for a board has its driver open.
+	wait_until "! systemctl --plain --no-legend list-units --state=activating 'virt-vgpu-host@*' | grep -q ." 120
 	systemctl stop nvidia-vgpu-mgr
 	modprobe -r virt_vgpu_sim
 }
