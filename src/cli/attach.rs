@@ -10,7 +10,7 @@ use super::{
     attachment::{Attachment, CdRomOutcome, HostdevChange, Outcome, RequestChange, Wish},
     change, output, seat,
     seat::{Reserved, Seat},
-    target::{Connection, Target},
+    target::{Edit, Target},
 };
 use crate::{
     config::{self, Kind, Pool, PoolError},
@@ -56,16 +56,8 @@ pub(super) struct Attach {
     #[arg(long)]
     guest_drivers: bool,
 
-    /// Only say what would change.
-    #[arg(long)]
-    dry_run: bool,
-
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
-
     #[command(flatten)]
-    connection: Connection,
+    edit: Edit,
 }
 
 #[derive(Debug, Serialize)]
@@ -85,7 +77,7 @@ struct Report {
 impl Attach {
     pub(super) fn run(&self, host: &Host) -> anyhow::Result<ExitCode> {
         let pool = usable_pool(host, &self.pool)?;
-        let libvirt = self.connection.open_served()?;
+        let libvirt = self.edit.connection.open_served()?;
         let domain = libvirt.domain(&self.domain)?;
         let target = Target::read(host, domain, &self.domain)?;
         let wish = Wish {
@@ -98,20 +90,20 @@ impl Attach {
         let seats = |names: &[DeviceName]| seats(host, &libvirt, &target, &pool, names);
         let attachment =
             Attachment::work_out(&target.definition, &wish, seats).with_context(cannot)?;
-        if !self.dry_run {
+        if !self.edit.dry_run {
             change::carry_out(&target.domain, &attachment.changes).with_context(cannot)?;
         }
         let report = Report {
             domain: target.definition.def.name.clone(),
             domain_uuid: target.definition.def.uuid,
-            dry_run: self.dry_run,
+            dry_run: self.edit.dry_run,
             running: target.running,
             changed: !attachment.changes.is_empty(),
             devices: attachment.devices,
             guest_driver_cdrom: attachment.cdrom,
             takes_effect: target.takes_effect(),
         };
-        output::report(self.json, &report)?;
+        output::report(self.edit.json, &report)?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     config::Pool,
-    domain::{self, DomainDef, MAX_REQUESTS, MdevHostdev, PciHostdev, Request, alias},
+    domain::{self, DomainDef, MAX_REQUESTS, MdevHostdev, Request, alias},
     model::{DeviceName, MdevUuid, PciAddress, PoolName},
 };
 
@@ -294,8 +294,7 @@ fn hostdev_of<'d>(
         }
         return Ok(Present::Right);
     }
-    let is_function = |hostdev: &&PciHostdev| hostdev.alias.as_ref() == Some(&alias);
-    if let Some(function) = def.pci_hostdevs.iter().find(is_function) {
+    if let Some(function) = def.function_of(name) {
         return Ok(Present::Function(function.address));
     }
     match def.hostdevs.iter().find(has_alias) {

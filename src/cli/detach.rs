@@ -10,10 +10,10 @@ use super::{
     attachment::{existing, existing_cdrom, existing_function},
     change::{self, Change},
     output,
-    target::{Connection, Definition, Target},
+    target::{Definition, Edit, Target},
 };
 use crate::{
-    domain::{self, ALIAS_PREFIX, DomainDef, MdevHostdev, alias},
+    domain::{self, ALIAS_PREFIX, MdevHostdev, alias},
     host::Host,
     model::{DeviceName, DomainName, DomainUuid, MdevUuid, PciAddress, PoolName},
 };
@@ -51,16 +51,8 @@ pub(super) struct Detach {
     #[arg(long)]
     all: bool,
 
-    /// Only say what would change.
-    #[arg(long)]
-    dry_run: bool,
-
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
-
     #[command(flatten)]
-    connection: Connection,
+    edit: Edit,
 }
 
 #[derive(Debug, Serialize)]
@@ -93,14 +85,14 @@ struct Outcome {
 
 impl Detach {
     pub(super) fn run(&self, host: &Host) -> anyhow::Result<ExitCode> {
-        let domain = self.connection.find(&self.domain)?;
+        let domain = self.edit.connection.find(&self.domain)?;
         let target = Target::read(host, domain, &self.domain)?;
         let cannot = || format!("cannot detach from domain '{}'", self.domain);
         let (changes, report) = self.work_out(&target).with_context(cannot)?;
-        if !self.dry_run {
+        if !self.edit.dry_run {
             change::carry_out(&target.domain, &changes).with_context(cannot)?;
         }
-        output::report(self.json, &report)?;
+        output::report(self.edit.json, &report)?;
         Ok(ExitCode::SUCCESS)
     }
 
@@ -119,12 +111,12 @@ impl Detach {
                 )?));
                 uuids.push(hostdev.uuid);
             }
-            let mut functions = Vec::new();
-            for function in functions_of(def, name) {
+            let function = def.function_of(name).map(|one| one.address);
+            if let Some(function) = function {
                 let device = existing_function(&target.definition, name, function)?;
                 changes.push(Change::Detach(device));
-                functions.push(function);
             }
+            let functions = Vec::from_iter(function);
             let request = def.requests.iter().find(|request| request.name == *name);
             if let Some(old) = element.as_deref().filter(|_| request.is_some()) {
                 element = domain::remove_request(old, name)?;
@@ -159,7 +151,7 @@ impl Detach {
         let report = Report {
             domain: def.name.clone(),
             domain_uuid: def.uuid,
-            dry_run: self.dry_run,
+            dry_run: self.edit.dry_run,
             running: target.running,
             changed: !changes.is_empty(),
             devices,
@@ -207,14 +199,6 @@ fn hostdevs_of<'t>(
     let alias = alias(name);
     let hostdevs = definition.def.hostdevs.iter();
     hostdevs.filter(move |one| one.uuid == uuid || one.alias.as_ref() == Some(&alias))
-}
-
-/// The virtual functions of a name, by its alias.
-fn functions_of(def: &DomainDef, name: &DeviceName) -> Vec<PciAddress> {
-    let alias = alias(name);
-    let hostdevs = def.pci_hostdevs.iter();
-    let its = hostdevs.filter(|one| one.alias.as_ref() == Some(&alias));
-    its.map(|one| one.address).collect()
 }
 
 impl std::fmt::Display for Report {

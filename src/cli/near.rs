@@ -4,7 +4,7 @@
 use anyhow::anyhow;
 
 use crate::{
-    device::{Sysfs, link_name, mdev::MdevHost},
+    device::{Sysfs, link_name, mdev::MdevHost, readiness},
     host::Host,
     model::PciAddress,
     rule::spelling,
@@ -90,11 +90,8 @@ pub(super) fn unknown_parent(host: &Host, mdev: &MdevHost<'_>, text: &str) -> an
 }
 
 fn not_a_parent(host: &Host, name: &str, path: &str) -> anyhow::Error {
-    let number = |attribute: &str| -> u32 {
-        let text = host.read(&format!("{path}/{attribute}"));
-        text.ok().and_then(|text| text.parse().ok()).unwrap_or(0)
-    };
-    if number("sriov_totalvfs") > 0 && number("sriov_numvfs") == 0 {
+    let address = name.parse::<PciAddress>();
+    if address.is_ok_and(|address| readiness::lacks_functions(host, address)) {
         return anyhow!(
             "{name} is no mdev parent: its virtual functions are not enabled; enable them \
              (for NVIDIA: /usr/lib/nvidia/sriov-manage -e {name})"

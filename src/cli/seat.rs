@@ -9,7 +9,7 @@ use anyhow::{Context, anyhow, bail, ensure};
 use crate::{
     claims,
     config::{self, Kind, Pool},
-    device::{gpu, parameters::Parameters},
+    device::{gpu, nvml::Nvml, parameters::Parameters, readiness},
     domain::{self, DomainDef},
     hook::{nearness_of, profile, together},
     host::{Host, NvmlChild, PciIds, libvirt::Libvirt},
@@ -73,20 +73,11 @@ pub(super) fn choose(
         return Ok(vec![Seat::Mdev; names.len()]);
     }
     check_together(host, def, pool, names)?;
-    let choice = Choice {
-        host,
-        def,
-        pool,
-        names,
-        own: own_functions(def),
-    };
-    let claimed = claims::functions(host, Some(def.uuid)).context("cannot read the claims")?;
-    for taken in [reserved.with(&claimed), claimed.clone()] {
-        if let Some(seats) = choice.planned(taken)? {
-            return Ok(seats);
-        }
+    let choice = Choice::new(host, def, pool, names)?;
+    match choice.free(reserved)? {
+        Some(seats) => Ok(seats),
+        None => choice.any(reserved),
     }
-    choice.any(reserved, &claimed)
 }
 
 /// Whether the domain may have these besides what it asks for already.
@@ -102,10 +93,11 @@ fn check_together(
         .collect();
     pools.extend(names.iter().map(|_| pool.clone()));
     let profiles: Vec<_> = pools.iter().filter_map(profile).collect();
-    let (names, nvml) = (PciIds::new(host), host.nvml());
-    let supply = HostSupply::discover(host, &names, Detail::default());
-    let supply = supply.context("cannot look for devices")?.with_nvml(&nvml);
-    together(&profiles, &supply)
+    let facts = match profiles.len() {
+        0 | 1 => Vec::new(),
+        _ => host.nvml().gpus().unwrap_or_default(),
+    };
+    together(&profiles, &facts)
         .map_err(|why| anyhow!("{why}; choose another pool, or detach what it has"))
 }
 
@@ -118,26 +110,9 @@ pub(super) fn choose_free(
     pool: &Pool,
     name: &DeviceName,
 ) -> anyhow::Result<Option<Seat>> {
-    let choice = Choice {
-        host,
-        def,
-        pool,
-        names: std::slice::from_ref(name),
-        own: own_functions(def),
-    };
-    let claimed = claims::functions(host, Some(def.uuid)).context("cannot read the claims")?;
-    for taken in [reserved.with(&claimed), claimed] {
-        if let Some(seats) = choice.planned(taken)? {
-            return Ok(seats.into_iter().next());
-        }
-    }
-    Ok(None)
-}
-
-/// The functions that the domain has already, for whatever.
-fn own_functions(def: &DomainDef) -> Vec<ParentName> {
-    let addresses = def.pci_hostdevs.iter().map(|one| one.address.to_string());
-    addresses.filter_map(|text| text.parse().ok()).collect()
+    let choice = Choice::new(host, def, pool, std::slice::from_ref(name))?;
+    let seats = choice.free(reserved)?;
+    Ok(seats.and_then(|seats| seats.into_iter().next()))
 }
 
 struct Choice<'a> {
@@ -145,10 +120,40 @@ struct Choice<'a> {
     def: &'a DomainDef,
     pool: &'a Pool,
     names: &'a [DeviceName],
+    /// The functions that the domain has already, for whatever.
     own: Vec<ParentName>,
+    /// Those that other domains hold.
+    claimed: BTreeMap<ParentName, DomainName>,
 }
 
-impl Choice<'_> {
+impl<'a> Choice<'a> {
+    fn new(
+        host: &'a Host,
+        def: &'a DomainDef,
+        pool: &'a Pool,
+        names: &'a [DeviceName],
+    ) -> anyhow::Result<Self> {
+        let claimed = claims::functions(host, Some(def.uuid)).context("cannot read the claims")?;
+        let own = def.pci_hostdevs.iter().map(|one| one.address.to_string());
+        Ok(Self {
+            host,
+            def,
+            pool,
+            names,
+            own: own.filter_map(|text| text.parse().ok()).collect(),
+            claimed,
+        })
+    }
+
+    /// What can be had now, first without what other domains name; None when there
+    /// is no room.
+    fn free(&self, reserved: &Reserved) -> anyhow::Result<Option<Vec<Seat>>> {
+        match self.planned(reserved.with(&self.claimed))? {
+            None => self.planned(self.claimed.clone()),
+            seats => Ok(seats),
+        }
+    }
+
     fn supply<'s>(
         &'s self,
         (names, nvml): (&'s PciIds<'_>, &'s NvmlChild<'_>),
@@ -206,11 +211,7 @@ impl Choice<'_> {
 
     /// What the pool's rules take, full or not: those that no other domain names or
     /// holds first.
-    fn any(
-        &self,
-        reserved: &Reserved,
-        claimed: &BTreeMap<ParentName, DomainName>,
-    ) -> anyhow::Result<Vec<Seat>> {
+    fn any(&self, reserved: &Reserved) -> anyhow::Result<Vec<Seat>> {
         let (names, nvml) = (PciIds::new(self.host), self.host.nvml());
         let supply = self.supply((&names, &nvml), BTreeMap::new())?;
         let pool = &self.pool.name;
@@ -237,7 +238,10 @@ impl Choice<'_> {
         );
         found.sort_by_key(|one| {
             let name = &one.parent.name;
-            (claimed.contains_key(name), reserved.0.contains_key(name))
+            (
+                self.claimed.contains_key(name),
+                reserved.0.contains_key(name),
+            )
         });
         let chosen = found.iter().take(self.names.len());
         chosen
@@ -247,7 +251,7 @@ impl Choice<'_> {
 
     fn missing_functions(&self) -> anyhow::Result<String> {
         let gpus = gpu::all(self.host).context("cannot look for GPUs")?;
-        let lacking = gpus.iter().find(|gpu| gpu::lacks_functions(self.host, gpu));
+        let lacking = { gpus.iter() }.find(|&&gpu| readiness::lacks_functions(self.host, gpu));
         Ok(lacking.map_or(String::new(), |gpu| {
             format!(": virtual functions of {gpu} are not there, 'virt-vgpu host apply' makes them")
         }))

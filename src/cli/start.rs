@@ -12,7 +12,7 @@ use super::{
     change::{self, Change},
     output, seat,
     seat::{Reserved, Seat},
-    target::{Connection, Target},
+    target::{Edit, Target},
 };
 use crate::{
     config::Kind,
@@ -44,16 +44,8 @@ pub(super) struct Start {
     /// The domain's name or UUID.
     domain: String,
 
-    /// Only say what would change.
-    #[arg(long)]
-    dry_run: bool,
-
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
-
     #[command(flatten)]
-    connection: Connection,
+    edit: Edit,
 }
 
 #[derive(Debug, Serialize)]
@@ -81,7 +73,7 @@ const TRIES: u32 = 3;
 
 impl Start {
     pub(super) fn run(&self, host: &Host) -> anyhow::Result<ExitCode> {
-        let libvirt = self.connection.open_served()?;
+        let libvirt = self.edit.connection.open_served()?;
         let mut moved = Vec::new();
         let mut failure = None;
         for _ in 0..TRIES {
@@ -95,7 +87,7 @@ impl Start {
                 return Err(failure);
             }
             moved.extend(moves);
-            if !self.dry_run {
+            if !self.edit.dry_run {
                 let cannot = || format!("cannot change the devices of domain '{}'", self.domain);
                 change::carry_out(&target.domain, &changes).with_context(cannot)?;
                 if let Err(error) = target.domain.start() {
@@ -106,11 +98,11 @@ impl Start {
             let report = Report {
                 domain: target.definition.def.name.clone(),
                 domain_uuid: target.definition.def.uuid,
-                dry_run: self.dry_run,
-                started: !self.dry_run,
+                dry_run: self.edit.dry_run,
+                started: !self.edit.dry_run,
                 moved,
             };
-            output::report(self.json, &report)?;
+            output::report(self.edit.json, &report)?;
             return Ok(ExitCode::SUCCESS);
         }
         Err(failure.unwrap_or_else(|| anyhow!("domain '{}' was not started", self.domain)))

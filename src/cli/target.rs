@@ -22,6 +22,21 @@ pub(super) struct Connection {
     uri: Option<String>,
 }
 
+/// What verbs that edit a definition take besides.
+#[derive(Debug, Args)]
+pub(super) struct Edit {
+    /// Only say what would change.
+    #[arg(long)]
+    pub(super) dry_run: bool,
+
+    /// Print JSON.
+    #[arg(long)]
+    pub(super) json: bool,
+
+    #[command(flatten)]
+    pub(super) connection: Connection,
+}
+
 /// A persistent definition.
 #[derive(Debug)]
 pub(super) struct Definition {

@@ -10,7 +10,7 @@ use super::{
     PCI_DEVICES, Sysfs, at, link_name,
     mdev::{self, MdevHost, MdevType},
     nvml::{FailureKind, GpuFacts, Placements, Told, TypeFacts},
-    optional, pci, vendor_vfio,
+    optional, vendor_vfio,
 };
 use crate::model::{MdevUuid, ParentName, PciAddress, ProfileParts, VgpuTypeId};
 
@@ -131,14 +131,13 @@ impl From<&TypeFacts> for VgpuType {
 /// All GPUs that NVIDIA's driver has, in ascending order.
 ///
 /// # Errors
-/// When the bus cannot be listed.
+/// When the driver is there but cannot be listed.
 pub fn all(sysfs: &dyn Sysfs) -> io::Result<Vec<PciAddress>> {
-    let is_gpu = |(_, path): &(PciAddress, String)| {
-        let driver = link_name(sysfs, &format!("{path}/driver"));
-        driver.is_ok_and(|driver| driver == "nvidia") && !sysfs.exists(&format!("{path}/physfn"))
-    };
-    let functions = pci::functions(sysfs)?.into_iter().filter(is_gpu);
-    let mut gpus: Vec<PciAddress> = functions.map(|(address, _)| address).collect();
+    let functions = bound(sysfs)?;
+    // The driver's own attributes are no addresses.
+    let addresses = functions.iter().filter_map(|name| name.parse().ok());
+    let is_physical = |&function: &PciAddress| !sysfs.exists(&format!("{}/physfn", path(function)));
+    let mut gpus: Vec<PciAddress> = addresses.filter(is_physical).collect();
     gpus.sort_unstable();
     Ok(gpus)
 }
@@ -152,20 +151,6 @@ pub fn bound(sysfs: &dyn Sysfs) -> io::Result<BTreeSet<String>> {
     const BOUND: &str = "/sys/bus/pci/drivers/nvidia";
     let names = optional(sysfs.list(BOUND))?.unwrap_or_default();
     Ok(names.into_iter().collect())
-}
-
-/// Whether the GPU's vGPUs are on virtual functions that are not there yet: it has
-/// SR-IOV, no types of its own, and nobody has enabled any.
-#[must_use]
-pub fn lacks_functions(sysfs: &dyn Sysfs, gpu: impl fmt::Display) -> bool {
-    let path = format!("{PCI_DEVICES}/{gpu}");
-    let number = |attribute: &str| -> u32 {
-        let text = sysfs.read(&format!("{path}/{attribute}"));
-        text.ok().and_then(|text| text.parse().ok()).unwrap_or(0)
-    };
-    number("sriov_totalvfs") > 0
-        && number("sriov_numvfs") == 0
-        && !sysfs.exists(&format!("{path}/mdev_supported_types"))
 }
 
 /// The virtual functions of a GPU, in ascending order.

@@ -42,6 +42,14 @@ pub struct Functions {
     pub unready: Vec<PciAddress>,
 }
 
+impl Functions {
+    /// Whether it can have some and has none.
+    #[must_use]
+    pub fn are_missing(&self) -> bool {
+        self.total > 0 && self.enabled == 0
+    }
+}
+
 fn path(gpu: PciAddress) -> String {
     format!("{PCI_DEVICES}/{gpu}")
 }
@@ -119,6 +127,13 @@ pub fn functions(sysfs: &dyn Sysfs, gpu: PciAddress) -> io::Result<Functions> {
         enabled,
         unready,
     })
+}
+
+/// Whether its vGPUs are on virtual functions that nobody has enabled yet. What
+/// cannot be read lacks nothing.
+#[must_use]
+pub fn lacks_functions(sysfs: &dyn Sysfs, gpu: PciAddress) -> bool {
+    functions(sysfs, gpu).is_ok_and(|functions| functions.are_missing())
 }
 
 /// The vGPUs on it.

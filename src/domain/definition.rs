@@ -3,8 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use super::Request;
-use crate::model::{CpuSet, DomainName, DomainUuid, MdevUuid, PciAddress};
+use super::{Request, alias};
+use crate::model::{CpuSet, DeviceName, DomainName, DomainUuid, MdevUuid, PciAddress};
 
 /// What a domain's XML says, as far as it matters here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +39,17 @@ pub struct DomainDef {
     pub machine: Option<String>,
     /// The guest's architecture, as in `x86_64`.
     pub arch: Option<String>,
+}
+
+impl DomainDef {
+    /// The PCI hostdev that a request has. It is known by its alias: its address
+    /// changes when the domain's devices are planned anew.
+    #[must_use]
+    pub fn function_of(&self, request: &DeviceName) -> Option<&PciHostdev> {
+        let alias = alias(request);
+        let mut hostdevs = self.pci_hostdevs.iter();
+        hostdevs.find(|hostdev| hostdev.alias.as_ref() == Some(&alias))
+    }
 }
 
 /// A `<hostdev mode='subsystem' type='mdev'>`.

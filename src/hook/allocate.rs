@@ -171,15 +171,12 @@ pub(super) fn moved(
 ) -> Result<Option<String>, AllocateError> {
     let mut changed: Option<String> = None;
     for (name, function) in functions {
-        let its_alias = alias(name);
-        let mut hostdevs = domain.pci_hostdevs.iter();
-        let is_named =
-            hostdevs.any(|one| one.alias.as_ref() == Some(&its_alias) && one.address == *function);
-        if is_named {
+        let named = domain.function_of(name);
+        if named.is_some_and(|one| one.address == *function) {
             continue;
         }
         let before = changed.as_deref().unwrap_or(xml);
-        let after = with_function(before, &its_alias, *function);
+        let after = with_function(before, &alias(name), *function);
         let after = after.map_err(|cause| AllocateError::Domain {
             domain: domain.name.to_string(),
             cause,

@@ -9,7 +9,7 @@ use crate::{
     claims::{self, Claim},
     config::{self, Pool},
     device::{mdev, parameters::Parameters},
-    domain::{DomainDef, PciHostdev, Request, alias},
+    domain::{DomainDef, Request},
     host::{Host, PciIds},
     model::{DomainUuid, MdevUuid, PoolName},
     plan::{self, Detail, Failed, HostSupply, Plan, Refusal, RefusalKind, Source, Wanted},
@@ -91,15 +91,11 @@ pub fn has_placeholder(domain: &DomainDef, request: &Request) -> bool {
     source_of(domain, request, uuid).is_some()
 }
 
-/// A mediated device is known by its UUID, a virtual function by its alias: its
-/// address changes when the domain's is planned anew.
 fn source_of(domain: &DomainDef, request: &Request, uuid: MdevUuid) -> Option<Source> {
     if domain.hostdevs.iter().any(|hostdev| hostdev.uuid == uuid) {
         return Some(Source::Mdev);
     }
-    let alias = alias(&request.name);
-    let is_its = |hostdev: &&PciHostdev| hostdev.alias.as_ref() == Some(&alias);
-    let hostdev = domain.pci_hostdevs.iter().find(is_its)?;
+    let hostdev = domain.function_of(&request.name)?;
     let name = hostdev.address.to_string().parse().ok()?;
     Some(Source::Function(name))
 }

@@ -1,11 +1,7 @@
 //! `restore begin`: a domain comes back from its saved state, whose XML names the
 //! virtual functions of the time it was saved.
 
-use super::{
-    AllocateError, Demand, HookCall,
-    allocate::{io_error, moved},
-    devices_wanted,
-};
+use super::{AllocateError, Demand, HookCall, allocate::moved, devices_wanted};
 use crate::{
     domain::{self, DomainDef},
     host::{Deadline, Host, HostLock},
@@ -42,18 +38,10 @@ fn functions(
 ) -> Result<Vec<(DeviceName, PciAddress)>, AllocateError> {
     let mut demand = Demand::load(host, domain, devices_wanted(domain)?)?;
     let plan = demand.plan_anew(host, &Failed::default())?;
-    let mut functions = Vec::new();
-    for assignment in plan.assignments {
-        if assignment.interface == Interface::VendorVfio {
-            let address = assignment.parent.as_str().parse();
-            let address = address.map_err(|invalid| {
-                io_error(
-                    "cannot name the function",
-                    std::io::Error::other(format!("{invalid}")),
-                )
-            })?;
-            functions.push((assignment.device, address));
-        }
-    }
-    Ok(functions)
+    let functions = plan.assignments.into_iter().filter_map(|assignment| {
+        let is_function = assignment.interface == Interface::VendorVfio;
+        let address = assignment.parent.as_str().parse().ok()?;
+        is_function.then_some((assignment.device, address))
+    });
+    Ok(functions.collect())
 }

@@ -18,7 +18,11 @@ impl Demand<'_> {
         let profiles: Vec<&ProfileName> = { self.wanted.iter() }
             .filter_map(|order| profile(&self.pools[&order.request.pool]))
             .collect();
-        together(&profiles, supply).map_err(|why| AllocateError::Together {
+        let facts = match profiles.len() {
+            0 | 1 => &[],
+            _ => supply.facts().unwrap_or_default(),
+        };
+        together(&profiles, facts).map_err(|why| AllocateError::Together {
             domain: self.domain.name.to_string(),
             why,
         })?;
@@ -65,15 +69,15 @@ impl Demand<'_> {
     }
 }
 
-/// Whether one VM may have vGPUs of all these profiles.
+/// Whether one VM may have vGPUs of all these profiles; `facts` are what NVML says
+/// of the host's GPUs, needed only for several.
 ///
 /// # Errors
 /// The rule of NVIDIA's that forbids it.
-pub fn together(profiles: &[&ProfileName], supply: &HostSupply<'_>) -> Result<(), String> {
+pub fn together(profiles: &[&ProfileName], facts: &[GpuFacts]) -> Result<(), String> {
     if profiles.len() < 2 {
         return Ok(());
     }
-    let facts = supply.facts().unwrap_or_default();
     let wanted: Vec<Wanted<'_>> = { profiles.iter() }
         .map(|profile| Wanted {
             profile,
@@ -106,16 +110,14 @@ fn type_of<'f>(profile: &ProfileName, facts: &'f [GpuFacts]) -> Option<&'f TypeF
 }
 
 fn is_managed(domain: &DomainDef, order: &Order<'_>) -> bool {
-    let its_alias = crate::domain::alias(&order.request.name);
-    let mut functions = domain.pci_hostdevs.iter();
-    functions.any(|one| one.alias.as_ref() == Some(&its_alias) && one.managed)
+    let function = domain.function_of(&order.request.name);
+    function.is_some_and(|one| one.managed)
 }
 
 /// Whether the domain's hostdev for it is a display of the guest.
 fn is_display(domain: &DomainDef, order: &Order<'_>) -> bool {
-    let its_alias = crate::domain::alias(&order.request.name);
-    let mdev = { domain.hostdevs.iter() }.any(|one| one.uuid == order.uuid && one.display);
-    let function = { domain.pci_hostdevs.iter() }
-        .any(|one| one.alias.as_ref() == Some(&its_alias) && one.display);
-    mdev || function
+    let function = domain.function_of(&order.request.name);
+    let mut mdevs = domain.hostdevs.iter();
+    mdevs.any(|one| one.uuid == order.uuid && one.display)
+        || function.is_some_and(|one| one.display)
 }

@@ -16,7 +16,7 @@ use nix::{
 
 use super::{Deadline, Host, fault};
 use crate::{
-    device::nvml::{Answer, Failure, FailureKind, GpuFacts, Nvml, Question, Told, TypeFacts},
+    device::nvml::{Answer, Failure, FailureKind, GpuFacts, Nvml, Question},
     model::PciAddress,
 };
 
@@ -76,17 +76,6 @@ impl<'a> NvmlChild<'a> {
                 },
                 message: format!("cannot ask NVML through {NVML_PROGRAM}: {error}"),
             }),
-        }
-    }
-
-    /// The types that a GPU supports.
-    ///
-    /// # Errors
-    /// As [`Self::ask`].
-    pub fn types(&self, gpu: PciAddress) -> Result<Vec<TypeFacts>, Failure> {
-        match self.gpu(gpu)?.types {
-            Told::Value(types) => Ok(types),
-            Told::Unavailable(failure) => Err(failure),
         }
     }
 

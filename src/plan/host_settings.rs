@@ -174,12 +174,8 @@ pub fn way(gpu: PciAddress, wish: &Wish, actual: &Actual) -> Way {
     if actual.driver == Driver::None {
         way.add(Step::AwaitDriver, "no driver is bound".to_owned());
     }
-    let Functions {
-        total,
-        enabled,
-        unready,
-    } = &actual.functions;
-    if *total > 0 && *enabled == 0 {
+    let Functions { total, unready, .. } = &actual.functions;
+    if actual.functions.are_missing() {
         let why = format!("0 of {total} virtual functions are there");
         way.add(Step::EnableFunctions, why);
         let why = "new functions show their vGPU types a while later".to_owned();

@@ -236,6 +236,17 @@ fn making(
     steps
 }
 
+/// Where in a GPU's memory a device goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// Sizes are not mixed there, or nobody tells the places: the driver chooses.
+    Anywhere,
+    /// There.
+    At(Placement),
+    /// Other devices, those of this plan among them, cover every place.
+    Nowhere,
+}
+
 /// What a market is about.
 #[derive(Debug, Clone, Copy)]
 struct Ask<'a> {
@@ -293,10 +304,13 @@ impl<'a> Planner<'a> {
         let (mut steps, mut owners) = (Vec::new(), Vec::new());
         for (index, wanted) in self.wanted.iter().enumerate() {
             let (candidate, type_id, mut reason) = self.choose(index, wanted)?;
-            let placement = self.place(wanted.pool, &candidate);
-            if let Some(place) = placement {
-                reason.push_str(&format!(", at {} of its memory", place.id));
-            }
+            let placement = match self.place(wanted.pool, &candidate) {
+                Place::At(placement) => {
+                    reason.push_str(&format!(", at {} of its memory", placement.id));
+                    Some(placement)
+                }
+                Place::Anywhere | Place::Nowhere => None,
+            };
             steps.extend(making(&candidate, &type_id, placement, wanted));
             owners.resize(steps.len(), index);
             self.taken.push(Assignment {
@@ -463,7 +477,7 @@ impl<'a> Planner<'a> {
             .filter(|a| a.parent == *parent && a.type_id == id)
             .count();
         let left = available.saturating_sub(u32::try_from(taken).unwrap_or(u32::MAX));
-        if left == 0 || (pool.heterogeneous && self.is_without_place(pool, candidate)) {
+        if left == 0 || self.place(pool, candidate) == Place::Nowhere {
             return None;
         }
         Some((id, left))
@@ -488,25 +502,18 @@ impl<'a> Planner<'a> {
         places
     }
 
-    /// Where the pool's next device goes on the candidate's GPU; None where sizes
-    /// are not mixed or the driver has to choose.
-    fn place(&self, pool: &Pool, candidate: &Candidate) -> Option<Placement> {
+    /// Where the pool's next device goes on the candidate's GPU.
+    fn place(&self, pool: &Pool, candidate: &Candidate) -> Place {
         if !pool.heterogeneous {
-            return None;
+            return Place::Anywhere;
         }
         let places = self.places(candidate);
-        let mut wanted = places
-            .iter()
-            .filter(|(name, _)| pool.device_type.means_name(name));
-        let (_, wanted) = wanted.next()?;
-        choose_placement(wanted, places.iter().map(|(_, places)| places))
-    }
-
-    /// Whether other devices of this plan cover the last place.
-    fn is_without_place(&self, pool: &Pool, candidate: &Candidate) -> bool {
-        let places = self.supply.places(candidate);
-        let told = { places.iter() }.any(|(name, _)| pool.device_type.means_name(name));
-        told && self.place(pool, candidate).is_none()
+        let mut named = places.iter();
+        let Some((_, wanted)) = named.find(|(name, _)| pool.device_type.means_name(name)) else {
+            return Place::Anywhere;
+        };
+        let chosen = choose_placement(wanted, places.iter().map(|(_, places)| places));
+        chosen.map_or(Place::Nowhere, Place::At)
     }
 
     /// Whether the requests behind `index` still find devices when this one

@@ -13,7 +13,7 @@ use crate::{
         nvml::{Failure, FailureKind, GpuFacts, Nvml, Placements, Told},
         optional,
         pci::{DeviceFields, PciNames},
-        vendor_vfio,
+        readiness, vendor_vfio,
     },
     model::{DomainName, MdevTypeId, NumaNode, ParentName, PciAddress},
     rule::{Kind, Verdict, evaluate},
@@ -235,7 +235,9 @@ impl<'a> HostSupply<'a> {
             .iter()
             .filter(|one| self.gpu_of(one) == device.name);
         let offers: Vec<Offer> = on_it.map(|one| self.makes(pool, one)).collect();
-        if offers.is_empty() && gpu::lacks_functions(self.mdev.sysfs(), &device.name) {
+        let address = device.name.as_str().parse::<PciAddress>();
+        let lacks = |gpu| readiness::lacks_functions(self.mdev.sysfs(), gpu);
+        if offers.is_empty() && address.is_ok_and(lacks) {
             return Offer::Taken(format!(
                 "its virtual functions are not there; run 'virt-vgpu host apply {}'",
                 device.name

@@ -108,10 +108,15 @@ impl Tree {
                 &format!("../../../devices/pci0000:00/{address}"),
             );
         match driver {
-            Some(driver) => tree.with_link(
-                &format!("{at}/driver"),
-                &format!("../../../bus/pci/drivers/{driver}"),
-            ),
+            Some(driver) => tree
+                .with_link(
+                    &format!("{at}/driver"),
+                    &format!("../../../bus/pci/drivers/{driver}"),
+                )
+                .with_link(
+                    &format!("/sys/bus/pci/drivers/{driver}/{address}"),
+                    &format!("../../../../devices/pci0000:00/{address}"),
+                ),
             None => tree,
         }
     }

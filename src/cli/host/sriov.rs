@@ -45,11 +45,11 @@ pub(super) fn sriov_manage(
         let ended = host
             .run_program(SRIOV_MANAGE, &arguments, deadline, meanwhile)
             .map_err(|error| Trouble::Failed(no_sriov_manage(&error)))?;
-        let functions = readiness::functions(host, gpu);
-        let enabled = functions.map_err(|error| Trouble::Failed(error.to_string()))?;
+        let functions =
+            readiness::functions(host, gpu).map_err(|error| Trouble::Failed(error.to_string()))?;
         said = ended.said.split_whitespace().collect::<Vec<_>>().join(" ");
         match (ended.status.success(), flag) {
-            (true, "-e") if enabled.total > 0 && enabled.enabled == 0 => {
+            (true, "-e") if functions.are_missing() => {
                 return Err(Trouble::Failed(format!(
                     "sriov-manage -e made no virtual functions: {said}; SR-IOV, ARI and above-4G \
                      decoding must be on in the firmware, and the IOMMU in the kernel"

@@ -9,7 +9,7 @@ use crate::{
         nvml::{Failure, GpuFacts, Nvml},
         readiness::{self, Driver},
     },
-    host::{Deadline, Host, NvmlChild},
+    host::Host,
     model::PciAddress,
     plan::host_settings::{Actual, Wish},
 };
@@ -37,8 +37,7 @@ pub(super) fn complete(
 ) -> Actual {
     actual.in_use = !users.is_empty();
     actual.loaded_with_scheduler = loaded_with_scheduler(host, gpu, wish);
-    let functions = &actual.functions;
-    if actual.driver == Driver::Nvidia && (functions.total == 0 || functions.enabled > 0) {
+    if actual.driver == Driver::Nvidia && !actual.functions.are_missing() {
         actual.facts = Some(facts(host, gpu));
     }
     actual
@@ -46,7 +45,7 @@ pub(super) fn complete(
 
 /// What NVML says of a GPU.
 pub(super) fn facts(host: &Host, gpu: PciAddress) -> Result<GpuFacts, Failure> {
-    NvmlChild::new(host, Deadline::after(NvmlChild::PATIENCE)).gpu(gpu)
+    host.nvml().gpu(gpu)
 }
 
 /// Whether the running driver was given the wanted scheduler when it was loaded.

@@ -195,7 +195,7 @@ impl Create {
         let mut devices = Vec::new();
         for text in &self.devices {
             let resolved = match &device_type {
-                TypeSelector::Profile(profile) => new_gpu::resolve(host, supply, profile, text)?,
+                TypeSelector::Profile(profile) => new_gpu::resolve(host, profile, text)?,
                 TypeSelector::IdOrName(_) => {
                     new_device::resolve(host, supply.mdev(), &device_type, text)?
                 }

@@ -9,20 +9,14 @@ use super::new_device::Resolved;
 use crate::{
     cli::near,
     config::NewDevice,
-    device::{PCI_DEVICES, Sysfs, gpu, link_name, vendor_vfio},
-    host::{Deadline, Host, NvmlChild},
-    model::{ParentName, PciAddress, ProfileName},
-    plan::HostSupply,
+    device::{PCI_DEVICES, Sysfs, gpu, link_name, nvml::Nvml, readiness},
+    host::Host,
+    model::{PciAddress, ProfileName},
     rule::spelling::nearest,
 };
 
 /// Finds the GPU of that address; one of its virtual functions stands for it.
-pub(super) fn resolve(
-    host: &Host,
-    supply: &HostSupply<'_>,
-    profile: &ProfileName,
-    text: &str,
-) -> anyhow::Result<Resolved> {
+pub(super) fn resolve(host: &Host, profile: &ProfileName, text: &str) -> anyhow::Result<Resolved> {
     let gpus = gpu::all(host).context("cannot look for GPUs")?;
     let named = near::canonical(text);
     let physical = link_name(host, &format!("{PCI_DEVICES}/{named}/physfn")).ok();
@@ -30,7 +24,7 @@ pub(super) fn resolve(
     let Some(&gpu) = gpus.iter().find(|gpu| gpu.to_string() == name) else {
         return Err(no_gpu(host, &gpus, text));
     };
-    let known = known_profiles(host, supply, gpu)?;
+    let known = known_profiles(host, gpu)?;
     let mut notes = Vec::from_iter(
         physical.map(|gpu| format!("{named} is a virtual function: the pool takes its GPU, {gpu}")),
     );
@@ -48,44 +42,17 @@ pub(super) fn resolve(
     })
 }
 
-/// The full names of the profiles that the GPU is known to have: from sysfs as far
-/// as they can be made now, else all of them from NVML.
-fn known_profiles(
-    host: &Host,
-    supply: &HostSupply<'_>,
-    gpu: PciAddress,
-) -> anyhow::Result<BTreeSet<String>> {
-    let mut known = BTreeSet::new();
-    let name: ParentName = gpu.to_string().parse()?;
-    let mdev = supply.mdev();
-    // All functions of a GPU have the same types.
-    let parent = mdev.parents().iter().find(|one| mdev.board(one) == name);
-    if let Some(parent) = parent {
-        let types = mdev.types(parent).context("cannot read its types")?;
-        known.extend(types.into_iter().filter_map(|one| one.name));
-    }
-    if known.is_empty() {
-        let patience = Deadline::after(NvmlChild::PATIENCE);
-        if let Ok(types) = NvmlChild::new(host, patience).types(gpu) {
-            known.extend(types.into_iter().map(|one| one.name));
-        }
-    }
-    if known.is_empty() {
-        let functions = vendor_vfio::all_functions(host).context("cannot list functions")?;
-        let of_gpu = functions.iter().filter(|(_, physical)| *physical == gpu);
-        for (function, _) in of_gpu {
-            let creatable = vendor_vfio::creatable(host, function)?;
-            known.extend(creatable.into_iter().map(|one| one.name));
-            if !known.is_empty() {
-                break;
-            }
-        }
-    }
-    Ok(known)
+/// The full names of the profiles that the GPU is known to have: all of them where
+/// its driver or NVML tell, else those that can be made now.
+fn known_profiles(host: &Host, gpu: PciAddress) -> anyhow::Result<BTreeSet<String>> {
+    let facts = host.nvml().gpu(gpu).ok();
+    let state = gpu::read(host, gpu, facts.as_ref(), &BTreeSet::new());
+    let state = state.context("cannot read its types")?;
+    Ok(state.types.into_iter().map(|one| one.name).collect())
 }
 
 fn why_unknown(host: &Host, gpu: PciAddress) -> String {
-    if gpu::lacks_functions(host, gpu) {
+    if readiness::lacks_functions(host, gpu) {
         return format!(
             "its virtual functions are not there; 'virt-vgpu host apply {gpu}' makes them"
         );

@@ -17,7 +17,7 @@ use crate::{
         pci::DeviceFields,
         vendor_vfio,
     },
-    host::{Deadline, Host, NvmlChild, PciIds},
+    host::{Host, PciIds},
     model::{MdevTypeId, ParentName, PciAddress, PoolName, ProfileParts, short_name},
     rule::{Kind, Verdict, evaluate},
 };
@@ -115,7 +115,7 @@ fn named(host: &Host, all: &[PciAddress], text: &str) -> anyhow::Result<PciAddre
 
 /// What NVML says of one GPU or of all; nothing when it cannot be asked.
 fn facts(host: &Host, one: Option<PciAddress>, problems: &mut Vec<String>) -> Vec<GpuFacts> {
-    let nvml = NvmlChild::new(host, Deadline::after(NvmlChild::PATIENCE));
+    let nvml = host.nvml();
     let answer = match one {
         Some(gpu) => nvml.gpu(gpu).map(|facts| vec![facts]),
         None => nvml.gpus(),
