@@ -246,6 +246,18 @@ fn functions_that_claims_name_are_not_free() {
 }
 
 #[test]
+fn functions_in_quarantine_are_not_free() {
+    let note = format!(
+        r#"{{"function": "{}", "domain": null, "reason": "-", "made": null}}"#,
+        function(1)
+    );
+    let path = format!("/run/virt-vgpu/quarantine/{}.json", function(1));
+    let tree = vendor_vfio().with(&path, &note);
+    let shown = asked(tree, &gpus(one_size())).shown(&["profiles"]);
+    assert!(shown.contains("2 of 4 virtual functions free"), "{shown}");
+}
+
+#[test]
 fn with_mixed_sizes_what_fits_is_what_has_a_place() {
     let tree = asked(vendor_vfio(), &gpus(mixed_sizes()));
     insta::assert_snapshot!(tree.shown(&["profiles"]), @r#"

@@ -72,10 +72,10 @@ impl Profiles {
             facts(host, self.gpu.is_some().then(|| gpus[0]), &mut problems)
         };
         let pools = Pools::load(host, &mut problems);
-        let claimed = claimed(host, &mut problems)?;
+        let withheld = withheld(host, &mut problems)?;
         let report = |&gpu: &PciAddress| {
             let facts = facts.iter().find(|facts| facts.address == gpu);
-            let mut report = match gpu::read(host, gpu, facts, &claimed) {
+            let mut report = match gpu::read(host, gpu, facts, &withheld) {
                 Ok(state) => gpu_report(host, &state, facts, &pools),
                 Err(error) => GpuReport::unreadable(gpu, facts, &error),
             };
@@ -126,14 +126,17 @@ fn facts(host: &Host, one: Option<PciAddress>, problems: &mut Vec<String>) -> Ve
     })
 }
 
-/// Virtual functions that claims name: spoken for, although they may be without a
-/// vGPU for a moment yet.
-fn claimed(host: &Host, problems: &mut Vec<String>) -> anyhow::Result<BTreeSet<PciAddress>> {
+/// Virtual functions that no start gets: those that claims name, although they may
+/// be without a vGPU for a moment yet, and those in quarantine.
+fn withheld(host: &Host, problems: &mut Vec<String>) -> anyhow::Result<BTreeSet<PciAddress>> {
     let (claims, damaged) = claims::load_all(host).context("cannot read the claims")?;
     problems.extend(damaged.iter().map(ToString::to_string));
+    let quarantined = claims::quarantined(host).context("cannot read the quarantine")?;
     let devices = claims.iter().flat_map(|claim| &claim.devices);
-    Ok(devices
-        .filter_map(|device| device.parent.as_str().parse().ok())
+    let names = devices.map(|device| &device.parent);
+    let names = names.chain(quarantined.iter().map(|one| &one.function));
+    Ok(names
+        .filter_map(|name| name.as_str().parse().ok())
         .collect())
 }
 
