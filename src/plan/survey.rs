@@ -3,7 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use super::{Ask, Candidate, Failed, Market, Nearness, Planner, Source, Supply};
+use super::{
+    Candidate, Failed, Nearness, Source, Supply,
+    planner::{Ask, Market, Planner},
+};
 use crate::{config::Pool, device::mdev::Offer, model::DomainName};
 
 /// A candidate and what it has.
