@@ -5,6 +5,7 @@ gpu=0000:3b:00.0
 on_lab "unload_boards; load_boards l40s@$gpu/0 framework=sriov-mdev
 	echo 'options virt_vgpu_sim boards=l40s@$gpu/0 framework=sriov-mdev' > /etc/modprobe.d/zz-lab-boot.conf
 	create_pool cad --profile L40S-24Q --device $gpu
+	printf '[defaults]\nframe-rate-limit = 0\n' >> /etc/virt-vgpu/pools.d/cad.toml
 	virt-vgpu host apply --all
 	for vm in ws1 ws2 ws3 ws4; do attached_vm \$vm cad; done"
 assert_eq '{"in_use":0,"free":2,"exact":true}' 'virt-vgpu status --json | jq -c ".pools[0] | {in_use, free, exact}"'
@@ -23,6 +24,10 @@ said=$(refuse 'virt-vgpu attach ws5 --pool web')
 [[ $said == *'the vGPUs of one VM must be of one series, which L40S-24Q and L40S-24A are not'* ]] || fail "it said: $said"
 on_lab 'start_vm ws5'
 assert_eq '2' 'devices | wc -l'
+assert "wait_until 'test \$(virsh qemu-monitor-command ws5 --hmp \"info pci\" | grep -c 10de:26b9) = 2' 20"
+for device in gpu0 gpu1; do
+	assert_eq 'frame_rate_limiter=0' "cat /sys/bus/mdev/devices/\$(device_uuid ws5 $device)/nvidia/vgpu_params"
+done
 on_lab 'virsh -q destroy ws5; virsh -q autostart ws5; sync'
 reboot_lab
 assert 'wait_until "test \"\$(state_of ws5)\" = running" 120'
