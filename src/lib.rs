@@ -18,12 +18,14 @@
 //! | [`host`] | every effect on the system |
 //! | [`udev`] | which pools a GPU is told to be in when it appears |
 //! | `nvml` | asks NVIDIA's library, in a program of its own |
+//! | `definition` | domains' definitions at libvirt, brought in line with their requests |
 //! | `cli` | the administrator's command, a file a verb |
 //!
 //! # The dependency rule
 //!
 //! `model` ← `domain`, `rule`, `config` ← `device` ← `capacity` ←
-//! `plan` ← `apply`, `claims` ← `hook`, `udev` ← `cli`, binaries. From `model` to `plan` nothing
+//! `plan` ← `apply`, `claims` ← `hook`, `udev` ←
+//! `definition` ← `cli`, binaries. From `model` to `plan` nothing
 //! opens a file, starts a process or names libvirt; `device` reads through
 //! [`device::Sysfs`]. Only `host` touches the system, and `host::libvirt`
 //! cannot be reached from the hook: it exists only with the feature `cli`.
@@ -37,6 +39,8 @@ pub mod claims;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod config;
+#[cfg(feature = "cli")]
+mod definition;
 pub mod device;
 pub mod domain;
 pub mod hook;

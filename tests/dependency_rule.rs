@@ -35,10 +35,26 @@ const MAY_NAME: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "definition",
+        &[
+            "model", "domain", "rule", "config", "device", "plan", "claims", "host", "hook",
+        ],
+    ),
+    (
         "cli",
         &[
-            "model", "domain", "rule", "config", "device", "capacity", "plan", "apply", "claims",
-            "host", "hook",
+            "model",
+            "domain",
+            "rule",
+            "config",
+            "device",
+            "capacity",
+            "plan",
+            "apply",
+            "claims",
+            "host",
+            "hook",
+            "definition",
         ],
     ),
     (
@@ -72,7 +88,13 @@ const EFFECTS: &[(&str, &[&str])] = &[
 ];
 
 /// What the hook's modules must never name: it is built without libvirt.
-const NOT_IN_THE_HOOK: &[&str] = &["host::libvirt", "crate::cli", "virt::", "crate::nvml"];
+const NOT_IN_THE_HOOK: &[&str] = &[
+    "host::libvirt",
+    "crate::definition",
+    "crate::cli",
+    "virt::",
+    "crate::nvml",
+];
 
 fn sources(directory: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();

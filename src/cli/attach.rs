@@ -6,14 +6,13 @@ use anyhow::{Context, bail};
 use clap::Args;
 use serde::Serialize;
 
-use super::{
-    attachment::{Attachment, CdRomOutcome, HostdevChange, Outcome, RequestChange, Wish},
-    change, output, seat,
-    seat::{Reserved, Seat},
-    target::{Edit, Target},
-};
+use super::{output, target::Edit};
 use crate::{
     config::{self, Kind, Pool, PoolError},
+    definition::{
+        self, Attachment, CdRomOutcome, HostdevChange, Outcome, RequestChange, Reserved, Seat,
+        Target, Wish,
+    },
     host::{Host, libvirt::Libvirt},
     model::{DeviceName, DomainName, DomainUuid, PoolName},
     rule::spelling::did_you_mean,
@@ -91,7 +90,7 @@ impl Attach {
         let attachment =
             Attachment::work_out(&target.definition, &wish, seats).with_context(cannot)?;
         if !self.edit.dry_run {
-            change::carry_out(&target.domain, &attachment.changes).with_context(cannot)?;
+            definition::carry_out(&target.domain, &attachment.changes).with_context(cannot)?;
         }
         let report = Report {
             domain: target.definition.def.name.clone(),
@@ -122,9 +121,9 @@ fn seats(
         Kind::NvidiaVgpu if !names.is_empty() => Reserved::read(libvirt, def.uuid)?,
         _ => Reserved::default(),
     };
-    let seats = seat::choose(host, &reserved, def, pool, names)?;
+    let seats = definition::choose(host, &reserved, def, pool, names)?;
     if seats.iter().any(|seat| matches!(seat, Seat::Function(_))) {
-        seat::check_libvirt(libvirt.version()?)?;
+        definition::check_libvirt(libvirt.version()?)?;
     }
     Ok(seats)
 }

@@ -6,13 +6,9 @@ use anyhow::Context;
 use clap::{ArgGroup, Args};
 use serde::Serialize;
 
-use super::{
-    attachment::{existing, existing_cdrom, existing_function},
-    change::{self, Change},
-    output,
-    target::{Definition, Edit, Target},
-};
+use super::{output, target::Edit};
 use crate::{
+    definition::{self, Change, Definition, Target, existing, existing_cdrom, existing_function},
     domain::{self, ALIAS_PREFIX, MdevHostdev, alias},
     host::Host,
     model::{DeviceName, DomainName, DomainUuid, MdevUuid, PciAddress, PoolName},
@@ -90,7 +86,7 @@ impl Detach {
         let cannot = || format!("cannot detach from domain '{}'", self.domain);
         let (changes, report) = self.work_out(&target).with_context(cannot)?;
         if !self.edit.dry_run {
-            change::carry_out(&target.domain, &changes).with_context(cannot)?;
+            definition::carry_out(&target.domain, &changes).with_context(cannot)?;
         }
         output::report(self.edit.json, &report)?;
         Ok(ExitCode::SUCCESS)

@@ -12,8 +12,6 @@ use crate::{
 };
 
 mod attach;
-mod attachment;
-mod change;
 mod detach;
 mod devices;
 mod explain;
@@ -25,7 +23,6 @@ mod output;
 mod pool;
 mod profiles;
 mod reconcile;
-mod seat;
 mod start;
 mod status;
 mod target;

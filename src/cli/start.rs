@@ -7,23 +7,11 @@ use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use serde::Serialize;
 
-use super::{
-    attachment::{existing, existing_function, function_placeholder, placeholder},
-    change::{self, Change},
-    output, seat,
-    seat::{Reserved, Seat},
-    target::{Edit, Target},
-};
+use super::{output, target::Edit};
 use crate::{
-    config::Kind,
-    domain::{self, DomainDef, alias},
-    hook::{AllocateError, Demand, Order, devices_wanted},
-    host::{
-        Host,
-        libvirt::{Libvirt, LibvirtError},
-    },
-    model::{DeviceName, DomainName, DomainUuid, PciAddress},
-    plan::{Failed, RefusalKind, Source},
+    definition::{self, Move, Target, replan},
+    host::{Host, libvirt::LibvirtError},
+    model::{DomainName, DomainUuid, PciAddress},
 };
 
 /// Start a domain, with other devices where its own are taken.
@@ -57,17 +45,6 @@ struct Report {
     moved: Vec<Move>,
 }
 
-/// A device that gets another source in the XML.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-struct Move {
-    device: DeviceName,
-    /// None: a mediated device.
-    from: Option<PciAddress>,
-    to: Option<PciAddress>,
-    /// Why the former would not do.
-    reason: String,
-}
-
 /// How often a start is tried when others take what was planned for it.
 const TRIES: u32 = 3;
 
@@ -89,7 +66,7 @@ impl Start {
             moved.extend(moves);
             if !self.edit.dry_run {
                 let cannot = || format!("cannot change the devices of domain '{}'", self.domain);
-                change::carry_out(&target.domain, &changes).with_context(cannot)?;
+                definition::carry_out(&target.domain, &changes).with_context(cannot)?;
                 if let Err(error) = target.domain.start() {
                     failure = Some(self.start_failed(&error));
                     continue;
@@ -118,124 +95,6 @@ impl Start {
             None => anyhow!("domain '{}': {text}", self.domain),
         }
     }
-}
-
-/// Other sources for the devices whose own cannot serve now. A saved domain starts
-/// from the XML of its state, which the hook changes on the way.
-fn replan(
-    host: &Host,
-    libvirt: &Libvirt,
-    target: &Target,
-) -> anyhow::Result<(Vec<Move>, Vec<Change>)> {
-    let def = &target.definition.def;
-    if target.saved {
-        return Ok((Vec::new(), Vec::new()));
-    }
-    let mut stuck = Vec::new();
-    for order in devices_wanted(def)? {
-        if let Some(reason) = refusal(host, def, &order)? {
-            stuck.push((order, reason));
-        }
-    }
-    let (mut moves, mut changes) = (Vec::new(), Vec::new());
-    if stuck.is_empty() {
-        return Ok((moves, changes));
-    }
-    let reserved = Reserved::read(libvirt, def.uuid)?;
-    let mut planned = def.clone();
-    for (order, reason) in stuck {
-        let name = &order.request.name;
-        let pool = crate::config::load_pool(host, &order.request.pool)?;
-        let seats = seat::choose_free(host, &reserved, &planned, &pool, name)?;
-        let Some(seat) = seats.filter(|seat| is_other(*seat, &order.source)) else {
-            continue;
-        };
-        if let Seat::Function(_) = seat {
-            seat::check_libvirt(libvirt.version()?)?;
-        }
-        let from = function_of(&order.source);
-        changes.extend(exchange(target, &order, seat)?);
-        let to = match seat {
-            Seat::Function(function) => Some(function),
-            Seat::Mdev => None,
-        };
-        // The next device must not be planned onto the same function.
-        let its_alias = alias(name);
-        for hostdev in &mut planned.pci_hostdevs {
-            if hostdev.alias.as_ref() == Some(&its_alias) {
-                hostdev.address = to.unwrap_or(hostdev.address);
-            }
-        }
-        let device = name.clone();
-        moves.push(Move {
-            device,
-            from,
-            to,
-            reason,
-        });
-    }
-    Ok((moves, changes))
-}
-
-/// Why the device cannot be had by itself where the XML has it now; None when it
-/// can. Only pools of vGPUs have more than one way to stand in the XML.
-fn refusal(host: &Host, def: &DomainDef, order: &Order<'_>) -> anyhow::Result<Option<String>> {
-    let demand = Demand::load(host, def, vec![order.clone()])?;
-    let vgpus = { demand.pools.values() }.any(|pool| pool.kind == Kind::NvidiaVgpu);
-    if !vgpus {
-        return Ok(None);
-    }
-    Ok(match demand.plan(host, &Failed::default()) {
-        Ok(_) => None,
-        Err(AllocateError::Refused(refusal)) => match refusal.kind {
-            RefusalKind::Function { reason, .. } => Some(reason),
-            _ => Some(refusal.to_string()),
-        },
-        Err(error) => Some(error.to_string()),
-    })
-}
-
-fn function_of(source: &Source) -> Option<PciAddress> {
-    match source {
-        Source::Function(name) => name.as_str().parse().ok(),
-        Source::Mdev | Source::Functions | Source::Any => None,
-    }
-}
-
-fn is_other(seat: Seat, source: &Source) -> bool {
-    match seat {
-        Seat::Mdev => *source != Source::Mdev,
-        Seat::Function(function) => function_of(source) != Some(function),
-    }
-}
-
-/// The hostdev out and the other one in, with its guest address and all the rest:
-/// a guest takes a moved device for a new one.
-fn exchange(target: &Target, order: &Order<'_>, seat: Seat) -> anyhow::Result<[Change; 2]> {
-    let definition = &target.definition;
-    let name = &order.request.name;
-    let former = match function_of(&order.source) {
-        Some(function) => existing_function(definition, name, function)?,
-        None => existing(definition, name, order.uuid)?,
-    };
-    let next = match (seat, function_of(&order.source)) {
-        (Seat::Function(function), Some(_)) => {
-            let its_alias = alias(name);
-            let moved = domain::with_function(&definition.xml, &its_alias, function)?;
-            let whole = match moved {
-                Some(xml) => domain::function_text(&xml, &its_alias)?,
-                None => None,
-            };
-            let plain = function_placeholder(name, function);
-            change::Device {
-                whole: whole.unwrap_or_else(|| plain.whole.clone()),
-                ..plain
-            }
-        }
-        (Seat::Function(function), None) => function_placeholder(name, function),
-        (Seat::Mdev, _) => placeholder(name, order.uuid),
-    };
-    Ok([Change::Detach(former), Change::Attach(next)])
 }
 
 impl std::fmt::Display for Report {

@@ -19,7 +19,7 @@ use crate::{
 
 /// What stands for a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Seat {
+pub enum Seat {
     /// A mediated device, by the UUID of the request.
     Mdev,
     /// This virtual function.
@@ -28,12 +28,12 @@ pub(super) enum Seat {
 
 /// Virtual functions that other domains' definitions name.
 #[derive(Debug, Default)]
-pub(super) struct Reserved(BTreeMap<ParentName, DomainName>);
+pub struct Reserved(BTreeMap<ParentName, DomainName>);
 
 impl Reserved {
     /// Those of all domains but one. A definition that cannot be read reserves
     /// nothing.
-    pub(super) fn read(libvirt: &Libvirt, except: DomainUuid) -> anyhow::Result<Self> {
+    pub fn read(libvirt: &Libvirt, except: DomainUuid) -> anyhow::Result<Self> {
         let mut reserved = BTreeMap::new();
         for xml in libvirt.definitions()? {
             let Ok(def) = domain::parse(&xml) else {
@@ -62,7 +62,7 @@ impl Reserved {
 /// Chooses for the named devices of a pool, all of which the domain shall have.
 /// What is free now comes first; where nothing is, any function of the pool's GPUs
 /// will do until the start.
-pub(super) fn choose(
+pub fn choose(
     host: &Host,
     reserved: &Reserved,
     def: &DomainDef,
@@ -103,7 +103,7 @@ fn check_together(
 
 /// What stands for one more device of the pool that can be had now; None when the
 /// pool has no room. Functions that no other domain names come first.
-pub(super) fn choose_free(
+pub fn choose_free(
     host: &Host,
     reserved: &Reserved,
     def: &DomainDef,
@@ -267,7 +267,7 @@ fn seat(interface: Interface, parent: &ParentName) -> anyhow::Result<Seat> {
 
 /// libvirt before 9.7 takes `managed='no'` only for functions bound to `vfio-pci`
 /// (`virHostdevPreparePCIDevicesImpl`), which NVIDIA's functions must never be.
-pub(super) fn check_libvirt(version: u32) -> anyhow::Result<()> {
+pub fn check_libvirt(version: u32) -> anyhow::Result<()> {
     const FIRST: u32 = 9_007_000;
     let (major, minor, patch) = (version / 1_000_000, version / 1000 % 1000, version % 1000);
     ensure!(

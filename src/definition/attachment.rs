@@ -18,37 +18,37 @@ use crate::{
 
 /// What is asked for.
 #[derive(Debug)]
-pub(super) struct Wish<'a> {
-    pub(super) pool: &'a Pool,
-    pub(super) name: Option<&'a DeviceName>,
-    pub(super) count: usize,
-    pub(super) guest_drivers: bool,
+pub struct Wish<'a> {
+    pub pool: &'a Pool,
+    pub name: Option<&'a DeviceName>,
+    pub count: usize,
+    pub guest_drivers: bool,
 }
 
 /// The changes, and what they mean for each device.
 #[derive(Debug)]
-pub(super) struct Attachment {
-    pub(super) changes: Vec<Change>,
-    pub(super) devices: Vec<Outcome>,
-    pub(super) cdrom: Option<CdRomOutcome>,
+pub struct Attachment {
+    pub changes: Vec<Change>,
+    pub devices: Vec<Outcome>,
+    pub cdrom: Option<CdRomOutcome>,
 }
 
 /// A device that was asked for.
 #[derive(Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Outcome {
-    pub(super) name: DeviceName,
-    pub(super) uuid: MdevUuid,
-    pub(super) pool: PoolName,
-    pub(super) request: RequestChange,
-    pub(super) hostdev: HostdevChange,
+pub struct Outcome {
+    pub name: DeviceName,
+    pub uuid: MdevUuid,
+    pub pool: PoolName,
+    pub request: RequestChange,
+    pub hostdev: HostdevChange,
     /// The virtual function that it is to be, where that is in the XML.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) function: Option<PciAddress>,
+    pub function: Option<PciAddress>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum RequestChange {
+pub enum RequestChange {
     Unchanged,
     Added,
     /// It asks for guest drivers now, or says now that it is optional.
@@ -57,7 +57,7 @@ pub(super) enum RequestChange {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum HostdevChange {
+pub enum HostdevChange {
     Unchanged,
     Added,
     /// It had the UUID of another domain, as after a clone.
@@ -68,14 +68,14 @@ pub(super) enum HostdevChange {
 
 #[derive(Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "change", content = "target", rename_all = "kebab-case")]
-pub(super) enum CdRomOutcome {
+pub enum CdRomOutcome {
     Added(String),
     /// It had the path of another domain.
     Mended(String),
 }
 
 impl Outcome {
-    pub(super) fn is_unchanged(&self) -> bool {
+    pub fn is_unchanged(&self) -> bool {
         self.request == RequestChange::Unchanged
             && matches!(
                 self.hostdev,
@@ -90,7 +90,7 @@ impl Attachment {
     /// # Errors
     /// When the definition has something in the way, or `seats` finds no place for
     /// the devices that it is asked about.
-    pub(super) fn work_out(
+    pub fn work_out(
         definition: &Definition,
         wish: &Wish<'_>,
         seats: impl FnOnce(&[DeviceName]) -> anyhow::Result<Vec<Seat>>,
@@ -306,7 +306,7 @@ fn hostdev_of<'d>(
     }
 }
 
-pub(super) fn placeholder(name: &DeviceName, uuid: MdevUuid) -> Device {
+pub fn placeholder(name: &DeviceName, uuid: MdevUuid) -> Device {
     Device {
         what: format!("hostdev '{name}'"),
         whole: domain::placeholder(uuid, name),
@@ -315,7 +315,7 @@ pub(super) fn placeholder(name: &DeviceName, uuid: MdevUuid) -> Device {
 }
 
 /// The hostdev of a device that is that virtual function.
-pub(super) fn function_placeholder(name: &DeviceName, function: PciAddress) -> Device {
+pub fn function_placeholder(name: &DeviceName, function: PciAddress) -> Device {
     Device {
         what: format!("hostdev '{name}'"),
         whole: domain::function_placeholder(function, name),
@@ -324,7 +324,7 @@ pub(super) fn function_placeholder(name: &DeviceName, function: PciAddress) -> D
 }
 
 /// The hostdev of that name as it is in the definition, with its function.
-pub(super) fn existing_function(
+pub fn existing_function(
     definition: &Definition,
     name: &DeviceName,
     function: PciAddress,
@@ -357,7 +357,7 @@ fn mend(
 }
 
 /// A hostdev as it is in the definition.
-pub(super) fn existing(
+pub fn existing(
     definition: &Definition,
     name: &DeviceName,
     uuid: MdevUuid,
@@ -403,7 +403,7 @@ fn provide_cdrom(
 }
 
 /// Our CD-ROM as it is in the definition.
-pub(super) fn existing_cdrom(definition: &Definition) -> anyhow::Result<Option<Device>> {
+pub fn existing_cdrom(definition: &Definition) -> anyhow::Result<Option<Device>> {
     let Some((disk, key)) =
         domain::find_cdrom(&definition.def).zip(domain::detach_cdrom(&definition.def))
     else {

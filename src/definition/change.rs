@@ -11,7 +11,7 @@ use crate::{
 
 /// One edit, with what its undo needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Change {
+pub enum Change {
     /// Our metadata element is replaced, made, or taken out.
     Metadata {
         before: Option<SetMetadata>,
@@ -23,22 +23,19 @@ pub(super) enum Change {
 
 /// A device in the definition.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Device {
+pub struct Device {
     /// What to call it in an error, as in `hostdev 'gpu0'`.
-    pub(super) what: String,
+    pub what: String,
     /// The XML that attaches it.
-    pub(super) whole: String,
+    pub whole: String,
     /// The XML that detaches it.
-    pub(super) key: String,
+    pub key: String,
 }
 
 impl Change {
     /// The change from one metadata element to another; none where they are the
     /// same. Whether libvirt can take both is settled here, before any edit.
-    pub(super) fn metadata(
-        before: Option<&str>,
-        after: Option<&str>,
-    ) -> anyhow::Result<Option<Self>> {
+    pub fn metadata(before: Option<&str>, after: Option<&str>) -> anyhow::Result<Option<Self>> {
         if before == after {
             return Ok(None);
         }
@@ -72,7 +69,7 @@ impl Change {
 
 /// An edit that failed, and where that leaves the definition.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ChangeError {
+pub enum ChangeError {
     /// The definition is as it was.
     #[error("{cause}; {}", if *undone { "what was done before is undone" } else { "nothing was changed" })]
     Undone {
@@ -92,7 +89,7 @@ pub(super) enum ChangeError {
 }
 
 /// Carries out all the changes, or none.
-pub(super) fn carry_out(domain: &Domain, changes: &[Change]) -> Result<(), ChangeError> {
+pub fn carry_out(domain: &Domain, changes: &[Change]) -> Result<(), ChangeError> {
     for (done, change) in changes.iter().enumerate() {
         let Err(cause) = change.carry_out(domain) else {
             continue;
