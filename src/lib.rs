@@ -30,7 +30,8 @@
 //! [`device::Sysfs`]. Only `host` touches the system, and `host::libvirt`
 //! cannot be reached from the hook: it exists only with the feature `cli`.
 //! `nvml` names `device` and `model`, and only `virt-vgpu-nvml` names it; NVIDIA's
-//! library, and unsafe code, are nowhere else.
+//! library is nowhere else. Unsafe code is in two crates of their own: `nvml/raw`, and
+//! `host/libvirt/raw` for libvirt's events.
 //! `tests/dependency_rule.rs` holds this.
 
 pub mod apply;

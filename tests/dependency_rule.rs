@@ -75,6 +75,7 @@ const EFFECTS: &[(&str, &[&str])] = &[
     ("nix::", &["host"]),
     ("fs2::", &["host"]),
     ("virt::", &["host"]),
+    ("virt_vgpu_libvirt_raw", &["host"]),
     ("tracing_", &["host"]),
     ("File::open", &["host"]),
     ("std::env::", &["host", "bin", "cli"]),
@@ -86,6 +87,9 @@ const EFFECTS: &[(&str, &[&str])] = &[
     ("virt_vgpu_nvml_raw", &["nvml"]),
     ("libloading", &["nvml"]),
 ];
+
+/// The crates of their own that may have unsafe code; the main crate forbids it.
+const UNSAFE: &[&str] = &["host/libvirt/raw", "nvml/raw"];
 
 /// What the hook's modules must never name: it is built without libvirt.
 const NOT_IN_THE_HOOK: &[&str] = &[
@@ -227,6 +231,21 @@ fn only_host_touches_the_system() {
         }
     }
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn unsafe_code_is_in_the_raw_crates_alone() {
+    let mut with: BTreeSet<&str> = BTreeSet::new();
+    for (_, path, code) in modules() {
+        if ["unsafe {", "unsafe fn", "unsafe impl", "unsafe extern"]
+            .iter()
+            .any(|start| names(&code, start))
+        {
+            let place = UNSAFE.iter().find(|place| path.starts_with(place));
+            with.insert(place.unwrap_or_else(|| panic!("{}: unsafe", path.display())));
+        }
+    }
+    assert_eq!(with, BTreeSet::from_iter(UNSAFE.iter().copied()));
 }
 
 /// Whether the path is in the text, and not only as the end of another word.

@@ -13,21 +13,22 @@ use std::{
 const PACKAGES: &str =
     "libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients qemu-system-x86 util-linux";
 
-/// The daemon, one for all tests of the process. It ends with the process.
+/// A daemon. It ends when it is dropped, or with the process.
 pub struct Libvirtd {
     pub uri: String,
     /// Holds the pipe by which the daemon notices the end.
     _keeper: Child,
 }
 
-/// The daemon, started by the first test that asks.
+/// The daemon of all tests of the process, started by the first that asks.
 pub fn libvirtd() -> &'static Libvirtd {
     static SHARED: OnceLock<Libvirtd> = OnceLock::new();
     SHARED.get_or_init(Libvirtd::start)
 }
 
 impl Libvirtd {
-    fn start() -> Self {
+    /// A daemon of the test's own, for one that does not leave it running.
+    pub fn start() -> Self {
         for program in ["libvirtd", "virsh", "qemu-system-x86_64", "unshare"] {
             assert!(
                 is_installed(program),

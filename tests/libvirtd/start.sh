@@ -22,7 +22,8 @@ mount --bind "$dir/run" /run/libvirt
 for part in lib log cache; do
 	mount --bind "$dir/$part" "/var/$part/libvirt"
 done
-libvirtd < /dev/null > "$dir/libvirtd.log" 2>&1 &
+# Its lock would keep a second daemon from starting.
+libvirtd --pid-file "$dir/run/libvirtd.pid" < /dev/null > "$dir/libvirtd.log" 2>&1 &
 disown # or bash says that it was killed
 read -r || true
 kill -KILL -1 || true

@@ -1,6 +1,6 @@
 //! The calls of NVML that `nvml-wrapper` does not wrap: those of
-//! `nvml-wrapper-sys`, and by name those that it does not have either. The only
-//! place of virt-vgpu with unsafe code; nothing here knows what an answer is good for.
+//! `nvml-wrapper-sys`, and by name those that it does not have either. With `host/libvirt/raw`
+//! the only place of virt-vgpu with unsafe code; nothing here knows what an answer is good for.
 //! Structs and numbers are those of NVIDIA's `nvml.h`.
 
 use std::{

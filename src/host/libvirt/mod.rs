@@ -1,13 +1,21 @@
-//! libvirt, for the command only: a domain found as virsh finds it, and edits to
-//! its persistent definition. It passes XML through and knows nothing of what is
+//! libvirt, for command and daemon only: domains found as virsh finds them, edits to
+//! definitions and runs, and events. It passes XML through and knows nothing of what is
 //! in it. The hook cannot reach this module: it exists only with feature `cli`.
 
-use virt::{connect::Connect, error::clear_error_callback, sys};
+use std::sync::mpsc::Sender;
 
-use crate::{
-    domain::{NAMESPACE, SetMetadata},
-    model::DomainUuid,
+use virt::{
+    connect::Connect,
+    error::{ErrorNumber, clear_error_callback},
 };
+
+use crate::model::DomainUuid;
+
+mod domain;
+mod events;
+
+pub use domain::Domain;
+pub use events::{CloseReason, Event, EventLoop, Lifecycle, NodeDeviceChange, Subscription};
 
 /// What virsh takes for its `--connect` when none is given, and what libvirt's
 /// library does (`virsh(1)`, `virConnectOpen`).
@@ -44,6 +52,31 @@ pub enum LibvirtError {
         /// libvirt's error.
         error: virt::error::Error,
     },
+    /// No thread that waits for events.
+    #[error("cannot start libvirt's event loop: {why}")]
+    EventLoop {
+        /// In the words of libvirt or the system.
+        why: String,
+    },
+}
+
+impl LibvirtError {
+    /// The domain is not there any more, or was not there at all.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        matches!(self, Self::NoDomain { .. }) || self.is(ErrorNumber::NoDomain)
+    }
+
+    /// libvirt has waited for another operation on the domain and given up (30 s in its QEMU
+    /// driver). It may succeed later.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.is(ErrorNumber::OperationTimeout)
+    }
+
+    fn is(&self, number: ErrorNumber) -> bool {
+        matches!(self, Self::Call { error, .. } if error.code().is(number))
+    }
 }
 
 fn failed(what: impl Into<String>) -> impl FnOnce(virt::error::Error) -> LibvirtError {
@@ -105,16 +138,72 @@ impl Libvirt {
             .map_err(failed("ask for libvirt's version"))
     }
 
+    /// Whether the connection has not broken yet; asks nobody. Calls on one that has broken
+    /// fail with many codes (`RPC`, `SYSTEM_ERROR`, `INTERNAL_ERROR`), so ask this after a
+    /// call has failed.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.connection.is_alive().unwrap_or(false)
+    }
+
+    /// Sends the connection's events to the channel, as whatever its other end takes, until
+    /// the subscription is dropped. A connection has one subscription; it must have been
+    /// opened after the [`EventLoop`] was started.
+    ///
+    /// A subscription begins with nothing: what is as it should be has to be seen from
+    /// [`Self::domains`] after it.
+    ///
+    /// # Errors
+    /// libvirt's reason; a daemon without node devices is none.
+    pub fn subscribe<E>(&self, sink: Sender<E>) -> Result<Subscription, LibvirtError>
+    where
+        E: From<Event> + Send + 'static,
+    {
+        Subscription::new(&self.connection, events::into_channel(sink))
+            .map_err(failed("subscribe to libvirt's events"))
+    }
+
     /// The XML that the next start of each domain uses; that of its run for a
     /// domain without a definition. A domain that goes meanwhile is left out.
     ///
     /// # Errors
     /// libvirt's reason.
     pub fn definitions(&self) -> Result<Vec<String>, LibvirtError> {
+        let xml = |domain: Domain| domain.inactive_xml().ok();
+        Ok(self.domains()?.into_iter().filter_map(xml).collect())
+    }
+
+    /// All domains: those that run, and those that are defined.
+    ///
+    /// # Errors
+    /// libvirt's reason.
+    pub fn domains(&self) -> Result<Vec<Domain>, LibvirtError> {
         let domains = self.connection.list_all_domains(0);
         let domains = domains.map_err(failed("list the domains"))?;
-        let xml = |domain: virt::domain::Domain| domain.xml_desc(sys::VIR_DOMAIN_XML_INACTIVE).ok();
-        Ok(domains.into_iter().filter_map(xml).collect())
+        Ok(domains.into_iter().map(Domain).collect())
+    }
+
+    /// The domain of that UUID; None when there is none, or none any more.
+    ///
+    /// # Errors
+    /// When libvirt cannot tell.
+    pub fn domain_by_uuid(&self, uuid: DomainUuid) -> Result<Option<Domain>, LibvirtError> {
+        match self.connection.lookup_domain_by_uuid(uuid.as_uuid()) {
+            Ok(found) => Ok(Some(Domain(found))),
+            Err(error) if error.code().is(ErrorNumber::NoDomain) => Ok(None),
+            Err(error) => Err(failed(format!("look for domain {uuid}"))(error)),
+        }
+    }
+
+    /// Starts a domain without a definition: it is gone when it stops
+    /// (`virDomainCreateXML`).
+    ///
+    /// # Errors
+    /// libvirt's reason, with what a hook printed in it; there is no such domain then.
+    pub fn create_transient(&self, xml: &str) -> Result<Domain, LibvirtError> {
+        { self.connection.create_domain_xml(xml, 0) }
+            .map(Domain)
+            .map_err(failed("start the domain"))
     }
 
     /// The domain of that ID, UUID or name, in virsh's order.
@@ -137,117 +226,11 @@ impl Libvirt {
         }
         match self.connection.lookup_domain_by_name(domain) {
             Ok(found) => Ok(Domain(found)),
-            Err(error) if error.code().is(virt::error::ErrorNumber::NoDomain) => {
-                Err(LibvirtError::NoDomain {
-                    domain: domain.to_owned(),
-                    uri: self.uri.clone(),
-                })
-            }
+            Err(error) if error.code().is(ErrorNumber::NoDomain) => Err(LibvirtError::NoDomain {
+                domain: domain.to_owned(),
+                uri: self.uri.clone(),
+            }),
             Err(error) => Err(failed(format!("look for domain '{domain}'"))(error)),
         }
-    }
-}
-
-/// A domain. Its edits are to the persistent definition alone.
-#[derive(Debug)]
-pub struct Domain(virt::domain::Domain);
-
-impl Domain {
-    /// Its UUID.
-    ///
-    /// # Errors
-    /// libvirt's reason.
-    pub fn uuid(&self) -> Result<DomainUuid, LibvirtError> {
-        let uuid = self.0.uuid().map_err(failed("read the domain's UUID"))?;
-        Ok(DomainUuid::from(uuid))
-    }
-
-    /// The XML that the next start uses.
-    ///
-    /// # Errors
-    /// libvirt's reason.
-    pub fn inactive_xml(&self) -> Result<String, LibvirtError> {
-        self.0
-            .xml_desc(sys::VIR_DOMAIN_XML_INACTIVE)
-            .map_err(failed("read the domain's XML"))
-    }
-
-    /// Whether it has a definition that outlives its run.
-    ///
-    /// # Errors
-    /// libvirt's reason.
-    pub fn is_persistent(&self) -> Result<bool, LibvirtError> {
-        self.0
-            .is_persistent()
-            .map_err(failed("tell whether the domain is persistent"))
-    }
-
-    /// Whether it runs.
-    ///
-    /// # Errors
-    /// libvirt's reason.
-    pub fn is_active(&self) -> Result<bool, LibvirtError> {
-        self.0
-            .is_active()
-            .map_err(failed("tell whether the domain runs"))
-    }
-
-    /// Whether its next start resumes a saved state, from the XML saved with it.
-    ///
-    /// # Errors
-    /// libvirt's reason.
-    pub fn has_managed_save(&self) -> Result<bool, LibvirtError> {
-        self.0
-            .has_managed_save(0)
-            .map_err(failed("tell whether the domain has a saved state"))
-    }
-
-    /// Sets or, with `None`, removes the metadata element of our namespace.
-    ///
-    /// # Errors
-    /// libvirt's reason; the metadata is then as before.
-    pub fn set_metadata(&self, element: Option<&SetMetadata>) -> Result<(), LibvirtError> {
-        // The binding wants an int where C's enum is unsigned.
-        const ELEMENT: i32 = sys::VIR_DOMAIN_METADATA_ELEMENT as i32;
-        let key = element.map_or(crate::domain::PREFIX, |element| &element.key);
-        self.0
-            .set_metadata(
-                ELEMENT,
-                element.map(|element| element.xml.as_str()),
-                Some(key),
-                Some(NAMESPACE),
-                sys::VIR_DOMAIN_AFFECT_CONFIG,
-            )
-            .map_err(failed("write the domain's metadata"))
-    }
-
-    /// Starts it, from its saved state where it has one.
-    ///
-    /// # Errors
-    /// libvirt's reason, with what a hook printed in it.
-    pub fn start(&self) -> Result<(), LibvirtError> {
-        { self.0.create() }
-            .map(|_| ())
-            .map_err(failed("start the domain"))
-    }
-
-    /// Adds a device; `what` names it in an error.
-    ///
-    /// # Errors
-    /// libvirt's reason; the definition is then as before.
-    pub fn attach(&self, xml: &str, what: &str) -> Result<(), LibvirtError> {
-        self.0
-            .attach_device_flags(xml, sys::VIR_DOMAIN_AFFECT_CONFIG)
-            .map_err(failed(format!("attach {what}")))
-    }
-
-    /// Takes a device out; `what` names it in an error.
-    ///
-    /// # Errors
-    /// libvirt's reason; the definition is then as before.
-    pub fn detach(&self, xml: &str, what: &str) -> Result<(), LibvirtError> {
-        self.0
-            .detach_device_flags(xml, sys::VIR_DOMAIN_AFFECT_CONFIG)
-            .map_err(failed(format!("detach {what}")))
     }
 }

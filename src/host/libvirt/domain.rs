@@ -1,0 +1,164 @@
+//! What is asked of a domain, and what is done to it.
+
+use virt::sys;
+
+use super::{LibvirtError, failed};
+use crate::{
+    domain::{NAMESPACE, PREFIX, SetMetadata},
+    model::DomainUuid,
+};
+
+/// A domain. Its edits are to the persistent definition alone, or where they say so to the
+/// run alone.
+#[derive(Debug)]
+pub struct Domain(pub(super) virt::domain::Domain);
+
+impl Domain {
+    /// Its UUID.
+    ///
+    /// # Errors
+    /// libvirt's reason.
+    pub fn uuid(&self) -> Result<DomainUuid, LibvirtError> {
+        let uuid = self.0.uuid().map_err(failed("read the domain's UUID"))?;
+        Ok(DomainUuid::from(uuid))
+    }
+
+    /// Its name.
+    ///
+    /// # Errors
+    /// libvirt's reason.
+    pub fn name(&self) -> Result<String, LibvirtError> {
+        self.0.name().map_err(failed("read the domain's name"))
+    }
+
+    /// The XML of its run; that of the next start while it does not run.
+    ///
+    /// # Errors
+    /// libvirt's reason.
+    pub fn live_xml(&self) -> Result<String, LibvirtError> {
+        { self.0.xml_desc(0) }.map_err(failed("read the domain's XML"))
+    }
+
+    /// The XML that the next start uses.
+    ///
+    /// # Errors
+    /// libvirt's reason.
+    pub fn inactive_xml(&self) -> Result<String, LibvirtError> {
+        self.0
+            .xml_desc(sys::VIR_DOMAIN_XML_INACTIVE)
+            .map_err(failed("read the domain's XML"))
+    }
+
+    /// Whether it has a definition that outlives its run.
+    ///
+    /// # Errors
+    /// libvirt's reason.
+    pub fn is_persistent(&self) -> Result<bool, LibvirtError> {
+        self.0
+            .is_persistent()
+            .map_err(failed("tell whether the domain is persistent"))
+    }
+
+    /// Whether it runs.
+    ///
+    /// # Errors
+    /// libvirt's reason.
+    pub fn is_active(&self) -> Result<bool, LibvirtError> {
+        self.0
+            .is_active()
+            .map_err(failed("tell whether the domain runs"))
+    }
+
+    /// Whether its next start resumes a saved state, from the XML saved with it.
+    ///
+    /// # Errors
+    /// libvirt's reason.
+    pub fn has_managed_save(&self) -> Result<bool, LibvirtError> {
+        self.0
+            .has_managed_save(0)
+            .map_err(failed("tell whether the domain has a saved state"))
+    }
+
+    /// Sets or, with `None`, removes the metadata element of our namespace.
+    ///
+    /// # Errors
+    /// libvirt's reason; the metadata is then as before.
+    pub fn set_metadata(&self, element: Option<&SetMetadata>) -> Result<(), LibvirtError> {
+        self.set_metadata_of(element, sys::VIR_DOMAIN_AFFECT_CONFIG)
+    }
+
+    /// Sets or, with `None`, removes the metadata element of our namespace in the XML of the
+    /// run.
+    ///
+    /// # Errors
+    /// libvirt's reason, also when it does not run; the metadata is then as before.
+    pub fn set_metadata_live(&self, element: Option<&SetMetadata>) -> Result<(), LibvirtError> {
+        self.set_metadata_of(element, sys::VIR_DOMAIN_AFFECT_LIVE)
+    }
+
+    fn set_metadata_of(
+        &self,
+        element: Option<&SetMetadata>,
+        flags: sys::virDomainModificationImpact,
+    ) -> Result<(), LibvirtError> {
+        // The binding wants an int where C's enum is unsigned.
+        const ELEMENT: i32 = sys::VIR_DOMAIN_METADATA_ELEMENT as i32;
+        let key = element.map_or(PREFIX, |element| &element.key);
+        let xml = element.map(|element| element.xml.as_str());
+        self.0
+            .set_metadata(ELEMENT, xml, Some(key), Some(NAMESPACE), flags)
+            .map_err(failed("write the domain's metadata"))
+    }
+
+    /// Starts it, from its saved state where it has one.
+    ///
+    /// # Errors
+    /// libvirt's reason, with what a hook printed in it.
+    pub fn start(&self) -> Result<(), LibvirtError> {
+        { self.0.create() }
+            .map(|_| ())
+            .map_err(failed("start the domain"))
+    }
+
+    /// Adds a device; `what` names it in an error.
+    ///
+    /// # Errors
+    /// libvirt's reason; the definition is then as before.
+    pub fn attach(&self, xml: &str, what: &str) -> Result<(), LibvirtError> {
+        self.0
+            .attach_device_flags(xml, sys::VIR_DOMAIN_AFFECT_CONFIG)
+            .map_err(failed(format!("attach {what}")))
+    }
+
+    /// Takes a device out; `what` names it in an error.
+    ///
+    /// # Errors
+    /// libvirt's reason; the definition is then as before.
+    pub fn detach(&self, xml: &str, what: &str) -> Result<(), LibvirtError> {
+        self.0
+            .detach_device_flags(xml, sys::VIR_DOMAIN_AFFECT_CONFIG)
+            .map_err(failed(format!("detach {what}")))
+    }
+
+    /// Adds a device to the run alone; `what` names it in an error.
+    ///
+    /// # Errors
+    /// libvirt's reason, also when it does not run; the run is then as before.
+    pub fn attach_live(&self, xml: &str, what: &str) -> Result<(), LibvirtError> {
+        self.0
+            .attach_device_flags(xml, sys::VIR_DOMAIN_AFFECT_LIVE)
+            .map_err(failed(format!("attach {what}")))
+    }
+
+    /// Asks the guest to let go of a device of the run alone; `what` names it in an error.
+    /// When it has, [`Event::DeviceRemoved`](super::Event::DeviceRemoved) says so: libvirt
+    /// waits 5 s for that, and then returns as if it had happened.
+    ///
+    /// # Errors
+    /// libvirt's reason, also when it does not run; the device is then still there.
+    pub fn detach_live(&self, xml: &str, what: &str) -> Result<(), LibvirtError> {
+        self.0
+            .detach_device_flags(xml, sys::VIR_DOMAIN_AFFECT_LIVE)
+            .map_err(failed(format!("detach {what}")))
+    }
+}
