@@ -20,6 +20,7 @@
 //! | `nvml` | asks NVIDIA's library, in a program of its own |
 //! | `definition` | domains' definitions at libvirt, brought in line with their requests |
 //! | `cli` | the administrator's command, a file a verb |
+//! | `daemon` | listens to libvirt and does by itself what `virt-vgpu sync` and `reconcile` do |
 //!
 //! # The dependency rule
 //!
@@ -40,6 +41,8 @@ pub mod claims;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod config;
+#[cfg(feature = "cli")]
+pub mod daemon;
 #[cfg(feature = "cli")]
 mod definition;
 pub mod device;

@@ -189,7 +189,7 @@ fn a_request_without_its_placeholder() {
         domain.xml(),
         &format!(
             "domain 'vm1' asks for device 'gpu0' in its metadata but has no <hostdev> with UUID \
-             {uuid}; run 'virt-vgpu attach vm1 --pool cad --name gpu0' and start it again"
+             {uuid}; virt-vgpud adds it a moment after the domain is defined, 'virt-vgpu sync vm1' by hand; then start it again"
         ),
     );
 }

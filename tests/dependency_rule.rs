@@ -55,6 +55,19 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "host",
             "hook",
             "definition",
+            "daemon",
+        ],
+    ),
+    (
+        "daemon",
+        &[
+            "model",
+            "domain",
+            "config",
+            "claims",
+            "host",
+            "hook",
+            "definition",
         ],
     ),
     (
@@ -63,7 +76,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ),
     // With `nvml/raw`, a crate of its own.
     ("nvml", &["model", "device"]),
-    ("bin", &["hook", "host", "udev", "cli", "nvml"]),
+    ("bin", &["hook", "host", "udev", "cli", "daemon", "nvml"]),
 ];
 
 /// Ways to the system, and the modules and files that may take them.
@@ -82,6 +95,7 @@ const EFFECTS: &[(&str, &[&str])] = &[
     ("Instant::now", &["host"]),
     ("SystemTime", &["host"]),
     // A driver that hangs or crashes does so in virt-vgpu-nvml.
+    ("sd_notify::", &["host"]),
     ("nvml_wrapper", &["nvml"]),
     ("nvml_wrapper_sys", &["nvml"]),
     ("virt_vgpu_nvml_raw", &["nvml"]),
@@ -90,6 +104,9 @@ const EFFECTS: &[(&str, &[&str])] = &[
 
 /// The crates of their own that may have unsafe code; the main crate forbids it.
 const UNSAFE: &[&str] = &["host/libvirt/raw", "nvml/raw"];
+
+/// The modules that only programs with libvirt have.
+const LIBVIRT: &[&str] = &["host", "definition", "daemon", "cli", "bin"];
 
 /// What the hook's modules must never name: it is built without libvirt.
 const NOT_IN_THE_HOOK: &[&str] = &[
@@ -222,7 +239,7 @@ fn only_host_touches_the_system() {
                 wrong.push(format!("{}: {effect}", path.display()));
             }
         }
-        if !matches!(module.as_str(), "cli" | "bin" | "host") {
+        if !LIBVIRT.contains(&module.as_str()) {
             for name in NOT_IN_THE_HOOK {
                 if names(&code, name) {
                     wrong.push(format!("{}: {name}", path.display()));

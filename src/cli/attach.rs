@@ -10,8 +10,8 @@ use super::{output, target::Edit};
 use crate::{
     config::{self, Kind, Pool, PoolError},
     definition::{
-        self, Attachment, CdRomOutcome, HostdevChange, Outcome, RequestChange, Reserved, Seat,
-        Target, Wish,
+        self, Attachment, CdRomOutcome, HostdevChange, Named, Outcome, RequestChange, Reserved,
+        Seat, Target, Wish,
     },
     host::{Host, libvirt::Libvirt},
     model::{DeviceName, DomainName, DomainUuid, PoolName},
@@ -118,7 +118,7 @@ fn seats(
 ) -> anyhow::Result<Vec<Seat>> {
     let def = &target.definition.def;
     let reserved = match pool.kind {
-        Kind::NvidiaVgpu if !names.is_empty() => Reserved::read(libvirt, def.uuid)?,
+        Kind::NvidiaVgpu if !names.is_empty() => Named::read(libvirt)?.reserved(def.uuid),
         _ => Reserved::default(),
     };
     let seats = definition::choose(host, &reserved, def, pool, names)?;

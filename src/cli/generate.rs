@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Pages written by hand, with places for the tables.
-const PAGES: [(&str, &str); 4] = [
+const PAGES: [(&str, &str); 5] = [
     (
         "virt-vgpu-pools.5",
         include_str!("../../packaging/man/virt-vgpu-pools.5.in"),
@@ -33,6 +33,10 @@ const PAGES: [(&str, &str); 4] = [
     (
         "virt-vgpu-hook.8",
         include_str!("../../packaging/man/virt-vgpu-hook.8.in"),
+    ),
+    (
+        "virt-vgpud.8",
+        include_str!("../../packaging/man/virt-vgpud.8.in"),
     ),
     (
         "virt-vgpu-nvml.8",
@@ -112,7 +116,7 @@ fn sections(after_help: &str) -> String {
             let _ = write!(text, ".SH {heading}\n{escaped}\n");
         }
     }
-    text + ".SH SEE ALSO\n.BR virt-vgpu (8),\n.BR virt-vgpu-pools (5),\n.BR virt-vgpu-request (5),\n.BR virt-vgpu-hook (8)\n"
+    text + ".SH SEE ALSO\n.BR virt-vgpu (8),\n.BR virt-vgpu-pools (5),\n.BR virt-vgpu-request (5),\n.BR virt-vgpu-hook (8),\n.BR virt-vgpud (8)\n"
 }
 
 fn write(path: &Path, contents: &[u8]) -> anyhow::Result<()> {

@@ -25,6 +25,7 @@ mod profiles;
 mod reconcile;
 mod start;
 mod status;
+mod sync;
 mod target;
 
 /// Share GPUs and other host devices among libvirt VMs.
@@ -57,6 +58,7 @@ enum Verb {
     Detach(detach::Detach),
     Explain(explain::Explain),
     Start(start::Start),
+    Sync(sync::Sync),
     Status(status::Status),
     Reconcile(reconcile::Reconcile),
     Host(host::HostVerb),
@@ -87,6 +89,7 @@ pub fn main() -> ExitCode {
         Verb::Detach(verb) => verb.run(&host),
         Verb::Explain(verb) => verb.run(&host),
         Verb::Start(verb) => verb.run(&host),
+        Verb::Sync(verb) => verb.run(&host),
         Verb::Status(verb) => verb.run(&host),
         Verb::Reconcile(verb) => verb.run(&host),
         Verb::Host(verb) => verb.run(&host),

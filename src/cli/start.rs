@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::{output, target::Edit};
 use crate::{
-    definition::{self, Move, Target, replan},
+    definition::{self, Move, Named, Shared, Target, replan},
     host::{Host, libvirt::LibvirtError},
     model::{DomainName, DomainUuid, PciAddress},
 };
@@ -59,7 +59,13 @@ impl Start {
             if target.running {
                 bail!("domain '{}' is running already", self.domain);
             }
-            let (moves, changes) = replan(host, &libvirt, &target)?;
+            // Who has no function in the XML takes none from others.
+            let named = match target.definition.def.pci_hostdevs.is_empty() {
+                true => Named::default(),
+                false => Named::read(&libvirt)?,
+            };
+            let replanned = replan(host, &libvirt, &target, &named, Shared::WillDo)?;
+            let (moves, changes) = (replanned.moves, replanned.changes);
             if let (Some(failure), []) = (failure.take(), moves.as_slice()) {
                 return Err(failure);
             }

@@ -14,6 +14,7 @@ use super::{
 use crate::{
     claims::{self, Claim, DEFAULT_GRACE, Liveness, State},
     config::{self, Pool},
+    daemon::Notes,
     device::mdev::Offer,
     hook,
     host::{Deadline, Host, HostLock, PciIds, Processes},
@@ -113,6 +114,7 @@ fn gather(host: &Host) -> anyhow::Result<Report> {
     let mut problems: Vec<String> = damaged.iter().map(ToString::to_string).collect();
     let pools = pools(host, &claims, &mut problems)?;
     problems.extend(gpus::conflicts(host)?);
+    problems.extend(daemon_problems(host));
     let claims = claims
         .iter()
         .map(|claim| claim_report(host, claim, &processes, &mut problems))
@@ -207,6 +209,24 @@ fn pool_report(
         exact,
         instances: pool.instances,
     }
+}
+
+/// What virt-vgpud could not put right, or that it is not there any more. One that
+/// was not started since boot is not missed: nothing depends on it.
+fn daemon_problems(host: &Host) -> Vec<String> {
+    let Some(notes) = Notes::read(host) else {
+        return Vec::new();
+    };
+    if !notes.is_current(host) {
+        return vec![
+            "virt-vgpud does not run any more, so nobody looks after domains; see 'systemctl status \
+             virt-vgpud'"
+                .to_owned(),
+        ];
+    }
+    let unconnected = "virt-vgpud has no connection to libvirt; see 'journalctl -t virt-vgpud'";
+    let unconnected = (!notes.connected).then(|| unconnected.to_owned());
+    unconnected.into_iter().chain(notes.problems).collect()
 }
 
 fn media_problem(host: &Host, pool: &Pool) -> Option<String> {

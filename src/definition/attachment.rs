@@ -264,7 +264,7 @@ impl Asked {
 
 /// The hostdev that a name has.
 #[derive(Debug, PartialEq, Eq)]
-enum Present<'d> {
+pub(super) enum Present<'d> {
     None,
     Right,
     /// A virtual function, under our alias.
@@ -273,7 +273,7 @@ enum Present<'d> {
     Foreign(&'d MdevHostdev),
 }
 
-fn hostdev_of<'d>(
+pub(super) fn hostdev_of<'d>(
     def: &'d DomainDef,
     name: &DeviceName,
     uuid: MdevUuid,
@@ -339,7 +339,7 @@ pub fn existing_function(
 
 /// Puts the UUID right and keeps the rest of the hostdev, its guest address
 /// above all: a guest takes a moved device for a new one.
-fn mend(
+pub(super) fn mend(
     definition: &Definition,
     name: &DeviceName,
     old: &MdevHostdev,
@@ -372,7 +372,7 @@ pub fn existing(
 
 const CDROM: &str = "the CD-ROM with guest drivers";
 
-fn provide_cdrom(
+pub(super) fn provide_cdrom(
     definition: &Definition,
     changes: &mut Vec<Change>,
 ) -> anyhow::Result<Option<CdRomOutcome>> {

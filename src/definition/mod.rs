@@ -7,6 +7,7 @@ mod attachment;
 mod change;
 mod replan;
 mod seat;
+mod sync;
 mod target;
 
 pub use attachment::{
@@ -14,6 +15,7 @@ pub use attachment::{
     existing_cdrom, existing_function,
 };
 pub use change::{Change, carry_out};
-pub use replan::{Move, replan};
-pub use seat::{Reserved, Seat, check_libvirt, choose};
+pub use replan::{Move, Shared, Stuck, replan};
+pub use seat::{Named, Reserved, Seat, check_libvirt, choose};
+pub use sync::{Synced, sync};
 pub use target::{Definition, Target, open_served};

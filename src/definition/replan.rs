@@ -7,7 +7,7 @@ use super::{
     Target,
     attachment::{existing, existing_function, function_placeholder, placeholder},
     change::{self, Change},
-    seat::{self, Reserved, Seat},
+    seat::{self, Named, Reserved, Seat},
 };
 use crate::{
     config::{self, Kind},
@@ -29,41 +29,72 @@ pub struct Move {
     pub reason: String,
 }
 
+/// What has become of a definition's devices.
+#[derive(Debug, Default)]
+pub struct Replanned {
+    pub moves: Vec<Move>,
+    pub changes: Vec<Change>,
+    /// Devices whose function cannot be had now, and for which there is no other.
+    pub stuck: Vec<Stuck>,
+}
+
+/// A device that stays where it cannot be had.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Stuck {
+    pub device: DeviceName,
+    pub function: PciAddress,
+    /// Why it cannot be had.
+    pub reason: String,
+}
+
+/// Whether a function that another definition names as well will do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shared {
+    /// For a start it will: whoever starts first gets it.
+    WillDo,
+    /// Not as long as there is one that nobody names, as after a clone.
+    OnlyIfNeeded,
+}
+
 /// Other sources for the devices whose own cannot serve now. A saved domain starts
 /// from the XML of its state, which the hook changes on the way.
 pub fn replan(
     host: &Host,
     libvirt: &Libvirt,
     target: &Target,
-) -> anyhow::Result<(Vec<Move>, Vec<Change>)> {
+    named: &Named,
+    shared: Shared,
+) -> anyhow::Result<Replanned> {
     let def = &target.definition.def;
+    let mut replanned = Replanned::default();
     if target.saved {
-        return Ok((Vec::new(), Vec::new()));
+        return Ok(replanned);
     }
-    let mut stuck = Vec::new();
-    for order in devices_wanted(def)? {
-        if let Some(reason) = refusal(host, def, &order)? {
-            stuck.push((order, reason));
-        }
-    }
-    let (mut moves, mut changes) = (Vec::new(), Vec::new());
-    if stuck.is_empty() {
-        return Ok((moves, changes));
-    }
-    let reserved = Reserved::read(libvirt, def.uuid)?;
+    let reserved = named.reserved(def.uuid);
     let mut planned = def.clone();
-    for (order, reason) in stuck {
+    for order in devices_wanted(def)? {
+        let Some((reason, must)) = reason_to_move(host, def, &order, &reserved, shared)? else {
+            continue;
+        };
         let name = &order.request.name;
         let pool = config::load_pool(host, &order.request.pool)?;
-        let seats = seat::choose_free(host, &reserved, &planned, &pool, name)?;
-        let Some(seat) = seats.filter(|seat| is_other(*seat, &order.source)) else {
+        let seat = seat::choose_free(host, &reserved, &planned, &pool, name)?;
+        let seat = seat.filter(|seat| is_better(*seat, &order.source, must, &reserved));
+        let from = function_of(&order.source);
+        let Some(seat) = seat else {
+            replanned
+                .stuck
+                .extend(from.filter(|_| must).map(|function| Stuck {
+                    device: name.clone(),
+                    function,
+                    reason,
+                }));
             continue;
         };
         if let Seat::Function(_) = seat {
             seat::check_libvirt(libvirt.version()?)?;
         }
-        let from = function_of(&order.source);
-        changes.extend(exchange(target, &order, seat)?);
+        replanned.changes.extend(exchange(target, &order, seat)?);
         let to = match seat {
             Seat::Function(function) => Some(function),
             Seat::Mdev => None,
@@ -76,14 +107,69 @@ pub fn replan(
             }
         }
         let device = name.clone();
-        moves.push(Move {
+        replanned.moves.push(Move {
             device,
             from,
             to,
             reason,
         });
     }
-    Ok((moves, changes))
+    Ok(replanned)
+}
+
+/// The definition of a running domain as its next start needs it: with the functions
+/// that it has now, where a migration or a restored state has left others in it.
+pub fn follow(target: &Target, has: &[(DeviceName, PciAddress)]) -> anyhow::Result<Replanned> {
+    let mut replanned = Replanned::default();
+    for order in devices_wanted(&target.definition.def)? {
+        let name = &order.request.name;
+        let now = has.iter().find(|(device, _)| device == name);
+        let (Some((_, now)), Some(from)) = (now, function_of(&order.source)) else {
+            continue;
+        };
+        if *now == from {
+            continue;
+        }
+        let changes = exchange(target, &order, Seat::Function(*now))?;
+        replanned.changes.extend(changes);
+        replanned.moves.push(Move {
+            device: name.clone(),
+            from: Some(from),
+            to: Some(*now),
+            reason: "it is what the domain runs with".to_owned(),
+        });
+    }
+    Ok(replanned)
+}
+
+/// Why the device should stand elsewhere in the XML, and whether it must.
+fn reason_to_move(
+    host: &Host,
+    def: &DomainDef,
+    order: &Order<'_>,
+    reserved: &Reserved,
+    shared: Shared,
+) -> anyhow::Result<Option<(String, bool)>> {
+    if let Some(reason) = refusal(host, def, order)? {
+        return Ok(Some((reason, true)));
+    }
+    let other = function_of(&order.source).and_then(|function| reserved.by(function));
+    Ok(match (other, shared) {
+        (Some(other), Shared::OnlyIfNeeded) => {
+            Some((format!("domain '{other}' names it too"), false))
+        }
+        _ => None,
+    })
+}
+
+/// Whether a seat is worth the change.
+fn is_better(seat: Seat, source: &Source, must: bool, reserved: &Reserved) -> bool {
+    match seat {
+        Seat::Mdev => *source != Source::Mdev,
+        Seat::Function(function) => {
+            function_of(source) != Some(function) && (must || reserved.by(function).is_none())
+        }
+    }
 }
 
 /// Why the device cannot be had by itself where the XML has it now; None when it
@@ -108,13 +194,6 @@ fn function_of(source: &Source) -> Option<PciAddress> {
     match source {
         Source::Function(name) => name.as_str().parse().ok(),
         Source::Mdev | Source::Functions | Source::Any => None,
-    }
-}
-
-fn is_other(seat: Seat, source: &Source) -> bool {
-    match seat {
-        Seat::Mdev => *source != Source::Mdev,
-        Seat::Function(function) => function_of(source) != Some(function),
     }
 }
 

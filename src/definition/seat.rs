@@ -26,29 +26,80 @@ pub enum Seat {
     Function(PciAddress),
 }
 
+/// The virtual functions that domains' definitions name, under whatever alias.
+#[derive(Debug, Default)]
+pub struct Named(BTreeMap<DomainUuid, (DomainName, Vec<PciAddress>)>);
+
+impl Named {
+    /// Those of all domains. A definition that cannot be read names nothing.
+    pub fn read(libvirt: &Libvirt) -> anyhow::Result<Self> {
+        let mut named = Self::default();
+        for xml in libvirt.definitions()? {
+            if let Ok(def) = domain::parse(&xml) {
+                named.note(&def);
+            }
+        }
+        Ok(named)
+    }
+
+    /// Takes a definition down as it is now.
+    pub fn note(&mut self, def: &DomainDef) {
+        let functions: Vec<PciAddress> = { def.pci_hostdevs.iter() }
+            .map(|hostdev| hostdev.address)
+            .collect();
+        if functions.is_empty() {
+            self.0.remove(&def.uuid);
+        } else {
+            self.0.insert(def.uuid, (def.name.clone(), functions));
+        }
+    }
+
+    /// Forgets a domain that is gone.
+    pub fn forget(&mut self, domain: DomainUuid) {
+        self.0.remove(&domain);
+    }
+
+    /// The domains that name one of these functions.
+    pub fn domains_with(
+        &self,
+        is_one: impl Fn(&ParentName, DomainUuid) -> bool,
+    ) -> Vec<DomainUuid> {
+        let names_one =
+            |(domain, (_, functions)): &(&DomainUuid, &(DomainName, Vec<PciAddress>))| {
+                let mut functions = functions.iter().filter_map(parent_name);
+                functions.any(|function| is_one(&function, **domain))
+            };
+        { self.0.iter() }
+            .filter(names_one)
+            .map(|(domain, _)| *domain)
+            .collect()
+    }
+
+    /// What the other domains name.
+    #[must_use]
+    pub fn reserved(&self, except: DomainUuid) -> Reserved {
+        let others = { self.0.iter() }.filter(|(domain, _)| **domain != except);
+        let functions = others.flat_map(|(_, (name, functions))| {
+            let functions = functions.iter().filter_map(parent_name);
+            functions.map(|function| (function, name.clone()))
+        });
+        Reserved(functions.collect())
+    }
+}
+
+fn parent_name(function: &PciAddress) -> Option<ParentName> {
+    function.to_string().parse().ok()
+}
+
 /// Virtual functions that other domains' definitions name.
 #[derive(Debug, Default)]
 pub struct Reserved(BTreeMap<ParentName, DomainName>);
 
 impl Reserved {
-    /// Those of all domains but one. A definition that cannot be read reserves
-    /// nothing.
-    pub fn read(libvirt: &Libvirt, except: DomainUuid) -> anyhow::Result<Self> {
-        let mut reserved = BTreeMap::new();
-        for xml in libvirt.definitions()? {
-            let Ok(def) = domain::parse(&xml) else {
-                continue;
-            };
-            if def.uuid == except {
-                continue;
-            }
-            for hostdev in &def.pci_hostdevs {
-                if let Ok(name) = hostdev.address.to_string().parse() {
-                    reserved.insert(name, def.name.clone());
-                }
-            }
-        }
-        Ok(Self(reserved))
+    /// The domain that names the function too.
+    #[must_use]
+    pub fn by(&self, function: PciAddress) -> Option<&DomainName> {
+        self.0.get(&parent_name(&function)?)
     }
 
     /// These and those.

@@ -118,6 +118,12 @@ impl Target {
         })
     }
 
+    /// Reads the definition anew after an edit of one's own.
+    pub fn read_again(&mut self) -> anyhow::Result<()> {
+        self.definition = Definition::read(self.domain.inactive_xml()?)?;
+        Ok(())
+    }
+
     /// When an edit takes effect, as the end of a sentence.
     pub fn takes_effect(&self) -> String {
         let name = &self.definition.def.name;

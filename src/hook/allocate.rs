@@ -29,7 +29,8 @@ pub enum AllocateError {
     /// A requested device has no placeholder in the XML.
     #[error(
         "domain '{domain}' asks for device '{device}' in its metadata but has no <hostdev> with UUID \
-         {uuid}; run 'virt-vgpu attach {domain} --pool {pool} --name {device}' and start it again"
+         {uuid}; virt-vgpud adds it a moment after the domain is defined, 'virt-vgpu sync {domain}' by hand; \
+         then start it again"
     )]
     NoPlaceholder {
         /// The domain.

@@ -31,6 +31,14 @@ message_ids! {
     DRIVER = "4f18f3cd4b3a47f4af9e302d8922ee0a";
     /// A virtual function is kept back until it is repaired.
     QUARANTINED = "0b7de5a8c0a44d2f9c1f8c1fbd0e6a57";
+    /// The daemon has put a domain's definition right.
+    SYNCED = "9b0c6d1f2a5e4c0f8f6d3a7b1e94c258";
+    /// The daemon cannot put a domain's definition right, or has no device for it.
+    UNSETTLED = "c4e1a07d95b84a3e8d20f6b7395c1ea6";
+    /// A device was plugged into a running domain.
+    PLUGGED = "5f7a3e9c08d14b6b9a42c1de6073fb85";
+    /// The daemon has found libvirt, or lost it.
+    LIBVIRT = "e82d94b6107f4c5da3b96e50f1c7d428";
     /// An operation that never refuses went wrong.
     TROUBLE = "4d03df1a653f482bb92e3a53da288f29";
 }
@@ -174,6 +182,36 @@ pub fn log_reconciled(report: &Report) {
     for damaged in &report.damaged {
         tracing::error!(message_id = TROUBLE, "{damaged}");
     }
+}
+
+/// Logs an edit that brings a definition in line with its requests.
+pub fn log_synced(domain_name: &DomainName, domain: DomainUuid, done: &str) {
+    tracing::info!(
+        message_id = SYNCED,
+        domain_uuid = %domain,
+        domain_name = %domain_name,
+        "domain '{domain_name}': {done}"
+    );
+}
+
+/// Logs what keeps a domain from what it asks for.
+pub fn log_unsettled(domain: DomainUuid, why: &str) {
+    tracing::warn!(message_id = UNSETTLED, domain_uuid = %domain, "{why}");
+}
+
+/// Logs a device that a running domain has got.
+pub fn log_plugged(domain_name: &DomainName, domain: DomainUuid, what: &str) {
+    tracing::info!(
+        message_id = PLUGGED,
+        domain_uuid = %domain,
+        domain_name = %domain_name,
+        "domain '{domain_name}': {what}"
+    );
+}
+
+/// Logs that libvirt is there, or is not.
+pub fn log_libvirt(what: &str) {
+    tracing::info!(message_id = LIBVIRT, "{what}");
 }
 
 /// Logs why a domain's guest-driver drive stays empty.

@@ -30,6 +30,8 @@ mod nvml;
 mod pci_ids;
 mod process;
 mod program;
+#[cfg(feature = "cli")]
+mod service;
 
 pub use clock::{Deadline, boot_id, since_boot};
 pub use files::read_at_most;
@@ -39,6 +41,8 @@ pub use nvml::{NVML_PROGRAM, NvmlChild};
 pub use pci_ids::PciIds;
 pub use process::{ProcessId, Processes, gpu_openers};
 pub use program::Ended;
+#[cfg(feature = "cli")]
+pub use service::{tell_alive, tell_ready, tell_status};
 
 /// The machine, or a directory that stands in for it.
 #[derive(Debug)]

@@ -21,6 +21,7 @@ pub struct Libvirtd {
 }
 
 /// The daemon of all tests of the process, started by the first that asks.
+#[allow(dead_code, reason = "some tests have one of their own")]
 pub fn libvirtd() -> &'static Libvirtd {
     static SHARED: OnceLock<Libvirtd> = OnceLock::new();
     SHARED.get_or_init(Libvirtd::start)

@@ -10,7 +10,7 @@ use crate::{
 
 /// A domain. Its edits are to the persistent definition alone, or where they say so to the
 /// run alone.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Domain(pub(super) virt::domain::Domain);
 
 impl Domain {

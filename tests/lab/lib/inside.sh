@@ -191,7 +191,7 @@ events() {
 	local fields
 	(($#)) || set -- MESSAGE_ID MESSAGE
 	fields=$(printf '.%s,' "$@")
-	journalctl -q -o json --after-cursor "$(cat /run/lab-cursor)" -t virt-vgpu-hook -t virt-vgpu |
+	journalctl -q -o json --after-cursor "$(cat /run/lab-cursor)" -t virt-vgpu-hook -t virt-vgpu -t virt-vgpud |
 		jq -r "[${fields%,} // \"-\"] | join(\" \")"
 }
 
@@ -240,9 +240,33 @@ define_vf_vm() {
 	virsh -q define "/run/$1.xml"
 }
 
+# start_daemon: virt-vgpud, which has looked at everything when this returns
+start_daemon() { systemctl start virt-vgpud; }
+
+# settled COMMAND: waits until COMMAND is so, as soon as virt-vgpud has done its work
+settled() { wait_until "$1" 30; }
+
+# placeholder_of VM [NAME]: what stands for the device in the persistent definition, a UUID or an address
+placeholder_of() {
+	virsh -q dumpxml --inactive "$1" | awk -v alias="'ua-vgpu-${2-gpu0}'" '
+		/<hostdev/ { at = "" } /<address/ && at == "" { at = $0 } index($0, alias) { print at }' |
+		sed -E "s/.*uuid='([^']*)'.*/\\1/; s/.*domain='0x([^']*)' bus='0x([^']*)' slot='0x([^']*)' function='0x([^']*)'.*/\\1:\\2:\\3.\\4/"
+}
+
+# ask VM POOL [NAME...]: writes the request alone into the metadata, as a client that knows nothing of ours
+ask() {
+	local vm=$1 pool=$2 name requests=''
+	shift 2
+	(($#)) || set -- gpu0
+	for name in "$@"; do requests+="<device name='$name' pool='$pool'/>"; done
+	virsh -q metadata "$vm" urn:virt-vgpu:devices:1 --config --key vgpu --set "<devices>$requests</devices>"
+}
+
 # No VM, no mdev, no fault, no claim, no pool, the default boards: where every scenario begins.
 clean_state() {
 	local vm left
+	# Scenarios show what the hook does alone, unless they start it.
+	[ -e /usr/sbin/virt-vgpud ] && systemctl stop virt-vgpud
 	systemctl start libvirtd
 	# A remove that waits for QEMU ends with QEMU, a delayed one with its delay.
 	virsh -q list --name | while read -r vm; do

@@ -42,14 +42,14 @@ on_lab 'virsh -q destroy brief'
 on_lab 'vm_xml bare | sed "s:<devices>:<metadata><v\:devices xmlns\:v=\"urn\:virt-vgpu\:devices\:1\"><v\:device name=\"gpu0\" pool=\"cad\"/></v\:devices></metadata>&:" > /run/bare.xml
 	virsh -q define /run/bare.xml'
 bare=$(on_lab 'device_uuid bare')
-refuse_start bare "domain 'bare' asks for device 'gpu0' in its metadata but has no <hostdev> with UUID $bare; run 'virt-vgpu attach bare --pool cad --name gpu0' and start it again"
+refuse_start bare "domain 'bare' asks for device 'gpu0' in its metadata but has no <hostdev> with UUID $bare; virt-vgpud adds it a moment after the domain is defined, 'virt-vgpu sync bare' by hand; then start it again"
 assert_eq "completed gpu0 (uuid $bare) of bare: its hostdev was missing; takes effect at the next start" \
 	'virt-vgpu attach bare --pool cad --name gpu0'
 
 # A clone has the placeholder of the VM it was made from.
 on_lab 'virt-clone -q --original ws1 --name twin --auto-clone > /dev/null'
 twin=$(on_lab 'device_uuid twin')
-refuse_start twin "domain 'twin' asks for device 'gpu0' in its metadata but has no <hostdev> with UUID $twin; run 'virt-vgpu attach twin --pool cad --name gpu0' and start it again"
+refuse_start twin "domain 'twin' asks for device 'gpu0' in its metadata but has no <hostdev> with UUID $twin; virt-vgpud adds it a moment after the domain is defined, 'virt-vgpu sync twin' by hand; then start it again"
 assert_eq "mended gpu0 (uuid $twin) of twin: its hostdev had the UUID of another domain; takes effect at the next start" \
 	'virt-vgpu attach twin --pool cad --name gpu0'
 # A new name changes nothing: the UUID comes from the domain's UUID.

@@ -1,0 +1,121 @@
+//! `virt-vgpu sync`: definitions brought in line with the requests in their
+//! metadata, by hand.
+
+use std::process::ExitCode;
+
+use clap::{ArgGroup, Args};
+use serde::Serialize;
+
+use super::{output, target::Edit};
+use crate::{
+    definition::{self, Named, Synced},
+    domain::{ALIAS_PREFIX, mentions_requests},
+    host::{Host, libvirt::Domain},
+};
+
+/// Give domains the placeholders that their metadata asks for.
+///
+/// Does by hand what virt-vgpud does by itself as soon as a domain is defined:
+/// writes a placeholder <hostdev> for each request that has none, mends those that
+/// are another domain's (as after a clone), takes out those that nothing asks for,
+/// and gives stopped domains another virtual function where theirs is taken. The
+/// metadata itself stays as it is.
+#[derive(Debug, Args)]
+#[command(
+    group = ArgGroup::new("which").required(true).args(["domains", "all"]),
+    after_help = "Examples:
+  virt-vgpu sync ws7
+  virt-vgpu sync --all --dry-run
+  virt-vgpu sync --all --json | jq '.domains[] | select(.problems != [])'
+
+Exit code 0 when the domains have what they ask for, 1 when one has not."
+)]
+pub(super) struct Sync {
+    /// Domains' names or UUIDs.
+    #[arg(value_name = "DOMAIN")]
+    domains: Vec<String>,
+
+    /// All domains.
+    #[arg(long)]
+    all: bool,
+
+    #[command(flatten)]
+    edit: Edit,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    dry_run: bool,
+    /// Those that ask for devices, or have placeholders.
+    domains: Vec<Synced>,
+    /// Domains that could not be put right.
+    failures: Vec<String>,
+}
+
+impl Sync {
+    pub(super) fn run(&self, host: &Host) -> anyhow::Result<ExitCode> {
+        let libvirt = self.edit.connection.open_served()?;
+        let mut named = Named::read(&libvirt)?;
+        let mut report = Report {
+            dry_run: self.edit.dry_run,
+            domains: Vec::new(),
+            failures: Vec::new(),
+        };
+        let chosen: Vec<Domain> = if self.all {
+            { libvirt.domains()?.into_iter() }.filter(is_ours).collect()
+        } else {
+            let found = self.domains.iter().map(|name| libvirt.domain(name));
+            found.collect::<Result<_, _>>()?
+        };
+        for domain in chosen {
+            match definition::sync(host, &libvirt, &domain, &mut named, self.edit.dry_run) {
+                Ok(synced) => report.domains.push(synced),
+                Err(error) => report.failures.push(format!("{error:#}")),
+            }
+        }
+        output::report(self.edit.json, &report)?;
+        Ok(match report.is_complete() {
+            true => ExitCode::SUCCESS,
+            false => ExitCode::FAILURE,
+        })
+    }
+}
+
+/// Whether there is anything of ours in the persistent definition.
+fn is_ours(domain: &Domain) -> bool {
+    let xml = domain.inactive_xml().unwrap_or_default();
+    let persistent = domain.is_persistent().unwrap_or(false);
+    persistent && (mentions_requests(xml.as_bytes()) || xml.contains(ALIAS_PREFIX))
+}
+
+impl Report {
+    fn is_complete(&self) -> bool {
+        let whole = |one: &Synced| one.problems.is_empty() && one.stuck.is_empty();
+        self.failures.is_empty() && self.domains.iter().all(whole)
+    }
+}
+
+impl std::fmt::Display for Report {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let changes = self.domains.iter().any(|one| !one.done.is_empty());
+        if self.dry_run && changes {
+            writeln!(f, "nothing is changed yet; without --dry-run:")?;
+        }
+        for one in &self.domains {
+            let domain = &one.domain;
+            for done in &one.done {
+                writeln!(f, "{domain}: {done}")?;
+            }
+            for line in one.complaints() {
+                writeln!(f, "{domain}: {line}")?;
+            }
+        }
+        for failure in &self.failures {
+            writeln!(f, "{failure}")?;
+        }
+        if !changes && self.is_complete() {
+            writeln!(f, "nothing to do")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,165 @@
+//! What events make it necessary to look at: plain data, filled by events and
+//! emptied by the work. Many events of one kind make one piece of work.
+
+use std::collections::BTreeSet;
+
+use crate::{
+    domain::{ALIAS_PREFIX, NAMESPACE},
+    host::libvirt::{Event, Lifecycle},
+    model::{DeviceName, DomainUuid},
+};
+
+/// The work that has come up.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Agenda {
+    /// Domains whose definition may not be as their metadata wants it.
+    pub(super) definitions: BTreeSet<DomainUuid>,
+    /// Domains that are no more.
+    pub(super) gone: BTreeSet<DomainUuid>,
+    /// Domains that have stopped, whose claim should be gone soon.
+    pub(super) stopped: BTreeSet<DomainUuid>,
+    /// Devices that a running guest has let go of.
+    pub(super) let_go: BTreeSet<(DomainUuid, DeviceName)>,
+    /// Whether other domains' functions may have changed hands.
+    pub(super) functions: bool,
+    /// Whether a device may have become free, or a domain may want one.
+    pub(super) plug: bool,
+    /// Whether devices of the host have come or gone: what waits may be had now.
+    pub(super) host: bool,
+    /// Whether a tick is due to be answered.
+    pub(super) tick: bool,
+    /// Whether the connection is lost.
+    pub(super) closed: bool,
+}
+
+impl Agenda {
+    /// Whether there is nothing to do.
+    pub(super) fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Takes an event down.
+    pub(super) fn note(&mut self, event: &Event) {
+        match event {
+            Event::Domain { uuid, what } => self.note_lifecycle(*uuid, *what),
+            Event::MetadataChanged { uuid, namespace } => {
+                let is_ours = |namespace: &String| namespace == NAMESPACE;
+                if namespace.as_ref().is_none_or(is_ours) {
+                    self.definitions.insert(*uuid);
+                    self.plug = true;
+                }
+            }
+            Event::DeviceRemoved { uuid, alias } => {
+                let name = alias.strip_prefix(ALIAS_PREFIX);
+                if let Some(name) = name.and_then(|name| name.parse().ok()) {
+                    self.let_go.insert((*uuid, name));
+                    self.plug = true;
+                }
+            }
+            Event::NodeDevice { .. } => self.host = true,
+            Event::Closed { .. } => self.closed = true,
+            Event::Tick => self.tick = true,
+        }
+    }
+
+    fn note_lifecycle(&mut self, domain: DomainUuid, what: Lifecycle) {
+        match what {
+            Lifecycle::Defined => {
+                self.definitions.insert(domain);
+            }
+            Lifecycle::Undefined => {
+                self.definitions.remove(&domain);
+                self.gone.insert(domain);
+                self.stopped.insert(domain);
+                self.functions = true;
+            }
+            Lifecycle::Started => {
+                // A migration or a restored state may have brought other functions.
+                self.definitions.insert(domain);
+                self.functions = true;
+                self.plug = true;
+            }
+            Lifecycle::Stopped => {
+                self.definitions.insert(domain);
+                self.stopped.insert(domain);
+                self.functions = true;
+                self.plug = true;
+            }
+            Lifecycle::Other(_) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn domain(number: u8) -> DomainUuid {
+        format!("aaaaaaaa-0000-4000-8000-0000000000{number:02}")
+            .parse()
+            .unwrap()
+    }
+
+    fn noted(events: &[Event]) -> Agenda {
+        let mut agenda = Agenda::default();
+        for event in events {
+            agenda.note(event);
+        }
+        agenda
+    }
+
+    fn lifecycle(number: u8, what: Lifecycle) -> Event {
+        Event::Domain {
+            uuid: domain(number),
+            what,
+        }
+    }
+
+    #[test]
+    fn a_burst_of_events_is_one_piece_of_work() {
+        let events = [Lifecycle::Defined; 9].map(|what| lifecycle(1, what));
+        let agenda = noted(&events);
+        assert_eq!(agenda.definitions, BTreeSet::from([domain(1)]));
+        assert!(!agenda.functions && !agenda.plug && !agenda.host);
+    }
+
+    #[test]
+    fn what_is_gone_is_not_looked_at() {
+        let agenda = noted(&[
+            lifecycle(1, Lifecycle::Defined),
+            lifecycle(1, Lifecycle::Undefined),
+        ]);
+        assert!(agenda.definitions.is_empty());
+        assert_eq!(agenda.gone, BTreeSet::from([domain(1)]));
+        assert_eq!(agenda.stopped, BTreeSet::from([domain(1)]));
+    }
+
+    #[test]
+    fn only_metadata_of_ours_and_aliases_of_ours_count() {
+        let metadata = |namespace: &str| Event::MetadataChanged {
+            uuid: domain(2),
+            namespace: Some(namespace.to_owned()),
+        };
+        assert!(noted(&[metadata("urn:other")]).is_empty());
+        let ours = noted(&[metadata(NAMESPACE)]);
+        assert_eq!(ours.definitions, BTreeSet::from([domain(2)]));
+        let removed = |alias: &str| Event::DeviceRemoved {
+            uuid: domain(2),
+            alias: alias.to_owned(),
+        };
+        assert!(noted(&[removed("hostdev0"), removed("ua-vgpu-"), removed("ua-mine")]).is_empty());
+        let ours = noted(&[removed("ua-vgpu-gpu0")]);
+        let gpu0: DeviceName = "gpu0".parse().unwrap();
+        assert_eq!(ours.let_go, BTreeSet::from([(domain(2), gpu0)]));
+    }
+
+    #[test]
+    fn a_start_and_a_stop_concern_other_domains_too() {
+        for what in [Lifecycle::Started, Lifecycle::Stopped] {
+            let agenda = noted(&[lifecycle(3, what)]);
+            assert!(agenda.functions && agenda.plug, "{what:?}");
+            assert_eq!(agenda.definitions, BTreeSet::from([domain(3)]));
+        }
+        assert!(noted(&[lifecycle(3, Lifecycle::Other(4))]).is_empty());
+    }
+}

@@ -1,0 +1,305 @@
+//! The work itself: definitions put right, devices given back, what is wrong noted
+//! for `status`. Every piece can be broken off at any point and done again.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use super::{agenda::Agenda, guard::Guard, notes::Notes};
+use crate::{
+    claims::{self, DEFAULT_GRACE, DeviceKind, Liveness},
+    definition::{self, Named, Synced},
+    domain::{self, ALIAS_PREFIX, mentions_requests},
+    hook,
+    host::{
+        Deadline, Host, HostLock,
+        libvirt::{Domain, Libvirt, LibvirtError},
+        since_boot, tell_alive,
+    },
+    model::{DomainUuid, ParentName},
+};
+
+/// How long the lock is waited for: as long as a hook may hold it.
+const PATIENCE: Duration = Duration::from_secs(25);
+
+/// The connection is lost: what was to be done is done after the next scan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Lost;
+
+/// What is known between events.
+#[derive(Debug)]
+pub(super) struct Keeper<'h> {
+    host: &'h Host,
+    named: Named,
+    guard: Guard,
+    /// What is wrong with domains, a line each.
+    problems: BTreeMap<DomainUuid, Vec<String>>,
+    /// Domains to look at again with the next tick.
+    again: BTreeSet<DomainUuid>,
+    /// Whether claims are left that should be gone.
+    unreleased: bool,
+    ticks: u32,
+    published: Option<Notes>,
+}
+
+impl<'h> Keeper<'h> {
+    pub(super) fn new(host: &'h Host) -> Self {
+        Self {
+            host,
+            named: Named::default(),
+            guard: Guard::default(),
+            problems: BTreeMap::new(),
+            again: BTreeSet::new(),
+            unreleased: true,
+            ticks: 0,
+            published: None,
+        }
+    }
+
+    /// Looks at everything: after a connection was made, anything may have happened.
+    pub(super) fn scan(&mut self, libvirt: &Libvirt) -> Result<(), Lost> {
+        self.problems.clear();
+        self.again.clear();
+        self.reconcile();
+        self.named = self
+            .asked(libvirt, Named::read(libvirt))?
+            .unwrap_or_default();
+        let domains = libvirt.domains().map_err(anyhow::Error::from);
+        let domains = self.asked(libvirt, domains)?.unwrap_or_default();
+        for domain in domains {
+            self.sync(libvirt, domain)?;
+            // Many domains may take longer than the watchdog waits.
+            tell_alive();
+        }
+        self.publish(true);
+        Ok(())
+    }
+
+    /// Does what has come up.
+    pub(super) fn work(&mut self, libvirt: &Libvirt, agenda: &Agenda) -> Result<(), Lost> {
+        for &domain in &agenda.gone {
+            self.forget(domain);
+        }
+        if agenda.host {
+            self.forget_repaired();
+        }
+        let has_claim = |domain: &DomainUuid| !matches!(claims::load(self.host, *domain), Ok(None));
+        self.unreleased |= agenda.stopped.iter().any(has_claim) || !agenda.let_go.is_empty();
+        if self.unreleased && (agenda.tick || !agenda.stopped.is_empty()) || self.is_round(agenda) {
+            self.reconcile();
+        }
+        let mut domains = agenda.definitions.clone();
+        if agenda.tick {
+            domains.append(&mut self.again);
+        }
+        if agenda.functions || agenda.host {
+            domains.extend(self.displaced());
+            domains.extend(self.problems.keys());
+        }
+        for domain in domains {
+            let found = libvirt.domain_by_uuid(domain).map_err(anyhow::Error::from);
+            match self.asked(libvirt, found)? {
+                Some(Some(domain)) => self.sync(libvirt, domain)?,
+                Some(None) => self.forget(domain),
+                None => {
+                    self.again.insert(domain);
+                }
+            }
+        }
+        self.publish(true);
+        Ok(())
+    }
+
+    /// What can be done without libvirt.
+    pub(super) fn work_alone(&mut self, agenda: &Agenda) {
+        if agenda.tick && self.unreleased || self.is_round(agenda) {
+            self.reconcile();
+        }
+        self.publish(false);
+    }
+
+    /// Whether it is time to look at the claims though no event has said so.
+    fn is_round(&mut self, agenda: &Agenda) -> bool {
+        const TICKS: u32 = 10;
+        if !agenda.tick {
+            return false;
+        }
+        self.ticks = (self.ticks + 1) % TICKS;
+        self.ticks == 0
+    }
+
+    fn forget(&mut self, domain: DomainUuid) {
+        self.named.forget(domain);
+        self.guard.forget(domain);
+        self.problems.remove(&domain);
+        self.again.remove(&domain);
+    }
+
+    /// An answer of libvirt's; None for one that is no answer, which is logged.
+    fn asked<T>(&self, libvirt: &Libvirt, answer: anyhow::Result<T>) -> Result<Option<T>, Lost> {
+        match answer {
+            Ok(answer) => Ok(Some(answer)),
+            Err(_) if !libvirt.is_alive() => Err(Lost),
+            Err(error) => {
+                tracing::warn!("{}", hook::one_line(&error));
+                Ok(None)
+            }
+        }
+    }
+
+    /// Puts one domain right.
+    fn sync(&mut self, libvirt: &Libvirt, domain: Domain) -> Result<(), Lost> {
+        let read = domain
+            .uuid()
+            .and_then(|uuid| Ok((uuid, domain.inactive_xml()?)));
+        let Some((uuid, xml)) = self.asked(libvirt, settled(read))?.flatten() else {
+            return Ok(());
+        };
+        if !mentions_requests(xml.as_bytes()) && !xml.contains(ALIAS_PREFIX) {
+            // Somebody else's function that it has is still none for ours.
+            match domain::parse(&xml) {
+                Ok(def) => self.named.note(&def),
+                Err(_) => self.named.forget(uuid),
+            }
+            self.problems.remove(&uuid);
+            return Ok(());
+        }
+        if !domain.is_persistent().unwrap_or(false) {
+            return Ok(());
+        }
+        let allowed = self.guard.allows(uuid, since_boot());
+        let synced = definition::sync(self.host, libvirt, &domain, &mut self.named, !allowed);
+        let problems = match synced.or_else(|_| {
+            // Somebody else may have edited it at the same time.
+            definition::sync(self.host, libvirt, &domain, &mut self.named, !allowed)
+        }) {
+            Ok(synced) => self.settle(&synced, allowed),
+            Err(_) if !libvirt.is_alive() => return Err(Lost),
+            Err(error) => match error.downcast_ref::<LibvirtError>() {
+                Some(gone) if gone.is_gone() => {
+                    self.forget(uuid);
+                    return Ok(());
+                }
+                _ => {
+                    self.again.insert(uuid);
+                    vec![hook::one_line(&error)]
+                }
+            },
+        };
+        self.note_problems(uuid, problems);
+        Ok(())
+    }
+
+    /// Logs what was done; what is left to complain about.
+    fn settle(&mut self, synced: &Synced, allowed: bool) -> Vec<String> {
+        let (name, uuid) = (&synced.domain, synced.domain_uuid);
+        let mut problems: Vec<String> = { synced.complaints().into_iter() }
+            .map(|line| format!("domain '{name}': {line}"))
+            .collect();
+        if synced.done.is_empty() {
+            return problems;
+        }
+        let done: Vec<String> = synced.done.iter().map(ToString::to_string).collect();
+        if allowed {
+            for line in &done {
+                hook::log_synced(name, uuid, line);
+            }
+            if self.guard.note(uuid, &done.join("; "), since_boot()) {
+                self.again.insert(uuid);
+            }
+        } else {
+            self.again.insert(uuid);
+            problems.push(format!(
+                "domain '{name}': something undoes again and again what virt-vgpud does ({}); it \
+                 waits a minute",
+                done.join("; ")
+            ));
+        }
+        problems
+    }
+
+    fn note_problems(&mut self, domain: DomainUuid, problems: Vec<String>) {
+        let known = self.problems.get(&domain);
+        for problem in &problems {
+            if !known.is_some_and(|known| known.contains(problem)) {
+                hook::log_unsettled(domain, problem);
+            }
+        }
+        if problems.is_empty() {
+            self.problems.remove(&domain);
+        } else {
+            self.problems.insert(domain, problems);
+        }
+    }
+
+    /// The domains that name a function which another domain runs with.
+    fn displaced(&self) -> Vec<DomainUuid> {
+        let Ok((claims, _)) = claims::load_all(self.host) else {
+            return Vec::new();
+        };
+        let mut holders: BTreeMap<ParentName, DomainUuid> = BTreeMap::new();
+        for claim in claims {
+            let devices = claim.devices.into_iter();
+            let functions = devices.filter(|device| device.kind == DeviceKind::VendorVfio);
+            holders.extend(functions.map(|device| (device.parent, claim.domain)));
+        }
+        let is_held = |function: &ParentName, domain: DomainUuid| {
+            let holder = holders.get(function);
+            holder.is_some_and(|holder| *holder != domain)
+        };
+        self.named.domains_with(is_held)
+    }
+
+    /// Frees what is left behind. Without a claim it costs one look at a directory.
+    fn reconcile(&mut self) {
+        if claims::domains(self.host).is_ok_and(|domains| domains.is_empty()) {
+            self.unreleased = false;
+            return;
+        }
+        let deadline = Deadline::after(PATIENCE);
+        let lock = match HostLock::acquire(self.host, "virt-vgpud", deadline) {
+            Ok(lock) => lock,
+            Err(error) => {
+                tracing::warn!("{error}");
+                return;
+            }
+        };
+        match claims::reconcile(self.host, &lock, None, DEFAULT_GRACE, false, deadline) {
+            Ok(report) => {
+                hook::log_reconciled(&report);
+                self.unreleased = report.claims.iter().any(|one| {
+                    let freed =
+                        { one.released.as_ref() }.is_some_and(claims::Released::is_complete);
+                    !matches!(one.liveness, Liveness::InUse(_)) && !freed
+                });
+            }
+            Err(error) => tracing::warn!("cannot look for devices left behind: {error}"),
+        }
+    }
+
+    /// Virtual functions that were made anew need not be kept back any more.
+    fn forget_repaired(&self) {}
+
+    /// Tells `status`, where anything has changed.
+    pub(super) fn publish(&mut self, connected: bool) {
+        let problems = self.problems.values().flatten().cloned().collect();
+        let notes = Notes::new(self.host, connected, problems);
+        if self.published.as_ref() == Some(&notes) {
+            return;
+        }
+        match notes.publish(self.host) {
+            Ok(()) => self.published = Some(notes),
+            Err(error) => tracing::warn!("cannot tell 'virt-vgpu status': {error}"),
+        }
+    }
+}
+
+/// A domain that goes while it is looked at is no failure.
+fn settled<T>(read: Result<T, LibvirtError>) -> anyhow::Result<Option<T>> {
+    match read {
+        Ok(read) => Ok(Some(read)),
+        Err(error) if error.is_gone() => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}

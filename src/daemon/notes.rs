@@ -1,0 +1,51 @@
+//! What the daemon has to say to `virt-vgpu status`, in a file: who it is and what
+//! it could not put right.
+
+use std::io;
+
+use serde::{Deserialize, Serialize};
+
+use crate::host::{Host, ProcessId};
+
+/// The file.
+const PATH: &str = "/run/virt-vgpu/daemon.json";
+
+/// What the daemon says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Notes {
+    /// The daemon. When it does not live any more, the rest is of the past.
+    process: Option<ProcessId>,
+    /// Whether it has a connection to libvirt.
+    pub(crate) connected: bool,
+    /// What is not as it should be, a line each.
+    pub(crate) problems: Vec<String>,
+}
+
+impl Notes {
+    /// Those of this process.
+    pub(super) fn new(host: &Host, connected: bool, problems: Vec<String>) -> Self {
+        Self {
+            process: ProcessId::of(host, std::process::id()),
+            connected,
+            problems,
+        }
+    }
+
+    /// Puts them where `status` finds them.
+    pub(super) fn publish(&self, host: &Host) -> io::Result<()> {
+        let text = serde_json::to_string_pretty(self)? + "\n";
+        host.make_directory("/run/virt-vgpu", 0o755)?;
+        host.replace_file(PATH, text.as_bytes(), 0o644)
+    }
+
+    /// What a daemon has said, if there has been one since boot. A file that cannot
+    /// be read is as none: it is written anew with the next event.
+    pub(crate) fn read(host: &Host) -> Option<Self> {
+        serde_json::from_str(&host.read_file(PATH).ok()?).ok()
+    }
+
+    /// Whether the daemon that has said it lives.
+    pub(crate) fn is_current(&self, host: &Host) -> bool {
+        self.process.is_some_and(|process| process.is_alive(host))
+    }
+}

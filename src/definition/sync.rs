@@ -1,0 +1,407 @@
+//! A definition brought in line with the requests in its metadata, whoever wrote
+//! them: the metadata is what is wanted, the placeholders follow it. What is not
+//! ours in the definition stays as it is.
+
+use std::collections::BTreeMap;
+
+use anyhow::Context;
+use serde::Serialize;
+
+use super::{
+    Change, Definition, Move, Named, Seat, Shared, Stuck, Target,
+    attachment::{
+        CdRomOutcome, Present, existing, existing_cdrom, existing_function, function_placeholder,
+        hostdev_of, mend, placeholder, provide_cdrom,
+    },
+    change, replan, seat,
+};
+use crate::{
+    claims::{self, DeviceKind},
+    config::{self, Kind, Pool, PoolError},
+    domain::{self, ALIAS_PREFIX, DomainDef, PciHostdev, Request},
+    host::{
+        Host,
+        libvirt::{Domain, Libvirt},
+    },
+    model::{DeviceName, DomainName, DomainUuid, MdevUuid, PciAddress, PoolName},
+};
+
+/// What was done, or would be, for one domain.
+#[derive(Debug, Serialize)]
+pub struct Synced {
+    pub domain: DomainName,
+    pub domain_uuid: DomainUuid,
+    pub done: Vec<Done>,
+    /// Devices whose function cannot be had, and for which there is no other now.
+    pub stuck: Vec<Stuck>,
+    /// What keeps a device from being had at all.
+    pub problems: Vec<String>,
+}
+
+impl Synced {
+    /// What is not right, a line each.
+    pub fn complaints(&self) -> Vec<String> {
+        let stuck = self.stuck.iter().map(|one| {
+            let Stuck {
+                device,
+                function,
+                reason,
+            } = one;
+            format!("{device} stays at {function}, and nothing else is free: {reason}")
+        });
+        self.problems.iter().cloned().chain(stuck).collect()
+    }
+}
+
+/// One thing that was put right.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "change", rename_all = "kebab-case")]
+pub enum Done {
+    /// A placeholder that the request lacked.
+    Added {
+        device: DeviceName,
+        pool: PoolName,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        function: Option<PciAddress>,
+    },
+    /// A placeholder that was another domain's, as after a clone.
+    Mended { device: DeviceName },
+    /// A placeholder that no request asks for any more.
+    Removed { device: DeviceName },
+    /// A request that says now that its device may be missing, as its pool does.
+    Optional { device: DeviceName },
+    /// The CD-ROM with guest drivers, which a request asks for.
+    CdRomAdded { target: String },
+    /// The CD-ROM, which led to another domain's medium.
+    CdRomMended { target: String },
+    /// The CD-ROM, which nobody asks for any more.
+    CdRomRemoved,
+    /// A device that gets another function.
+    Moved(Move),
+}
+
+/// Brings the persistent definition of a domain in line: placeholders first, then
+/// functions that cannot serve any more. With `dry_run` nothing is changed, and
+/// functions are looked at as they are now.
+///
+/// # Errors
+/// When the definition cannot be read or edited; it is then as before.
+pub fn sync(
+    host: &Host,
+    libvirt: &Libvirt,
+    domain: &Domain,
+    named: &mut Named,
+    dry_run: bool,
+) -> anyhow::Result<Synced> {
+    let name = domain.uuid()?.to_string();
+    let mut target = Target::read(host, domain.clone(), &name)?;
+    named.note(&target.definition.def);
+    let def = &target.definition.def;
+    let mut synced = Synced {
+        domain: def.name.clone(),
+        domain_uuid: def.uuid,
+        done: Vec::new(),
+        stuck: Vec::new(),
+        problems: Vec::new(),
+    };
+    let cannot = |name: &DomainName| format!("cannot put domain '{name}' right");
+    let pools = Pools::load(host, &def.requests);
+    let mut reserved = None;
+    let seats = |planned: &DomainDef, pool: &Pool, names: &[DeviceName]| {
+        if pool.kind == Kind::NvidiaVgpu && reserved.is_none() {
+            // What others name may have changed since it was noted, and a definition is
+            // not written every day.
+            *named = Named::read(libvirt)?;
+            reserved = Some(named.reserved(def.uuid));
+        }
+        let none = seat::Reserved::default();
+        let reserved = reserved.as_ref().unwrap_or(&none);
+        let seats = seat::choose(host, reserved, planned, pool, names)?;
+        if seats.iter().any(|seat| matches!(seat, Seat::Function(_))) {
+            seat::check_libvirt(libvirt.version()?)?;
+        }
+        Ok(seats)
+    };
+    let work = work_out(&target.definition, &pools, seats).with_context(|| cannot(&def.name))?;
+    synced.done = work.done;
+    synced.problems = work.problems;
+    if !dry_run && !work.changes.is_empty() {
+        change::carry_out(&target.domain, &work.changes).with_context(|| cannot(&synced.domain))?;
+        target.read_again()?;
+        named.note(&target.definition.def);
+    }
+    // What is not yet in the definition cannot be planned anew.
+    if !target.definition.def.pci_hostdevs.is_empty() && synced.problems.is_empty() {
+        let all_there = !dry_run || work.changes.is_empty();
+        if all_there {
+            move_functions(host, libvirt, &mut target, named, dry_run, &mut synced)?;
+        }
+    }
+    Ok(synced)
+}
+
+fn move_functions(
+    host: &Host,
+    libvirt: &Libvirt,
+    target: &mut Target,
+    named: &mut Named,
+    dry_run: bool,
+    synced: &mut Synced,
+) -> anyhow::Result<()> {
+    let cannot = || format!("cannot plan domain '{}' anew", synced.domain);
+    let replanned = if target.running {
+        replan::follow(target, &functions_held(host, synced.domain_uuid)?)
+    } else {
+        replan::replan(host, libvirt, target, named, Shared::OnlyIfNeeded)
+    };
+    let replanned = replanned.with_context(cannot)?;
+    if !dry_run && !replanned.changes.is_empty() {
+        change::carry_out(&target.domain, &replanned.changes).with_context(cannot)?;
+        target.read_again()?;
+        named.note(&target.definition.def);
+    }
+    synced
+        .done
+        .extend(replanned.moves.into_iter().map(Done::Moved));
+    synced.stuck = replanned.stuck;
+    Ok(())
+}
+
+/// The functions that the domain runs with.
+fn functions_held(
+    host: &Host,
+    domain: DomainUuid,
+) -> anyhow::Result<Vec<(DeviceName, PciAddress)>> {
+    let Some(claim) = claims::load(host, domain)? else {
+        return Ok(Vec::new());
+    };
+    let devices = claim.devices.into_iter();
+    let functions = devices.filter(|device| device.kind == DeviceKind::VendorVfio);
+    Ok(functions
+        .filter_map(|device| Some((device.name, device.parent.as_str().parse().ok()?)))
+        .collect())
+}
+
+/// The pools that requests name, or why one cannot be used.
+struct Pools(BTreeMap<PoolName, Result<Pool, PoolError>>);
+
+impl Pools {
+    fn load(host: &Host, requests: &[Request]) -> Self {
+        let mut pools = BTreeMap::new();
+        for Request { pool, .. } in requests {
+            if !pools.contains_key(pool) {
+                pools.insert(pool.clone(), config::load_pool(host, pool));
+            }
+        }
+        Self(pools)
+    }
+}
+
+#[derive(Debug, Default)]
+struct Work {
+    changes: Vec<Change>,
+    done: Vec<Done>,
+    problems: Vec<String>,
+}
+
+/// What must change in the definition. `seats` finds what stands for the new
+/// devices of one pool, in a definition that has those of the pools before.
+fn work_out(
+    definition: &Definition,
+    pools: &Pools,
+    mut seats: impl FnMut(&DomainDef, &Pool, &[DeviceName]) -> anyhow::Result<Vec<Seat>>,
+) -> anyhow::Result<Work> {
+    let mut work = Work::default();
+    let Surplus { kept, removed } = surplus(definition)?;
+    for (device, change) in removed {
+        work.changes.push(change);
+        work.done.push(Done::Removed { device });
+    }
+    let mut element = definition.element.clone();
+    let mut lacking: Vec<(&Pool, Vec<DeviceName>)> = Vec::new();
+    for request in &definition.def.requests {
+        let name = &request.name;
+        let uuid = MdevUuid::for_device(definition.def.uuid, name);
+        match hostdev_of(&definition.def, name, uuid)? {
+            Present::Right | Present::Function(_) => {}
+            Present::Foreign(old) => {
+                work.changes.extend(mend(definition, name, old, uuid)?);
+                work.done.push(Done::Mended {
+                    device: name.clone(),
+                });
+            }
+            Present::None if request.optional == Some(true) => {}
+            Present::None => match pools.0.get(&request.pool) {
+                Some(Ok(pool)) if is_optional(request, pool) => {
+                    if let Some(old) = element.as_deref() {
+                        let mut request = request.clone();
+                        request.optional = Some(true);
+                        element = Some(domain::replace_request(old, &request)?);
+                        work.done.push(Done::Optional {
+                            device: name.clone(),
+                        });
+                    }
+                }
+                Some(Ok(pool)) => match lacking.iter_mut().find(|(of, _)| of.name == pool.name) {
+                    Some((_, names)) => names.push(name.clone()),
+                    None => lacking.push((pool, vec![name.clone()])),
+                },
+                Some(Err(error)) => work.problems.push(error.to_string()),
+                None => {}
+            },
+        }
+    }
+    let mut planned = DomainDef {
+        pci_hostdevs: kept,
+        ..definition.def.clone()
+    };
+    for (pool, names) in lacking {
+        match seats(&planned, pool, &names) {
+            Ok(seats) => work.add(&mut planned, pool, &names, &seats),
+            Err(error) => work.problems.push(format!("{error:#}")),
+        }
+    }
+    // Requests that ask for less come first: a start between two edits is then not
+    // refused for what the next edit brings.
+    let metadata = Change::metadata(definition.element.as_deref(), element.as_deref())?;
+    work.changes.splice(0..0, metadata);
+    work.settle_cdrom(definition)?;
+    Ok(work)
+}
+
+impl Work {
+    fn add(&mut self, planned: &mut DomainDef, pool: &Pool, names: &[DeviceName], seats: &[Seat]) {
+        for (name, seat) in names.iter().zip(seats) {
+            let (device, function) = match *seat {
+                Seat::Function(address) => {
+                    planned.pci_hostdevs.push(PciHostdev {
+                        address,
+                        alias: Some(domain::alias(name)),
+                        managed: false,
+                        display: false,
+                    });
+                    (function_placeholder(name, address), Some(address))
+                }
+                Seat::Mdev => {
+                    let uuid = MdevUuid::for_device(planned.uuid, name);
+                    (placeholder(name, uuid), None)
+                }
+            };
+            self.changes.push(Change::Attach(device));
+            self.done.push(Done::Added {
+                device: name.clone(),
+                pool: pool.name.clone(),
+                function,
+            });
+        }
+    }
+
+    fn settle_cdrom(&mut self, definition: &Definition) -> anyhow::Result<()> {
+        let mut requests = definition.def.requests.iter();
+        if requests.any(|request| request.guest_drivers == Some(true)) {
+            let outcome = provide_cdrom(definition, &mut self.changes)?;
+            self.done.extend(outcome.map(|outcome| match outcome {
+                CdRomOutcome::Added(target) => Done::CdRomAdded { target },
+                CdRomOutcome::Mended(target) => Done::CdRomMended { target },
+            }));
+        } else if let Some(cdrom) = existing_cdrom(definition)? {
+            self.changes.push(Change::Detach(cdrom));
+            self.done.push(Done::CdRomRemoved);
+        }
+        Ok(())
+    }
+}
+
+fn is_optional(request: &Request, pool: &Pool) -> bool {
+    request.optional.or(pool.defaults.optional) == Some(true)
+}
+
+/// Placeholders that no request stands behind, and functions that stay.
+struct Surplus {
+    kept: Vec<PciHostdev>,
+    removed: Vec<(DeviceName, Change)>,
+}
+
+/// What is surplus. Only what is ours beyond doubt: a mediated device of the UUID that its alias
+/// gives it in this domain, a function under an alias of ours that libvirt does not
+/// bind itself.
+fn surplus(definition: &Definition) -> anyhow::Result<Surplus> {
+    let def = &definition.def;
+    let unasked = |alias: &Option<String>| {
+        let name: DeviceName = { alias.as_deref() }?
+            .strip_prefix(ALIAS_PREFIX)?
+            .parse()
+            .ok()?;
+        let asked = def.requests.iter().any(|request| request.name == name);
+        (!asked).then_some(name)
+    };
+    let mut removed = Vec::new();
+    for hostdev in &def.hostdevs {
+        let name = unasked(&hostdev.alias)
+            .filter(|name| MdevUuid::for_device(def.uuid, name) == hostdev.uuid);
+        if let Some(name) = name {
+            let device = existing(definition, &name, hostdev.uuid)?;
+            removed.push((name, Change::Detach(device)));
+        }
+    }
+    let mut kept = Vec::new();
+    for hostdev in &def.pci_hostdevs {
+        match unasked(&hostdev.alias).filter(|_| !hostdev.managed) {
+            Some(name) => {
+                let device = existing_function(definition, &name, hostdev.address)?;
+                removed.push((name, Change::Detach(device)));
+            }
+            None => kept.push(hostdev.clone()),
+        }
+    }
+    Ok(Surplus { kept, removed })
+}
+
+impl std::fmt::Display for Done {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Added {
+                device,
+                pool,
+                function: Some(function),
+            } => write!(f, "attached {device} ({function}) from pool {pool}"),
+            Self::Added { device, pool, .. } => write!(f, "attached {device} from pool {pool}"),
+            Self::Mended { device } => {
+                write!(
+                    f,
+                    "mended the hostdev of {device}, which was another domain's"
+                )
+            }
+            Self::Removed { device } => {
+                write!(
+                    f,
+                    "took out the hostdev of {device}, which nothing asks for"
+                )
+            }
+            Self::Optional { device } => write!(f, "{device} may be missing, as its pool says"),
+            Self::CdRomAdded { target } => write!(f, "added the guest-driver CD-ROM {target}"),
+            Self::CdRomMended { target } => write!(
+                f,
+                "mended the guest-driver CD-ROM {target}, which was another domain's"
+            ),
+            Self::CdRomRemoved => f.write_str("took out the guest-driver CD-ROM"),
+            Self::Moved(Move {
+                device,
+                from,
+                to,
+                reason,
+            }) => {
+                let shown = |address: &Option<PciAddress>| match address {
+                    Some(address) => address.to_string(),
+                    None => "a mediated device".to_owned(),
+                };
+                let (to, from) = (shown(to), shown(from));
+                write!(f, "{device} gets {to} instead of {from}: {reason}")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "sync_tests.rs"]
+mod tests;

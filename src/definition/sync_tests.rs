@@ -1,0 +1,147 @@
+//! What must change in definitions, by plain data: the libvirt of the tests' machine
+//! takes no virtual functions.
+
+use super::*;
+use crate::{definition::Definition, host::Host};
+
+const UUID: &str = "aaaaaaaa-0000-4000-8000-000000000001";
+
+fn definition(requests: &str, devices: &str) -> Definition {
+    let xml = format!(
+        "<domain><name>d</name><uuid>{UUID}</uuid><metadata>\
+         <v:devices xmlns:v='urn:virt-vgpu:devices:1'>{requests}</v:devices></metadata>\
+         <devices>{devices}</devices></domain>"
+    );
+    Definition::read(xml).unwrap()
+}
+
+fn function(address: &str) -> PciAddress {
+    address.parse().unwrap()
+}
+
+fn name(text: &str) -> DeviceName {
+    text.parse().unwrap()
+}
+
+fn hostdev(device: &str, address: &str) -> String {
+    domain::function_placeholder(function(address), &name(device))
+}
+
+/// Pools of vGPUs of those names.
+fn pools(names: &[&str]) -> Pools {
+    let root = tempfile::TempDir::new().unwrap();
+    let files = root.path().join("etc/virt-vgpu/pools.d");
+    std::fs::create_dir_all(&files).unwrap();
+    let host = Host::new(root.path());
+    let load = |pool: &&str| {
+        let text = "kind = 'nvidia-vgpu'\nprofile = 'L40S-12Q'\n";
+        std::fs::write(files.join(format!("{pool}.toml")), text).unwrap();
+        let pool: PoolName = pool.parse().unwrap();
+        (pool.clone(), config::load_pool(&host, &pool))
+    };
+    Pools(names.iter().map(load).collect())
+}
+
+/// Functions of bus `3b`, the lowest that the planned definition lacks.
+fn next_functions(
+    planned: &DomainDef,
+    _: &Pool,
+    names: &[DeviceName],
+) -> anyhow::Result<Vec<Seat>> {
+    let all = (0..8).map(|number| function(&format!("0000:3b:00.{number}")));
+    let is_free = |one: &PciAddress| {
+        let mut taken = planned.pci_hostdevs.iter();
+        !taken.any(|hostdev| hostdev.address == *one)
+    };
+    Ok(all
+        .filter(is_free)
+        .take(names.len())
+        .map(Seat::Function)
+        .collect())
+}
+
+fn done(work: &Work) -> Vec<String> {
+    work.done.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn devices_of_several_pools_get_a_function_each() {
+    let definition = definition(
+        "<v:device name='a' pool='one'/><v:device name='b' pool='two'/><v:device name='c' pool='one'/>",
+        &hostdev("b", "0000:3b:00.1"),
+    );
+    let work = work_out(&definition, &pools(&["one", "two"]), next_functions).unwrap();
+    assert_eq!(
+        done(&work),
+        [
+            "attached a (0000:3b:00.0) from pool one",
+            "attached c (0000:3b:00.2) from pool one"
+        ]
+    );
+    assert_eq!(work.changes.len(), 2);
+    assert!(work.problems.is_empty());
+}
+
+#[test]
+fn a_function_that_nothing_asks_for_goes_before_another_device_takes_it() {
+    let definition = definition(
+        "<v:device name='a' pool='one'/>",
+        &(hostdev("old", "0000:3b:00.0") + &hostdev("a-hand", "0000:3b:00.3")),
+    );
+    let work = work_out(&definition, &pools(&["one"]), next_functions).unwrap();
+    assert_eq!(
+        done(&work),
+        [
+            "took out the hostdev of old, which nothing asks for",
+            "took out the hostdev of a-hand, which nothing asks for",
+            "attached a (0000:3b:00.0) from pool one"
+        ]
+    );
+    let detached = |change: &Change| matches!(change, Change::Detach(_));
+    assert_eq!(
+        work.changes.iter().map(detached).collect::<Vec<_>>(),
+        [true, true, false]
+    );
+}
+
+#[test]
+fn functions_of_others_and_those_that_libvirt_binds_are_left_alone() {
+    let address = "<source><address domain='0' bus='0x3b' slot='0' function='0x0'/></source>";
+    let plain = |managed: &str, alias: &str| {
+        format!(
+            "<hostdev mode='subsystem' type='pci' managed='{managed}'>{address}\
+             <alias name='{alias}'/></hostdev>"
+        )
+    };
+    let devices = plain("yes", "ua-vgpu-x") + &plain("no", "ua-y") + &plain("no", "ua-vgpu-X");
+    let work = work_out(&definition("", &devices), &pools(&[]), next_functions).unwrap();
+    assert!(work.changes.is_empty() && work.done.is_empty());
+}
+
+#[test]
+fn a_pool_without_a_seat_harms_no_other() {
+    let definition = definition(
+        "<v:device name='a' pool='one'/><v:device name='b' pool='two'/>",
+        "",
+    );
+    let seats = |planned: &DomainDef, pool: &Pool, names: &[DeviceName]| {
+        anyhow::ensure!(pool.name.as_str() != "one", "pool 'one' is empty");
+        next_functions(planned, pool, names)
+    };
+    let work = work_out(&definition, &pools(&["one", "two"]), seats).unwrap();
+    assert_eq!(done(&work), ["attached b (0000:3b:00.0) from pool two"]);
+    assert_eq!(work.problems, ["pool 'one' is empty"]);
+}
+
+#[test]
+fn a_second_look_finds_nothing_to_do() {
+    let requests = "<v:device name='a' pool='one'/>";
+    let devices = hostdev("a", "0000:3b:00.0");
+    let work = work_out(
+        &definition(requests, &devices),
+        &pools(&["one"]),
+        next_functions,
+    )
+    .unwrap();
+    assert!(work.changes.is_empty() && work.done.is_empty() && work.problems.is_empty());
+}
