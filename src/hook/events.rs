@@ -31,6 +31,8 @@ message_ids! {
     DRIVER = "4f18f3cd4b3a47f4af9e302d8922ee0a";
     /// A virtual function is kept back until it is repaired.
     QUARANTINED = "0b7de5a8c0a44d2f9c1f8c1fbd0e6a57";
+    /// A virtual function that was kept back has been made anew.
+    REPAIRED = "f833173a85d2409792eb2ff0c7cde6c0";
     /// An operation that never refuses went wrong.
     TROUBLE = "4d03df1a653f482bb92e3a53da288f29";
 }
@@ -63,6 +65,17 @@ pub(super) fn log_quarantined(claim: &Claim, reason: &str) {
             parent = %device.parent,
             "domain '{}': {} is kept back: {reason}; 'virt-vgpu status' tells the remedy",
             claim.domain_name, device.parent
+        );
+    }
+}
+
+/// Logs which functions are not kept back any more.
+pub fn log_repaired(functions: &[ParentName]) {
+    for function in functions {
+        tracing::info!(
+            message_id = REPAIRED,
+            parent = %function,
+            "{function} was made anew and is not kept back any more"
         );
     }
 }
@@ -166,6 +179,14 @@ pub(super) fn kept_reason(released: &Released) -> String {
 pub fn log_reconciled(report: &Report) {
     for one in &report.claims {
         if let Some(released) = &one.released {
+            if one.liveness != Liveness::Stale && !released.devices.is_empty() {
+                let name = &one.claim.domain_name;
+                tracing::info!(
+                    domain_uuid = %one.claim.domain,
+                    domain_name = %name,
+                    "domain '{name}' runs and does not have some of its devices any more"
+                );
+            }
             log_released(&one.claim.domain_name, one.claim.domain, released);
         } else if let Liveness::Unknown(doubt) = &one.liveness {
             tracing::debug!(domain_name = %one.claim.domain_name, "claim kept: {doubt}");

@@ -24,7 +24,7 @@ mod rules;
 pub use allocate::AllocateError;
 pub use call::{HookCall, Invocation, Operation};
 pub use demand::{Demand, Order, devices_wanted, has_placeholder, with_held};
-pub use events::{MESSAGE_IDS, log_media_problem, log_reconciled, log_released};
+pub use events::{MESSAGE_IDS, log_media_problem, log_reconciled, log_released, log_repaired};
 pub use media::{MediaProblem, check_image};
 pub use nearness::nearness_of;
 pub use rules::{profile, together};
