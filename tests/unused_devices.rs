@@ -103,7 +103,7 @@ fn the_device_that_qemu_has_no_more_goes_and_the_other_stays() {
         said(&scene, "--grace 0"),
         wanted(&format!("removed: {why}"))
     );
-    assert_eq!(claimed(&scene), [first.clone()]);
+    assert_eq!(claimed(&scene), std::slice::from_ref(&first));
     scene.is_settled();
     nothing_goes(&scene);
     let hook = scene.hook(&domain, "reconnect begin -").logging();
