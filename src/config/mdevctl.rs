@@ -117,10 +117,10 @@ mod tests {
         let auto = r#"{"mdev_type": "nvidia-232", "start": "auto", "attrs": []}"#;
         let manual = r#"{"attrs":[{"nvidia/vgpu_params":"a=1"}],"start":"manual","mdev_type":"t"}"#;
         let files = MemoryFiles::default()
-            .with(&path(UUIDS[1]), auto)
-            .with(&path(UUIDS[0]), manual)
-            .with(&path(UUIDS[2]), "{\"start\":\"auto\"}")
-            .with(&path("README"), "-");
+            .with(path(UUIDS[1]), auto)
+            .with(path(UUIDS[0]), manual)
+            .with(path(UUIDS[2]), "{\"start\":\"auto\"}")
+            .with(path("README"), "-");
         let (good, bad) = definitions(&files, &"0000:3b:00.0".parse().unwrap());
         let definition = |uuid: &str, type_id: &str, start| Definition {
             uuid: uuid.parse().unwrap(),
