@@ -16,7 +16,7 @@
 //! | [`apply`] | carries out a plan's steps, undoes them in reverse |
 //! | [`claims`] | what was made for which domain: the proof of ownership |
 //! | [`host`] | every effect on the system |
-//! | [`udev`] | which pools a GPU is told to be in when it appears |
+//! | [`udev`] | which pools a device is told to be in when it appears |
 //! | `nvml` | asks NVIDIA's library, in a program of its own |
 //! | `definition` | domains' definitions at libvirt, brought in line with their requests |
 //! | `cli` | the administrator's command, a file a verb |

@@ -16,6 +16,9 @@ mod quarantine;
 #[path = "crash/stage.rs"]
 mod stage;
 mod support;
+#[cfg(feature = "cli")]
+#[path = "crash/unused.rs"]
+mod unused;
 
 use std::collections::BTreeSet;
 

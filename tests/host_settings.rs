@@ -705,25 +705,3 @@ fn a_pool_that_cannot_be_used_is_a_problem() {
     problem: /etc/virt-vgpu/pools.d/bad.toml:1: key 'profile': is missing: kind 'nvidia-vgpu' wants a profile (as in L40S-12Q)
     ");
 }
-
-#[test]
-fn udev_is_told_the_pools_of_a_gpu() {
-    let tree = Tree::new();
-    tree.pool("cad", A, "");
-    tree.pool("web", A, MIXED);
-    tree.write("etc/virt-vgpu/pools.d/bad.toml", "kind = 1");
-    let udev = |arguments: &[&str]| {
-        let output = Command::new(env!("CARGO_BIN_EXE_virt-vgpu-udev"))
-            .args(arguments)
-            .env("VIRT_VGPU_ROOT", tree.0.path())
-            .output()
-            .unwrap();
-        assert!(output.status.success());
-        assert_eq!(output.stderr, b"");
-        String::from_utf8(output.stdout).unwrap()
-    };
-    assert_eq!(udev(&[A]), "ID_VIRT_VGPU_POOLS=cad web\n");
-    for other in [&[B][..], &["0000:99:00.0"], &["card0"], &[]] {
-        assert_eq!(udev(other), "");
-    }
-}

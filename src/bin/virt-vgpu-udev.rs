@@ -1,4 +1,4 @@
-//! What udev asks about a GPU; see [`virt_vgpu::udev`]. It never fails an event:
+//! What udev asks about a device; see [`virt_vgpu::udev`]. It never fails an event:
 //! whatever happens, it says what it knows and ends well.
 
 use std::io::Write;

@@ -10,6 +10,9 @@
 //! (none) → intent → committed → (none)
 //!            └────────┴→ releasing → (none)     devices that would not go yet
 //! ```
+//! A committed claim loses single devices while its VM runs: they are named as
+//! leaving before they are removed, and dropped when they are gone.
+//!
 //! Every transition is one rename under the host lock.
 
 use std::{collections::BTreeMap, io, path::PathBuf};
@@ -29,9 +32,12 @@ mod liveness;
 mod quarantine;
 mod reconcile;
 mod release;
+mod unused;
 
 pub use liveness::{DEFAULT_GRACE, Doubt, Liveness};
-pub use quarantine::{QUARANTINE, Quarantined, kept_back, quarantine, quarantined};
+pub use quarantine::{
+    QUARANTINE, Quarantined, forget_repaired, kept_back, quarantine, quarantined, repaired,
+};
 pub use reconcile::{Reconciled, Report, reconcile};
 pub use release::{DeviceOutcome, Released, give_back};
 
@@ -166,10 +172,14 @@ pub struct Claim {
     pub boot_id: Option<String>,
     /// Milliseconds from boot to the last step of the start.
     pub since_boot_ms: u64,
-    /// The libvirt daemon that is starting the domain.
+    /// The libvirt daemon that is starting the domain; None once QEMU runs it.
     pub daemon: Option<ProcessId>,
     /// The devices, in the order of the requests.
     pub devices: Vec<ClaimedDevice>,
+    /// Those of them that are being taken back while the domain runs, and may be
+    /// gone already.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub leaving: Vec<DeviceName>,
     /// The guest-driver medium, if one was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub media: Option<ClaimedMedia>,
@@ -196,8 +206,9 @@ impl Claim {
             launched: false,
             boot_id: boot_id(host),
             since_boot_ms: 0,
-            daemon: ProcessId::parent(host),
+            daemon: Some(ProcessId::parent(host)),
             devices,
+            leaving: Vec::new(),
             media: None,
         };
         claim.touch();

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Claim, DeviceKind};
 use crate::{
-    device::{PCI_DEVICES, Sysfs, vendor_vfio},
+    device::{PCI_DEVICES, Sysfs, optional, vendor_vfio},
     host::{Host, HostLock},
     model::{DomainName, ParentName},
 };
@@ -57,7 +57,7 @@ pub fn quarantine(host: &Host, _lock: &HostLock, claim: &Claim, reason: &str) ->
             reason: reason.to_owned(),
             made: made(host, &device.parent),
         };
-        let path = format!("{QUARANTINE}/{}.json", device.parent);
+        let path = path(&device.parent);
         let text = serde_json::to_string_pretty(&noted)? + "\n";
         host.make_directory(QUARANTINE, 0o755)
             .and_then(|()| host.replace_file(&path, text.as_bytes(), 0o644))
@@ -78,36 +78,91 @@ fn made(host: &Host, function: &ParentName) -> Option<u64> {
 /// # Errors
 /// When the directory is there but cannot be listed.
 pub fn quarantined(host: &Host) -> io::Result<Vec<Quarantined>> {
-    let names = match host.list(QUARANTINE) {
-        Ok(names) => names,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error),
-    };
-    let functions = names.iter().filter_map(|name| name.strip_suffix(".json"));
-    let functions = functions.filter_map(|name| name.parse::<ParentName>().ok());
+    let functions = functions(host)?.into_iter();
     Ok(functions
-        .filter_map(|function| noted(host, function))
+        .filter_map(|function| match noted(host, function) {
+            Noted::There(noted) => {
+                let is_same = noted.made.is_none() || noted.made == made(host, &noted.function);
+                is_same.then_some(noted)
+            }
+            Noted::Unreadable(noted) => Some(noted),
+            Noted::Gone => None,
+        })
         .collect())
 }
 
-fn noted(host: &Host, function: ParentName) -> Option<Quarantined> {
-    let path = format!("{QUARANTINE}/{function}.json");
-    let read = host.read_file(&path);
+/// Those that were noted and are repaired: made anew since, or not there any more,
+/// which a function comes back from only by being made anew.
+///
+/// # Errors
+/// When the directory, or the host's PCI functions, cannot be listed.
+pub fn repaired(host: &Host) -> io::Result<Vec<ParentName>> {
+    let functions = functions(host)?;
+    if functions.is_empty() {
+        return Ok(functions);
+    }
+    let there = host.list(PCI_DEVICES)?;
+    let is_repaired = |function: &ParentName| match noted(host, function.clone()) {
+        Noted::There(noted) if there.iter().any(|name| *name == function.as_str()) => {
+            let now = made(host, function);
+            noted.made.is_some() && now.is_some() && noted.made != now
+        }
+        Noted::There(_) => true,
+        Noted::Unreadable(_) | Noted::Gone => false,
+    };
+    Ok(functions.into_iter().filter(is_repaired).collect())
+}
+
+/// Forgets those that are repaired; their functions.
+///
+/// # Errors
+/// As [`repaired`], or the kernel's errno with the file's name.
+pub fn forget_repaired(host: &Host, _lock: &HostLock) -> io::Result<Vec<ParentName>> {
+    let repaired = repaired(host)?;
+    for function in &repaired {
+        let path = path(function);
+        host.remove_file(&path).map_err(|error| {
+            io::Error::new(error.kind(), format!("cannot remove {path}: {error}"))
+        })?;
+    }
+    Ok(repaired)
+}
+
+fn path(function: &ParentName) -> String {
+    format!("{QUARANTINE}/{function}.json")
+}
+
+/// The functions that there are files about.
+fn functions(host: &Host) -> io::Result<Vec<ParentName>> {
+    let names = optional(host.list(QUARANTINE))?.unwrap_or_default();
+    let functions = names.iter().filter_map(|name| name.strip_suffix(".json"));
+    Ok(functions.filter_map(|name| name.parse().ok()).collect())
+}
+
+/// What a file says.
+enum Noted {
+    There(Quarantined),
+    /// With the problem as the reason.
+    Unreadable(Quarantined),
+    Gone,
+}
+
+fn noted(host: &Host, function: ParentName) -> Noted {
+    let path = path(&function);
     let unreadable = |why: String| {
-        Some(Quarantined {
+        Noted::Unreadable(Quarantined {
             reason: format!("{path} keeps it back and cannot be read ({why})"),
             domain: None,
             made: None,
             function: function.clone(),
         })
     };
-    match read.map(|text| serde_json::from_str::<Quarantined>(&text)) {
-        Ok(Ok(noted)) => {
-            let is_same = noted.made.is_none() || noted.made == made(host, &noted.function);
-            is_same.then_some(noted)
-        }
-        Ok(Err(error)) => unreadable(error.to_string()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+    match host.read_file(&path) {
+        Ok(text) => match serde_json::from_str::<Quarantined>(&text) {
+            Ok(noted) => Noted::There(noted),
+            Err(error) => unreadable(error.to_string()),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Noted::Gone,
         Err(error) => unreadable(error.to_string()),
     }
 }

@@ -1,12 +1,15 @@
 //! Freeing what crashes and failures left behind: claims whose domain provably
-//! does not run and whose devices nobody holds.
+//! does not run and whose devices nobody holds, and single devices that a running
+//! VM does not have any more.
 
 use std::{io, time::Duration};
 
-use super::{Claim, Damaged, Liveness, Released, give_back, load_all};
+use super::{
+    Claim, Damaged, DeviceOutcome, Liveness, Released, give_back, load_all, unused::let_go,
+};
 use crate::{
     host::{Deadline, Host, HostLock, Processes},
-    model::DomainUuid,
+    model::{DeviceName, DomainUuid},
 };
 
 /// A claim that was looked at and what became of it.
@@ -16,7 +19,9 @@ pub struct Reconciled {
     pub claim: Claim,
     /// Whether it is still needed.
     pub liveness: Liveness,
-    /// What was freed, when it was stale.
+    /// The devices that its domain does not have any more although it runs.
+    pub unused: Vec<DeviceName>,
+    /// What was freed: everything of a stale claim, the unused devices of another.
     pub released: Option<Released>,
 }
 
@@ -33,12 +38,20 @@ impl Report {
     /// Whether anything was freed.
     #[must_use]
     pub fn has_freed(&self) -> bool {
-        self.claims.iter().any(|one| one.released.is_some())
+        self.claims.iter().any(|one| match &one.released {
+            Some(_) if one.liveness == Liveness::Stale => true,
+            // Also one that was gone before counted against its pool until now.
+            Some(released) => {
+                let mut outcomes = released.devices.iter().map(|(_, outcome)| outcome);
+                outcomes.any(|outcome| !matches!(outcome, DeviceOutcome::Kept(_)))
+            }
+            None => false,
+        })
     }
 }
 
-/// Looks at every claim but `except` and frees the stale ones, or with
-/// `dry_run` only says which they are.
+/// Looks at every claim but `except` and frees the stale ones and the unused devices
+/// of the others, or with `dry_run` only says which they are.
 ///
 /// # Errors
 /// When the claims or the processes cannot be listed: then nothing is freed.
@@ -61,11 +74,20 @@ pub fn reconcile(
             continue;
         }
         let liveness = claim.liveness(host, &processes, grace);
-        let free = liveness == Liveness::Stale && !dry_run;
-        let released = free.then(|| give_back(host, lock, &claim, deadline));
+        let unused = match liveness {
+            Liveness::InUse(_) => claim.unused(host, &processes, grace),
+            _ => Vec::new(),
+        };
+        let released = match &liveness {
+            _ if dry_run => None,
+            Liveness::Stale => Some(give_back(host, lock, &claim, deadline)),
+            _ if unused.is_empty() => None,
+            _ => Some(let_go(host, lock, &claim, &unused, deadline)),
+        };
         claims.push(Reconciled {
             claim,
             liveness,
+            unused,
             released,
         });
     }

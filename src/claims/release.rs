@@ -35,7 +35,7 @@ pub enum DeviceOutcome {
 /// What became of a claim.
 #[derive(Debug)]
 pub struct Released {
-    /// Each device with its outcome, in the order they were given back.
+    /// Each device that was to go with its outcome, in the order they were given back.
     pub devices: Vec<(ClaimedDevice, DeviceOutcome)>,
     /// A failure to bring the claim's file up to date.
     pub claim_error: Option<io::Error>,
@@ -62,9 +62,7 @@ impl Released {
 pub fn give_back(host: &Host, lock: &HostLock, claim: &Claim, deadline: Deadline) -> Released {
     let mut devices = Vec::new();
     for device in claim.devices.iter().rev() {
-        let outcome = give_back_device(host, device, deadline)
-            .unwrap_or_else(|error| DeviceOutcome::Kept(error.to_string()));
-        devices.push((device.clone(), outcome));
+        devices.push((device.clone(), give_back_device(host, device, deadline)));
     }
     let kept: Vec<ClaimedDevice> = devices
         .iter()
@@ -104,21 +102,24 @@ fn settle(
     let rest = Claim {
         state: State::Releasing,
         devices: kept,
+        leaving: Vec::new(),
         media,
         ..claim.clone()
     };
     save(host, lock, &rest)
 }
 
-fn give_back_device(
+/// Removes one device, or says why it stays.
+pub(super) fn give_back_device(
     host: &Host,
     device: &ClaimedDevice,
     deadline: Deadline,
-) -> io::Result<DeviceOutcome> {
+) -> DeviceOutcome {
     match device.kind {
         DeviceKind::Mdev => give_back_mdev(host, device, deadline),
         DeviceKind::VendorVfio => give_back_function(host, device, deadline),
     }
+    .unwrap_or_else(|error| DeviceOutcome::Kept(error.to_string()))
 }
 
 /// A function may have been freed by a reset of its GPU, and set to something

@@ -329,6 +329,21 @@ impl Forecast {
                 stale.join(", ")
             ));
         }
+        let Ok(processes) = Processes::scan(host) else {
+            return;
+        };
+        let has_unused = |claim: &&Claim| !claim.unused(host, &processes, DEFAULT_GRACE).is_empty();
+        let others = claims.iter().filter(|claim| claim.domain != own);
+        let lax: Vec<String> = { others.filter(has_unused) }
+            .map(|claim| format!("'{}'", claim.domain_name))
+            .collect();
+        if !lax.is_empty() {
+            self.notes.push(format!(
+                "{} runs but does not have all of its devices any more, which the hook frees \
+                 before it refuses; run 'virt-vgpu reconcile' and ask again",
+                lax.join(", ")
+            ));
+        }
     }
 }
 

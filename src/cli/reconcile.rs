@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::output;
 use crate::{
-    claims::{self, DEFAULT_GRACE, DeviceOutcome, Liveness},
+    claims::{self, ClaimedDevice, DEFAULT_GRACE, DeviceOutcome, Liveness},
     hook,
     host::{Deadline, Host, HostLock},
     model::{DomainName, DomainUuid, MdevUuid, ParentName},
@@ -18,13 +18,19 @@ use crate::{
 ///
 /// A claim is freed only when its domain provably does not run (QEMU's pidfile,
 /// the running processes), no process has one of its devices open, and the
-/// domain cannot be starting right now. In doubt nothing is freed. Devices that
-/// no claim names are never touched.
+/// domain cannot be starting right now. Of a domain that runs, a device goes
+/// alone when no process has it open any more. In doubt nothing is freed. Devices
+/// that no claim names are never touched.
+///
+/// Virtual functions that were kept back and have been made anew since are kept
+/// back no longer.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   virt-vgpu reconcile --dry-run     say what would be freed
   virt-vgpu reconcile               free it
   virt-vgpu reconcile --json | jq '.claims[] | select(.result == \"freed\")'
+
+  virt-vgpu reconcile --json | jq -r '.claims[].devices[] | select(.outcome != \"claimed\")'
 
 Exit code 0 when nothing is left to free, 1 when a device would not go or a
 claim cannot be read.")]
@@ -47,6 +53,8 @@ struct Report {
     dry_run: bool,
     claims: Vec<ClaimReport>,
     damaged: Vec<String>,
+    /// Functions that are kept back no longer.
+    repaired: Vec<ParentName>,
 }
 
 #[derive(Debug, Serialize)]
@@ -57,6 +65,9 @@ struct ClaimReport {
     /// Why it is as it is.
     reason: String,
     devices: Vec<DeviceReport>,
+    /// Whether a device of a running domain would not go.
+    #[serde(skip)]
+    has_failed: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -87,7 +98,7 @@ impl Reconcile {
             || report
                 .claims
                 .iter()
-                .any(|claim| claim.result == ClaimResult::NotFreed);
+                .any(|claim| claim.result == ClaimResult::NotFreed || claim.has_failed);
         Ok(if failed {
             ExitCode::FAILURE
         } else {
@@ -102,10 +113,20 @@ impl Reconcile {
         let report = claims::reconcile(host, &lock, None, grace, self.dry_run, deadline)
             .context("nothing was freed")?;
         hook::log_reconciled(&report);
+        let repaired = if self.dry_run {
+            claims::repaired(host)
+        } else {
+            claims::forget_repaired(host, &lock)
+        }
+        .context("cannot look which functions are still to be kept back")?;
+        if !self.dry_run {
+            hook::log_repaired(&repaired);
+        }
         Ok(Report {
             dry_run: self.dry_run,
             claims: report.claims.iter().map(claim_report).collect(),
             damaged: report.damaged.iter().map(ToString::to_string).collect(),
+            repaired,
         })
     }
 }
@@ -129,33 +150,53 @@ fn claim_report(one: &claims::Reconciled) -> ClaimReport {
             )
         }
     };
-    let devices = match &one.released {
-        Some(released) => released
-            .devices
-            .iter()
+    let devices = match (&one.liveness, &one.released) {
+        (Liveness::Stale, Some(released)) => { released.devices.iter() }
             .map(|(device, outcome)| device_report(device, outcome_text(outcome)))
             .collect(),
-        None => one
-            .claim
-            .devices
-            .iter()
-            .map(|device| device_report(device, "claimed".to_owned()))
+        _ => { one.claim.devices.iter() }
+            .map(|device| device_report(device, outcome_alone(one, device)))
             .collect(),
     };
+    let is_partial = one.liveness != Liveness::Stale;
+    let has_failed = { one.released.iter() }.any(|released| is_partial && !released.is_complete());
     ClaimReport {
         domain: one.claim.domain_name.clone(),
         domain_uuid: one.claim.domain,
         result,
         reason,
         devices,
+        has_failed,
     }
 }
 
-fn device_report(device: &claims::ClaimedDevice, outcome: String) -> DeviceReport {
+fn device_report(device: &ClaimedDevice, outcome: String) -> DeviceReport {
     DeviceReport {
         uuid: device.uuid,
         parent: device.parent.clone(),
         outcome,
+    }
+}
+
+/// What becomes of a device whose claim stays.
+fn outcome_alone(one: &claims::Reconciled, device: &ClaimedDevice) -> String {
+    const UNUSED: &str = "the running domain does not have it any more";
+    if !one.unused.contains(&device.name) {
+        return "claimed".to_owned();
+    }
+    let Some(released) = &one.released else {
+        return format!("would be removed: {UNUSED}");
+    };
+    let mut outcomes = released.devices.iter();
+    match (
+        outcomes.find(|(given_back, _)| given_back.name == device.name),
+        &released.claim_error,
+    ) {
+        (Some((_, DeviceOutcome::Removed)), None) => format!("removed: {UNUSED}"),
+        (Some((_, outcome)), None) => outcome_text(outcome),
+        (Some((_, outcome)), Some(error)) => format!("{}: {error}", outcome_text(outcome)),
+        (None, Some(error)) => format!("kept: {error}"),
+        (None, None) => "claimed".to_owned(),
     }
 }
 
@@ -171,7 +212,7 @@ fn outcome_text(outcome: &DeviceOutcome) -> String {
 impl std::fmt::Display for Report {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         if self.claims.is_empty() && self.damaged.is_empty() {
-            return writeln!(f, "no claims: nothing to free");
+            writeln!(f, "no claims: nothing to free")?;
         }
         for claim in &self.claims {
             let word = match claim.result {
@@ -196,6 +237,9 @@ impl std::fmt::Display for Report {
         }
         for damaged in &self.damaged {
             writeln!(f, "{damaged}")?;
+        }
+        for function in &self.repaired {
+            writeln!(f, "{function}: repaired, not kept back any more")?;
         }
         Ok(())
     }

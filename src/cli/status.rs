@@ -7,6 +7,10 @@ use anyhow::Context;
 use clap::Args;
 use serde::Serialize;
 
+mod foreign;
+
+use foreign::{Foreign, Taken};
+
 use super::{
     host as gpus,
     output::{self, Table},
@@ -26,11 +30,14 @@ use crate::{
 /// Show pools with their room, devices in use, and problems.
 ///
 /// Counts are read under the host lock, so no start or stop is half counted.
+/// Devices that others made on a pool's devices take room from it: notes name
+/// them, with mdevctl's definitions, and what mdevctl will make at the next boot.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   virt-vgpu status
   virt-vgpu status --json | jq '.pools[] | {name, free}'
   virt-vgpu status --json | jq -r '.claims[] | select(.state == \"stale\") | .domain'
+  virt-vgpu status --json | jq '.foreign // []'     what others made there
 
 Exit code 0 whether or not there are problems; they are in 'problems'.")]
 pub(super) struct Status {
@@ -44,6 +51,9 @@ struct Report {
     pools: Vec<PoolReport>,
     claims: Vec<ClaimReport>,
     problems: Vec<String>,
+    /// What is on the pools' devices and not ours.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    foreign: Vec<Foreign>,
 }
 
 #[derive(Debug, Serialize)]
@@ -112,7 +122,7 @@ fn gather(host: &Host) -> anyhow::Result<Report> {
     let (claims, damaged) = claims::load_all(host).context("cannot read the claims")?;
     let processes = Processes::scan(host).context("cannot look at the processes")?;
     let mut problems: Vec<String> = damaged.iter().map(ToString::to_string).collect();
-    let pools = pools(host, &claims, &mut problems)?;
+    let (pools, foreign) = pools(host, (&claims, !damaged.is_empty()), &mut problems)?;
     problems.extend(gpus::conflicts(host)?);
     problems.extend(daemon_problems(host));
     let claims = claims
@@ -123,14 +133,15 @@ fn gather(host: &Host) -> anyhow::Result<Report> {
         pools,
         claims,
         problems,
+        foreign,
     })
 }
 
 fn pools(
     host: &Host,
-    claims: &[Claim],
+    (claims, in_doubt): (&[Claim], bool),
     problems: &mut Vec<String>,
-) -> anyhow::Result<Vec<PoolReport>> {
+) -> anyhow::Result<(Vec<PoolReport>, Vec<Foreign>)> {
     let names = PciIds::new(host);
     let nvml = host.nvml();
     let supply = HostSupply::discover(host, &names, Detail::default())
@@ -148,23 +159,25 @@ fn pools(
             .iter()
             .map(|file| format!("{}: {}", file.path.display(), file.reason)),
     );
-    let mut reports = Vec::new();
+    let (mut reports, mut taken) = (Vec::new(), Taken::new());
     for pool in loaded.pools.into_values() {
         match pool {
             Ok(pool) => {
-                reports.push(pool_report(&pool, &supply, claims, problems));
+                reports.push(pool_report(&pool, &supply, claims, &mut taken, problems));
                 problems.extend(media_problem(host, &pool));
             }
             Err(error) => problems.push(error.to_string()),
         }
     }
-    Ok(reports)
+    let foreign = foreign::find(host, &supply, taken, (claims, in_doubt), problems);
+    Ok((reports, foreign))
 }
 
 fn pool_report(
     pool: &Pool,
     supply: &HostSupply<'_>,
     claims: &[Claim],
+    taken: &mut Taken,
     problems: &mut Vec<String>,
 ) -> PoolReport {
     let standings = supply.standings(pool).unwrap_or_else(|error| {
@@ -180,6 +193,8 @@ fn pool_report(
             continue;
         }
         parents += 1;
+        let pools = taken.entry(parent.name.clone()).or_default();
+        pools.insert(pool.name.clone());
         let (offer, is_exact) = supply.room(pool, parent);
         exact &= is_exact;
         match offer {
@@ -363,6 +378,9 @@ impl std::fmt::Display for Report {
         }
         for note in blocked {
             writeln!(f, "\n{note}")?;
+        }
+        for note in self.foreign.iter().flat_map(Foreign::notes) {
+            writeln!(f, "\nnote: {note}")?;
         }
         for problem in &self.problems {
             writeln!(f, "\nproblem: {problem}")?;

@@ -8,6 +8,7 @@ mod files;
 mod fragment;
 mod keys;
 mod load;
+pub mod mdevctl;
 mod pool;
 mod precedence;
 mod render;

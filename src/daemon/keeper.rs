@@ -39,6 +39,8 @@ pub(super) struct Keeper<'h> {
     again: BTreeSet<DomainUuid>,
     /// Whether claims are left that should be gone.
     unreleased: bool,
+    /// Until when devices are looked for that a guest has let go of.
+    let_go_until: Duration,
     ticks: u32,
     published: Option<Notes>,
 }
@@ -52,6 +54,7 @@ impl<'h> Keeper<'h> {
             problems: BTreeMap::new(),
             again: BTreeSet::new(),
             unreleased: true,
+            let_go_until: Duration::ZERO,
             ticks: 0,
             published: None,
         }
@@ -85,7 +88,12 @@ impl<'h> Keeper<'h> {
             self.forget_repaired();
         }
         let has_claim = |domain: &DomainUuid| !matches!(claims::load(self.host, *domain), Ok(None));
-        self.unreleased |= agenda.stopped.iter().any(has_claim) || !agenda.let_go.is_empty();
+        self.unreleased |= agenda.stopped.iter().any(has_claim);
+        if !agenda.let_go.is_empty() {
+            // Another device may be on its way into the same claim, so it takes a while.
+            self.let_go_until = since_boot() + 2 * DEFAULT_GRACE;
+        }
+        self.unreleased |= since_boot() < self.let_go_until;
         if self.unreleased && (agenda.tick || !agenda.stopped.is_empty()) || self.is_round(agenda) {
             self.reconcile();
         }
@@ -279,7 +287,18 @@ impl<'h> Keeper<'h> {
     }
 
     /// Virtual functions that were made anew need not be kept back any more.
-    fn forget_repaired(&self) {}
+    fn forget_repaired(&self) {
+        if !claims::repaired(self.host).is_ok_and(|repaired| !repaired.is_empty()) {
+            return;
+        }
+        let forgotten = HostLock::acquire(self.host, "virt-vgpud", Deadline::after(PATIENCE))
+            .map_err(anyhow::Error::from)
+            .and_then(|lock| Ok(claims::forget_repaired(self.host, &lock)?));
+        match forgotten {
+            Ok(functions) => hook::log_repaired(&functions),
+            Err(error) => tracing::warn!("{}", hook::one_line(&error)),
+        }
+    }
 
     /// Tells `status`, where anything has changed.
     pub(super) fn publish(&mut self, connected: bool) {

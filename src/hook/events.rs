@@ -39,6 +39,8 @@ message_ids! {
     PLUGGED = "5f7a3e9c08d14b6b9a42c1de6073fb85";
     /// The daemon has found libvirt, or lost it.
     LIBVIRT = "e82d94b6107f4c5da3b96e50f1c7d428";
+    /// A virtual function that was kept back has been made anew.
+    REPAIRED = "f833173a85d2409792eb2ff0c7cde6c0";
     /// An operation that never refuses went wrong.
     TROUBLE = "4d03df1a653f482bb92e3a53da288f29";
 }
@@ -71,6 +73,17 @@ pub(super) fn log_quarantined(claim: &Claim, reason: &str) {
             parent = %device.parent,
             "domain '{}': {} is kept back: {reason}; 'virt-vgpu status' tells the remedy",
             claim.domain_name, device.parent
+        );
+    }
+}
+
+/// Logs which functions are not kept back any more.
+pub fn log_repaired(functions: &[ParentName]) {
+    for function in functions {
+        tracing::info!(
+            message_id = REPAIRED,
+            parent = %function,
+            "{function} was made anew and is not kept back any more"
         );
     }
 }
@@ -174,6 +187,14 @@ pub(super) fn kept_reason(released: &Released) -> String {
 pub fn log_reconciled(report: &Report) {
     for one in &report.claims {
         if let Some(released) = &one.released {
+            if one.liveness != Liveness::Stale && !released.devices.is_empty() {
+                let name = &one.claim.domain_name;
+                tracing::info!(
+                    domain_uuid = %one.claim.domain,
+                    domain_name = %name,
+                    "domain '{name}' runs and does not have some of its devices any more"
+                );
+            }
             log_released(&one.claim.domain_name, one.claim.domain, released);
         } else if let Liveness::Unknown(doubt) = &one.liveness {
             tracing::debug!(domain_name = %one.claim.domain_name, "claim kept: {doubt}");

@@ -26,7 +26,7 @@ pub use call::{HookCall, Invocation, Operation};
 pub use demand::{Demand, Order, devices_wanted, has_placeholder, with_held};
 pub use events::{
     MESSAGE_IDS, log_libvirt, log_media_problem, log_plugged, log_reconciled, log_released,
-    log_synced, log_unsettled,
+    log_repaired, log_synced, log_unsettled,
 };
 pub use media::{MediaProblem, check_image};
 pub use nearness::nearness_of;

@@ -37,10 +37,16 @@ impl ProcessId {
         Some(Self { pid, start_time })
     }
 
-    /// The process that started this one: the libvirt daemon, for a hook.
+    /// The process that started this one: the libvirt daemon, for a hook. One that
+    /// cannot be looked at counts as ended.
     #[must_use]
-    pub fn parent(host: &Host) -> Option<Self> {
-        Self::of(host, std::os::unix::process::parent_id())
+    pub fn parent(host: &Host) -> Self {
+        const OF_NO_PROCESS: u64 = u64::MAX;
+        let pid = std::os::unix::process::parent_id();
+        Self::of(host, pid).unwrap_or(Self {
+            pid,
+            start_time: OF_NO_PROCESS,
+        })
     }
 
     /// Whether it still lives.
@@ -102,10 +108,7 @@ impl Processes {
                 Err(error) => return Err(error),
             };
             let target = std::fs::read_link(entry.path()).unwrap_or_default();
-            if let Some(node) = target
-                .to_str()
-                .filter(|node| node.starts_with("/dev/vfio/"))
-            {
+            if let Some(node) = target.to_str().and_then(vfio_node) {
                 self.holders.entry(node.to_owned()).or_default().push(pid);
             }
         }
@@ -153,6 +156,13 @@ pub fn gpu_openers(host: &Host) -> Vec<(u32, String)> {
     pids.filter_map(opener).collect()
 }
 
+/// libvirt removes a node from QEMU's own `/dev` as soon as the device has left the
+/// machine's bus; QEMU closes it a moment later.
+fn vfio_node(target: &str) -> Option<&str> {
+    let node = target.strip_suffix(" (deleted)").unwrap_or(target);
+    node.starts_with("/dev/vfio/").then_some(node)
+}
+
 fn has_ended(error: &io::Error) -> bool {
     const ESRCH: i32 = 3;
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(ESRCH)
@@ -186,6 +196,13 @@ mod tests {
         ] {
             assert_eq!(domain_of(other), None);
         }
+    }
+
+    #[test]
+    fn a_node_is_open_also_after_its_removal() {
+        assert_eq!(vfio_node("/dev/vfio/12"), Some("/dev/vfio/12"));
+        assert_eq!(vfio_node("/dev/vfio/12 (deleted)"), Some("/dev/vfio/12"));
+        assert_eq!(vfio_node("/dev/nvidia0 (deleted)"), None);
     }
 
     #[test]

@@ -77,6 +77,12 @@ impl Program {
         self
     }
 
+    /// Has what it logs as an error on stderr.
+    pub fn logging(mut self) -> Self {
+        self.command.env("RUST_LOG", "error");
+        self
+    }
+
     /// Lists the effects in a file.
     pub fn trace(mut self, file: &Path) -> Self {
         self.command.env("VIRT_VGPU_FAULT_TRACE", file);

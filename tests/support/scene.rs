@@ -163,6 +163,34 @@ impl Scene {
         }
     }
 
+    /// The domain's QEMU has exactly these of its devices: mediated ones by UUID,
+    /// functions by address.
+    pub fn has_only(&self, pid: u32, domain: &Domain, devices: &[&str]) {
+        if self.path(&format!("proc/{pid}")).exists() {
+            self.ends(pid);
+        }
+        let mdevs = self.kernel.mdevs();
+        let nodes = devices.iter().flat_map(|at| match mdevs.get(*at) {
+            Some(mdev) => vec![format!("/dev/vfio/{}", mdev.iommu_group)],
+            None => self.kernel.nodes(at).to_vec(),
+        });
+        let nodes: Vec<String> = nodes.collect();
+        let uuid = domain.uuid.to_string();
+        self.process(pid, "qemu-system-x86", &["-uuid", &uuid], &nodes);
+        for at in devices {
+            self.kernel.open(at, vm(pid, domain)).unwrap();
+        }
+    }
+
+    /// The domain starts, and its QEMU has these of its devices.
+    #[track_caller]
+    pub fn starts(&self, pid: u32, domain: &Domain, devices: &[&str]) {
+        self.prepare(domain).ends_well();
+        self.hook(domain, "start begin -").run().ends_well();
+        self.has_only(pid, domain, devices);
+        self.hook(domain, "started begin -").run().ends_well();
+    }
+
     /// A process with the first mediated device of the domain open.
     pub fn opens(&self, pid: u32, domain: &Domain) {
         let uuid = &domain.mdevs()[0];

@@ -10,6 +10,19 @@ foreign='11111111-2222-4333-8444-000000000001 0000:3b:00.0 nvidia-232
 11111111-2222-4333-8444-000000000002 0000:3b:00.0 nvidia-232
 11111111-2222-4333-8444-000000000003 0000:3b:00.0 nvidia-232'
 assert_eq '{"in_use":0,"free":1}' 'virt-vgpu status --json | jq -c ".pools[0] | {in_use, free}"'
+# Status names them, what mdevctl has defined, and what it will make at the next boot.
+on_lab 'mdevctl define -u $(uuid 2) --auto
+	mdevctl define -u $(uuid 4) -p $T4A -t nvidia-232 --auto
+	mdevctl define -u $(uuid 5) -p $T4A -t nvidia-232'
+assert_eq "note: pool 'cad': 0000:3b:00.0 has 3 mediated devices that are not ours: \
+11111111-2222-4333-8444-000000000001 (nvidia-232), \
+11111111-2222-4333-8444-000000000002 (nvidia-232, defined in mdevctl with autostart), \
+11111111-2222-4333-8444-000000000003 (nvidia-232)
+note: pool 'cad': mdevctl will make 1 mediated device on 0000:3b:00.0 at the next boot: \
+11111111-2222-4333-8444-000000000004 (nvidia-232)" 'virt-vgpu status | grep ^note'
+on_lab 'for number in 2 4 5; do mdevctl undefine -u $(uuid $number); done'
+assert_eq '["0000:3b:00.0",["cad"],3]' \
+	'virt-vgpu status --json | jq -c ".foreign[] | [.parent, .pools, (.devices | length)]"'
 on_lab 'start_vm ws1'
 refuse_start ws2 "pool 'cad' has no free nvidia-232 for domain 'ws2': 0000:3b:00.0: no nvidia-232 left; see 'virt-vgpu explain ws2'"
 on_lab 'virsh -q destroy ws1; virt-vgpu reconcile --grace 0 > /dev/null'

@@ -21,7 +21,8 @@ assert 'started=$(systemctl show -P ExecMainStartTimestampMonotonic libvirtd)
 	echo "virt-vgpu-host $ended libvirtd $started" >&2
 	((ended > 0 && ended <= started))'
 assert_eq 'cad' "udevadm info /sys/bus/pci/devices/$a | sed -n 's/^E: ID_VIRT_VGPU_POOLS=//p'"
-assert_eq '' "udevadm info \$(readlink -f /sys/bus/pci/devices/$a/virtfn0) | sed -n 's/^E: ID_VIRT_VGPU_POOLS=//p'"
+assert_eq 'cad' "udevadm info \$(readlink -f /sys/bus/pci/devices/$a/virtfn0) | sed -n 's/^E: ID_VIRT_VGPU_POOLS=//p'"
+assert_eq '' "udevadm info /sys/bus/pci/devices/0000:86:00.0 | sed -n 's/^E: ID_VIRT_VGPU_POOLS=//p'"
 
 # A board that comes back, and a driver that is loaded anew.
 on_lab "echo 0 > \$SIM/boards/$b/present; wait_until '! test -e /sys/bus/pci/devices/$b' 20

@@ -1,0 +1,130 @@
+//! Single devices of a running VM that QEMU does not have any more: its guest let
+//! go of one late, or who made one for it died before QEMU had it. They go back;
+//! the others stay with the VM.
+//!
+//! QEMU has `/dev/vfio/GROUP` or `/dev/vfio/devices/vfioN` open from before its
+//! monitor answers until it has let go of the device. So once libvirt has said
+//! `started`, a node that nobody has open is the proof; before that it means nothing.
+
+use std::{io, time::Duration};
+
+use super::{
+    Claim, ClaimedDevice, DeviceOutcome, Released, State, release::give_back_device, remove, save,
+};
+use crate::{
+    host::{Deadline, Host, HostLock, Processes, boot_id, since_boot},
+    model::DeviceName,
+};
+
+impl Claim {
+    /// The devices that the running domain does not have any more. None of a domain
+    /// that is starting or being restored, or whose claim changed within `grace`.
+    #[must_use]
+    pub fn unused(&self, host: &Host, processes: &Processes, grace: Duration) -> Vec<DeviceName> {
+        if !self.has_reached_qemu(host, grace) {
+            return Vec::new();
+        }
+        let devices = self.devices.iter();
+        let unused = devices.filter(|device| {
+            self.has_left(host, device) || is_there_unopened(host, processes, device)
+        });
+        unused.map(|device| device.name.clone()).collect()
+    }
+
+    fn has_reached_qemu(&self, host: &Host, grace: Duration) -> bool {
+        let age = since_boot().saturating_sub(Duration::from_millis(self.since_boot_ms));
+        self.state == State::Committed
+            && self.launched
+            && self.daemon.is_none()
+            && self.boot_id == boot_id(host)
+            && age >= grace
+    }
+
+    /// Whether it went while it was being taken back, and only the claim still has
+    /// it. One that vanished otherwise stays claimed: the VM had it.
+    fn has_left(&self, host: &Host, device: &ClaimedDevice) -> bool {
+        self.leaving.contains(&device.name)
+            && match device.is_there(host) {
+                Ok(there) => !there,
+                Err(error) => error.kind() == io::ErrorKind::NotFound,
+            }
+    }
+}
+
+fn is_there_unopened(host: &Host, processes: &Processes, device: &ClaimedDevice) -> bool {
+    let is_open = || {
+        let nodes = device.nodes(host)?;
+        // Without a node nobody could tell.
+        Ok::<_, io::Error>(nodes.is_empty() || processes.holder(&nodes).is_some())
+    };
+    matches!(device.is_there(host), Ok(true)) && matches!(is_open(), Ok(false))
+}
+
+/// Removes those devices of a running domain, last first, and then drops them from
+/// its claim. With the last one the claim goes, unless its medium is still lent.
+pub(super) fn let_go(
+    host: &Host,
+    lock: &HostLock,
+    claim: &Claim,
+    unused: &[DeviceName],
+    deadline: Deadline,
+) -> Released {
+    let (devices, claim_error) = match announce(host, lock, claim, unused) {
+        Err(error) => (Vec::new(), Some(error)),
+        Ok(()) => {
+            let devices: Vec<_> = { claim.devices.iter().rev() }
+                .filter(|device| unused.contains(&device.name))
+                .map(|device| (device.clone(), give_back_device(host, device, deadline)))
+                .collect();
+            let error = shrink(host, lock, claim, &devices).err();
+            (devices, error)
+        }
+    };
+    Released {
+        devices,
+        claim_error,
+        media_error: None,
+    }
+}
+
+/// Else a device that is gone when we die could not be told from one that was pulled
+/// out of the host.
+fn announce(host: &Host, lock: &HostLock, claim: &Claim, unused: &[DeviceName]) -> io::Result<()> {
+    if claim.leaving == unused {
+        return Ok(());
+    }
+    let leaving = unused.to_vec();
+    let announced = Claim {
+        leaving,
+        ..claim.clone()
+    };
+    save(host, lock, &announced)
+}
+
+fn shrink(
+    host: &Host,
+    lock: &HostLock,
+    claim: &Claim,
+    outcomes: &[(ClaimedDevice, DeviceOutcome)],
+) -> io::Result<()> {
+    let has_gone = |device: &ClaimedDevice| {
+        let mut outcomes = outcomes.iter();
+        outcomes.any(|(one, outcome)| {
+            one.name == device.name && !matches!(outcome, DeviceOutcome::Kept(_))
+        })
+    };
+    let mut rest = claim.clone();
+    rest.devices.retain(|device| !has_gone(device));
+    if rest.devices.is_empty() && rest.media.is_none() {
+        return remove(host, lock, claim.domain);
+    }
+    // What its driver is still removing; one that is whole may be taken into use again.
+    let is_half_gone = |device: &&ClaimedDevice| {
+        let mut outcomes = outcomes.iter();
+        outcomes.any(|(one, _)| one.name == device.name)
+            && !matches!(device.is_there(host), Ok(true))
+    };
+    let half_gone = rest.devices.iter().filter(is_half_gone);
+    rest.leaving = half_gone.map(|device| device.name.clone()).collect();
+    save(host, lock, &rest)
+}

@@ -1,0 +1,29 @@
+# Devices that pools take say so in udev's database, whenever they come to be there.
+# needs: product
+property() { printf "udevadm info %s | sed -n 's/^E: ID_VIRT_VGPU_POOLS=//p'" "$1"; }
+board() { property "/sys/bus/pci/devices/$1"; }
+units() { printf 'journalctl -q -u virt-vgpu-host@%s.service --after-cursor=$(cat /run/lab-cursor)' "$a"; }
+a=0000:3b:00.0 b=0000:5e:00.0
+assert 'udevadm verify --resolve-names=never /usr/lib/udev/rules.d/60-virt-vgpu.rules'
+assert_eq '' "$(board $a)"
+
+# A parent of mediated devices, and what is made on it by whomever. Nothing is set up for it.
+on_lab 'create_pool any --type nvidia-232 --device $T4A
+	udevadm trigger --settle --action=add --subsystem-match=pci
+	create_mdev $T4A nvidia-232 $(uuid 1); udevadm settle'
+assert_eq 'any' "$(board $a)"
+assert_eq '' "$(board $b)"
+assert_eq 'any' "$(property "/sys/bus/mdev/devices/\$(uuid 1)")"
+assert_eq '' "$(units)"
+on_lab 'remove_mdev $(uuid 1)'
+
+# A pool of vGPUs on the same board. The driver goes, and comes late; its types come later still.
+on_lab "write_vgpu_pool cad $a; udevadm trigger --settle --action=add --subsystem-match=pci"
+assert_eq 'any cad' "$(board $a)"
+on_lab 'unload_boards; systemctl stop nvidia-vgpud; modprobe virt_vgpu_sim; udevadm settle'
+assert_eq 'cad' "$(board $a)"
+on_lab 'systemctl restart nvidia-vgpud nvidia-vgpu-mgr; udevadm settle'
+assert_eq 'any cad' "$(board $a)"
+assert "wait_until '$(units) | grep -q Finished' 30"
+on_lab 'rm /etc/virt-vgpu/pools.d/*; udevadm trigger --settle --action=add --subsystem-match=pci'
+assert_eq '' "$(board $a)"

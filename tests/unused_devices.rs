@@ -1,0 +1,329 @@
+//! Devices that a running VM does not have any more are freed one by one, and only
+//! those; functions that were kept back are forgotten when they are made anew.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test says what is wrong by panicking"
+)]
+#![cfg(feature = "cli")]
+
+mod support;
+
+use support::{
+    domain::Domain,
+    machine::{Gpu, Machine, SMALL},
+    process::{Outcome, Program},
+    scene::Scene,
+};
+use virt_vgpu::claims::{self, State};
+
+const QEMU: u32 = 4711;
+const GPU: &str = "0000:41:00.0";
+const FIRST: &str = "0000:41:00.4";
+const SECOND: &str = "0000:41:00.5";
+
+fn reconcile(scene: &Scene, arguments: &str) -> Outcome {
+    Program::command(scene.root(), &format!("reconcile {arguments}")).run()
+}
+
+/// What it prints, with exit code 0.
+#[track_caller]
+fn said(scene: &Scene, arguments: &str) -> String {
+    let outcome = reconcile(scene, arguments);
+    assert_eq!(
+        (outcome.code, &*outcome.stderr),
+        (Some(0), ""),
+        "{outcome:?}"
+    );
+    outcome.stdout
+}
+
+fn board() -> Scene {
+    let scene = Scene::new(Machine::of_boards(1));
+    scene.pool("cad", SMALL);
+    scene
+}
+
+fn functions() -> Scene {
+    let scene = Scene::new(Machine::of_gpus([Gpu::l40s(GPU).functions(2)]));
+    scene.vgpu_pool("cad", "L40S-12Q");
+    scene
+}
+
+fn domain() -> Domain {
+    Domain::with_one(1, "cad").device("gpu1", "cad")
+}
+
+/// A running domain with two mediated devices, of which it has only the first left.
+fn with_one_unused() -> (Scene, Domain, [String; 2]) {
+    let (scene, domain) = (board(), domain());
+    let mdevs: [String; 2] = domain.mdevs().try_into().unwrap();
+    scene.prepare(&domain).ends_well();
+    scene.hook(&domain, "start begin -").run().ends_well();
+    scene.has_only(QEMU, &domain, &[&mdevs[0]]);
+    scene.hook(&domain, "started begin -").run().ends_well();
+    (scene, domain, mdevs)
+}
+
+fn claimed(scene: &Scene) -> Vec<String> {
+    let claims = scene.claims();
+    let devices = claims.iter().flat_map(|claim| &claim.devices);
+    devices.map(|device| device.label()).collect()
+}
+
+/// Nothing is freed, with no regard to time.
+#[track_caller]
+fn nothing_goes(scene: &Scene) {
+    let before = (scene.claims(), scene.ours(), scene.our_vgpus());
+    let text = said(scene, "--grace 0");
+    assert!(!text.contains("removed"), "{text}");
+    assert_eq!(
+        (scene.claims(), scene.ours(), scene.our_vgpus()),
+        before,
+        "{text}"
+    );
+}
+
+#[test]
+fn the_device_that_qemu_has_no_more_goes_and_the_other_stays() {
+    let (scene, domain, [first, second]) = with_one_unused();
+    let uuid = domain.uuid;
+    let wanted = |second_is: &str| {
+        format!(
+            "vm1 ({uuid}): in use: domain 'vm1' is running\n  {first} on 0000:3b:00.0: claimed\n  \
+             {second} on 0000:3b:00.0: {second_is}\n"
+        )
+    };
+    let why = "the running domain does not have it any more";
+    let dry = said(&scene, "--grace 0 --dry-run");
+    assert_eq!(dry, wanted(&format!("would be removed: {why}")));
+    assert_eq!(claimed(&scene), [first.clone(), second.clone()]);
+    assert_eq!(
+        said(&scene, "--grace 0"),
+        wanted(&format!("removed: {why}"))
+    );
+    assert_eq!(claimed(&scene), std::slice::from_ref(&first));
+    scene.is_settled();
+    nothing_goes(&scene);
+    let hook = scene.hook(&domain, "reconnect begin -").logging();
+    hook.run().ends_well();
+    scene.ends(QEMU);
+    scene.stop(&domain);
+    scene.is_empty();
+}
+
+#[test]
+fn json_says_which_device_went() {
+    let (scene, domain, [first, second]) = with_one_unused();
+    let text = said(&scene, "--grace 0 --json");
+    let report: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let wanted = serde_json::json!({
+        "dry_run": false,
+        "claims": [{
+            "domain": "vm1",
+            "domain_uuid": domain.uuid.to_string(),
+            "result": "in-use",
+            "reason": "domain 'vm1' is running",
+            "devices": [
+                {"uuid": first, "parent": "0000:3b:00.0", "outcome": "claimed"},
+                {
+                    "uuid": second,
+                    "parent": "0000:3b:00.0",
+                    "outcome": "removed: the running domain does not have it any more",
+                },
+            ],
+        }],
+        "damaged": [],
+        "repaired": [],
+    });
+    assert_eq!(report, wanted);
+}
+
+#[test]
+fn a_function_goes_likewise() {
+    let scene = functions();
+    let domain = { Domain::new(1) }
+        .function("gpu0", "cad", FIRST)
+        .function("gpu1", "cad", SECOND);
+    scene.starts(QEMU, &domain, &[FIRST, SECOND]);
+    nothing_goes(&scene);
+    // It closes the first one.
+    scene.has_only(QEMU, &domain, &[SECOND]);
+    said(&scene, "--grace 0");
+    assert_eq!(claimed(&scene), [SECOND]);
+    scene.is_settled();
+    // Another VM gets it, and what is left is still known to be the first VM's.
+    let other = Domain::new(2).function("gpu0", "cad", FIRST);
+    scene.prepare(&other).ends_well();
+    scene.is_settled();
+    assert_eq!(scene.claims().len(), 2);
+}
+
+#[test]
+fn the_last_device_takes_the_claim_with_it_but_not_a_medium() {
+    let scene = board();
+    scene.image("/srv/iso/guest.iso");
+    scene.pool_with("iso", SMALL, "guest-driver = \"/srv/iso/guest.iso\"");
+    let plain = Domain::with_one(1, "cad");
+    let medium = Domain::new(2).request("gpu0", "pool='iso' guest-drivers='yes'", true);
+    scene.starts(QEMU, &plain, &[]);
+    scene.starts(QEMU + 1, &medium, &[]);
+    said(&scene, "--grace 0");
+    assert!(scene.ours().is_empty());
+    let claims = scene.claims();
+    assert_eq!(claims.len(), 1);
+    assert_eq!(
+        (claims[0].domain, claims[0].devices.len()),
+        (medium.uuid, 0)
+    );
+    scene.is_settled();
+    // The device that the plain one asks for is not in its XML any more.
+    let unplugged = Domain::new(1).request("gpu0", "pool='cad'", false);
+    let hook = scene.hook(&unplugged, "reconnect begin -").logging();
+    hook.run().ends_well();
+    let hook = scene.hook(&plain, "reconnect begin -").logging().run();
+    assert!(
+        hook.stderr.contains("asks for devices but has no claim"),
+        "{hook:?}"
+    );
+    scene.ends(QEMU + 1);
+    scene.stop(&medium);
+    scene.is_empty();
+}
+
+#[test]
+fn one_that_does_not_go_stays_claimed_and_fails() {
+    use nix::errno::Errno;
+    use support::kernel::{Fault, Target};
+    let (scene, domain, mdevs) = with_one_unused();
+    scene
+        .kernel
+        .inject(Fault::errno(Target::Remove, Errno::EIO));
+    let outcome = reconcile(&scene, "--grace 0");
+    assert_eq!(outcome.code, Some(1), "{outcome:?}");
+    assert!(outcome.stdout.contains(": kept: "), "{outcome:?}");
+    assert_eq!(claimed(&scene), mdevs);
+    assert_eq!(scene.claims()[0].leaving, []);
+    assert_eq!(scene.claims()[0].state, State::Committed);
+    let hook = scene.hook(&domain, "reconnect begin -").logging();
+    hook.run().ends_well();
+}
+
+#[test]
+fn in_doubt_a_device_stays() {
+    let (scene, domain) = (board(), domain());
+    // It starts: QEMU is there before it opens anything.
+    scene.prepare(&domain).ends_well();
+    scene.has_only(QEMU, &domain, &[]);
+    nothing_goes(&scene);
+    scene.hook(&domain, "start begin -").run().ends_well();
+    nothing_goes(&scene);
+    // QEMU runs, and the claim has just changed.
+    scene.hook(&domain, "started begin -").run().ends_well();
+    let text = said(&scene, "");
+    assert!(!text.contains("removed"), "{text}");
+    // Somebody else has them open, by a node that was removed meanwhile.
+    let group = |uuid: &String| scene.kernel.mdevs()[uuid].iommu_group;
+    let holder = scene.path("proc/4712");
+    std::fs::create_dir_all(holder.join("fd")).unwrap();
+    for (number, uuid) in domain.mdevs().iter().enumerate() {
+        let node = format!("/dev/vfio/{} (deleted)", group(uuid));
+        std::os::unix::fs::symlink(node, holder.join(format!("fd/{number}"))).unwrap();
+    }
+    nothing_goes(&scene);
+    std::fs::remove_dir_all(holder).unwrap();
+    // The claim is of another boot.
+    let claim = scene.claims().remove(0);
+    let path = format!("run/virt-vgpu/claims/{}.json", domain.uuid);
+    let put = |claim: &claims::Claim| scene.file(&path, serde_json::to_string(claim).unwrap());
+    let mut older = claim.clone();
+    older.boot_id = Some("another".to_owned());
+    put(&older);
+    nothing_goes(&scene);
+    // Devices that would not go when it stopped.
+    let mut releasing = claim.clone();
+    releasing.state = State::Releasing;
+    put(&releasing);
+    nothing_goes(&scene);
+    put(&claim);
+    said(&scene, "--grace 0");
+    scene.is_empty();
+}
+
+/// QEMU waits for the stream, and libvirt has not said `started`.
+#[test]
+fn a_domain_that_migrates_in_keeps_its_devices() {
+    let (scene, domain) = (board(), domain());
+    scene.hook(&domain, "migrate begin -").run();
+    scene.has_only(QEMU, &domain, &[]);
+    nothing_goes(&scene);
+    scene.prepare(&domain).ends_well();
+    nothing_goes(&scene);
+    scene.hook(&domain, "start begin -").run().ends_well();
+    nothing_goes(&scene);
+}
+
+/// The VM had it: that is for somebody to know.
+#[test]
+fn a_device_that_vanished_stays_claimed() {
+    let (scene, domain, [first, second]) = with_one_unused();
+    scene.has_only(QEMU, &domain, &[]);
+    scene.kernel.remove_parent("0000:3b:00.0");
+    said(&scene, "--grace 0");
+    assert_eq!(claimed(&scene), [first.clone(), second.clone()]);
+    // But one that vanished while it was taken back was ours to drop.
+    let mut claim = scene.claims().remove(0);
+    claim.leaving = vec!["gpu1".parse().unwrap()];
+    let path = format!("run/virt-vgpu/claims/{}.json", domain.uuid);
+    scene.file(&path, serde_json::to_string(&claim).unwrap());
+    let text = said(&scene, "--grace 0");
+    assert!(
+        text.contains(&format!("{second} on 0000:3b:00.0: was not there")),
+        "{text}"
+    );
+    assert_eq!(claimed(&scene), [first]);
+}
+
+#[test]
+fn functions_made_anew_are_not_kept_back_any_more() {
+    let scene = functions();
+    let directory = format!("/sys/bus/pci/devices/{FIRST}");
+    let made = scene.host().inode(&directory).unwrap();
+    let note = |function: &str, made: Option<u64>| {
+        let note = serde_json::json!({
+            "function": function, "domain": null, "reason": "it was killed", "made": made,
+        });
+        let path = format!("run/virt-vgpu/quarantine/{function}.json");
+        scene.file(&path, note.to_string());
+    };
+    let kept_back = || {
+        let noted = claims::quarantined(&scene.host()).unwrap().into_iter();
+        let functions = noted.map(|one| one.function.to_string());
+        functions.collect::<Vec<_>>()
+    };
+    let files = || {
+        let names = std::fs::read_dir(scene.path("run/virt-vgpu/quarantine")).unwrap();
+        names.count()
+    };
+    // Still the same, of unknown age, and not to be understood.
+    note(FIRST, Some(made));
+    note(SECOND, None);
+    scene.file("run/virt-vgpu/quarantine/0000:99:00.5.json", "{");
+    let nothing = "no claims: nothing to free\n";
+    assert_eq!(said(&scene, ""), nothing);
+    assert_eq!(kept_back(), [FIRST, SECOND, "0000:99:00.5"]);
+    // Made anew, and not there any more.
+    note(FIRST, Some(made + 1));
+    note("0000:99:00.4", None);
+    let wanted = format!(
+        "{nothing}{FIRST}: repaired, not kept back any more\n\
+         0000:99:00.4: repaired, not kept back any more\n"
+    );
+    assert_eq!(said(&scene, "--dry-run"), wanted);
+    assert_eq!(files(), 4);
+    assert_eq!(said(&scene, ""), wanted);
+    assert_eq!(files(), 2);
+    assert_eq!(kept_back(), [SECOND, "0000:99:00.5"]);
+    assert_eq!(said(&scene, ""), nothing);
+}
