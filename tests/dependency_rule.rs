@@ -41,6 +41,21 @@ const MAY_NAME: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "hotplug",
+        &[
+            "model",
+            "domain",
+            "rule",
+            "config",
+            "device",
+            "plan",
+            "claims",
+            "host",
+            "hook",
+            "definition",
+        ],
+    ),
+    (
         "cli",
         &[
             "model",
@@ -55,6 +70,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "host",
             "hook",
             "definition",
+            "hotplug",
         ],
     ),
     (
@@ -91,6 +107,7 @@ const EFFECTS: &[(&str, &[&str])] = &[
 const NOT_IN_THE_HOOK: &[&str] = &[
     "host::libvirt",
     "crate::definition",
+    "crate::hotplug",
     "crate::cli",
     "virt::",
     "crate::nvml",
@@ -218,7 +235,8 @@ fn only_host_touches_the_system() {
                 wrong.push(format!("{}: {effect}", path.display()));
             }
         }
-        if !matches!(module.as_str(), "cli" | "bin" | "host") {
+        let with_libvirt = ["cli", "bin", "host", "definition", "hotplug"];
+        if !with_libvirt.contains(&module.as_str()) {
             for name in NOT_IN_THE_HOOK {
                 if names(&code, name) {
                     wrong.push(format!("{}: {name}", path.display()));

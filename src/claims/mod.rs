@@ -26,11 +26,13 @@ use crate::{
 };
 
 mod liveness;
+mod part;
 mod quarantine;
 mod reconcile;
 mod release;
 
 pub use liveness::{DEFAULT_GRACE, Doubt, Liveness};
+pub use part::give_back_part;
 pub use quarantine::{QUARANTINE, Quarantined, kept_back, quarantine, quarantined};
 pub use reconcile::{Reconciled, Report, reconcile};
 pub use release::{DeviceOutcome, Released, give_back};
@@ -44,7 +46,8 @@ pub const DIRECTORY: &str = "/run/virt-vgpu/claims";
 pub enum State {
     /// Devices are being made; any number of them may exist.
     Intent,
-    /// All devices exist and were checked.
+    /// All devices exist and were checked; of those that are plugged into a domain
+    /// that runs, the last may be on its way.
     Committed,
     /// The domain has stopped; the devices listed would not go yet.
     Releasing,

@@ -110,7 +110,7 @@ fn settle(
     save(host, lock, &rest)
 }
 
-fn give_back_device(
+pub(super) fn give_back_device(
     host: &Host,
     device: &ClaimedDevice,
     deadline: Deadline,

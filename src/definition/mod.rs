@@ -13,7 +13,7 @@ pub use attachment::{
     Attachment, CdRomOutcome, HostdevChange, Outcome, RequestChange, Wish, existing,
     existing_cdrom, existing_function,
 };
-pub use change::{Change, carry_out};
+pub use change::{Change, carry_out, take_back};
 pub use replan::{Move, replan};
-pub use seat::{Reserved, Seat, check_libvirt, choose};
+pub use seat::{Reserved, Seat, check_libvirt, choose, choose_free};
 pub use target::{Definition, Target, open_served};

@@ -23,7 +23,7 @@ pub use device::{
 };
 pub use edit::{add_request, remove_request, replace_request, requests};
 pub use error::{DomainError, Problem};
-pub use excerpt::{disk_text, function_text, hostdev_text, with_function};
+pub use excerpt::{disk_text, function_text, hostdev_text, with_function, without_guest_address};
 pub use identity::identity;
 pub use metadata::{SetMetadata, for_set_metadata, metadata_element};
 pub use parse::parse;

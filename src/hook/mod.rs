@@ -16,6 +16,7 @@ mod call;
 mod demand;
 mod events;
 mod give_back;
+mod making;
 mod media;
 mod nearness;
 mod restore;
@@ -24,7 +25,10 @@ mod rules;
 pub use allocate::AllocateError;
 pub use call::{HookCall, Invocation, Operation};
 pub use demand::{Demand, Order, devices_wanted, has_placeholder, with_held};
-pub use events::{MESSAGE_IDS, log_media_problem, log_reconciled, log_released};
+pub use events::{
+    MESSAGE_IDS, kept_reason, log_allocated, log_media_problem, log_reconciled, log_released,
+};
+pub use making::{Base, Making};
 pub use media::{MediaProblem, check_image};
 pub use nearness::nearness_of;
 pub use rules::{profile, together};

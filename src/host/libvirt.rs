@@ -251,3 +251,74 @@ impl Domain {
             .map_err(failed(format!("detach {what}")))
     }
 }
+
+impl Domain {
+    /// Its name.
+    ///
+    /// # Errors
+    /// libvirt's reason.
+    pub fn name(&self) -> Result<String, LibvirtError> {
+        self.0.name().map_err(failed("read the domain's name"))
+    }
+
+    /// The XML of its run.
+    ///
+    /// # Errors
+    /// libvirt's reason.
+    pub fn live_xml(&self) -> Result<String, LibvirtError> {
+        self.0
+            .xml_desc(0)
+            .map_err(failed("read the running domain's XML"))
+    }
+
+    /// Plugs a device into the running domain; `what` names it in an error.
+    ///
+    /// # Errors
+    /// libvirt's reason; the domain is then as before.
+    pub fn attach_live(&self, xml: &str, what: &str) -> Result<(), LibvirtError> {
+        self.0
+            .attach_device_flags(xml, sys::VIR_DOMAIN_AFFECT_LIVE)
+            .map_err(failed(format!("plug in {what}")))
+    }
+
+    /// Asks the guest for a device; `what` names it in an error. That libvirt has
+    /// asked does not mean that the guest has let go.
+    ///
+    /// # Errors
+    /// libvirt's reason.
+    pub fn detach_live(&self, xml: &str, what: &str) -> Result<(), LibvirtError> {
+        self.0
+            .detach_device_flags(xml, sys::VIR_DOMAIN_AFFECT_LIVE)
+            .map_err(failed(format!("unplug {what}")))
+    }
+
+    /// Sets or, with `None`, removes the metadata element of our namespace in the
+    /// running domain.
+    ///
+    /// # Errors
+    /// libvirt's reason; the metadata is then as before.
+    pub fn set_metadata_live(&self, element: Option<&SetMetadata>) -> Result<(), LibvirtError> {
+        const ELEMENT: i32 = sys::VIR_DOMAIN_METADATA_ELEMENT as i32;
+        let key = element.map_or(crate::domain::PREFIX, |element| &element.key);
+        self.0
+            .set_metadata(
+                ELEMENT,
+                element.map(|element| element.xml.as_str()),
+                Some(key),
+                Some(NAMESPACE),
+                sys::VIR_DOMAIN_AFFECT_LIVE,
+            )
+            .map_err(failed("write the running domain's metadata"))
+    }
+}
+
+impl Libvirt {
+    /// Starts a domain that has no definition, from its XML.
+    ///
+    /// # Errors
+    /// libvirt's reason, with what a hook printed in it.
+    pub fn create_transient(&self, xml: &str) -> Result<Domain, LibvirtError> {
+        let created = self.connection.create_domain_xml(xml, sys::VIR_DOMAIN_NONE);
+        created.map(Domain).map_err(failed("create the domain"))
+    }
+}
