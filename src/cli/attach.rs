@@ -9,10 +9,9 @@ use serde::Serialize;
 
 use super::{output, target::Edit};
 use crate::{
-    config::{self, Kind, Pool, PoolError},
+    config::{self, Pool, PoolError},
     definition::{
-        self, Attachment, CdRomOutcome, HostdevChange, Outcome, RequestChange, Reserved, Seat,
-        Target, Wish,
+        self, Attachment, CdRomOutcome, HostdevChange, Outcome, RequestChange, Seat, Target, Wish,
     },
     domain::DomainDef,
     host::{
@@ -124,7 +123,7 @@ impl Attach {
         let cannot = || format!("cannot attach to domain '{}'", self.domain);
         let seats = |names: &[DeviceName]| match target.transient {
             true => Ok(vec![Seat::Mdev; names.len()]),
-            false => seats(host, &libvirt, &target, &pool, names),
+            false => definition::seats(host, &libvirt, &target.definition.def, &pool, names),
         };
         let mut attachment =
             Attachment::work_out(&target.definition, &wish, seats).with_context(cannot)?;
@@ -256,27 +255,6 @@ fn by_turns(
         }
     }
     Ok(())
-}
-
-/// What stands for each of the new devices. libvirt is asked what other domains
-/// have only where functions are chosen.
-fn seats(
-    host: &Host,
-    libvirt: &Libvirt,
-    target: &Target,
-    pool: &Pool,
-    names: &[DeviceName],
-) -> anyhow::Result<Vec<Seat>> {
-    let def = &target.definition.def;
-    let reserved = match pool.kind {
-        Kind::NvidiaVgpu if !names.is_empty() => Reserved::read(libvirt, def.uuid)?,
-        _ => Reserved::default(),
-    };
-    let seats = definition::choose(host, &reserved, def, pool, names)?;
-    if seats.iter().any(|seat| matches!(seat, Seat::Function(_))) {
-        definition::check_libvirt(libvirt.version()?)?;
-    }
-    Ok(seats)
 }
 
 /// The pool, as the hook would load it.

@@ -12,8 +12,10 @@ use crate::{
 };
 
 mod attach;
+mod create;
 mod detach;
 mod devices;
+mod domain_xml;
 mod explain;
 mod forecast;
 mod generate;
@@ -57,6 +59,7 @@ enum Verb {
     Detach(detach::Detach),
     Explain(explain::Explain),
     Start(start::Start),
+    Create(create::Create),
     Status(status::Status),
     Reconcile(reconcile::Reconcile),
     Host(host::HostVerb),
@@ -87,6 +90,7 @@ pub fn main() -> ExitCode {
         Verb::Detach(verb) => verb.run(&host),
         Verb::Explain(verb) => verb.run(&host),
         Verb::Start(verb) => verb.run(&host),
+        Verb::Create(verb) => verb.run(&host),
         Verb::Status(verb) => verb.run(&host),
         Verb::Reconcile(verb) => verb.run(&host),
         Verb::Host(verb) => verb.run(&host),

@@ -293,7 +293,7 @@ impl Asked {
 
 /// The hostdev that a name has.
 #[derive(Debug, PartialEq, Eq)]
-enum Present<'d> {
+pub(super) enum Present<'d> {
     None,
     Right,
     /// A virtual function, under our alias.
@@ -302,7 +302,7 @@ enum Present<'d> {
     Foreign(&'d MdevHostdev),
 }
 
-fn hostdev_of<'d>(
+pub(super) fn hostdev_of<'d>(
     def: &'d DomainDef,
     name: &DeviceName,
     uuid: MdevUuid,

@@ -5,6 +5,7 @@
 
 mod attachment;
 mod change;
+mod fill;
 mod replan;
 mod seat;
 mod target;
@@ -14,6 +15,7 @@ pub use attachment::{
     existing_cdrom, existing_function,
 };
 pub use change::{Change, carry_out, take_back};
-pub use replan::{Move, replan};
-pub use seat::{Reserved, Seat, check_libvirt, choose, choose_free};
-pub use target::{Definition, Target, open_served};
+pub use fill::{Filled, fill, with_elsewhere};
+pub use replan::{Elsewhere, Move, elsewhere, replan};
+pub use seat::{Reserved, Seat, check_libvirt, choose_free, seats};
+pub use target::{Definition, Target, edit_lock, open_served};

@@ -14,7 +14,7 @@ use crate::{
     domain::{self, DomainDef, alias},
     hook::{AllocateError, Demand, Order, devices_wanted},
     host::{Host, libvirt::Libvirt},
-    model::{DeviceName, PciAddress},
+    model::{DeviceName, MdevUuid, PciAddress},
     plan::{Failed, RefusalKind, Source},
 };
 
@@ -36,19 +36,58 @@ pub fn replan(
     libvirt: &Libvirt,
     target: &Target,
 ) -> anyhow::Result<(Vec<Move>, Vec<Change>)> {
-    let def = &target.definition.def;
+    let (mut moves, mut changes) = (Vec::new(), Vec::new());
     if target.saved {
-        return Ok((Vec::new(), Vec::new()));
+        return Ok((moves, changes));
     }
+    let def = &target.definition.def;
+    for other in elsewhere(host, libvirt, def)? {
+        changes.extend(exchange(target, &other)?);
+        moves.push(other.into());
+    }
+    Ok((moves, changes))
+}
+
+/// A device that its source in the XML cannot serve now, and another source that can.
+#[derive(Debug)]
+pub struct Elsewhere {
+    pub device: DeviceName,
+    pub uuid: MdevUuid,
+    /// The function that the XML names; None: a mediated device.
+    pub from: Option<PciAddress>,
+    pub to: Seat,
+    pub reason: String,
+}
+
+impl From<Elsewhere> for Move {
+    fn from(other: Elsewhere) -> Self {
+        Self {
+            device: other.device,
+            from: other.from,
+            to: match other.to {
+                Seat::Function(function) => Some(function),
+                Seat::Mdev => None,
+            },
+            reason: other.reason,
+        }
+    }
+}
+
+/// Other sources for the devices of a domain of that XML.
+pub fn elsewhere(
+    host: &Host,
+    libvirt: &Libvirt,
+    def: &DomainDef,
+) -> anyhow::Result<Vec<Elsewhere>> {
     let mut stuck = Vec::new();
     for order in devices_wanted(def)? {
         if let Some(reason) = refusal(host, def, &order)? {
             stuck.push((order, reason));
         }
     }
-    let (mut moves, mut changes) = (Vec::new(), Vec::new());
+    let mut others = Vec::new();
     if stuck.is_empty() {
-        return Ok((moves, changes));
+        return Ok(others);
     }
     let reserved = Reserved::read(libvirt, def.uuid)?;
     let mut planned = def.clone();
@@ -56,34 +95,28 @@ pub fn replan(
         let name = &order.request.name;
         let pool = config::load_pool(host, &order.request.pool)?;
         let seats = seat::choose_free(host, &reserved, &planned, &pool, name)?;
-        let Some(seat) = seats.filter(|seat| is_other(*seat, &order.source)) else {
+        let Some(to) = seats.filter(|seat| is_other(*seat, &order.source)) else {
             continue;
         };
-        if let Seat::Function(_) = seat {
+        if let Seat::Function(function) = to {
             seat::check_libvirt(libvirt.version()?)?;
-        }
-        let from = function_of(&order.source);
-        changes.extend(exchange(target, &order, seat)?);
-        let to = match seat {
-            Seat::Function(function) => Some(function),
-            Seat::Mdev => None,
-        };
-        // The next device must not be planned onto the same function.
-        let its_alias = alias(name);
-        for hostdev in &mut planned.pci_hostdevs {
-            if hostdev.alias.as_ref() == Some(&its_alias) {
-                hostdev.address = to.unwrap_or(hostdev.address);
+            // The next device must not be planned onto the same function.
+            let its_alias = alias(name);
+            for hostdev in &mut planned.pci_hostdevs {
+                if hostdev.alias.as_ref() == Some(&its_alias) {
+                    hostdev.address = function;
+                }
             }
         }
-        let device = name.clone();
-        moves.push(Move {
-            device,
-            from,
+        others.push(Elsewhere {
+            device: name.clone(),
+            uuid: order.uuid,
+            from: function_of(&order.source),
             to,
             reason,
         });
     }
-    Ok((moves, changes))
+    Ok(others)
 }
 
 /// Why the device cannot be had by itself where the XML has it now; None when it
@@ -120,14 +153,14 @@ fn is_other(seat: Seat, source: &Source) -> bool {
 
 /// The hostdev out and the other one in, with its guest address and all the rest:
 /// a guest takes a moved device for a new one.
-fn exchange(target: &Target, order: &Order<'_>, seat: Seat) -> anyhow::Result<[Change; 2]> {
+fn exchange(target: &Target, other: &Elsewhere) -> anyhow::Result<[Change; 2]> {
     let definition = &target.definition;
-    let name = &order.request.name;
-    let former = match function_of(&order.source) {
+    let name = &other.device;
+    let former = match other.from {
         Some(function) => existing_function(definition, name, function)?,
-        None => existing(definition, name, order.uuid)?,
+        None => existing(definition, name, other.uuid)?,
     };
-    let next = match (seat, function_of(&order.source)) {
+    let next = match (other.to, other.from) {
         (Seat::Function(function), Some(_)) => {
             let its_alias = alias(name);
             let moved = domain::with_function(&definition.xml, &its_alias, function)?;
@@ -142,7 +175,7 @@ fn exchange(target: &Target, order: &Order<'_>, seat: Seat) -> anyhow::Result<[C
             }
         }
         (Seat::Function(function), None) => function_placeholder(name, function),
-        (Seat::Mdev, _) => placeholder(name, order.uuid),
+        (Seat::Mdev, _) => placeholder(name, other.uuid),
     };
     Ok([Change::Detach(former), Change::Attach(next)])
 }

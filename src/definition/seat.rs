@@ -59,6 +59,26 @@ impl Reserved {
     }
 }
 
+/// As [`choose`], besides what other domains' definitions have. libvirt is asked for
+/// them only where functions are chosen.
+pub fn seats(
+    host: &Host,
+    libvirt: &Libvirt,
+    def: &DomainDef,
+    pool: &Pool,
+    names: &[DeviceName],
+) -> anyhow::Result<Vec<Seat>> {
+    let reserved = match pool.kind {
+        Kind::NvidiaVgpu if !names.is_empty() => Reserved::read(libvirt, def.uuid)?,
+        _ => Reserved::default(),
+    };
+    let seats = choose(host, &reserved, def, pool, names)?;
+    if seats.iter().any(|seat| matches!(seat, Seat::Function(_))) {
+        check_libvirt(libvirt.version()?)?;
+    }
+    Ok(seats)
+}
+
 /// Chooses for the named devices of a pool, all of which the domain shall have.
 /// What is free now comes first; where nothing is, any function of the pool's GPUs
 /// will do until the start.

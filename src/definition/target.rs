@@ -93,7 +93,7 @@ fn check_served(uri: &str) -> anyhow::Result<()> {
 /// Two edits at once could both take the same name, and the later would write
 /// over the earlier's request. Who may not write to /run (a member of group
 /// libvirt) goes without the lock.
-fn edit_lock(host: &Host, domain: DomainUuid) -> anyhow::Result<Option<EditLock>> {
+pub fn edit_lock(host: &Host, domain: DomainUuid) -> anyhow::Result<Option<EditLock>> {
     let deadline = Deadline::after(PATIENCE);
     match EditLock::acquire(host, domain, "virt-vgpu", deadline) {
         Err(LockError::Io { cause, .. }) if cause.kind() == ErrorKind::PermissionDenied => Ok(None),

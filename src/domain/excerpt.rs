@@ -30,7 +30,7 @@ pub fn function_text(xml: &str, alias: &str) -> Result<Option<String>, DomainErr
     find(xml, "hostdev", |piece| is_function(piece, alias))
 }
 
-fn is_function(piece: &DomainDef, alias: &str) -> bool {
+pub(super) fn is_function(piece: &DomainDef, alias: &str) -> bool {
     let mut functions = piece.pci_hostdevs.iter();
     functions.any(|hostdev| hostdev.alias.as_deref() == Some(alias))
 }
@@ -90,7 +90,7 @@ pub fn without_guest_address(hostdev: &str) -> Result<String, DomainError> {
 }
 
 /// Where the `<address>` of a lone hostdev's `<source>` stands.
-fn source_address(hostdev: &str) -> Result<Option<Range<usize>>, DomainError> {
+pub(super) fn source_address(hostdev: &str) -> Result<Option<Range<usize>>, DomainError> {
     let mut scanner = Scanner::new(hostdev)?;
     let (mut in_source, mut start) = (false, None);
     loop {
@@ -135,7 +135,7 @@ fn find(
 }
 
 /// Where that device stands.
-fn find_span(
+pub(super) fn find_span(
     xml: &str,
     kind: &str,
     is_it: impl Fn(&DomainDef) -> bool,

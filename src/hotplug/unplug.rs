@@ -22,17 +22,16 @@ const LOCK_PATIENCE: Duration = hook::PATIENCE;
 pub enum UnplugError {
     /// The guest has been asked and has not answered.
     #[error(
-        "the guest of domain '{domain}' has not let go of {} within {} s; the device stays the \
-         VM's until it does or the VM stops, and is freed by itself then{}; an operating system that \
-         runs in the guest has to cooperate",
-        listed(devices), patience.as_secs(), also_out(gone)
+        "the guest of domain '{domain}' has not let go of {} in time, as its operating system has \
+         to; the device stays the VM's until it does or the VM stops, and is freed by itself then{}",
+        listed(devices),
+        also_out(gone)
     )]
     NotLetGo {
         domain: DomainName,
         devices: Vec<DeviceName>,
         /// Those that it has let go of, which were given back.
         gone: Vec<DeviceName>,
-        patience: Duration,
     },
     /// The guest has let go, and the host has not.
     #[error(
@@ -117,7 +116,6 @@ pub fn unplug(
             domain: def.name.clone(),
             devices: held,
             gone: free.into_iter().map(|device| device.name).collect(),
-            patience,
         });
     }
     Ok(free.iter().map(Plugged::from).collect())
