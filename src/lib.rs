@@ -19,6 +19,7 @@
 //! | [`udev`] | which pools a device is told to be in when it appears |
 //! | `nvml` | asks NVIDIA's library, in a program of its own |
 //! | `definition` | domains' definitions at libvirt, brought in line with their requests |
+//! | `hotplug` | devices plugged into domains that run, and out of them |
 //! | `cli` | the administrator's command, a file a verb |
 //! | `daemon` | listens to libvirt and does by itself what `virt-vgpu sync` and `reconcile` do |
 //!
@@ -26,7 +27,7 @@
 //!
 //! `model` ← `domain`, `rule`, `config` ← `device` ← `capacity` ←
 //! `plan` ← `apply`, `claims` ← `hook`, `udev` ←
-//! `definition` ← `cli`, binaries. From `model` to `plan` nothing
+//! `definition` ← `hotplug` ← `cli`, binaries. From `model` to `plan` nothing
 //! opens a file, starts a process or names libvirt; `device` reads through
 //! [`device::Sysfs`]. Only `host` touches the system, and `host::libvirt`
 //! cannot be reached from the hook: it exists only with the feature `cli`.
@@ -49,6 +50,8 @@ pub mod device;
 pub mod domain;
 pub mod hook;
 pub mod host;
+#[cfg(feature = "cli")]
+mod hotplug;
 pub mod model;
 #[cfg(feature = "nvml")]
 pub mod nvml;

@@ -41,6 +41,21 @@ const MAY_NAME: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "hotplug",
+        &[
+            "model",
+            "domain",
+            "rule",
+            "config",
+            "device",
+            "plan",
+            "claims",
+            "host",
+            "hook",
+            "definition",
+        ],
+    ),
+    (
         "cli",
         &[
             "model",
@@ -55,6 +70,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "host",
             "hook",
             "definition",
+            "hotplug",
             "daemon",
         ],
     ),
@@ -68,6 +84,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "host",
             "hook",
             "definition",
+            "hotplug",
         ],
     ),
     (
@@ -106,12 +123,13 @@ const EFFECTS: &[(&str, &[&str])] = &[
 const UNSAFE: &[&str] = &["host/libvirt/raw", "nvml/raw"];
 
 /// The modules that only programs with libvirt have.
-const LIBVIRT: &[&str] = &["host", "definition", "daemon", "cli", "bin"];
+const LIBVIRT: &[&str] = &["host", "definition", "hotplug", "daemon", "cli", "bin"];
 
 /// What the hook's modules must never name: it is built without libvirt.
 const NOT_IN_THE_HOOK: &[&str] = &[
     "host::libvirt",
     "crate::definition",
+    "crate::hotplug",
     "crate::cli",
     "virt::",
     "crate::nvml",

@@ -32,6 +32,7 @@ mod liveness;
 mod quarantine;
 mod reconcile;
 mod release;
+mod running;
 mod unused;
 
 pub use liveness::{DEFAULT_GRACE, Doubt, Liveness};
@@ -40,6 +41,7 @@ pub use quarantine::{
 };
 pub use reconcile::{Reconciled, Report, reconcile};
 pub use release::{DeviceOutcome, Released, give_back};
+pub use unused::give_back_part;
 
 /// Where the claims are.
 pub const DIRECTORY: &str = "/run/virt-vgpu/claims";
@@ -50,7 +52,8 @@ pub const DIRECTORY: &str = "/run/virt-vgpu/claims";
 pub enum State {
     /// Devices are being made; any number of them may exist.
     Intent,
-    /// All devices exist and were checked.
+    /// All devices exist and were checked; of those that are plugged into a domain
+    /// that runs, the last may be on its way.
     Committed,
     /// The domain has stopped; the devices listed would not go yet.
     Releasing,

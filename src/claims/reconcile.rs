@@ -5,7 +5,7 @@
 use std::{io, time::Duration};
 
 use super::{
-    Claim, Damaged, DeviceOutcome, Liveness, Released, give_back, load_all, unused::let_go,
+    Claim, Damaged, DeviceOutcome, Liveness, Released, give_back, load_all, unused::give_back_part,
 };
 use crate::{
     host::{Deadline, Host, HostLock, Processes},
@@ -82,7 +82,7 @@ pub fn reconcile(
             _ if dry_run => None,
             Liveness::Stale => Some(give_back(host, lock, &claim, deadline)),
             _ if unused.is_empty() => None,
-            _ => Some(let_go(host, lock, &claim, &unused, deadline)),
+            _ => Some(give_back_part(host, lock, &claim, &unused, deadline)),
         };
         claims.push(Reconciled {
             claim,

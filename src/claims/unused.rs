@@ -62,18 +62,18 @@ fn is_there_unopened(host: &Host, processes: &Processes, device: &ClaimedDevice)
 
 /// Removes those devices of a running domain, last first, and then drops them from
 /// its claim. With the last one the claim goes, unless its medium is still lent.
-pub(super) fn let_go(
+pub fn give_back_part(
     host: &Host,
     lock: &HostLock,
     claim: &Claim,
-    unused: &[DeviceName],
+    names: &[DeviceName],
     deadline: Deadline,
 ) -> Released {
-    let (devices, claim_error) = match announce(host, lock, claim, unused) {
+    let (devices, claim_error) = match announce(host, lock, claim, names) {
         Err(error) => (Vec::new(), Some(error)),
         Ok(()) => {
             let devices: Vec<_> = { claim.devices.iter().rev() }
-                .filter(|device| unused.contains(&device.name))
+                .filter(|device| names.contains(&device.name))
                 .map(|device| (device.clone(), give_back_device(host, device, deadline)))
                 .collect();
             let error = shrink(host, lock, claim, &devices).err();

@@ -1,19 +1,24 @@
-//! `virt-vgpu attach`: a domain asks for devices of a pool from now on.
+//! `virt-vgpu attach`: a domain asks for devices of a pool from now on, and with
+//! `--live` gets them at once.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use serde::Serialize;
 
 use super::{output, target::Edit};
 use crate::{
-    config::{self, Kind, Pool, PoolError},
+    config::{self, Pool, PoolError},
     definition::{
-        self, Attachment, CdRomOutcome, HostdevChange, Named, Outcome, RequestChange, Reserved,
-        Seat, Target, Wish,
+        self, Attachment, CdRomOutcome, HostdevChange, Outcome, RequestChange, Seat, Target, Wish,
     },
-    host::{Host, libvirt::Libvirt},
+    domain::DomainDef,
+    host::{
+        Host,
+        libvirt::{Domain, Libvirt},
+    },
+    hotplug::{self, PlugError, Plugged},
     model::{DeviceName, DomainName, DomainUuid, PoolName},
     rule::spelling::did_you_mean,
 };
@@ -24,12 +29,19 @@ use crate::{
 /// its persistent definition; a start by any libvirt client then gets the device.
 /// Says what shall be, not what to add: a second run changes nothing, and one
 /// that was interrupted, or the devices of a cloned domain, are put right.
+///
+/// With --live a running domain gets the devices at once as well, or, if one
+/// cannot be had or plugged in, nothing changes at all. The guest sees a device
+/// that is added late: its operating system has to find it, firmware never does. A
+/// q35 machine needs an unused pcie-root-port for each device. A transient domain
+/// has no definition, so there --live is all there is.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   virt-vgpu attach ws7 --pool cad                   one device, gpu0
   virt-vgpu attach ws7 --pool cad --count 2         two in all: gpu0 and gpu1
   virt-vgpu attach ws7 --pool cad --name render     one, of that name
   virt-vgpu attach ws7 --pool cad --guest-drivers   with the pool's driver CD-ROM
+  virt-vgpu attach ws7 --pool cad --live            running: plugged in at once
   virt-vgpu attach ws7 --pool cad --dry-run
 
 Exit code 0 when the domain has the devices, 1 when not; then nothing has
@@ -55,6 +67,10 @@ pub(super) struct Attach {
     #[arg(long)]
     guest_drivers: bool,
 
+    /// Plug the devices into the running domain too.
+    #[arg(long)]
+    live: bool,
+
     #[command(flatten)]
     edit: Edit,
 }
@@ -69,16 +85,35 @@ struct Report {
     devices: Vec<Outcome>,
     #[serde(skip_serializing_if = "Option::is_none")]
     guest_driver_cdrom: Option<CdRomOutcome>,
+    /// What the running domain gets.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    plugged: Vec<Plugged>,
+    /// Why optional devices are not plugged in.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    notes: Vec<String>,
+    #[serde(skip)]
+    live: bool,
     #[serde(skip)]
     takes_effect: String,
 }
+
+/// What `--live` comes to.
+#[derive(Debug, Default)]
+struct Live {
+    plugged: Vec<Plugged>,
+    notes: Vec<String>,
+}
+
+/// How long a guest may take for a device that is taken out again because another one
+/// failed.
+const UNDO_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Attach {
     pub(super) fn run(&self, host: &Host) -> anyhow::Result<ExitCode> {
         let pool = usable_pool(host, &self.pool)?;
         let libvirt = self.edit.connection.open_served()?;
         let domain = libvirt.domain(&self.domain)?;
-        let target = Target::read(host, domain, &self.domain)?;
+        let target = self.read(host, domain)?;
         let wish = Wish {
             pool: &pool,
             name: self.name.as_ref(),
@@ -86,46 +121,140 @@ impl Attach {
             guest_drivers: self.guest_drivers,
         };
         let cannot = || format!("cannot attach to domain '{}'", self.domain);
-        let seats = |names: &[DeviceName]| seats(host, &libvirt, &target, &pool, names);
-        let attachment =
+        let seats = |names: &[DeviceName]| match target.transient {
+            true => Ok(vec![Seat::Mdev; names.len()]),
+            false => definition::seats(host, &libvirt, &target.definition.def, &pool, names),
+        };
+        let mut attachment =
             Attachment::work_out(&target.definition, &wish, seats).with_context(cannot)?;
-        if !self.edit.dry_run {
-            definition::carry_out(&target.domain, &attachment.changes).with_context(cannot)?;
+        if target.transient {
+            attachment.changes.clear();
         }
+        if let Some(live) = &target.live {
+            let change = attachment.live_requests(live).with_context(cannot)?;
+            attachment.changes.extend(change);
+        }
+        let live = if self.edit.dry_run {
+            foresee(host, &libvirt, &target, &attachment)
+        } else {
+            carry_out(host, &libvirt, &target, &attachment)
+        };
+        let Live { plugged, notes } = live.with_context(cannot)?;
         let report = Report {
             domain: target.definition.def.name.clone(),
             domain_uuid: target.definition.def.uuid,
             dry_run: self.edit.dry_run,
             running: target.running,
-            changed: !attachment.changes.is_empty(),
+            changed: !attachment.changes.is_empty() || !plugged.is_empty(),
             devices: attachment.devices,
             guest_driver_cdrom: attachment.cdrom,
+            plugged,
+            notes,
+            live: self.live,
             takes_effect: target.takes_effect(),
         };
         output::report(self.edit.json, &report)?;
         Ok(ExitCode::SUCCESS)
     }
+
+    fn read(&self, host: &Host, domain: Domain) -> anyhow::Result<Target> {
+        if !self.live {
+            return Target::read(host, domain, &self.domain);
+        }
+        let target = Target::read_running(host, domain, &self.domain)?;
+        if target.transient && self.guest_drivers {
+            bail!(
+                "domain '{}' is transient, and a CD-ROM drive cannot be plugged into a running \
+                 domain; leave out --guest-drivers",
+                self.domain
+            );
+        }
+        Ok(target)
+    }
 }
 
-/// What stands for each of the new devices. libvirt is asked what other domains
-/// have only where functions are chosen.
-fn seats(
+/// Makes the changes and plugs in what is to be, or leaves everything as it was.
+fn carry_out(
     host: &Host,
     libvirt: &Libvirt,
     target: &Target,
-    pool: &Pool,
-    names: &[DeviceName],
-) -> anyhow::Result<Vec<Seat>> {
-    let def = &target.definition.def;
-    let reserved = match pool.kind {
-        Kind::NvidiaVgpu if !names.is_empty() => Named::read(libvirt)?.reserved(def.uuid),
-        _ => Reserved::default(),
-    };
-    let seats = definition::choose(host, &reserved, def, pool, names)?;
-    if seats.iter().any(|seat| matches!(seat, Seat::Function(_))) {
-        definition::check_libvirt(libvirt.version()?)?;
+    attachment: &Attachment,
+) -> anyhow::Result<Live> {
+    let domain = &target.domain;
+    definition::carry_out(domain, &attachment.changes)?;
+    if target.live.is_none() {
+        return Ok(Live::default());
     }
-    Ok(seats)
+    let plug = |names: &[DeviceName]| hotplug::plug(host, libvirt, domain, names);
+    let mut live = Live::default();
+    let Err(error) = by_turns(attachment, plug, &mut live) else {
+        return Ok(live);
+    };
+    let mut failures = Vec::new();
+    let plugged: Vec<DeviceName> = live.plugged.iter().map(|one| one.name.clone()).collect();
+    if !plugged.is_empty() {
+        let undone = hotplug::unplug(host, domain, &plugged, UNDO_PATIENCE);
+        failures.extend(undone.err().map(|error| error.to_string()));
+    }
+    failures.extend(definition::take_back(domain, &attachment.changes));
+    Err(match failures.as_slice() {
+        [] => anyhow!("{error}"),
+        failures => anyhow!(
+            "{error}; undoing what was done before failed: {}",
+            failures.join("; ")
+        ),
+    })
+}
+
+/// What would be plugged in.
+fn foresee(
+    host: &Host,
+    libvirt: &Libvirt,
+    target: &Target,
+    attachment: &Attachment,
+) -> anyhow::Result<Live> {
+    let mut outcome = Live::default();
+    if let Some(live) = &target.live {
+        let def = asking(&live.def, attachment);
+        let plug = |names: &[DeviceName]| hotplug::foresee(host, libvirt, &def, names);
+        by_turns(attachment, plug, &mut outcome)?;
+    }
+    Ok(outcome)
+}
+
+/// The running domain with the requests that it will have.
+fn asking(live: &DomainDef, attachment: &Attachment) -> DomainDef {
+    let mut def = live.clone();
+    let wanted = &attachment.requests;
+    def.requests
+        .retain(|one| wanted.iter().all(|request| request.name != one.name));
+    def.requests.extend(wanted.iter().cloned());
+    def
+}
+
+/// First what must be there, all of it or nothing; then each of what may be missing.
+fn by_turns(
+    attachment: &Attachment,
+    plug: impl Fn(&[DeviceName]) -> Result<Vec<Plugged>, PlugError>,
+    live: &mut Live,
+) -> Result<(), PlugError> {
+    let requests = attachment.requests.iter();
+    let (optional, needed): (Vec<_>, Vec<_>) =
+        requests.partition(|request| request.optional == Some(true));
+    let needed: Vec<DeviceName> = { needed.into_iter() }
+        .map(|request| request.name.clone())
+        .collect();
+    live.plugged.extend(plug(&needed)?);
+    for request in optional {
+        match plug(std::slice::from_ref(&request.name)) {
+            Ok(plugged) => live.plugged.extend(plugged),
+            Err(PlugError::NoRoom(refusal)) => live
+                .notes
+                .push(format!("{} is not plugged in: {refusal}", request.name)),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// The pool, as the hook would load it.
@@ -155,9 +284,33 @@ impl std::fmt::Display for Report {
         if self.dry_run && self.changed {
             writeln!(f, "nothing is changed yet; without --dry-run:")?;
         }
-        for device in self.devices.iter().filter(|one| !one.is_unchanged()) {
-            let line = line(device, domain);
-            writeln!(f, "{line}; {}", self.takes_effect)?;
+        for device in &self.devices {
+            let plugged = self.plugged.iter().find(|one| one.name == device.name);
+            match plugged {
+                Some(plugged) if device.is_unchanged() => writeln!(
+                    f,
+                    "plugged {} ({}) of pool {} into {domain} {}",
+                    plugged.name,
+                    plugged.source(),
+                    plugged.pool,
+                    plugged.place()
+                )?,
+                Some(plugged) => {
+                    let line = line(device, domain, Some(plugged));
+                    writeln!(f, "{line}; plugged in {}", plugged.place())?;
+                }
+                None if device.is_unchanged() => {}
+                None if self.live && device.hostdev == HostdevChange::Later => {
+                    writeln!(f, "{}", line(device, domain, None))?;
+                }
+                None => {
+                    let line = line(device, domain, None);
+                    writeln!(f, "{line}; {}", self.takes_effect)?;
+                }
+            }
+        }
+        for note in &self.notes {
+            writeln!(f, "{note}")?;
         }
         match &self.guest_driver_cdrom {
             Some(CdRomOutcome::Added(target)) => writeln!(
@@ -183,7 +336,7 @@ impl std::fmt::Display for Report {
     }
 }
 
-fn line(device: &Outcome, domain: &DomainName) -> String {
+fn line(device: &Outcome, domain: &DomainName, plugged: Option<&Plugged>) -> String {
     let Outcome {
         name,
         uuid,
@@ -192,13 +345,18 @@ fn line(device: &Outcome, domain: &DomainName) -> String {
         hostdev,
         function,
     } = device;
-    let source = match function {
-        Some(function) => function.to_string(),
-        None => format!("uuid {uuid}"),
+    // A transient domain's is known only once it is plugged in.
+    let source = match (function, plugged) {
+        (Some(function), _) => function.to_string(),
+        (None, Some(plugged)) => plugged.source(),
+        (None, None) => format!("uuid {uuid}"),
     };
     match (request, hostdev) {
         (RequestChange::Added, HostdevChange::Added) => {
             format!("attached {name} ({source}) from pool {pool} to {domain}")
+        }
+        (RequestChange::Added, HostdevChange::Later) if plugged.is_some() => {
+            format!("requested {name} from pool {pool} for {domain}")
         }
         (RequestChange::Added, HostdevChange::Later) => format!(
             "requested {name} from pool {pool} for {domain}; it is optional, so the domain starts \

@@ -1,8 +1,9 @@
-//! `virt-vgpu detach`: a domain asks for devices no longer.
+//! `virt-vgpu detach`: a domain asks for devices no longer, and with `--live` gives
+//! them back at once.
 
-use std::{collections::BTreeSet, process::ExitCode};
+use std::{collections::BTreeSet, process::ExitCode, time::Duration};
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use clap::{ArgGroup, Args};
 use serde::Serialize;
 
@@ -11,6 +12,7 @@ use crate::{
     definition::{self, Change, Definition, Target, existing, existing_cdrom, existing_function},
     domain::{self, ALIAS_PREFIX, MdevHostdev, alias},
     host::Host,
+    hotplug::{self, Plugged},
     model::{DeviceName, DomainName, DomainUuid, MdevUuid, PciAddress, PoolName},
 };
 
@@ -19,6 +21,10 @@ use crate::{
 /// Removes the requests from the domain's metadata, the placeholders from its
 /// persistent definition, and the guest-driver CD-ROM when nothing asks for it
 /// any more. A running domain keeps its devices until it stops.
+///
+/// With --live the guest is asked for the devices, and they go back at once. Its
+/// operating system has to let go of them: one that does not run, or does not answer,
+/// keeps them, and the definition then stays as it is.
 #[derive(Debug, Args)]
 #[command(
     group = ArgGroup::new("which").required(true).args(["names", "pool", "all"]),
@@ -27,6 +33,7 @@ use crate::{
   virt-vgpu detach ws7 --name gpu0 --name gpu1
   virt-vgpu detach ws7 --pool cad      all of that pool
   virt-vgpu detach ws7 --all
+  virt-vgpu detach ws7 --all --live    running: out of the guest at once
 
 Exit code 0 when the domain has none of these devices (any more), 1 when not;
 then nothing has changed."
@@ -47,6 +54,14 @@ pub(super) struct Detach {
     #[arg(long)]
     all: bool,
 
+    /// Take the devices out of the running domain too.
+    #[arg(long)]
+    live: bool,
+
+    /// How long the guest may take to let go.
+    #[arg(long, value_name = "SECONDS", default_value_t = 20, requires = "live")]
+    wait: u64,
+
     #[command(flatten)]
     edit: Edit,
 }
@@ -60,6 +75,9 @@ struct Report {
     changed: bool,
     devices: Vec<Outcome>,
     guest_driver_cdrom_removed: bool,
+    /// What the running domain gave back.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unplugged: Vec<Plugged>,
     #[serde(skip)]
     takes_effect: String,
     /// The devices that the domain has besides.
@@ -81,15 +99,38 @@ struct Outcome {
 
 impl Detach {
     pub(super) fn run(&self, host: &Host) -> anyhow::Result<ExitCode> {
-        let domain = self.edit.connection.find(&self.domain)?;
-        let target = Target::read(host, domain, &self.domain)?;
+        let target = if self.live {
+            let domain = self.edit.connection.find_served(&self.domain)?;
+            Target::read_running(host, domain, &self.domain)?
+        } else {
+            let domain = self.edit.connection.find(&self.domain)?;
+            Target::read(host, domain, &self.domain)?
+        };
         let cannot = || format!("cannot detach from domain '{}'", self.domain);
-        let (changes, report) = self.work_out(&target).with_context(cannot)?;
-        if !self.edit.dry_run {
+        let (changes, mut report) = self.work_out(&target).with_context(cannot)?;
+        if let Some(live) = &target.live {
+            let names = self.chosen_of_both(&target);
+            report.unplugged = if self.edit.dry_run {
+                hotplug::held(host, live.def.uuid, &names).with_context(cannot)?
+            } else {
+                let patience = Duration::from_secs(self.wait);
+                carry_out(host, &target, &changes, &names, patience).with_context(cannot)?
+            };
+            report.changed |= !report.unplugged.is_empty();
+        } else if !self.edit.dry_run {
             definition::carry_out(&target.domain, &changes).with_context(cannot)?;
         }
         output::report(self.edit.json, &report)?;
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// The names in the definition and in the run.
+    fn chosen_of_both(&self, target: &Target) -> Vec<DeviceName> {
+        let mut names = self.chosen(&target.definition);
+        if let Some(live) = &target.live {
+            names.extend(self.chosen(live));
+        }
+        names.into_iter().collect()
     }
 
     fn work_out(&self, target: &Target) -> anyhow::Result<(Vec<Change>, Report)> {
@@ -144,6 +185,12 @@ impl Detach {
             target.definition.element.as_deref(),
             element.as_deref(),
         )?);
+        if target.transient {
+            changes.clear();
+        }
+        if let Some(live) = &target.live {
+            changes.extend(without_requests(live, &self.chosen_of_both(target))?);
+        }
         let report = Report {
             domain: def.name.clone(),
             domain_uuid: def.uuid,
@@ -151,7 +198,8 @@ impl Detach {
             running: target.running,
             changed: !changes.is_empty(),
             devices,
-            guest_driver_cdrom_removed,
+            guest_driver_cdrom_removed: guest_driver_cdrom_removed && !target.transient,
+            unplugged: Vec::new(),
             takes_effect: if target.running {
                 format!(
                     "{} is running and keeps what it has until it stops",
@@ -184,6 +232,40 @@ impl Detach {
         }
         chosen
     }
+}
+
+/// The change that makes the running domain ask for them no longer.
+fn without_requests(live: &Definition, names: &[DeviceName]) -> anyhow::Result<Option<Change>> {
+    let mut element = live.element.clone();
+    for name in names {
+        if let Some(old) = element.as_deref() {
+            element = domain::remove_request(old, name)?;
+        }
+    }
+    Change::live_metadata(live.element.as_deref(), element.as_deref())
+}
+
+/// Makes the changes and takes the devices out of the guest. A guest that does not let
+/// go keeps what it has, and everything stays as it was.
+fn carry_out(
+    host: &Host,
+    target: &Target,
+    changes: &[Change],
+    names: &[DeviceName],
+    patience: Duration,
+) -> anyhow::Result<Vec<Plugged>> {
+    // What can be undone comes first.
+    definition::carry_out(&target.domain, changes)?;
+    hotplug::unplug(host, &target.domain, names, patience).map_err(|error| {
+        let failures = definition::take_back(&target.domain, changes);
+        match failures.as_slice() {
+            [] => anyhow!("{error}"),
+            failures => anyhow!(
+                "{error}; putting the definition back failed too: {}",
+                failures.join("; ")
+            ),
+        }
+    })
 }
 
 /// The hostdevs of a name: by its UUID, or by its alias with a UUID of before.
@@ -224,9 +306,20 @@ impl std::fmt::Display for Report {
             };
             let pool = pool.as_ref();
             let pool = pool.map_or(String::new(), |pool| format!(" of pool {pool}"));
+            let unplugged = self.unplugged.iter().any(|one| one.name == *name);
+            let effect = if unplugged {
+                "unplugged from the running domain"
+            } else {
+                takes_effect
+            };
+            writeln!(f, "detached {name}{sources}{pool} from {domain}; {effect}")?;
+        }
+        let listed = |one: &&Plugged| self.devices.iter().any(|device| device.name == one.name);
+        for one in self.unplugged.iter().filter(|one| !listed(one)) {
+            let (name, source, pool) = (&one.name, one.source(), &one.pool);
             writeln!(
                 f,
-                "detached {name}{sources}{pool} from {domain}; {takes_effect}"
+                "unplugged {name} ({source}) of pool {pool} from {domain}"
             )?;
         }
         if self.guest_driver_cdrom_removed {

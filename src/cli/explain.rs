@@ -1,16 +1,12 @@
 //! `virt-vgpu explain`: what the hook would do for a domain, and why.
 
-use std::{
-    io::Read,
-    path::{Path, PathBuf},
-    process::ExitCode,
-    time::Duration,
-};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context, bail};
 use clap::{ArgGroup, Args};
 
 use super::{
+    domain_xml,
     forecast::{Forecast, HeldState, Outcome, PoolForecast},
     output::{self, Table},
     target::Connection,
@@ -58,15 +54,12 @@ pub(super) struct Explain {
 /// How long to wait for a hook that is at work.
 const PATIENCE: Duration = Duration::from_secs(25);
 
-/// As much XML as the hook reads.
-const LONGEST_XML: u64 = domain::MAX_BYTES as u64;
-
 impl Explain {
     pub(super) fn run(&self, host: &Host) -> anyhow::Result<ExitCode> {
         // libvirt is asked before the lock is taken: a domain that is starting
         // answers only when its hook is done, and the hook waits for the lock.
         let xml = match (&self.domain, &self.xml) {
-            (_, Some(path)) => read_xml(path)?,
+            (_, Some(path)) => domain_xml::read(path)?,
             (Some(name), None) => self.connection.find_served(name)?.inactive_xml()?,
             (None, None) => bail!("neither a domain nor --xml is given"),
         };
@@ -78,20 +71,6 @@ impl Explain {
             ExitCode::SUCCESS
         })
     }
-}
-
-fn read_xml(path: &Path) -> anyhow::Result<String> {
-    let read = if path == Path::new("-") {
-        let mut text = String::new();
-        let input = std::io::stdin().lock();
-        input
-            .take(LONGEST_XML)
-            .read_to_string(&mut text)
-            .map(|_| text)
-    } else {
-        host::read_at_most(path, LONGEST_XML)
-    };
-    read.with_context(|| format!("cannot read {}", path.display()))
 }
 
 fn forecast(host: &Host, xml: &str) -> anyhow::Result<Forecast> {

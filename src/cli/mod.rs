@@ -12,8 +12,10 @@ use crate::{
 };
 
 mod attach;
+mod create;
 mod detach;
 mod devices;
+mod domain_xml;
 mod explain;
 mod forecast;
 mod generate;
@@ -59,6 +61,7 @@ enum Verb {
     Explain(explain::Explain),
     Start(start::Start),
     Sync(sync::Sync),
+    Create(create::Create),
     Status(status::Status),
     Reconcile(reconcile::Reconcile),
     Host(host::HostVerb),
@@ -90,6 +93,7 @@ pub fn main() -> ExitCode {
         Verb::Explain(verb) => verb.run(&host),
         Verb::Start(verb) => verb.run(&host),
         Verb::Sync(verb) => verb.run(&host),
+        Verb::Create(verb) => verb.run(&host),
         Verb::Status(verb) => verb.run(&host),
         Verb::Reconcile(verb) => verb.run(&host),
         Verb::Host(verb) => verb.run(&host),

@@ -11,6 +11,7 @@ use super::{output, target::Edit};
 use crate::{
     definition::{self, Move, Named, Shared, Target, replan},
     host::{Host, libvirt::LibvirtError},
+    hotplug::{self, Optional, Plugged},
     model::{DomainName, DomainUuid, PciAddress},
 };
 
@@ -21,11 +22,16 @@ use crate::{
 /// writes them into the persistent definition and starts the domain. Mediated
 /// devices are found anew at every start, by any client: for a domain with none
 /// but them, this is 'virsh start'.
+///
+/// Optional devices have no place in the definition. Those that are free are plugged
+/// in once the domain runs, each for itself: its guest sees them as added late, and a
+/// q35 machine needs an unused pcie-root-port for each. That one is not free, or
+/// cannot be plugged in, is said and is no failure.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   virt-vgpu start ws7
   virt-vgpu start ws7 --dry-run       which functions would change
-  virt-vgpu start ws7 --json | jq '.moved'
+  virt-vgpu start ws7 --json | jq '.moved, .plugged'
 
 Exit code 0 when the domain runs, 1 when it could not be started.")]
 pub(super) struct Start {
@@ -43,10 +49,16 @@ struct Report {
     dry_run: bool,
     started: bool,
     moved: Vec<Move>,
+    /// Optional devices.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    plugged: Vec<Plugged>,
+    /// Why others are not plugged in.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    notes: Vec<String>,
 }
 
 /// How often a start is tried when others take what was planned for it.
-const TRIES: u32 = 3;
+pub(super) const TRIES: u32 = 3;
 
 impl Start {
     pub(super) fn run(&self, host: &Host) -> anyhow::Result<ExitCode> {
@@ -59,11 +71,7 @@ impl Start {
             if target.running {
                 bail!("domain '{}' is running already", self.domain);
             }
-            // Who has no function in the XML takes none from others.
-            let named = match target.definition.def.pci_hostdevs.is_empty() {
-                true => Named::default(),
-                false => Named::read(&libvirt)?,
-            };
+            let named = Named::read_for(&libvirt, &target.definition.def)?;
             let replanned = replan(host, &libvirt, &target, &named, Shared::WillDo)?;
             let (moves, changes) = (replanned.moves, replanned.changes);
             if let (Some(failure), []) = (failure.take(), moves.as_slice()) {
@@ -74,33 +82,59 @@ impl Start {
                 let cannot = || format!("cannot change the devices of domain '{}'", self.domain);
                 definition::carry_out(&target.domain, &changes).with_context(cannot)?;
                 if let Err(error) = target.domain.start() {
-                    failure = Some(self.start_failed(&error));
+                    failure = Some(start_failed(&self.domain, &error));
                     continue;
                 }
             }
+            let Optional { plugged, notes } = if self.edit.dry_run {
+                hotplug::foresee_optional(host, &libvirt, &target.definition.def)
+            } else {
+                hotplug::plug_optional(host, &libvirt, &target.domain)
+            };
             let report = Report {
                 domain: target.definition.def.name.clone(),
                 domain_uuid: target.definition.def.uuid,
                 dry_run: self.edit.dry_run,
                 started: !self.edit.dry_run,
                 moved,
+                plugged,
+                notes,
             };
             output::report(self.edit.json, &report)?;
             return Ok(ExitCode::SUCCESS);
         }
         Err(failure.unwrap_or_else(|| anyhow!("domain '{}' was not started", self.domain)))
     }
+}
 
-    /// The hook's own line where the error holds one: libvirt puts its command and
-    /// environment around it.
-    fn start_failed(&self, error: &LibvirtError) -> anyhow::Error {
-        let text = error.to_string();
-        let said = text.split_once("virt-vgpu: ").map(|(_, line)| line.trim());
-        match said {
-            Some(line) => anyhow!("domain '{}' was refused its devices: {line}", self.domain),
-            None => anyhow!("domain '{}': {text}", self.domain),
-        }
+/// The hook's own line where the error holds one: libvirt puts its command and
+/// environment around it.
+pub(super) fn start_failed(domain: &str, error: &LibvirtError) -> anyhow::Error {
+    let text = error.to_string();
+    let said = text.split_once("virt-vgpu: ").map(|(_, line)| line.trim());
+    match said {
+        Some(line) => anyhow!("domain '{domain}' was refused its devices: {line}"),
+        None => anyhow!("domain '{domain}': {text}"),
     }
+}
+
+/// The optional devices that are plugged in, a line each.
+pub(super) fn write_plugged(
+    f: &mut std::fmt::Formatter<'_>,
+    domain: &DomainName,
+    (plugged, notes): (&[Plugged], &[String]),
+) -> std::fmt::Result {
+    for one in plugged {
+        let (name, source, pool, place) = (&one.name, one.source(), &one.pool, one.place());
+        writeln!(
+            f,
+            "plugged {name} ({source}) of pool {pool} into {domain} {place}"
+        )?;
+    }
+    for note in notes {
+        writeln!(f, "{note}")?;
+    }
+    Ok(())
 }
 
 impl std::fmt::Display for Report {
@@ -122,9 +156,10 @@ impl std::fmt::Display for Report {
             )?;
         }
         if self.dry_run {
-            writeln!(f, "{domain} would be started")
+            writeln!(f, "{domain} would be started")?;
         } else {
-            writeln!(f, "started {domain}")
+            writeln!(f, "started {domain}")?;
         }
+        write_plugged(f, domain, (&self.plugged, &self.notes))
     }
 }

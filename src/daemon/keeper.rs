@@ -17,7 +17,8 @@ use crate::{
         libvirt::{Domain, Libvirt, LibvirtError},
         since_boot, tell_alive,
     },
-    model::{DomainUuid, ParentName},
+    hotplug::{self, PlugError},
+    model::{DeviceName, DomainUuid, ParentName},
 };
 
 /// How long the lock is waited for: as long as a hook may hold it.
@@ -41,6 +42,9 @@ pub(super) struct Keeper<'h> {
     unreleased: bool,
     /// Until when devices are looked for that a guest has let go of.
     let_go_until: Duration,
+    /// Devices that a guest or the administrator has taken out of a run, which get
+    /// no other in it.
+    let_go: BTreeSet<(DomainUuid, DeviceName)>,
     ticks: u32,
     published: Option<Notes>,
 }
@@ -55,6 +59,7 @@ impl<'h> Keeper<'h> {
             again: BTreeSet::new(),
             unreleased: true,
             let_go_until: Duration::ZERO,
+            let_go: BTreeSet::new(),
             ticks: 0,
             published: None,
         }
@@ -75,6 +80,7 @@ impl<'h> Keeper<'h> {
             // Many domains may take longer than the watchdog waits.
             tell_alive();
         }
+        self.plug(libvirt)?;
         self.publish(true);
         Ok(())
     }
@@ -94,7 +100,8 @@ impl<'h> Keeper<'h> {
             self.let_go_until = since_boot() + 2 * DEFAULT_GRACE;
         }
         self.unreleased |= since_boot() < self.let_go_until;
-        if self.unreleased && (agenda.tick || !agenda.stopped.is_empty()) || self.is_round(agenda) {
+        let is_round = self.is_round(agenda);
+        if self.unreleased && (agenda.tick || !agenda.stopped.is_empty()) || is_round {
             self.reconcile();
         }
         let mut domains = agenda.definitions.clone();
@@ -114,6 +121,10 @@ impl<'h> Keeper<'h> {
                     self.again.insert(domain);
                 }
             }
+        }
+        self.note_let_go(agenda);
+        if agenda.plug || agenda.host || is_round {
+            self.plug(libvirt)?;
         }
         self.publish(true);
         Ok(())
@@ -197,6 +208,67 @@ impl<'h> Keeper<'h> {
         };
         self.note_problems(uuid, problems);
         Ok(())
+    }
+
+    /// A device that is still there was taken out on purpose; one that is gone was
+    /// pulled, and may come back.
+    fn note_let_go(&mut self, agenda: &Agenda) {
+        self.let_go
+            .retain(|(domain, _)| !agenda.stopped.contains(domain));
+        for (domain, name) in &agenda.let_go {
+            let Ok(Some(claim)) = claims::load(self.host, *domain) else {
+                continue;
+            };
+            let mut devices = claim.devices.iter().filter(|device| device.name == *name);
+            if devices.any(|device| matches!(device.is_there(self.host), Ok(true))) {
+                self.let_go.insert((*domain, name.clone()));
+            }
+        }
+    }
+
+    /// Plugs into running domains what they are without, where something is free.
+    fn plug(&mut self, libvirt: &Libvirt) -> Result<(), Lost> {
+        let domains = libvirt.domains().map_err(anyhow::Error::from);
+        for domain in self.asked(libvirt, domains)?.unwrap_or_default() {
+            if !domain.is_active().unwrap_or(false) {
+                continue;
+            }
+            let read = domain
+                .uuid()
+                .and_then(|uuid| Ok((uuid, domain.live_xml()?)));
+            let Some((uuid, xml)) = self.asked(libvirt, settled(read))?.flatten() else {
+                continue;
+            };
+            if mentions_requests(xml.as_bytes()) {
+                self.plug_into(libvirt, &domain, uuid);
+            }
+        }
+        Ok(())
+    }
+
+    fn plug_into(&mut self, libvirt: &Libvirt, domain: &Domain, uuid: DomainUuid) {
+        let Ok(lacking) = hotplug::lacking(self.host, domain) else {
+            return;
+        };
+        let vm = domain.name().unwrap_or_else(|_| uuid.to_string());
+        for name in lacking {
+            if self.let_go.contains(&(uuid, name.clone())) {
+                continue;
+            }
+            match hotplug::plug(self.host, libvirt, domain, std::slice::from_ref(&name)) {
+                Ok(plugged) => {
+                    for one in plugged {
+                        let (pool, place) = (&one.pool, one.place());
+                        let what =
+                            format!("domain '{vm}': plugged in {name} of pool '{pool}' {place}");
+                        hook::log_plugged(uuid, &what);
+                    }
+                }
+                // It is tried again whenever something may have become free.
+                Err(PlugError::NoRoom(_) | PlugError::NotRunning(_)) => {}
+                Err(error) => hook::log_unsettled(uuid, &format!("domain '{vm}': {error}")),
+            }
+        }
     }
 
     /// Logs what was done; what is left to complain about.

@@ -30,6 +30,8 @@ pub struct Wish<'a> {
 pub struct Attachment {
     pub changes: Vec<Change>,
     pub devices: Vec<Outcome>,
+    /// The devices' requests as they are then.
+    pub requests: Vec<Request>,
     pub cdrom: Option<CdRomOutcome>,
 }
 
@@ -168,11 +170,38 @@ impl Attachment {
         if asked.requests.iter().any(guest_drivers) {
             cdrom = provide_cdrom(definition, &mut changes)?;
         }
+        let is_named = |request: &Request| devices.iter().any(|one| one.name == request.name);
+        asked.requests.retain(is_named);
         Ok(Self {
             changes,
             devices,
+            requests: asked.requests,
             cdrom,
         })
+    }
+
+    /// The change that makes the running domain ask for the devices too.
+    ///
+    /// # Errors
+    /// When it has one of the name from another pool.
+    pub fn live_requests(&self, live: &Definition) -> anyhow::Result<Option<Change>> {
+        let mut element = live.element.clone();
+        for request in &self.requests {
+            let mut present = live.def.requests.iter();
+            let present = present.find(|one| one.name == request.name);
+            ensure!(
+                present.is_none_or(|one| one.pool == request.pool),
+                "the running domain has a device '{}' of another pool; choose another name, or \
+                 detach that one with '--live' first",
+                request.name
+            );
+            element = match (present, element) {
+                (Some(one), element) if one == request => element,
+                (Some(_), Some(old)) => Some(domain::replace_request(&old, request)?),
+                (_, element) => Some(domain::add_request(element.as_deref(), request)?),
+            };
+        }
+        Change::live_metadata(live.element.as_deref(), element.as_deref())
     }
 }
 

@@ -1,6 +1,6 @@
-//! Edits to a domain's persistent definition, one libvirt call each, carried out
-//! in order and undone in reverse when one fails. Which edits are wanted it
-//! leaves to the verbs.
+//! Edits to a domain's persistent definition, and to the metadata of its run, one
+//! libvirt call each, carried out in order and undone in reverse when one fails.
+//! Which edits are wanted it leaves to the verbs.
 
 use anyhow::Context;
 
@@ -14,6 +14,11 @@ use crate::{
 pub enum Change {
     /// Our metadata element is replaced, made, or taken out.
     Metadata {
+        before: Option<SetMetadata>,
+        after: Option<SetMetadata>,
+    },
+    /// The same in the running domain.
+    LiveMetadata {
         before: Option<SetMetadata>,
         after: Option<SetMetadata>,
     },
@@ -47,8 +52,20 @@ impl Change {
         Ok(Some(Self::Metadata { before, after }))
     }
 
+    /// As [`Self::metadata`], for the running domain.
+    pub fn live_metadata(
+        before: Option<&str>,
+        after: Option<&str>,
+    ) -> anyhow::Result<Option<Self>> {
+        Ok(match Self::metadata(before, after)? {
+            Some(Self::Metadata { before, after }) => Some(Self::LiveMetadata { before, after }),
+            other => other,
+        })
+    }
+
     fn carry_out(&self, domain: &Domain) -> Result<(), LibvirtError> {
         match self {
+            Self::LiveMetadata { after, .. } => domain.set_metadata_live(after.as_ref()),
             Self::Metadata { after, .. } => domain.set_metadata(after.as_ref()),
             Self::Attach(device) => domain.attach(&device.whole, &device.what),
             Self::Detach(device) => domain.detach(&device.key, &device.what),
@@ -58,6 +75,10 @@ impl Change {
     fn inverse(&self) -> Self {
         match self.clone() {
             Self::Metadata { before, after } => Self::Metadata {
+                before: after,
+                after: before,
+            },
+            Self::LiveMetadata { before, after } => Self::LiveMetadata {
                 before: after,
                 after: before,
             },
@@ -94,11 +115,7 @@ pub fn carry_out(domain: &Domain, changes: &[Change]) -> Result<(), ChangeError>
         let Err(cause) = change.carry_out(domain) else {
             continue;
         };
-        let undo = changes.iter().take(done).rev();
-        let failures: Vec<String> = undo
-            .filter_map(|change| change.inverse().carry_out(domain).err())
-            .map(|error| error.to_string())
-            .collect();
+        let failures = take_back(domain, changes.get(..done).unwrap_or_default());
         return Err(if failures.is_empty() {
             let undone = done > 0;
             ChangeError::Undone { cause, undone }
@@ -107,4 +124,13 @@ pub fn carry_out(domain: &Domain, changes: &[Change]) -> Result<(), ChangeError>
         });
     }
     Ok(())
+}
+
+/// Undoes changes that were carried out, last first; the reasons of those that could
+/// not be.
+pub fn take_back(domain: &Domain, changes: &[Change]) -> Vec<String> {
+    let undo = changes.iter().rev();
+    undo.filter_map(|change| change.inverse().carry_out(domain).err())
+        .map(|error| error.to_string())
+        .collect()
 }

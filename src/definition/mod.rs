@@ -5,6 +5,7 @@
 
 mod attachment;
 mod change;
+mod fill;
 mod replan;
 mod seat;
 mod sync;
@@ -14,8 +15,9 @@ pub use attachment::{
     Attachment, CdRomOutcome, HostdevChange, Outcome, RequestChange, Wish, existing,
     existing_cdrom, existing_function,
 };
-pub use change::{Change, carry_out};
-pub use replan::{Move, Shared, Stuck, replan};
-pub use seat::{Named, Reserved, Seat, check_libvirt, choose};
+pub use change::{Change, carry_out, take_back};
+pub use fill::{Filled, fill, with_elsewhere};
+pub use replan::{Elsewhere, Move, Shared, Stuck, elsewhere, replan};
+pub use seat::{Named, Seat, check_libvirt, choose_free, seats};
 pub use sync::{Synced, sync};
-pub use target::{Definition, Target, open_served};
+pub use target::{Definition, Target, edit_lock, open_served};

@@ -14,7 +14,7 @@ use crate::{
     domain::{self, DomainDef, alias},
     hook::{AllocateError, Demand, Order, devices_wanted},
     host::{Host, libvirt::Libvirt},
-    model::{DeviceName, PciAddress},
+    model::{DeviceName, MdevUuid, PciAddress},
     plan::{Failed, RefusalKind, Source},
 };
 
@@ -65,11 +65,61 @@ pub fn replan(
     named: &Named,
     shared: Shared,
 ) -> anyhow::Result<Replanned> {
-    let def = &target.definition.def;
     let mut replanned = Replanned::default();
     if target.saved {
         return Ok(replanned);
     }
+    let found = elsewhere(host, libvirt, &target.definition.def, named, shared)?;
+    replanned.stuck = found.stuck;
+    for other in found.others {
+        replanned.changes.extend(exchange(target, &other)?);
+        replanned.moves.push(other.into());
+    }
+    Ok(replanned)
+}
+
+/// A device that its source in the XML cannot serve now, and another source that can.
+#[derive(Debug)]
+pub struct Elsewhere {
+    pub device: DeviceName,
+    pub uuid: MdevUuid,
+    /// The function that the XML names; None: a mediated device.
+    pub from: Option<PciAddress>,
+    pub to: Seat,
+    pub reason: String,
+}
+
+impl From<Elsewhere> for Move {
+    fn from(other: Elsewhere) -> Self {
+        Self {
+            device: other.device,
+            from: other.from,
+            to: match other.to {
+                Seat::Function(function) => Some(function),
+                Seat::Mdev => None,
+            },
+            reason: other.reason,
+        }
+    }
+}
+
+/// What [`elsewhere`] has found.
+#[derive(Debug, Default)]
+pub struct Found {
+    pub others: Vec<Elsewhere>,
+    /// Devices whose function cannot be had now, and for which there is no other.
+    pub stuck: Vec<Stuck>,
+}
+
+/// Other sources for the devices of a domain of that XML.
+pub fn elsewhere(
+    host: &Host,
+    libvirt: &Libvirt,
+    def: &DomainDef,
+    named: &Named,
+    shared: Shared,
+) -> anyhow::Result<Found> {
+    let mut found = Found::default();
     let reserved = named.reserved(def.uuid);
     let mut planned = def.clone();
     for order in devices_wanted(def)? {
@@ -81,8 +131,8 @@ pub fn replan(
         let seat = seat::choose_free(host, &reserved, &planned, &pool, name)?;
         let seat = seat.filter(|seat| is_better(*seat, &order.source, must, &reserved));
         let from = function_of(&order.source);
-        let Some(seat) = seat else {
-            replanned
+        let Some(to) = seat else {
+            found
                 .stuck
                 .extend(from.filter(|_| must).map(|function| Stuck {
                     device: name.clone(),
@@ -91,30 +141,25 @@ pub fn replan(
                 }));
             continue;
         };
-        if let Seat::Function(_) = seat {
+        if let Seat::Function(function) = to {
             seat::check_libvirt(libvirt.version()?)?;
-        }
-        replanned.changes.extend(exchange(target, &order, seat)?);
-        let to = match seat {
-            Seat::Function(function) => Some(function),
-            Seat::Mdev => None,
-        };
-        // The next device must not be planned onto the same function.
-        let its_alias = alias(name);
-        for hostdev in &mut planned.pci_hostdevs {
-            if hostdev.alias.as_ref() == Some(&its_alias) {
-                hostdev.address = to.unwrap_or(hostdev.address);
+            // The next device must not be planned onto the same function.
+            let its_alias = alias(name);
+            for hostdev in &mut planned.pci_hostdevs {
+                if hostdev.alias.as_ref() == Some(&its_alias) {
+                    hostdev.address = function;
+                }
             }
         }
-        let device = name.clone();
-        replanned.moves.push(Move {
-            device,
+        found.others.push(Elsewhere {
+            device: name.clone(),
+            uuid: order.uuid,
             from,
             to,
             reason,
         });
     }
-    Ok(replanned)
+    Ok(found)
 }
 
 /// The definition of a running domain as its next start needs it: with the functions
@@ -130,14 +175,15 @@ pub fn follow(target: &Target, has: &[(DeviceName, PciAddress)]) -> anyhow::Resu
         if *now == from {
             continue;
         }
-        let changes = exchange(target, &order, Seat::Function(*now))?;
-        replanned.changes.extend(changes);
-        replanned.moves.push(Move {
+        let other = Elsewhere {
             device: name.clone(),
+            uuid: order.uuid,
             from: Some(from),
-            to: Some(*now),
+            to: Seat::Function(*now),
             reason: "it is what the domain runs with".to_owned(),
-        });
+        };
+        replanned.changes.extend(exchange(target, &other)?);
+        replanned.moves.push(other.into());
     }
     Ok(replanned)
 }
@@ -199,14 +245,14 @@ fn function_of(source: &Source) -> Option<PciAddress> {
 
 /// The hostdev out and the other one in, with its guest address and all the rest:
 /// a guest takes a moved device for a new one.
-fn exchange(target: &Target, order: &Order<'_>, seat: Seat) -> anyhow::Result<[Change; 2]> {
+fn exchange(target: &Target, other: &Elsewhere) -> anyhow::Result<[Change; 2]> {
     let definition = &target.definition;
-    let name = &order.request.name;
-    let former = match function_of(&order.source) {
+    let name = &other.device;
+    let former = match other.from {
         Some(function) => existing_function(definition, name, function)?,
-        None => existing(definition, name, order.uuid)?,
+        None => existing(definition, name, other.uuid)?,
     };
-    let next = match (seat, function_of(&order.source)) {
+    let next = match (other.to, other.from) {
         (Seat::Function(function), Some(_)) => {
             let its_alias = alias(name);
             let moved = domain::with_function(&definition.xml, &its_alias, function)?;
@@ -221,7 +267,7 @@ fn exchange(target: &Target, order: &Order<'_>, seat: Seat) -> anyhow::Result<[C
             }
         }
         (Seat::Function(function), None) => function_placeholder(name, function),
-        (Seat::Mdev, _) => placeholder(name, order.uuid),
+        (Seat::Mdev, _) => placeholder(name, other.uuid),
     };
     Ok([Change::Detach(former), Change::Attach(next)])
 }

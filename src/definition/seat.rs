@@ -42,6 +42,16 @@ impl Named {
         Ok(named)
     }
 
+    /// Those of all domains, where one of this XML could be in another's way: who has
+    /// no function in the XML takes none from others.
+    pub fn read_for(libvirt: &Libvirt, def: &DomainDef) -> anyhow::Result<Self> {
+        if def.pci_hostdevs.is_empty() {
+            Ok(Self::default())
+        } else {
+            Self::read(libvirt)
+        }
+    }
+
     /// Takes a definition down as it is now.
     pub fn note(&mut self, def: &DomainDef) {
         let functions: Vec<PciAddress> = { def.pci_hostdevs.iter() }
@@ -108,6 +118,26 @@ impl Reserved {
         all.extend(claimed.clone());
         all
     }
+}
+
+/// As [`choose`], besides what other domains' definitions have. libvirt is asked for
+/// them only where functions are chosen.
+pub fn seats(
+    host: &Host,
+    libvirt: &Libvirt,
+    def: &DomainDef,
+    pool: &Pool,
+    names: &[DeviceName],
+) -> anyhow::Result<Vec<Seat>> {
+    let reserved = match pool.kind {
+        Kind::NvidiaVgpu if !names.is_empty() => Named::read(libvirt)?.reserved(def.uuid),
+        _ => Reserved::default(),
+    };
+    let seats = choose(host, &reserved, def, pool, names)?;
+    if seats.iter().any(|seat| matches!(seat, Seat::Function(_))) {
+        check_libvirt(libvirt.version()?)?;
+    }
+    Ok(seats)
 }
 
 /// Chooses for the named devices of a pool, all of which the domain shall have.

@@ -39,6 +39,10 @@ impl Definition {
 pub struct Target {
     pub domain: Domain,
     pub definition: Definition,
+    /// The XML of the run, where that is to be edited too.
+    pub live: Option<Definition>,
+    /// Whether the run is all there is, and `definition` is of it.
+    pub transient: bool,
     pub running: bool,
     /// Whether the next start resumes a saved state instead.
     pub saved: bool,
@@ -89,7 +93,7 @@ fn check_served(uri: &str) -> anyhow::Result<()> {
 /// Two edits at once could both take the same name, and the later would write
 /// over the earlier's request. Who may not write to /run (a member of group
 /// libvirt) goes without the lock.
-fn lock(host: &Host, domain: DomainUuid) -> anyhow::Result<Option<EditLock>> {
+pub fn edit_lock(host: &Host, domain: DomainUuid) -> anyhow::Result<Option<EditLock>> {
     let deadline = Deadline::after(PATIENCE);
     match EditLock::acquire(host, domain, "virt-vgpu", deadline) {
         Err(LockError::Io { cause, .. }) if cause.kind() == ErrorKind::PermissionDenied => Ok(None),
@@ -100,7 +104,7 @@ fn lock(host: &Host, domain: DomainUuid) -> anyhow::Result<Option<EditLock>> {
 impl Target {
     /// Reads the persistent definition, to edit it.
     pub fn read(host: &Host, domain: Domain, name: &str) -> anyhow::Result<Self> {
-        let lock = lock(host, domain.uuid()?)?;
+        let lock = edit_lock(host, domain.uuid()?)?;
         ensure!(
             domain.is_persistent()?,
             "domain '{name}' is transient: it has no definition that could be edited; \
@@ -114,6 +118,37 @@ impl Target {
             saved: domain.has_managed_save()?,
             domain,
             definition,
+            live: None,
+            transient: false,
+            _lock: lock,
+        })
+    }
+
+    /// Reads a domain that runs, to edit its run too; a transient one has nothing
+    /// else.
+    pub fn read_running(host: &Host, domain: Domain, name: &str) -> anyhow::Result<Self> {
+        ensure!(
+            domain.is_active()?,
+            "domain '{name}' is not running: '--live' is about the devices of a running domain; \
+             leave it out, or start the domain first"
+        );
+        let read = |domain: &Domain| -> anyhow::Result<Definition> {
+            let live = Definition::read(domain.live_xml()?);
+            live.with_context(|| format!("the XML of running domain '{name}' cannot be read"))
+        };
+        if domain.is_persistent()? {
+            let mut target = Self::read(host, domain, name)?;
+            target.live = Some(read(&target.domain)?);
+            return Ok(target);
+        }
+        let lock = edit_lock(host, domain.uuid()?)?;
+        Ok(Self {
+            definition: read(&domain)?,
+            live: Some(read(&domain)?),
+            transient: true,
+            running: true,
+            saved: false,
+            domain,
             _lock: lock,
         })
     }

@@ -30,7 +30,7 @@ pub fn function_text(xml: &str, alias: &str) -> Result<Option<String>, DomainErr
     find(xml, "hostdev", |piece| is_function(piece, alias))
 }
 
-fn is_function(piece: &DomainDef, alias: &str) -> bool {
+pub(super) fn is_function(piece: &DomainDef, alias: &str) -> bool {
     let mut functions = piece.pci_hostdevs.iter();
     functions.any(|hostdev| hostdev.alias.as_deref() == Some(alias))
 }
@@ -62,8 +62,35 @@ pub fn with_function(
     Ok(Some(moved))
 }
 
+/// A lone hostdev without the guest address that it is to have: what is plugged into
+/// a running domain goes where there is room.
+///
+/// # Errors
+/// When the text is not well-formed.
+pub fn without_guest_address(hostdev: &str) -> Result<String, DomainError> {
+    let mut scanner = Scanner::new(hostdev)?;
+    let mut start = None;
+    loop {
+        match scanner.next()? {
+            Item::Start(tag) if scanner.depth() == 2 && tag.local == "address" => {
+                start = Some(tag.span.start);
+            }
+            Item::End(span) if scanner.depth() == 1 => {
+                if let Some(from) = start {
+                    let xml = scanner.xml();
+                    let before = xml.get(..from).unwrap_or_default().trim_end();
+                    let after = xml.get(span.end..).unwrap_or_default();
+                    return Ok(format!("{before}{after}"));
+                }
+            }
+            Item::Start(_) | Item::End(_) | Item::Text(_) | Item::Aside => {}
+            Item::Eof => return Ok(scanner.xml().to_owned()),
+        }
+    }
+}
+
 /// Where the `<address>` of a lone hostdev's `<source>` stands.
-fn source_address(hostdev: &str) -> Result<Option<Range<usize>>, DomainError> {
+pub(super) fn source_address(hostdev: &str) -> Result<Option<Range<usize>>, DomainError> {
     let mut scanner = Scanner::new(hostdev)?;
     let (mut in_source, mut start) = (false, None);
     loop {
@@ -108,7 +135,7 @@ fn find(
 }
 
 /// Where that device stands.
-fn find_span(
+pub(super) fn find_span(
     xml: &str,
     kind: &str,
     is_it: impl Fn(&DomainDef) -> bool,
@@ -179,6 +206,25 @@ mod tests {
         assert_eq!(none, None);
         let text = function_text(&domain(old, new), "ua-vgpu-gpu1").unwrap();
         assert_eq!(text, Some(device("ua-vgpu-gpu1", new)));
+    }
+
+    #[test]
+    fn the_guest_address_goes_and_the_source_stays() {
+        let hostdev = |rest: &str| {
+            format!(
+                "<hostdev mode='subsystem' type='pci'>\n  <source><address bus='0x3b'/></source>\
+                 <alias name='a'/>{rest}\n</hostdev>"
+            )
+        };
+        for address in [
+            "",
+            "\n  <address type='pci' bus='0x06' slot='0x00'/>",
+            "<address type='pci'>\n <zpci uid='1'/></address>",
+        ] {
+            let found = without_guest_address(&hostdev(address)).unwrap();
+            assert_eq!(found, hostdev(""), "{address}");
+        }
+        assert!(without_guest_address("<hostdev>").is_err());
     }
 
     #[test]

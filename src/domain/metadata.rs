@@ -18,6 +18,13 @@ use super::{
 /// # Errors
 /// When the text is not well-formed, is no domain, or has two such elements.
 pub fn metadata_element(xml: &str) -> Result<Option<String>, DomainError> {
+    let found = find_metadata(xml)?;
+    let xml = Scanner::new(xml)?.xml();
+    Ok(found.and_then(|(cut, end)| cut.alone(xml, end)))
+}
+
+/// Our element in a whole domain's XML, and where it ends.
+pub(super) fn find_metadata(xml: &str) -> Result<Option<(Cut, usize)>, DomainError> {
     let mut scanner = Scanner::new(xml)?;
     let mut in_metadata = false;
     let mut open: Option<Cut> = None;
@@ -46,7 +53,7 @@ pub fn metadata_element(xml: &str) -> Result<Option<String>, DomainError> {
             // An empty element ends where its start tag did.
             Item::End(span) => {
                 if let Some(cut) = open.take_if(|_| scanner.depth() == 2) {
-                    found = cut.end(scanner.xml(), span.end);
+                    found = Some((cut, span.end));
                 }
             }
             Item::Text(_) | Item::Aside => {}
@@ -55,8 +62,8 @@ pub fn metadata_element(xml: &str) -> Result<Option<String>, DomainError> {
     }
 }
 
-/// An element while its end is looked for.
-struct Cut {
+/// An element and what it takes from those around it.
+pub(super) struct Cut {
     start: usize,
     name_end: usize,
     /// Prefixes bound further out, with their URIs as written.
@@ -78,11 +85,22 @@ impl Cut {
         })
     }
 
-    fn end(self, xml: &str, end: usize) -> Option<String> {
+    /// Where its name ends.
+    pub fn name_end(&self) -> usize {
+        self.name_end
+    }
+
+    /// All of it.
+    pub fn place(&self, end: usize) -> Range<usize> {
+        self.start..end
+    }
+
+    /// Its text, so that it can stand alone.
+    pub fn alone(&self, xml: &str, end: usize) -> Option<String> {
         let name = xml.get(self.start..self.name_end)?;
         let rest = xml.get(self.name_end..end)?;
         let mut element = name.to_owned();
-        for (prefix, uri) in self.inherited {
+        for (prefix, uri) in &self.inherited {
             let colon = format!("{prefix}:");
             // One too many does no harm, so a look at the letters is enough.
             if name.contains(&colon) || rest.contains(&colon) {

@@ -9,6 +9,7 @@ mod device;
 mod edit;
 mod error;
 mod excerpt;
+mod fill;
 mod identity;
 mod metadata;
 mod parse;
@@ -23,7 +24,8 @@ pub use device::{
 };
 pub use edit::{add_request, remove_request, replace_request, requests};
 pub use error::{DomainError, Problem};
-pub use excerpt::{disk_text, function_text, hostdev_text, with_function};
+pub use excerpt::{disk_text, function_text, hostdev_text, with_function, without_guest_address};
+pub use fill::{with_device, with_hostdev, with_mdev, with_medium, with_request, with_uuid};
 pub use identity::identity;
 pub use metadata::{SetMetadata, for_set_metadata, metadata_element};
 pub use parse::parse;

@@ -3,15 +3,14 @@
 
 use std::io;
 
-use super::{Demand, HookCall, Operation, devices_wanted, events, media};
+use super::{Base, Demand, HookCall, Making, Operation, devices_wanted, events, media};
 use crate::{
-    apply,
     claims::{self, Claim, ClaimedDevice, Damaged, DeviceKind, Liveness, Origin, State},
     config::PoolError,
     domain::{DomainDef, DomainError, alias, with_function},
     host::{Deadline, Host, HostLock, LockError, Processes},
     model::{DeviceName, MdevUuid, PciAddress, PoolName},
-    plan::{self, Failed, Interface, Plan, Refusal, RefusalKind, Source},
+    plan::{Refusal, Source},
 };
 
 /// Why a domain does not get its devices. Each reads as one line that ends in
@@ -147,13 +146,19 @@ pub(super) fn allocate(
     let lock_deadline = deadline.at_most(deadline.left() / LOCK_SHARE);
     let purpose = format!("{} of domain {}", call.operation.words(), domain.name);
     let lock = HostLock::acquire(host, &purpose, lock_deadline)?;
+    let origin = match call.operation {
+        Operation::Migrate => Origin::Migrate,
+        _ => Origin::Prepare,
+    };
     let mut allocation = Allocation {
-        host,
-        lock: &lock,
         call,
-        domain: &domain,
-        demand,
-        deadline,
+        making: Making {
+            host,
+            lock: &lock,
+            demand,
+            base: Base::Start(origin),
+            deadline,
+        },
     };
     let functions = allocation.run()?;
     if call.operation == Operation::Migrate {
@@ -188,89 +193,90 @@ pub(super) fn moved(
 }
 
 struct Allocation<'a> {
-    host: &'a Host,
-    lock: &'a HostLock,
     call: &'a HookCall,
-    domain: &'a DomainDef,
-    demand: Demand<'a>,
-    deadline: Deadline,
+    making: Making<'a>,
 }
 
 impl Allocation<'_> {
     /// The functions that the domain's devices are on then, where they are on any.
     fn run(&mut self) -> Result<Vec<(DeviceName, PciAddress)>, AllocateError> {
-        if let Some(former) = claims::load(self.host, self.domain.uuid)? {
+        let (host, lock) = (self.making.host, self.making.lock);
+        let demand = &self.making.demand;
+        if let Some(former) = claims::load(host, demand.domain.uuid)? {
             if self.is_for_this_start(&former) {
                 return self.take_over(former);
             }
             self.clear_away(&former)?;
         }
-        self.demand.check_uuids_are_free(self.host, None)?;
-        let mut claim = self.make_devices()?;
+        demand.check_uuids_are_free(host, None)?;
+        let mut claim = self.making.make()?;
+        let demand = &self.making.demand;
         claim.state = State::Committed;
-        claim.media = media::choose(self.host, &self.demand.wanted, &self.demand.pools);
+        claim.media = media::choose(host, &demand.wanted, &demand.pools);
         claim.touch();
-        if let Err(cause) = claims::save(self.host, self.lock, &claim) {
+        if let Err(cause) = claims::save(host, lock, &claim) {
             self.undo_all(&claim);
             return Err(io_error("the devices were taken back", cause));
         }
-        media::provide(self.host, self.call, &claim);
-        events::log_allocated(self.call, &claim);
+        media::provide(host, self.call, &claim);
+        events::log_allocated(&self.call.operation.words(), &claim, &claim.devices);
         Ok(functions_of(&claim))
     }
 
     /// An incoming migration has just made the devices, and this is its `prepare`.
     fn is_for_this_start(&self, claim: &Claim) -> bool {
+        let Making { host, demand, .. } = &self.making;
         let made_just_now = self.call.operation == Operation::Prepare
             && claim.origin != Origin::Prepare
             && claim.state == State::Committed
             && !claim.launched;
-        let same = claim.devices.len() == self.demand.wanted.len()
+        let same = claim.devices.len() == demand.wanted.len()
             && claim
                 .devices
                 .iter()
-                .zip(&self.demand.wanted)
+                .zip(&demand.wanted)
                 .all(|(device, order)| {
                     device.name == order.request.name
                         && device.pool == order.request.pool
                         && device.uuid == order.uuid
                         && is_named(device, &order.source)
                 });
-        made_just_now && same && claim.devices.iter().all(|device| self.is_there(device))
-    }
-
-    fn is_there(&self, device: &ClaimedDevice) -> bool {
-        matches!(device.is_there(self.host), Ok(true))
+        let is_there = |device: &ClaimedDevice| matches!(device.is_there(host), Ok(true));
+        made_just_now && same && claim.devices.iter().all(is_there)
     }
 
     fn take_over(&self, mut claim: Claim) -> Result<Vec<(DeviceName, PciAddress)>, AllocateError> {
+        let Making {
+            host, lock, demand, ..
+        } = &self.making;
         claim.origin = Origin::Prepare;
-        claim.domain_name = self.domain.name.clone();
-        claim.media = media::choose(self.host, &self.demand.wanted, &self.demand.pools);
+        claim.domain_name = demand.domain.name.clone();
+        claim.media = media::choose(host, &demand.wanted, &demand.pools);
         claim.touch();
-        claims::save(self.host, self.lock, &claim)
+        claims::save(host, lock, &claim)
             .map_err(|cause| io_error("cannot take over the claim", cause))?;
         // The run that committed the claim may have ended before it came to this.
-        media::provide(self.host, self.call, &claim);
+        media::provide(host, self.call, &claim);
         Ok(functions_of(&claim))
     }
 
     /// Frees what an earlier run of this domain left behind.
     fn clear_away(&self, former: &Claim) -> Result<(), AllocateError> {
+        let making = &self.making;
         let still_held = |why: String| AllocateError::StillHeld {
-            domain: self.domain.name.to_string(),
+            domain: making.demand.domain.name.to_string(),
             why,
         };
-        let processes = Processes::scan(self.host)
+        let processes = Processes::scan(making.host)
             .map_err(|cause| io_error("cannot look for processes that use the devices", cause))?;
         // libvirt starts a domain once at a time, so a start of before is over:
         // no grace.
-        match former.liveness(self.host, &processes, std::time::Duration::ZERO) {
+        match former.liveness(making.host, &processes, std::time::Duration::ZERO) {
             Liveness::Stale => {}
             Liveness::InUse(why) => return Err(still_held(why)),
             Liveness::Unknown(doubt) => return Err(still_held(doubt.to_string())),
         }
-        let released = claims::give_back(self.host, self.lock, former, self.deadline);
+        let released = claims::give_back(making.host, making.lock, former, making.deadline);
         events::log_released(&former.domain_name, former.domain, &released);
         if released.is_complete() {
             Ok(())
@@ -279,134 +285,11 @@ impl Allocation<'_> {
         }
     }
 
-    /// Plans and makes the devices. When a driver refuses what its attributes
-    /// promised, plans again without that parent; when nothing is free, frees
-    /// what crashes have left behind and plans once more.
-    fn make_devices(&mut self) -> Result<Claim, AllocateError> {
-        let mut failed = Failed::default();
-        let mut may_reconcile = true;
-        loop {
-            let plan = match self.plan(&failed) {
-                Err(AllocateError::Refused(refusal))
-                    if may_reconcile && !matches!(refusal.kind, RefusalKind::Unreadable { .. }) =>
-                {
-                    may_reconcile = false;
-                    if self.reconcile_others() {
-                        continue;
-                    }
-                    return Err(refusal.into());
-                }
-                other => other?,
-            };
-            let claim = self.intent(&plan);
-            claims::save(self.host, self.lock, &claim)
-                .map_err(|cause| io_error("no device was made", cause))?;
-            let Err(failure) = apply::apply(&plan.steps, self.host) else {
-                return Ok(claim);
-            };
-            self.after_failure(claim, &plan, &failure)?;
-            let assignment = &plan.assignments[plan.owners[failure.step]];
-            if !failure.refused_by_driver || self.deadline.left() < Host::PATIENCE {
-                return Err(AllocateError::Failed {
-                    domain: self.domain.name.to_string(),
-                    device: assignment.device.to_string(),
-                    cause: failure.cause,
-                });
-            }
-            events::log_driver_refusal(self.call, &assignment.parent, &failure.cause);
-            failed.note(assignment, failure.reason);
-        }
-    }
-
-    fn plan(&mut self, failed: &Failed) -> Result<Plan, AllocateError> {
-        match self.call.operation {
-            Operation::Migrate => self.demand.plan_anew(self.host, failed),
-            _ => self.demand.plan(self.host, failed),
-        }
-    }
-
-    fn intent(&self, plan: &Plan) -> Claim {
-        let device = |assignment: &plan::Assignment| ClaimedDevice {
-            name: assignment.device.clone(),
-            pool: assignment.pool.clone(),
-            kind: match assignment.interface {
-                Interface::Mdev => DeviceKind::Mdev,
-                Interface::VendorVfio => DeviceKind::VendorVfio,
-            },
-            uuid: assignment.uuid,
-            parent: assignment.parent.clone(),
-            type_id: assignment.type_id.clone(),
-            against_migration: { assignment.against_migration.iter() }
-                .map(|&name| name.to_owned())
-                .collect(),
-        };
-        let origin = match self.call.operation {
-            Operation::Migrate => Origin::Migrate,
-            _ => Origin::Prepare,
-        };
-        let devices = plan.assignments.iter().map(device).collect();
-        Claim::intent(
-            self.host,
-            (self.domain.uuid, self.domain.name.clone()),
-            origin,
-            devices,
-        )
-    }
-
-    /// Keeps claimed only what could not be taken back.
-    fn after_failure(
-        &self,
-        mut claim: Claim,
-        plan: &Plan,
-        failure: &apply::Failure,
-    ) -> Result<(), AllocateError> {
-        claim.devices = failure
-            .left_behind
-            .iter()
-            .filter_map(|(step, _)| claim.devices.get(*plan.owners.get(*step)?).cloned())
-            .collect();
-        if claim.devices.is_empty() {
-            return claims::remove(self.host, self.lock, claim.domain)
-                .map_err(|cause| io_error(&failure.cause, cause));
-        }
-        events::log_left_behind(self.call, &failure.left_behind);
-        claim.state = State::Releasing;
-        claims::save(self.host, self.lock, &claim)
-            .map_err(|cause| io_error(&failure.cause, cause))?;
-        let (_, why) = &failure.left_behind[0];
-        Err(io_error(
-            &failure.cause,
-            io::Error::other(format!(
-                "it could not be undone yet ({why}); 'virt-vgpu reconcile' tries again"
-            )),
-        ))
-    }
-
     /// Takes back devices that are all there but could not be committed.
     fn undo_all(&self, claim: &Claim) {
-        let released = claims::give_back(self.host, self.lock, claim, self.deadline);
+        let making = &self.making;
+        let released = claims::give_back(making.host, making.lock, claim, making.deadline);
         events::log_released(&claim.domain_name, claim.domain, &released);
-    }
-
-    fn reconcile_others(&self) -> bool {
-        let report = claims::reconcile(
-            self.host,
-            self.lock,
-            Some(self.domain.uuid),
-            claims::DEFAULT_GRACE,
-            false,
-            self.deadline.at_most(std::time::Duration::ZERO),
-        );
-        match report {
-            Ok(report) => {
-                events::log_reconciled(&report);
-                report.has_freed()
-            }
-            Err(error) => {
-                tracing::warn!("cannot look for devices left behind: {error}");
-                false
-            }
-        }
     }
 }
 

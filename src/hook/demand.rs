@@ -109,6 +109,8 @@ pub struct Demand<'a> {
     pub wanted: Vec<Order<'a>>,
     /// The pools that they name.
     pub pools: BTreeMap<PoolName, Pool>,
+    /// Where the domain runs already: the pools of the devices that it has.
+    pub beside: Option<Vec<Pool>>,
 }
 
 impl<'a> Demand<'a> {
@@ -138,6 +140,7 @@ impl<'a> Demand<'a> {
             domain,
             wanted,
             pools,
+            beside: None,
         })
     }
 
@@ -198,7 +201,9 @@ impl<'a> Demand<'a> {
             .with_nvml(&nvml);
         // No claim is read where no function is planned for.
         if self.wanted.iter().any(|order| order.source != Source::Mdev) {
-            supply = with_held(supply, host, Some(self.domain.uuid))
+            // A domain that starts has given back what it had; one that runs has it.
+            let except = self.beside.is_none().then_some(self.domain.uuid);
+            supply = with_held(supply, host, except)
                 .map_err(|cause| io_error("cannot read the claims", cause))?;
         }
         self.check_rules(&supply)?;
@@ -219,13 +224,12 @@ impl<'a> Demand<'a> {
         Ok(plan::plan(domain, &requests, &supply, &nearness, failed)?)
     }
 
-    /// Plans for an XML that the hook may change on its way: where a function that it
-    /// names cannot be had, whichever is free will do for that device.
-    pub(super) fn plan_anew(
-        &mut self,
-        host: &Host,
-        failed: &Failed,
-    ) -> Result<Plan, AllocateError> {
+    /// Plans for an XML that is changed on its way: where a function that it names
+    /// cannot be had, whichever is free will do for that device.
+    ///
+    /// # Errors
+    /// As [`Self::plan`], but none about one function.
+    pub fn plan_anew(&mut self, host: &Host, failed: &Failed) -> Result<Plan, AllocateError> {
         loop {
             let device = match self.plan(host, failed) {
                 Err(AllocateError::Refused(Refusal {

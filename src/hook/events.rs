@@ -3,7 +3,7 @@
 
 use super::HookCall;
 use crate::{
-    claims::{Claim, DeviceOutcome, Liveness, Released, Report},
+    claims::{Claim, ClaimedDevice, DeviceOutcome, Liveness, Released, Report},
     model::{DomainName, DomainUuid, ParentName, PoolName},
 };
 
@@ -45,8 +45,9 @@ message_ids! {
     TROUBLE = "4d03df1a653f482bb92e3a53da288f29";
 }
 
-pub(super) fn log_allocated(call: &HookCall, claim: &Claim) {
-    for device in &claim.devices {
+/// Logs devices that were made for a claim's domain by an operation.
+pub fn log_allocated(operation: &str, claim: &Claim, devices: &[ClaimedDevice]) {
+    for device in devices {
         tracing::info!(
             message_id = ALLOCATED,
             domain_uuid = %claim.domain,
@@ -56,7 +57,7 @@ pub(super) fn log_allocated(call: &HookCall, claim: &Claim) {
             device_name = %device.name,
             parent = %device.parent,
             device_type = %device.type_id,
-            operation = call.operation.words(),
+            operation,
             "domain '{}': made {} on {} as '{}' from pool '{}'",
             claim.domain_name, device.type_id, device.parent, device.name, device.pool
         );
@@ -97,23 +98,21 @@ pub(super) fn log_failure(call: &HookCall, line: &str) {
     }
 }
 
-pub(super) fn log_driver_refusal(call: &HookCall, parent: &ParentName, cause: &str) {
+pub(super) fn log_driver_refusal(domain: &DomainName, parent: &ParentName, cause: &str) {
     tracing::warn!(
         message_id = DRIVER,
-        domain_name = %call.domain,
+        domain_name = %domain,
         parent = %parent,
-        "domain '{}': {cause}; looking for another device",
-        call.domain
+        "domain '{domain}': {cause}; looking for another device"
     );
 }
 
-pub(super) fn log_left_behind(call: &HookCall, left_behind: &[(usize, String)]) {
+pub(super) fn log_left_behind(domain: &DomainName, left_behind: &[(usize, String)]) {
     for (_, why) in left_behind {
         tracing::error!(
             message_id = KEPT,
-            domain_name = %call.domain,
-            "domain '{}': a device could not be taken back: {why}",
-            call.domain
+            domain_name = %domain,
+            "domain '{domain}': a device could not be taken back: {why}"
         );
     }
 }
@@ -167,8 +166,9 @@ pub fn log_released(domain_name: &DomainName, domain: DomainUuid, released: &Rel
     }
 }
 
-/// The first reason why a claim could not be given back whole.
-pub(super) fn kept_reason(released: &Released) -> String {
+/// The first reason why devices could not be given back.
+#[must_use]
+pub fn kept_reason(released: &Released) -> String {
     let kept = released
         .devices
         .iter()
@@ -221,13 +221,8 @@ pub fn log_unsettled(domain: DomainUuid, why: &str) {
 }
 
 /// Logs a device that a running domain has got.
-pub fn log_plugged(domain_name: &DomainName, domain: DomainUuid, what: &str) {
-    tracing::info!(
-        message_id = PLUGGED,
-        domain_uuid = %domain,
-        domain_name = %domain_name,
-        "domain '{domain_name}': {what}"
-    );
+pub fn log_plugged(domain: DomainUuid, what: &str) {
+    tracing::info!(message_id = PLUGGED, domain_uuid = %domain, "{what}");
 }
 
 /// Logs that libvirt is there, or is not.

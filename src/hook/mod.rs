@@ -16,6 +16,7 @@ mod call;
 mod demand;
 mod events;
 mod give_back;
+mod making;
 mod media;
 mod nearness;
 mod restore;
@@ -25,9 +26,10 @@ pub use allocate::AllocateError;
 pub use call::{HookCall, Invocation, Operation};
 pub use demand::{Demand, Order, devices_wanted, has_placeholder, with_held};
 pub use events::{
-    MESSAGE_IDS, log_libvirt, log_media_problem, log_plugged, log_reconciled, log_released,
-    log_repaired, log_synced, log_unsettled,
+    MESSAGE_IDS, kept_reason, log_allocated, log_libvirt, log_media_problem, log_plugged,
+    log_reconciled, log_released, log_repaired, log_synced, log_unsettled,
 };
+pub use making::{Base, Making};
 pub use media::{MediaProblem, check_image};
 pub use nearness::nearness_of;
 pub use rules::{profile, together};

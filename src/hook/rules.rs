@@ -15,8 +15,11 @@ impl Demand<'_> {
     /// Checks the devices together and each with its parameters. NVML is asked only
     /// where names do not say enough, and what it does not say is left to the driver.
     pub(super) fn check_rules(&self, supply: &HostSupply<'_>) -> Result<(), AllocateError> {
-        let profiles: Vec<&ProfileName> = { self.wanted.iter() }
-            .filter_map(|order| profile(&self.pools[&order.request.pool]))
+        let wanted = self.wanted.iter();
+        let pools = wanted.map(|order| &self.pools[&order.request.pool]);
+        let profiles: Vec<&ProfileName> = { self.beside.iter().flatten() }
+            .chain(pools)
+            .filter_map(profile)
             .collect();
         let facts = match profiles.len() {
             0 | 1 => &[],

@@ -62,5 +62,5 @@ assert_eq '' 'placeholder_of bare'
 # Idle, what works sleeps: the other thread answers libvirtd, which asks every 5 s whether it lives.
 on_lab 'sleep 1; strace -q -o /run/lab-strace -p $(pidof virt-vgpud) & sleep 5; kill $!'
 assert_eq 'futex' 'sed "s/(.*//" /run/lab-strace | sort -u'
-assert_eq 'notify 3min yes strict' 'systemctl show -P Type -P WatchdogUSec -P NoNewPrivileges -P ProtectSystem virt-vgpud | paste -sd" "'
+assert_eq 'notify 3min strict yes' 'systemctl show -P Type -P WatchdogUSec -P NoNewPrivileges -P ProtectSystem virt-vgpud | paste -sd" "'
 assert_eq '' 'systemctl --failed --plain --no-legend'

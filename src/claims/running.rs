@@ -1,0 +1,27 @@
+//! The claim of a domain that has asked for nothing before it ran.
+
+use super::{Claim, Origin, State};
+use crate::{
+    host::Host,
+    model::{DomainName, DomainUuid},
+};
+
+impl Claim {
+    /// A claim for a domain that runs and has nothing yet. Not on disk; it is
+    /// committed, because of the domain's start nothing is left to wait for.
+    #[must_use]
+    pub fn of_running(host: &Host, domain: (DomainUuid, DomainName)) -> Self {
+        Self {
+            state: State::Committed,
+            launched: true,
+            daemon: None,
+            ..Self::intent(host, domain, Origin::Prepare, Vec::new())
+        }
+    }
+
+    /// Whether there is nothing in it that would have to be given back.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.devices.is_empty() && self.media.is_none()
+    }
+}

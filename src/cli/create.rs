@@ -1,0 +1,224 @@
+//! `virt-vgpu create`: a transient domain from its XML, completed with what its
+//! requests need.
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context, anyhow};
+use clap::Args;
+use serde::Serialize;
+
+use super::{
+    domain_xml, output,
+    start::{TRIES, start_failed, write_plugged},
+    target::Edit,
+};
+use crate::{
+    config::Pool,
+    definition::{
+        self, CdRomOutcome, Elsewhere, Filled, HostdevChange, Move, Named, Outcome, Shared,
+        elsewhere, fill, with_elsewhere,
+    },
+    device::Sysfs,
+    domain::{self, DomainDef, DomainError, Problem},
+    host::{Host, libvirt::Libvirt},
+    hotplug::{self, Optional, Plugged},
+    model::{DeviceName, DomainName, DomainUuid},
+};
+
+/// Create a transient domain that asks for devices in its metadata.
+///
+/// libvirt calls nobody between reading a transient domain's XML and starting it, so
+/// what stands for the devices has to be in it. This verb puts it in where it is
+/// missing, gives the domain a UUID if it has none, leaves the rest of the text as
+/// it is, and creates the domain. Optional devices are plugged in once it runs.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  virt-vgpu create ws9.xml
+  virt-vgpu create ws9.xml --dry-run     the XML that would be used, and no more
+  sed s/NAME/ws9/ base.xml | virt-vgpu create -
+  virt-vgpu create ws9.xml --json | jq -r '.domain_uuid'
+
+Exit code 0 when the domain runs, 1 when it could not be created.")]
+pub(super) struct Create {
+    /// A file with domain XML, - for standard input.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+
+    #[command(flatten)]
+    edit: Edit,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    domain: DomainName,
+    domain_uuid: DomainUuid,
+    dry_run: bool,
+    created: bool,
+    devices: Vec<Outcome>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    guest_driver_cdrom: Option<CdRomOutcome>,
+    /// Devices that the XML had elsewhere.
+    moved: Vec<Move>,
+    /// Optional devices.
+    plugged: Vec<Plugged>,
+    /// Why others are not plugged in.
+    notes: Vec<String>,
+    /// The XML that was used.
+    xml: String,
+}
+
+impl Create {
+    pub(super) fn run(&self, host: &Host) -> anyhow::Result<ExitCode> {
+        let text = domain_xml::read(&self.file)?;
+        let xml = with_identity(host, text).with_context(|| self.name())?;
+        let uuid = domain::parse(&xml).with_context(|| self.name())?.uuid;
+        let libvirt = self.edit.connection.open_served()?;
+        let _lock = match self.edit.dry_run {
+            true => None,
+            false => definition::edit_lock(host, uuid)?,
+        };
+        let choose = |def: &DomainDef, pool: &Pool, names: &[DeviceName]| {
+            definition::seats(host, &libvirt, def, pool, names)
+        };
+        let filled = fill(host, &xml, choose).with_context(|| self.name())?;
+        let report = self.create(host, &libvirt, filled)?;
+        output::report(self.edit.json, &report)?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn name(&self) -> String {
+        if self.file == Path::new("-") {
+            "standard input".to_owned()
+        } else {
+            self.file.display().to_string()
+        }
+    }
+
+    /// Creates the domain: with other devices where those of its XML are taken, also
+    /// when somebody takes them only now.
+    fn create(&self, host: &Host, libvirt: &Libvirt, filled: Filled) -> anyhow::Result<Report> {
+        let Filled {
+            xml,
+            def,
+            devices,
+            cdrom,
+        } = filled;
+        let mut report = Report {
+            domain: def.name.clone(),
+            domain_uuid: def.uuid,
+            dry_run: self.edit.dry_run,
+            created: false,
+            devices,
+            guest_driver_cdrom: cdrom,
+            moved: Vec::new(),
+            plugged: Vec::new(),
+            notes: Vec::new(),
+            xml,
+        };
+        let mut failure = None;
+        for _ in 0..TRIES {
+            let def = domain::parse(&report.xml)?;
+            let named = Named::read_for(libvirt, &def)?;
+            let others = elsewhere(host, libvirt, &def, &named, Shared::WillDo)?.others;
+            if let (Some(failure), []) = (failure.take(), others.as_slice()) {
+                return Err(failure);
+            }
+            for other in others {
+                report.take_elsewhere(other)?;
+            }
+            if self.edit.dry_run {
+                return Ok(report.with(hotplug::foresee_optional(host, libvirt, &def)));
+            }
+            match libvirt.create_transient(&report.xml) {
+                Ok(domain) => {
+                    report.created = true;
+                    return Ok(report.with(hotplug::plug_optional(host, libvirt, &domain)));
+                }
+                Err(error) => failure = Some(start_failed(report.domain.as_str(), &error)),
+            }
+        }
+        Err(failure.unwrap_or_else(|| anyhow!("domain '{}' was not created", report.domain)))
+    }
+}
+
+impl Report {
+    fn take_elsewhere(&mut self, other: Elsewhere) -> Result<(), DomainError> {
+        self.xml = with_elsewhere(&self.xml, &other)?;
+        let moved = Move::from(other);
+        let mut devices = self.devices.iter_mut();
+        if let Some(device) = devices.find(|device| device.name == moved.device) {
+            device.function = moved.to;
+        }
+        self.moved.push(moved);
+        Ok(())
+    }
+
+    fn with(self, Optional { plugged, notes }: Optional) -> Self {
+        Self {
+            plugged,
+            notes,
+            ..self
+        }
+    }
+}
+
+/// The XML with a UUID: the devices' are made from it, so it has to be known before
+/// libvirt would make one up.
+fn with_identity(host: &Host, xml: String) -> anyhow::Result<String> {
+    const RANDOM: &str = "/proc/sys/kernel/random/uuid";
+    match domain::parse(&xml) {
+        Err(error) if *error.problem() == Problem::MissingElement("uuid") => {
+            let uuid = host.read(RANDOM).context(RANDOM)?;
+            let uuid: DomainUuid = uuid.parse().context(RANDOM)?;
+            Ok(domain::with_uuid(&xml, uuid)?.unwrap_or(xml))
+        }
+        // Said here, while the lines are those of the file.
+        parsed => {
+            parsed?;
+            Ok(xml)
+        }
+    }
+}
+
+impl std::fmt::Display for Report {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Fit for another program: nothing but the XML.
+        if self.dry_run {
+            return f.write_str(&self.xml);
+        }
+        writeln!(f, "created {} ({})", self.domain, self.domain_uuid)?;
+        for device in &self.devices {
+            let (name, pool) = (&device.name, &device.pool);
+            let source = match device.function {
+                Some(function) => function.to_string(),
+                None => format!("uuid {}", device.uuid),
+            };
+            match device.hostdev {
+                HostdevChange::Later => {}
+                HostdevChange::Unchanged => writeln!(f, "it has {name} ({source}) of pool {pool}")?,
+                HostdevChange::Added => {
+                    writeln!(f, "put in {name} ({source}) of pool {pool}")?;
+                }
+                HostdevChange::Mended => writeln!(
+                    f,
+                    "mended {name} ({source}) of pool {pool}: its hostdev had the UUID of another \
+                     domain"
+                )?,
+            }
+        }
+        match &self.guest_driver_cdrom {
+            Some(CdRomOutcome::Added(target)) => {
+                writeln!(f, "put in the guest-driver CD-ROM as {target}")?;
+            }
+            Some(CdRomOutcome::Mended(target)) => writeln!(
+                f,
+                "mended the guest-driver CD-ROM {target}: it had the path of another domain"
+            )?,
+            None => {}
+        }
+        write_plugged(f, &self.domain, (&self.plugged, &self.notes))
+    }
+}

@@ -1,0 +1,314 @@
+//! The XML of a domain that is to be created as it is: what its requests lack is put
+//! into the text, and nothing else of it is touched.
+
+use std::collections::BTreeMap;
+
+use anyhow::Context;
+
+use super::{
+    CdRomOutcome, HostdevChange, Outcome, RequestChange, Seat,
+    attachment::{Present, hostdev_of},
+    replan::Elsewhere,
+};
+use crate::{
+    config::{self, Pool},
+    domain::{self, DomainDef, DomainError, Request, alias},
+    host::Host,
+    model::{DeviceName, MdevUuid, PoolName},
+};
+
+/// The XML with all that its requests need.
+#[derive(Debug)]
+pub struct Filled {
+    pub xml: String,
+    pub def: DomainDef,
+    pub devices: Vec<Outcome>,
+    pub cdrom: Option<CdRomOutcome>,
+}
+
+/// Puts in hostdevs and the CD-ROM where the XML lacks them, and puts those right that
+/// are of another domain. `choose` finds seats for devices of a pool.
+///
+/// # Errors
+/// When something is in the way, a pool cannot be used, or there is no seat.
+pub fn fill(
+    host: &Host,
+    xml: &str,
+    choose: impl Fn(&DomainDef, &Pool, &[DeviceName]) -> anyhow::Result<Vec<Seat>>,
+) -> anyhow::Result<Filled> {
+    let def = domain::parse(xml)?;
+    let mut filled = Filled {
+        xml: xml.to_owned(),
+        devices: Vec::new(),
+        cdrom: None,
+        def,
+    };
+    let mut lacking: BTreeMap<PoolName, Vec<DeviceName>> = BTreeMap::new();
+    for request in filled.def.requests.clone() {
+        let outcome = filled.settle(host, &request)?;
+        if outcome.hostdev == HostdevChange::Added {
+            let names = lacking.entry(request.pool.clone()).or_default();
+            names.push(request.name.clone());
+        }
+        filled.devices.push(outcome);
+    }
+    for (pool, names) in lacking {
+        let pool = load_pool(host, &pool)?;
+        let seats = choose(&filled.def, &pool, &names)?;
+        for (name, seat) in names.iter().zip(seats) {
+            filled.place(name, seat)?;
+        }
+    }
+    filled.provide_cdrom()?;
+    Ok(filled)
+}
+
+/// The XML with the device at its other source.
+pub fn with_elsewhere(xml: &str, other: &Elsewhere) -> Result<String, DomainError> {
+    let its_alias = alias(&other.device);
+    let changed = match (other.to, other.from) {
+        (Seat::Function(function), Some(_)) => domain::with_function(xml, &its_alias, function)?,
+        (seat, _) => {
+            let hostdev = hostdev(&other.device, other.uuid, seat);
+            domain::with_hostdev(xml, (other.uuid, &its_alias), &hostdev)?
+        }
+    };
+    Ok(changed.unwrap_or_else(|| xml.to_owned()))
+}
+
+fn load_pool(host: &Host, name: &PoolName) -> anyhow::Result<Pool> {
+    config::load_pool(host, name).with_context(|| format!("pool '{name}' cannot be used"))
+}
+
+fn hostdev(name: &DeviceName, uuid: MdevUuid, seat: Seat) -> String {
+    match seat {
+        Seat::Mdev => domain::placeholder(uuid, name),
+        Seat::Function(function) => domain::function_placeholder(function, name),
+    }
+}
+
+impl Filled {
+    fn edit(&mut self, xml: String) -> Result<(), DomainError> {
+        self.def = domain::parse(&xml)?;
+        self.xml = xml;
+        Ok(())
+    }
+
+    /// What becomes of a request. One that lacks a hostdev has none yet.
+    fn settle(&mut self, host: &Host, request: &Request) -> anyhow::Result<Outcome> {
+        let name = &request.name;
+        let uuid = MdevUuid::for_device(self.def.uuid, name);
+        let mut outcome = Outcome {
+            name: name.clone(),
+            uuid,
+            pool: request.pool.clone(),
+            request: RequestChange::Unchanged,
+            hostdev: HostdevChange::Unchanged,
+            function: None,
+        };
+        match hostdev_of(&self.def, name, uuid)? {
+            Present::Right => {}
+            Present::Function(function) => outcome.function = Some(function),
+            Present::Foreign(_) => {
+                let mended = domain::with_mdev(&self.xml, &alias(name), uuid)?;
+                if let Some(xml) = mended {
+                    self.edit(xml)?;
+                }
+                outcome.hostdev = HostdevChange::Mended;
+            }
+            Present::None if request.optional == Some(true) => {
+                outcome.hostdev = HostdevChange::Later;
+            }
+            Present::None => {
+                let pool = load_pool(host, &request.pool)?;
+                outcome.hostdev = HostdevChange::Added;
+                if request.optional.is_none() && pool.defaults.optional == Some(true) {
+                    // The hook knows requests, not what pools say of them.
+                    let mut asking = request.clone();
+                    asking.optional = Some(true);
+                    self.edit(domain::with_request(&self.xml, &asking)?)?;
+                    outcome.request = RequestChange::Changed;
+                    outcome.hostdev = HostdevChange::Later;
+                }
+            }
+        }
+        Ok(outcome)
+    }
+
+    fn place(&mut self, name: &DeviceName, seat: Seat) -> anyhow::Result<()> {
+        let uuid = MdevUuid::for_device(self.def.uuid, name);
+        self.edit(domain::with_device(&self.xml, &hostdev(name, uuid, seat))?)?;
+        let mut outcomes = self.devices.iter_mut();
+        if let Some(outcome) = outcomes.find(|outcome| outcome.name == *name) {
+            outcome.function = match seat {
+                Seat::Function(function) => Some(function),
+                Seat::Mdev => None,
+            };
+        }
+        Ok(())
+    }
+
+    fn provide_cdrom(&mut self) -> anyhow::Result<()> {
+        let mut requests = self.def.requests.iter();
+        if !requests.any(|request| request.guest_drivers == Some(true)) {
+            return Ok(());
+        }
+        let path = domain::media_path(self.def.uuid);
+        let Some(disk) = domain::find_cdrom(&self.def) else {
+            let cdrom = domain::cdrom(&self.def, &path)?;
+            self.edit(domain::with_device(&self.xml, &cdrom.xml)?)?;
+            self.cdrom = Some(CdRomOutcome::Added(cdrom.target));
+            return Ok(());
+        };
+        // An empty drive is one that somebody has ejected the medium of.
+        if disk.source.as_ref().is_none_or(|source| *source == path) {
+            return Ok(());
+        }
+        let target = disk.target.clone();
+        if let Some(xml) = domain::with_medium(&self.xml, &target, &path)? {
+            self.edit(xml)?;
+            self.cdrom = Some(CdRomOutcome::Mended(target));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UUID: &str = "aaaaaaaa-0000-4000-8000-000000000001";
+
+    fn host() -> (tempfile::TempDir, Host) {
+        let root = tempfile::TempDir::new().unwrap();
+        let pools = root.path().join("etc/virt-vgpu/pools.d");
+        std::fs::create_dir_all(&pools).unwrap();
+        for (name, more) in [("cad", ""), ("spare", "[defaults]\noptional = true\n")] {
+            let text = format!("kind = 'mdev'\ntype = 'nvidia-558'\n{more}");
+            std::fs::write(pools.join(format!("{name}.toml")), text).unwrap();
+        }
+        let host = Host::new(root.path());
+        (root, host)
+    }
+
+    fn xml(requests: &str, devices: &str) -> String {
+        format!(
+            "<domain type='kvm'>\n  <name>d</name>\n  <uuid>{UUID}</uuid>\n  <metadata>\n    \
+             <v:devices xmlns:v='urn:virt-vgpu:devices:1'>{requests}</v:devices>\n  </metadata>\n  \
+             <os><type arch='x86_64' machine='q35'>hvm</type></os>\n  <devices>\n    <disk/>{devices}\n  \
+             </devices>\n</domain>\n"
+        )
+    }
+
+    fn filled(xml: &str, seats: &[Seat]) -> anyhow::Result<Filled> {
+        let (_root, host) = host();
+        fill(&host, xml, |_, _, names| Ok(seats[..names.len()].to_vec()))
+    }
+
+    fn uuid(name: &str) -> String {
+        let uuid = MdevUuid::for_device(UUID.parse().unwrap(), &name.parse().unwrap());
+        uuid.to_string()
+    }
+
+    #[test]
+    fn what_is_whole_stays_as_it_is() {
+        let name = "gpu0".parse().unwrap();
+        let device = domain::placeholder(uuid("gpu0").parse().unwrap(), &name);
+        for whole in [
+            xml("", ""),
+            xml("<v:device name='gpu0' pool='cad'/>", &device),
+            xml("<v:device name='gpu0' pool='cad' optional='yes'/>", ""),
+        ] {
+            assert_eq!(filled(&whole, &[]).unwrap().xml, whole);
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_put_in() {
+        let asking = "<v:device name='a' pool='cad' guest-drivers='yes'/><v:device name='b' pool='cad'/>\
+                      <v:device name='c' pool='spare'/>";
+        let function = "0000:3b:00.4".parse().unwrap();
+        let filled = filled(&xml(asking, ""), &[Seat::Mdev, Seat::Function(function)]).unwrap();
+        let text = filled
+            .xml
+            .replace(UUID, "UUID")
+            .replace(&uuid("a"), "UUID-A");
+        let wanted = "
+    <disk/>
+    <hostdev mode='subsystem' type='mdev' model='vfio-pci' display='off'>
+      <source>
+        <address uuid='UUID-A'/>
+      </source>
+      <alias name='ua-vgpu-a'/>
+    </hostdev>
+    <hostdev mode='subsystem' type='pci' managed='no'>
+      <source>
+        <address domain='0x0000' bus='0x3b' slot='0x00' function='0x4'/>
+      </source>
+      <alias name='ua-vgpu-b'/>
+    </hostdev>
+    <disk type='file' device='cdrom'>
+      <driver name='qemu' type='raw'/>
+      <source file='/var/lib/virt-vgpu/media/UUID.iso' startupPolicy='optional'>
+        <seclabel model='dac' relabel='no'/>
+      </source>
+      <target dev='sda' bus='sata'/>
+      <readonly/>
+      <alias name='ua-vgpu-guest-drivers'/>
+      <address type='drive' controller='0' bus='0' target='0' unit='0'/>
+    </disk>
+  </devices>
+";
+        let (_, devices) = text.split_once("<devices>").unwrap();
+        assert_eq!(devices, format!("{wanted}</domain>\n"));
+        assert!(text.contains("<v:device name='c' pool='spare' optional='yes'/></v:devices>"));
+        let outcomes: Vec<_> = { filled.devices.iter() }
+            .map(|one| (one.request, one.hostdev, one.function))
+            .collect();
+        use {HostdevChange::*, RequestChange::Changed};
+        let unchanged = RequestChange::Unchanged;
+        assert_eq!(
+            outcomes,
+            [
+                (unchanged, Added, None),
+                (unchanged, Added, Some(function)),
+                (Changed, Later, None)
+            ]
+        );
+        assert_eq!(filled.cdrom, Some(CdRomOutcome::Added("sda".to_owned())));
+        // The second time there is nothing to do.
+        let again = super::tests::filled(&filled.xml, &[]).unwrap();
+        assert_eq!((again.xml, again.cdrom), (filled.xml, None));
+    }
+
+    #[test]
+    fn what_is_another_domains_is_mended() {
+        let old = "11111111-2222-5333-8444-555555555555";
+        let devices = |uuid: &str, iso: &str| {
+            format!(
+                "<hostdev mode='subsystem' type='mdev' model='vfio-pci'><source><address uuid='{uuid}'/>\
+                 </source><alias name='ua-vgpu-a'/><address type='pci' slot='0x09'/></hostdev>\
+                 <disk device='cdrom'><source file='/var/lib/virt-vgpu/media/{iso}.iso'/>\
+                 <target dev='sdb' bus='sata'/><alias name='ua-vgpu-guest-drivers'/></disk>"
+            )
+        };
+        let asking = "<v:device name='a' pool='cad' guest-drivers='yes'/>";
+        let filled = filled(&xml(asking, &devices(old, "old")), &[]).unwrap();
+        assert_eq!(filled.xml, xml(asking, &devices(&uuid("a"), UUID)));
+        assert_eq!(filled.devices[0].hostdev, HostdevChange::Mended);
+        assert_eq!(filled.cdrom, Some(CdRomOutcome::Mended("sdb".to_owned())));
+    }
+
+    #[test]
+    fn what_is_in_the_way_is_said() {
+        let asking = "<v:device name='a' pool='none'/>";
+        let error = format!("{:#}", filled(&xml(asking, ""), &[]).unwrap_err());
+        assert_eq!(error, "pool 'none' cannot be used: there is no pool 'none'");
+        let taken = "<input type='tablet'><alias name='ua-vgpu-a'/></input>";
+        let error = filled(&xml(asking, taken), &[]).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "alias 'ua-vgpu-a' is that of another device of the domain; choose another name"
+        );
+    }
+}

@@ -1,0 +1,206 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::domain::{
+    NAMESPACE, function_placeholder, parse, placeholder, request::tests::any_request,
+};
+
+const UUID: &str = "aaaaaaaa-0000-4000-8000-000000000001";
+
+fn uuid() -> DomainUuid {
+    UUID.parse().unwrap()
+}
+
+fn mdev(last: u8) -> MdevUuid {
+    format!("614bc606-2078-5444-8c9c-4f8e98ae4d{last:02x}")
+        .parse()
+        .unwrap()
+}
+
+#[test]
+fn a_uuid_goes_behind_the_name_and_only_where_there_is_none() {
+    for (before, after) in [
+        (
+            "<domain>\n  <!-- <uuid/> -->\n  <name>a</name>\n  <memory/>\n</domain>\n",
+            "<domain>\n  <!-- <uuid/> -->\n  <name>a</name>\n  <uuid>UUID</uuid>\n  <memory/>\n</domain>\n",
+        ),
+        (
+            "<domain><metadata><uuid>x</uuid></metadata><name>a</name></domain>",
+            "<domain><metadata><uuid>x</uuid></metadata><name>a</name><uuid>UUID</uuid></domain>",
+        ),
+        (
+            "<domain>\r\n\t<name\r\n>a</name ></domain>",
+            "<domain>\r\n\t<name\r\n>a</name >\r\n\t<uuid>UUID</uuid></domain>",
+        ),
+    ] {
+        let filled = with_uuid(before, uuid()).unwrap();
+        assert_eq!(filled, Some(after.replace("UUID", UUID)));
+        assert_eq!(with_uuid(&filled.unwrap(), uuid()).unwrap(), None);
+    }
+    let error = with_uuid("<domain/>", uuid()).unwrap_err().to_string();
+    assert_eq!(error, "<name> is missing");
+    assert!(with_uuid("<domain>", uuid()).is_err());
+}
+
+#[test]
+fn a_device_goes_behind_the_others_as_far_in_as_they_are() {
+    for (before, after) in [
+        (
+            "<domain>\n  <devices>\n    <disk/>\n    <!-- last -->\n  </devices>\n</domain>",
+            "<domain>\n  <devices>\n    <disk/>\n    <h>\n      <i/>\n    </h>\n    <!-- last -->\n  </devices>\n</domain>",
+        ),
+        (
+            "<domain>\n  <devices>\n  </devices>\n</domain>",
+            "<domain>\n  <devices>\n    <h>\n      <i/>\n    </h>\n  </devices>\n</domain>",
+        ),
+        (
+            "<domain>\n  <devices />\n</domain>",
+            "<domain>\n  <devices>\n    <h>\n      <i/>\n    </h>\n  </devices>\n</domain>",
+        ),
+        (
+            "<domain>\n  <name>a</name>\n</domain>",
+            "<domain>\n  <name>a</name>\n  <devices>\n    <h>\n      <i/>\n    </h>\n  </devices>\n</domain>",
+        ),
+        (
+            "<domain><x><devices><a/></devices></x><devices><disk></disk></devices></domain>",
+            "<domain><x><devices><a/></devices></x><devices><disk></disk><h>\n  <i/>\n</h></devices></domain>",
+        ),
+        (
+            "<domain><devices/></domain>",
+            "<domain><devices><h>\n  <i/>\n</h></devices></domain>",
+        ),
+        (
+            "<domain></domain>",
+            "<domain><devices><h>\n  <i/>\n</h></devices></domain>",
+        ),
+    ] {
+        assert_eq!(with_device(before, "<h>\n  <i/>\n</h>").unwrap(), after);
+    }
+}
+
+#[test]
+fn what_a_device_leads_to_is_changed_alone() {
+    let (gpu0, gpu1) = ("gpu0".parse().unwrap(), "gpu1".parse().unwrap());
+    let function = "0000:3b:00.4".parse().unwrap();
+    let domain = |devices: &str| format!("<domain><devices>\n  {devices}\n</devices></domain>");
+    let before = domain(&(placeholder(mdev(1), &gpu0) + &function_placeholder(function, &gpu1)));
+    assert_eq!(
+        with_mdev(&before, "ua-vgpu-gpu0", mdev(2)).unwrap(),
+        Some(before.replace(&mdev(1).to_string(), &mdev(2).to_string()))
+    );
+    assert_eq!(with_mdev(&before, "ua-vgpu-gpu1", mdev(2)).unwrap(), None);
+    let after = with_hostdev(&before, (mdev(3), "ua-vgpu-gpu1"), "<h/>").unwrap();
+    assert_eq!(after, Some(domain(&(placeholder(mdev(1), &gpu0) + "<h/>"))));
+    let after = with_hostdev(&before, (mdev(1), "ua-vgpu-x"), "<h>\n</h>").unwrap();
+    let function = function_placeholder(function, &gpu1);
+    assert_eq!(after, Some(domain(&format!("<h>\n  </h>{function}"))));
+    assert_eq!(
+        with_hostdev(&before, (mdev(3), "ua-vgpu-x"), "").unwrap(),
+        None
+    );
+
+    let disk = |file: &str| {
+        domain(&format!(
+            "<disk device='cdrom'><source startupPolicy='optional' file=\"{file}\"/>\
+             <target dev='sda'/></disk>"
+        ))
+    };
+    assert_eq!(
+        with_medium(&disk("/old"), "sda", "/a&b").unwrap(),
+        Some(disk("/a&amp;b"))
+    );
+    assert_eq!(with_medium(&disk("/old"), "sdb", "/new").unwrap(), None);
+    let empty = domain("<disk device='cdrom'><target dev='sda'/></disk>");
+    assert_eq!(with_medium(&empty, "sda", "/new").unwrap(), None);
+}
+
+/// A document with requests, somewhere between things that look like them.
+fn some_domain() -> impl Strategy<Value = (String, Vec<Request>)> {
+    let filler = prop::sample::select(vec![
+        "",
+        "\n  ",
+        "<!-- <v:device name='a'/> -->",
+        "<o:x xmlns:o='o'/>",
+        "\r\n\t",
+    ]);
+    let outside = any::<bool>();
+    let parts = (
+        prop::collection::vec((any_request(), filler.clone()), 1..5),
+        filler,
+        outside,
+    );
+    parts.prop_map(|(devices, filler, outside)| {
+        let mut requests: Vec<Request> = Vec::new();
+        let mut text = String::new();
+        for (request, filler) in devices {
+            text.push_str(filler);
+            if requests.iter().all(|one| one.name != request.name) {
+                text.push_str(&request.to_xml("v:device"));
+                requests.push(request);
+            }
+        }
+        let declaration = format!(" xmlns:v='{NAMESPACE}'");
+        let (on_root, on_own) = match outside {
+            true => (declaration.as_str(), ""),
+            false => ("", declaration.as_str()),
+        };
+        let xml = format!(
+            "<?xml version='1.0'?>\n<domain{on_root}>{filler}<name>a</name><metadata>{filler}\
+             <v:devices{on_own}>{text}</v:devices></metadata>{filler}<devices>{filler}<disk>\
+             <target dev='a'/></disk>{filler}</devices></domain>"
+        );
+        (xml, requests)
+    })
+}
+
+/// The text with the parts that the other has more taken out is that other one.
+fn is_longer_by(long: &str, short: &str, part: &str) -> bool {
+    let places = long.match_indices(part.trim());
+    { places }.any(|(place, _)| {
+        let before = long[..place].trim_end();
+        let after = &long[place + part.trim().len()..];
+        short.starts_with(before)
+            && short.ends_with(after)
+            && before.len() + after.len() <= short.len()
+    })
+}
+
+proptest! {
+    #[test]
+    fn a_request_is_changed_and_nothing_else((xml, requests) in some_domain(), new in any_request(), which: prop::sample::Index) {
+        let xml = with_uuid(&xml, uuid()).unwrap().unwrap();
+        let at = which.index(requests.len());
+        let mut wanted = requests.clone();
+        wanted[at] = Request { name: requests[at].name.clone(), ..new };
+        let changed = with_request(&xml, &wanted[at]).unwrap();
+        prop_assert_eq!(&parse(&changed).unwrap().requests, &wanted);
+        prop_assert_eq!(with_request(&xml, &requests[at]).unwrap(), xml.as_str());
+        let (before, after) = xml.split_once(&requests[at].to_xml("v:device")).unwrap();
+        prop_assert!(changed.starts_with(before) && changed.ends_with(after));
+    }
+
+    #[test]
+    fn what_is_put_in_is_there_and_the_rest_as_it_was((xml, requests) in some_domain(), last: u8) {
+        let named = with_uuid(&xml, uuid()).unwrap().unwrap();
+        let element = format!("<uuid>{UUID}</uuid>");
+        prop_assert!(is_longer_by(&named, &xml, &element));
+        let device = placeholder(mdev(last), &requests[0].name);
+        let filled = with_device(&named, &device).unwrap();
+        let def = parse(&filled).unwrap();
+        prop_assert_eq!((def.uuid, def.hostdevs.len()), (uuid(), 1));
+        prop_assert_eq!(def.hostdevs[0].uuid, mdev(last));
+        prop_assert_eq!(&def.requests, &requests);
+        let other = with_hostdev(&filled, (mdev(last), ""), "<hostdev/>").unwrap().unwrap();
+        prop_assert!(is_longer_by(&other, &named, "<hostdev/>"), "{}\n{}", other, named);
+    }
+
+    #[test]
+    fn no_text_panics(text: String, request in any_request()) {
+        let _ = with_uuid(&text, uuid());
+        let _ = with_device(&text, "<a/>");
+        let _ = with_mdev(&text, "a", mdev(0));
+        let _ = with_hostdev(&text, (mdev(0), "a"), "<a/>");
+        let _ = with_medium(&text, "a", "b");
+        let _ = with_request(&text, &request);
+    }
+}

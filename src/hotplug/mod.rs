@@ -1,0 +1,143 @@
+//! Devices plugged into domains that run, and out of them. libvirt calls no hook for
+//! that, so what the hook does at a start is done here: planned, claimed, made, then
+//! attached, and all of it taken back when one of these fails.
+//!
+//! libvirt is never called while the host lock is held: a hook of another domain may
+//! wait for the lock while libvirt keeps that domain to itself. Callers hold the
+//! domain's edit lock, so that two of them do not plug the same device.
+//!
+//! A crash leaves what the claim names, and no more:
+//!
+//! | after | is left | goes with |
+//! |---|---|---|
+//! | the claim is written | a name without a device | `reconcile`, the domain's end |
+//! | the device is made | a device that nobody has open | the same, or it is plugged next time |
+//! | QEMU has it | nothing that should not be there | |
+//! | the guest has let go | a device that nobody has open | as above |
+
+mod live;
+mod plug;
+mod unplug;
+
+use serde::Serialize;
+
+use crate::{
+    claims::{ClaimedDevice, DeviceKind},
+    hook::AllocateError,
+    host::{LockError, libvirt::LibvirtError},
+    model::{DeviceName, DomainName, MdevTypeId, MdevUuid, ParentName, PoolName},
+    plan::{Assignment, Interface, Refusal, RefusalKind},
+};
+
+pub use plug::{Optional, foresee, foresee_optional, lacking, plug, plug_optional};
+pub use unplug::{held, unplug};
+
+/// A device that was plugged in, or out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Plugged {
+    pub name: DeviceName,
+    pub pool: PoolName,
+    pub uuid: MdevUuid,
+    /// The parent it was made on, or the virtual function that it is.
+    pub parent: ParentName,
+    #[serde(rename = "type")]
+    pub type_id: MdevTypeId,
+    /// Whether it is a virtual function.
+    #[serde(skip)]
+    pub is_function: bool,
+}
+
+impl From<&ClaimedDevice> for Plugged {
+    fn from(device: &ClaimedDevice) -> Self {
+        Self {
+            name: device.name.clone(),
+            pool: device.pool.clone(),
+            uuid: device.uuid,
+            parent: device.parent.clone(),
+            type_id: device.type_id.clone(),
+            is_function: device.kind == DeviceKind::VendorVfio,
+        }
+    }
+}
+
+impl From<&Assignment> for Plugged {
+    fn from(planned: &Assignment) -> Self {
+        Self {
+            name: planned.device.clone(),
+            pool: planned.pool.clone(),
+            uuid: planned.uuid,
+            parent: planned.parent.clone(),
+            type_id: planned.type_id.clone(),
+            is_function: planned.interface == Interface::VendorVfio,
+        }
+    }
+}
+
+impl Plugged {
+    /// What the guest's hostdev leads to, for people.
+    pub fn source(&self) -> String {
+        if self.is_function {
+            self.parent.to_string()
+        } else {
+            format!("uuid {}", self.uuid)
+        }
+    }
+
+    /// Where that is, as the end of a sentence.
+    pub fn place(&self) -> String {
+        let preposition = if self.is_function { "as" } else { "on" };
+        format!("{preposition} {}", self.parent)
+    }
+}
+
+/// Why nothing was plugged in.
+#[derive(Debug, thiserror::Error)]
+pub enum PlugError {
+    /// Nothing is free now.
+    #[error(transparent)]
+    NoRoom(Refusal),
+    /// The domain does not run.
+    #[error("domain '{0}' is not running: there is nothing to plug a device into; start it first")]
+    NotRunning(String),
+    /// Its metadata does not ask for it.
+    #[error(
+        "domain '{domain}' runs without a request for device '{device}'; \
+         'virt-vgpu attach {domain} --live' makes one"
+    )]
+    NotAsked {
+        domain: DomainName,
+        device: DeviceName,
+    },
+    /// No device can be had, for another reason than room.
+    #[error(transparent)]
+    Allocate(AllocateError),
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    #[error(transparent)]
+    Libvirt(#[from] LibvirtError),
+    /// libvirt did not take it; everything is as before.
+    #[error("{cause}{hint}; the device was taken back")]
+    NotAttached { cause: LibvirtError, hint: String },
+    /// libvirt did not take it, and not all could be undone.
+    #[error("{cause}{hint}; undoing what was done before failed too: {}", failures.join("; "))]
+    HalfDone {
+        cause: LibvirtError,
+        hint: String,
+        failures: Vec<String>,
+    },
+    #[error("{0:#}")]
+    Other(anyhow::Error),
+}
+
+impl From<AllocateError> for PlugError {
+    fn from(error: AllocateError) -> Self {
+        match error {
+            AllocateError::Refused(refusal)
+                if !matches!(refusal.kind, RefusalKind::Unreadable { .. }) =>
+            {
+                Self::NoRoom(refusal)
+            }
+            other => Self::Allocate(other),
+        }
+    }
+}

@@ -1,0 +1,478 @@
+//! Plugging in.
+
+use std::time::Duration;
+
+use anyhow::Context;
+
+use super::{
+    PlugError, Plugged,
+    live::{self, Live},
+    unplug,
+};
+use crate::{
+    claims::{self, Claim, ClaimedDevice},
+    config::{self, Kind, Pool},
+    definition::{self, Named, Seat},
+    domain::{DomainDef, PciHostdev, Request, alias},
+    hook::{self, AllocateError, Base, Demand, Making, Order},
+    host::{
+        Deadline, Host, HostLock,
+        libvirt::{Domain, Libvirt, LibvirtError},
+    },
+    model::{DeviceName, MdevUuid},
+    plan::{Failed, Source},
+};
+
+/// As long as a hook's: others wait for the lock meanwhile.
+const PATIENCE: Duration = hook::PATIENCE;
+
+/// How long a guest may take for a device that it has only just got, when another one
+/// of the same call failed.
+const UNDO_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Plugs devices into a domain that runs and whose live metadata asks for them: all
+/// or none. Those that it has already are left out of the answer.
+///
+/// # Errors
+/// Why not; the domain, its claim and the host are then as before, but for
+/// [`PlugError::HalfDone`].
+pub fn plug(
+    host: &Host,
+    libvirt: &Libvirt,
+    domain: &Domain,
+    names: &[DeviceName],
+) -> Result<Vec<Plugged>, PlugError> {
+    let live = Live::read(domain)?;
+    let missing = missing(&live.def, names)?;
+    if missing.is_empty() {
+        return Ok(Vec::new());
+    }
+    let wanted = sources(host, libvirt, &live, &missing)?;
+    let made = make(host, &live, wanted)?;
+    attach(host, domain, &live, &made)?;
+    Ok(made.devices.iter().map(Plugged::from).collect())
+}
+
+/// What [`plug`] would do for a domain of that XML, of whose run nothing is changed.
+///
+/// # Errors
+/// Why there is no device.
+pub fn foresee(
+    host: &Host,
+    libvirt: &Libvirt,
+    def: &DomainDef,
+    names: &[DeviceName],
+) -> Result<Vec<Plugged>, PlugError> {
+    let live = Live {
+        def: def.clone(),
+        persistent: None,
+    };
+    let missing = missing(&live.def, names)?;
+    if missing.is_empty() {
+        return Ok(Vec::new());
+    }
+    let wanted = sources(host, libvirt, &live, &missing)?;
+    let claim = claims::load(host, def.uuid).map_err(AllocateError::from)?;
+    let held = claim.map(|claim| claim.devices).unwrap_or_default();
+    let mut demand = Demand::load(host, &live.def, orders(def, &wanted))?;
+    demand.beside = Some(pools(host, &held));
+    let plan = demand.plan_anew(host, &Failed::default())?;
+    Ok(plan.assignments.iter().map(Plugged::from).collect())
+}
+
+/// The devices that a running domain is without and may have at any time: optional
+/// ones, and those that it has lost because their parent went, which its claim still
+/// names.
+pub fn lacking(host: &Host, domain: &Domain) -> Result<Vec<DeviceName>, PlugError> {
+    let def = live::definition(domain)?;
+    let claim = claims::load(host, def.uuid).map_err(AllocateError::from)?;
+    let claimed = claim.map(|claim| claim.devices).unwrap_or_default();
+    let is_lost = |request: &Request| {
+        let mut devices = claimed.iter().filter(|device| device.name == request.name);
+        devices.any(|device| matches!(device.is_there(host), Ok(false)))
+    };
+    let lacks = |request: &&Request| {
+        !live::has_named(&def, &request.name)
+            && (request.optional == Some(true) || is_lost(request))
+    };
+    let names = def.requests.iter().filter(lacks);
+    Ok(names.map(|request| request.name.clone()).collect())
+}
+
+/// What became of a domain's optional devices.
+#[derive(Debug, Default)]
+pub struct Optional {
+    pub plugged: Vec<Plugged>,
+    /// Why others were not, a line each.
+    pub notes: Vec<String>,
+}
+
+/// Plugs in the optional devices that a domain runs without, each by itself: what is
+/// not free is no failure.
+pub fn plug_optional(host: &Host, libvirt: &Libvirt, domain: &Domain) -> Optional {
+    match live::definition(domain) {
+        Ok(def) => each(&def, |names| plug(host, libvirt, domain, names)),
+        Err(error) => Optional {
+            notes: vec![error.to_string()],
+            ..Optional::default()
+        },
+    }
+}
+
+/// What [`plug_optional`] would do for a domain of that XML.
+pub fn foresee_optional(host: &Host, libvirt: &Libvirt, def: &DomainDef) -> Optional {
+    each(def, |names| foresee(host, libvirt, def, names))
+}
+
+fn each(
+    def: &DomainDef,
+    plug: impl Fn(&[DeviceName]) -> Result<Vec<Plugged>, PlugError>,
+) -> Optional {
+    let mut outcome = Optional::default();
+    for name in optional(def) {
+        match plug(std::slice::from_ref(name)) {
+            Ok(plugged) => outcome.plugged.extend(plugged),
+            Err(error) => outcome
+                .notes
+                .push(format!("{name} is not plugged in: {error}")),
+        }
+    }
+    outcome
+}
+
+/// The optional devices that a domain of that XML is without.
+fn optional(def: &DomainDef) -> impl Iterator<Item = &DeviceName> {
+    let requests = def.requests.iter();
+    let lacks =
+        |request: &&Request| request.optional == Some(true) && !live::has_named(def, &request.name);
+    requests.filter(lacks).map(|request| &request.name)
+}
+
+/// The requests of those devices that the guest does not have.
+fn missing(def: &DomainDef, names: &[DeviceName]) -> Result<Vec<Request>, PlugError> {
+    let mut missing = Vec::new();
+    for name in names {
+        let request = def.requests.iter().find(|request| request.name == *name);
+        let request = request.ok_or_else(|| PlugError::NotAsked {
+            domain: def.name.clone(),
+            device: name.clone(),
+        })?;
+        if !live::has_named(def, name) {
+            missing.push(request.clone());
+        }
+    }
+    Ok(missing)
+}
+
+/// What each device is looked for as. A virtual function may become another one under
+/// the lock; this is where libvirt can still be asked which ones others count on.
+fn sources(
+    host: &Host,
+    libvirt: &Libvirt,
+    live: &Live,
+    missing: &[Request],
+) -> Result<Vec<(Request, Source)>, PlugError> {
+    let mut reserved = None;
+    let mut planned = live.def.clone();
+    let mut sources = Vec::new();
+    for request in missing {
+        let pool = load_pool(host, &live.def, request)?;
+        let source = if pool.kind == Kind::NvidiaVgpu {
+            match written(live, request) {
+                Some(source) => source,
+                None => {
+                    let reserved = match &reserved {
+                        Some(reserved) => reserved,
+                        None => reserved.insert(
+                            Named::read(libvirt)
+                                .map_err(PlugError::Other)?
+                                .reserved(planned.uuid),
+                        ),
+                    };
+                    let name = &request.name;
+                    let seat = definition::choose_free(host, reserved, &planned, &pool, name);
+                    source(&mut planned, name, seat.map_err(PlugError::Other)?)
+                }
+            }
+        } else {
+            Source::Mdev
+        };
+        if matches!(source, Source::Function(_)) {
+            definition::check_libvirt(libvirt.version()?).map_err(PlugError::Other)?;
+        }
+        sources.push((request.clone(), source));
+    }
+    Ok(sources)
+}
+
+/// As what the definition has it for the next start.
+fn written(live: &Live, request: &Request) -> Option<Source> {
+    let def = &live.persistent.as_ref()?.def;
+    if let Some(function) = def.function_of(&request.name) {
+        return Some(Source::Function(function.address.to_string().parse().ok()?));
+    }
+    let uuid = MdevUuid::for_device(def.uuid, &request.name);
+    let mut mdevs = def.hostdevs.iter();
+    mdevs.any(|one| one.uuid == uuid).then_some(Source::Mdev)
+}
+
+/// A function is noted, so that the next device is not looked for on it too.
+fn source(planned: &mut DomainDef, name: &DeviceName, seat: Option<Seat>) -> Source {
+    match seat {
+        Some(Seat::Mdev) => Source::Mdev,
+        Some(Seat::Function(address)) => {
+            planned.pci_hostdevs.push(PciHostdev {
+                address,
+                alias: Some(alias(name)),
+                managed: false,
+                display: false,
+            });
+            match address.to_string().parse() {
+                Ok(parent) => Source::Function(parent),
+                Err(_) => Source::Any,
+            }
+        }
+        None => Source::Any,
+    }
+}
+
+fn load_pool(host: &Host, def: &DomainDef, request: &Request) -> Result<Pool, AllocateError> {
+    config::load_pool(host, &request.pool).map_err(|cause| AllocateError::Pool {
+        domain: def.name.to_string(),
+        pool: request.pool.clone(),
+        cause: Box::new(cause),
+    })
+}
+
+fn orders<'a>(def: &DomainDef, wanted: &'a [(Request, Source)]) -> Vec<Order<'a>> {
+    let order = |(request, source): &'a (Request, Source)| Order {
+        request,
+        uuid: MdevUuid::for_device(def.uuid, &request.name),
+        source: source.clone(),
+    };
+    wanted.iter().map(order).collect()
+}
+
+/// The pools of devices that the domain has. One that is gone has no rules left.
+fn pools(host: &Host, held: &[ClaimedDevice]) -> Vec<Pool> {
+    let pools = held.iter();
+    pools
+        .filter_map(|device| config::load_pool(host, &device.pool).ok())
+        .collect()
+}
+
+/// Devices that are claimed and there, and not attached yet.
+struct Made {
+    devices: Vec<ClaimedDevice>,
+    /// The claim before, if there was one.
+    before: Option<Claim>,
+    /// The claim as it was written last.
+    claim: Claim,
+}
+
+/// Claims and makes the devices under the host lock.
+fn make(host: &Host, live: &Live, wanted: Vec<(Request, Source)>) -> Result<Made, PlugError> {
+    let def = &live.def;
+    let deadline = Deadline::after(PATIENCE);
+    let lock = lock(host, def, deadline)?;
+    let before = claims::load(host, def.uuid).map_err(AllocateError::from)?;
+    let mut claim = match &before {
+        Some(before) => before.clone(),
+        None => Claim::of_running(host, (def.uuid, def.name.clone())),
+    };
+    // A plug of before that was cut short has left its device, or only its name.
+    let is_ready = |device: &ClaimedDevice, request: &Request| {
+        device.pool == request.pool && matches!(device.is_there(host), Ok(true))
+    };
+    let (mut ready, mut lost, mut lacking) = (Vec::new(), Vec::new(), Vec::new());
+    for (request, source) in wanted {
+        let its = claim.devices.iter().find(|one| one.name == request.name);
+        match its {
+            Some(device) if is_ready(device, &request) => {
+                ready.push(device.clone());
+                continue;
+            }
+            Some(device) => lost.push(device.name.clone()),
+            None => {}
+        }
+        lacking.push((request, source));
+    }
+    if !lost.is_empty() {
+        let released = claims::give_back_part(host, &lock, &claim, &lost, deadline);
+        hook::log_released(&claim.domain_name, claim.domain, &released);
+        if !released.is_complete() {
+            return Err(PlugError::Allocate(AllocateError::StillHeld {
+                domain: def.name.to_string(),
+                why: hook::kept_reason(&released),
+            }));
+        }
+        claim.devices.retain(|one| !lost.contains(&one.name));
+    }
+    let mut devices = ready;
+    if !lacking.is_empty() {
+        let first = claim.devices.len();
+        let mut demand = Demand::load(host, def, orders(def, &lacking))?;
+        demand.beside = Some(pools(host, &claim.devices));
+        demand.check_uuids_are_free(host, None)?;
+        let mut making = Making {
+            host,
+            lock: &lock,
+            demand,
+            base: Base::Running(claim),
+            deadline,
+        };
+        claim = making.make()?;
+        let made = claim.devices.get(first..).unwrap_or_default();
+        hook::log_allocated("plug", &claim, made);
+        devices.extend_from_slice(made);
+    }
+    // From here on QEMU has as long as a start to open it.
+    claim.touch();
+    let made = Made {
+        devices,
+        before,
+        claim,
+    };
+    if let Err(cause) = claims::save(host, &lock, &made.claim) {
+        drop(lock);
+        let failures = take_back(host, &made, &made.devices);
+        let what = match failures {
+            Ok(()) => "the devices were taken back".to_owned(),
+            Err(why) => format!("the devices could not be taken back ({why})"),
+        };
+        return Err(PlugError::Allocate(AllocateError::Io { what, cause }));
+    }
+    Ok(made)
+}
+
+fn lock(host: &Host, def: &DomainDef, deadline: Deadline) -> Result<HostLock, PlugError> {
+    // Leave enough of the deadline to make devices, and to undo them.
+    const LOCK_SHARE: u32 = 2;
+    let purpose = format!("plugging devices into domain {}", def.name);
+    let deadline = deadline.at_most(deadline.left() / LOCK_SHARE);
+    Ok(HostLock::acquire(host, &purpose, deadline)?)
+}
+
+/// Attaches all of them, or takes them back.
+fn attach(host: &Host, domain: &Domain, live: &Live, made: &Made) -> Result<(), PlugError> {
+    for (done, device) in made.devices.iter().enumerate() {
+        let Err(cause) = attach_one(domain, live, device) else {
+            continue;
+        };
+        let (attached, rest) = made.devices.split_at(done);
+        let mut failures = Vec::new();
+        failures.extend(take_back(host, made, rest).err());
+        let attached: Vec<DeviceName> = attached.iter().rev().map(|one| one.name.clone()).collect();
+        if !attached.is_empty() {
+            let undone = unplug::unplug(host, domain, &attached, UNDO_PATIENCE);
+            failures.extend(undone.err().map(|error| error.to_string()));
+        }
+        return Err(match cause {
+            Attach::Libvirt(cause) => {
+                let hint = hint(&cause, &live.def);
+                if failures.is_empty() {
+                    PlugError::NotAttached { cause, hint }
+                } else {
+                    PlugError::HalfDone {
+                        cause,
+                        hint,
+                        failures,
+                    }
+                }
+            }
+            Attach::Other(error) => PlugError::Other(error),
+        });
+    }
+    Ok(())
+}
+
+enum Attach {
+    Libvirt(LibvirtError),
+    Other(anyhow::Error),
+}
+
+fn attach_one(domain: &Domain, live: &Live, device: &ClaimedDevice) -> Result<(), Attach> {
+    let xml = live.hostdev(device);
+    let xml = xml.context("its hostdev in the definition cannot be read");
+    let xml = xml.map_err(Attach::Other)?;
+    let what = format!("hostdev '{}'", device.name);
+    let Err(error) = domain.attach_live(&xml, &what) else {
+        return Ok(());
+    };
+    // Somebody else may have been faster with the same device.
+    match live::definition(domain) {
+        Ok(now) if live::has(&now, device) => Ok(()),
+        _ => Err(Attach::Libvirt(error)),
+    }
+}
+
+/// What to do where libvirt says only that there is no room in the guest
+/// (`virDomainPCIAddressGetNextAddr`).
+fn hint(error: &LibvirtError, def: &DomainDef) -> String {
+    if !error.to_string().contains("No more available PCI") {
+        return String::new();
+    }
+    let name = &def.name;
+    let has_ports = { def.controllers.iter() }.any(|one| {
+        one.model
+            .as_deref()
+            .is_some_and(|model| model.starts_with("pcie-"))
+    });
+    if has_ports {
+        format!(
+            ": the guest has no free PCIe port; add <controller type='pci' \
+             model='pcie-root-port'/> with 'virsh edit {name}' and start it anew"
+        )
+    } else {
+        format!(
+            ": the guest has no free PCI slot; take a device out of it with 'virsh edit {name}'"
+        )
+    }
+}
+
+/// Gives devices back that the domain does not have; the rest of its claim is then as
+/// before.
+fn take_back(host: &Host, made: &Made, devices: &[ClaimedDevice]) -> Result<(), String> {
+    unplug::give_back(host, &made.claim, made.before.as_ref(), devices)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain;
+
+    fn domain(requests: &str, devices: &str) -> DomainDef {
+        domain::parse(&format!(
+            "<domain><name>d</name><uuid>aaaaaaaa-0000-4000-8000-000000000001</uuid><metadata>\
+             <v:devices xmlns:v='urn:virt-vgpu:devices:1'>{requests}</v:devices></metadata>\
+             <devices>{devices}</devices></domain>"
+        ))
+        .unwrap()
+    }
+
+    #[test]
+    fn optional_devices_are_those_without_a_hostdev() {
+        let name = |text: &str| text.parse::<DeviceName>().unwrap();
+        let uuid = MdevUuid::for_device(domain("", "").uuid, &name("b"));
+        let def = domain(
+            "<v:device name='a' pool='p' optional='yes'/><v:device name='b' pool='p' optional='yes'/>\
+             <v:device name='c' pool='p'/><v:device name='d' pool='p' optional='yes'/>",
+            &(domain::placeholder(uuid, &name("b"))
+                + &domain::function_placeholder("0000:3b:00.4".parse().unwrap(), &name("d"))),
+        );
+        assert_eq!(optional(&def).collect::<Vec<_>>(), [&name("a")]);
+        let missing = |names: &[&str]| {
+            let names: Vec<_> = names.iter().map(|text| name(text)).collect();
+            let found = super::missing(&def, &names);
+            found.map(|found| found.into_iter().map(|one| one.name).collect::<Vec<_>>())
+        };
+        assert_eq!(
+            missing(&["a", "b", "c", "d"]).unwrap(),
+            [name("a"), name("c")]
+        );
+        assert_eq!(
+            missing(&["x"]).unwrap_err().to_string(),
+            "domain 'd' runs without a request for device 'x'; 'virt-vgpu attach d --live' makes one"
+        );
+    }
+}

@@ -1,0 +1,144 @@
+# Devices plugged into VMs that run, and out of them; transient VMs; optional devices after a start.
+# needs: product
+# deadline: 600
+on_lab 'create_pool cad --type nvidia-232 --device $T4A'
+
+# hot_vm NAME PORTS [DEVICE]: the XML of a VM with free ports and perhaps one more device
+# shellcheck disable=SC2016  # expanded on the lab host
+hot_vm='hot_vm() {
+	local port="<controller type=\"pci\" model=\"pcie-root-port\"/>" more="<controller type=\"usb\" model=\"none\"/>" i
+	for ((i = 0; i < $2; i++)); do more+=$port; done
+	vm_xml "$1" | sed "s:<memballoon:$more${3-}&:"
+}
+define_hot() { hot_vm "$@" > "/run/$1.xml"; virsh -q define "/run/$1.xml"; }'
+
+# Plugged in: definition, run, claim and QEMU have it.
+on_lab "$hot_vm
+	define_hot ws1 2; start_vm ws1"
+uuid=$(on_lab 'device_uuid ws1')
+assert_eq "nothing is changed yet; without --dry-run:
+attached gpu0 (uuid $uuid) from pool cad to ws1; plugged in on 0000:3b:00.0" \
+	'virt-vgpu attach ws1 --pool cad --live --dry-run'
+assert_eq '' 'left_over; virsh -q dumpxml ws1 | grep vgpu || true'
+assert_eq "attached gpu0 (uuid $uuid) from pool cad to ws1; plugged in on 0000:3b:00.0" \
+	'virt-vgpu attach ws1 --pool cad --live'
+assert_eq 'nothing to do: ws1 has gpu0 from pool cad' 'virt-vgpu attach ws1 --pool cad --live'
+assert_eq "$uuid 0000:3b:00.0 nvidia-232" 'devices'
+assert_eq '1' "cat \$SIM/vgpus/$uuid/open"
+assert_eq "sysfsdev = \"/sys/bus/mdev/devices/$uuid\"" \
+	'virsh qemu-monitor-command ws1 --hmp "info qtree" | tr -d "\r" | sed -n "s/^ *\(sysfsdev\)/\1/p"'
+assert 'virsh qemu-monitor-command ws1 --hmp "info pci" | grep -q "3D controller: PCI device 10de:1eb8"'
+assert_eq 'committed true null gpu0' \
+	'jq -r "[.state, .launched, .daemon // \"null\", .devices[].name] | join(\" \")" $(claim_of ws1)'
+assert_eq '2 2' 'echo $(virsh -q dumpxml ws1 | grep -c "ua-vgpu-gpu0\|<vgpu:device ") $(virsh -q dumpxml --inactive ws1 | grep -c "ua-vgpu-gpu0\|<vgpu:device ")'
+# A second one beside it, and one that libvirt finds no port for: as if it had not been asked for.
+on_lab 'virt-vgpu attach ws1 --pool cad --live --count 2 > /dev/null
+	virsh -q dumpxml ws1 > /run/ws1.live; virsh -q dumpxml --inactive ws1 > /run/ws1.defined; cat $(claim_of ws1) > /run/ws1.claim'
+refuse_with 'virt-vgpu attach ws1 --pool cad --live --name more' "virt-vgpu: cannot attach to domain 'ws1': cannot plug in hostdev 'more': internal error: No more available PCI slots: the guest has no free PCIe port; add <controller type='pci' model='pcie-root-port'/> with 'virsh edit ws1' and start it anew; the device was taken back"
+assert_eq '' 'diff /run/ws1.live <(virsh -q dumpxml ws1); diff /run/ws1.claim $(claim_of ws1)'
+assert_eq '' 'diff /run/ws1.defined <(virsh -q dumpxml --inactive ws1) | grep -v controller | grep vgpu || true'
+assert_eq '2' 'devices | wc -l'
+# A guest without an operating system does not let go; it keeps what it has.
+refuse_with 'virt-vgpu detach ws1 --live --name gpu0 --wait 1' "virt-vgpu: cannot detach from domain 'ws1': the guest of domain 'ws1' has not let go of 'gpu0' in time, as its operating system has to; the device stays the VM's until it does or the VM stops, and is freed by itself then"
+assert_eq '' 'diff /run/ws1.live <(virsh -q dumpxml ws1); diff /run/ws1.claim $(claim_of ws1)'
+assert_eq '2' 'devices | wc -l'
+on_lab 'virsh -q destroy ws1'
+assert_eq '' 'left_over'
+# The next start is as any other.
+on_lab 'start_vm ws1'
+assert_eq '2' 'devices | wc -l'
+on_lab 'virsh -q destroy ws1; virsh -q undefine ws1'
+said=$(refuse 'virt-vgpu attach ws1 --pool cad --live')
+[[ $said == *"there is no domain 'ws1'"* ]] || fail "it said: $said"
+
+# Not even the first fits: the VM has no claim afterwards, as before.
+on_lab "$hot_vm
+	define_hot ws2 0; start_vm ws2"
+said=$(refuse 'virt-vgpu attach ws2 --pool cad --live')
+[[ $said == *'No more available PCI slots'* ]] || fail "it said: $said"
+assert_eq '' 'left_over; virsh -q dumpxml ws2 | grep vgpu || true; virsh -q dumpxml --inactive ws2 | grep vgpu || true'
+on_lab 'virsh -q destroy ws2'
+refuse_with 'virt-vgpu attach ws2 --pool cad --live' "virt-vgpu: domain 'ws2' is not running: '--live' is about the devices of a running domain; leave it out, or start the domain first"
+
+# A guest that lets go: a boot sector that does what an operating system's ACPI driver does, for each
+# bus: it reads which slots shall be emptied (0xcc4) and empties them (0xcc8).
+on_lab "$hot_vm"'
+	eject=/var/lib/libvirt/images/eject.img
+	printf "\xfb\x31\xdb\xf4\xba\xd0\x0c\x66\x0f\xb7\xc3\x66\xef\xba\xc4\x0c\x66\xed\x66\x85\xc0\x74\x05\xba\xc8\x0c\x66\xef\x43\x83\xe3\x07\x75\xe2\xeb\xdf" > $eject
+	truncate -s 510 $eject
+	printf "\x55\xaa" >> $eject
+	truncate -s 10M $eject
+	define_hot ws3 2 "<disk type=\"file\"><source file=\"$eject\"/><target dev=\"sda\" bus=\"sata\"/></disk>"
+	start_vm ws3
+	virt-vgpu attach ws3 --pool cad --live --count 2 > /dev/null'
+a=$(on_lab 'device_uuid ws3')
+b=$(on_lab 'device_uuid ws3 gpu1')
+assert_eq "detached gpu1 (uuid $b) of pool cad from ws3; unplugged from the running domain" \
+	'virt-vgpu detach ws3 --live --name gpu1 --wait 60'
+assert_eq "$a 0000:3b:00.0 nvidia-232" 'devices'
+assert_eq 'gpu0' 'jq -r ".devices[].name" $(claim_of ws3)'
+# The definition had it no more: the run alone.
+on_lab 'virt-vgpu detach ws3 --all > /dev/null'
+assert_eq "unplugged gpu0 (uuid $a) of pool cad from ws3" 'virt-vgpu detach ws3 --all --live --wait 60'
+assert_eq '' 'left_over; virsh -q dumpxml ws3 | grep vgpu || true'
+assert_eq 'running' 'state_of ws3'
+on_lab 'virsh -q destroy ws3'
+
+# A transient VM, made from a text that only asks.
+asking='<metadata><v\:devices xmlns\:v=\"urn\:virt-vgpu\:devices\:1\"><v\:device name=\"gpu0\" pool=\"cad\"/></v\:devices></metadata>'
+on_lab "$hot_vm
+	hot_vm brief 1 | sed \"s:<devices>:$asking&:\" > /run/brief.xml"
+assert_eq '1' 'virt-vgpu create /run/brief.xml --dry-run | tee /run/brief.whole.xml | grep -c "<alias name=.ua-vgpu-gpu0./>"'
+assert_eq '' 'left_over; virsh -q list --name; diff /run/brief.xml /run/brief.whole.xml | grep "^<" || true'
+on_lab 'virt-vgpu create /run/brief.xml > /run/brief.said'
+brief=$(on_lab 'device_uuid brief')
+assert_eq "created brief ($(on_lab 'virsh -q domuuid brief'))
+put in gpu0 (uuid $brief) of pool cad" 'cat /run/brief.said'
+assert_eq "$brief 0000:3b:00.0 nvidia-232" 'devices'
+assert_eq 'no' 'virsh -q dominfo brief | sed -n "s/^Persistent: *//p"'
+# It gets one more while it runs, and everything goes back.
+more=$(on_lab 'device_uuid brief more')
+assert_eq "attached more (uuid $more) from pool cad to brief; plugged in on 0000:3b:00.0" \
+	'virt-vgpu attach brief --pool cad --name more --live'
+assert_eq '2' 'devices | wc -l'
+on_lab 'virsh -q destroy brief'
+assert_eq '' 'left_over; virsh -q list --all --name | grep brief || true'
+on_lab 'sed -i s:pool=:pol=: /run/brief.xml'
+refuse_with 'virt-vgpu create /run/brief.xml' "virt-vgpu: /run/brief.xml: line 8: <v:device name='gpu0'>: unknown attribute 'pol'; accepted: name, pool, guest-drivers, optional, frame-rate-limit, console-vnc, unified-memory, debuggers, profilers"
+
+# What a VM can do without is plugged in after its start, if there is one.
+on_lab "$hot_vm"'
+	create_pool spare --type nvidia-232 --device $T4B --instances 1
+	printf "[defaults]\noptional = true\n" >> /etc/virt-vgpu/pools.d/spare.toml
+	for vm in ws4 ws5; do define_hot $vm 1; virt-vgpu attach $vm --pool spare > /dev/null; done'
+ws4=$(on_lab 'device_uuid ws4')
+assert_eq "started ws4
+plugged gpu0 (uuid $ws4) of pool spare into ws4 on 0000:5e:00.0" 'virt-vgpu start ws4'
+assert_eq "started ws5
+gpu0 is not plugged in: pool 'spare' has no free nvidia-232 for domain 'ws5': 1 of at most 1 instances are in use; see 'virt-vgpu status'" \
+	'virt-vgpu start ws5'
+assert_eq "$ws4 0000:5e:00.0 nvidia-232" 'devices'
+on_lab 'virsh -q destroy ws4; virsh -q destroy ws5'
+assert_eq '' 'left_over'
+
+# Where vGPUs are virtual functions: the one that the definition names, and another when that is taken.
+gpu=0000:3b:00.0
+on_lab "unload_boards; load_boards l40s@$gpu/0 framework=vendor-vfio
+	rm /etc/virt-vgpu/pools.d/*; create_pool vf --profile L40S-12Q --device $gpu; virt-vgpu host apply --all > /dev/null
+	$hot_vm
+	define_hot ws6 1; start_vm ws6"
+f=$(on_lab "vf $gpu 0")
+g=$(on_lab "vf $gpu 1")
+assert_eq "attached gpu0 ($f) from pool vf to ws6; plugged in as $f" 'virt-vgpu attach ws6 --pool vf --live'
+id=$(on_lab "vf_type $f")
+[[ $id != 0 ]] || fail "$f has no type"
+assert "wait_until 'virsh qemu-monitor-command ws6 --hmp \"info pci\" | grep 10de:26b9' 10"
+on_lab 'virsh -q destroy ws6'
+assert_eq '0' "vf_type $f"
+on_lab "virt-vgpu detach ws6 --all > /dev/null; start_vm ws6; virt-vgpu attach ws6 --pool vf > /dev/null; write_type $f $id > /dev/null"
+assert_eq "plugged gpu0 ($g) of pool vf into ws6 as $g" 'virt-vgpu attach ws6 --pool vf --live'
+on_lab "virsh -q destroy ws6"
+assert_eq "$id 0" "echo \$(vf_type $f) \$(vf_type $g)"
+assert_eq '' 'ls /run/virt-vgpu/claims'
+on_lab "write_type $f 0 > /dev/null; rm /etc/virt-vgpu/pools.d/*"
+assert '! dmesg | grep -E "BUG|WARNING|Call Trace|possible circular"'
