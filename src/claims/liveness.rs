@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Claim, State};
+use super::{Claim, DeviceKind, State};
 use crate::{
     device::Sysfs,
     host::{Host, Processes, boot_id, since_boot},
@@ -13,6 +13,9 @@ use crate::{
 /// libvirt daemon that is starting it lives: between `prepare` and QEMU's first
 /// breath nothing but time tells a slow start from a failed one.
 pub const DEFAULT_GRACE: Duration = Duration::from_secs(120);
+
+/// For how long after a start a function's plugin may still be at work on it.
+const INITIALISING: Duration = Duration::from_secs(30);
 
 /// What is known of a claim's domain.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,7 +73,9 @@ impl Claim {
                 Err(error) => return Liveness::Unknown(Doubt::Unreadable(error.to_string())),
             }
         }
-        if self.may_be_starting(host, grace) {
+        // Only the hook, which libvirt is about to call, is told how the domain ended.
+        let may_be_ending = self.boot_id == boot_id(host) && self.may_be_wedged();
+        if self.may_be_starting(host, grace) || (may_be_ending && !grace.is_zero()) {
             return Liveness::Unknown(Doubt::Starting);
         }
         Liveness::Stale
@@ -91,12 +96,25 @@ impl Claim {
             .then_some(pid)
     }
 
+    /// Whether the claim's VM has functions and started so little ago that their plugin
+    /// may still have been initialising: measured to take some seconds, and a wedged
+    /// function shows half a minute after the start.
+    #[must_use]
+    pub fn may_be_wedged(&self) -> bool {
+        let has_functions = { self.devices.iter() }.any(|one| one.kind == DeviceKind::VendorVfio);
+        let is_committed = self.launched && self.state == State::Committed;
+        has_functions && is_committed && self.age() < INITIALISING
+    }
+
+    fn age(&self) -> Duration {
+        since_boot().saturating_sub(Duration::from_millis(self.since_boot_ms))
+    }
+
     fn may_be_starting(&self, host: &Host, grace: Duration) -> bool {
         if self.state == State::Releasing || self.boot_id != boot_id(host) {
             return false;
         }
         let daemon_lives = self.daemon.is_some_and(|daemon| daemon.is_alive(host));
-        let age = since_boot().saturating_sub(Duration::from_millis(self.since_boot_ms));
-        daemon_lives && age < grace
+        daemon_lives && self.age() < grace
     }
 }

@@ -10,7 +10,9 @@ use super::{
     seat::{self, Named, Reserved, Seat},
 };
 use crate::{
+    claims,
     config::{self, Kind},
+    device::vendor_vfio,
     domain::{self, DomainDef, alias},
     hook::{AllocateError, Demand, Order, devices_wanted},
     host::{Host, libvirt::Libvirt},
@@ -34,7 +36,7 @@ pub struct Move {
 pub struct Replanned {
     pub moves: Vec<Move>,
     pub changes: Vec<Change>,
-    /// Devices whose function cannot be had now, and for which there is no other.
+    /// Devices whose function somebody else has, and for which there is no other.
     pub stuck: Vec<Stuck>,
 }
 
@@ -107,7 +109,7 @@ impl From<Elsewhere> for Move {
 #[derive(Debug, Default)]
 pub struct Found {
     pub others: Vec<Elsewhere>,
-    /// Devices whose function cannot be had now, and for which there is no other.
+    /// Devices whose function somebody else has, and for which there is no other.
     pub stuck: Vec<Stuck>,
 }
 
@@ -132,13 +134,13 @@ pub fn elsewhere(
         let seat = seat.filter(|seat| is_better(*seat, &order.source, must, &reserved));
         let from = function_of(&order.source);
         let Some(to) = seat else {
-            found
-                .stuck
-                .extend(from.filter(|_| must).map(|function| Stuck {
-                    device: name.clone(),
-                    function,
-                    reason,
-                }));
+            // A GPU that is merely full may have room again by the time of the start.
+            let function = from.filter(|_| must && is_taken(host, def, &order.source));
+            found.stuck.extend(function.map(|function| Stuck {
+                device: name.clone(),
+                function,
+                reason,
+            }));
             continue;
         };
         if let Seat::Function(function) = to {
@@ -206,6 +208,18 @@ fn reason_to_move(
         }
         _ => None,
     })
+}
+
+/// Whether the function is another's, or is not to be used. What cannot be told is
+/// not taken.
+fn is_taken(host: &Host, def: &DomainDef, source: &Source) -> bool {
+    let Source::Function(function) = source else {
+        return false;
+    };
+    let claimed = claims::functions(host, Some(def.uuid)).unwrap_or_default();
+    let kept_back = claims::kept_back(host).unwrap_or_default();
+    let typed = vendor_vfio::current(host, function).is_ok_and(|current| current.is_some());
+    claimed.contains_key(function) || kept_back.contains_key(function) || typed
 }
 
 /// Whether a seat is worth the change.

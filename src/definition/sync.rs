@@ -32,7 +32,7 @@ pub struct Synced {
     pub domain: DomainName,
     pub domain_uuid: DomainUuid,
     pub done: Vec<Done>,
-    /// Devices whose function cannot be had, and for which there is no other now.
+    /// Devices whose function somebody else has, and for which there is no other now.
     pub stuck: Vec<Stuck>,
     /// What keeps a device from being had at all.
     pub problems: Vec<String>,

@@ -1,15 +1,13 @@
 //! The operations behind a start: noting its progress, checking, giving back.
 //! None of them reads configuration, and none of them may fail.
 
-use std::time::Duration;
-
 use anyhow::Context;
 
 use super::{HookCall, Operation, events, has_placeholder};
 use crate::{
-    claims::{self, Claim, ClaimedDevice, DeviceKind, State},
+    claims::{self, Claim, ClaimedDevice, State},
     domain,
-    host::{Deadline, Host, HostLock, since_boot},
+    host::{Deadline, Host, HostLock},
     model::DomainUuid,
 };
 
@@ -23,7 +21,7 @@ pub(super) fn give_back(
     let Some((lock, claim)) = locked_claim(host, call, xml, deadline)? else {
         return Ok(());
     };
-    if may_be_wedged(&claim) {
+    if claim.may_be_wedged() {
         match call.operation {
             // Only `release`, which follows at once, says how the domain ended.
             Operation::Stopped => return Ok(()),
@@ -50,16 +48,6 @@ pub(super) fn give_back(
             events::kept_reason(&released)
         )
     }
-}
-
-/// Whether the claim's VM has functions and started so little ago that their plugin
-/// may still have been initialising: measured to take some seconds, and a wedged
-/// function shows half a minute after the start.
-fn may_be_wedged(claim: &Claim) -> bool {
-    const INITIALISING: Duration = Duration::from_secs(30);
-    let has_functions = { claim.devices.iter() }.any(|one| one.kind == DeviceKind::VendorVfio);
-    let age = since_boot().saturating_sub(Duration::from_millis(claim.since_boot_ms));
-    has_functions && claim.launched && claim.state == State::Committed && age < INITIALISING
 }
 
 /// Notes in the claim how far the start has come.

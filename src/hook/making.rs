@@ -17,7 +17,7 @@ pub enum Base {
     /// Nothing: it starts, by that operation.
     Start(Origin),
     /// It runs, and has what this claim says.
-    Running(Claim),
+    Running(Box<Claim>),
 }
 
 /// Devices to be made.
@@ -104,7 +104,7 @@ impl Making<'_> {
                 devices.collect(),
             ),
             Base::Running(before) => {
-                let mut claim = before.clone();
+                let mut claim = before.as_ref().clone();
                 claim.devices.extend(devices);
                 claim.touch();
                 claim

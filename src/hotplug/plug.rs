@@ -318,7 +318,7 @@ fn make(host: &Host, live: &Live, wanted: Vec<(Request, Source)>) -> Result<Made
             host,
             lock: &lock,
             demand,
-            base: Base::Running(claim),
+            base: Base::Running(Box::new(claim)),
             deadline,
         };
         claim = making.make()?;

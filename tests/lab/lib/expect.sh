@@ -90,6 +90,13 @@ reboot_lab() {
 	prepare_guest "$NAME"
 }
 
+# cut_power: the same without a shutdown
+cut_power() {
+	trace "[$NAME] (power cut)"
+	guest_cut_power
+	prepare_guest "$NAME"
+}
+
 # What follows `virsh migrate ... DOMAIN` to send it to the peer. Each lab host sees the outer
 # machine as 10.0.2.2, and there the other one's forwarded ports.
 migrate_arguments() {

@@ -207,13 +207,28 @@ guest_reboot() {
 	start=$(now_ms)
 	before=$(in_guest cat /proc/sys/kernel/random/boot_id)
 	in_guest 'systemctl reboot' > /dev/null 2>&1 || true
+	guest_comes_back "$before" "$start"
+}
+
+# As after a power cut: nothing that runs there is told, and what was not written is lost.
+guest_cut_power() {
+	local before start
+	need_running
+	start=$(now_ms)
+	before=$(in_guest cat /proc/sys/kernel/random/boot_id)
+	in_guest 'echo b > /proc/sysrq-trigger' > /dev/null 2>&1 &
+	guest_comes_back "$before" "$start"
+}
+
+# guest_comes_back BOOT-ID SINCE: waits for a boot of another id
+guest_comes_back() {
 	ssh -F "$RUN/ssh-config" -O exit lab > /dev/null 2>&1 || true
 	guest_wait_ssh "rebooting lab host '$NAME'" "$REBOOT_DEADLINE" \
-		"test \$(cat /proc/sys/kernel/random/boot_id) != $before" || {
+		"test \$(cat /proc/sys/kernel/random/boot_id) != $1" || {
 		guest_explain
 		die "lab host '$NAME' did not come back within $REBOOT_DEADLINE s"
 	}
-	say "lab host '$NAME' is back after $(seconds_since "$start") s"
+	say "lab host '$NAME' is back after $(seconds_since "$2") s"
 }
 
 guest_kill() {
