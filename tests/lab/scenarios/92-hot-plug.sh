@@ -6,7 +6,7 @@ on_lab 'create_pool cad --type nvidia-232 --device $T4A'
 # hot_vm NAME PORTS [DEVICE]: the XML of a VM with free ports and perhaps one more device
 # shellcheck disable=SC2016  # expanded on the lab host
 hot_vm='hot_vm() {
-	local port="<controller type=\"pci\" model=\"pcie-root-port\"/>" more="<controller type=\"usb\" model=\"none\"/>" i
+	local port="<controller type=\"pci\" model=\"pcie-root-port\"/>" more="<controller type=\"usb\" model=\"none\"/><controller type=\"pci\" model=\"pcie-root\"/>" i
 	for ((i = 0; i < $2; i++)); do more+=$port; done
 	vm_xml "$1" | sed "s:<memballoon:$more${3-}&:"
 }
