@@ -15,6 +15,10 @@ const VERBS: &[&[&str]] = &[
     &["pool", "preview"],
     &["pool", "check"],
     &["pool", "delete"],
+    &["attach"],
+    &["detach"],
+    &["start"],
+    &["create"],
     &["status"],
     &["reconcile"],
 ];

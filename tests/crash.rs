@@ -11,6 +11,11 @@
     reason = "a test says what is wrong by panicking"
 )]
 
+#[cfg(feature = "cli")]
+mod libvirtd;
+#[cfg(feature = "cli")]
+#[path = "crash/plug.rs"]
+mod plug;
 #[path = "crash/quarantine.rs"]
 mod quarantine;
 #[path = "crash/stage.rs"]

@@ -322,6 +322,23 @@ fn a_file_that_cannot_be_used_is_named_with_its_line() {
     }
 }
 
+/// libvirt looks for a place in the guest before it looks for VFIO where there is none.
+#[test]
+fn a_guest_without_a_port_is_told_how_to_get_one() {
+    let scene = scene();
+    let none = "<controller type='usb' model='none'/>";
+    libvirtd().make("define", &xml(8, "q35", "", none));
+    libvirtd().virsh(&["start", "hot8"]);
+    assert_eq!(
+        refused(&scene, 8, &["attach", "hot8", "--pool", "cad", "--live"]),
+        "cannot attach to domain 'hot8': cannot plug in hostdev 'gpu0': internal error: No more \
+         available PCI slots: the guest has no free PCIe port; add <controller type='pci' \
+         model='pcie-root-port'/> with 'virsh edit hot8' and start it anew; the device was taken back"
+    );
+    scene.is_empty();
+    libvirtd().virsh(&["destroy", "hot8"]);
+}
+
 /// What libvirt says where the kernel has no VFIO.
 fn not_plugged(device: &str) -> String {
     format!(

@@ -11,7 +11,8 @@ use super::{output, target::Edit};
 use crate::{
     config::{self, Pool, PoolError},
     definition::{
-        self, Attachment, CdRomOutcome, HostdevChange, Outcome, RequestChange, Seat, Target, Wish,
+        self, Attachment, CdRomOutcome, Change, HostdevChange, Outcome, RequestChange, Seat,
+        Target, Wish,
     },
     domain::DomainDef,
     host::{
@@ -130,14 +131,15 @@ impl Attach {
         if target.transient {
             attachment.changes.clear();
         }
-        if let Some(live) = &target.live {
-            let change = attachment.live_requests(live).with_context(cannot)?;
-            attachment.changes.extend(change);
-        }
+        let asking = match &target.live {
+            Some(live) => attachment.live_requests(live).with_context(cannot)?,
+            None => None,
+        };
+        let asking = Vec::from_iter(asking);
         let live = if self.edit.dry_run {
             foresee(host, &libvirt, &target, &attachment)
         } else {
-            carry_out(host, &libvirt, &target, &attachment)
+            carry_out(host, &libvirt, &target, &attachment, &asking)
         };
         let Live { plugged, notes } = live.with_context(cannot)?;
         let report = Report {
@@ -145,7 +147,7 @@ impl Attach {
             domain_uuid: target.definition.def.uuid,
             dry_run: self.edit.dry_run,
             running: target.running,
-            changed: !attachment.changes.is_empty() || !plugged.is_empty(),
+            changed: !(attachment.changes.is_empty() && asking.is_empty() && plugged.is_empty()),
             devices: attachment.devices,
             guest_driver_cdrom: attachment.cdrom,
             plugged,
@@ -173,21 +175,27 @@ impl Attach {
     }
 }
 
-/// Makes the changes and plugs in what is to be, or leaves everything as it was.
+/// Plugs in what is to be and makes the changes, or leaves everything as it was. The
+/// definition comes last: libvirt adds controllers to it for its devices, and they
+/// would stay.
 fn carry_out(
     host: &Host,
     libvirt: &Libvirt,
     target: &Target,
     attachment: &Attachment,
+    asking: &[Change],
 ) -> anyhow::Result<Live> {
     let domain = &target.domain;
-    definition::carry_out(domain, &attachment.changes)?;
-    if target.live.is_none() {
-        return Ok(Live::default());
-    }
-    let plug = |names: &[DeviceName]| hotplug::plug(host, libvirt, domain, names);
     let mut live = Live::default();
-    let Err(error) = by_turns(attachment, plug, &mut live) else {
+    if target.live.is_none() {
+        definition::carry_out(domain, &attachment.changes)?;
+        return Ok(live);
+    }
+    definition::carry_out(domain, asking)?;
+    let plug = |names: &[DeviceName]| hotplug::plug(host, libvirt, domain, names);
+    let plugged = by_turns(attachment, plug, &mut live).map_err(anyhow::Error::from);
+    let done = plugged.and_then(|()| Ok(definition::carry_out(domain, &attachment.changes)?));
+    let Err(error) = done else {
         return Ok(live);
     };
     let mut failures = Vec::new();
@@ -196,9 +204,9 @@ fn carry_out(
         let undone = hotplug::unplug(host, domain, &plugged, UNDO_PATIENCE);
         failures.extend(undone.err().map(|error| error.to_string()));
     }
-    failures.extend(definition::take_back(domain, &attachment.changes));
+    failures.extend(definition::take_back(domain, asking));
     Err(match failures.as_slice() {
-        [] => anyhow!("{error}"),
+        [] => error,
         failures => anyhow!(
             "{error}; undoing what was done before failed: {}",
             failures.join("; ")

@@ -107,11 +107,16 @@ impl Detach {
             Target::read(host, domain, &self.domain)?
         };
         let cannot = || format!("cannot detach from domain '{}'", self.domain);
-        let (changes, mut report) = self.work_out(&target).with_context(cannot)?;
-        if let Some(live) = &target.live {
-            let names = self.chosen_of_both(&target);
+        let held = match &target.live {
+            Some(live) => hotplug::held(host, live.def.uuid).with_context(cannot)?,
+            None => Vec::new(),
+        };
+        let names = self.chosen_of_both(&target, &held);
+        let (changes, mut report) = self.work_out(&target, &names).with_context(cannot)?;
+        if target.live.is_some() {
             report.unplugged = if self.edit.dry_run {
-                hotplug::held(host, live.def.uuid, &names).with_context(cannot)?
+                let named = held.into_iter().filter(|one| names.contains(&one.name));
+                named.collect()
             } else {
                 let patience = Duration::from_secs(self.wait);
                 carry_out(host, &target, &changes, &names, patience).with_context(cannot)?
@@ -124,16 +129,23 @@ impl Detach {
         Ok(ExitCode::SUCCESS)
     }
 
-    /// The names in the definition and in the run.
-    fn chosen_of_both(&self, target: &Target) -> Vec<DeviceName> {
+    /// The names in the definition and in the run. What the domain only holds is left
+    /// of a detach that was cut short.
+    fn chosen_of_both(&self, target: &Target, held: &[Plugged]) -> Vec<DeviceName> {
         let mut names = self.chosen(&target.definition);
         if let Some(live) = &target.live {
             names.extend(self.chosen(live));
         }
+        let of_pool = |one: &&Plugged| self.all || self.pool.as_ref() == Some(&one.pool);
+        names.extend(held.iter().filter(of_pool).map(|one| one.name.clone()));
         names.into_iter().collect()
     }
 
-    fn work_out(&self, target: &Target) -> anyhow::Result<(Vec<Change>, Report)> {
+    fn work_out(
+        &self,
+        target: &Target,
+        names: &[DeviceName],
+    ) -> anyhow::Result<(Vec<Change>, Report)> {
         let def = &target.definition.def;
         let chosen = self.chosen(&target.definition);
         let mut element = target.definition.element.clone();
@@ -189,7 +201,7 @@ impl Detach {
             changes.clear();
         }
         if let Some(live) = &target.live {
-            changes.extend(without_requests(live, &self.chosen_of_both(target))?);
+            changes.extend(without_requests(live, names)?);
         }
         let report = Report {
             domain: def.name.clone(),

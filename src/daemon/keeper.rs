@@ -372,8 +372,9 @@ impl<'h> Keeper<'h> {
         }
     }
 
-    /// Tells `status`, where anything has changed.
+    /// Ends a piece of work: tells `status`, where anything has changed.
     pub(super) fn publish(&mut self, connected: bool) {
+        self.host.be_done_writing();
         let problems = self.problems.values().flatten().cloned().collect();
         let notes = Notes::new(self.host, connected, problems);
         if self.published.as_ref() == Some(&notes) {

@@ -23,7 +23,7 @@ use std::{
     },
     panic,
     path::Path,
-    process::{Command, ExitCode, Stdio, exit},
+    process::{Child, Command, ExitCode, Stdio, exit},
     time::Duration,
 };
 
@@ -53,6 +53,8 @@ pub(super) struct Order {
 #[derive(Debug)]
 pub(super) struct AttributeWriter {
     child: BufReader<UnixStream>,
+    /// None for one that was split off.
+    process: Option<Child>,
 }
 
 impl AttributeWriter {
@@ -63,6 +65,7 @@ impl AttributeWriter {
         match fork::fork()? {
             Fork::Parent(_) => Ok(Self {
                 child: BufReader::new(ours),
+                process: None,
             }),
             Fork::Child => {
                 drop(ours);
@@ -78,7 +81,7 @@ impl AttributeWriter {
     pub(super) fn start() -> io::Result<Self> {
         let (ours, theirs) = UnixStream::pair()?;
         // Nothing of libvirt's: a pipe kept open here would keep libvirt waiting.
-        Command::new("/proc/self/exe")
+        let process = Command::new("/proc/self/exe")
             .arg(ROLE)
             .stdin(OwnedFd::from(theirs))
             .stdout(Stdio::null())
@@ -86,7 +89,14 @@ impl AttributeWriter {
             .spawn()?;
         Ok(Self {
             child: BufReader::new(ours),
+            process: Some(process),
         })
+    }
+
+    /// Lets the child end when it has done what it is at. It has to be waited for by
+    /// who goes on, where it was started as a program.
+    pub(super) fn end(self) -> Option<Child> {
+        self.process
     }
 
     /// Has the order carried out and returns the driver's answer. After any

@@ -6,6 +6,7 @@
 use std::{
     io::{self, Read, Write},
     path::{Path, PathBuf},
+    process::Child,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -52,6 +53,8 @@ pub struct Host {
     deadline: Mutex<Option<Deadline>>,
     /// The child that writes attributes, once there is need of one.
     writer: Mutex<Option<AttributeWriter>>,
+    /// Children of before that may still hang in a driver.
+    former: Mutex<Vec<Child>>,
 }
 
 impl Host {
@@ -69,6 +72,7 @@ impl Host {
             root: root.into(),
             deadline: Mutex::new(None),
             writer: Mutex::new(None),
+            former: Mutex::new(Vec::new()),
         }
     }
 
@@ -145,9 +149,16 @@ impl Attributes for Host {
             Some(child) => child,
             None => AttributeWriter::start()?,
         };
-        let answer = child.carry_out(&order, self.patience_left())?;
-        *writer = Some(child);
-        answer?;
+        match child.carry_out(&order, self.patience_left()) {
+            Ok(answer) => {
+                *writer = Some(child);
+                answer?;
+            }
+            Err(error) => {
+                self.part_with(child);
+                return Err(error);
+            }
+        }
         fault::after("attribute", &attribute.path);
         Ok(())
     }
@@ -190,6 +201,26 @@ impl Host {
         if writer.is_none() {
             *writer = AttributeWriter::split_off().ok();
         }
+    }
+
+    /// Ends the child that writes attributes, for a program that goes on for long. One
+    /// that hangs in a driver is looked for again the next time.
+    pub fn be_done_writing(&self) {
+        const MOMENT: Duration = Duration::from_secs(1);
+        let writer = { self.writer.lock().unwrap_or_else(PoisonError::into_inner) }.take();
+        if let Some(writer) = writer {
+            self.part_with(writer);
+        }
+        let mut former = self.former.lock().unwrap_or_else(PoisonError::into_inner);
+        Deadline::after(MOMENT).wait_until(|| {
+            former.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
+            former.is_empty()
+        });
+    }
+
+    fn part_with(&self, writer: AttributeWriter) {
+        let mut former = self.former.lock().unwrap_or_else(PoisonError::into_inner);
+        former.extend(writer.end());
     }
 
     fn place(&self, attribute: &Attribute) -> io::Result<(String, String)> {

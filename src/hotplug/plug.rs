@@ -369,7 +369,7 @@ fn attach(host: &Host, domain: &Domain, live: &Live, made: &Made) -> Result<(), 
         }
         return Err(match cause {
             Attach::Libvirt(cause) => {
-                let hint = hint(&cause, &live.def);
+                let hint = hint(&cause, live);
                 if failures.is_empty() {
                     PlugError::NotAttached { cause, hint }
                 } else {
@@ -408,25 +408,23 @@ fn attach_one(domain: &Domain, live: &Live, device: &ClaimedDevice) -> Result<()
 
 /// What to do where libvirt says only that there is no room in the guest
 /// (`virDomainPCIAddressGetNextAddr`).
-fn hint(error: &LibvirtError, def: &DomainDef) -> String {
+fn hint(error: &LibvirtError, live: &Live) -> String {
     if !error.to_string().contains("No more available PCI") {
         return String::new();
     }
-    let name = &def.name;
-    let has_ports = { def.controllers.iter() }.any(|one| {
-        one.model
-            .as_deref()
-            .is_some_and(|model| model.starts_with("pcie-"))
-    });
-    if has_ports {
+    let place = match &live.persistent {
+        Some(_) => format!("with 'virsh edit {}' and start it anew", live.def.name),
+        None => "in the XML that it is created from".to_owned(),
+    };
+    let is_express = |model: &str| model.starts_with("pcie-");
+    let mut models = { live.def.controllers.iter() }.filter_map(|one| one.model.as_deref());
+    if models.any(is_express) {
         format!(
             ": the guest has no free PCIe port; add <controller type='pci' \
-             model='pcie-root-port'/> with 'virsh edit {name}' and start it anew"
+             model='pcie-root-port'/> {place}"
         )
     } else {
-        format!(
-            ": the guest has no free PCI slot; take a device out of it with 'virsh edit {name}'"
-        )
+        format!(": the guest has no free PCI slot; take another device out {place}")
     }
 }
 

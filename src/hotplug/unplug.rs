@@ -121,19 +121,14 @@ pub fn unplug(
     Ok(free.iter().map(Plugged::from).collect())
 }
 
-/// What [`unplug`] would give back.
+/// What a domain's claim has, whether or not it is plugged in.
 ///
 /// # Errors
 /// When the claim cannot be read.
-pub fn held(
-    host: &Host,
-    domain: DomainUuid,
-    names: &[DeviceName],
-) -> Result<Vec<Plugged>, Damaged> {
+pub fn held(host: &Host, domain: DomainUuid) -> Result<Vec<Plugged>, Damaged> {
     let claim = claims::load(host, domain)?;
     let devices = claim.iter().flat_map(|claim| &claim.devices);
-    let named = devices.filter(|device| names.contains(&device.name));
-    Ok(named.map(Plugged::from).collect())
+    Ok(devices.map(Plugged::from).collect())
 }
 
 /// QEMU's word for a second request while the guest still thinks about the first

@@ -147,7 +147,7 @@ impl Domain {
     pub fn attach_live(&self, xml: &str, what: &str) -> Result<(), LibvirtError> {
         self.0
             .attach_device_flags(xml, sys::VIR_DOMAIN_AFFECT_LIVE)
-            .map_err(failed(format!("attach {what}")))
+            .map_err(failed(format!("plug in {what}")))
     }
 
     /// Asks the guest to let go of a device of the run alone; `what` names it in an error.
@@ -159,6 +159,6 @@ impl Domain {
     pub fn detach_live(&self, xml: &str, what: &str) -> Result<(), LibvirtError> {
         self.0
             .detach_device_flags(xml, sys::VIR_DOMAIN_AFFECT_LIVE)
-            .map_err(failed(format!("detach {what}")))
+            .map_err(failed(format!("unplug {what}")))
     }
 }

@@ -203,7 +203,7 @@ impl Libvirt {
     pub fn create_transient(&self, xml: &str) -> Result<Domain, LibvirtError> {
         { self.connection.create_domain_xml(xml, 0) }
             .map(Domain)
-            .map_err(failed("start the domain"))
+            .map_err(failed("create the domain"))
     }
 
     /// The domain of that ID, UUID or name, in virsh's order.
