@@ -231,8 +231,8 @@ fn live_edits_of_a_stopped_domain_are_refused() {
     let metadata = domain.set_metadata_live(Some(&request()));
     for (result, what) in [
         (metadata, "write the domain's metadata"),
-        (domain.attach_live(TABLET, "gpu0"), "attach gpu0"),
-        (domain.detach_live(TABLET, "gpu0"), "detach gpu0"),
+        (domain.attach_live(TABLET, "gpu0"), "plug in gpu0"),
+        (domain.detach_live(TABLET, "gpu0"), "unplug gpu0"),
     ] {
         let error = result.unwrap_err();
         assert!(!error.is_gone() && !error.is_busy(), "{error}");
