@@ -140,5 +140,18 @@ assert_eq "plugged gpu0 ($g) of pool vf into ws6 as $g" 'virt-vgpu attach ws6 --
 on_lab "virsh -q destroy ws6"
 assert_eq "$id 0" "echo \$(vf_type $f) \$(vf_type $g)"
 assert_eq '' 'ls /run/virt-vgpu/claims'
+# A transient VM is given a function, and another where its text names one that is taken meanwhile.
+on_lab "virsh -q undefine ws6; write_type $f 0 > /dev/null
+	$hot_vm
+	hot_vm brief 2 | sed \"s:<devices>:${asking/cad/vf}&:\" > /run/brief.xml
+	virt-vgpu create /run/brief.xml --dry-run > /run/brief.whole.xml"
+assert_eq "put in gpu0 ($f) of pool vf" 'virt-vgpu create /run/brief.xml | tail -n 1'
+assert_eq "$id 0" "echo \$(vf_type $f) \$(vf_type $g)"
+on_lab "virsh -q destroy brief; write_type $f $id > /dev/null"
+assert_eq "it has gpu0 ($g) of pool vf" 'virt-vgpu create /run/brief.whole.xml | tail -n 1'
+assert_eq "$id $id" "echo \$(vf_type $f) \$(vf_type $g)"
+on_lab "virsh -q destroy brief"
+assert_eq "$id 0" "echo \$(vf_type $f) \$(vf_type $g)"
+assert_eq '' 'ls /run/virt-vgpu/claims'
 on_lab "write_type $f 0 > /dev/null; rm /etc/virt-vgpu/pools.d/*"
 assert '! dmesg | grep -E "BUG|WARNING|Call Trace|possible circular"'
