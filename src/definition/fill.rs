@@ -300,6 +300,36 @@ mod tests {
     }
 
     #[test]
+    fn a_device_goes_to_its_other_source() {
+        let (name, mdev) = ("a".parse().unwrap(), uuid("a").parse().unwrap());
+        let function = |text: &str| text.parse().unwrap();
+        let (old, new) = (function("0000:3b:00.4"), function("0000:3b:00.5"));
+        let asking = "<v:device name='a' pool='cad'/>";
+        let on = |seat| {
+            let hostdev = hostdev(&name, mdev, seat);
+            xml(
+                asking,
+                &format!("\n    {}", hostdev.replace('\n', "\n    ")),
+            )
+        };
+        for (from, to) in [
+            (Some(old), Seat::Function(new)),
+            (Some(old), Seat::Mdev),
+            (None, Seat::Function(new)),
+        ] {
+            let before = on(from.map_or(Seat::Mdev, Seat::Function));
+            let other = Elsewhere {
+                device: name.clone(),
+                uuid: mdev,
+                from,
+                to,
+                reason: String::new(),
+            };
+            assert_eq!(with_elsewhere(&before, &other).unwrap(), on(to));
+        }
+    }
+
+    #[test]
     fn what_is_in_the_way_is_said() {
         let asking = "<v:device name='a' pool='none'/>";
         let error = format!("{:#}", filled(&xml(asking, ""), &[]).unwrap_err());
