@@ -25,6 +25,12 @@ run_inside() {
 
 trace() { printf '%s\n' "$*" >> "$SCENARIO_LOG"; }
 
+# report TEXT: what the run shall show below the scenario's result, such as counts
+report() {
+	trace "$1"
+	printf '%s\n' "$1" >> "$SCENARIO_LOG.report"
+}
+
 # Ends the scenario from any depth of subshells.
 fail() {
 	trace "FAILED: $*"

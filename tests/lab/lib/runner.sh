@@ -86,9 +86,11 @@ run_selected() {
 		if ((status == 0)); then
 			passed=$((passed + 1))
 			printf 'PASS %s (%s s)\n' "$(scenario_name "$file")" "$(seconds_since "$start")"
+			show_report
 		else
 			failed=$((failed + 1))
 			printf 'FAIL %s (%s s)\n' "$(scenario_name "$file")" "$(seconds_since "$start")"
+			show_report
 			explain_failure
 		fi
 	done
@@ -138,6 +140,7 @@ on_peer_quietly() {
 
 run_scenario() {
 	: > "$SCENARIO_LOG"
+	rm -f "$SCENARIO_LOG.report"
 	afresh scenario_begin "$1" -- "$1" > /dev/null 2> "$SCENARIO_LOG.stderr" < /dev/null
 }
 
@@ -154,6 +157,8 @@ scenario_begin() {
 	on_lab "$afresh"
 	if scenario_needs "$1" peer; then on_peer "$afresh"; fi
 }
+
+show_report() { [[ ! -e $SCENARIO_LOG.report ]] || sed 's/^/  /' "$SCENARIO_LOG.report"; }
 
 explain_failure() {
 	printf '  last commands (%s):\n' "$SCENARIO_LOG"
