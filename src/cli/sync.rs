@@ -1,14 +1,14 @@
 //! `virt-vgpu sync`: definitions brought in line with the requests in their
 //! metadata, by hand.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use clap::{ArgGroup, Args};
 use serde::Serialize;
 
 use super::{output, target::Edit};
 use crate::{
-    definition::{self, Named, Synced},
+    definition::{self, Manner, Named, Synced},
     domain::{ALIAS_PREFIX, mentions_requests},
     host::{Host, libvirt::Domain},
 };
@@ -52,6 +52,9 @@ struct Report {
     failures: Vec<String>,
 }
 
+/// Another command may be at work on the domain, and wait for its guest.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 impl Sync {
     pub(super) fn run(&self, host: &Host) -> anyhow::Result<ExitCode> {
         let libvirt = self.edit.connection.open_served()?;
@@ -67,8 +70,13 @@ impl Sync {
             let found = self.domains.iter().map(|name| libvirt.domain(name));
             found.collect::<Result<_, _>>()?
         };
+        let manner = Manner {
+            dry_run: self.edit.dry_run,
+            follow: false,
+            patience: PATIENCE,
+        };
         for domain in chosen {
-            match definition::sync(host, &libvirt, &domain, &mut named, self.edit.dry_run) {
+            match definition::sync(host, &libvirt, &domain, &mut named, manner) {
                 Ok(synced) => report.domains.push(synced),
                 Err(error) => report.failures.push(format!("{error:#}")),
             }

@@ -14,6 +14,9 @@ use crate::{
 pub(super) struct Agenda {
     /// Domains whose definition may not be as their metadata wants it.
     pub(super) definitions: BTreeSet<DomainUuid>,
+    /// Domains that have begun to run: from a saved state or by a migration perhaps with
+    /// other functions than their definition names.
+    pub(super) started: BTreeSet<DomainUuid>,
     /// Domains that are no more.
     pub(super) gone: BTreeSet<DomainUuid>,
     /// Domains that have stopped, whose claim should be gone soon.
@@ -74,8 +77,8 @@ impl Agenda {
                 self.functions = true;
             }
             Lifecycle::Started => {
-                // A migration or a restored state may have brought other functions.
                 self.definitions.insert(domain);
+                self.started.insert(domain);
                 self.functions = true;
                 self.plug = true;
             }

@@ -8,12 +8,12 @@ use std::{
 
 use super::{agenda::Agenda, guard::Guard, notes::Notes};
 use crate::{
-    claims::{self, DEFAULT_GRACE, DeviceKind, Liveness},
-    definition::{self, Named, Synced},
+    claims::{self, DEFAULT_GRACE, DeviceKind, Liveness, State},
+    definition::{self, Manner, Named, Synced},
     domain::{self, ALIAS_PREFIX, mentions_requests},
     hook,
     host::{
-        Deadline, Host, HostLock,
+        Deadline, Host, HostLock, LockError,
         libvirt::{Domain, Libvirt, LibvirtError},
         since_boot, tell_alive,
     },
@@ -23,6 +23,15 @@ use crate::{
 
 /// How long the lock is waited for: as long as a hook may hold it.
 const PATIENCE: Duration = Duration::from_secs(25);
+
+/// How long the work under the lock may take: hooks wait for it.
+const WORK: Duration = Duration::from_secs(5);
+
+/// How long somebody else who edits a domain is waited for; the domain comes again.
+const EDIT_PATIENCE: Duration = Duration::from_secs(1);
+
+/// After this long it is tried again to plug in a device that could not be.
+const PLUG_AGAIN: Duration = Duration::from_secs(600);
 
 /// The connection is lost: what was to be done is done after the next scan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +47,10 @@ pub(super) struct Keeper<'h> {
     problems: BTreeMap<DomainUuid, Vec<String>>,
     /// Domains to look at again with the next tick.
     again: BTreeSet<DomainUuid>,
+    /// Whether everything has to be looked at again with the next tick.
+    rescan: bool,
+    /// Devices that could not be plugged in, until when it is not tried again.
+    unpluggable: BTreeMap<(DomainUuid, DeviceName), Duration>,
     /// Whether claims are left that should be gone.
     unreleased: bool,
     /// Until when devices are looked for that a guest has let go of.
@@ -57,9 +70,13 @@ impl<'h> Keeper<'h> {
             guard: Guard::default(),
             problems: BTreeMap::new(),
             again: BTreeSet::new(),
+            rescan: false,
+            unpluggable: BTreeMap::new(),
             unreleased: true,
             let_go_until: Duration::ZERO,
-            let_go: BTreeSet::new(),
+            let_go: Notes::read(host)
+                .map(|notes| notes.let_go)
+                .unwrap_or_default(),
             ticks: 0,
             published: None,
         }
@@ -70,15 +87,20 @@ impl<'h> Keeper<'h> {
         self.problems.clear();
         self.again.clear();
         self.reconcile();
+        self.rescan = false;
+        self.unpluggable.clear();
+        let runs = |domain: &DomainUuid| {
+            let found = libvirt.domain_by_uuid(*domain).ok().flatten();
+            found.is_some_and(|domain| domain.is_active().unwrap_or(true))
+        };
+        self.let_go.retain(|(domain, _)| runs(domain));
         self.named = self
             .asked(libvirt, Named::read(libvirt))?
             .unwrap_or_default();
         let domains = libvirt.domains().map_err(anyhow::Error::from);
         let domains = self.asked(libvirt, domains)?.unwrap_or_default();
         for domain in domains {
-            self.sync(libvirt, domain)?;
-            // Many domains may take longer than the watchdog waits.
-            tell_alive();
+            self.sync(libvirt, domain, false)?;
         }
         self.plug(libvirt)?;
         self.publish(true);
@@ -87,9 +109,14 @@ impl<'h> Keeper<'h> {
 
     /// Does what has come up.
     pub(super) fn work(&mut self, libvirt: &Libvirt, agenda: &Agenda) -> Result<(), Lost> {
+        if agenda.tick && self.rescan {
+            self.scan(libvirt)?;
+        }
         for &domain in &agenda.gone {
             self.forget(domain);
         }
+        // Before a device is given back, which is as if it had been pulled.
+        self.note_let_go(agenda);
         if agenda.host {
             self.forget_repaired();
         }
@@ -100,6 +127,7 @@ impl<'h> Keeper<'h> {
             self.let_go_until = since_boot() + 2 * DEFAULT_GRACE;
         }
         self.unreleased |= since_boot() < self.let_go_until;
+        self.unreleased |= agenda.tick && self.has_unfinished_start();
         let is_round = self.is_round(agenda);
         if self.unreleased && (agenda.tick || !agenda.stopped.is_empty()) || is_round {
             self.reconcile();
@@ -115,17 +143,21 @@ impl<'h> Keeper<'h> {
             // A function may be free again; a pool may be there now, which nobody tells.
             domains.extend(self.problems.keys());
         }
-        for domain in domains {
-            let found = libvirt.domain_by_uuid(domain).map_err(anyhow::Error::from);
+        self.unpluggable
+            .retain(|(domain, _), _| !agenda.definitions.contains(domain));
+        for uuid in domains {
+            let found = libvirt.domain_by_uuid(uuid).map_err(anyhow::Error::from);
             match self.asked(libvirt, found)? {
-                Some(Some(domain)) => self.sync(libvirt, domain)?,
-                Some(None) => self.forget(domain),
+                Some(Some(domain)) => {
+                    let started = agenda.started.contains(&uuid);
+                    self.sync(libvirt, domain, started)?;
+                }
+                Some(None) => self.forget(uuid),
                 None => {
-                    self.again.insert(domain);
+                    self.again.insert(uuid);
                 }
             }
         }
-        self.note_let_go(agenda);
         if agenda.plug || agenda.host || is_round {
             self.plug(libvirt)?;
         }
@@ -135,10 +167,20 @@ impl<'h> Keeper<'h> {
 
     /// What can be done without libvirt.
     pub(super) fn work_alone(&mut self, agenda: &Agenda) {
+        self.unreleased |= agenda.tick && self.has_unfinished_start();
         if agenda.tick && self.unreleased || self.is_round(agenda) {
             self.reconcile();
         }
         self.publish(false);
+    }
+
+    /// Whether a claim is not, or not yet, that of a domain that runs. libvirt tells
+    /// nobody of a start that has failed.
+    fn has_unfinished_start(&self) -> bool {
+        claims::load_all(self.host).is_ok_and(|(claims, _)| {
+            let mut claims = claims.iter();
+            claims.any(|claim| claim.state != State::Committed || claim.daemon.is_some())
+        })
     }
 
     /// Whether it is time to look at the claims though no event has said so.
@@ -159,19 +201,26 @@ impl<'h> Keeper<'h> {
     }
 
     /// An answer of libvirt's; None for one that is no answer, which is logged.
-    fn asked<T>(&self, libvirt: &Libvirt, answer: anyhow::Result<T>) -> Result<Option<T>, Lost> {
+    fn asked<T>(
+        &mut self,
+        libvirt: &Libvirt,
+        answer: anyhow::Result<T>,
+    ) -> Result<Option<T>, Lost> {
         match answer {
             Ok(answer) => Ok(Some(answer)),
             Err(_) if !libvirt.is_alive() => Err(Lost),
             Err(error) => {
                 tracing::warn!("{}", hook::one_line(&error));
+                self.rescan = true;
                 Ok(None)
             }
         }
     }
 
     /// Puts one domain right.
-    fn sync(&mut self, libvirt: &Libvirt, domain: Domain) -> Result<(), Lost> {
+    fn sync(&mut self, libvirt: &Libvirt, domain: Domain, started: bool) -> Result<(), Lost> {
+        // Many domains may take longer than the watchdog waits.
+        tell_alive();
         let read = domain
             .uuid()
             .and_then(|uuid| Ok((uuid, domain.inactive_xml()?)));
@@ -191,23 +240,35 @@ impl<'h> Keeper<'h> {
             return Ok(());
         }
         let allowed = self.guard.allows(uuid, since_boot());
-        let synced = definition::sync(self.host, libvirt, &domain, &mut self.named, !allowed);
-        let problems = match synced.or_else(|_| {
+        let manner = Manner {
+            dry_run: !allowed,
+            follow: started,
+            patience: EDIT_PATIENCE,
+        };
+        let mut sync = || definition::sync(self.host, libvirt, &domain, &mut self.named, manner);
+        let mut synced = sync();
+        if synced.as_ref().is_err_and(|error| !is_held(error))
+            && self.guard.allows(uuid, since_boot())
+        {
             // Somebody else may have edited it at the same time.
-            definition::sync(self.host, libvirt, &domain, &mut self.named, !allowed)
-        }) {
+            self.guard.note(uuid, since_boot());
+            synced = sync();
+        }
+        let problems = match synced {
             Ok(synced) => self.settle(&synced, allowed),
             Err(_) if !libvirt.is_alive() => return Err(Lost),
-            Err(error) => match error.downcast_ref::<LibvirtError>() {
-                Some(gone) if gone.is_gone() => {
-                    self.forget(uuid);
+            Err(error) if is_gone(&error) => {
+                self.forget(uuid);
+                return Ok(());
+            }
+            Err(error) => {
+                self.again.insert(uuid);
+                if is_held(&error) {
                     return Ok(());
                 }
-                _ => {
-                    self.again.insert(uuid);
-                    vec![hook::one_line(&error)]
-                }
-            },
+                self.guard.note(uuid, since_boot());
+                vec![hook::one_line(&error)]
+            }
         };
         self.note_problems(uuid, problems);
         Ok(())
@@ -216,8 +277,9 @@ impl<'h> Keeper<'h> {
     /// A device that is still there was taken out on purpose; one that is gone was
     /// pulled, and may come back.
     fn note_let_go(&mut self, agenda: &Agenda) {
-        self.let_go
-            .retain(|(domain, _)| !agenda.stopped.contains(domain));
+        let has_stopped =
+            |domain: &DomainUuid| agenda.stopped.contains(domain) && !agenda.gone.contains(domain);
+        self.let_go.retain(|(domain, _)| !has_stopped(domain));
         for (domain, name) in &agenda.let_go {
             let Ok(Some(claim)) = claims::load(self.host, *domain) else {
                 continue;
@@ -256,19 +318,22 @@ impl<'h> Keeper<'h> {
         if lacking.is_empty() {
             return;
         }
-        let _lock = match definition::edit_lock(self.host, uuid) {
+        let _lock = match definition::edit_lock_within(self.host, uuid, EDIT_PATIENCE) {
             Ok(lock) => lock,
-            Err(error) => {
-                tracing::warn!("{}", hook::one_line(&error));
-                return;
-            }
+            // It is that program's turn, whose edits are events.
+            Err(_) => return,
         };
         let vm = domain.name().unwrap_or_else(|_| uuid.to_string());
         for name in lacking {
-            if self.let_go.contains(&(uuid, name.clone())) {
+            let key = (uuid, name);
+            let not_before = self.unpluggable.get(&key).copied().unwrap_or_default();
+            if self.let_go.contains(&key) || since_boot() < not_before {
                 continue;
             }
-            match hotplug::plug(self.host, libvirt, domain, std::slice::from_ref(&name)) {
+            tell_alive();
+            self.host.be_done_by(Deadline::after(hook::PATIENCE));
+            let name = &key.1;
+            match hotplug::plug(self.host, libvirt, domain, std::slice::from_ref(name)) {
                 Ok(plugged) => {
                     for one in plugged {
                         let (pool, place) = (&one.pool, one.place());
@@ -279,7 +344,11 @@ impl<'h> Keeper<'h> {
                 }
                 // It is tried again whenever something may have become free.
                 Err(PlugError::NoRoom(_) | PlugError::NotRunning(_)) => {}
-                Err(error) => hook::log_unsettled(uuid, &format!("domain '{vm}': {error}")),
+                Err(error) => {
+                    // To make the device and to take it back are events themselves.
+                    hook::log_unsettled(uuid, &format!("domain '{vm}': {error}"));
+                    self.unpluggable.insert(key, since_boot() + PLUG_AGAIN);
+                }
             }
         }
     }
@@ -298,7 +367,7 @@ impl<'h> Keeper<'h> {
             for line in &done {
                 hook::log_synced(name, uuid, line);
             }
-            if self.guard.note(uuid, &done.join("; "), since_boot()) {
+            if self.guard.note(uuid, since_boot()) {
                 self.again.insert(uuid);
             }
         } else {
@@ -350,14 +419,15 @@ impl<'h> Keeper<'h> {
             self.unreleased = false;
             return;
         }
-        let deadline = Deadline::after(PATIENCE);
-        let lock = match HostLock::acquire(self.host, "virt-vgpud", deadline) {
+        let lock = match HostLock::acquire(self.host, "virt-vgpud", Deadline::after(PATIENCE)) {
             Ok(lock) => lock,
             Err(error) => {
                 tracing::warn!("{error}");
                 return;
             }
         };
+        let deadline = Deadline::after(WORK);
+        self.host.be_done_by(deadline);
         match claims::reconcile(self.host, &lock, None, DEFAULT_GRACE, false, deadline) {
             Ok(report) => {
                 hook::log_reconciled(&report);
@@ -389,7 +459,7 @@ impl<'h> Keeper<'h> {
     pub(super) fn publish(&mut self, connected: bool) {
         self.host.be_done_writing();
         let problems = self.problems.values().flatten().cloned().collect();
-        let notes = Notes::new(self.host, connected, problems);
+        let notes = Notes::new(self.host, connected, problems, self.let_go.clone());
         if self.published.as_ref() == Some(&notes) {
             return;
         }
@@ -398,6 +468,17 @@ impl<'h> Keeper<'h> {
             Err(error) => tracing::warn!("cannot tell 'virt-vgpu status': {error}"),
         }
     }
+}
+
+/// Whether somebody else is at work on the domain.
+fn is_held(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(LockError::Held { .. }))
+}
+
+fn is_gone(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<LibvirtError>()
+        .is_some_and(LibvirtError::is_gone)
 }
 
 /// A domain that goes while it is looked at is no failure.

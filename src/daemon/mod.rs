@@ -131,10 +131,11 @@ fn say_connected(libvirt: &Libvirt, subscription: &Subscription) {
 
 /// Works until the connection is lost.
 fn serve(keeper: &mut Keeper<'_>, libvirt: &Libvirt, events: &Receiver<Event>) {
+    // To look at all of many domains may take longer than systemd waits for a start.
+    tell_ready("looking after domains");
     if keeper.scan(libvirt) == Err(Lost) {
         return;
     }
-    tell_ready("looking after domains");
     let mut agenda = Agenda::default();
     // A host whose devices never come to rest must not be waited for for ever.
     let mut rest_by = None;
@@ -190,12 +191,16 @@ fn wait(
 ) {
     tell_status("waiting for libvirt");
     keeper.work_alone(&Agenda::default());
+    let mut deadline = Deadline::after(pause);
     loop {
         let mut agenda = Agenda::default();
-        match events.recv_timeout(pause) {
+        match events.recv_timeout(deadline.left()) {
             Ok(event) => agenda.note(&event),
             Err(_) if !had_daemon || daemon_runs(host) => return,
-            Err(_) => pause = (pause * 2).min(TICK),
+            Err(_) => {
+                pause = (pause * 2).min(TICK);
+                deadline = Deadline::after(pause);
+            }
         }
         if agenda.tick {
             tell_alive();

@@ -1,11 +1,14 @@
 //! What the daemon has to say to `virt-vgpu status`, in a file: who it is and what
 //! it could not put right.
 
-use std::io;
+use std::{collections::BTreeSet, io};
 
 use serde::{Deserialize, Serialize};
 
-use crate::host::{Host, ProcessId};
+use crate::{
+    host::{Host, ProcessId},
+    model::{DeviceName, DomainUuid},
+};
 
 /// The file.
 const PATH: &str = "/run/virt-vgpu/daemon.json";
@@ -19,15 +22,24 @@ pub(crate) struct Notes {
     pub(crate) connected: bool,
     /// What is not as it should be, a line each.
     pub(crate) problems: Vec<String>,
+    /// What was taken out of runs on purpose: the next daemon must not plug it in again.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(super) let_go: BTreeSet<(DomainUuid, DeviceName)>,
 }
 
 impl Notes {
     /// Those of this process.
-    pub(super) fn new(host: &Host, connected: bool, problems: Vec<String>) -> Self {
+    pub(super) fn new(
+        host: &Host,
+        connected: bool,
+        problems: Vec<String>,
+        let_go: BTreeSet<(DomainUuid, DeviceName)>,
+    ) -> Self {
         Self {
             process: ProcessId::of(host, std::process::id()),
             connected,
             problems,
+            let_go,
         }
     }
 

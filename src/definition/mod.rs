@@ -19,5 +19,5 @@ pub use change::{Change, carry_out, take_back};
 pub use fill::{Filled, fill, with_elsewhere};
 pub use replan::{Elsewhere, Move, Shared, Stuck, elsewhere, replan};
 pub use seat::{Named, Seat, check_libvirt, choose_free, seats};
-pub use sync::{Synced, sync};
-pub use target::{Definition, Target, edit_lock, open_served};
+pub use sync::{Manner, Synced, sync};
+pub use target::{Definition, Target, edit_lock, edit_lock_within, open_served};

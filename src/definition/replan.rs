@@ -16,7 +16,7 @@ use crate::{
     domain::{self, DomainDef, alias},
     hook::{AllocateError, Demand, Order, devices_wanted},
     host::{Host, libvirt::Libvirt},
-    model::{DeviceName, MdevUuid, PciAddress},
+    model::{DeviceName, MdevUuid, PciAddress, PoolName},
     plan::{Failed, RefusalKind, Source},
 };
 
@@ -130,7 +130,11 @@ pub fn elsewhere(
         };
         let name = &order.request.name;
         let pool = config::load_pool(host, &order.request.pool)?;
-        let seat = seat::choose_free(host, &reserved, &planned, &pool, name)?;
+        let seat = match pool.kind {
+            Kind::NvidiaVgpu => seat::choose_free(host, &reserved, &planned, &pool, name)?,
+            // Made on whatever parent the start finds.
+            _ => Some(Seat::Mdev),
+        };
         let seat = seat.filter(|seat| is_better(*seat, &order.source, must, &reserved));
         let from = function_of(&order.source);
         let Some(to) = seat else {
@@ -164,24 +168,34 @@ pub fn elsewhere(
     Ok(found)
 }
 
+/// A function that a domain runs with.
+#[derive(Debug)]
+pub struct Held {
+    pub name: DeviceName,
+    /// The pool that it came from.
+    pub pool: PoolName,
+    pub function: PciAddress,
+}
+
 /// The definition of a running domain as its next start needs it: with the functions
 /// that it has now, where a migration or a restored state has left others in it.
-pub fn follow(target: &Target, has: &[(DeviceName, PciAddress)]) -> anyhow::Result<Replanned> {
+pub fn follow(target: &Target, has: &[Held]) -> anyhow::Result<Replanned> {
     let mut replanned = Replanned::default();
     for order in devices_wanted(&target.definition.def)? {
         let name = &order.request.name;
-        let now = has.iter().find(|(device, _)| device == name);
-        let (Some((_, now)), Some(from)) = (now, function_of(&order.source)) else {
+        let is_its = |one: &&Held| one.name == *name && one.pool == order.request.pool;
+        let now = has.iter().find(is_its).map(|one| one.function);
+        let (Some(now), Some(from)) = (now, function_of(&order.source)) else {
             continue;
         };
-        if *now == from {
+        if now == from {
             continue;
         }
         let other = Elsewhere {
             device: name.clone(),
             uuid: order.uuid,
             from: Some(from),
-            to: Seat::Function(*now),
+            to: Seat::Function(now),
             reason: "it is what the domain runs with".to_owned(),
         };
         replanned.changes.extend(exchange(target, &other)?);
@@ -233,20 +247,22 @@ fn is_better(seat: Seat, source: &Source, must: bool, reserved: &Reserved) -> bo
 }
 
 /// Why the device cannot be had by itself where the XML has it now; None when it
-/// can. Only pools of vGPUs have more than one way to stand in the XML.
+/// can, and when another place would not help: a pool that has handed out all that it
+/// may, a parameter that no device takes.
 fn refusal(host: &Host, def: &DomainDef, order: &Order<'_>) -> anyhow::Result<Option<String>> {
     let demand = Demand::load(host, def, vec![order.clone()])?;
     let vgpus = { demand.pools.values() }.any(|pool| pool.kind == Kind::NvidiaVgpu);
     if !vgpus {
-        return Ok(None);
+        let is_function = function_of(&order.source).is_some();
+        return Ok(is_function.then(|| "its pool hands out mediated devices".to_owned()));
     }
-    Ok(match demand.plan(host, &Failed::default()) {
-        Ok(_) => None,
-        Err(AllocateError::Refused(refusal)) => match refusal.kind {
-            RefusalKind::Function { reason, .. } => Some(reason),
-            _ => Some(refusal.to_string()),
-        },
-        Err(error) => Some(error.to_string()),
+    let Err(AllocateError::Refused(refusal)) = demand.plan(host, &Failed::default()) else {
+        return Ok(None);
+    };
+    Ok(match refusal.kind {
+        RefusalKind::Function { reason, .. } => Some(reason),
+        RefusalKind::NoCandidate { .. } => Some(refusal.to_string()),
+        RefusalKind::Limit { .. } | RefusalKind::Unreadable { .. } => None,
     })
 }
 

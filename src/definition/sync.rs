@@ -2,7 +2,7 @@
 //! them: the metadata is what is wanted, the placeholders follow it. What is not
 //! ours in the definition stays as it is.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::Context;
 use serde::Serialize;
@@ -13,7 +13,9 @@ use super::{
         CdRomOutcome, Present, existing, existing_cdrom, existing_function, function_placeholder,
         hostdev_of, mend, placeholder, provide_cdrom,
     },
-    change, replan, seat,
+    change,
+    replan::{self, Held},
+    seat,
 };
 use crate::{
     claims::{self, DeviceKind},
@@ -68,6 +70,8 @@ pub enum Done {
     Mended { device: DeviceName },
     /// A placeholder that no request asks for any more.
     Removed { device: DeviceName },
+    /// The placeholder of a device that may be missing.
+    Later { device: DeviceName },
     /// A request that says now that its device may be missing, as its pool does.
     Optional { device: DeviceName },
     /// The CD-ROM with guest drivers, which a request asks for.
@@ -80,9 +84,19 @@ pub enum Done {
     Moved(Move),
 }
 
+/// How domains are put right.
+#[derive(Debug, Clone, Copy)]
+pub struct Manner {
+    /// Nothing is changed, and functions are looked at as they are now.
+    pub dry_run: bool,
+    /// A running domain's definition is given the functions that it runs with.
+    pub follow: bool,
+    /// How long somebody else who edits the domain is waited for.
+    pub patience: Duration,
+}
+
 /// Brings the persistent definition of a domain in line: placeholders first, then
-/// functions that cannot serve any more. With `dry_run` nothing is changed, and
-/// functions are looked at as they are now.
+/// functions that cannot serve any more.
 ///
 /// # Errors
 /// When the definition cannot be read or edited; it is then as before.
@@ -91,10 +105,11 @@ pub fn sync(
     libvirt: &Libvirt,
     domain: &Domain,
     named: &mut Named,
-    dry_run: bool,
+    manner: Manner,
 ) -> anyhow::Result<Synced> {
+    let dry_run = manner.dry_run;
     let name = domain.uuid()?.to_string();
-    let mut target = Target::read(host, domain.clone(), &name)?;
+    let mut target = Target::read_within(host, domain.clone(), &name, manner.patience)?;
     named.note(&target.definition.def);
     let def = &target.definition.def;
     let mut synced = Synced {
@@ -134,7 +149,7 @@ pub fn sync(
     if !target.definition.def.pci_hostdevs.is_empty() && synced.problems.is_empty() {
         let all_there = !dry_run || work.changes.is_empty();
         if all_there {
-            move_functions(host, libvirt, &mut target, named, dry_run, &mut synced)?;
+            move_functions(host, libvirt, &mut target, named, manner, &mut synced)?;
         }
     }
     Ok(synced)
@@ -145,17 +160,17 @@ fn move_functions(
     libvirt: &Libvirt,
     target: &mut Target,
     named: &mut Named,
-    dry_run: bool,
+    manner: Manner,
     synced: &mut Synced,
 ) -> anyhow::Result<()> {
     let cannot = || format!("cannot plan domain '{}' anew", synced.domain);
-    let replanned = if target.running {
-        replan::follow(target, &functions_held(host, synced.domain_uuid)?)
-    } else {
-        replan::replan(host, libvirt, target, named, Shared::OnlyIfNeeded)
+    let replanned = match (target.running, manner.follow) {
+        (true, true) => replan::follow(target, &functions_held(host, synced.domain_uuid)?),
+        (true, false) => return Ok(()),
+        (false, _) => replan::replan(host, libvirt, target, named, Shared::OnlyIfNeeded),
     };
     let replanned = replanned.with_context(cannot)?;
-    if !dry_run && !replanned.changes.is_empty() {
+    if !manner.dry_run && !replanned.changes.is_empty() {
         change::carry_out(&target.domain, &replanned.changes).with_context(cannot)?;
         target.read_again()?;
         named.note(&target.definition.def);
@@ -168,17 +183,20 @@ fn move_functions(
 }
 
 /// The functions that the domain runs with.
-fn functions_held(
-    host: &Host,
-    domain: DomainUuid,
-) -> anyhow::Result<Vec<(DeviceName, PciAddress)>> {
+fn functions_held(host: &Host, domain: DomainUuid) -> anyhow::Result<Vec<Held>> {
     let Some(claim) = claims::load(host, domain)? else {
         return Ok(Vec::new());
     };
     let devices = claim.devices.into_iter();
     let functions = devices.filter(|device| device.kind == DeviceKind::VendorVfio);
     Ok(functions
-        .filter_map(|device| Some((device.name, device.parent.as_str().parse().ok()?)))
+        .filter_map(|device| {
+            Some(Held {
+                function: device.parent.as_str().parse().ok()?,
+                name: device.name,
+                pool: device.pool,
+            })
+        })
         .collect())
 }
 
@@ -223,6 +241,21 @@ fn work_out(
         let name = &request.name;
         let uuid = MdevUuid::for_device(definition.def.uuid, name);
         match hostdev_of(&definition.def, name, uuid)? {
+            // A placeholder that is not filled refuses the start, so what may be missing
+            // has none and is plugged in later.
+            present @ (Present::Right | Present::Foreign(_) | Present::Function(_))
+                if request.optional == Some(true) =>
+            {
+                let placeholder = match present {
+                    Present::Function(function) => existing_function(definition, name, function)?,
+                    Present::Foreign(old) => existing(definition, name, old.uuid)?,
+                    Present::Right | Present::None => existing(definition, name, uuid)?,
+                };
+                work.changes.push(Change::Detach(placeholder));
+                work.done.push(Done::Later {
+                    device: name.clone(),
+                });
+            }
             Present::Right | Present::Function(_) => {}
             Present::Foreign(old) => {
                 work.changes.extend(mend(definition, name, old, uuid)?);
@@ -376,6 +409,12 @@ impl std::fmt::Display for Done {
                 write!(
                     f,
                     "took out the hostdev of {device}, which nothing asks for"
+                )
+            }
+            Self::Later { device } => {
+                write!(
+                    f,
+                    "took out the hostdev of {device}, which may be missing and comes later"
                 )
             }
             Self::Optional { device } => write!(f, "{device} may be missing, as its pool says"),

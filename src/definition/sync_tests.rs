@@ -145,3 +145,24 @@ fn a_second_look_finds_nothing_to_do() {
     .unwrap();
     assert!(work.changes.is_empty() && work.done.is_empty() && work.problems.is_empty());
 }
+
+#[test]
+fn a_device_that_may_be_missing_has_no_placeholder() {
+    let requests = "<v:device name='a' pool='one' optional='yes'/><v:device name='b' pool='one' optional='yes'/>\
+                    <v:device name='c' pool='one' optional='yes'/>";
+    let own = MdevUuid::for_device(UUID.parse().unwrap(), &name("b"));
+    let mdev = |uuid: MdevUuid, device: &str| domain::placeholder(uuid, &name(device));
+    let foreign = "cccccccc-0000-4000-8000-000000000001".parse().unwrap();
+    let devices = hostdev("a", "0000:3b:00.0") + &mdev(own, "b") + &mdev(foreign, "c");
+    let work = work_out(
+        &definition(requests, &devices),
+        &pools(&["one"]),
+        next_functions,
+    )
+    .unwrap();
+    let later =
+        |name| format!("took out the hostdev of {name}, which may be missing and comes later");
+    assert_eq!(done(&work), ["a", "b", "c"].map(later));
+    let detached = |change: &Change| matches!(change, Change::Detach(_));
+    assert!(work.changes.len() == 3 && work.changes.iter().all(detached));
+}

@@ -94,7 +94,16 @@ fn check_served(uri: &str) -> anyhow::Result<()> {
 /// over the earlier's request. Who may not write to /run (a member of group
 /// libvirt) goes without the lock.
 pub fn edit_lock(host: &Host, domain: DomainUuid) -> anyhow::Result<Option<EditLock>> {
-    let deadline = Deadline::after(PATIENCE);
+    edit_lock_within(host, domain, PATIENCE)
+}
+
+/// The same for who must not wait for long.
+pub fn edit_lock_within(
+    host: &Host,
+    domain: DomainUuid,
+    patience: Duration,
+) -> anyhow::Result<Option<EditLock>> {
+    let deadline = Deadline::after(patience);
     match EditLock::acquire(host, domain, "virt-vgpu", deadline) {
         Err(LockError::Io { cause, .. }) if cause.kind() == ErrorKind::PermissionDenied => Ok(None),
         lock => Ok(Some(lock?)),
@@ -104,7 +113,17 @@ pub fn edit_lock(host: &Host, domain: DomainUuid) -> anyhow::Result<Option<EditL
 impl Target {
     /// Reads the persistent definition, to edit it.
     pub fn read(host: &Host, domain: Domain, name: &str) -> anyhow::Result<Self> {
-        let lock = edit_lock(host, domain.uuid()?)?;
+        Self::read_within(host, domain, name, PATIENCE)
+    }
+
+    /// The same for who must not wait for long.
+    pub fn read_within(
+        host: &Host,
+        domain: Domain,
+        name: &str,
+        patience: Duration,
+    ) -> anyhow::Result<Self> {
+        let lock = edit_lock_within(host, domain.uuid()?, patience)?;
         ensure!(
             domain.is_persistent()?,
             "domain '{name}' is transient: it has no definition that could be edited; \

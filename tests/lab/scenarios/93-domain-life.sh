@@ -1,7 +1,7 @@
 # What happens to the devices of a domain that is cloned, renamed, snapshotted, saved, edited while it
 # runs, undefined: each has one outcome.
 # needs: product
-# deadline: 420
+# deadline: 900
 on_lab 'create_pool cad --type "GRID T4-4Q" --device $T4A --device $T4B; start_daemon
 	define_vm ws1; ask ws1 cad'
 assert 'settled "[ \"\$(placeholder_of ws1)\" = \"\$(device_uuid ws1)\" ]"'

@@ -1,7 +1,7 @@
 # Virtual functions whose addresses stand in definitions: the daemon keeps them apart, and gives stopped
 # domains another one when theirs is gone.
 # needs: product
-# deadline: 420
+# deadline: 900
 gpu=0000:3b:00.0
 on_lab "unload_boards; load_boards l40s@$gpu/0 framework=vendor-vfio; /usr/lib/nvidia/sriov-manage -e $gpu
 	vgpu_pool cad L40S-24Q $gpu; vgpu_pool all L40S-48Q $gpu; start_daemon"
@@ -44,8 +44,8 @@ on_lab "systemctl stop virt-vgpud; ask ws1 all; ask ws2 all; virt-vgpu sync ws1 
 	virsh -q define /run/ws2.xml; virsh -q start ws1 --paused; start_daemon"
 assert 'settled "virt-vgpu status --json | jq -e \".problems | length == 1\""'
 assert_eq "$d" 'placeholder_of ws2'
-assert_eq "domain 'ws2': gpu0 stays at $d, and nothing else is free: belongs to domain 'ws1'" 'virt-vgpu status --json | jq -r ".problems[]"'
-assert_eq "ws2: gpu0 stays at $d, and nothing else is free: belongs to domain 'ws1'" 'virt-vgpu sync ws2 || [ $? = 1 ]'
+assert_eq "domain 'ws2': gpu0 stays at $d, and nothing else is free: domain 'ws1' has it" 'virt-vgpu status --json | jq -r ".problems[]"'
+assert_eq "ws2: gpu0 stays at $d, and nothing else is free: domain 'ws1' has it" 'virt-vgpu sync ws2 || [ $? = 1 ]'
 on_lab 'virsh -q destroy ws1'
 assert 'settled "[ \"\$(virt-vgpu status --json | jq -c .problems)\" = \"[]\" ]"'
 assert "settled '[ \"\$(placeholder_of ws2)\" != \"\$(placeholder_of ws1)\" ]'"
