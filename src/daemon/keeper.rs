@@ -165,10 +165,9 @@ impl<'h> Keeper<'h> {
         Ok(())
     }
 
-    /// What can be done without libvirt.
+    /// What can be done without libvirt, which then tells of no domain's end.
     pub(super) fn work_alone(&mut self, agenda: &Agenda) {
-        self.unreleased |= agenda.tick && self.has_unfinished_start();
-        if agenda.tick && self.unreleased || self.is_round(agenda) {
+        if agenda.tick {
             self.reconcile();
         }
         self.publish(false);
