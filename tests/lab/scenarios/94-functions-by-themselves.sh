@@ -60,10 +60,10 @@ assert "settled '[ \"\$(placeholder_of ws1)\" != $now ]'"
 assert_eq "$(on_lab 'jq -r .devices[0].parent $(claim_of ws1)')" 'placeholder_of ws1'
 on_lab "virsh -q destroy ws1; write_type $now 0"
 
-# QEMU killed while libvirtd is away: the daemon gives back what the hook was not there for.
+# QEMU killed while libvirtd is away: the daemon gives back what the hook was not there for, once half a
+# minute has passed in which libvirt might still say how it ended.
 on_lab 'virsh -q start ws1 --paused'
-assert 'wait_until "[ \$(( \$(cut -d. -f1 /proc/uptime) * 1000 - \$(jq .since_boot_ms \$(claim_of ws1)) )) -gt 31000 ]" 40'
 on_lab 'pid=$(qemu_pid ws1); systemctl stop libvirtd.service libvirtd.socket libvirtd-ro.socket libvirtd-admin.socket; kill -9 $pid'
-assert 'wait_until "[ -z \"\$(ls /run/virt-vgpu/claims)\" ]" 90'
+assert 'wait_until "[ -z \"\$(ls /run/virt-vgpu/claims)\" ]" 150'
 on_lab 'systemctl start libvirtd.socket libvirtd'
 assert "settled '[ \"\$(jq .connected /run/virt-vgpu/daemon.json)\" = true ]'" || true
