@@ -8,7 +8,7 @@ use std::{
 
 use super::{agenda::Agenda, guard::Guard, notes::Notes};
 use crate::{
-    claims::{self, DEFAULT_GRACE, DeviceKind, Liveness},
+    claims::{self, DEFAULT_GRACE, DeviceKind, Liveness, State},
     definition::{self, Named, Synced},
     domain::{self, ALIAS_PREFIX, mentions_requests},
     hook,
@@ -100,6 +100,7 @@ impl<'h> Keeper<'h> {
             self.let_go_until = since_boot() + 2 * DEFAULT_GRACE;
         }
         self.unreleased |= since_boot() < self.let_go_until;
+        self.unreleased |= agenda.tick && self.has_unfinished_start();
         let is_round = self.is_round(agenda);
         if self.unreleased && (agenda.tick || !agenda.stopped.is_empty()) || is_round {
             self.reconcile();
@@ -132,10 +133,20 @@ impl<'h> Keeper<'h> {
 
     /// What can be done without libvirt.
     pub(super) fn work_alone(&mut self, agenda: &Agenda) {
+        self.unreleased |= agenda.tick && self.has_unfinished_start();
         if agenda.tick && self.unreleased || self.is_round(agenda) {
             self.reconcile();
         }
         self.publish(false);
+    }
+
+    /// Whether a claim is not, or not yet, that of a domain that runs. libvirt tells
+    /// nobody of a start that has failed.
+    fn has_unfinished_start(&self) -> bool {
+        claims::load_all(self.host).is_ok_and(|(claims, _)| {
+            let mut claims = claims.iter();
+            claims.any(|claim| claim.state != State::Committed || claim.daemon.is_some())
+        })
     }
 
     /// Whether it is time to look at the claims though no event has said so.
