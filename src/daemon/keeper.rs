@@ -111,6 +111,9 @@ impl<'h> Keeper<'h> {
         }
         if agenda.functions || agenda.host {
             domains.extend(self.displaced());
+        }
+        if agenda.functions || agenda.host || agenda.tick {
+            // A function may be free again; a pool may be there now, which nobody tells.
             domains.extend(self.problems.keys());
         }
         for domain in domains {
@@ -260,6 +263,16 @@ impl<'h> Keeper<'h> {
     fn plug_into(&mut self, libvirt: &Libvirt, domain: &Domain, uuid: DomainUuid) {
         let Ok(lacking) = hotplug::lacking(self.host, domain) else {
             return;
+        };
+        if lacking.is_empty() {
+            return;
+        }
+        let _lock = match definition::edit_lock(self.host, uuid) {
+            Ok(lock) => lock,
+            Err(error) => {
+                tracing::warn!("{}", hook::one_line(&error));
+                return;
+            }
         };
         let vm = domain.name().unwrap_or_else(|_| uuid.to_string());
         for name in lacking {

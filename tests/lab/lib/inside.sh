@@ -273,7 +273,7 @@ clean_state() {
 		[ -n "$vm" ] && virsh -q destroy "$vm" > /dev/null 2>&1
 	done || true
 	virsh -q list --all --name | while read -r vm; do
-		[ -n "$vm" ] && virsh -q undefine "$vm" --managed-save --nvram > /dev/null
+		[ -n "$vm" ] && virsh -q undefine "$vm" --managed-save --nvram --snapshots-metadata > /dev/null
 	done || true
 	rm -f /etc/modprobe.d/zz-lab-boot.conf
 	local parameter=/sys/module/virt_vgpu_sim/parameters/boards

@@ -1,6 +1,6 @@
 # Devices plugged into VMs that run, and out of them; transient VMs; optional devices after a start.
 # needs: product
-# deadline: 600
+# deadline: 1200
 on_lab 'create_pool cad --type nvidia-232 --device $T4A'
 
 # hot_vm NAME PORTS [DEVICE]: the XML of a VM with free ports and perhaps one more device
