@@ -93,7 +93,7 @@ pub fn sync(
     named: &mut Named,
     dry_run: bool,
 ) -> anyhow::Result<Synced> {
-    let name = domain.uuid()?.to_string();
+    let name = domain.name()?;
     let mut target = Target::read(host, domain.clone(), &name)?;
     named.note(&target.definition.def);
     let def = &target.definition.def;

@@ -48,12 +48,12 @@ KNOWN = [
     # A placeholder whose request has gone a moment ago.
     ("refused: placeholder without a request", r"device not found: mediated device '\S+' not found"),
     # libvirt's own.
+    ("no libvirtd", r"no valid connection|[Ff]ailed to connect (socket )?to |End of file while reading data|[Cc]annot (recv|write|read) data|client socket is closed|[Cc]onnection reset|Broken pipe|internal client error|Disconnected from qemu"),
     ("not there", r"failed to get domain '|Domain not found"),
     ("not running", r"[Dd]omain is not running|domain '\S+' is not running"),
     ("running already", r"Domain is already active|domain is already running|cannot rename active domain"),
     ("transient", r"transient domain|domain is transient|domain '\S+' is transient"),
     ("busy", r"cannot acquire state change lock|another (asynchronous )?job is active|Timed out during operation"),
-    ("no libvirtd", r"no valid connection|[Ff]ailed to connect (socket )?to |End of file while reading data|[Cc]annot (recv|write|read) data|client socket is closed|[Cc]onnection reset|Broken pipe|internal client error|Disconnected from qemu"),
     ("no such device", r"device not found|no matching|not found in (the )?(inactive|persistent|domain)|host device .* not found"),
     ("QEMU died", r"process exited while connecting to monitor|qemu unexpectedly closed the monitor|End of file from qemu monitor|monitor (was )?(closed|unexpectedly)|domain is no longer running|QEMU terminated|failed to connect to monitor|guest unexpectedly quit"),
     ("saved", r"managed save(d state)?"),
