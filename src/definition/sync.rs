@@ -108,7 +108,7 @@ pub fn sync(
     manner: Manner,
 ) -> anyhow::Result<Synced> {
     let dry_run = manner.dry_run;
-    let name = domain.uuid()?.to_string();
+    let name = domain.name()?;
     let mut target = Target::read_within(host, domain.clone(), &name, manner.patience)?;
     named.note(&target.definition.def);
     let def = &target.definition.def;
