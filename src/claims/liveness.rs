@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Claim, DeviceKind, State};
+use super::{Claim, State};
 use crate::{
     device::Sysfs,
     host::{Host, Processes, boot_id, since_boot},
@@ -101,12 +101,11 @@ impl Claim {
     /// function shows half a minute after the start.
     #[must_use]
     pub fn may_be_wedged(&self) -> bool {
-        let has_functions = { self.devices.iter() }.any(|one| one.kind == DeviceKind::VendorVfio);
         let is_committed = self.launched && self.state == State::Committed;
-        has_functions && is_committed && self.age() < INITIALISING
+        self.functions().next().is_some() && is_committed && self.age() < INITIALISING
     }
 
-    fn age(&self) -> Duration {
+    pub(super) fn age(&self) -> Duration {
         since_boot().saturating_sub(Duration::from_millis(self.since_boot_ms))
     }
 

@@ -223,6 +223,12 @@ impl Claim {
         self.since_boot_ms = u64::try_from(since_boot().as_millis()).unwrap_or(u64::MAX);
     }
 
+    /// The devices that are virtual functions.
+    pub fn functions(&self) -> impl Iterator<Item = &ClaimedDevice> {
+        let devices = self.devices.iter();
+        devices.filter(|device| device.kind == DeviceKind::VendorVfio)
+    }
+
     /// The file that it is kept in.
     #[must_use]
     pub fn path(domain: DomainUuid) -> String {
@@ -312,8 +318,7 @@ pub fn functions(
     let (claims, _) = load_all(host)?;
     let others = claims.iter().filter(|claim| Some(claim.domain) != except);
     let functions = others.flat_map(|claim| {
-        let devices = claim.devices.iter();
-        let functions = devices.filter(|device| device.kind == DeviceKind::VendorVfio);
+        let functions = claim.functions();
         functions.map(|device| (device.parent.clone(), claim.domain_name.clone()))
     });
     Ok(functions.collect())

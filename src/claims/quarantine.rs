@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, io};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Claim, DeviceKind};
+use super::Claim;
 use crate::{
     device::{PCI_DEVICES, Sysfs, optional, vendor_vfio},
     host::{Host, HostLock},
@@ -49,8 +49,7 @@ impl Quarantined {
 /// # Errors
 /// The kernel's errno with the file's name.
 pub fn quarantine(host: &Host, _lock: &HostLock, claim: &Claim, reason: &str) -> io::Result<()> {
-    let devices = claim.devices.iter();
-    for device in devices.filter(|device| device.kind == DeviceKind::VendorVfio) {
+    for device in claim.functions() {
         let noted = Quarantined {
             function: device.parent.clone(),
             domain: Some(claim.domain_name.clone()),

@@ -12,7 +12,7 @@ use super::{
     Claim, ClaimedDevice, DeviceOutcome, Released, State, release::give_back_device, remove, save,
 };
 use crate::{
-    host::{Deadline, Host, HostLock, Processes, boot_id, since_boot},
+    host::{Deadline, Host, HostLock, Processes, boot_id},
     model::DeviceName,
 };
 
@@ -32,12 +32,11 @@ impl Claim {
     }
 
     fn has_reached_qemu(&self, host: &Host, grace: Duration) -> bool {
-        let age = since_boot().saturating_sub(Duration::from_millis(self.since_boot_ms));
         self.state == State::Committed
             && self.launched
             && self.daemon.is_none()
             && self.boot_id == boot_id(host)
-            && age >= grace
+            && self.age() >= grace
     }
 
     /// Whether it went while it was being taken back, and only the claim still has
@@ -115,7 +114,7 @@ fn shrink(
     };
     let mut rest = claim.clone();
     rest.devices.retain(|device| !has_gone(device));
-    if rest.devices.is_empty() && rest.media.is_none() {
+    if rest.is_empty() {
         return remove(host, lock, claim.domain);
     }
     // What its driver is still removing; one that is whole may be taken into use again.

@@ -8,9 +8,9 @@ use std::{
 
 use super::{agenda::Agenda, guard::Guard, notes::Notes};
 use crate::{
-    claims::{self, DEFAULT_GRACE, DeviceKind, Liveness, State},
+    claims::{self, DEFAULT_GRACE, Liveness, State},
     definition::{self, Manner, Named, Synced},
-    domain::{self, ALIAS_PREFIX, mentions_requests},
+    domain::{self, ALIAS_PREFIX, DomainDef, mentions_requests},
     hook,
     host::{
         Deadline, Host, HostLock, LockError,
@@ -297,21 +297,22 @@ impl<'h> Keeper<'h> {
             if !domain.is_active().unwrap_or(false) {
                 continue;
             }
-            let read = domain
-                .uuid()
-                .and_then(|uuid| Ok((uuid, domain.live_xml()?)));
-            let Some((uuid, xml)) = self.asked(libvirt, settled(read))?.flatten() else {
+            let Some(xml) = self.asked(libvirt, settled(domain.live_xml()))?.flatten() else {
                 continue;
             };
-            if mentions_requests(xml.as_bytes()) {
-                self.plug_into(libvirt, &domain, uuid);
+            if !mentions_requests(xml.as_bytes()) {
+                continue;
+            }
+            if let Ok(def) = domain::parse(&xml) {
+                self.plug_into(libvirt, &domain, &def);
             }
         }
         Ok(())
     }
 
-    fn plug_into(&mut self, libvirt: &Libvirt, domain: &Domain, uuid: DomainUuid) {
-        let Ok(lacking) = hotplug::lacking(self.host, domain) else {
+    fn plug_into(&mut self, libvirt: &Libvirt, domain: &Domain, def: &DomainDef) {
+        let (uuid, vm) = (def.uuid, &def.name);
+        let Ok(lacking) = hotplug::lacking(self.host, def) else {
             return;
         };
         if lacking.is_empty() {
@@ -322,7 +323,6 @@ impl<'h> Keeper<'h> {
             // It is that program's turn, whose edits are events.
             Err(_) => return,
         };
-        let vm = domain.name().unwrap_or_else(|_| uuid.to_string());
         for name in lacking {
             let key = (uuid, name);
             let not_before = self.unpluggable.get(&key).copied().unwrap_or_default();
@@ -401,9 +401,8 @@ impl<'h> Keeper<'h> {
         };
         let mut holders: BTreeMap<ParentName, DomainUuid> = BTreeMap::new();
         for claim in claims {
-            let devices = claim.devices.into_iter();
-            let functions = devices.filter(|device| device.kind == DeviceKind::VendorVfio);
-            holders.extend(functions.map(|device| (device.parent, claim.domain)));
+            let functions = claim.functions();
+            holders.extend(functions.map(|device| (device.parent.clone(), claim.domain)));
         }
         let is_held = |function: &ParentName, domain: DomainUuid| {
             let holder = holders.get(function);

@@ -133,7 +133,19 @@ pub fn seats(
         Kind::NvidiaVgpu if !names.is_empty() => Named::read(libvirt)?.reserved(def.uuid),
         _ => Reserved::default(),
     };
-    let seats = choose(host, &reserved, def, pool, names)?;
+    seats_beside(host, libvirt, &reserved, def, pool, names)
+}
+
+/// As [`choose`], where libvirt can hand out what is chosen.
+pub fn seats_beside(
+    host: &Host,
+    libvirt: &Libvirt,
+    reserved: &Reserved,
+    def: &DomainDef,
+    pool: &Pool,
+    names: &[DeviceName],
+) -> anyhow::Result<Vec<Seat>> {
+    let seats = choose(host, reserved, def, pool, names)?;
     if seats.iter().any(|seat| matches!(seat, Seat::Function(_))) {
         check_libvirt(libvirt.version()?)?;
     }

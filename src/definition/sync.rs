@@ -18,7 +18,7 @@ use super::{
     seat,
 };
 use crate::{
-    claims::{self, DeviceKind},
+    claims,
     config::{self, Kind, Pool, PoolError},
     domain::{self, ALIAS_PREFIX, DomainDef, PciHostdev, Request},
     host::{
@@ -131,11 +131,7 @@ pub fn sync(
         }
         let none = seat::Reserved::default();
         let reserved = reserved.as_ref().unwrap_or(&none);
-        let seats = seat::choose(host, reserved, planned, pool, names)?;
-        if seats.iter().any(|seat| matches!(seat, Seat::Function(_))) {
-            seat::check_libvirt(libvirt.version()?)?;
-        }
-        Ok(seats)
+        seat::seats_beside(host, libvirt, reserved, planned, pool, names)
     };
     let work = work_out(&target.definition, &pools, seats).with_context(|| cannot(&def.name))?;
     synced.done = work.done;
@@ -187,14 +183,12 @@ fn functions_held(host: &Host, domain: DomainUuid) -> anyhow::Result<Vec<Held>> 
     let Some(claim) = claims::load(host, domain)? else {
         return Ok(Vec::new());
     };
-    let devices = claim.devices.into_iter();
-    let functions = devices.filter(|device| device.kind == DeviceKind::VendorVfio);
-    Ok(functions
+    Ok({ claim.functions() }
         .filter_map(|device| {
             Some(Held {
                 function: device.parent.as_str().parse().ok()?,
-                name: device.name,
-                pool: device.pool,
+                name: device.name.clone(),
+                pool: device.pool.clone(),
             })
         })
         .collect())

@@ -294,9 +294,7 @@ impl Allocation<'_> {
 }
 
 fn functions_of(claim: &Claim) -> Vec<(DeviceName, PciAddress)> {
-    let devices = claim.devices.iter();
-    let functions = devices.filter(|device| device.kind == DeviceKind::VendorVfio);
-    functions
+    { claim.functions() }
         .filter_map(|device| Some((device.name.clone(), device.parent.as_str().parse().ok()?)))
         .collect()
 }

@@ -80,11 +80,10 @@ pub fn foresee(
     Ok(plan.assignments.iter().map(Plugged::from).collect())
 }
 
-/// The devices that a running domain is without and may have at any time: optional
+/// The devices that a running domain of that XML is without and may have at any time: optional
 /// ones, and those that it has lost because their parent went, which its claim still
 /// names.
-pub fn lacking(host: &Host, domain: &Domain) -> Result<Vec<DeviceName>, PlugError> {
-    let def = live::definition(domain)?;
+pub fn lacking(host: &Host, def: &DomainDef) -> Result<Vec<DeviceName>, PlugError> {
     let claim = claims::load(host, def.uuid).map_err(AllocateError::from)?;
     let claimed = claim.map(|claim| claim.devices).unwrap_or_default();
     let is_lost = |request: &Request| {
@@ -92,8 +91,7 @@ pub fn lacking(host: &Host, domain: &Domain) -> Result<Vec<DeviceName>, PlugErro
         devices.any(|device| matches!(device.is_there(host), Ok(false)))
     };
     let lacks = |request: &&Request| {
-        !live::has_named(&def, &request.name)
-            && (request.optional == Some(true) || is_lost(request))
+        !live::has_named(def, &request.name) && (request.optional == Some(true) || is_lost(request))
     };
     let names = def.requests.iter().filter(lacks);
     Ok(names.map(|request| request.name.clone()).collect())
