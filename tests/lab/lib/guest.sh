@@ -7,6 +7,7 @@
 #   uses           the cached folders it runs from, kept while it runs
 #   ssh-config     ssh -F; control socket in $RUN/control
 #   console.log    serial console      qemu.log   QEMU's own messages
+#   monitor.in, monitor.out            QEMU's monitor
 
 readonly MEMORY_MIB=3072
 readonly BOOT_DEADLINE=300
@@ -162,8 +163,10 @@ guest_start_qemu() {
 		-device virtio-net-pci,netdev=net,romfile=
 		-device virtio-rng-pci
 		-serial "file:$RUN/console.log"
+		-chardev "pipe,id=monitor,path=$RUN/monitor" -mon chardev=monitor
 		-pidfile "$RUN/pid" -daemonize
 	)
+	mkfifo "$RUN/monitor.in" "$RUN/monitor.out"
 	# QEMU keeps its standard error open until it is up; then it is a daemon.
 	"${command[@]}" > "$RUN/qemu.log" 2>&1 < /dev/null
 }
@@ -196,6 +199,46 @@ guest_explain() {
 	sed 's/^/    qemu: /' "$RUN/qemu.log" >&2 2> /dev/null || true
 	# The folder goes with the host; the console is what explains it.
 	cp "$RUN/console.log" "$RUN_ROOT/$NAME.console.log" 2> /dev/null || true
+}
+
+# guest_answers SECONDS: whether a new connection gets an answer within that time
+guest_answers() {
+	local end=$((SECONDS + $1))
+	while guest_running; do
+		if timeout 20 ssh -F "$RUN/ssh-config" -o ControlPath=none lab true > /dev/null 2>&1 < /dev/null; then
+			return 0
+		fi
+		((SECONDS < end)) || return 1
+		sleep 1
+	done
+	return 1
+}
+
+# guest_autopsy FILE: writes what can still be known of a lab host that does not answer into FILE, and
+# prints the most of it; succeeds when its kernel has not said that anything is wrong.
+guest_autopsy() {
+	local file=$1 pid
+	{
+		if pid=$(guest_pid); then
+			printf '== QEMU, its threads\n'
+			ps -L -o tid,stat,time,wchan:24,comm -p "$pid"
+			printf '== QEMU monitor\n'
+			printf 'info status\ninfo cpus\ninfo registers -a\n' > "$RUN/monitor.in" &
+			timeout 5 cat "$RUN/monitor.out" || true
+			kill $! 2> /dev/null || true
+		else
+			printf '== QEMU has ended\n'
+		fi
+		printf '\n== QEMU said\n'
+		cat "$RUN/qemu.log"
+		printf '== console\n'
+		tail -n 200 "$RUN/console.log" | tr -d '\r'
+	} > "$file" 2>&1
+	sed -n '/^== QEMU, its threads/,/^== QEMU monitor/p; /CPU#/p; /RIP=/p' "$file" | grep -v '^== QEMU monitor' |
+		head -n 30 | sed 's/^/    /'
+	sed '1,/^== console/d' "$file" | tail -n 40 | sed 's/^/    /'
+	! sed '1,/^== console/d' "$file" |
+		grep -E 'Oops|BUG: |Kernel panic|Call Trace|blocked for more than|soft lockup|self-detected stall' > /dev/null
 }
 
 # in_guest COMMAND...: with the caller's stdin
