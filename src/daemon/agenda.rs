@@ -59,7 +59,7 @@ impl Agenda {
                     self.plug = true;
                 }
             }
-            Event::NodeDevice { .. } => self.host = true,
+            Event::NodeDevice { name, .. } => self.host |= !is_of_no_pool(name),
             Event::Closed { .. } => self.closed = true,
             Event::Tick => self.tick = true,
         }
@@ -93,9 +93,17 @@ impl Agenda {
     }
 }
 
+/// Devices that no pool hands out and that come and go all the time: interfaces of
+/// containers, disks (`udevGenDeviceName` in libvirt).
+fn is_of_no_pool(name: &str) -> bool {
+    const KINDS: [&str; 5] = ["net_", "block_", "scsi_", "drm_", "usb_"];
+    KINDS.iter().any(|kind| name.starts_with(kind))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::libvirt::NodeDeviceChange;
 
     fn domain(number: u8) -> DomainUuid {
         format!("aaaaaaaa-0000-4000-8000-0000000000{number:02}")
@@ -154,6 +162,20 @@ mod tests {
         let ours = noted(&[removed("ua-vgpu-gpu0")]);
         let gpu0: DeviceName = "gpu0".parse().unwrap();
         assert_eq!(ours.let_go, BTreeSet::from([(domain(2), gpu0)]));
+    }
+
+    #[test]
+    fn only_devices_that_pools_may_have_are_worth_a_look() {
+        let device = |name: &str| Event::NodeDevice {
+            name: name.to_owned(),
+            what: NodeDeviceChange::Created,
+        };
+        for name in ["net_veth1_aa", "block_sda", "scsi_0_0_0_0", "usb_1_2"] {
+            assert!(noted(&[device(name)]).is_empty(), "{name}");
+        }
+        for name in ["pci_0000_3b_00_0", "mdev_aaaaaaaa_0000_3b_00_0", "computer"] {
+            assert!(noted(&[device(name)]).host, "{name}");
+        }
     }
 
     #[test]

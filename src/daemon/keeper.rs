@@ -6,19 +6,18 @@ use std::{
     time::Duration,
 };
 
-use super::{agenda::Agenda, guard::Guard, notes::Notes};
+use super::{agenda::Agenda, guard::Guard, notes::Notes, runs::Runs};
 use crate::{
     claims::{self, DEFAULT_GRACE, Liveness, State},
     definition::{self, Manner, Named, Synced},
-    domain::{self, ALIAS_PREFIX, DomainDef, mentions_requests},
+    domain::{self, ALIAS_PREFIX, mentions_requests},
     hook,
     host::{
         Deadline, Host, HostLock, LockError,
         libvirt::{Domain, Libvirt, LibvirtError},
         since_boot, tell_alive,
     },
-    hotplug::{self, PlugError},
-    model::{DeviceName, DomainUuid, ParentName},
+    model::{DomainUuid, ParentName},
 };
 
 /// How long the lock is waited for: as long as a hook may hold it.
@@ -28,10 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(25);
 const WORK: Duration = Duration::from_secs(5);
 
 /// How long somebody else who edits a domain is waited for; the domain comes again.
-const EDIT_PATIENCE: Duration = Duration::from_secs(1);
-
-/// After this long it is tried again to plug in a device that could not be.
-const PLUG_AGAIN: Duration = Duration::from_secs(600);
+pub(super) const EDIT_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The connection is lost: what was to be done is done after the next scan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,19 +41,16 @@ pub(super) struct Keeper<'h> {
     guard: Guard,
     /// What is wrong with domains, a line each.
     problems: BTreeMap<DomainUuid, Vec<String>>,
-    /// Domains to look at again with the next tick.
-    again: BTreeSet<DomainUuid>,
+    /// Domains to look at again with the next tick, and whether they have begun to run
+    /// since they were looked at.
+    again: BTreeMap<DomainUuid, bool>,
     /// Whether everything has to be looked at again with the next tick.
     rescan: bool,
-    /// Devices that could not be plugged in, until when it is not tried again.
-    unpluggable: BTreeMap<(DomainUuid, DeviceName), Duration>,
+    runs: Runs<'h>,
     /// Whether claims are left that should be gone.
     unreleased: bool,
     /// Until when devices are looked for that a guest has let go of.
     let_go_until: Duration,
-    /// Devices that a guest or the administrator has taken out of a run, which get
-    /// no other in it.
-    let_go: BTreeSet<(DomainUuid, DeviceName)>,
     ticks: u32,
     published: Option<Notes>,
 }
@@ -69,41 +62,47 @@ impl<'h> Keeper<'h> {
             named: Named::default(),
             guard: Guard::default(),
             problems: BTreeMap::new(),
-            again: BTreeSet::new(),
+            again: BTreeMap::new(),
             rescan: false,
-            unpluggable: BTreeMap::new(),
+            runs: Runs::new(host),
             unreleased: true,
             let_go_until: Duration::ZERO,
-            let_go: Notes::read(host)
-                .map(|notes| notes.let_go)
-                .unwrap_or_default(),
             ticks: 0,
             published: None,
         }
     }
 
-    /// Looks at everything: after a connection was made, anything may have happened.
-    pub(super) fn scan(&mut self, libvirt: &Libvirt) -> Result<(), Lost> {
-        self.problems.clear();
-        self.again.clear();
+    /// After a connection was made, anything may have happened.
+    pub(super) fn connected(&mut self, libvirt: &Libvirt) -> Result<(), Lost> {
+        self.runs.connected(libvirt);
         self.reconcile();
+        self.forget_repaired();
+        self.scan(libvirt)?;
+        self.runs.plug(libvirt)?;
+        self.publish(true);
+        Ok(())
+    }
+
+    /// Looks at the definitions of all domains.
+    fn scan(&mut self, libvirt: &Libvirt) -> Result<(), Lost> {
         self.rescan = false;
-        self.unpluggable.clear();
-        let runs = |domain: &DomainUuid| {
-            let found = libvirt.domain_by_uuid(*domain).ok().flatten();
-            found.is_some_and(|domain| domain.is_active().unwrap_or(true))
-        };
-        self.let_go.retain(|(domain, _)| runs(domain));
         self.named = self
             .asked(libvirt, Named::read(libvirt))?
             .unwrap_or_default();
         let domains = libvirt.domains().map_err(anyhow::Error::from);
-        let domains = self.asked(libvirt, domains)?.unwrap_or_default();
+        let Some(domains) = self.asked(libvirt, domains)? else {
+            return Ok(());
+        };
+        let there: BTreeSet<_> = { domains.iter() }
+            .filter_map(|domain| domain.uuid().ok())
+            .collect();
+        self.problems.retain(|domain, _| there.contains(domain));
+        let mut again = std::mem::take(&mut self.again);
         for domain in domains {
-            self.sync(libvirt, domain, false)?;
+            let uuid = domain.uuid().ok();
+            let started = uuid.and_then(|uuid| again.remove(&uuid)).unwrap_or(false);
+            self.sync(libvirt, domain, started)?;
         }
-        self.plug(libvirt)?;
-        self.publish(true);
         Ok(())
     }
 
@@ -115,11 +114,7 @@ impl<'h> Keeper<'h> {
         for &domain in &agenda.gone {
             self.forget(domain);
         }
-        // Before a device is given back, which is as if it had been pulled.
-        self.note_let_go(agenda);
-        if agenda.host {
-            self.forget_repaired();
-        }
+        self.runs.note(agenda);
         let has_claim = |domain: &DomainUuid| !matches!(claims::load(self.host, *domain), Ok(None));
         self.unreleased |= agenda.stopped.iter().any(has_claim);
         if !agenda.let_go.is_empty() {
@@ -129,46 +124,58 @@ impl<'h> Keeper<'h> {
         self.unreleased |= since_boot() < self.let_go_until;
         self.unreleased |= agenda.tick && self.has_unfinished_start();
         let is_round = self.is_round(agenda);
+        if agenda.host || is_round {
+            self.forget_repaired();
+        }
         if self.unreleased && (agenda.tick || !agenda.stopped.is_empty()) || is_round {
             self.reconcile();
         }
-        let mut domains = agenda.definitions.clone();
-        if agenda.tick {
-            domains.append(&mut self.again);
-        }
-        if agenda.functions || agenda.host {
-            domains.extend(self.displaced());
-        }
-        if agenda.functions || agenda.host || agenda.tick {
-            // A function may be free again; a pool may be there now, which nobody tells.
-            domains.extend(self.problems.keys());
-        }
-        self.unpluggable
-            .retain(|(domain, _), _| !agenda.definitions.contains(domain));
-        for uuid in domains {
+        for (uuid, started) in self.domains_of(agenda) {
             let found = libvirt.domain_by_uuid(uuid).map_err(anyhow::Error::from);
             match self.asked(libvirt, found)? {
-                Some(Some(domain)) => {
-                    let started = agenda.started.contains(&uuid);
-                    self.sync(libvirt, domain, started)?;
-                }
+                Some(Some(domain)) => self.sync(libvirt, domain, started)?,
                 Some(None) => self.forget(uuid),
-                None => {
-                    self.again.insert(uuid);
-                }
+                None => self.come_again(uuid, started),
             }
         }
-        if agenda.plug || agenda.host || is_round {
-            self.plug(libvirt)?;
+        let try_again = agenda.tick && self.runs.wants_another_try();
+        if agenda.plug || agenda.host || is_round || try_again {
+            self.runs.plug(libvirt)?;
         }
         self.publish(true);
         Ok(())
+    }
+
+    /// The domains whose definitions are to be looked at, and whether they have begun to
+    /// run.
+    fn domains_of(&mut self, agenda: &Agenda) -> BTreeMap<DomainUuid, bool> {
+        let has_started = |domain: &DomainUuid| (*domain, agenda.started.contains(domain));
+        let mut domains: BTreeMap<_, _> = agenda.definitions.iter().map(has_started).collect();
+        let mut more = |domain, started| *domains.entry(domain).or_default() |= started;
+        if agenda.tick {
+            for (domain, started) in std::mem::take(&mut self.again) {
+                more(domain, started);
+            }
+        }
+        if agenda.functions || agenda.host {
+            self.displaced().into_iter().for_each(|domain| more(domain, false));
+        }
+        if agenda.functions || agenda.host || agenda.tick {
+            // A function may be free again; a pool may be there now, which nobody tells.
+            self.problems.keys().for_each(|domain| more(*domain, false));
+        }
+        domains
+    }
+
+    fn come_again(&mut self, domain: DomainUuid, started: bool) {
+        *self.again.entry(domain).or_default() |= started;
     }
 
     /// What can be done without libvirt, which then tells of no domain's end.
     pub(super) fn work_alone(&mut self, agenda: &Agenda) {
         if agenda.tick {
             self.reconcile();
+            self.forget_repaired();
         }
         self.publish(false);
     }
@@ -220,11 +227,27 @@ impl<'h> Keeper<'h> {
     fn sync(&mut self, libvirt: &Libvirt, domain: Domain, started: bool) -> Result<(), Lost> {
         // Many domains may take longer than the watchdog waits.
         tell_alive();
-        let read = domain
-            .uuid()
-            .and_then(|uuid| Ok((uuid, domain.inactive_xml()?)));
-        let Some((uuid, xml)) = self.asked(libvirt, settled(read))?.flatten() else {
+        // Of what was done under a lock before this, nothing is left to hurry for.
+        self.host.be_done_by(Deadline::after(hook::PATIENCE));
+        let Ok(uuid) = domain.uuid() else {
             return Ok(());
+        };
+        let xml = match domain.inactive_xml() {
+            Ok(xml) => xml,
+            Err(error) if error.is_gone() => {
+                self.forget(uuid);
+                return Ok(());
+            }
+            Err(_) if !libvirt.is_alive() => return Err(Lost),
+            Err(error) => {
+                // It is looked at again as long as it has a problem.
+                let what = error.to_string();
+                self.note_problems(uuid, vec![format!("domain {uuid}: {what}")]);
+                if started {
+                    self.come_again(uuid, started);
+                }
+                return Ok(());
+            }
         };
         if !mentions_requests(xml.as_bytes()) && !xml.contains(ALIAS_PREFIX) {
             // Somebody else's function that it has is still none for ours.
@@ -254,14 +277,14 @@ impl<'h> Keeper<'h> {
             synced = sync();
         }
         let problems = match synced {
-            Ok(synced) => self.settle(&synced, allowed),
+            Ok(synced) => self.settle(&synced, allowed, started),
             Err(_) if !libvirt.is_alive() => return Err(Lost),
             Err(error) if is_gone(&error) => {
                 self.forget(uuid);
                 return Ok(());
             }
             Err(error) => {
-                self.again.insert(uuid);
+                self.come_again(uuid, started);
                 if is_held(&error) {
                     return Ok(());
                 }
@@ -273,87 +296,8 @@ impl<'h> Keeper<'h> {
         Ok(())
     }
 
-    /// A device that is still there was taken out on purpose; one that is gone was
-    /// pulled, and may come back.
-    fn note_let_go(&mut self, agenda: &Agenda) {
-        let has_stopped =
-            |domain: &DomainUuid| agenda.stopped.contains(domain) && !agenda.gone.contains(domain);
-        self.let_go.retain(|(domain, _)| !has_stopped(domain));
-        for (domain, name) in &agenda.let_go {
-            let Ok(Some(claim)) = claims::load(self.host, *domain) else {
-                continue;
-            };
-            let mut devices = claim.devices.iter().filter(|device| device.name == *name);
-            if devices.any(|device| matches!(device.is_there(self.host), Ok(true))) {
-                self.let_go.insert((*domain, name.clone()));
-            }
-        }
-    }
-
-    /// Plugs into running domains what they are without, where something is free.
-    fn plug(&mut self, libvirt: &Libvirt) -> Result<(), Lost> {
-        let domains = libvirt.domains().map_err(anyhow::Error::from);
-        for domain in self.asked(libvirt, domains)?.unwrap_or_default() {
-            if !domain.is_active().unwrap_or(false) {
-                continue;
-            }
-            let Some(xml) = self.asked(libvirt, settled(domain.live_xml()))?.flatten() else {
-                continue;
-            };
-            if !mentions_requests(xml.as_bytes()) {
-                continue;
-            }
-            if let Ok(def) = domain::parse(&xml) {
-                self.plug_into(libvirt, &domain, &def);
-            }
-        }
-        Ok(())
-    }
-
-    fn plug_into(&mut self, libvirt: &Libvirt, domain: &Domain, def: &DomainDef) {
-        let (uuid, vm) = (def.uuid, &def.name);
-        let Ok(lacking) = hotplug::lacking(self.host, def) else {
-            return;
-        };
-        if lacking.is_empty() {
-            return;
-        }
-        let _lock = match definition::edit_lock_within(self.host, uuid, EDIT_PATIENCE) {
-            Ok(lock) => lock,
-            // It is that program's turn, whose edits are events.
-            Err(_) => return,
-        };
-        for name in lacking {
-            let key = (uuid, name);
-            let not_before = self.unpluggable.get(&key).copied().unwrap_or_default();
-            if self.let_go.contains(&key) || since_boot() < not_before {
-                continue;
-            }
-            tell_alive();
-            self.host.be_done_by(Deadline::after(hook::PATIENCE));
-            let name = &key.1;
-            match hotplug::plug(self.host, libvirt, domain, std::slice::from_ref(name)) {
-                Ok(plugged) => {
-                    for one in plugged {
-                        let (pool, place) = (&one.pool, one.place());
-                        let what =
-                            format!("domain '{vm}': plugged in {name} of pool '{pool}' {place}");
-                        hook::log_plugged(uuid, &what);
-                    }
-                }
-                // It is tried again whenever something may have become free.
-                Err(PlugError::NoRoom(_) | PlugError::NotRunning(_)) => {}
-                Err(error) => {
-                    // To make the device and to take it back are events themselves.
-                    hook::log_unsettled(uuid, &format!("domain '{vm}': {error}"));
-                    self.unpluggable.insert(key, since_boot() + PLUG_AGAIN);
-                }
-            }
-        }
-    }
-
     /// Logs what was done; what is left to complain about.
-    fn settle(&mut self, synced: &Synced, allowed: bool) -> Vec<String> {
+    fn settle(&mut self, synced: &Synced, allowed: bool, started: bool) -> Vec<String> {
         let (name, uuid) = (&synced.domain, synced.domain_uuid);
         let mut problems: Vec<String> = { synced.complaints().into_iter() }
             .map(|line| format!("domain '{name}': {line}"))
@@ -367,13 +311,14 @@ impl<'h> Keeper<'h> {
                 hook::log_synced(name, uuid, line);
             }
             if self.guard.note(uuid, since_boot()) {
-                self.again.insert(uuid);
+                self.come_again(uuid, false);
             }
         } else {
-            self.again.insert(uuid);
+            self.come_again(uuid, started);
             problems.push(format!(
                 "domain '{name}': something undoes again and again what virt-vgpud does ({}); it \
-                 waits a minute",
+                 waits a minute; end what edits the domain, or write what it wants into the \
+                 domain's metadata",
                 done.join("; ")
             ));
         }
@@ -420,7 +365,7 @@ impl<'h> Keeper<'h> {
         let lock = match HostLock::acquire(self.host, "virt-vgpud", Deadline::after(PATIENCE)) {
             Ok(lock) => lock,
             Err(error) => {
-                tracing::warn!("{error}");
+                tracing::warn!("cannot look for devices left behind: {error}");
                 return;
             }
         };
@@ -449,15 +394,19 @@ impl<'h> Keeper<'h> {
             .and_then(|lock| Ok(claims::forget_repaired(self.host, &lock)?));
         match forgotten {
             Ok(functions) => hook::log_repaired(&functions),
-            Err(error) => tracing::warn!("{}", hook::one_line(&error)),
+            Err(error) => tracing::warn!(
+                "cannot hand out again functions that were made anew: {}",
+                hook::one_line(&error)
+            ),
         }
     }
 
     /// Ends a piece of work: tells `status`, where anything has changed.
     pub(super) fn publish(&mut self, connected: bool) {
         self.host.be_done_writing();
-        let problems = self.problems.values().flatten().cloned().collect();
-        let notes = Notes::new(self.host, connected, problems, self.let_go.clone());
+        let problems = self.problems.values().flatten();
+        let problems = problems.chain(self.runs.problems()).cloned().collect();
+        let notes = Notes::new(self.host, connected, problems, self.runs.let_go().clone());
         if self.published.as_ref() == Some(&notes) {
             return;
         }
@@ -469,7 +418,7 @@ impl<'h> Keeper<'h> {
 }
 
 /// Whether somebody else is at work on the domain.
-fn is_held(error: &anyhow::Error) -> bool {
+pub(super) fn is_held(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(LockError::Held { .. }))
 }
 
@@ -477,13 +426,4 @@ fn is_gone(error: &anyhow::Error) -> bool {
     error
         .downcast_ref::<LibvirtError>()
         .is_some_and(LibvirtError::is_gone)
-}
-
-/// A domain that goes while it is looked at is no failure.
-fn settled<T>(read: Result<T, LibvirtError>) -> anyhow::Result<Option<T>> {
-    match read {
-        Ok(read) => Ok(Some(read)),
-        Err(error) if error.is_gone() => Ok(None),
-        Err(error) => Err(error.into()),
-    }
 }

@@ -4,16 +4,18 @@
 //! The hook does without it.
 //!
 //! libvirt's event loop has a thread of its own, which does nothing but pass events
-//! on; all work is done by the main thread, in their order.
+//! on; all work is done by the main thread, in their order. To connect is a third
+//! thread's, for libvirt answers nobody as long as it starts domains at boot.
 
 use std::{
     path::PathBuf,
     process::ExitCode,
-    sync::mpsc::{self, Receiver, RecvTimeoutError},
+    sync::mpsc::{self, Receiver, RecvTimeoutError, Sender},
+    thread,
     time::Duration,
 };
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use clap::Parser;
 
 use crate::{
@@ -21,7 +23,7 @@ use crate::{
     host::{
         Deadline, Host, ProcessId, attribute_writer,
         libvirt::{Event, EventLoop, Libvirt, Subscription},
-        start_logging, tell_alive, tell_ready, tell_status,
+        since_boot, start_logging, tell_alive, tell_ready, tell_status,
     },
 };
 
@@ -29,6 +31,7 @@ mod agenda;
 mod guard;
 mod keeper;
 mod notes;
+mod runs;
 
 use agenda::Agenda;
 use keeper::{Keeper, Lost};
@@ -64,6 +67,13 @@ const TICK: Duration = Duration::from_secs(60);
 /// Events of the host come in swarms, one a virtual function.
 const SETTLE: Duration = Duration::from_millis(500);
 
+/// A libvirt that has not answered to this many questions, one a [`KEEP_ALIVE`], is taken
+/// to be lost: within the time that systemd's watchdog waits.
+const KEEP_ALIVE_TIMES: u32 = 2;
+
+/// Nothing is asked more often than that.
+const KEEP_ALIVE: Duration = Duration::from_secs(40);
+
 /// libvirt is looked for again after this long at first, and after [`TICK`] at last.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
@@ -90,35 +100,93 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// What the main thread is told.
+enum News {
+    Event(Event),
+    /// A connection, or why there is none.
+    Opened(Box<anyhow::Result<Connection>>),
+}
+
+type Connection = (Libvirt, Subscription);
+
+impl From<Event> for News {
+    fn from(event: Event) -> Self {
+        Self::Event(event)
+    }
+}
+
 fn run(host: &Host, uri: Option<&str>) -> anyhow::Result<()> {
-    let (sink, events) = mpsc::channel();
+    let (sink, news) = mpsc::channel();
     let _loop = EventLoop::start(TICK, sink.clone()).context("cannot listen to libvirt")?;
+    // Without libvirt there is work, too; and libvirt may take longer to come up than
+    // systemd waits for a start.
+    tell_ready("looking for libvirt");
     let mut keeper = Keeper::new(host);
     let mut pause = FIRST_PAUSE;
     let mut had_daemon = false;
+    let mut said = String::new();
     loop {
-        let opened = definition::open_served(uri);
-        let opened = opened.and_then(|libvirt| {
-            let subscription = libvirt.subscribe(sink.clone())?;
-            Ok((libvirt, subscription))
-        });
-        match opened {
+        match open(uri, &sink, &news, &mut keeper) {
             Ok((libvirt, subscription)) => {
-                pause = FIRST_PAUSE;
                 had_daemon = daemon_runs(host);
+                said.clear();
                 say_connected(&libvirt, &subscription);
-                serve(&mut keeper, &libvirt, &events);
+                let since = since_boot();
+                serve(&mut keeper, &libvirt, &news);
                 hook::log_libvirt("the connection to libvirt is lost; looking for it again");
+                // One that is lost again and again is not looked for each second.
+                if since_boot().saturating_sub(since) > TICK {
+                    pause = FIRST_PAUSE;
+                }
             }
             Err(error) => {
-                tracing::warn!("{}; trying again", hook::one_line(&error));
+                let line = hook::one_line(&error);
+                if line != said {
+                    tracing::warn!("{line}; trying again, at last once a minute");
+                    said = line;
+                }
             }
         }
-        tell_ready("waiting for libvirt");
         // What was told by the connection that is gone is found by the next scan.
-        while events.try_recv().is_ok() {}
-        wait(host, &mut keeper, &events, had_daemon, pause);
+        while news.try_recv().is_ok() {}
+        wait(host, &mut keeper, &news, had_daemon, pause);
         pause = (pause * 2).min(TICK);
+    }
+}
+
+/// Connects, however long that takes, and goes on with what needs no libvirt.
+fn open(
+    uri: Option<&str>,
+    sink: &Sender<News>,
+    news: &Receiver<News>,
+    keeper: &mut Keeper<'_>,
+) -> anyhow::Result<Connection> {
+    let (uri, sink) = (uri.map(ToOwned::to_owned), sink.clone());
+    thread::Builder::new()
+        .name("connect".to_owned())
+        .spawn(move || {
+            let opened = definition::open_served(uri.as_deref()).and_then(|libvirt| {
+                libvirt.set_keep_alive(KEEP_ALIVE, KEEP_ALIVE_TIMES)?;
+                let subscription = libvirt.subscribe(sink.clone())?;
+                Ok((libvirt, subscription))
+            });
+            // Nobody is left to be told when the main thread has ended.
+            let _ = sink.send(News::Opened(Box::new(opened)));
+        })
+        .context("cannot connect to libvirt")?;
+    loop {
+        match news.recv() {
+            Ok(News::Opened(opened)) => return *opened,
+            Ok(News::Event(Event::Tick)) => {
+                tell_alive();
+                let mut agenda = Agenda::default();
+                agenda.note(&Event::Tick);
+                keeper.work_alone(&agenda);
+            }
+            // What a new connection tells before it is here, the scan finds.
+            Ok(News::Event(_)) => {}
+            Err(_) => return Err(anyhow!("the thread that connects to libvirt has died")),
+        }
     }
 }
 
@@ -130,10 +198,9 @@ fn say_connected(libvirt: &Libvirt, subscription: &Subscription) {
 }
 
 /// Works until the connection is lost.
-fn serve(keeper: &mut Keeper<'_>, libvirt: &Libvirt, events: &Receiver<Event>) {
-    // To look at all of many domains may take longer than systemd waits for a start.
-    tell_ready("looking after domains");
-    if keeper.scan(libvirt) == Err(Lost) {
+fn serve(keeper: &mut Keeper<'_>, libvirt: &Libvirt, news: &Receiver<News>) {
+    tell_status("looking after domains");
+    if keeper.connected(libvirt) == Err(Lost) {
         return;
     }
     let mut agenda = Agenda::default();
@@ -141,15 +208,15 @@ fn serve(keeper: &mut Keeper<'_>, libvirt: &Libvirt, events: &Receiver<Event>) {
     let mut rest_by = None;
     loop {
         let next = if agenda.host {
-            events.recv_timeout(SETTLE)
+            news.recv_timeout(SETTLE)
         } else {
-            events.recv().map_err(|_| RecvTimeoutError::Disconnected)
+            news.recv().map_err(|_| RecvTimeoutError::Disconnected)
         };
         let at_rest = match next {
-            Ok(event) => {
-                agenda.note(&event);
-                while let Ok(event) = events.try_recv() {
-                    agenda.note(&event);
+            Ok(first) => {
+                agenda.hear(&first);
+                while let Ok(more) = news.try_recv() {
+                    agenda.hear(&more);
                 }
                 false
             }
@@ -185,7 +252,7 @@ fn serve(keeper: &mut Keeper<'_>, libvirt: &Libvirt, events: &Receiver<Event>) {
 fn wait(
     host: &Host,
     keeper: &mut Keeper<'_>,
-    events: &Receiver<Event>,
+    news: &Receiver<News>,
     had_daemon: bool,
     mut pause: Duration,
 ) {
@@ -194,8 +261,8 @@ fn wait(
     let mut deadline = Deadline::after(pause);
     loop {
         let mut agenda = Agenda::default();
-        match events.recv_timeout(deadline.left()) {
-            Ok(event) => agenda.note(&event),
+        match news.recv_timeout(deadline.left()) {
+            Ok(heard) => agenda.hear(&heard),
             Err(_) if !had_daemon || daemon_runs(host) => return,
             Err(_) => {
                 pause = (pause * 2).min(TICK);
@@ -206,6 +273,15 @@ fn wait(
             tell_alive();
         }
         keeper.work_alone(&agenda);
+    }
+}
+
+impl Agenda {
+    /// Takes down what the main thread is told while it waits for nothing else.
+    fn hear(&mut self, news: &News) {
+        if let News::Event(event) = news {
+            self.note(event);
+        }
     }
 }
 

@@ -212,8 +212,12 @@ fn reason_to_move(
     reserved: &Reserved,
     shared: Shared,
 ) -> anyhow::Result<Option<(String, bool)>> {
-    if let Some(reason) = refusal(host, def, order)? {
-        return Ok(Some((reason, true)));
+    match refusal(host, def, order)? {
+        // Who starts it will see. A GPU that is late or full must not lose all that stand
+        // on it to the others, for good.
+        Some((_, Passing(true))) if shared == Shared::OnlyIfNeeded => {}
+        Some((reason, _)) => return Ok(Some((reason, true))),
+        None => {}
     }
     let other = function_of(&order.source).and_then(|function| reserved.by(function));
     Ok(match (other, shared) {
@@ -223,6 +227,9 @@ fn reason_to_move(
         _ => None,
     })
 }
+
+/// Whether a device may be had again where it is, without anybody's help.
+struct Passing(bool);
 
 /// Whether the function is another's, or is not to be used. What cannot be told is
 /// not taken.
@@ -249,19 +256,26 @@ fn is_better(seat: Seat, source: &Source, must: bool, reserved: &Reserved) -> bo
 /// Why the device cannot be had by itself where the XML has it now; None when it
 /// can, and when another place would not help: a pool that has handed out all that it
 /// may, a parameter that no device takes.
-fn refusal(host: &Host, def: &DomainDef, order: &Order<'_>) -> anyhow::Result<Option<String>> {
+fn refusal(
+    host: &Host,
+    def: &DomainDef,
+    order: &Order<'_>,
+) -> anyhow::Result<Option<(String, Passing)>> {
     let demand = Demand::load(host, def, vec![order.clone()])?;
     let vgpus = { demand.pools.values() }.any(|pool| pool.kind == Kind::NvidiaVgpu);
     if !vgpus {
         let is_function = function_of(&order.source).is_some();
-        return Ok(is_function.then(|| "its pool hands out mediated devices".to_owned()));
+        let reason = || ("its pool hands out mediated devices".to_owned(), Passing(false));
+        return Ok(is_function.then(reason));
     }
     let Err(AllocateError::Refused(refusal)) = demand.plan(host, &Failed::default()) else {
         return Ok(None);
     };
     Ok(match refusal.kind {
-        RefusalKind::Function { reason, .. } => Some(reason),
-        RefusalKind::NoCandidate { .. } => Some(refusal.to_string()),
+        RefusalKind::Function {
+            reason, passing, ..
+        } => Some((reason, Passing(passing))),
+        RefusalKind::NoCandidate { .. } => Some((refusal.to_string(), Passing(false))),
         RefusalKind::Limit { .. } | RefusalKind::Unreadable { .. } => None,
     })
 }

@@ -384,12 +384,14 @@ impl<'a> Planner<'a> {
     fn no_candidate(&mut self, wanted: &'a Wanted<'a>) -> Refusal {
         let count = self.markets[&Ask::of(wanted).key()].candidates.len();
         let mut candidates = Vec::new();
+        let mut has_room = false;
         for position in 0..count {
             let Some(offer) = self.offer(Ask::of(wanted), position) else {
                 continue;
             };
             let candidate = &self.markets[&Ask::of(wanted).key()].candidates[position];
             let parent = candidate.parent.name.clone();
+            has_room |= !matches!(offer, Offer::Type { available: 0, .. });
             let reason = self.why_not(wanted, candidate, offer);
             candidates.push(Rejection {
                 candidate: parent,
@@ -398,6 +400,7 @@ impl<'a> Planner<'a> {
         }
         candidates.sort_by(|a, b| a.candidate.cmp(&b.candidate));
         if let Source::Function(function) = &wanted.source {
+            let passing = count == 0 || (!candidates.is_empty() && !has_room);
             let reason = match candidates.pop() {
                 Some(rejection) => rejection.reason,
                 None if count == 0 => {
@@ -405,8 +408,11 @@ impl<'a> Planner<'a> {
                 }
                 None => "the pool's rules do not take its GPU".to_owned(),
             };
-            let function = function.clone();
-            let kind = RefusalKind::Function { function, reason };
+            let kind = RefusalKind::Function {
+                function: function.clone(),
+                reason,
+                passing,
+            };
             return Refusal::new(self.domain, wanted, kind);
         }
         Refusal::new(self.domain, wanted, RefusalKind::NoCandidate { candidates })

@@ -41,6 +41,9 @@ pub enum RefusalKind {
         function: ParentName,
         /// Why it cannot.
         reason: String,
+        /// Whether it may again by itself: it is not there, or its GPU has no room.
+        #[serde(skip)]
+        passing: bool,
     },
     /// The host could not be read.
     Unreadable {
@@ -108,7 +111,9 @@ impl fmt::Display for Refusal {
                 f.write_str("; see 'virt-vgpu status'")
             }
             RefusalKind::Unreadable { reason } => write!(f, "{reason}; see 'virt-vgpu devices'"),
-            RefusalKind::Function { function, reason } => write!(
+            RefusalKind::Function {
+                function, reason, ..
+            } => write!(
                 f,
                 "its XML names {function}: {reason}; 'virt-vgpu start {domain}' looks for another"
             ),

@@ -2,7 +2,7 @@
 //! definitions and runs, and events. It passes XML through and knows nothing of what is
 //! in it. The hook cannot reach this module: it exists only with feature `cli`.
 
-use std::sync::mpsc::Sender;
+use std::{sync::mpsc::Sender, time::Duration};
 
 use virt::{
     connect::Connect,
@@ -144,6 +144,21 @@ impl Libvirt {
     #[must_use]
     pub fn is_alive(&self) -> bool {
         self.connection.is_alive().unwrap_or(false)
+    }
+
+    /// Asks the daemon once an interval, of whole seconds, whether it is there, and takes the
+    /// connection to be lost after so many questions without an answer. Calls that wait for
+    /// it fail then. Needs an [`EventLoop`].
+    ///
+    /// # Errors
+    /// libvirt's reason; a daemon that cannot be asked is none.
+    pub fn set_keep_alive(&self, interval: Duration, count: u32) -> Result<(), LibvirtError> {
+        let seconds = i32::try_from(interval.as_secs()).unwrap_or(i32::MAX);
+        match self.connection.set_keep_alive(seconds, count) {
+            Ok(()) => Ok(()),
+            Err(error) if error.code().is(ErrorNumber::NoSupport) => Ok(()),
+            Err(error) => Err(failed("keep the connection to libvirt alive")(error)),
+        }
     }
 
     /// Sends the connection's events to the channel, as whatever its other end takes, until

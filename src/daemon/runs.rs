@@ -1,0 +1,242 @@
+//! Devices of domains that run. What a run is without is plugged in when it can be
+//! had; what a guest or the administrator has taken out stays out of that run.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use super::{
+    agenda::Agenda,
+    keeper::{EDIT_PATIENCE, Lost, is_held},
+    notes::Notes,
+};
+use crate::{
+    claims::{self, Claim},
+    definition,
+    domain::{self, DomainDef, mentions_requests},
+    hook::{self, AllocateError},
+    host::{
+        Deadline, Host, LockError,
+        libvirt::{Domain, Libvirt, LibvirtError},
+        since_boot, tell_alive,
+    },
+    hotplug::{self, PlugError},
+    model::{DeviceName, DomainUuid},
+};
+
+/// After this long it is tried again to plug in a device that could not be.
+const PLUG_AGAIN: Duration = Duration::from_secs(600);
+
+/// A device of a run.
+type Key = (DomainUuid, DeviceName);
+
+/// What is known of running domains' devices between events.
+#[derive(Debug)]
+pub(super) struct Runs<'h> {
+    host: &'h Host,
+    /// Devices that could not be plugged in.
+    unpluggable: BTreeMap<Key, Unpluggable>,
+    /// Devices that a guest or the administrator has taken out of a run, which get
+    /// no other in it.
+    let_go: BTreeSet<Key>,
+    /// Whether something that passes was in the way of a device.
+    again: bool,
+}
+
+#[derive(Debug)]
+struct Unpluggable {
+    /// One line for `status`.
+    why: String,
+    /// Until when it is not tried again; since boot.
+    until: Duration,
+}
+
+impl<'h> Runs<'h> {
+    pub(super) fn new(host: &'h Host) -> Self {
+        let notes = Notes::read(host);
+        Self {
+            host,
+            unpluggable: BTreeMap::new(),
+            let_go: notes.map(|notes| notes.let_go).unwrap_or_default(),
+            again: false,
+        }
+    }
+
+    /// After a connection was made. A domain of which nothing can be told is taken to
+    /// run on.
+    pub(super) fn connected(&mut self, libvirt: &Libvirt) {
+        self.unpluggable.clear();
+        self.let_go
+            .retain(|(domain, _)| match libvirt.domain_by_uuid(*domain) {
+                Ok(Some(domain)) => domain.is_active().unwrap_or(true),
+                Ok(None) => false,
+                Err(_) => true,
+            });
+    }
+
+    /// Takes down what has happened to runs, before any device is given back.
+    pub(super) fn note(&mut self, agenda: &Agenda) {
+        let is_over = |(domain, _): &Key| {
+            agenda.stopped.contains(domain) && !agenda.gone.contains(domain)
+        };
+        self.let_go.retain(|key| !is_over(key));
+        self.unpluggable.retain(|key, _| {
+            !agenda.definitions.contains(&key.0) && !agenda.stopped.contains(&key.0)
+        });
+        for (domain, name) in &agenda.let_go {
+            if self.device_is(*domain, name, true) {
+                self.let_go.insert((*domain, name.clone()));
+            }
+        }
+        if agenda.host {
+            // A guest lets go of what is pulled before the kernel takes it away.
+            let mut let_go = std::mem::take(&mut self.let_go);
+            let_go.retain(|(domain, name)| !self.device_is(*domain, name, false));
+            self.let_go = let_go;
+        }
+    }
+
+    /// Whether the claim names the device, and it is there, or is not. One that was taken
+    /// out on purpose is in the claim until it is given back; one that was pulled stays
+    /// in it.
+    fn device_is(&self, domain: DomainUuid, name: &DeviceName, there: bool) -> bool {
+        let is_it = |claim: &Claim| {
+            let mut devices = claim.devices.iter().filter(|device| device.name == *name);
+            devices.any(|device| device.is_there(self.host).is_ok_and(|is| is == there))
+        };
+        claims::load(self.host, domain).is_ok_and(|claim| claim.as_ref().is_some_and(is_it))
+    }
+
+    /// Whether it is worth a try though nothing has happened.
+    pub(super) fn wants_another_try(&self) -> bool {
+        self.again
+    }
+
+    /// What was taken out of runs on purpose.
+    pub(super) fn let_go(&self) -> &BTreeSet<Key> {
+        &self.let_go
+    }
+
+    /// What could not be plugged in, a line each.
+    pub(super) fn problems(&self) -> impl Iterator<Item = &String> {
+        self.unpluggable.values().map(|one| &one.why)
+    }
+
+    /// Plugs into running domains what they are without, where something is free.
+    pub(super) fn plug(&mut self, libvirt: &Libvirt) -> Result<(), Lost> {
+        self.again = false;
+        let Some(domains) = self.answer(libvirt, libvirt.domains())? else {
+            return Ok(());
+        };
+        for domain in domains {
+            if !domain.is_active().unwrap_or(false) {
+                continue;
+            }
+            let Some(xml) = self.answer(libvirt, domain.live_xml())? else {
+                continue;
+            };
+            if !mentions_requests(xml.as_bytes()) {
+                continue;
+            }
+            if let Ok(def) = domain::parse(&xml) {
+                self.plug_into(libvirt, &domain, &def);
+            }
+        }
+        Ok(())
+    }
+
+    /// None for no answer; a domain that has gone meanwhile is none that matters.
+    fn answer<T>(
+        &mut self,
+        libvirt: &Libvirt,
+        answer: Result<T, LibvirtError>,
+    ) -> Result<Option<T>, Lost> {
+        match answer {
+            Ok(answer) => Ok(Some(answer)),
+            Err(error) if error.is_gone() => Ok(None),
+            Err(_) if !libvirt.is_alive() => Err(Lost),
+            Err(error) => {
+                tracing::warn!("{}", hook::one_line(&error.into()));
+                self.again = true;
+                Ok(None)
+            }
+        }
+    }
+
+    fn plug_into(&mut self, libvirt: &Libvirt, domain: &Domain, def: &DomainDef) {
+        let (uuid, vm) = (def.uuid, &def.name);
+        // What was plugged in again by hand is not out of the run any more.
+        let has = |name: &DeviceName| {
+            let mut requests = def.requests.iter().filter(|request| request.name == *name);
+            requests.any(|request| hook::has_placeholder(def, request))
+        };
+        self.let_go.retain(|(of, name)| *of != uuid || !has(name));
+        let lacking = match hotplug::lacking(self.host, def) {
+            Ok(lacking) => lacking,
+            Err(error) => {
+                tracing::warn!("domain '{vm}': {error}");
+                return;
+            }
+        };
+        self.unpluggable
+            .retain(|(of, name), _| *of != uuid || lacking.contains(name));
+        if lacking.is_empty() {
+            return;
+        }
+        let _lock = match definition::edit_lock_within(self.host, uuid, EDIT_PATIENCE) {
+            Ok(lock) => lock,
+            Err(error) => {
+                // It is that program's turn, and not all that it does is an event.
+                if !is_held(&error) {
+                    tracing::warn!("domain '{vm}': {}", hook::one_line(&error));
+                }
+                self.again = true;
+                return;
+            }
+        };
+        for name in lacking {
+            let key = (uuid, name);
+            let until = self.unpluggable.get(&key).map(|one| one.until);
+            if self.let_go.contains(&key) || until.is_some_and(|until| since_boot() < until) {
+                continue;
+            }
+            tell_alive();
+            self.host.be_done_by(Deadline::after(hook::PATIENCE));
+            let name = &key.1;
+            let plugged = hotplug::plug(self.host, libvirt, domain, std::slice::from_ref(name));
+            self.unpluggable.remove(&key);
+            match plugged {
+                Ok(plugged) => {
+                    for one in plugged {
+                        let (pool, place) = (&one.pool, one.place());
+                        let what =
+                            format!("domain '{vm}': plugged in {name} of pool '{pool}' {place}");
+                        hook::log_plugged(uuid, &what);
+                    }
+                }
+                // It is tried again whenever something may have become free.
+                Err(PlugError::NoRoom(_) | PlugError::NotRunning(_)) => {}
+                Err(error) if is_passing(&error) => self.again = true,
+                Err(error) => {
+                    // To make the device and to take it back are events themselves.
+                    let why = format!("domain '{vm}': {name} is not plugged in: {error}");
+                    hook::log_unsettled(uuid, &why);
+                    let until = since_boot() + PLUG_AGAIN;
+                    self.unpluggable.insert(key, Unpluggable { why, until });
+                }
+            }
+        }
+    }
+}
+
+/// Whether it may be otherwise in a minute.
+fn is_passing(error: &PlugError) -> bool {
+    match error {
+        PlugError::Lock(LockError::Held { .. }) => true,
+        PlugError::Allocate(AllocateError::Lock(LockError::Held { .. })) => true,
+        PlugError::Allocate(AllocateError::StillHeld { .. }) => true,
+        PlugError::Libvirt(error) | PlugError::NotAttached { cause: error, .. } => error.is_busy(),
+        _ => false,
+    }
+}
