@@ -12,6 +12,9 @@
 )]
 
 #[cfg(feature = "cli")]
+#[path = "crash/exchange.rs"]
+mod exchange;
+#[cfg(feature = "cli")]
 mod libvirtd;
 #[cfg(feature = "cli")]
 #[path = "crash/plug.rs"]

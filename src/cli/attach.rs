@@ -188,13 +188,14 @@ fn carry_out(
     let domain = &target.domain;
     let mut live = Live::default();
     if target.live.is_none() {
-        definition::carry_out(domain, &attachment.changes)?;
+        definition::carry_out_noted(host, target, &attachment.changes)?;
         return Ok(live);
     }
     definition::carry_out(domain, asking)?;
     let plug = |names: &[DeviceName]| hotplug::plug(host, libvirt, domain, names);
     let plugged = by_turns(attachment, plug, &mut live).map_err(anyhow::Error::from);
-    let done = plugged.and_then(|()| Ok(definition::carry_out(domain, &attachment.changes)?));
+    let done =
+        plugged.and_then(|()| definition::carry_out_noted(host, target, &attachment.changes));
     let Err(error) = done else {
         return Ok(live);
     };

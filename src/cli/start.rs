@@ -80,7 +80,7 @@ impl Start {
             moved.extend(moves);
             if !self.edit.dry_run {
                 let cannot = || format!("cannot change the devices of domain '{}'", self.domain);
-                definition::carry_out(&target.domain, &changes).with_context(cannot)?;
+                definition::carry_out_noted(host, &target, &changes).with_context(cannot)?;
                 if let Err(error) = target.domain.start() {
                     failure = Some(start_failed(&self.domain, &error));
                     continue;

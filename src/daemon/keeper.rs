@@ -158,7 +158,9 @@ impl<'h> Keeper<'h> {
             }
         }
         if agenda.functions || agenda.host {
-            self.displaced().into_iter().for_each(|domain| more(domain, false));
+            self.displaced()
+                .into_iter()
+                .for_each(|domain| more(domain, false));
         }
         if agenda.functions || agenda.host || agenda.tick {
             // A function may be free again; a pool may be there now, which nobody tells.

@@ -77,9 +77,8 @@ impl<'h> Runs<'h> {
 
     /// Takes down what has happened to runs, before any device is given back.
     pub(super) fn note(&mut self, agenda: &Agenda) {
-        let is_over = |(domain, _): &Key| {
-            agenda.stopped.contains(domain) && !agenda.gone.contains(domain)
-        };
+        let is_over =
+            |(domain, _): &Key| agenda.stopped.contains(domain) && !agenda.gone.contains(domain);
         self.let_go.retain(|key| !is_over(key));
         self.unpluggable.retain(|key, _| {
             !agenda.definitions.contains(&key.0) && !agenda.stopped.contains(&key.0)

@@ -3,6 +3,7 @@
 //! Which edits are wanted it leaves to the verbs.
 
 use anyhow::Context;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     domain::{SetMetadata, for_set_metadata},
@@ -27,7 +28,7 @@ pub enum Change {
 }
 
 /// A device in the definition.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Device {
     /// What to call it in an error, as in `hostdev 'gpu0'`.
     pub what: String,

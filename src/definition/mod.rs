@@ -6,6 +6,7 @@
 mod attachment;
 mod change;
 mod fill;
+mod redo;
 mod replan;
 mod seat;
 mod sync;
@@ -17,6 +18,7 @@ pub use attachment::{
 };
 pub use change::{Change, carry_out, take_back};
 pub use fill::{Filled, fill, with_elsewhere};
+pub use redo::{carry_out_noted, redo};
 pub use replan::{Elsewhere, Move, Shared, Stuck, elsewhere, replan};
 pub use seat::{Named, Seat, check_libvirt, choose_free, seats};
 pub use sync::{Manner, Synced, sync};

@@ -265,7 +265,12 @@ fn refusal(
     let vgpus = { demand.pools.values() }.any(|pool| pool.kind == Kind::NvidiaVgpu);
     if !vgpus {
         let is_function = function_of(&order.source).is_some();
-        let reason = || ("its pool hands out mediated devices".to_owned(), Passing(false));
+        let reason = || {
+            (
+                "its pool hands out mediated devices".to_owned(),
+                Passing(false),
+            )
+        };
         return Ok(is_function.then(reason));
     }
     let Err(AllocateError::Refused(refusal)) = demand.plan(host, &Failed::default()) else {

@@ -13,7 +13,7 @@ use super::{
         CdRomOutcome, Present, existing, existing_cdrom, existing_function, function_placeholder,
         hostdev_of, mend, placeholder, provide_cdrom,
     },
-    change,
+    redo,
     replan::{self, Held},
     seat,
 };
@@ -82,6 +82,8 @@ pub enum Done {
     CdRomRemoved,
     /// A device that gets another function.
     Moved(Move),
+    /// What a program had taken out that was killed before it put its like in.
+    PutBack { what: String },
 }
 
 /// How domains are put right.
@@ -110,6 +112,10 @@ pub fn sync(
     let dry_run = manner.dry_run;
     let name = domain.name()?;
     let mut target = Target::read_within(host, domain.clone(), &name, manner.patience)?;
+    let put_back = match dry_run {
+        true => Vec::new(),
+        false => redo::redo(host, &mut target)?,
+    };
     named.note(&target.definition.def);
     let def = &target.definition.def;
     let mut synced = Synced {
@@ -134,10 +140,14 @@ pub fn sync(
         seat::seats_beside(host, libvirt, reserved, planned, pool, names)
     };
     let work = work_out(&target.definition, &pools, seats).with_context(|| cannot(&def.name))?;
-    synced.done = work.done;
+    synced.done = { put_back.into_iter() }
+        .map(|what| Done::PutBack { what })
+        .chain(work.done)
+        .collect();
     synced.problems = work.problems;
     if !dry_run && !work.changes.is_empty() {
-        change::carry_out(&target.domain, &work.changes).with_context(|| cannot(&synced.domain))?;
+        redo::carry_out_noted(host, &target, &work.changes)
+            .with_context(|| cannot(&synced.domain))?;
         target.read_again()?;
         named.note(&target.definition.def);
     }
@@ -167,7 +177,7 @@ fn move_functions(
     };
     let replanned = replanned.with_context(cannot)?;
     if !manner.dry_run && !replanned.changes.is_empty() {
-        change::carry_out(&target.domain, &replanned.changes).with_context(cannot)?;
+        redo::carry_out_noted(host, target, &replanned.changes).with_context(cannot)?;
         target.read_again()?;
         named.note(&target.definition.def);
     }
@@ -417,6 +427,12 @@ impl std::fmt::Display for Done {
                 f,
                 "mended the guest-driver CD-ROM {target}, which was another domain's"
             ),
+            Self::PutBack { what } => {
+                write!(
+                    f,
+                    "put back {what}, which an edit that was cut short had taken out"
+                )
+            }
             Self::CdRomRemoved => f.write_str("took out the guest-driver CD-ROM"),
             Self::Moved(Move {
                 device,

@@ -21,7 +21,7 @@ use crate::model::{DomainUuid, PciAddress};
 const LOCK: &str = "/run/virt-vgpu/lock";
 
 /// Directory of the locks on domains' definitions.
-const EDITS: &str = "/run/virt-vgpu/edits";
+pub(crate) const EDITS: &str = "/run/virt-vgpu/edits";
 
 /// Directory of the locks on GPUs.
 const GPUS: &str = "/run/virt-vgpu/host";

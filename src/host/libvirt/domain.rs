@@ -5,6 +5,7 @@ use virt::sys;
 use super::{LibvirtError, failed};
 use crate::{
     domain::{NAMESPACE, PREFIX, SetMetadata},
+    host::fault,
     model::DomainUuid,
 };
 
@@ -128,6 +129,7 @@ impl Domain {
         self.0
             .attach_device_flags(xml, sys::VIR_DOMAIN_AFFECT_CONFIG)
             .map_err(failed(format!("attach {what}")))
+            .inspect(|()| fault::after("edit", what))
     }
 
     /// Takes a device out; `what` names it in an error.
@@ -138,6 +140,7 @@ impl Domain {
         self.0
             .detach_device_flags(xml, sys::VIR_DOMAIN_AFFECT_CONFIG)
             .map_err(failed(format!("detach {what}")))
+            .inspect(|()| fault::after("edit", what))
     }
 
     /// Adds a device to the run alone; `what` names it in an error.

@@ -1,0 +1,202 @@
+//! Devices that are exchanged in a definition: libvirt has no single edit for that, so
+//! for a moment one is out and the other not yet in. A program that is killed then would
+//! lose all that somebody has set for the device, so what is to go in is noted first,
+//! and put in by whoever edits the domain next.
+//!
+//! `/run/virt-vgpu/edits/UUID.json` is written before the first edit and removed after
+//! the last one. A reboot takes it away with the domain's edit lock; what it was for is
+//! then a placeholder as any other.
+
+use std::io::ErrorKind;
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Change, Definition, Target,
+    change::{self, ChangeError, Device},
+};
+use crate::{
+    domain::{self, ALIAS_PREFIX},
+    host::{EDITS, Host},
+    model::{DeviceName, DomainUuid, MdevUuid},
+};
+
+/// What is to go in again.
+#[derive(Debug, Serialize, Deserialize)]
+struct Note {
+    devices: Vec<Device>,
+}
+
+fn path(domain: DomainUuid) -> String {
+    format!("{EDITS}/{domain}.json")
+}
+
+/// Carries out all the changes, or none; a kill between two of them loses no device
+/// that is exchanged for another.
+///
+/// # Errors
+/// Why not; the definition is then as it was, but for [`ChangeError::HalfDone`].
+pub fn carry_out_noted(host: &Host, target: &Target, changes: &[Change]) -> anyhow::Result<()> {
+    let uuid = target.definition.def.uuid;
+    let devices = exchanged(changes);
+    if devices.is_empty() {
+        return Ok(change::carry_out(&target.domain, changes)?);
+    }
+    let text = serde_json::to_string_pretty(&Note { devices })? + "\n";
+    let noted = { host.make_directory(EDITS, 0o755) }
+        .and_then(|()| host.replace_file(&path(uuid), text.as_bytes(), 0o600));
+    match noted {
+        // Who edits through libvirt without being root has no lock either.
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {}
+        noted => noted.with_context(|| {
+            let path = path(uuid);
+            format!("cannot note in {path} which devices are exchanged; nothing was changed")
+        })?,
+    }
+    let done = change::carry_out(&target.domain, changes);
+    if !matches!(done, Err(ChangeError::HalfDone { .. })) {
+        // One that stays names nothing that is missing.
+        let _ = host.remove_file(&path(uuid));
+    }
+    Ok(done?)
+}
+
+/// The devices of whose kind one is taken out just before.
+fn exchanged(changes: &[Change]) -> Vec<Device> {
+    let pairs = changes.iter().zip(changes.iter().skip(1));
+    let devices = pairs.filter_map(|pair| match pair {
+        (Change::Detach(former), Change::Attach(next)) if former.what == next.what => {
+            Some(next.clone())
+        }
+        _ => None,
+    });
+    devices.collect()
+}
+
+/// Puts in what a program that was killed has left out, as far as the definition still
+/// asks for it; the names of what was put in. Called with the domain's edit lock.
+///
+/// # Errors
+/// When libvirt does not answer. A device that it does not take is left to who adds
+/// what is missing.
+pub fn redo(host: &Host, target: &mut Target) -> anyhow::Result<Vec<String>> {
+    let path = path(target.definition.def.uuid);
+    let Ok(text) = host.read_file(&path) else {
+        return Ok(Vec::new());
+    };
+    let mut done = Vec::new();
+    // A file that cannot be read is none of ours.
+    let note = serde_json::from_str::<Note>(&text);
+    for device in note.map(|note| note.devices).unwrap_or_default() {
+        if is_missing(&target.definition, &device)
+            && target.domain.attach(&device.whole, &device.what).is_ok()
+        {
+            done.push(device.what);
+        }
+    }
+    if !done.is_empty() {
+        target.read_again()?;
+    }
+    host.remove_file(&path)
+        .with_context(|| format!("cannot remove {path}"))?;
+    Ok(done)
+}
+
+/// Whether the definition asks for the device and does not have it.
+fn is_missing(definition: &Definition, device: &Device) -> bool {
+    let def = &definition.def;
+    let alone = format!(
+        "<domain><name>alone</name><uuid>{}</uuid><devices>{}</devices></domain>",
+        def.uuid, device.whole
+    );
+    let Ok(alone) = domain::parse(&alone) else {
+        return false;
+    };
+    let Some(alias) = alone.aliases.first() else {
+        return false;
+    };
+    if def.aliases.contains(alias) {
+        return false;
+    }
+    let mut requests = def.requests.iter();
+    if !alone.hostdevs.is_empty() || !alone.pci_hostdevs.is_empty() {
+        let name = alias.strip_prefix(ALIAS_PREFIX);
+        let Some(name) = name.and_then(|name| name.parse::<DeviceName>().ok()) else {
+            return false;
+        };
+        let uuid = MdevUuid::for_device(def.uuid, &name);
+        return alone.hostdevs.iter().all(|one| one.uuid == uuid)
+            && requests.any(|request| request.name == name);
+    }
+    domain::find_cdrom(&alone).is_some()
+        && requests.any(|request| request.guest_drivers == Some(true))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UUID: &str = "aaaaaaaa-0000-4000-8000-000000000001";
+
+    fn definition(devices: &str) -> Definition {
+        let xml = format!(
+            "<domain><name>a&amp;b</name><uuid>{UUID}</uuid><metadata>\
+             <v:devices xmlns:v='urn:virt-vgpu:devices:1'><v:device name='gpu0' pool='p'/>\
+             </v:devices></metadata><devices>{devices}</devices></domain>"
+        );
+        Definition::read(xml).unwrap()
+    }
+
+    fn device(name: &str, whole: String) -> Device {
+        Device {
+            what: format!("hostdev '{name}'"),
+            key: whole.clone(),
+            whole,
+        }
+    }
+
+    fn mdev(domain: &str, name: &str) -> Device {
+        let name: DeviceName = name.parse().unwrap();
+        let uuid = MdevUuid::for_device(domain.parse().unwrap(), &name);
+        device(name.as_str(), domain::placeholder(uuid, &name))
+    }
+
+    #[test]
+    fn what_is_exchanged_is_noted_and_nothing_else() {
+        let (a, b) = (mdev(UUID, "a"), mdev(UUID, "b"));
+        let changes = [
+            Change::Detach(b.clone()),
+            Change::Detach(a.clone()),
+            Change::Attach(a.clone()),
+            Change::Attach(b),
+        ];
+        assert_eq!(exchanged(&changes), [a]);
+    }
+
+    #[test]
+    fn only_what_is_asked_for_and_not_there_is_put_in() {
+        let gpu0 = mdev(UUID, "gpu0");
+        let function = |name: &str| {
+            let address = "0000:3b:00.4".parse().unwrap();
+            device(
+                name,
+                domain::function_placeholder(address, &name.parse().unwrap()),
+            )
+        };
+        let without = definition("");
+        assert!(is_missing(&without, &gpu0));
+        assert!(is_missing(&without, &function("gpu0")));
+        assert!(!is_missing(&definition(&gpu0.whole), &gpu0));
+        assert!(!is_missing(
+            &definition(&function("gpu0").whole),
+            &function("gpu0")
+        ));
+        // Not asked for; another domain's; none of ours.
+        assert!(!is_missing(&without, &mdev(UUID, "gpu1")));
+        let other = "aaaaaaaa-0000-4000-8000-000000000002";
+        assert!(!is_missing(&without, &mdev(other, "gpu0")));
+        assert!(!is_missing(&without, &device("x", "<input/>".to_owned())));
+        assert!(!is_missing(&without, &device("x", "<".to_owned())));
+    }
+}
