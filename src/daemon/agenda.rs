@@ -56,7 +56,8 @@ impl Agenda {
                 let name = alias.strip_prefix(ALIAS_PREFIX);
                 if let Some(name) = name.and_then(|name| name.parse().ok()) {
                     self.let_go.insert((*uuid, name));
-                    self.plug = true;
+                    // Why, is known when the host has come to rest.
+                    self.host = true;
                 }
             }
             Event::NodeDevice { name, .. } => self.host |= !is_of_no_pool(name),
@@ -162,6 +163,7 @@ mod tests {
         let ours = noted(&[removed("ua-vgpu-gpu0")]);
         let gpu0: DeviceName = "gpu0".parse().unwrap();
         assert_eq!(ours.let_go, BTreeSet::from([(domain(2), gpu0)]));
+        assert!(ours.host && !ours.plug);
     }
 
     #[test]

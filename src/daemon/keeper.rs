@@ -127,6 +127,12 @@ impl<'h> Keeper<'h> {
         if agenda.host || is_round {
             self.forget_repaired();
         }
+        if is_round {
+            if let Err(error) = libvirt.check_node_devices() {
+                tracing::warn!("{error}; connecting to libvirt anew");
+                return Err(Lost);
+            }
+        }
         if self.unreleased && (agenda.tick || !agenda.stopped.is_empty()) || is_round {
             self.reconcile();
         }

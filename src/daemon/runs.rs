@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io::ErrorKind,
     time::Duration,
 };
 
@@ -83,28 +84,11 @@ impl<'h> Runs<'h> {
         self.unpluggable.retain(|key, _| {
             !agenda.definitions.contains(&key.0) && !agenda.stopped.contains(&key.0)
         });
-        for (domain, name) in &agenda.let_go {
-            if self.device_is(*domain, name, true) {
-                self.let_go.insert((*domain, name.clone()));
-            }
-        }
+        self.let_go.extend(agenda.let_go.iter().cloned());
         if agenda.host {
             // A guest lets go of what is pulled before the kernel takes it away.
-            let mut let_go = std::mem::take(&mut self.let_go);
-            let_go.retain(|(domain, name)| !self.device_is(*domain, name, false));
-            self.let_go = let_go;
+            self.let_go.retain(|key| !was_pulled(self.host, key));
         }
-    }
-
-    /// Whether the claim names the device, and it is there, or is not. One that was taken
-    /// out on purpose is in the claim until it is given back; one that was pulled stays
-    /// in it.
-    fn device_is(&self, domain: DomainUuid, name: &DeviceName, there: bool) -> bool {
-        let is_it = |claim: &Claim| {
-            let mut devices = claim.devices.iter().filter(|device| device.name == *name);
-            devices.any(|device| device.is_there(self.host).is_ok_and(|is| is == there))
-        };
-        claims::load(self.host, domain).is_ok_and(|claim| claim.as_ref().is_some_and(is_it))
     }
 
     /// Whether it is worth a try though nothing has happened.
@@ -227,6 +211,18 @@ impl<'h> Runs<'h> {
             }
         }
     }
+}
+
+/// Whether the device went without anybody's having taken it back: the claim still has it.
+fn was_pulled(host: &Host, (domain, name): &Key) -> bool {
+    let is_lost = |claim: Claim| {
+        let mut devices = claim.devices.iter().filter(|device| device.name == *name);
+        devices.any(|device| match device.is_there(host) {
+            Ok(there) => !there,
+            Err(error) => error.kind() == ErrorKind::NotFound,
+        })
+    };
+    claims::load(host, *domain).is_ok_and(|claim| claim.is_some_and(is_lost))
 }
 
 /// Whether it may be otherwise in a minute.

@@ -161,6 +161,19 @@ impl Libvirt {
         }
     }
 
+    /// Whether libvirt answers about the host's devices. Where they are another daemon's
+    /// (virtnodedevd), a connection never gets over a restart of it, and does not say so.
+    ///
+    /// # Errors
+    /// libvirt's reason; a daemon that knows no devices at all is none.
+    pub fn check_node_devices(&self) -> Result<(), LibvirtError> {
+        match self.connection.num_of_node_devices(None, 0) {
+            Ok(_) => Ok(()),
+            Err(error) if error.code().is(ErrorNumber::NoSupport) => Ok(()),
+            Err(error) => Err(failed("count the host's devices")(error)),
+        }
+    }
+
     /// Sends the connection's events to the channel, as whatever its other end takes, until
     /// the subscription is dropped. A connection has one subscription; it must have been
     /// opened after the [`EventLoop`] was started.

@@ -103,6 +103,30 @@ vm_xml() {
 	XML
 }
 
+# hot_vm NAME PORTS [DEVICE]: the XML of a VM with free ports and perhaps one more device
+hot_vm() {
+	local port='<controller type="pci" model="pcie-root-port"/>' i
+	local more='<controller type="usb" model="none"/><controller type="pci" model="pcie-root"/>'
+	for ((i = 0; i < $2; i++)); do more+=$port; done
+	vm_xml "$1" | sed "s:<memballoon:$more${3-}\n    &:"
+}
+
+define_hot() {
+	hot_vm "$@" > "/run/$1.xml"
+	virsh -q define "/run/$1.xml"
+}
+
+# letting_go: a disk for a VM that lets go of what is unplugged. Its boot sector does what an operating
+# system's ACPI driver does, for each bus: it reads which slots shall be emptied (0xcc4) and empties them (0xcc8).
+letting_go() {
+	local disk=/var/lib/libvirt/images/eject.img
+	printf '\xfb\x31\xdb\xf4\xba\xd0\x0c\x66\x0f\xb7\xc3\x66\xef\xba\xc4\x0c\x66\xed\x66\x85\xc0\x74\x05\xba\xc8\x0c\x66\xef\x43\x83\xe3\x07\x75\xe2\xeb\xdf' > $disk
+	truncate -s 510 $disk
+	printf '\x55\xaa' >> $disk
+	truncate -s 10M $disk
+	printf '<disk type="file"><source file="%s"/><target dev="sda" bus="sata"/><shareable/></disk>' $disk
+}
+
 define_vm() {
 	vm_xml "$@" > "/run/$1.xml"
 	virsh -q define "/run/$1.xml"

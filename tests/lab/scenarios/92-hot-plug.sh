@@ -3,18 +3,8 @@
 # deadline: 1200
 on_lab 'create_pool cad --type nvidia-232 --device $T4A'
 
-# hot_vm NAME PORTS [DEVICE]: the XML of a VM with free ports and perhaps one more device
-# shellcheck disable=SC2016  # expanded on the lab host
-hot_vm='hot_vm() {
-	local port="<controller type=\"pci\" model=\"pcie-root-port\"/>" more="<controller type=\"usb\" model=\"none\"/><controller type=\"pci\" model=\"pcie-root\"/>" i
-	for ((i = 0; i < $2; i++)); do more+=$port; done
-	vm_xml "$1" | sed "s:<memballoon:$more${3-}\n    &:"
-}
-define_hot() { hot_vm "$@" > "/run/$1.xml"; virsh -q define "/run/$1.xml"; }'
-
 # Plugged in: definition, run, claim and QEMU have it.
-on_lab "$hot_vm
-	define_hot ws1 2; start_vm ws1"
+on_lab "define_hot ws1 2; start_vm ws1"
 uuid=$(on_lab 'device_uuid ws1')
 assert_eq "nothing is changed yet; without --dry-run:
 attached gpu0 (uuid $uuid) from pool cad to ws1; plugged in on 0000:3b:00.0" \
@@ -52,23 +42,15 @@ said=$(refuse 'virt-vgpu attach ws1 --pool cad --live')
 [[ $said == *"there is no domain 'ws1'"* ]] || fail "it said: $said"
 
 # Not even the first fits: the VM has no claim afterwards, as before.
-on_lab "$hot_vm
-	define_hot ws2 0; start_vm ws2"
+on_lab "define_hot ws2 0; start_vm ws2"
 said=$(refuse 'virt-vgpu attach ws2 --pool cad --live')
 [[ $said == *'No more available PCI slots'* ]] || fail "it said: $said"
 assert_eq '' 'left_over; virsh -q dumpxml ws2 | grep vgpu || true; virsh -q dumpxml --inactive ws2 | grep vgpu || true'
 on_lab 'virsh -q destroy ws2'
 refuse_with 'virt-vgpu attach ws2 --pool cad --live' "virt-vgpu: domain 'ws2' is not running: '--live' is about the devices of a running domain; leave it out, or start the domain first"
 
-# A guest that lets go: a boot sector that does what an operating system's ACPI driver does, for each
-# bus: it reads which slots shall be emptied (0xcc4) and empties them (0xcc8).
-on_lab "$hot_vm"'
-	eject=/var/lib/libvirt/images/eject.img
-	printf "\xfb\x31\xdb\xf4\xba\xd0\x0c\x66\x0f\xb7\xc3\x66\xef\xba\xc4\x0c\x66\xed\x66\x85\xc0\x74\x05\xba\xc8\x0c\x66\xef\x43\x83\xe3\x07\x75\xe2\xeb\xdf" > $eject
-	truncate -s 510 $eject
-	printf "\x55\xaa" >> $eject
-	truncate -s 10M $eject
-	define_hot ws3 2 "<disk type=\"file\"><source file=\"$eject\"/><target dev=\"sda\" bus=\"sata\"/></disk>"
+# A guest that lets go.
+on_lab 'define_hot ws3 2 "$(letting_go)"
 	start_vm ws3
 	virt-vgpu attach ws3 --pool cad --live --count 2 > /dev/null'
 a=$(on_lab 'device_uuid ws3')
@@ -86,8 +68,7 @@ on_lab 'virsh -q destroy ws3'
 
 # A transient VM, made from a text that only asks.
 asking='<metadata><v\:devices xmlns\:v=\"urn\:virt-vgpu\:devices\:1\"><v\:device name=\"gpu0\" pool=\"cad\"/></v\:devices></metadata>'
-on_lab "$hot_vm
-	hot_vm brief 2 | sed \"s:<devices>:$asking&:\" > /run/brief.xml"
+on_lab "hot_vm brief 2 | sed \"s:<devices>:$asking&:\" > /run/brief.xml"
 assert_eq '1' 'virt-vgpu create /run/brief.xml --dry-run | tee /run/brief.whole.xml | grep -c "<alias name=.ua-vgpu-gpu0./>"'
 assert_eq '' 'left_over; virsh -q list --name; diff /run/brief.xml /run/brief.whole.xml | grep "^<" || true'
 on_lab 'virt-vgpu create /run/brief.xml > /run/brief.said'
@@ -107,8 +88,7 @@ on_lab 'sed -i s:pool=:pol=: /run/brief.xml'
 refuse_with 'virt-vgpu create /run/brief.xml' "virt-vgpu: /run/brief.xml: line 8: <v:device name='gpu0'>: unknown attribute 'pol'; accepted: name, pool, guest-drivers, optional, frame-rate-limit, console-vnc, unified-memory, debuggers, profilers"
 
 # What a VM can do without is plugged in after its start, if there is one.
-on_lab "$hot_vm"'
-	create_pool spare --type nvidia-232 --device $T4B --instances 1
+on_lab 'create_pool spare --type nvidia-232 --device $T4B --instances 1
 	printf "[defaults]\noptional = true\n" >> /etc/virt-vgpu/pools.d/spare.toml
 	for vm in ws4 ws5; do define_hot $vm 1; virt-vgpu attach $vm --pool spare > /dev/null; done'
 ws4=$(on_lab 'device_uuid ws4')
@@ -125,7 +105,6 @@ assert_eq '' 'left_over'
 gpu=0000:3b:00.0
 on_lab "unload_boards; load_boards l40s@$gpu/0 framework=vendor-vfio
 	rm /etc/virt-vgpu/pools.d/*; create_pool vf --profile L40S-12Q --device $gpu; virt-vgpu host apply --all > /dev/null
-	$hot_vm
 	define_hot ws6 1; start_vm ws6"
 f=$(on_lab "vf $gpu 0")
 g=$(on_lab "vf $gpu 1")
@@ -142,7 +121,6 @@ assert_eq "$id 0" "echo \$(vf_type $f) \$(vf_type $g)"
 assert_eq '' 'ls /run/virt-vgpu/claims'
 # A transient VM is given a function, and another where its text names one that is taken meanwhile.
 on_lab "virsh -q undefine ws6; write_type $f 0 > /dev/null
-	$hot_vm
 	hot_vm brief 2 | sed \"s:<devices>:${asking/cad/vf}&:\" > /run/brief.xml
 	virt-vgpu create /run/brief.xml --dry-run > /run/brief.whole.xml"
 assert_eq "put in gpu0 ($f) of pool vf" 'virt-vgpu create /run/brief.xml | tail -n 1'
