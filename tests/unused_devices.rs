@@ -285,6 +285,36 @@ fn a_device_that_vanished_stays_claimed() {
     assert_eq!(claimed(&scene), [first]);
 }
 
+/// Two give back devices of one VM: what the first has announced, and was killed at, is
+/// still known to be leaving when the second is done with another.
+#[test]
+fn a_device_that_was_leaving_is_still_leaving() {
+    use nix::errno::Errno;
+    use support::kernel::{Fault, Target};
+    let scene = board();
+    let domain = domain().device("gpu2", "cad");
+    let [first, second, third]: [String; 3] = domain.mdevs().try_into().unwrap();
+    // The guest lets go of the second a moment later than of the third.
+    scene.starts(QEMU, &domain, &[&first, &second]);
+    let mut claim = scene.claims().remove(0);
+    claim.leaving = vec!["gpu1".parse().unwrap()];
+    let leaving = claim.leaving.clone();
+    let path = format!("run/virt-vgpu/claims/{}.json", domain.uuid);
+    scene.file(&path, serde_json::to_string(&claim).unwrap());
+    let fault = Fault::errno(Target::Remove, Errno::EIO).times(1);
+    scene.kernel.inject(fault);
+    assert_eq!(reconcile(&scene, "--grace 0").code, Some(1));
+    assert_eq!(scene.claims()[0].leaving, leaving);
+    assert_eq!(claimed(&scene), [&first, &second, &third].map(Clone::clone));
+    said(&scene, "--grace 0");
+    assert_eq!(scene.claims()[0].leaving, leaving);
+    assert_eq!(claimed(&scene), [first.clone(), second]);
+    scene.has_only(QEMU, &domain, &[&first]);
+    said(&scene, "--grace 0");
+    assert_eq!(claimed(&scene), [first]);
+    assert_eq!(scene.claims()[0].leaving, []);
+}
+
 #[test]
 fn functions_made_anew_are_not_kept_back_any_more() {
     let scene = functions();

@@ -68,6 +68,13 @@ pub fn give_back_part(
     names: &[DeviceName],
     deadline: Deadline,
 ) -> Released {
+    if names.is_empty() {
+        return Released {
+            devices: Vec::new(),
+            claim_error: None,
+            media_error: None,
+        };
+    }
     let (devices, claim_error) = match announce(host, lock, claim, names) {
         Err(error) => (Vec::new(), Some(error)),
         Ok(()) => {
@@ -87,16 +94,16 @@ pub fn give_back_part(
 }
 
 /// Else a device that is gone when we die could not be told from one that was pulled
-/// out of the host.
+/// out of the host. What somebody has announced before stays announced.
 fn announce(host: &Host, lock: &HostLock, claim: &Claim, unused: &[DeviceName]) -> io::Result<()> {
-    if claim.leaving == unused {
+    let mut announced = claim.clone();
+    let is_new = |name: &&DeviceName| !claim.leaving.contains(name);
+    announced
+        .leaving
+        .extend(unused.iter().filter(is_new).cloned());
+    if announced.leaving == claim.leaving {
         return Ok(());
     }
-    let leaving = unused.to_vec();
-    let announced = Claim {
-        leaving,
-        ..claim.clone()
-    };
     save(host, lock, &announced)
 }
 
@@ -106,24 +113,23 @@ fn shrink(
     claim: &Claim,
     outcomes: &[(ClaimedDevice, DeviceOutcome)],
 ) -> io::Result<()> {
-    let has_gone = |device: &ClaimedDevice| {
+    let outcome = |device: &ClaimedDevice| {
         let mut outcomes = outcomes.iter();
-        outcomes.any(|(one, outcome)| {
-            one.name == device.name && !matches!(outcome, DeviceOutcome::Kept(_))
-        })
+        outcomes.find_map(|(one, outcome)| (one.name == device.name).then_some(outcome))
     };
     let mut rest = claim.clone();
-    rest.devices.retain(|device| !has_gone(device));
+    rest.devices
+        .retain(|device| matches!(outcome(device), None | Some(DeviceOutcome::Kept(_))));
     if rest.is_empty() {
         return remove(host, lock, claim.domain);
     }
-    // What its driver is still removing; one that is whole may be taken into use again.
-    let is_half_gone = |device: &&ClaimedDevice| {
-        let mut outcomes = outcomes.iter();
-        outcomes.any(|(one, _)| one.name == device.name)
-            && !matches!(device.is_there(host), Ok(true))
+    // What its driver is still removing, or somebody else before us; one of ours that is
+    // whole may be taken into use again.
+    let is_leaving = |device: &&ClaimedDevice| match outcome(device) {
+        Some(_) => !matches!(device.is_there(host), Ok(true)),
+        None => claim.leaving.contains(&device.name),
     };
-    let half_gone = rest.devices.iter().filter(is_half_gone);
-    rest.leaving = half_gone.map(|device| device.name.clone()).collect();
+    let leaving = rest.devices.iter().filter(is_leaving);
+    rest.leaving = leaving.map(|device| device.name.clone()).collect();
     save(host, lock, &rest)
 }
