@@ -8,6 +8,7 @@ use crate::{
     apply,
     claims::{self, Claim, ClaimedDevice, DeviceKind, Origin, State},
     host::{Deadline, Host, HostLock},
+    model::DeviceName,
     plan::{self, Failed, Interface, Plan, RefusalKind},
 };
 
@@ -42,8 +43,9 @@ impl Making<'_> {
     /// left behind and plans once more.
     ///
     /// The claim of a domain that runs stays committed all the time: it speaks of
-    /// the other devices too. A crash in between leaves a device in it that may not
-    /// be there, which giving back bears.
+    /// the other devices too. New ones are leaving in it until its caller knows that
+    /// they are there: what a crash in between leaves is dropped by who gives back
+    /// what is unused.
     ///
     /// # Errors
     /// Why there are none; the claim is then as before.
@@ -105,7 +107,11 @@ impl Making<'_> {
             ),
             Base::Running(before) => {
                 let mut claim = before.as_ref().clone();
+                let (had, devices) = (claim.devices.len(), devices.collect::<Vec<_>>());
                 claim.devices.extend(devices);
+                let new = claim.devices.get(had..).unwrap_or_default();
+                let new = new.iter().map(|device| device.name.clone());
+                claim.leaving.extend(new);
                 claim.touch();
                 claim
             }
@@ -143,6 +149,9 @@ impl Making<'_> {
         }
         claim.devices.truncate(first);
         claim.devices.extend(left_behind);
+        let devices = &claim.devices;
+        let is_claimed = |name: &DeviceName| devices.iter().any(|one| one.name == *name);
+        claim.leaving.retain(is_claimed);
         claims::save(self.host, self.lock, &claim).map_err(io_error)?;
         let (_, why) = &failure.left_behind[0];
         Err(io_error(io::Error::other(format!(

@@ -82,13 +82,17 @@ pub fn foresee(
 
 /// The devices that a running domain of that XML is without and may have at any time: optional
 /// ones, and those that it has lost because their parent went, which its claim still
-/// names.
+/// names. One that is leaving was never its, or was taken out.
 pub fn lacking(host: &Host, def: &DomainDef) -> Result<Vec<DeviceName>, PlugError> {
     let claim = claims::load(host, def.uuid).map_err(AllocateError::from)?;
-    let claimed = claim.map(|claim| claim.devices).unwrap_or_default();
     let is_lost = |request: &Request| {
-        let mut devices = claimed.iter().filter(|device| device.name == request.name);
-        devices.any(|device| matches!(device.is_there(host), Ok(false)))
+        let claim = claim.iter();
+        let mut devices = claim.flat_map(|claim| {
+            let devices = claim.devices.iter();
+            devices.filter(|device| !claim.leaving.contains(&device.name))
+        });
+        devices
+            .any(|device| device.name == request.name && matches!(device.is_there(host), Ok(false)))
     };
     let lacks = |request: &&Request| {
         !live::has_named(def, &request.name) && (request.optional == Some(true) || is_lost(request))
@@ -305,6 +309,7 @@ fn make(host: &Host, live: &Live, wanted: Vec<(Request, Source)>) -> Result<Made
             }));
         }
         claim.devices.retain(|one| !lost.contains(&one.name));
+        claim.leaving.retain(|name| !lost.contains(name));
     }
     let mut devices = ready;
     if !lacking.is_empty() {
@@ -324,7 +329,9 @@ fn make(host: &Host, live: &Live, wanted: Vec<(Request, Source)>) -> Result<Made
         hook::log_allocated("plug", &claim, made);
         devices.extend_from_slice(made);
     }
-    // From here on QEMU has as long as a start to open it.
+    // From here on QEMU has as long as a start to open them.
+    let is_made = |name: &DeviceName| devices.iter().any(|device| device.name == *name);
+    claim.leaving.retain(|name| !is_made(name));
     claim.touch();
     let made = Made {
         devices,
@@ -470,5 +477,35 @@ mod tests {
             missing(&["x"]).unwrap_err().to_string(),
             "domain 'd' runs without a request for device 'x'; 'virt-vgpu attach d --live' makes one"
         );
+    }
+
+    /// A device that was pulled comes again; one whose making was cut short, or that is
+    /// being taken out, was not the guest's.
+    #[test]
+    fn a_domain_lacks_what_was_pulled_and_not_what_is_leaving() {
+        let directory = tempfile::tempdir().unwrap();
+        let host = Host::new(directory.path());
+        let def = domain(
+            "<v:device name='a' pool='p'/><v:device name='b' pool='p'/>\
+             <v:device name='c' pool='p' optional='yes'/>",
+            "",
+        );
+        let name = |text: &str| text.parse::<DeviceName>().unwrap();
+        assert_eq!(lacking(&host, &def).unwrap(), [name("c")]);
+        let mut claim = Claim::of_running(&host, (def.uuid, def.name.clone()));
+        let device = |text: &str| ClaimedDevice {
+            name: name(text),
+            pool: "p".parse().unwrap(),
+            kind: claims::DeviceKind::Mdev,
+            uuid: MdevUuid::for_device(def.uuid, &name(text)),
+            parent: "0000:3b:00.0".parse().unwrap(),
+            type_id: "nvidia-558".parse().unwrap(),
+            against_migration: Vec::new(),
+        };
+        claim.devices = vec![device("a"), device("b")];
+        claim.leaving = vec![name("b")];
+        let lock = HostLock::acquire(&host, "test", Deadline::after(PATIENCE)).unwrap();
+        claims::save(&host, &lock, &claim).unwrap();
+        assert_eq!(lacking(&host, &def).unwrap(), [name("a"), name("c")]);
     }
 }
