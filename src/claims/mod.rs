@@ -41,8 +41,8 @@ pub use quarantine::{
     QUARANTINE, Quarantined, forget_repaired, kept_back, quarantine, quarantined, repaired,
 };
 pub use reconcile::{Reconciled, Report, reconcile};
-pub use release::{DeviceOutcome, Released, give_back};
-pub use unused::give_back_part;
+pub use release::{DeviceOutcome, Released, give_back, make_way};
+pub use unused::{give_back_part, undo_part};
 
 /// Where the claims are.
 pub const DIRECTORY: &str = "/run/virt-vgpu/claims";

@@ -68,6 +68,28 @@ pub fn give_back_part(
     names: &[DeviceName],
     deadline: Deadline,
 ) -> Released {
+    take_out(host, lock, claim, (names, None), deadline)
+}
+
+/// The same for devices that were made for a running domain whose claim was `before`:
+/// one that had taken the place of another leaves it to that one again.
+pub fn undo_part(
+    host: &Host,
+    lock: &HostLock,
+    claim: &Claim,
+    (names, before): (&[DeviceName], &Claim),
+    deadline: Deadline,
+) -> Released {
+    take_out(host, lock, claim, (names, Some(before)), deadline)
+}
+
+fn take_out(
+    host: &Host,
+    lock: &HostLock,
+    claim: &Claim,
+    (names, before): (&[DeviceName], Option<&Claim>),
+    deadline: Deadline,
+) -> Released {
     if names.is_empty() {
         return Released {
             devices: Vec::new(),
@@ -82,7 +104,7 @@ pub fn give_back_part(
                 .filter(|device| names.contains(&device.name))
                 .map(|device| (device.clone(), give_back_device(host, device, deadline)))
                 .collect();
-            let error = shrink(host, lock, claim, &devices).err();
+            let error = shrink(host, lock, (claim, before), &devices).err();
             (devices, error)
         }
     };
@@ -110,7 +132,7 @@ fn announce(host: &Host, lock: &HostLock, claim: &Claim, unused: &[DeviceName]) 
 fn shrink(
     host: &Host,
     lock: &HostLock,
-    claim: &Claim,
+    (claim, before): (&Claim, Option<&Claim>),
     outcomes: &[(ClaimedDevice, DeviceOutcome)],
 ) -> io::Result<()> {
     let outcome = |device: &ClaimedDevice| {
@@ -120,9 +142,6 @@ fn shrink(
     let mut rest = claim.clone();
     rest.devices
         .retain(|device| matches!(outcome(device), None | Some(DeviceOutcome::Kept(_))));
-    if rest.is_empty() {
-        return remove(host, lock, claim.domain);
-    }
     // What its driver is still removing, or somebody else before us; one of ours that is
     // whole may be taken into use again.
     let is_leaving = |device: &&ClaimedDevice| match outcome(device) {
@@ -131,5 +150,15 @@ fn shrink(
     };
     let leaving = rest.devices.iter().filter(is_leaving);
     rest.leaving = leaving.map(|device| device.name.clone()).collect();
-    save(host, lock, &rest)
+    for device in before.iter().flat_map(|before| &before.devices) {
+        let was_replaced = outcome(device).is_some() && !claim.devices.contains(device);
+        if was_replaced && rest.devices.iter().all(|one| one.name != device.name) {
+            rest.devices.push(device.clone());
+        }
+    }
+    if rest.is_empty() {
+        remove(host, lock, claim.domain)
+    } else {
+        save(host, lock, &rest)
+    }
 }

@@ -75,7 +75,10 @@ pub fn foresee(
     let claim = claims::load(host, def.uuid).map_err(AllocateError::from)?;
     let held = claim.map(|claim| claim.devices).unwrap_or_default();
     let mut demand = Demand::load(host, &live.def, orders(def, &wanted))?;
-    demand.beside = Some(pools(host, &held));
+    let is_wanted = |device: &ClaimedDevice| wanted.iter().any(|(one, _)| one.name == device.name);
+    let (replaced, others): (Vec<_>, Vec<_>) = held.into_iter().partition(is_wanted);
+    demand.beside = Some(pools(host, &others));
+    demand.replaced = replaced;
     let plan = demand.plan_anew(host, &Failed::default())?;
     Ok(plan.assignments.iter().map(Plugged::from).collect())
 }
@@ -294,28 +297,26 @@ fn make(host: &Host, live: &Live, wanted: Vec<(Request, Source)>) -> Result<Made
                 ready.push(device.clone());
                 continue;
             }
-            Some(device) => lost.push(device.name.clone()),
+            Some(device) => lost.push(device.clone()),
             None => {}
         }
         lacking.push((request, source));
     }
-    if !lost.is_empty() {
-        let released = claims::give_back_part(host, &lock, &claim, &lost, deadline);
-        hook::log_released(&claim.domain_name, claim.domain, &released);
-        if !released.is_complete() {
-            return Err(PlugError::Allocate(AllocateError::StillHeld {
-                domain: def.name.to_string(),
-                why: hook::kept_reason(&released),
-            }));
-        }
-        claim.devices.retain(|one| !lost.contains(&one.name));
-        claim.leaving.retain(|name| !lost.contains(name));
+    let released = claims::make_way(host, &lock, &lost, deadline);
+    hook::log_released(&claim.domain_name, claim.domain, &released);
+    if !released.is_complete() {
+        return Err(PlugError::Allocate(AllocateError::StillHeld {
+            domain: def.name.to_string(),
+            why: hook::kept_reason(&released),
+        }));
     }
     let mut devices = ready;
     if !lacking.is_empty() {
-        let first = claim.devices.len();
+        let mut others = claim.devices.clone();
+        others.retain(|one| !lost.contains(one));
         let mut demand = Demand::load(host, def, orders(def, &lacking))?;
-        demand.beside = Some(pools(host, &claim.devices));
+        demand.beside = Some(pools(host, &others));
+        demand.replaced = lost;
         demand.check_uuids_are_free(host, None)?;
         let mut making = Making {
             host,
@@ -325,7 +326,7 @@ fn make(host: &Host, live: &Live, wanted: Vec<(Request, Source)>) -> Result<Made
             deadline,
         };
         claim = making.make()?;
-        let made = claim.devices.get(first..).unwrap_or_default();
+        let made = claim.devices.get(others.len()..).unwrap_or_default();
         hook::log_allocated("plug", &claim, made);
         devices.extend_from_slice(made);
     }
