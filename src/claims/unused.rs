@@ -19,6 +19,9 @@ use crate::{
 impl Claim {
     /// The devices that the running domain does not have any more. None of a domain
     /// that is starting or being restored, or whose claim changed within `grace`.
+    ///
+    /// A claim that is not committed is of a start that failed or of a run that is over:
+    /// a domain that runs all the same has started without asking for devices.
     #[must_use]
     pub fn unused(&self, host: &Host, processes: &Processes, grace: Duration) -> Vec<DeviceName> {
         if !self.has_reached_qemu(host, grace) {
@@ -32,9 +35,8 @@ impl Claim {
     }
 
     fn has_reached_qemu(&self, host: &Host, grace: Duration) -> bool {
-        self.state == State::Committed
-            && self.launched
-            && self.daemon.is_none()
+        let is_started = self.launched && self.daemon.is_none();
+        (is_started || self.state != State::Committed)
             && self.boot_id == boot_id(host)
             && self.age() >= grace
     }
@@ -42,7 +44,7 @@ impl Claim {
     /// Whether it went while it was being taken back, and only the claim still has
     /// it. One that vanished otherwise stays claimed: the VM had it.
     fn has_left(&self, host: &Host, device: &ClaimedDevice) -> bool {
-        self.leaving.contains(&device.name)
+        (self.leaving.contains(&device.name) || self.state != State::Committed)
             && match device.is_there(host) {
                 Ok(there) => !there,
                 Err(error) => error.kind() == io::ErrorKind::NotFound,

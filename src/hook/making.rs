@@ -108,6 +108,7 @@ impl Making<'_> {
             ),
             Base::Running(before) => {
                 let mut claim = before.as_ref().clone();
+                claim.take_into_run();
                 claim
                     .devices
                     .retain(|device| !self.demand.replaced.contains(device));

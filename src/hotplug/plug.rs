@@ -10,7 +10,7 @@ use super::{
     unplug,
 };
 use crate::{
-    claims::{self, Claim, ClaimedDevice},
+    claims::{self, Claim, ClaimedDevice, State},
     config::{self, Kind, Pool},
     definition::{self, Named, Seat},
     domain::{DomainDef, PciHostdev, Request, alias},
@@ -89,7 +89,7 @@ pub fn foresee(
 pub fn lacking(host: &Host, def: &DomainDef) -> Result<Vec<DeviceName>, PlugError> {
     let claim = claims::load(host, def.uuid).map_err(AllocateError::from)?;
     let is_lost = |request: &Request| {
-        let claim = claim.iter();
+        let claim = { claim.iter() }.filter(|claim| claim.state == State::Committed);
         let mut devices = claim.flat_map(|claim| {
             let devices = claim.devices.iter();
             devices.filter(|device| !claim.leaving.contains(&device.name))
@@ -330,6 +330,7 @@ fn make(host: &Host, live: &Live, wanted: Vec<(Request, Source)>) -> Result<Made
         hook::log_allocated("plug", &claim, made);
         devices.extend_from_slice(made);
     }
+    claim.take_into_run();
     // From here on QEMU has as long as a start to open them.
     let is_made = |name: &DeviceName| devices.iter().any(|device| device.name == *name);
     claim.leaving.retain(|name| !is_made(name));
