@@ -15,8 +15,10 @@ mod support;
 use std::process::Command;
 
 use libvirtd::libvirtd;
+use nix::errno::Errno;
 use support::{
     domain::Domain,
+    kernel::{Fault, Target},
     machine::{Machine, SMALL},
     scene::Scene,
 };
@@ -192,6 +194,66 @@ fn no_room_is_refused_but_for_what_may_be_missing() {
     for name in ["hot3", "hot4"] {
         libvirtd().virsh(&["destroy", name]);
     }
+}
+
+/// The board of a device is pulled while its VM runs, and comes back: the claim names
+/// the device all the while, or nobody would know what the VM has lost.
+#[test]
+fn what_was_pulled_stays_claimed_until_it_is_plugged_in_again() {
+    const BOARD: &str = "0000:3b:00.0";
+    let scene = scene();
+    // The one that is gone is the one that there may be.
+    scene.pool_with("cad", SMALL, "instances = 1");
+    let asking = requests("<vgpu:device name='gpu0' pool='cad'/>");
+    libvirtd().make("create", &xml(9, "pc", &asking, ""));
+    let claim = |parent: &str| {
+        let claim = serde_json::json!({
+            "version": 1, "domain": uuid(9), "domain_name": "hot9", "state": "committed",
+            "origin": "prepare", "launched": true, "boot_id": null, "since_boot_ms": 1,
+            "daemon": null, "devices": [{
+                "name": "gpu0", "pool": "cad", "kind": "mdev", "uuid": device(9, "gpu0"),
+                "parent": parent, "type": SMALL,
+            }],
+        });
+        let path = format!("run/virt-vgpu/claims/{}.json", uuid(9));
+        scene.file(&path, claim.to_string());
+    };
+    let arguments = [
+        "attach", "hot9", "--pool", "cad", "--name", "gpu0", "--live",
+    ];
+    let cannot = "cannot attach to domain 'hot9'";
+    // It was on another board than the one that is left, which has room ...
+    claim("0000:99:00.0");
+    let (code, out, error) = run(&scene, &[&arguments[..], &["--dry-run"]].concat());
+    let plugged = format!(
+        "nothing is changed yet; without --dry-run:\ncompleted gpu0 (uuid {}) of hot9: its hostdev \
+         was missing; plugged in on {BOARD}\n",
+        device(9, "gpu0")
+    );
+    assert_eq!((code, out, error), (0, plugged, String::new()));
+    assert_eq!(
+        refused(&scene, 9, &arguments),
+        format!("{cannot}: {}", not_plugged("gpu0"))
+    );
+    assert_eq!(scene.kernel.writes().len(), 2);
+    // ... refuses it ...
+    let fault = Fault::errno(Target::Create, Errno::EIO);
+    scene.kernel.inject(fault);
+    let no_room = format!("{cannot}: pool 'cad' has no free {SMALL} for domain 'hot9'");
+    let hint = "see 'virt-vgpu explain hot9'";
+    assert_eq!(
+        refused(&scene, 9, &arguments),
+        format!("{no_room}: {BOARD}: create failed: Input/output error (os error 5); {hint}")
+    );
+    // ... and is gone itself.
+    scene.kernel.remove_parent(BOARD);
+    assert_eq!(
+        refused(&scene, 9, &arguments),
+        format!(
+            "{no_room}: no device on this host matches its rules; see 'virt-vgpu pool preview cad'"
+        )
+    );
+    libvirtd().virsh(&["destroy", "hot9"]);
 }
 
 #[test]

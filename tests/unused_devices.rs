@@ -241,11 +241,6 @@ fn in_doubt_a_device_stays() {
     older.boot_id = Some("another".to_owned());
     put(&older);
     nothing_goes(&scene);
-    // Devices that would not go when it stopped.
-    let mut releasing = claim.clone();
-    releasing.state = State::Releasing;
-    put(&releasing);
-    nothing_goes(&scene);
     put(&claim);
     said(&scene, "--grace 0");
     scene.is_empty();
@@ -283,6 +278,95 @@ fn a_device_that_vanished_stays_claimed() {
         "{text}"
     );
     assert_eq!(claimed(&scene), [first]);
+}
+
+/// A driver is slow to let go of a device, and its domain starts again without asking for
+/// any: that run has no part in it.
+#[test]
+fn what_would_not_go_goes_while_the_domain_runs_without_devices() {
+    use nix::errno::Errno;
+    use support::kernel::{Fault, Target};
+    let (scene, domain) = (board(), domain());
+    let mdevs = domain.mdevs();
+    scene.starts(QEMU, &domain, &[&mdevs[0], &mdevs[1]]);
+    scene.ends(QEMU);
+    scene
+        .kernel
+        .inject(Fault::errno(Target::Remove, Errno::EIO).times(2));
+    scene.hook(&domain, "stopped end shutdown").run();
+    assert_eq!(scene.claims()[0].state, State::Releasing);
+    assert_eq!(claimed(&scene), mdevs);
+    // Somebody has the second one open.
+    let plain = Domain::new(1);
+    for words in ["prepare begin -", "start begin -"] {
+        scene.hook(&plain, words).run().ends_well();
+    }
+    scene.has_only(QEMU, &domain, &[]);
+    scene.hook(&plain, "started begin -").run().ends_well();
+    scene.has_only(QEMU + 1, &Domain::new(2), &[&mdevs[1]]);
+    let hook = scene.hook(&plain, "reconnect begin -").logging();
+    hook.run().ends_well();
+    let uuid = domain.uuid;
+    let wanted = format!(
+        "vm1 ({uuid}): in use: domain 'vm1' is running\n  {} on 0000:3b:00.0: removed: the running \
+         domain does not have it any more\n  {} on 0000:3b:00.0: claimed\n",
+        mdevs[0], mdevs[1]
+    );
+    assert_eq!(said(&scene, "--grace 0"), wanted);
+    assert_eq!(claimed(&scene), [mdevs[1].clone()]);
+    assert_eq!(scene.claims()[0].state, State::Releasing);
+    nothing_goes(&scene);
+    scene.ends(QEMU + 1);
+    said(&scene, "--grace 0");
+    scene.is_empty();
+}
+
+/// A start was killed, and the next one asks for nothing.
+#[test]
+fn what_a_start_left_that_was_cut_short_goes_likewise() {
+    let (scene, domain) = (board(), domain());
+    let mdevs = domain.mdevs();
+    scene.starts(QEMU, &domain, &[]);
+    let mut claim = scene.claims().remove(0);
+    (claim.state, claim.launched) = (State::Intent, false);
+    let path = format!("run/virt-vgpu/claims/{}.json", domain.uuid);
+    scene.file(&path, serde_json::to_string(&claim).unwrap());
+    scene.has_only(QEMU, &domain, &[&mdevs[1]]);
+    said(&scene, "--grace 0");
+    assert_eq!(claimed(&scene), [mdevs[1].clone()]);
+    scene.has_only(QEMU, &domain, &[]);
+    said(&scene, "--grace 0");
+    scene.is_empty();
+}
+
+/// Two give back devices of one VM: what the first has announced, and was killed at, is
+/// still known to be leaving when the second is done with another.
+#[test]
+fn a_device_that_was_leaving_is_still_leaving() {
+    use nix::errno::Errno;
+    use support::kernel::{Fault, Target};
+    let scene = board();
+    let domain = domain().device("gpu2", "cad");
+    let [first, second, third]: [String; 3] = domain.mdevs().try_into().unwrap();
+    // The guest lets go of the second a moment later than of the third.
+    scene.starts(QEMU, &domain, &[&first, &second]);
+    let mut claim = scene.claims().remove(0);
+    claim.leaving = vec!["gpu1".parse().unwrap()];
+    let leaving = claim.leaving.clone();
+    let path = format!("run/virt-vgpu/claims/{}.json", domain.uuid);
+    scene.file(&path, serde_json::to_string(&claim).unwrap());
+    let fault = Fault::errno(Target::Remove, Errno::EIO).times(1);
+    scene.kernel.inject(fault);
+    assert_eq!(reconcile(&scene, "--grace 0").code, Some(1));
+    assert_eq!(scene.claims()[0].leaving, leaving);
+    assert_eq!(claimed(&scene), [&first, &second, &third].map(Clone::clone));
+    said(&scene, "--grace 0");
+    assert_eq!(scene.claims()[0].leaving, leaving);
+    assert_eq!(claimed(&scene), [first.clone(), second]);
+    scene.has_only(QEMU, &domain, &[&first]);
+    said(&scene, "--grace 0");
+    assert_eq!(claimed(&scene), [first]);
+    assert_eq!(scene.claims()[0].leaving, []);
 }
 
 #[test]

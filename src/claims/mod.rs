@@ -11,7 +11,8 @@
 //!            └────────┴→ releasing → (none)     devices that would not go yet
 //! ```
 //! A committed claim loses single devices while its VM runs: they are named as
-//! leaving before they are removed, and dropped when they are gone.
+//! leaving before they are removed, and dropped when they are gone. One that is plugged
+//! in is leaving until it is made.
 //!
 //! Every transition is one rename under the host lock.
 
@@ -40,8 +41,8 @@ pub use quarantine::{
     QUARANTINE, Quarantined, forget_repaired, kept_back, quarantine, quarantined, repaired,
 };
 pub use reconcile::{Reconciled, Report, reconcile};
-pub use release::{DeviceOutcome, Released, give_back};
-pub use unused::give_back_part;
+pub use release::{DeviceOutcome, Released, give_back, make_way};
+pub use unused::{give_back_part, undo_part};
 
 /// Where the claims are.
 pub const DIRECTORY: &str = "/run/virt-vgpu/claims";
@@ -179,8 +180,8 @@ pub struct Claim {
     pub daemon: Option<ProcessId>,
     /// The devices, in the order of the requests.
     pub devices: Vec<ClaimedDevice>,
-    /// Those of them that are being taken back while the domain runs, and may be
-    /// gone already.
+    /// Those of them that are being taken back, or made, while the domain runs: they
+    /// may be gone already, or not there yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub leaving: Vec<DeviceName>,
     /// The guest-driver medium, if one was asked for.

@@ -19,6 +19,19 @@ impl Claim {
         }
     }
 
+    /// Notes that it is about to have devices of the run. What it names of a start that
+    /// failed, or of a run that is over, is leaving.
+    pub fn take_into_run(&mut self) {
+        if self.state == State::Committed {
+            return;
+        }
+        self.state = State::Committed;
+        self.launched = true;
+        self.daemon = None;
+        let devices = self.devices.iter();
+        self.leaving = devices.map(|device| device.name.clone()).collect();
+    }
+
     /// Whether there is nothing in it that would have to be given back.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -19,6 +19,9 @@ use crate::{
 impl Claim {
     /// The devices that the running domain does not have any more. None of a domain
     /// that is starting or being restored, or whose claim changed within `grace`.
+    ///
+    /// A claim that is not committed is of a start that failed or of a run that is over:
+    /// a domain that runs all the same has started without asking for devices.
     #[must_use]
     pub fn unused(&self, host: &Host, processes: &Processes, grace: Duration) -> Vec<DeviceName> {
         if !self.has_reached_qemu(host, grace) {
@@ -32,9 +35,8 @@ impl Claim {
     }
 
     fn has_reached_qemu(&self, host: &Host, grace: Duration) -> bool {
-        self.state == State::Committed
-            && self.launched
-            && self.daemon.is_none()
+        let is_started = self.launched && self.daemon.is_none();
+        (is_started || self.state != State::Committed)
             && self.boot_id == boot_id(host)
             && self.age() >= grace
     }
@@ -42,7 +44,7 @@ impl Claim {
     /// Whether it went while it was being taken back, and only the claim still has
     /// it. One that vanished otherwise stays claimed: the VM had it.
     fn has_left(&self, host: &Host, device: &ClaimedDevice) -> bool {
-        self.leaving.contains(&device.name)
+        (self.leaving.contains(&device.name) || self.state != State::Committed)
             && match device.is_there(host) {
                 Ok(there) => !there,
                 Err(error) => error.kind() == io::ErrorKind::NotFound,
@@ -68,6 +70,35 @@ pub fn give_back_part(
     names: &[DeviceName],
     deadline: Deadline,
 ) -> Released {
+    take_out(host, lock, claim, (names, None), deadline)
+}
+
+/// The same for devices that were made for a running domain whose claim was `before`:
+/// one that had taken the place of another leaves it to that one again.
+pub fn undo_part(
+    host: &Host,
+    lock: &HostLock,
+    claim: &Claim,
+    (names, before): (&[DeviceName], &Claim),
+    deadline: Deadline,
+) -> Released {
+    take_out(host, lock, claim, (names, Some(before)), deadline)
+}
+
+fn take_out(
+    host: &Host,
+    lock: &HostLock,
+    claim: &Claim,
+    (names, before): (&[DeviceName], Option<&Claim>),
+    deadline: Deadline,
+) -> Released {
+    if names.is_empty() {
+        return Released {
+            devices: Vec::new(),
+            claim_error: None,
+            media_error: None,
+        };
+    }
     let (devices, claim_error) = match announce(host, lock, claim, names) {
         Err(error) => (Vec::new(), Some(error)),
         Ok(()) => {
@@ -75,7 +106,7 @@ pub fn give_back_part(
                 .filter(|device| names.contains(&device.name))
                 .map(|device| (device.clone(), give_back_device(host, device, deadline)))
                 .collect();
-            let error = shrink(host, lock, claim, &devices).err();
+            let error = shrink(host, lock, (claim, before), &devices).err();
             (devices, error)
         }
     };
@@ -87,43 +118,49 @@ pub fn give_back_part(
 }
 
 /// Else a device that is gone when we die could not be told from one that was pulled
-/// out of the host.
+/// out of the host. What somebody has announced before stays announced.
 fn announce(host: &Host, lock: &HostLock, claim: &Claim, unused: &[DeviceName]) -> io::Result<()> {
-    if claim.leaving == unused {
+    let mut announced = claim.clone();
+    let is_new = |name: &&DeviceName| !claim.leaving.contains(name);
+    announced
+        .leaving
+        .extend(unused.iter().filter(is_new).cloned());
+    if announced.leaving == claim.leaving {
         return Ok(());
     }
-    let leaving = unused.to_vec();
-    let announced = Claim {
-        leaving,
-        ..claim.clone()
-    };
     save(host, lock, &announced)
 }
 
 fn shrink(
     host: &Host,
     lock: &HostLock,
-    claim: &Claim,
+    (claim, before): (&Claim, Option<&Claim>),
     outcomes: &[(ClaimedDevice, DeviceOutcome)],
 ) -> io::Result<()> {
-    let has_gone = |device: &ClaimedDevice| {
+    let outcome = |device: &ClaimedDevice| {
         let mut outcomes = outcomes.iter();
-        outcomes.any(|(one, outcome)| {
-            one.name == device.name && !matches!(outcome, DeviceOutcome::Kept(_))
-        })
+        outcomes.find_map(|(one, outcome)| (one.name == device.name).then_some(outcome))
     };
     let mut rest = claim.clone();
-    rest.devices.retain(|device| !has_gone(device));
-    if rest.is_empty() {
-        return remove(host, lock, claim.domain);
-    }
-    // What its driver is still removing; one that is whole may be taken into use again.
-    let is_half_gone = |device: &&ClaimedDevice| {
-        let mut outcomes = outcomes.iter();
-        outcomes.any(|(one, _)| one.name == device.name)
-            && !matches!(device.is_there(host), Ok(true))
+    rest.devices
+        .retain(|device| matches!(outcome(device), None | Some(DeviceOutcome::Kept(_))));
+    // What its driver is still removing, or somebody else before us; one of ours that is
+    // whole may be taken into use again.
+    let is_leaving = |device: &&ClaimedDevice| match outcome(device) {
+        Some(_) => !matches!(device.is_there(host), Ok(true)),
+        None => claim.leaving.contains(&device.name),
     };
-    let half_gone = rest.devices.iter().filter(is_half_gone);
-    rest.leaving = half_gone.map(|device| device.name.clone()).collect();
-    save(host, lock, &rest)
+    let leaving = rest.devices.iter().filter(is_leaving);
+    rest.leaving = leaving.map(|device| device.name.clone()).collect();
+    for device in before.iter().flat_map(|before| &before.devices) {
+        let was_replaced = outcome(device).is_some() && !claim.devices.contains(device);
+        if was_replaced && rest.devices.iter().all(|one| one.name != device.name) {
+            rest.devices.push(device.clone());
+        }
+    }
+    if rest.is_empty() {
+        remove(host, lock, claim.domain)
+    } else {
+        save(host, lock, &rest)
+    }
 }

@@ -6,12 +6,12 @@ use std::{collections::BTreeMap, io};
 
 use super::{AllocateError, allocate::io_error, nearness_of};
 use crate::{
-    claims::{self, Claim},
+    claims::{self, Claim, ClaimedDevice},
     config::{self, Pool},
     device::{mdev, parameters::Parameters},
     domain::{DomainDef, Request},
     host::{Host, PciIds},
-    model::{DomainUuid, MdevUuid, PoolName},
+    model::{DomainName, DomainUuid, MdevUuid, ParentName, PoolName},
     plan::{self, Detail, Failed, HostSupply, Plan, Refusal, RefusalKind, Source, Wanted},
 };
 
@@ -79,9 +79,16 @@ pub fn with_held<'a>(
     host: &Host,
     except: Option<DomainUuid>,
 ) -> io::Result<HostSupply<'a>> {
-    Ok(supply
-        .with_claimed(claims::functions(host, except)?)
-        .with_quarantined(claims::kept_back(host)?))
+    without(supply, host, claims::functions(host, except)?)
+}
+
+fn without<'a>(
+    supply: HostSupply<'a>,
+    host: &Host,
+    held: BTreeMap<ParentName, DomainName>,
+) -> io::Result<HostSupply<'a>> {
+    let quarantined = claims::kept_back(host)?;
+    Ok(supply.with_claimed(held).with_quarantined(quarantined))
 }
 
 /// Whether a request has a hostdev in the XML.
@@ -111,6 +118,8 @@ pub struct Demand<'a> {
     pub pools: BTreeMap<PoolName, Pool>,
     /// Where the domain runs already: the pools of the devices that it has.
     pub beside: Option<Vec<Pool>>,
+    /// Devices in its claim that are gone and whose place is taken: they take no room.
+    pub replaced: Vec<ClaimedDevice>,
 }
 
 impl<'a> Demand<'a> {
@@ -141,6 +150,7 @@ impl<'a> Demand<'a> {
             wanted,
             pools,
             beside: None,
+            replaced: Vec::new(),
         })
     }
 
@@ -203,7 +213,9 @@ impl<'a> Demand<'a> {
         if self.wanted.iter().any(|order| order.source != Source::Mdev) {
             // A domain that starts has given back what it had; one that runs has it.
             let except = self.beside.is_none().then_some(self.domain.uuid);
-            supply = with_held(supply, host, except)
+            supply = claims::functions(host, except)
+                .map(|held| self.less_replaced(held))
+                .and_then(|held| without(supply, host, held))
                 .map_err(|cause| io_error("cannot read the claims", cause))?;
         }
         self.check_rules(&supply)?;
@@ -258,17 +270,32 @@ impl<'a> Demand<'a> {
         if pool.instances == 0 {
             return Ok(0);
         }
-        if self.wanted.iter().any(|order| order.source != Source::Mdev) {
-            return claims::pool_in_use(host, &pool.name)
-                .map_err(|cause| io_error("cannot count the pool's devices", cause));
+        if self.wanted.iter().all(|order| order.source == Source::Mdev) {
+            let devices = supply.devices();
+            let devices =
+                devices.map_err(|cause| io_error("cannot list mediated devices", cause))?;
+            let wanted = u32::try_from(self.wanted.len()).unwrap_or(u32::MAX);
+            if devices.saturating_add(wanted) <= pool.instances {
+                return Ok(0);
+            }
         }
-        let devices = supply.devices();
-        let devices = devices.map_err(|cause| io_error("cannot list mediated devices", cause))?;
-        let wanted = u32::try_from(self.wanted.len()).unwrap_or(u32::MAX);
-        if devices.saturating_add(wanted) <= pool.instances {
-            return Ok(0);
-        }
-        claims::pool_in_use(host, &pool.name)
-            .map_err(|cause| io_error("cannot count the pool's devices", cause))
+        let claimed = claims::pool_in_use(host, &pool.name)
+            .map_err(|cause| io_error("cannot count the pool's devices", cause))?;
+        let replaced = { self.replaced.iter() }.filter(|device| device.pool == pool.name);
+        let replaced = u32::try_from(replaced.count()).unwrap_or(u32::MAX);
+        Ok(claimed.saturating_sub(replaced))
+    }
+
+    fn less_replaced(
+        &self,
+        mut held: BTreeMap<ParentName, DomainName>,
+    ) -> BTreeMap<ParentName, DomainName> {
+        let own = &self.domain.name;
+        let is_replaced = |function: &ParentName| {
+            let mut replaced = self.replaced.iter();
+            replaced.any(|device| device.parent == *function)
+        };
+        held.retain(|function, domain| domain != own || !is_replaced(function));
+        held
     }
 }

@@ -8,6 +8,7 @@ use crate::{
     apply,
     claims::{self, Claim, ClaimedDevice, DeviceKind, Origin, State},
     host::{Deadline, Host, HostLock},
+    model::DeviceName,
     plan::{self, Failed, Interface, Plan, RefusalKind},
 };
 
@@ -16,7 +17,8 @@ use crate::{
 pub enum Base {
     /// Nothing: it starts, by that operation.
     Start(Origin),
-    /// It runs, and has what this claim says.
+    /// It runs, and has what this claim says but for what is replaced
+    /// ([`Demand::replaced`]).
     Running(Box<Claim>),
 }
 
@@ -42,8 +44,9 @@ impl Making<'_> {
     /// left behind and plans once more.
     ///
     /// The claim of a domain that runs stays committed all the time: it speaks of
-    /// the other devices too. A crash in between leaves a device in it that may not
-    /// be there, which giving back bears.
+    /// the other devices too. New ones are leaving in it until its caller knows that
+    /// they are there: what a crash in between leaves is dropped by who gives back
+    /// what is unused. One that replaces another is, like that one, the VM's and gone.
     ///
     /// # Errors
     /// Why there are none; the claim is then as before.
@@ -105,7 +108,16 @@ impl Making<'_> {
             ),
             Base::Running(before) => {
                 let mut claim = before.as_ref().clone();
-                claim.devices.extend(devices);
+                claim.take_into_run();
+                claim
+                    .devices
+                    .retain(|device| !self.demand.replaced.contains(device));
+                for device in devices {
+                    if before.devices.iter().all(|one| one.name != device.name) {
+                        claim.leaving.push(device.name.clone());
+                    }
+                    claim.devices.push(device);
+                }
                 claim.touch();
                 claim
             }
@@ -123,7 +135,7 @@ impl Making<'_> {
             Base::Start(_) => None,
             Base::Running(before) => Some(before),
         };
-        let first = before.map_or(0, |before| before.devices.len());
+        let first = claim.devices.len().saturating_sub(plan.assignments.len());
         let left_behind: Vec<ClaimedDevice> = failure
             .left_behind
             .iter()
@@ -143,6 +155,14 @@ impl Making<'_> {
         }
         claim.devices.truncate(first);
         claim.devices.extend(left_behind);
+        for device in &self.demand.replaced {
+            if claim.devices.iter().all(|one| one.name != device.name) {
+                claim.devices.push(device.clone());
+            }
+        }
+        let devices = &claim.devices;
+        let is_claimed = |name: &DeviceName| devices.iter().any(|one| one.name == *name);
+        claim.leaving.retain(is_claimed);
         claims::save(self.host, self.lock, &claim).map_err(io_error)?;
         let (_, why) = &failure.left_behind[0];
         Err(io_error(io::Error::other(format!(

@@ -10,7 +10,7 @@ use super::{
     unplug,
 };
 use crate::{
-    claims::{self, Claim, ClaimedDevice},
+    claims::{self, Claim, ClaimedDevice, State},
     config::{self, Kind, Pool},
     definition::{self, Named, Seat},
     domain::{DomainDef, PciHostdev, Request, alias},
@@ -75,20 +75,27 @@ pub fn foresee(
     let claim = claims::load(host, def.uuid).map_err(AllocateError::from)?;
     let held = claim.map(|claim| claim.devices).unwrap_or_default();
     let mut demand = Demand::load(host, &live.def, orders(def, &wanted))?;
-    demand.beside = Some(pools(host, &held));
+    let is_wanted = |device: &ClaimedDevice| wanted.iter().any(|(one, _)| one.name == device.name);
+    let (replaced, others): (Vec<_>, Vec<_>) = held.into_iter().partition(is_wanted);
+    demand.beside = Some(pools(host, &others));
+    demand.replaced = replaced;
     let plan = demand.plan_anew(host, &Failed::default())?;
     Ok(plan.assignments.iter().map(Plugged::from).collect())
 }
 
 /// The devices that a running domain of that XML is without and may have at any time: optional
 /// ones, and those that it has lost because their parent went, which its claim still
-/// names.
+/// names. One that is leaving was never its, or was taken out.
 pub fn lacking(host: &Host, def: &DomainDef) -> Result<Vec<DeviceName>, PlugError> {
     let claim = claims::load(host, def.uuid).map_err(AllocateError::from)?;
-    let claimed = claim.map(|claim| claim.devices).unwrap_or_default();
     let is_lost = |request: &Request| {
-        let mut devices = claimed.iter().filter(|device| device.name == request.name);
-        devices.any(|device| matches!(device.is_there(host), Ok(false)))
+        let claim = { claim.iter() }.filter(|claim| claim.state == State::Committed);
+        let mut devices = claim.flat_map(|claim| {
+            let devices = claim.devices.iter();
+            devices.filter(|device| !claim.leaving.contains(&device.name))
+        });
+        devices
+            .any(|device| device.name == request.name && matches!(device.is_there(host), Ok(false)))
     };
     let lacks = |request: &&Request| {
         !live::has_named(def, &request.name) && (request.optional == Some(true) || is_lost(request))
@@ -290,27 +297,26 @@ fn make(host: &Host, live: &Live, wanted: Vec<(Request, Source)>) -> Result<Made
                 ready.push(device.clone());
                 continue;
             }
-            Some(device) => lost.push(device.name.clone()),
+            Some(device) => lost.push(device.clone()),
             None => {}
         }
         lacking.push((request, source));
     }
-    if !lost.is_empty() {
-        let released = claims::give_back_part(host, &lock, &claim, &lost, deadline);
-        hook::log_released(&claim.domain_name, claim.domain, &released);
-        if !released.is_complete() {
-            return Err(PlugError::Allocate(AllocateError::StillHeld {
-                domain: def.name.to_string(),
-                why: hook::kept_reason(&released),
-            }));
-        }
-        claim.devices.retain(|one| !lost.contains(&one.name));
+    let released = claims::make_way(host, &lock, &lost, deadline);
+    hook::log_released(&claim.domain_name, claim.domain, &released);
+    if !released.is_complete() {
+        return Err(PlugError::Allocate(AllocateError::StillHeld {
+            domain: def.name.to_string(),
+            why: hook::kept_reason(&released),
+        }));
     }
     let mut devices = ready;
     if !lacking.is_empty() {
-        let first = claim.devices.len();
+        let mut others = claim.devices.clone();
+        others.retain(|one| !lost.contains(one));
         let mut demand = Demand::load(host, def, orders(def, &lacking))?;
-        demand.beside = Some(pools(host, &claim.devices));
+        demand.beside = Some(pools(host, &others));
+        demand.replaced = lost;
         demand.check_uuids_are_free(host, None)?;
         let mut making = Making {
             host,
@@ -320,11 +326,14 @@ fn make(host: &Host, live: &Live, wanted: Vec<(Request, Source)>) -> Result<Made
             deadline,
         };
         claim = making.make()?;
-        let made = claim.devices.get(first..).unwrap_or_default();
+        let made = claim.devices.get(others.len()..).unwrap_or_default();
         hook::log_allocated("plug", &claim, made);
         devices.extend_from_slice(made);
     }
-    // From here on QEMU has as long as a start to open it.
+    claim.take_into_run();
+    // From here on QEMU has as long as a start to open them.
+    let is_made = |name: &DeviceName| devices.iter().any(|device| device.name == *name);
+    claim.leaving.retain(|name| !is_made(name));
     claim.touch();
     let made = Made {
         devices,
@@ -470,5 +479,35 @@ mod tests {
             missing(&["x"]).unwrap_err().to_string(),
             "domain 'd' runs without a request for device 'x'; 'virt-vgpu attach d --live' makes one"
         );
+    }
+
+    /// A device that was pulled comes again; one whose making was cut short, or that is
+    /// being taken out, was not the guest's.
+    #[test]
+    fn a_domain_lacks_what_was_pulled_and_not_what_is_leaving() {
+        let directory = tempfile::tempdir().unwrap();
+        let host = Host::new(directory.path());
+        let def = domain(
+            "<v:device name='a' pool='p'/><v:device name='b' pool='p'/>\
+             <v:device name='c' pool='p' optional='yes'/>",
+            "",
+        );
+        let name = |text: &str| text.parse::<DeviceName>().unwrap();
+        assert_eq!(lacking(&host, &def).unwrap(), [name("c")]);
+        let mut claim = Claim::of_running(&host, (def.uuid, def.name.clone()));
+        let device = |text: &str| ClaimedDevice {
+            name: name(text),
+            pool: "p".parse().unwrap(),
+            kind: claims::DeviceKind::Mdev,
+            uuid: MdevUuid::for_device(def.uuid, &name(text)),
+            parent: "0000:3b:00.0".parse().unwrap(),
+            type_id: "nvidia-558".parse().unwrap(),
+            against_migration: Vec::new(),
+        };
+        claim.devices = vec![device("a"), device("b")];
+        claim.leaving = vec![name("b")];
+        let lock = HostLock::acquire(&host, "test", Deadline::after(PATIENCE)).unwrap();
+        claims::save(&host, &lock, &claim).unwrap();
+        assert_eq!(lacking(&host, &def).unwrap(), [name("a"), name("c")]);
     }
 }

@@ -169,11 +169,14 @@ pub(super) fn give_back(
     };
     let its = devices.iter().filter(|device| now.devices.contains(device));
     let names: Vec<DeviceName> = its.map(|device| device.name.clone()).collect();
-    if let Some(before) = before {
-        // A run is as old as it was: what was young is gone.
-        now.since_boot_ms = before.since_boot_ms;
-    }
-    let released = claims::give_back_part(host, &lock, &now, &names, deadline);
+    let released = match before {
+        Some(before) => {
+            // A run is as old as it was: what was young is gone.
+            now.since_boot_ms = before.since_boot_ms;
+            claims::undo_part(host, &lock, &now, (&names, before), deadline)
+        }
+        None => claims::give_back_part(host, &lock, &now, &names, deadline),
+    };
     hook::log_released(&now.domain_name, now.domain, &released);
     if released.is_complete() {
         Ok(())

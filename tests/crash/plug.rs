@@ -188,3 +188,33 @@ fn plugged(scene: &Scene, domain: &Domain) {
 fn unplugging_that_is_cut_short_is_repaired() {
     at_each_effect((3, DETACH), &["kill"], plugged, is_killed);
 }
+
+const QEMU: u32 = 4711;
+
+/// The domain goes on running: what was cut short goes without its end.
+#[test]
+fn plugging_in_that_is_cut_short_leaves_nothing_with_a_domain_that_runs() {
+    let (undisturbed, domain) = scene(4);
+    undisturbed.runs(QEMU, &domain);
+    for effect in effects(&undisturbed, &domain, ATTACH) {
+        let place = Place(format!("kill at {effect}"));
+        let (scene, domain) = scene(4);
+        scene.runs(QEMU, &domain);
+        let number = effect.split(' ').next().unwrap();
+        let outcome = command(&scene, &domain, ATTACH)
+            .fault(&format!("kill:{number}"))
+            .run();
+        is_killed(&scene, &outcome);
+        let outcome = scene.reconcile();
+        assert_eq!(
+            (outcome.code, &*outcome.stderr),
+            (Some(0), ""),
+            "{outcome:?}"
+        );
+        scene.is_sound();
+        assert_eq!(scene.claims(), []);
+        let outcome = command(&scene, &domain, DETACH).run();
+        assert_eq!(outcome.code, Some(0), "{outcome:?}");
+        drop(place);
+    }
+}
