@@ -245,7 +245,7 @@ fn pools_that_cannot_be_used() {
         let wanted = format!("domain 'vm1' asks for a device of pool '{pool}': {wanted}");
         refused(&scene, &domain, domain.xml(), &wanted);
     };
-    refuse("none", "there is no pool 'none'");
+    refuse("none", "there is no pool 'none'; see 'virt-vgpu pool list'");
     let file = |name: &str, text: &str| {
         scene.file(&format!("etc/virt-vgpu/pools.d/{name}.toml"), text);
     };
@@ -267,7 +267,7 @@ fn pools_that_cannot_be_used() {
     std::os::unix::fs::symlink("/dev/null", mask).unwrap();
     refuse(
         "off",
-        "pool 'off' is masked by /etc/virt-vgpu/pools.d/off.toml",
+        "pool 'off' is masked by /etc/virt-vgpu/pools.d/off.toml; see 'virt-vgpu pool list'",
     );
     fs::create_dir(scene.path("etc/virt-vgpu/pools.d/dir.toml")).unwrap();
     refuse(

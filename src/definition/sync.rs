@@ -49,7 +49,10 @@ impl Synced {
                 function,
                 reason,
             } = one;
-            format!("{device} stays at {function}, and nothing else is free: {reason}")
+            format!(
+                "{device} stays at {function}, and nothing else is free: {reason}; stop a domain \
+                 that uses the pool, or add devices to it"
+            )
         });
         self.problems.iter().cloned().chain(stuck).collect()
     }

@@ -203,3 +203,25 @@ fn requests_that_changed_meanwhile_are_not_written_over() {
         assert_eq!(error.to_string(), wanted);
     }
 }
+
+#[test]
+fn a_function_that_cannot_move_says_what_to_do() {
+    let synced = Synced {
+        domain: "d".parse().unwrap(),
+        domain_uuid: UUID.parse().unwrap(),
+        done: Vec::new(),
+        stuck: vec![Stuck {
+            device: name("a"),
+            function: function("0000:3b:00.0"),
+            reason: "domain 'e' has it".to_owned(),
+        }],
+        problems: Vec::new(),
+    };
+    assert_eq!(
+        synced.complaints(),
+        [
+            "a stays at 0000:3b:00.0, and nothing else is free: domain 'e' has it; stop a domain \
+          that uses the pool, or add devices to it"
+        ]
+    );
+}

@@ -178,7 +178,8 @@ mod tests {
             pool: "cad".parse().unwrap(),
             cause: Box::new(pool),
         });
-        let line = "domain 'd' asks for a device of pool 'cad': there is no pool 'cad'";
+        let line = "domain 'd' asks for a device of pool 'cad': there is no pool 'cad'; \
+                    see 'virt-vgpu pool list'";
         assert_eq!(one_line(&error), line);
         let io = std::io::Error::other("disk\nfull");
         let outer = Err::<(), _>(io).context("cannot write").unwrap_err();
