@@ -2,7 +2,7 @@
 //! definitions and runs, and events. It passes XML through and knows nothing of what is
 //! in it. The hook cannot reach this module: it exists only with feature `cli`.
 
-use std::sync::mpsc::Sender;
+use std::{sync::mpsc::Sender, time::Duration};
 
 use virt::{
     connect::Connect,
@@ -144,6 +144,24 @@ impl Libvirt {
     #[must_use]
     pub fn is_alive(&self) -> bool {
         self.connection.is_alive().unwrap_or(false)
+    }
+
+    /// Has the connection closed when its other end is silent: after `interval` without a
+    /// word it is asked for one, and after `count` questions without an answer it is taken
+    /// for dead ([`CloseReason::KeepAlive`]); calls that wait for it fail then. Without
+    /// this a daemon that hangs is waited for without end. Whole seconds, a part of one
+    /// counts as one; zero turns it off.
+    ///
+    /// The [`EventLoop`] asks and listens, so it has to be running. A daemon that knows no
+    /// such questions is none that this fails for.
+    ///
+    /// # Errors
+    /// libvirt's reason, as for a connection that has no other end (`test:///`).
+    pub fn set_keep_alive(&self, interval: Duration, count: u32) -> Result<(), LibvirtError> {
+        let seconds = interval.as_secs() + u64::from(interval.subsec_nanos() > 0);
+        self.connection
+            .set_keep_alive(i32::try_from(seconds).unwrap_or(i32::MAX), count)
+            .map_err(failed("watch over the connection"))
     }
 
     /// Sends the connection's events to the channel, as whatever its other end takes, until
