@@ -250,7 +250,8 @@ fn a_transient_domain_is_refused() {
     let fixture = Fixture::without_domain(5);
     libvirtd().make("create", &fixture.xml("pc", "", ""));
     let wanted = "virt-vgpu: domain 'ws5' is transient: it has no definition that could be edited; \
-                  'virsh define' it, or put request and hostdev into the XML it is created from\n";
+                  'virt-vgpu attach --live' gives it a device while it runs, 'detach --live' takes one, \
+                  'virt-vgpu create' makes a domain from XML that asks for one, 'virsh define' keeps it\n";
     for (verb, arguments) in [("attach", ["--pool", "cad"]), ("detach", ["--pool", "cad"])] {
         let (code, out, error) = fixture.run(verb, &arguments);
         assert_eq!((code, out.as_str(), error.as_str()), (1, "", wanted));

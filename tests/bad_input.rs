@@ -18,6 +18,21 @@ use support::{
 };
 use virt_vgpu::domain::NAMESPACE;
 
+/// libvirt's operations, one that does not concern us, and one that there is not.
+const EVERY_OPERATION: [&str; 11] = [
+    "prepare begin -",
+    "migrate begin -",
+    "restore begin -",
+    "start begin -",
+    "started begin -",
+    "stopped end destroyed",
+    "release end destroyed",
+    "reconnect begin -",
+    "attach begin -",
+    "prepare end -",
+    "invented begin -",
+];
+
 /// The domain has its devices; at its end the input is beyond use, and they go
 /// back all the same.
 #[track_caller]
@@ -41,19 +56,7 @@ fn a_domain_without_a_request_costs_nothing() {
     let scene = scene();
     let domain = Domain::new(1);
     let before = listing(scene.root());
-    for arguments in [
-        "prepare begin -",
-        "migrate begin -",
-        "restore begin -",
-        "start begin -",
-        "started begin -",
-        "stopped end destroyed",
-        "release end destroyed",
-        "reconnect begin -",
-        "attach begin -",
-        "prepare end -",
-        "invented begin -",
-    ] {
+    for arguments in EVERY_OPERATION {
         scene.hook(&domain, arguments).run().ends_well();
         // Not even well-formed XML is asked of what does not concern us.
         for input in ["", "<domain", "\u{0}"] {
@@ -90,6 +93,30 @@ fn what_is_not_libvirts_protocol_is_a_usage_error() {
         );
     }
     is_untouched(&scene);
+}
+
+/// libvirt takes every character but '/' and a line feed in a name, and passes no
+/// name at all to a hook that is called by hand.
+#[test]
+fn a_domain_of_another_name_than_ours_is_refused_only_what_it_asks_for() {
+    let named = |name: &str, mut domain: Domain| {
+        name.clone_into(&mut domain.name);
+        domain
+    };
+    for (name, shown) in [("a\tb", "a\u{fffd}b"), ("a/b", "a/b"), ("", "")] {
+        let scene = scene();
+        let silent = named(name, Domain::new(1));
+        for arguments in EVERY_OPERATION {
+            scene.hook(&silent, arguments).run().ends_well();
+        }
+        let asks = named(name, Domain::with_one(1, "cad"));
+        let wanted = format!(
+            "'{shown}' is not a domain name that can have devices of a pool; \
+             rename it with 'virsh domrename'"
+        );
+        refused(&scene, &asks, asks.xml(), &wanted);
+        is_untouched(&scene);
+    }
 }
 
 #[test]
@@ -218,7 +245,7 @@ fn pools_that_cannot_be_used() {
         let wanted = format!("domain 'vm1' asks for a device of pool '{pool}': {wanted}");
         refused(&scene, &domain, domain.xml(), &wanted);
     };
-    refuse("none", "there is no pool 'none'");
+    refuse("none", "there is no pool 'none'; see 'virt-vgpu pool list'");
     let file = |name: &str, text: &str| {
         scene.file(&format!("etc/virt-vgpu/pools.d/{name}.toml"), text);
     };
@@ -240,7 +267,7 @@ fn pools_that_cannot_be_used() {
     std::os::unix::fs::symlink("/dev/null", mask).unwrap();
     refuse(
         "off",
-        "pool 'off' is masked by /etc/virt-vgpu/pools.d/off.toml",
+        "pool 'off' is masked by /etc/virt-vgpu/pools.d/off.toml; see 'virt-vgpu pool list'",
     );
     fs::create_dir(scene.path("etc/virt-vgpu/pools.d/dir.toml")).unwrap();
     refuse(

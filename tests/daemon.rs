@@ -244,7 +244,10 @@ fn what_cannot_be_had_is_said_and_harms_nothing_else() {
             || problems[0].starts_with("domain 'vm5': pool 'broken'"),
         "{problems:?}"
     );
-    assert_eq!(problems[1], "domain 'vm5': there is no pool 'none'");
+    assert_eq!(
+        problems[1],
+        "domain 'vm5': there is no pool 'none'; see 'virt-vgpu pool list'"
+    );
     // The pool says that its device may be missing, and the request says so now.
     let definition = vm.definition();
     let optional = definition.requests.iter().map(|one| one.optional);
@@ -286,7 +289,13 @@ fn sync_does_by_hand_what_the_daemon_does() {
 
     vm.define("<v:device name='gpu0' pool='none'/>", "");
     let (code, out, _) = fixture.sync(&["vm6"]);
-    assert_eq!((code, out.as_str()), (1, "vm6: there is no pool 'none'\n"));
+    assert_eq!(
+        (code, out.as_str()),
+        (
+            1,
+            "vm6: there is no pool 'none'; see 'virt-vgpu pool list'\n"
+        )
+    );
     let (code, out, error) = fixture.sync(&["nobody"]);
     assert_eq!((code, out.as_str()), (1, ""));
     assert!(error.starts_with("virt-vgpu: there is no domain 'nobody'"));

@@ -10,6 +10,7 @@ mod libvirtd;
 
 use std::{
     fs,
+    path::Path,
     sync::{
         OnceLock,
         mpsc::{Receiver, RecvError, channel},
@@ -193,6 +194,28 @@ fn a_daemon_that_is_killed_closes_the_connection() {
 }
 
 #[test]
+fn a_daemon_that_hangs_closes_the_connection_that_watches_over_it() {
+    let daemon = Libvirtd::start();
+    let libvirt = connect(&daemon);
+    let (_subscription, inputs) = subscribe(&libvirt);
+    libvirt.set_keep_alive(Duration::from_millis(1), 1).unwrap();
+    assert!(libvirt.domains().unwrap().is_empty());
+    kill(libvirtd_of(&daemon), Signal::SIGSTOP).unwrap();
+    // Without the watch this would wait for ever.
+    let error = libvirt.domains().unwrap_err();
+    assert!(!libvirt.is_alive(), "{error}");
+    let closed = Input(Event::Closed {
+        reason: CloseReason::KeepAlive,
+    });
+    let not_of_a_device = |input: &Input| !matches!(input, Input(Event::NodeDevice { .. }));
+    assert_eq!(inputs.iter().find(not_of_a_device), Some(closed));
+    let elsewhere = Libvirt::open("test:///default").unwrap();
+    let error = elsewhere.set_keep_alive(Duration::ZERO, 0).unwrap_err();
+    let wanted = "cannot watch over the connection: ";
+    assert!(error.to_string().starts_with(wanted), "{error}");
+}
+
+#[test]
 fn a_domain_without_a_definition_goes_when_it_stops() {
     let libvirt = connect(libvirtd());
     assert!(libvirt.domain_by_uuid(uuid(4)).unwrap().is_none());
@@ -244,13 +267,24 @@ fn live_edits_of_a_stopped_domain_are_refused() {
 
 /// The QEMU of a domain, by the UUID in its command line.
 fn qemu(number: u8) -> Pid {
-    let uuid = uuid(number).to_string();
+    process_with(&uuid(number).to_string())
+}
+
+/// The daemon's process, by the file for its number, which is next to its socket.
+fn libvirtd_of(daemon: &Libvirtd) -> Pid {
+    let (_, socket) = daemon.uri.split_once("socket=").unwrap();
+    let file = Path::new(socket).with_file_name("libvirtd.pid");
+    process_with(file.to_str().unwrap())
+}
+
+/// The process that has the argument.
+fn process_with(wanted: &str) -> Pid {
     let pids = fs::read_dir("/proc").unwrap().filter_map(|entry| {
         let pid = entry.unwrap().file_name().to_str()?.parse().ok()?;
         let command = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
         let mut arguments = command.split(|byte| *byte == 0);
         arguments
-            .any(|argument| argument == uuid.as_bytes())
+            .any(|argument| argument == wanted.as_bytes())
             .then_some(Pid::from_raw(pid))
     });
     let pids: Vec<_> = pids.collect();

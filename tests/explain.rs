@@ -238,7 +238,7 @@ fn a_refusal_is_the_hooks_own_line() {
         ("type = 'nvidia-9'", &["gpu0 cad"][..], format!("pool 'cad' has no free nvidia-9 for domain 'ws7': 0000:3b:00.0, 0000:5e:00.0, 0000:86:00.0: {full}; see 'virt-vgpu explain ws7'")),
         ("type = 'nvidia-558'\ninstances = 1", &["gpu0 cad", "gpu1 cad"], "pool 'cad' has no free nvidia-558 for domain 'ws7': 0 of at most 1 instances are in use and it asks for 2; see 'virt-vgpu status'".to_owned()),
         ("type = 5", &["gpu0 cad"], "domain 'ws7' asks for a device of pool 'cad': /etc/virt-vgpu/pools.d/cad.toml:2: key 'type': ".to_owned()),
-        ("type = 'nvidia-558'", &["gpu0 none"], "domain 'ws7' asks for a device of pool 'none': there is no pool 'none'".to_owned()),
+        ("type = 'nvidia-558'", &["gpu0 none"], "domain 'ws7' asks for a device of pool 'none': there is no pool 'none'; see 'virt-vgpu pool list'".to_owned()),
         ("type = 'nvidia-558'", &["gpu0 cad", "-gpu1 cad"], format!("domain 'ws7' asks for device 'gpu1' in its metadata but has no <hostdev> with UUID {}; virt-vgpud adds it a moment after the domain is defined, 'virt-vgpu sync ws7' by hand; then start it again", uuid("gpu1"))),
         ("type = 'nvidia-558'", &["gpu0 cad", "gpu0 cad"], "domain 'ws7': line 1: <v:device name='gpu0'>: a second device of this name; names are unique in a domain; correct it with 'virsh edit ws7'".to_owned()),
     ] {

@@ -17,6 +17,7 @@ use support::{
     process::Program,
     scene::Scene,
 };
+use virt_vgpu::host::write_attribute;
 
 const BOARD: &str = "0000:3b:00.0";
 const GPU: &str = "0000:41:00.0";
@@ -161,6 +162,34 @@ fn without_foreign_devices_nothing_is_said() {
     scene.runs(4711, &domain);
     assert_eq!(notes(&scene), Vec::<String>::new());
     assert_eq!(report(&scene).get("foreign"), None);
+}
+
+/// Somebody has removed a device of ours, with the domain running and without.
+#[test]
+fn one_of_ours_that_is_gone_is_named_with_what_to_do() {
+    let scene = Scene::new(Machine::of_boards(1));
+    scene.pool("cad", SMALL);
+    let domain = Domain::with_one(1, "cad");
+    scene.prepare(&domain).ends_well();
+    scene.runs(4711, &domain);
+    let uuid = &domain.mdevs()[0];
+    let attribute = format!("sys/bus/mdev/devices/{uuid}/remove");
+    write_attribute(&scene.path(&attribute), "1").unwrap();
+    let gone =
+        format!("problem: domain 'vm1': device 'gpu0' ({uuid}) is not on {BOARD} as claimed");
+    assert_eq!(
+        notes(&scene),
+        [format!("{gone}; shut the domain down and start it again")]
+    );
+    scene.ends(4711);
+    assert_eq!(
+        notes(&scene),
+        [
+            "problem: domain 'vm1' does not run but holds devices; run 'virt-vgpu reconcile'"
+                .to_owned(),
+            format!("{gone}; 'virt-vgpu reconcile' forgets it"),
+        ]
+    );
 }
 
 #[test]

@@ -274,8 +274,12 @@ fn claim_report(
     for device in &claim.devices {
         let present = device.is_there(host).unwrap_or(false);
         if !present && claim.state == State::Committed {
+            let next = match state {
+                ClaimState::Stale => "'virt-vgpu reconcile' forgets it",
+                _ => "shut the domain down and start it again",
+            };
             problems.push(format!(
-                "domain '{name}': device '{}' ({}) is not on {} as claimed",
+                "domain '{name}': device '{}' ({}) is not on {} as claimed; {next}",
                 device.name,
                 device.label(),
                 device.parent

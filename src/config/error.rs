@@ -35,13 +35,13 @@ impl std::error::Error for ConfigError {}
 #[derive(Debug, thiserror::Error)]
 pub enum PoolError {
     /// No place has a file of that name.
-    #[error("there is no pool '{pool}'")]
+    #[error("there is no pool '{pool}'; see 'virt-vgpu pool list'")]
     NotFound {
         /// The pool that was asked for.
         pool: PoolName,
     },
     /// A link to /dev/null stands in for the file.
-    #[error("pool '{pool}' is masked by {}", path.display())]
+    #[error("pool '{pool}' is masked by {}; see 'virt-vgpu pool list'", path.display())]
     Masked {
         /// The pool that was asked for.
         pool: PoolName,

@@ -236,7 +236,7 @@ impl<'h> Keeper<'h> {
         // Many domains may take longer than the watchdog waits.
         tell_alive();
         // Of what was done under a lock before this, nothing is left to hurry for.
-        self.host.be_done_by(Deadline::after(hook::PATIENCE));
+        self.host.be_patient_again();
         let Ok(uuid) = domain.uuid() else {
             return Ok(());
         };

@@ -166,7 +166,9 @@ fn open(
         .name("connect".to_owned())
         .spawn(move || {
             let opened = definition::open_served(uri.as_deref()).and_then(|libvirt| {
-                libvirt.set_keep_alive(KEEP_ALIVE, KEEP_ALIVE_TIMES)?;
+                if let Err(error) = libvirt.set_keep_alive(KEEP_ALIVE, KEEP_ALIVE_TIMES) {
+                    tracing::warn!("{error}; a libvirt that hangs will not be noticed");
+                }
                 let subscription = libvirt.subscribe(sink.clone())?;
                 Ok((libvirt, subscription))
             });

@@ -333,7 +333,10 @@ mod tests {
     fn what_is_in_the_way_is_said() {
         let asking = "<v:device name='a' pool='none'/>";
         let error = format!("{:#}", filled(&xml(asking, ""), &[]).unwrap_err());
-        assert_eq!(error, "pool 'none' cannot be used: there is no pool 'none'");
+        assert_eq!(
+            error,
+            "pool 'none' cannot be used: there is no pool 'none'; see 'virt-vgpu pool list'"
+        );
         let taken = "<input type='tablet'><alias name='ua-vgpu-a'/></input>";
         let error = filled(&xml(asking, taken), &[]).unwrap_err().to_string();
         assert_eq!(

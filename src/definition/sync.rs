@@ -49,7 +49,10 @@ impl Synced {
                 function,
                 reason,
             } = one;
-            format!("{device} stays at {function}, and nothing else is free: {reason}")
+            format!(
+                "{device} stays at {function}, and nothing else is free: {reason}; stop a domain \
+                 that uses the pool, or add devices to it"
+            )
         });
         self.problems.iter().cloned().chain(stuck).collect()
     }
@@ -140,19 +143,24 @@ pub fn sync(
         seat::seats_beside(host, libvirt, reserved, planned, pool, names)
     };
     let work = work_out(&target.definition, &pools, seats).with_context(|| cannot(&def.name))?;
+    let writes_metadata = work.writes_metadata();
     synced.done = { put_back.into_iter() }
         .map(|what| Done::PutBack { what })
         .chain(work.done)
         .collect();
     synced.problems = work.problems;
     if !dry_run && !work.changes.is_empty() {
+        if writes_metadata {
+            let now = target.domain.inactive_xml()?;
+            is_unchanged(&target.definition, &now).with_context(|| cannot(&synced.domain))?;
+        }
         redo::carry_out_noted(host, &target, &work.changes)
             .with_context(|| cannot(&synced.domain))?;
         target.read_again()?;
         named.note(&target.definition.def);
     }
     // What is not yet in the definition cannot be planned anew.
-    if !target.definition.def.pci_hostdevs.is_empty() && synced.problems.is_empty() {
+    if !target.definition.def.pci_hostdevs.is_empty() && work.has_all_devices {
         let all_there = !dry_run || work.changes.is_empty();
         if all_there {
             move_functions(host, libvirt, &mut target, named, manner, &mut synced)?;
@@ -224,6 +232,8 @@ struct Work {
     changes: Vec<Change>,
     done: Vec<Done>,
     problems: Vec<String>,
+    /// Whether the definition has a placeholder for each device then that needs one.
+    has_all_devices: bool,
 }
 
 /// What must change in the definition. `seats` finds what stands for the new
@@ -302,11 +312,31 @@ fn work_out(
     // refused for what the next edit brings.
     let metadata = Change::metadata(definition.element.as_deref(), element.as_deref())?;
     work.changes.splice(0..0, metadata);
-    work.settle_cdrom(definition)?;
+    work.has_all_devices = work.problems.is_empty();
+    // Without guest drivers a domain still runs.
+    if let Err(error) = work.settle_cdrom(definition) {
+        let problem = format!("cannot provide the CD-ROM with guest drivers: {error:#}");
+        work.problems.push(problem);
+    }
     Ok(work)
 }
 
+/// Refuses to write over what somebody else has asked for meanwhile: libvirt takes our
+/// element as a whole, and has no call that compares it first. In the moment that is
+/// left between this and the call it is still written over.
+fn is_unchanged(read: &Definition, now: &str) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        domain::metadata_element(now)? == read.element,
+        "somebody has changed its requests meanwhile, and nothing was done; try again"
+    );
+    Ok(())
+}
+
 impl Work {
+    fn writes_metadata(&self) -> bool {
+        { self.changes.iter() }.any(|change| matches!(change, Change::Metadata { .. }))
+    }
+
     fn add(&mut self, planned: &mut DomainDef, pool: &Pool, names: &[DeviceName], seats: &[Seat]) {
         for (name, seat) in names.iter().zip(seats) {
             let (device, function) = match *seat {

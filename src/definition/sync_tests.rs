@@ -166,3 +166,62 @@ fn a_device_that_may_be_missing_has_no_placeholder() {
     let detached = |change: &Change| matches!(change, Change::Detach(_));
     assert!(work.changes.len() == 3 && work.changes.iter().all(detached));
 }
+
+#[test]
+fn a_cdrom_without_a_target_keeps_no_device_out() {
+    let letters = || ('a'..='z').map(String::from);
+    let pairs = letters().flat_map(|first| letters().map(move |second| format!("{first}{second}")));
+    let disk =
+        |end: String| format!("<disk device='disk'><target dev='sd{end}' bus='sata'/></disk>");
+    let devices: String = letters().chain(pairs).map(disk).collect();
+    let requests = "<v:device name='a' pool='one' guest-drivers='yes'/>";
+    let work = work_out(
+        &definition(requests, &devices),
+        &pools(&["one"]),
+        next_functions,
+    )
+    .unwrap();
+    assert_eq!(done(&work), ["attached a (0000:3b:00.0) from pool one"]);
+    assert_eq!(work.changes.len(), 1);
+    assert!(work.has_all_devices);
+    assert_eq!(
+        work.problems,
+        ["cannot provide the CD-ROM with guest drivers: no free target for a CD-ROM on bus 'sata'"]
+    );
+}
+
+#[test]
+fn requests_that_changed_meanwhile_are_not_written_over() {
+    let requests = "<v:device name='a' pool='one'/>";
+    let read = definition(requests, "");
+    let elsewhere = definition(requests, &hostdev("a", "0000:3b:00.0"));
+    assert!(is_unchanged(&read, &elsewhere.xml).is_ok());
+    let wanted = "somebody has changed its requests meanwhile, and nothing was done; try again";
+    for other in ["", "<v:device name='a' pool='two'/>"] {
+        let changed = definition(other, "");
+        let error = is_unchanged(&read, &changed.xml).unwrap_err();
+        assert_eq!(error.to_string(), wanted);
+    }
+}
+
+#[test]
+fn a_function_that_cannot_move_says_what_to_do() {
+    let synced = Synced {
+        domain: "d".parse().unwrap(),
+        domain_uuid: UUID.parse().unwrap(),
+        done: Vec::new(),
+        stuck: vec![Stuck {
+            device: name("a"),
+            function: function("0000:3b:00.0"),
+            reason: "domain 'e' has it".to_owned(),
+        }],
+        problems: Vec::new(),
+    };
+    assert_eq!(
+        synced.complaints(),
+        [
+            "a stays at 0000:3b:00.0, and nothing else is free: domain 'e' has it; stop a domain \
+          that uses the pool, or add devices to it"
+        ]
+    );
+}

@@ -127,7 +127,8 @@ impl Target {
         ensure!(
             domain.is_persistent()?,
             "domain '{name}' is transient: it has no definition that could be edited; \
-             'virsh define' it, or put request and hostdev into the XML it is created from"
+             'virt-vgpu attach --live' gives it a device while it runs, 'detach --live' takes one, \
+             'virt-vgpu create' makes a domain from XML that asks for one, 'virsh define' keeps it"
         );
         let definition = Definition::read(domain.inactive_xml()?).with_context(|| {
             format!("domain '{name}' cannot be edited; correct it with 'virsh edit'")

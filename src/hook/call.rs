@@ -1,9 +1,9 @@
 //! libvirt's hook protocol: four arguments and the domain XML on stdin
 //! (`src/util/virhook.c`, <https://libvirt.org/hooks.html>).
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 
-use crate::model::DomainName;
+use crate::model::{DomainName, InvalidName};
 
 /// The operations that concern us, with their sub-operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +85,14 @@ pub struct HookCall {
 pub enum Invocation {
     /// A call that concerns us.
     Call(HookCall),
+    /// One that would, for a domain whose name is none that we work with: libvirt
+    /// forbids `/` and line feeds, we forbid every control character.
+    Misnamed {
+        /// What happens.
+        operation: Operation,
+        /// What is wrong with the name.
+        cause: InvalidName,
+    },
     /// An operation that does not, or one of a future libvirt.
     Nothing,
     /// Not libvirt's protocol; the complaint.
@@ -95,28 +103,36 @@ impl Invocation {
     /// Reads the arguments behind the program's name.
     #[must_use]
     pub fn parse(arguments: &[OsString]) -> Self {
-        let texts: Vec<&str> = arguments
-            .iter()
-            .filter_map(|argument| argument.to_str())
-            .collect();
-        let (&[domain, operation, step], rest) = match texts.split_first_chunk::<3>() {
-            Some(split) if texts.len() == arguments.len() => split,
-            _ => return Self::Usage("expected DOMAIN OPERATION SUB-OPERATION [EXTRA]".to_owned()),
+        let Some(([domain, operation, step], rest)) = arguments.split_first_chunk::<3>() else {
+            return Self::Usage("expected DOMAIN OPERATION SUB-OPERATION [EXTRA]".to_owned());
         };
         let known = Operation::WORDS
             .iter()
-            .find(|(o, s, _)| *o == operation && *s == step);
-        let Some((_, _, operation)) = known else {
+            .find(|(o, s, _)| operation == o && step == s);
+        let Some((_, _, operation)) = known.copied() else {
             return Self::Nothing;
         };
-        match domain.parse() {
+        let reason = rest
+            .first()
+            .map_or("-".into(), |text| text.to_string_lossy());
+        match domain_name(domain) {
             Ok(domain) => Self::Call(HookCall {
                 domain,
-                operation: *operation,
-                reason: rest.first().map_or("-", |text| text).to_owned(),
+                operation,
+                reason: reason.into_owned(),
             }),
-            Err(error) => Self::Usage(error.to_string()),
+            Err(cause) => Self::Misnamed { operation, cause },
         }
+    }
+}
+
+fn domain_name(argument: &OsStr) -> Result<DomainName, InvalidName> {
+    match argument.to_str() {
+        Some(name) => name.parse(),
+        None => Err(InvalidName::new(
+            "a domain name",
+            &argument.to_string_lossy(),
+        )),
     }
 }
 
@@ -148,10 +164,44 @@ mod tests {
         );
         assert!(matches!(parse(&["vm1", "prepare"]), Invocation::Usage(_)));
         assert!(matches!(parse(&[]), Invocation::Usage(_)));
-        assert!(matches!(
-            parse(&["a/b", "prepare", "begin"]),
-            Invocation::Usage(_)
-        ));
+    }
+
+    /// Whether it is for us to refuse depends on what the domain asks for.
+    #[test]
+    fn a_name_that_is_not_ours_to_work_with_is_no_usage_error() {
+        for name in ["a\tb", "a\u{7f}b", "a/b", ""] {
+            let call = parse(&[name, "reconnect", "begin", "-"]);
+            let Invocation::Misnamed { operation, .. } = call else {
+                panic!("{call:?}");
+            };
+            assert_eq!(operation, Operation::Reconnect);
+            assert_eq!(parse(&[name, "prepare", "end", "-"]), Invocation::Nothing);
+        }
+    }
+
+    #[test]
+    fn text_that_is_not_utf8_is_no_usage_error() {
+        use std::os::unix::ffi::OsStringExt;
+        let bytes = || OsString::from_vec(b"a\xffb".to_vec());
+        let call = |at: usize| {
+            let words = ["vm1", "release", "end", "failed"];
+            let mut arguments: Vec<OsString> = words.iter().map(OsString::from).collect();
+            arguments[at] = bytes();
+            Invocation::parse(&arguments)
+        };
+        assert_eq!(
+            call(0),
+            Invocation::Misnamed {
+                operation: Operation::Release,
+                cause: InvalidName::new("a domain name", "a\u{fffd}b"),
+            }
+        );
+        assert_eq!(call(1), Invocation::Nothing);
+        assert_eq!(call(2), Invocation::Nothing);
+        let Invocation::Call(call) = call(3) else {
+            panic!("{:?}", call(3));
+        };
+        assert_eq!(call.reason, "a\u{fffd}b");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use anyhow::Context;
 use crate::{
     domain,
     host::{Deadline, Host, start_logging},
+    model::InvalidName,
 };
 
 mod allocate;
@@ -46,6 +47,7 @@ const LONGEST_XML: u64 = domain::MAX_BYTES as u64;
 pub fn main(host: &Host, arguments: &[OsString], input: impl std::io::Read) -> ExitCode {
     let call = match Invocation::parse(arguments) {
         Invocation::Call(call) => call,
+        Invocation::Misnamed { operation, cause } => return misnamed(operation, &cause, input),
         Invocation::Nothing => return ExitCode::SUCCESS,
         Invocation::Usage(complaint) => {
             eprintln!(
@@ -58,6 +60,25 @@ pub fn main(host: &Host, arguments: &[OsString], input: impl std::io::Read) -> E
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&call, &error),
     }
+}
+
+/// What becomes of a domain that we have no name for: it may run, unless it would
+/// need devices of ours, which it cannot get.
+fn misnamed(operation: Operation, cause: &InvalidName, input: impl std::io::Read) -> ExitCode {
+    use std::io::Read;
+    if !operation.allocates() {
+        return ExitCode::SUCCESS;
+    }
+    let mut xml = Vec::new();
+    // What cannot be read asks for nothing: libvirt goes on without us.
+    let _ = input.take(LONGEST_XML).read_to_end(&mut xml);
+    if !domain::mentions_requests(&xml) {
+        return ExitCode::SUCCESS;
+    }
+    eprintln!(
+        "virt-vgpu: {cause} that can have devices of a pool; rename it with 'virsh domrename'"
+    );
+    ExitCode::FAILURE
 }
 
 /// Says what failed, and fails only where that refuses a start: a failing
@@ -157,7 +178,8 @@ mod tests {
             pool: "cad".parse().unwrap(),
             cause: Box::new(pool),
         });
-        let line = "domain 'd' asks for a device of pool 'cad': there is no pool 'cad'";
+        let line = "domain 'd' asks for a device of pool 'cad': there is no pool 'cad'; \
+                    see 'virt-vgpu pool list'";
         assert_eq!(one_line(&error), line);
         let io = std::io::Error::other("disk\nfull");
         let outer = Err::<(), _>(io).context("cannot write").unwrap_err();

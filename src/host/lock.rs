@@ -8,7 +8,10 @@ use std::{
     io::{self, Read, Seek, Write},
     os::unix::fs::OpenOptionsExt,
     path::PathBuf,
-    sync::mpsc,
+    sync::{
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
     time::Duration,
 };
 
@@ -190,19 +193,28 @@ fn lock(
     Ok(file)
 }
 
+/// Threads that wait for a lock.
+static WAITING: AtomicUsize = AtomicUsize::new(0);
+
 /// Takes the lock, or gives up at the deadline. The kernel wakes who waits for
 /// a lock, but knows no deadline, so a thread waits and is left behind when time
-/// is up: it ends with the process, or lets go of what it got too late.
+/// is up: it ends with the process, or lets go of what it got too late. While there
+/// is one, other waits do without: a daemon that tries again and again would gather
+/// threads and descriptors as long as somebody else holds the lock.
 fn wait_for_lock(file: &File, deadline: Deadline) -> io::Result<bool> {
-    match file.try_lock_exclusive() {
-        Err(error) if error.kind() == fs2::lock_contended_error().kind() => {}
-        result => return result.map(|()| true),
+    if try_lock(file)? {
+        return Ok(true);
+    }
+    if WAITING.load(Ordering::Relaxed) > 0 {
+        return poll_lock(file, deadline);
     }
     // A duplicate shares the lock with its original.
     let duplicate = file.try_clone()?;
     let (sender, receiver) = mpsc::channel();
+    let waiting = Waiting::begin();
     std::thread::Builder::new().spawn(move || {
         let result = duplicate.lock_exclusive();
+        drop(waiting);
         if sender.send(result).is_err() {
             let _ = FileExt::unlock(&duplicate);
         }
@@ -212,6 +224,41 @@ fn wait_for_lock(file: &File, deadline: Deadline) -> io::Result<bool> {
         Err(mpsc::RecvTimeoutError::Timeout) => Ok(false),
         Err(mpsc::RecvTimeoutError::Disconnected) => Err(io::ErrorKind::Interrupted.into()),
     }
+}
+
+/// A thread counted in [`WAITING`], also one that cannot be started.
+struct Waiting;
+
+impl Waiting {
+    fn begin() -> Self {
+        WAITING.fetch_add(1, Ordering::Relaxed);
+        Self
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        WAITING.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn try_lock(file: &File) -> io::Result<bool> {
+    match file.try_lock_exclusive() {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == fs2::lock_contended_error().kind() => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn poll_lock(file: &File, deadline: Deadline) -> io::Result<bool> {
+    const PAUSE: Duration = Duration::from_millis(20);
+    while !try_lock(file)? {
+        if deadline.has_passed() {
+            return Ok(false);
+        }
+        std::thread::sleep(PAUSE.min(deadline.left()));
+    }
+    Ok(true)
 }
 
 fn read_holder(file: &mut File) -> String {
@@ -230,4 +277,65 @@ fn write_holder(file: &mut File, purpose: &str) {
         .rewind()
         .and_then(|()| file.set_len(0))
         .and_then(|()| file.write_all(line.as_bytes()));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{path::Path, sync::Arc};
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    /// The descriptors of this process that lead to the file.
+    fn descriptors(file: &Path) -> usize {
+        let entries = std::fs::read_dir("/proc/self/fd").unwrap();
+        { entries.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok()) }
+            .filter(|target| target == file)
+            .count()
+    }
+
+    #[test]
+    fn waits_in_vain_do_not_gather() {
+        let root = tempfile::tempdir().unwrap();
+        let host = Host::new(root.path());
+        let within = |span| HostLock::acquire(&host, "test", Deadline::after(span));
+        let held = within(PATIENCE).unwrap();
+        let path = host.path(LOCK).canonicalize().unwrap();
+        for _ in 0..3 {
+            let refused = within(Duration::from_millis(30)).unwrap_err().to_string();
+            let holder = format!("locked for 0 s by process {} (test);", std::process::id());
+            assert!(refused.contains(&holder), "{refused}");
+        }
+        // The holder's, and that of a thread that may wait.
+        assert!(descriptors(&path) <= 2);
+        drop(held);
+        within(PATIENCE).unwrap();
+        assert!(Deadline::after(PATIENCE).wait_until(|| descriptors(&path) == 0));
+    }
+
+    /// One of them is woken by the kernel, the others ask.
+    #[test]
+    fn all_who_wait_get_the_lock() {
+        let root = tempfile::tempdir().unwrap();
+        let host = Arc::new(Host::new(root.path()));
+        let within = |host: &Host| HostLock::acquire(host, "test", Deadline::after(PATIENCE));
+        let held = within(&host).unwrap();
+        let (started, waits) = mpsc::channel();
+        let waiter = || {
+            let (host, started) = (Arc::clone(&host), started.clone());
+            std::thread::spawn(move || {
+                started.send(()).unwrap();
+                within(&host).map(drop)
+            })
+        };
+        let waiters = [waiter(), waiter(), waiter()];
+        for _ in &waiters {
+            waits.recv().unwrap();
+        }
+        drop(held);
+        for waiter in waiters {
+            waiter.join().unwrap().unwrap();
+        }
+    }
 }

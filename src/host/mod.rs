@@ -54,7 +54,8 @@ pub struct Host {
     deadline: Mutex<Option<Deadline>>,
     /// The child that writes attributes, once there is need of one.
     writer: Mutex<Option<AttributeWriter>>,
-    /// Children of before that may still hang in a driver.
+    /// Children of before that may still hang in a driver. Each is a zombie from its
+    /// end until it is asked for.
     former: Mutex<Vec<Child>>,
 }
 
@@ -156,7 +157,9 @@ impl Attributes for Host {
                 answer?;
             }
             Err(error) => {
-                self.part_with(child);
+                if let Some(child) = child.end() {
+                    self.leave_behind(child);
+                }
                 return Err(error);
             }
         }
@@ -170,6 +173,12 @@ impl Host {
     /// to undo or to give back, is still tried, with little patience.
     pub fn be_done_by(&self, deadline: Deadline) {
         *self.deadline.lock().unwrap_or_else(PoisonError::into_inner) = Some(deadline);
+    }
+
+    /// Takes [`Self::be_done_by`] back, for a program that goes on when its work is
+    /// done: what comes later has all of its time again.
+    pub fn be_patient_again(&self) {
+        *self.deadline.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     fn patience_left(&self) -> Duration {
@@ -205,23 +214,29 @@ impl Host {
     }
 
     /// Ends the child that writes attributes, for a program that goes on for long. One
-    /// that hangs in a driver is looked for again the next time.
+    /// that hangs in a driver is asked for again the next time.
     pub fn be_done_writing(&self) {
         const MOMENT: Duration = Duration::from_secs(1);
         let writer = { self.writer.lock().unwrap_or_else(PoisonError::into_inner) }.take();
-        if let Some(writer) = writer {
-            self.part_with(writer);
+        if let Some(mut child) = writer.and_then(AttributeWriter::end) {
+            let mut ended = || !matches!(child.try_wait(), Ok(None));
+            if !Deadline::after(MOMENT).wait_until(&mut ended) {
+                self.leave_behind(child);
+            }
         }
-        let mut former = self.former.lock().unwrap_or_else(PoisonError::into_inner);
-        Deadline::after(MOMENT).wait_until(|| {
-            former.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
-            former.is_empty()
-        });
+        self.reap();
     }
 
-    fn part_with(&self, writer: AttributeWriter) {
+    /// Keeps a child that cannot be waited for now.
+    fn leave_behind(&self, child: Child) {
+        self.reap();
+        { self.former.lock().unwrap_or_else(PoisonError::into_inner) }.push(child);
+    }
+
+    /// Asks for the children of before, and waits for none.
+    fn reap(&self) {
         let mut former = self.former.lock().unwrap_or_else(PoisonError::into_inner);
-        former.extend(writer.end());
+        former.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
     }
 
     fn place(&self, attribute: &Attribute) -> io::Result<(String, String)> {
@@ -253,5 +268,19 @@ pub fn write_attribute(path: &Path, value: &str) -> io::Result<()> {
             io::ErrorKind::WriteZero,
             format!("only {taken} bytes were taken"),
         ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patience_comes_back_when_work_is_done() {
+        let host = Host::new("/");
+        host.be_done_by(Deadline::after(Duration::ZERO));
+        assert_eq!(host.patience_left(), Duration::from_secs(1));
+        host.be_patient_again();
+        assert_eq!(host.patience_left(), Host::PATIENCE);
     }
 }

@@ -87,7 +87,9 @@ impl<'a> NvmlChild<'a> {
             .stderr(Stdio::null())
             .spawn()?;
         let answer = converse(&mut child, question, deadline);
-        end(&mut child, answer.is_ok(), deadline);
+        if !is_gone(&mut child, answer.is_ok(), deadline) {
+            self.host.leave_behind(child);
+        }
         answer
     }
 }
@@ -167,18 +169,48 @@ fn wait(ours: &ChildStdout, deadline: Deadline) -> io::Result<()> {
     }
 }
 
-/// Sees the child off. One that hangs in its driver cannot be waited for; it dies
-/// when the driver lets it go.
-fn end(child: &mut Child, answered: bool, deadline: Deadline) {
-    if !answered || deadline.has_passed() {
-        // It may be gone already.
-        let _ = child.kill();
-        let _ = child.try_wait();
-        return;
-    }
+/// Sees the child off; whether it is gone. One that hangs in its driver cannot be
+/// waited for: it dies when the driver lets it go, and is a zombie until somebody
+/// asks for it.
+fn is_gone(child: &mut Child, answered: bool, deadline: Deadline) -> bool {
+    let mut asked = || !matches!(child.try_wait(), Ok(None));
     // It has answered and closed its end: what is left of it is its exit.
-    let gone = deadline.wait_until(|| !matches!(child.try_wait(), Ok(None)));
-    if !gone {
-        let _ = child.kill();
+    if answered && deadline.wait_until(&mut asked) {
+        return true;
+    }
+    // It may be gone already.
+    let _ = child.kill();
+    !matches!(child.try_wait(), Ok(None))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt};
+
+    use super::*;
+
+    /// It closes its output without an answer, and is killed; who goes on for long
+    /// must not collect what is left of such children.
+    #[test]
+    fn a_child_that_was_killed_is_no_zombie_for_good() {
+        let root = tempfile::tempdir().unwrap();
+        let host = Host::new(root.path());
+        let program = host.path(NVML_PROGRAM);
+        fs::create_dir_all(program.parent().unwrap()).unwrap();
+        let script = "#!/bin/sh\necho $$ > \"$0.pid\"\nexec > /dev/null\nexec sleep 1000\n";
+        fs::write(&program, script).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let failure = host.nvml().ask(&Question::Gpus).unwrap_err();
+        assert!(
+            failure.message.ends_with("it died without an answer"),
+            "{failure:?}"
+        );
+        let pid = fs::read_to_string(host.path(&format!("{NVML_PROGRAM}.pid"))).unwrap();
+        let process = std::path::PathBuf::from(format!("/proc/{}", pid.trim()));
+        let gone = Deadline::after(Duration::from_secs(30)).wait_until(|| {
+            host.be_done_writing();
+            !process.exists()
+        });
+        assert!(gone, "{}", process.display());
     }
 }

@@ -46,7 +46,7 @@ fn a_mask_hides_weaker_files_and_no_stronger_one() {
     assert_eq!(loaded.pools.len(), 1);
     assert_eq!(
         one(&files, "a").unwrap_err().to_string(),
-        "pool 'a' is masked by /etc/virt-vgpu/pools.d/a.toml"
+        "pool 'a' is masked by /etc/virt-vgpu/pools.d/a.toml; see 'virt-vgpu pool list'"
     );
     assert!(one(&files, "b").is_ok());
 }
@@ -72,7 +72,7 @@ fn a_bad_file_takes_down_its_own_pool_only() {
     assert!(one(&files, "good").is_ok());
     assert_eq!(
         one(&files, "none").unwrap_err().to_string(),
-        "there is no pool 'none'"
+        "there is no pool 'none'; see 'virt-vgpu pool list'"
     );
 }
 

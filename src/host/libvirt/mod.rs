@@ -146,19 +146,22 @@ impl Libvirt {
         self.connection.is_alive().unwrap_or(false)
     }
 
-    /// Asks the daemon once an interval, of whole seconds, whether it is there, and takes the
-    /// connection to be lost after so many questions without an answer. Calls that wait for
-    /// it fail then. Needs an [`EventLoop`].
+    /// Has the connection closed when its other end is silent: after `interval` without a
+    /// word it is asked for one, and after `count` questions without an answer it is taken
+    /// for dead ([`CloseReason::KeepAlive`]); calls that wait for it fail then. Without
+    /// this a daemon that hangs is waited for without end. Whole seconds, a part of one
+    /// counts as one; zero turns it off.
+    ///
+    /// The [`EventLoop`] asks and listens, so it has to be running. A daemon that knows no
+    /// such questions is none that this fails for.
     ///
     /// # Errors
-    /// libvirt's reason; a daemon that cannot be asked is none.
+    /// libvirt's reason, as for a connection that has no other end (`test:///`).
     pub fn set_keep_alive(&self, interval: Duration, count: u32) -> Result<(), LibvirtError> {
-        let seconds = i32::try_from(interval.as_secs()).unwrap_or(i32::MAX);
-        match self.connection.set_keep_alive(seconds, count) {
-            Ok(()) => Ok(()),
-            Err(error) if error.code().is(ErrorNumber::NoSupport) => Ok(()),
-            Err(error) => Err(failed("keep the connection to libvirt alive")(error)),
-        }
+        let seconds = interval.as_secs() + u64::from(interval.subsec_nanos() > 0);
+        self.connection
+            .set_keep_alive(i32::try_from(seconds).unwrap_or(i32::MAX), count)
+            .map_err(failed("watch over the connection"))
     }
 
     /// Whether libvirt answers about the host's devices. Where they are another daemon's

@@ -32,7 +32,7 @@ assert_eq 'no claims: nothing to free' 'virt-vgpu reconcile'
 on_lab 'start_vm ws1
 	in_background removal "echo 0 > $SIM/boards/$T4A/present"
 	wait_until "! test -e /sys/class/mdev_bus/$T4A" 10'
-assert_eq "domain 'ws1': device 'gpu0' ($uuid) is not on 0000:3b:00.0 as claimed" \
+assert_eq "domain 'ws1': device 'gpu0' ($uuid) is not on 0000:3b:00.0 as claimed; shut the domain down and start it again" \
 	'virt-vgpu status --json | jq -r ".problems[]"'
 on_lab 'virsh -q destroy ws1
 	wait_until "ended removal" 20'

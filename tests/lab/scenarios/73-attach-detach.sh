@@ -35,7 +35,7 @@ on_lab 'create_pool other --type nvidia-232 --device $T4B
 	virt-vgpu attach ws1 --pool cad > /dev/null'
 refuse_with 'virt-vgpu attach ws1 --pool other --name gpu0' "virt-vgpu: cannot attach to domain 'ws1': the domain has a device 'gpu0' of pool 'cad'; detach it or choose another name"
 on_lab 'vm_xml brief > /run/brief.xml; virsh -q create /run/brief.xml'
-refuse_with 'virt-vgpu attach brief --pool cad' "virt-vgpu: domain 'brief' is transient: it has no definition that could be edited; 'virsh define' it, or put request and hostdev into the XML it is created from"
+refuse_with 'virt-vgpu attach brief --pool cad' "virt-vgpu: domain 'brief' is transient: it has no definition that could be edited; 'virt-vgpu attach --live' gives it a device while it runs, 'detach --live' takes one, 'virt-vgpu create' makes a domain from XML that asks for one, 'virsh define' keeps it"
 on_lab 'virsh -q destroy brief'
 
 # A request without its placeholder: the start names the command that mends it.

@@ -40,7 +40,7 @@ assert_eq '[]' 'jq -c .problems /run/virt-vgpu/daemon.json'
 on_lab 'define_vm odd; virsh -q metadata odd urn:virt-vgpu:devices:1 --config --key vgpu \
 	--set "<devices><device name=\"a\" pool=\"none\"/><device name=\"b\" pool=\"cad\"/></devices>"'
 assert 'settled "[ \"\$(placeholder_of odd b)\" = \"\$(device_uuid odd b)\" ]"'
-assert 'settled "[ \"\$(virt-vgpu status --json | jq -c .problems)\" = \"[\\\"domain '"'odd'"': there is no pool '"'none'"'\\\"]\" ]"'
+assert 'settled "[ \"\$(virt-vgpu status --json | jq -c .problems)\" = \"[\\\"domain '"'odd'"': there is no pool '"'none'; see 'virt-vgpu pool list'"'\\\"]\" ]"'
 on_lab 'virsh -q undefine odd'
 assert 'settled "[ \"\$(virt-vgpu status --json | jq -c .problems)\" = \"[]\" ]"'
 

@@ -63,7 +63,7 @@ on_lab "virsh -q dumpxml --inactive ws1 | sed 's|pool=.cad.|pool=\"cad2\"|' > /r
 assert_eq '["cad"]' 'virt-vgpu status --json | jq -c "[.claims[].devices[].pool]"'
 on_lab 'virsh -q destroy ws1'
 assert_eq '' 'left_over'
-refuse_start ws1 "domain 'ws1' asks for a device of pool 'cad2': there is no pool 'cad2'"
+refuse_start ws1 "domain 'ws1' asks for a device of pool 'cad2': there is no pool 'cad2'; see 'virt-vgpu pool list'"
 on_lab 'ask ws1 cad'
 
 # A managed save holds the XML of its time; its device goes back and is made anew when it is resumed.

@@ -44,8 +44,8 @@ on_lab "systemctl stop virt-vgpud; ask ws1 all; ask ws2 all; virt-vgpu sync ws1 
 	virsh -q define /run/ws2.xml; virsh -q start ws1 --paused; start_daemon"
 assert 'settled "virt-vgpu status --json | jq -e \".problems | length == 1\""'
 assert_eq "$d" 'placeholder_of ws2'
-assert_eq "domain 'ws2': gpu0 stays at $d, and nothing else is free: domain 'ws1' has it" 'virt-vgpu status --json | jq -r ".problems[]"'
-assert_eq "ws2: gpu0 stays at $d, and nothing else is free: domain 'ws1' has it" 'virt-vgpu sync ws2 || [ $? = 1 ]'
+assert_eq "domain 'ws2': gpu0 stays at $d, and nothing else is free: domain 'ws1' has it; stop a domain that uses the pool, or add devices to it" 'virt-vgpu status --json | jq -r ".problems[]"'
+assert_eq "ws2: gpu0 stays at $d, and nothing else is free: domain 'ws1' has it; stop a domain that uses the pool, or add devices to it" 'virt-vgpu sync ws2 || [ $? = 1 ]'
 on_lab 'virsh -q destroy ws1'
 assert 'settled "[ \"\$(virt-vgpu status --json | jq -c .problems)\" = \"[]\" ]"'
 assert "settled '[ \"\$(placeholder_of ws2)\" != \"\$(placeholder_of ws1)\" ]'"

@@ -16,7 +16,8 @@ use virt::{error::Error, sys};
 
 use crate::event::{CloseReason, Event, Lifecycle, NodeDeviceChange};
 
-/// Where events go; called by the thread of the event loop.
+/// Where events go; called by the thread of the event loop, and for the end of a
+/// connection perhaps by one that is inside a call.
 pub(crate) type Sink = dyn Fn(Event) + Send + Sync;
 
 /// A pointer to give libvirt along with a callback of this module and with [`free`].

@@ -37,8 +37,10 @@ impl Subscription {
     /// Subscribes to all of [`Event`] but ticks. The connection must have been opened after
     /// the event loop was started; libvirt takes one subscription a connection.
     ///
-    /// The sink is called by the thread of the event loop, and must neither wait nor call
-    /// libvirt. When it panics that event is lost, and no other.
+    /// The sink is called by the thread of the event loop; where the connection breaks
+    /// under a call, perhaps by the thread that is inside that call
+    /// (`virNetClientCloseLocked`). It must neither wait nor call libvirt, nor take a lock
+    /// that anybody holds during a call. When it panics that event is lost, and no other.
     ///
     /// # Errors
     /// libvirt's reason, except for node devices.
