@@ -31,6 +31,10 @@ pub const POOLS: &str = "ID_VIRT_VGPU_POOLS";
 /// The property, `1`, of a GPU that `virt-vgpu host apply` sets for pools.
 pub const GPU: &str = "ID_VIRT_VGPU_GPU";
 
+/// The property, the address of such a GPU, of its first virtual function: where the
+/// types come to the functions, this one speaks for all.
+pub const FIRST_OF: &str = "ID_VIRT_VGPU_FIRST_OF";
+
 /// The lines for udev's `IMPORT{program}` about a device of that kernel name; None
 /// when no pool takes it.
 #[must_use]
@@ -44,17 +48,18 @@ pub fn properties(host: &Host, name: &str) -> Option<String> {
     let address: Option<PciAddress> = name.as_str().parse().ok();
     let of_gpu = address.and_then(|address| pools_of_gpu(host, &pools, address));
     let mut names: BTreeSet<&str> = pools_of_parent(host, &pools, &name);
-    let is_gpu = of_gpu
-        .as_ref()
-        .is_some_and(|(gpu, _)| Some(*gpu) == address);
     names.extend(of_gpu.iter().flat_map(|(_, names)| names));
     if names.is_empty() {
         return None;
     }
     let names: Vec<&str> = names.into_iter().collect();
     let mut lines = format!("{POOLS}={}", names.join(" "));
-    if is_gpu {
-        let _ = write!(lines, "\n{GPU}=1");
+    if let Some(((gpu, _), address)) = of_gpu.as_ref().zip(address) {
+        if *gpu == address {
+            let _ = write!(lines, "\n{GPU}=1");
+        } else if vendor_vfio::is_first(host, address, *gpu) {
+            let _ = write!(lines, "\n{FIRST_OF}={gpu}");
+        }
     }
     Some(lines)
 }

@@ -95,8 +95,8 @@ fn what_is_not_libvirts_protocol_is_a_usage_error() {
     is_untouched(&scene);
 }
 
-/// libvirt takes every character but '/' and a line feed in a name, and passes no
-/// name at all to a hook that is called by hand.
+/// libvirt takes every character but '/' and a line feed in a name; of the others here
+/// nobody knows what a later one takes.
 #[test]
 fn a_domain_of_another_name_than_ours_is_refused_only_what_it_asks_for() {
     let named = |name: &str, mut domain: Domain| {

@@ -92,6 +92,11 @@ fn mediated_devices_are_named_with_their_definitions() {
                 uuid(5)
             ),
             format!(
+                "note: pools 'cad', 'viz': mdevctl has 1 mediated device defined on {BOARD}, to be \
+                 started by hand only: {} ({SMALL})",
+                uuid(4)
+            ),
+            format!(
                 "problem: /etc/mdevctl.d/0000:3c:00.0/{}: is no definition of mdevctl: EOF while \
                  parsing an object at line 1 column 1; correct or remove it ('mdevctl list \
                  --defined' shows the others)",
@@ -117,6 +122,7 @@ fn mediated_devices_are_named_with_their_definitions() {
             device(1, SMALL, true, None),
             device(2, SMALL, true, Some("auto")),
             device(3, SMALL_OTHER, true, Some("manual")),
+            device(4, SMALL, false, Some("manual")),
             device(5, LARGE, false, Some("auto")),
         ],
     }]);
@@ -156,10 +162,13 @@ fn without_foreign_devices_nothing_is_said() {
              where = [{{ field = \"address\", op = \"equal\", value = \"{BOARD}\" }}]\n"
         ),
     );
-    define(&scene, BOARD, &uuid(2), &definition(SMALL, "manual"));
+    let elsewhere = definition(SMALL, "manual");
+    define(&scene, "0000:3c:00.0", &uuid(2), &elsewhere);
     let domain = Domain::with_one(1, "cad");
     scene.prepare(&domain).ends_well();
     scene.runs(4711, &domain);
+    // That of a device of ours is no other one.
+    define(&scene, BOARD, &domain.mdevs()[0], &elsewhere);
     assert_eq!(notes(&scene), Vec::<String>::new());
     assert_eq!(report(&scene).get("foreign"), None);
 }

@@ -47,6 +47,15 @@ fn a_gpu_has_the_pools_of_its_vgpus_and_its_functions_have_them_too() {
     let tree = Tree::new()
         .pci(GPU, "10de", "26b9", "030200", Some("nvidia"))
         .virtual_function(FUNCTION, GPU)
+        .virtual_function("0000:3b:00.5", GPU)
+        .with_link(
+            &format!("/sys/bus/pci/devices/{GPU}/virtfn0"),
+            &format!("../{FUNCTION}"),
+        )
+        .with_link(
+            &format!("/sys/bus/pci/devices/{GPU}/virtfn1"),
+            "../0000:3b:00.5",
+        )
         .pci("0000:5e:00.0", "10de", "26b9", "030200", Some("nvidia"))
         .pci("0000:04:00.0", "8086", "1533", "020000", Some("igb"))
         .pool("web", &vgpus("address", GPU))
@@ -55,7 +64,9 @@ fn a_gpu_has_the_pools_of_its_vgpus_and_its_functions_have_them_too() {
         .pool("bad", "kind = 1");
     let pools = "ID_VIRT_VGPU_POOLS=cad web\n";
     assert_eq!(said(&tree, &[GPU]), format!("{pools}ID_VIRT_VGPU_GPU=1\n"));
-    assert_eq!(said(&tree, &[FUNCTION]), pools);
+    let first = format!("{pools}ID_VIRT_VGPU_FIRST_OF={GPU}\n");
+    assert_eq!(said(&tree, &[FUNCTION]), first);
+    assert_eq!(said(&tree, &["0000:3b:00.5"]), pools);
     let others = ["0000:5e:00.0", "0000:04:00.0", "0000:99:00.0", "card0", ""];
     for other in others {
         assert_eq!(said(&tree, &[other]), "", "{other}");
@@ -103,6 +114,33 @@ fn without_pools_nothing_is_said() {
     assert_eq!(said(&tree, &[FUNCTION]), "");
     let tree = tree.with("/etc/virt-vgpu/pools.d/README", "-");
     assert_eq!(said(&tree, &["mtty"]), "");
+}
+
+/// What the rules want of systemd, each with what it asks before.
+#[test]
+fn a_gpu_is_set_up_when_its_driver_or_the_types_of_its_first_function_come() {
+    let text = include_str!("../udev-rules/60-virt-vgpu.rules");
+    let (_, end) = text.split_once("IMPORT{program}=").unwrap();
+    let rules = end.lines().skip(1);
+    let rules: Vec<&str> = rules
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .collect();
+    let want = |when: &str, unit: &str| {
+        format!("{when}, TAG+=\"systemd\", ENV{{SYSTEMD_WANTS}}+=\"virt-vgpu-host@{unit}.service\"")
+    };
+    assert_eq!(
+        rules,
+        [
+            "DRIVER!=\"nvidia\", GOTO=\"virt_vgpu_end\"",
+            "ACTION==\"change\", ENV{MDEV_STATE}!=\"registered\", GOTO=\"virt_vgpu_end\"",
+            &want("ENV{ID_VIRT_VGPU_GPU}==\"1\"", "$kernel"),
+            &want(
+                "ACTION==\"change\", ENV{ID_VIRT_VGPU_FIRST_OF}==\"?*\"",
+                "$env{ID_VIRT_VGPU_FIRST_OF}"
+            ),
+            "LABEL=\"virt_vgpu_end\"",
+        ]
+    );
 }
 
 /// The keys of the rule file as udev(7) has them, each line whole, and every place

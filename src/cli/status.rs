@@ -31,7 +31,9 @@ use crate::{
 ///
 /// Counts are read under the host lock, so no start or stop is half counted.
 /// Devices that others made on a pool's devices take room from it: notes name
-/// them, with mdevctl's definitions, and what mdevctl will make at the next boot.
+/// them, with mdevctl's definitions, what mdevctl will make at the next boot, and
+/// what it makes when it is told to. Plans count what is there: a definition
+/// takes no room before it is started.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   virt-vgpu status

@@ -18,8 +18,9 @@ use crate::{
 /// Does by hand what virt-vgpud does by itself as soon as a domain is defined:
 /// writes a placeholder <hostdev> for each request that has none, mends those that
 /// are another domain's (as after a clone), takes out those that nothing asks for,
-/// and gives stopped domains another virtual function where theirs is taken. The
-/// metadata itself stays as it is.
+/// and gives stopped domains another virtual function where theirs is taken. In the
+/// metadata one thing is written: optional='yes' into a request without a
+/// placeholder where its pool's [defaults] say so.
 #[derive(Debug, Args)]
 #[command(
     group = ArgGroup::new("which").required(true).args(["domains", "all"]),

@@ -44,6 +44,13 @@ pub fn gpu(sysfs: &dyn Sysfs, function: impl Display) -> io::Result<Option<PciAd
     Ok(name.and_then(|name| name.parse().ok()))
 }
 
+/// Whether the function is the first of its GPU's virtual functions.
+#[must_use]
+pub fn is_first(sysfs: &dyn Sysfs, function: PciAddress, gpu: PciAddress) -> bool {
+    let first = link_name(sysfs, &format!("{}/virtfn0", path(gpu)));
+    first.is_ok_and(|name| name.parse() == Ok(function))
+}
+
 /// Every virtual function of the host that is or can become a vGPU, with its GPU,
 /// in ascending order.
 ///

@@ -40,6 +40,9 @@ use crate::{
   virt-vgpu pool create cad --profile L40S-12Q --device 3b:00.0
   virt-vgpu pool create cad --profile L40S-12Q --device 3b:00.0 --dry-run
 
+udev knows a device's new pools (ID_VIRT_VGPU_POOLS) after its next event, or
+after 'udevadm trigger'.
+
 Exit code 0 when the pool was made, 1 when not."
 )]
 pub(super) struct Create {

@@ -1,6 +1,6 @@
 //! What others made on the devices of our pools: mediated devices and vGPUs that no
-//! claim names, and what mdevctl will make at the next boot. They are not ours to
-//! touch, but they take room, and this says who has it.
+//! claim names, what mdevctl will make at the next boot, and what it makes when it is
+//! told to. They are not ours to touch, but they take room, and this says who has it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -45,9 +45,9 @@ struct Device {
     parent: ParentName,
     #[serde(rename = "type")]
     type_id: MdevTypeId,
-    /// Whether it is there; else mdevctl makes it at the next boot.
+    /// Whether it is there; else mdevctl makes it, when `mdevctl` says.
     active: bool,
-    /// How mdevctl has it defined.
+    /// How mdevctl has it defined: `auto` at the next boot, `manual` by hand only.
     #[serde(skip_serializing_if = "Option::is_none")]
     mdevctl: Option<Start>,
 }
@@ -117,6 +117,7 @@ impl Search<'_> {
             let (defined, bad) = mdevctl::definitions(self.host, &parent);
             problems.extend(bad.iter().map(ToString::to_string));
             let mut mdevs = active.remove(&parent).unwrap_or_default();
+            let active: BTreeSet<MdevUuid> = mdevs.iter().map(|mdev| mdev.uuid).collect();
             mdevs.retain(|mdev| !self.is_ours(mdev));
             let how = |uuid| defined.iter().find(|one| one.uuid == uuid);
             let there = mdevs.iter().map(|mdev| Device {
@@ -127,8 +128,12 @@ impl Search<'_> {
                 mdevctl: how(mdev.uuid).map(|one| one.start),
             });
             let is_there = |uuid| mdevs.iter().any(|mdev| mdev.uuid == uuid);
-            let coming = { defined.iter() }
-                .filter(|one| one.start == Start::Auto && !is_there(one.uuid))
+            let not_there = { defined.iter() }
+                .filter(|one| match one.start {
+                    // Ours will meet it at the next boot.
+                    Start::Auto => !is_there(one.uuid),
+                    Start::Manual => !active.contains(&one.uuid),
+                })
                 .map(|one| Device {
                     uuid: Some(one.uuid),
                     parent: parent.clone(),
@@ -136,7 +141,7 @@ impl Search<'_> {
                     active: false,
                     mdevctl: Some(one.start),
                 });
-            let devices: Vec<Device> = there.chain(coming).collect();
+            let devices: Vec<Device> = there.chain(not_there).collect();
             self.add(subjects, &devices);
         }
         Ok(())
@@ -212,9 +217,12 @@ impl Foreign {
         let functions: Vec<_> = { self.devices.iter().filter(is_there) }
             .filter(|device| device.uuid.is_none())
             .collect();
-        let coming: Vec<_> = { self.devices.iter() }
-            .filter(|device| !device.active)
-            .collect();
+        let defined = |start| -> Vec<_> {
+            { self.devices.iter() }
+                .filter(|device| !device.active && device.mdevctl == Some(start))
+                .collect()
+        };
+        let (coming, by_hand) = (defined(Start::Auto), defined(Start::Manual));
         let (pools, parent) = (self.pools_in_words(), &self.parent);
         let mut notes = Vec::new();
         if !mdevs.is_empty() {
@@ -238,6 +246,13 @@ impl Foreign {
                 "{pools}: mdevctl will make {} on {parent} at the next boot: {}",
                 count(coming.len(), "mediated device"),
                 self.list(&coming)
+            ));
+        }
+        if !by_hand.is_empty() {
+            notes.push(format!(
+                "{pools}: mdevctl has {} defined on {parent}, to be started by hand only: {}",
+                count(by_hand.len(), "mediated device"),
+                self.list(&by_hand)
             ));
         }
         notes
@@ -285,7 +300,7 @@ impl Foreign {
         };
         let defined = match device.mdevctl {
             Some(Start::Auto) if device.active => ", defined in mdevctl with autostart",
-            Some(Start::Manual) => ", defined in mdevctl",
+            Some(Start::Manual) if device.active => ", defined in mdevctl",
             _ => "",
         };
         format!("{uuid}{place} ({type_id}{defined})")

@@ -19,7 +19,9 @@ assert_eq "note: pool 'cad': 0000:3b:00.0 has 3 mediated devices that are not ou
 11111111-2222-4333-8444-000000000002 (nvidia-232, defined in mdevctl with autostart), \
 11111111-2222-4333-8444-000000000003 (nvidia-232)
 note: pool 'cad': mdevctl will make 1 mediated device on 0000:3b:00.0 at the next boot: \
-11111111-2222-4333-8444-000000000004 (nvidia-232)" 'virt-vgpu status | grep ^note'
+11111111-2222-4333-8444-000000000004 (nvidia-232)
+note: pool 'cad': mdevctl has 1 mediated device defined on 0000:3b:00.0, to be started by hand only: \
+11111111-2222-4333-8444-000000000005 (nvidia-232)" 'virt-vgpu status | grep ^note'
 on_lab 'for number in 2 4 5; do mdevctl undefine -u $(uuid $number); done'
 assert_eq '["0000:3b:00.0",["cad"],3]' \
 	'virt-vgpu status --json | jq -c ".foreign[] | [.parent, .pools, (.devices | length)]"'
