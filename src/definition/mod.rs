@@ -15,7 +15,7 @@ pub use attachment::{
     Attachment, CdRomOutcome, HostdevChange, Outcome, RequestChange, Wish, existing,
     existing_cdrom, existing_function,
 };
-pub use change::{Change, carry_out, take_back};
+pub use change::{Change, beyond, carry_out, take_back};
 pub use fill::{Filled, fill, with_elsewhere};
 pub use replan::{Elsewhere, Move, Shared, Stuck, elsewhere, replan};
 pub use seat::{Named, Seat, check_libvirt, choose_free, seats};
