@@ -65,7 +65,7 @@ pub fn log_allocated(operation: &str, claim: &Claim, devices: &[ClaimedDevice]) 
 }
 
 pub(super) fn log_quarantined(claim: &Claim, reason: &str) {
-    for device in &claim.devices {
+    for device in claim.functions() {
         tracing::warn!(
             message_id = QUARANTINED,
             domain_uuid = %claim.domain,

@@ -89,6 +89,28 @@ fn at_each_effect(faults: &[&str], check: impl Fn(&Scene, &Domain, &Outcome)) {
     }
 }
 
+/// A mediated device cannot be wedged.
+#[test]
+fn only_functions_are_said_to_be_kept_back() {
+    let (scene, domain) = scene();
+    let mut claim = scene.claims().remove(0);
+    claim.devices.push(claims::ClaimedDevice {
+        name: "gpu2".parse().unwrap(),
+        kind: claims::DeviceKind::Mdev,
+        parent: "0000:99:00.0".parse().unwrap(),
+        ..claim.devices[0].clone()
+    });
+    let path = format!("run/virt-vgpu/claims/{}.json", domain.uuid);
+    scene.file(&path, serde_json::to_string(&claim).unwrap());
+    let outcome = release(&scene, &domain).logging_at("warn").run();
+    let said = outcome.stderr.lines().filter_map(|line| {
+        let (_, rest) = line.split_once("domain 'vm1': ")?;
+        rest.split_once(" is kept back: ")
+    });
+    let said: Vec<&str> = said.map(|(function, _)| function).collect();
+    assert_eq!(said, [FIRST, SECOND], "{outcome:?}");
+}
+
 #[test]
 fn a_kill_while_functions_are_kept_back_is_repaired() {
     at_each_effect(&["kill"], |scene, _, outcome| {
