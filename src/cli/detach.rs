@@ -59,7 +59,13 @@ pub(super) struct Detach {
     live: bool,
 
     /// How long the guest may take to let go.
-    #[arg(long, value_name = "SECONDS", default_value_t = 20, requires = "live")]
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 20,
+        requires = "live",
+        value_parser = clap::value_parser!(u64).range(0..=3600)
+    )]
     wait: u64,
 
     #[command(flatten)]
