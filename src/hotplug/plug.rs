@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 
 use super::{
     PlugError, Plugged,
@@ -374,21 +374,7 @@ fn attach(host: &Host, domain: &Domain, live: &Live, made: &Made) -> Result<(), 
             let undone = unplug::unplug(host, domain, &attached, UNDO_PATIENCE);
             failures.extend(undone.err().map(|error| error.to_string()));
         }
-        return Err(match cause {
-            Attach::Libvirt(cause) => {
-                let hint = hint(&cause, live);
-                if failures.is_empty() {
-                    PlugError::NotAttached { cause, hint }
-                } else {
-                    PlugError::HalfDone {
-                        cause,
-                        hint,
-                        failures,
-                    }
-                }
-            }
-            Attach::Other(error) => PlugError::Other(error),
-        });
+        return Err(cause.with(|cause| hint(cause, live), failures));
     }
     Ok(())
 }
@@ -396,6 +382,28 @@ fn attach(host: &Host, domain: &Domain, live: &Live, made: &Made) -> Result<(), 
 enum Attach {
     Libvirt(LibvirtError),
     Other(anyhow::Error),
+}
+
+impl Attach {
+    /// The error with what could not be undone.
+    fn with(self, hint: impl Fn(&LibvirtError) -> String, failures: Vec<String>) -> PlugError {
+        match self {
+            Self::Libvirt(cause) if failures.is_empty() => PlugError::NotAttached {
+                hint: hint(&cause),
+                cause,
+            },
+            Self::Libvirt(cause) => PlugError::HalfDone {
+                hint: hint(&cause),
+                cause,
+                failures,
+            },
+            Self::Other(error) if failures.is_empty() => PlugError::Other(error),
+            Self::Other(error) => PlugError::Other(anyhow!(
+                "{error:#}; undoing what was done before failed too: {}",
+                failures.join("; ")
+            )),
+        }
+    }
 }
 
 fn attach_one(domain: &Domain, live: &Live, device: &ClaimedDevice) -> Result<(), Attach> {
@@ -509,5 +517,21 @@ mod tests {
         let lock = HostLock::acquire(&host, "test", Deadline::after(PATIENCE)).unwrap();
         claims::save(&host, &lock, &claim).unwrap();
         assert_eq!(lacking(&host, &def).unwrap(), [name("a"), name("c")]);
+    }
+
+    #[test]
+    fn what_could_not_be_undone_is_said_whatever_the_error() {
+        let cause = || Attach::Other(anyhow!("not XML").context("its hostdev cannot be read"));
+        let hint = |_: &LibvirtError| String::new();
+        let text = |failures: &[&str]| {
+            let failures = failures.iter().map(ToString::to_string).collect();
+            cause().with(hint, failures).to_string()
+        };
+        assert_eq!(text(&[]), "its hostdev cannot be read: not XML");
+        assert_eq!(
+            text(&["a is busy", "b too"]),
+            "its hostdev cannot be read: not XML; undoing what was done before failed too: \
+             a is busy; b too"
+        );
     }
 }
