@@ -280,6 +280,25 @@ fn a_device_that_vanished_stays_claimed() {
     assert_eq!(claimed(&scene), [first]);
 }
 
+/// Its QEMU has just been killed: `release` is what says so.
+#[test]
+fn a_domain_that_ended_early_is_not_said_to_start() {
+    let scene = functions();
+    let domain = Domain::new(1).function("gpu0", "cad", FIRST);
+    scene.starts(QEMU, &domain, &[FIRST]);
+    scene.ends(QEMU);
+    let why = "the domain has ended soon after its start, and libvirt is about to say how";
+    let wanted = format!("vm1 ({}): in doubt, kept: {why}\n", domain.uuid);
+    assert!(said(&scene, "").starts_with(&wanted));
+    let outcome = Program::command(scene.root(), "status --json").run();
+    let report: serde_json::Value = serde_json::from_str(&outcome.stdout).unwrap();
+    let claim = &report["claims"][0];
+    assert_eq!(
+        (&claim["state"], &claim["reason"]),
+        (&"ending".into(), &why.into())
+    );
+}
+
 /// A driver is slow to let go of a device, and its domain starts again without asking for
 /// any: that run has no part in it.
 #[test]
