@@ -10,13 +10,18 @@
 
 mod support;
 
+use std::time::Duration;
+
 use support::{
     domain::Domain,
     machine::{Gpu, Machine, SMALL},
     process::{Outcome, Program},
     scene::Scene,
 };
-use virt_vgpu::claims::{self, State};
+use virt_vgpu::{
+    claims::{self, Doubt, Liveness, State},
+    host::{Deadline, HostLock},
+};
 
 const QEMU: u32 = 4711;
 const GPU: &str = "0000:41:00.0";
@@ -278,6 +283,70 @@ fn a_device_that_vanished_stays_claimed() {
         "{text}"
     );
     assert_eq!(claimed(&scene), [first]);
+}
+
+/// Hooks wait for the lock: it is let go of in time, and the rest is said to be left.
+#[test]
+fn what_there_is_no_time_for_is_left_for_the_next_time() {
+    let scene = board();
+    let domains = [1, 2].map(|number| Domain::with_one(number, "cad"));
+    for domain in &domains {
+        scene.prepare(domain).ends_well();
+    }
+    scene.kernel.remove_parent("0000:3b:00.0");
+    let look = || {
+        let (host, no_time) = (scene.host(), Deadline::after(Duration::ZERO));
+        let lock = HostLock::acquire(&host, "test", no_time).unwrap();
+        let report = claims::reconcile(&host, &lock, None, Duration::ZERO, false, no_time);
+        let claims = report.unwrap().claims.into_iter();
+        claims
+            .map(|one| (one.claim.domain, one.liveness, one.released.is_some()))
+            .collect::<Vec<_>>()
+    };
+    let [first, second] = domains.map(|domain| domain.uuid);
+    let not_reached = Liveness::Unknown(Doubt::NotReached);
+    assert_eq!(
+        look(),
+        [(first, Liveness::Stale, true), (second, not_reached, false)]
+    );
+    assert_eq!(scene.claims().len(), 1);
+    assert_eq!(look(), [(second, Liveness::Stale, true)]);
+    scene.is_empty();
+}
+
+/// It hangs with the first claim's device; the other's comes behind it.
+#[test]
+fn a_driver_that_hangs_does_not_keep_the_lock() {
+    use support::kernel::{Fault, Target};
+    let scene = board();
+    let domains = [1, 2].map(|number| Domain::with_one(number, "cad"));
+    for domain in &domains {
+        scene.prepare(domain).ends_well();
+    }
+    let hang = Fault::delay(Target::Remove, Duration::from_secs(7)).times(1);
+    scene.kernel.inject(hang);
+    let outcome = reconcile(&scene, "--grace 0");
+    assert_eq!(outcome.code, Some(1), "{outcome:?}");
+    assert!(outcome.took < Duration::from_secs(7), "{outcome:?}");
+    let wanted = format!(
+        "vm2 ({}): NOT looked at: others took too long; run it again\n  {} on 0000:3b:00.0: \
+         claimed\n",
+        domains[1].uuid,
+        domains[1].mdevs()[0]
+    );
+    assert!(outcome.stdout.ends_with(&wanted), "{outcome:?}");
+    assert!(
+        outcome
+            .stdout
+            .contains("): NOT freed: a device would not go\n")
+    );
+    // The one behind it comes first now.
+    let outcome = reconcile(&scene, "--grace 0");
+    let freed = format!(
+        "vm2 ({}): freed: the domain does not run\n",
+        domains[1].uuid
+    );
+    assert!(outcome.stdout.contains(&freed), "{outcome:?}");
 }
 
 /// Its QEMU has just been killed: `release` is what says so.

@@ -35,6 +35,8 @@ pub enum Doubt {
     Starting,
     /// It has just ended, and libvirt has not said how yet.
     Ending,
+    /// There was no time left to look.
+    NotReached,
     /// Something could not be read.
     Unreadable(String),
 }
@@ -46,6 +48,7 @@ impl std::fmt::Display for Doubt {
             Self::Ending => f.write_str(
                 "the domain has ended soon after its start, and libvirt is about to say how",
             ),
+            Self::NotReached => f.write_str("it was not looked at: others took too long"),
             Self::Unreadable(what) => f.write_str(what),
         }
     }

@@ -40,7 +40,7 @@ pub use liveness::{DEFAULT_GRACE, Doubt, Liveness};
 pub use quarantine::{
     QUARANTINE, Quarantined, forget_repaired, kept_back, quarantine, quarantined, repaired,
 };
-pub use reconcile::{Reconciled, Report, reconcile};
+pub use reconcile::{Reconciled, Report, reconcile, reconcile_at_once};
 pub use release::{DeviceOutcome, Released, give_back, make_way};
 pub use unused::{give_back_part, undo_part};
 
