@@ -368,6 +368,66 @@ fn a_domain_that_ended_early_is_not_said_to_start() {
     );
 }
 
+fn kept_back(scene: &Scene) -> Vec<String> {
+    let noted = claims::quarantined(&scene.host()).unwrap().into_iter();
+    noted.map(|one| one.function.to_string()).collect()
+}
+
+/// libvirtd is away when the QEMU of a VM is killed, early or late; whether somebody has
+/// looked at the claim meanwhile, and what is seen when its time is over.
+#[test]
+fn a_function_whose_vm_was_killed_early_is_kept_back_without_libvirt() {
+    let killed = |look_early: bool| {
+        let scene = functions();
+        let domain = Domain::new(1).function("gpu0", "cad", FIRST);
+        scene.starts(QEMU, &domain, &[FIRST]);
+        scene.ends(QEMU);
+        if look_early {
+            said(&scene, "");
+        }
+        let mut claim = scene.claims().remove(0);
+        claim.since_boot_ms = 0;
+        let path = format!("run/virt-vgpu/claims/{}.json", domain.uuid);
+        scene.file(&path, serde_json::to_string(&claim).unwrap());
+        (scene, domain)
+    };
+    let why = "the QEMU of domain 'vm1' was killed while its vGPU was still starting, which may have \
+               wedged the function";
+    let (scene, domain) = killed(true);
+    let freed = format!("vm1 ({}): freed: the domain does not run", domain.uuid);
+    let text = said(&scene, "");
+    let wanted = format!("{freed}; its functions are kept back: {why}\n");
+    assert!(text.starts_with(&wanted), "{text}");
+    scene.is_empty();
+    assert_eq!(kept_back(&scene), [FIRST]);
+    // Nobody saw it in time: it may as well have run for hours.
+    let (scene, _) = killed(false);
+    let text = said(&scene, "");
+    assert!(text.starts_with(&format!("{freed}\n")), "{text}");
+    assert_eq!(kept_back(&scene), Vec::<String>::new());
+    // libvirtd is back, and has the hook called.
+    for (reason, wanted) in [
+        ("crashed", &[FIRST][..]),
+        ("failed", &[FIRST]),
+        ("-", &[FIRST]),
+        ("shutdown", &[]),
+        ("destroyed", &[]),
+    ] {
+        let (scene, domain) = killed(true);
+        for operation in ["stopped", "release"] {
+            let words = format!("{operation} end {reason}");
+            scene.hook(&domain, &words).run().ends_well();
+        }
+        scene.is_empty();
+        assert_eq!(kept_back(&scene), wanted, "{reason}");
+    }
+    // Or the VM starts again before that.
+    let (scene, domain) = killed(true);
+    let line = scene.prepare(&domain).refusal().to_owned();
+    assert!(line.contains(why), "{line}");
+    scene.is_empty();
+}
+
 /// A driver is slow to let go of a device, and its domain starts again without asking for
 /// any: that run has no part in it.
 #[test]

@@ -6,7 +6,7 @@ use std::{io, time::Duration};
 
 use super::{
     Claim, Damaged, DeviceOutcome, Doubt, Liveness, Released, State, give_back, load_all,
-    unused::give_back_part,
+    quarantine_suspects, save, unused::give_back_part,
 };
 use crate::{
     host::{Deadline, Host, HostLock, Processes, since_boot},
@@ -22,6 +22,8 @@ pub struct Reconciled {
     pub liveness: Liveness,
     /// The devices that its domain does not have any more although it runs.
     pub unused: Vec<DeviceName>,
+    /// Why its functions were put into quarantine first.
+    pub kept_back: Option<String>,
     /// What was freed: everything of a stale claim, the unused devices of another.
     pub released: Option<Released>,
 }
@@ -105,6 +107,7 @@ fn look(
                 claim,
                 liveness: Liveness::Unknown(Doubt::NotReached),
                 unused: Vec::new(),
+                kept_back: None,
                 released: None,
             });
             continue;
@@ -114,9 +117,20 @@ fn look(
             Liveness::InUse(_) => claim.unused(host, &processes, grace),
             _ => Vec::new(),
         };
+        let mut kept_back = None;
         let released = match &liveness {
             _ if dry_run => None,
-            Liveness::Stale => Some(give_back(host, lock, &claim, patience)),
+            Liveness::Unknown(Doubt::Ending) => {
+                note_suspicion(host, lock, &claim);
+                None
+            }
+            Liveness::Stale => Some(match quarantine_suspects(host, lock, &claim) {
+                Ok(reason) => {
+                    kept_back = reason;
+                    give_back(host, lock, &claim, patience)
+                }
+                Err(error) => Released::nothing(error),
+            }),
             _ if unused.is_empty() => None,
             _ => Some(give_back_part(host, lock, &claim, &unused, patience)),
         };
@@ -124,11 +138,29 @@ fn look(
             claim,
             liveness,
             unused,
+            kept_back,
             released,
         });
     }
     claims.sort_by_key(|one| one.claim.domain);
     Ok(Report { claims, damaged })
+}
+
+/// That it ended early can be seen only now: whoever finds the claim later, because
+/// libvirt is away and tells the hook nothing, could not know any more. Where the hook is
+/// told, its word counts.
+fn note_suspicion(host: &Host, lock: &HostLock, claim: &Claim) {
+    if claim.suspicion.is_some() {
+        return;
+    }
+    let suspicion = Some(claim.killed_early());
+    let noted = Claim {
+        suspicion,
+        ..claim.clone()
+    };
+    if let Err(error) = save(host, lock, &noted) {
+        tracing::warn!("domain '{}': {error}", claim.domain_name);
+    }
 }
 
 /// Last those whose devices would not go before, and of these another one first each

@@ -149,7 +149,10 @@ fn claim_report(one: &claims::Reconciled) -> ClaimReport {
             "the domain does not run".to_owned(),
         ),
         (Liveness::Stale, Some(released)) if released.is_complete() => {
-            (ClaimResult::Freed, "the domain does not run".to_owned())
+            let kept_back = one.kept_back.as_ref();
+            let kept_back = kept_back.map(|why| format!("; its functions are kept back: {why}"));
+            let reason = format!("the domain does not run{}", kept_back.unwrap_or_default());
+            (ClaimResult::Freed, reason)
         }
         (Liveness::Stale, Some(released)) => {
             let error = released.claim_error.as_ref().map(ToString::to_string);

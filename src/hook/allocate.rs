@@ -312,6 +312,11 @@ impl Allocation<'_> {
             Liveness::InUse(why) => return Err(still_held(why)),
             Liveness::Unknown(doubt) => return Err(still_held(doubt.to_string())),
         }
+        let kept_back = claims::quarantine_suspects(making.host, making.lock, former)
+            .map_err(|cause| still_held(cause.to_string()))?;
+        if let Some(reason) = kept_back {
+            events::log_quarantined(former, &reason);
+        }
         let released = claims::give_back(making.host, making.lock, former, making.deadline);
         events::log_released(&former.domain_name, former.domain, &released);
         if released.is_complete() {
