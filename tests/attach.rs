@@ -122,6 +122,31 @@ impl Fixture {
     }
 }
 
+#[test]
+fn the_guest_has_an_hour_at_most() {
+    for (wait, why) in [
+        ("3601", "3601 is not in 0..=3600"),
+        (
+            "18446744073709551615",
+            "18446744073709551615 is not in 0..=3600",
+        ),
+        (
+            "18446744073709551616",
+            "number too large to fit in target type",
+        ),
+    ] {
+        let arguments = ["detach", "none", "--all", "--live", "--wait", wait];
+        let output = Command::new(env!("CARGO_BIN_EXE_virt-vgpu"))
+            .args(arguments)
+            .output()
+            .unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        let wanted = format!("error: invalid value '{wait}' for '--wait <SECONDS>': {why}\n");
+        assert_eq!(output.status.code(), Some(2));
+        assert!(error.starts_with(&wanted), "{error}");
+    }
+}
+
 const OWNER: &str =
     "<o:owner xmlns:o='urn:owner' a='1'><o:mail>x@example.org</o:mail><!-- kept --></o:owner>";
 

@@ -221,6 +221,30 @@ fn a_request_without_its_placeholder() {
     );
 }
 
+/// It comes back from a managed save, whose XML 'sync' never touches.
+#[test]
+fn a_saved_state_without_its_placeholder() {
+    let scene = scene();
+    scene.file("var/lib/libvirt/qemu/save/vm1.save", "");
+    let domain = Domain::new(1).request("gpu0", "pool='cad'", false);
+    let uuid = &domain.mdevs()[0];
+    assert_eq!(
+        scene.prepare(&domain).refusal(),
+        format!(
+            "the saved state of domain 'vm1' asks for device 'gpu0' in its metadata but has no \
+             <hostdev> with UUID {uuid}; take the request out of it with 'virsh managedsave-edit \
+             vm1', or give the state up with 'virsh managedsave-remove vm1'"
+        ),
+    );
+    // Another domain's is none of its business.
+    let other = Domain::new(2).request("gpu0", "pool='cad'", false);
+    let outcome = scene.prepare(&other);
+    assert!(
+        outcome.refusal().contains("'virt-vgpu sync vm2'"),
+        "{outcome:?}"
+    );
+}
+
 /// Somebody's PCI hostdev under our alias: nothing is done to the function.
 #[test]
 fn a_placeholder_that_the_pool_never_writes() {

@@ -256,6 +256,41 @@ fn what_was_pulled_stays_claimed_until_it_is_plugged_in_again() {
     libvirtd().virsh(&["destroy", "hot9"]);
 }
 
+/// The guest does not have the device, and its driver keeps it: nothing is asked for any
+/// more, and what is left goes later.
+#[test]
+fn what_the_guest_has_let_go_of_stays_detached() {
+    let scene = scene();
+    let asking =
+        requests("<vgpu:device name='gpu0' pool='cad'/><vgpu:device name='gpu1' pool='cad'/>");
+    let name = "gpu0".parse().unwrap();
+    let hostdev = placeholder(device(10, "gpu0").parse().unwrap(), &name);
+    libvirtd().make("define", &xml(10, "pc", "", ""));
+    libvirtd().virsh(&["start", "hot10"]);
+    libvirtd().make("define", &xml(10, "pc", &asking, &hostdev));
+    let mut same = Domain::with_one(10, "cad");
+    (same.name, same.uuid) = ("hot10".to_owned(), uuid(10).parse().unwrap());
+    scene.starts(4711, &same, &[]);
+    scene
+        .kernel
+        .inject(Fault::errno(Target::Remove, Errno::EIO).times(1));
+    let (code, out, error) = run(&scene, &["detach", "hot10", "--all", "--live"]);
+    let wanted = format!(
+        "virt-vgpu: cannot detach from domain 'hot10': the guest of domain 'hot10' has let go of \
+         'gpu0', but device 'gpu0' cannot go back yet: \
+         /sys/bus/mdev/devices/{}/remove: Input/output error (os error 5); 'virt-vgpu reconcile' \
+         tries again; 'gpu1', which it did not have, is detached\n",
+        device(10, "gpu0")
+    );
+    assert_eq!((code, out, error), (1, String::new(), wanted));
+    assert_eq!(scene.ours().len(), 1);
+    let definition = libvirtd().definition("hot10");
+    assert!(!definition.contains("vgpu"), "{definition}");
+    assert_eq!(scene.reconcile().code, Some(0));
+    scene.is_empty();
+    libvirtd().virsh(&["destroy", "hot10"]);
+}
+
 #[test]
 fn a_transient_domain_has_only_its_run() {
     let scene = scene();

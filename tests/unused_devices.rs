@@ -10,13 +10,18 @@
 
 mod support;
 
+use std::time::Duration;
+
 use support::{
     domain::Domain,
     machine::{Gpu, Machine, SMALL},
     process::{Outcome, Program},
     scene::Scene,
 };
-use virt_vgpu::claims::{self, State};
+use virt_vgpu::{
+    claims::{self, Doubt, Liveness, State},
+    host::{Deadline, HostLock},
+};
 
 const QEMU: u32 = 4711;
 const GPU: &str = "0000:41:00.0";
@@ -278,6 +283,149 @@ fn a_device_that_vanished_stays_claimed() {
         "{text}"
     );
     assert_eq!(claimed(&scene), [first]);
+}
+
+/// Hooks wait for the lock: it is let go of in time, and the rest is said to be left.
+#[test]
+fn what_there_is_no_time_for_is_left_for_the_next_time() {
+    let scene = board();
+    let domains = [1, 2].map(|number| Domain::with_one(number, "cad"));
+    for domain in &domains {
+        scene.prepare(domain).ends_well();
+    }
+    scene.kernel.remove_parent("0000:3b:00.0");
+    let look = || {
+        let (host, no_time) = (scene.host(), Deadline::after(Duration::ZERO));
+        let lock = HostLock::acquire(&host, "test", no_time).unwrap();
+        let report = claims::reconcile(&host, &lock, None, Duration::ZERO, false, no_time);
+        let claims = report.unwrap().claims.into_iter();
+        claims
+            .map(|one| (one.claim.domain, one.liveness, one.released.is_some()))
+            .collect::<Vec<_>>()
+    };
+    let [first, second] = domains.map(|domain| domain.uuid);
+    let not_reached = Liveness::Unknown(Doubt::NotReached);
+    assert_eq!(
+        look(),
+        [(first, Liveness::Stale, true), (second, not_reached, false)]
+    );
+    assert_eq!(scene.claims().len(), 1);
+    assert_eq!(look(), [(second, Liveness::Stale, true)]);
+    scene.is_empty();
+}
+
+/// It hangs with the first claim's device; the other's comes behind it.
+#[test]
+fn a_driver_that_hangs_does_not_keep_the_lock() {
+    use support::kernel::{Fault, Target};
+    let scene = board();
+    let domains = [1, 2].map(|number| Domain::with_one(number, "cad"));
+    for domain in &domains {
+        scene.prepare(domain).ends_well();
+    }
+    let hang = Fault::delay(Target::Remove, Duration::from_secs(7)).times(1);
+    scene.kernel.inject(hang);
+    let outcome = reconcile(&scene, "--grace 0");
+    assert_eq!(outcome.code, Some(1), "{outcome:?}");
+    assert!(outcome.took < Duration::from_secs(7), "{outcome:?}");
+    let wanted = format!(
+        "vm2 ({}): NOT looked at: others took too long; run it again\n  {} on 0000:3b:00.0: \
+         claimed\n",
+        domains[1].uuid,
+        domains[1].mdevs()[0]
+    );
+    assert!(outcome.stdout.ends_with(&wanted), "{outcome:?}");
+    assert!(
+        outcome
+            .stdout
+            .contains("): NOT freed: a device would not go\n")
+    );
+    // The one behind it comes first now.
+    let outcome = reconcile(&scene, "--grace 0");
+    let freed = format!(
+        "vm2 ({}): freed: the domain does not run\n",
+        domains[1].uuid
+    );
+    assert!(outcome.stdout.contains(&freed), "{outcome:?}");
+}
+
+/// Its QEMU has just been killed: `release` is what says so.
+#[test]
+fn a_domain_that_ended_early_is_not_said_to_start() {
+    let scene = functions();
+    let domain = Domain::new(1).function("gpu0", "cad", FIRST);
+    scene.starts(QEMU, &domain, &[FIRST]);
+    scene.ends(QEMU);
+    let why = "the domain has ended soon after its start, and libvirt is about to say how";
+    let wanted = format!("vm1 ({}): in doubt, kept: {why}\n", domain.uuid);
+    assert!(said(&scene, "").starts_with(&wanted));
+    let outcome = Program::command(scene.root(), "status --json").run();
+    let report: serde_json::Value = serde_json::from_str(&outcome.stdout).unwrap();
+    let claim = &report["claims"][0];
+    assert_eq!(
+        (&claim["state"], &claim["reason"]),
+        (&"ending".into(), &why.into())
+    );
+}
+
+fn kept_back(scene: &Scene) -> Vec<String> {
+    let noted = claims::quarantined(&scene.host()).unwrap().into_iter();
+    noted.map(|one| one.function.to_string()).collect()
+}
+
+/// libvirtd is away when the QEMU of a VM is killed, early or late; whether somebody has
+/// looked at the claim meanwhile, and what is seen when its time is over.
+#[test]
+fn a_function_whose_vm_was_killed_early_is_kept_back_without_libvirt() {
+    let killed = |look_early: bool| {
+        let scene = functions();
+        let domain = Domain::new(1).function("gpu0", "cad", FIRST);
+        scene.starts(QEMU, &domain, &[FIRST]);
+        scene.ends(QEMU);
+        if look_early {
+            said(&scene, "");
+        }
+        let mut claim = scene.claims().remove(0);
+        claim.since_boot_ms = 0;
+        let path = format!("run/virt-vgpu/claims/{}.json", domain.uuid);
+        scene.file(&path, serde_json::to_string(&claim).unwrap());
+        (scene, domain)
+    };
+    let why = "the QEMU of domain 'vm1' was killed while its vGPU was still starting, which may have \
+               wedged the function";
+    let (scene, domain) = killed(true);
+    let freed = format!("vm1 ({}): freed: the domain does not run", domain.uuid);
+    let text = said(&scene, "");
+    let wanted = format!("{freed}; its functions are kept back: {why}\n");
+    assert!(text.starts_with(&wanted), "{text}");
+    scene.is_empty();
+    assert_eq!(kept_back(&scene), [FIRST]);
+    // Nobody saw it in time: it may as well have run for hours.
+    let (scene, _) = killed(false);
+    let text = said(&scene, "");
+    assert!(text.starts_with(&format!("{freed}\n")), "{text}");
+    assert_eq!(kept_back(&scene), Vec::<String>::new());
+    // libvirtd is back, and has the hook called.
+    for (reason, wanted) in [
+        ("crashed", &[FIRST][..]),
+        ("failed", &[FIRST]),
+        ("-", &[FIRST]),
+        ("shutdown", &[]),
+        ("destroyed", &[]),
+    ] {
+        let (scene, domain) = killed(true);
+        for operation in ["stopped", "release"] {
+            let words = format!("{operation} end {reason}");
+            scene.hook(&domain, &words).run().ends_well();
+        }
+        scene.is_empty();
+        assert_eq!(kept_back(&scene), wanted, "{reason}");
+    }
+    // Or the VM starts again before that.
+    let (scene, domain) = killed(true);
+    let line = scene.prepare(&domain).refusal().to_owned();
+    assert!(line.contains(why), "{line}");
+    scene.is_empty();
 }
 
 /// A driver is slow to let go of a device, and its domain starts again without asking for

@@ -33,6 +33,10 @@ pub enum Liveness {
 pub enum Doubt {
     /// The domain may be starting right now.
     Starting,
+    /// It has just ended, and libvirt has not said how yet.
+    Ending,
+    /// There was no time left to look.
+    NotReached,
     /// Something could not be read.
     Unreadable(String),
 }
@@ -41,6 +45,10 @@ impl std::fmt::Display for Doubt {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Starting => f.write_str("the domain may be starting right now"),
+            Self::Ending => f.write_str(
+                "the domain has ended soon after its start, and libvirt is about to say how",
+            ),
+            Self::NotReached => f.write_str("it was not looked at: others took too long"),
             Self::Unreadable(what) => f.write_str(what),
         }
     }
@@ -75,8 +83,11 @@ impl Claim {
         }
         // Only the hook, which libvirt is about to call, is told how the domain ended.
         let may_be_ending = self.boot_id == boot_id(host) && self.may_be_wedged();
-        if self.may_be_starting(host, grace) || (may_be_ending && !grace.is_zero()) {
+        if self.may_be_starting(host, grace) {
             return Liveness::Unknown(Doubt::Starting);
+        }
+        if may_be_ending && !grace.is_zero() {
+            return Liveness::Unknown(Doubt::Ending);
         }
         Liveness::Stale
     }

@@ -38,9 +38,10 @@ mod unused;
 
 pub use liveness::{DEFAULT_GRACE, Doubt, Liveness};
 pub use quarantine::{
-    QUARANTINE, Quarantined, forget_repaired, kept_back, quarantine, quarantined, repaired,
+    QUARANTINE, Quarantined, forget_repaired, kept_back, quarantine, quarantine_suspects,
+    quarantined, repaired,
 };
-pub use reconcile::{Reconciled, Report, reconcile};
+pub use reconcile::{Reconciled, Report, reconcile, reconcile_at_once};
 pub use release::{DeviceOutcome, Released, give_back, make_way};
 pub use unused::{give_back_part, undo_part};
 
@@ -184,6 +185,9 @@ pub struct Claim {
     /// may be gone already, or not there yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub leaving: Vec<DeviceName>,
+    /// What is known against its functions: they are kept back before they go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspicion: Option<String>,
     /// The guest-driver medium, if one was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub media: Option<ClaimedMedia>,
@@ -213,6 +217,7 @@ impl Claim {
             daemon: Some(ProcessId::parent(host)),
             devices,
             leaving: Vec::new(),
+            suspicion: None,
             media: None,
         };
         claim.touch();

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::Claim;
 use crate::{
     device::{PCI_DEVICES, Sysfs, optional, vendor_vfio},
-    host::{Host, HostLock},
+    host::{Host, HostLock, boot_id},
     model::{DomainName, ParentName},
 };
 
@@ -65,6 +65,39 @@ pub fn quarantine(host: &Host, _lock: &HostLock, claim: &Claim, reason: &str) ->
             })?;
     }
     Ok(())
+}
+
+impl Claim {
+    /// What may have become of the functions of a VM that was killed this early.
+    #[must_use]
+    pub fn killed_early(&self) -> String {
+        format!(
+            "the QEMU of domain '{}' was killed while its vGPU was still starting, which may have \
+             wedged the function",
+            self.domain_name
+        )
+    }
+}
+
+/// Notes the functions of a domain that does not run any more, and of whose end nothing
+/// is known but that it came early, or that somebody has noted something against them;
+/// the reason. To be called before they go.
+///
+/// # Errors
+/// As [`quarantine`].
+pub fn quarantine_suspects(
+    host: &Host,
+    lock: &HostLock,
+    claim: &Claim,
+) -> io::Result<Option<String>> {
+    let has_just_ended = claim.boot_id == boot_id(host) && claim.may_be_wedged();
+    let suspicion = { claim.suspicion.clone() }
+        .or_else(|| has_just_ended.then(|| claim.killed_early()))
+        .filter(|_| claim.functions().next().is_some());
+    if let Some(reason) = &suspicion {
+        quarantine(host, lock, claim, reason)?;
+    }
+    Ok(suspicion)
 }
 
 fn made(host: &Host, function: &ParentName) -> Option<u64> {

@@ -45,6 +45,16 @@ pub struct Released {
 }
 
 impl Released {
+    /// Nothing went, because that could not be noted.
+    #[must_use]
+    pub fn nothing(error: io::Error) -> Self {
+        Self {
+            devices: Vec::new(),
+            claim_error: Some(error),
+            media_error: None,
+        }
+    }
+
     /// Whether no device is left, so that the domain can start anew.
     #[must_use]
     pub fn is_complete(&self) -> bool {
@@ -120,6 +130,7 @@ fn settle(
         state: State::Releasing,
         devices: kept,
         leaving: Vec::new(),
+        suspicion: None,
         media,
         ..claim.clone()
     };

@@ -24,7 +24,7 @@ use crate::{
 ///
 /// With --live the guest is asked for the devices, and they go back at once. Its
 /// operating system has to let go of them: one that does not run, or does not answer,
-/// keeps them, and the definition then stays as it is.
+/// keeps them, and they then stay in the definition too.
 #[derive(Debug, Args)]
 #[command(
     group = ArgGroup::new("which").required(true).args(["names", "pool", "all"]),
@@ -36,7 +36,7 @@ use crate::{
   virt-vgpu detach ws7 --all --live    running: out of the guest at once
 
 Exit code 0 when the domain has none of these devices (any more), 1 when not;
-then nothing has changed."
+then nothing has changed, but for those that the guest let go of with --live."
 )]
 pub(super) struct Detach {
     /// The domain's name, UUID or ID.
@@ -59,7 +59,13 @@ pub(super) struct Detach {
     live: bool,
 
     /// How long the guest may take to let go.
-    #[arg(long, value_name = "SECONDS", default_value_t = 20, requires = "live")]
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 20,
+        requires = "live",
+        value_parser = clap::value_parser!(u64).range(0..=3600)
+    )]
     wait: u64,
 
     #[command(flatten)]
@@ -119,7 +125,8 @@ impl Detach {
                 named.collect()
             } else {
                 let patience = Duration::from_secs(self.wait);
-                carry_out(host, &target, &changes, &names, patience).with_context(cannot)?
+                self.carry_out(host, &target, &changes, &names, patience)
+                    .with_context(cannot)?
             };
             report.changed |= !report.unplugged.is_empty();
         } else if !self.edit.dry_run {
@@ -147,7 +154,8 @@ impl Detach {
         names: &[DeviceName],
     ) -> anyhow::Result<(Vec<Change>, Report)> {
         let def = &target.definition.def;
-        let chosen = self.chosen(&target.definition);
+        let mut chosen = self.chosen(&target.definition);
+        chosen.retain(|name| names.contains(name));
         let mut element = target.definition.element.clone();
         let (mut changes, mut devices) = (Vec::new(), Vec::new());
         for name in &chosen {
@@ -225,6 +233,42 @@ impl Detach {
         Ok((changes, report))
     }
 
+    /// Makes the changes and takes the devices out of the guest. What a guest does not
+    /// let go of stays its, and stays in the definition.
+    fn carry_out(
+        &self,
+        host: &Host,
+        target: &Target,
+        changes: &[Change],
+        names: &[DeviceName],
+        patience: Duration,
+    ) -> anyhow::Result<Vec<Plugged>> {
+        // What can be undone comes first.
+        definition::carry_out(&target.domain, changes)?;
+        hotplug::unplug(host, &target.domain, names, patience).map_err(|error| {
+            let is_out = |name: &&DeviceName| !error.held.contains(name);
+            let out: Vec<DeviceName> = names.iter().filter(is_out).cloned().collect();
+            let failures = match self.work_out(target, &out) {
+                Ok((kept, _)) => {
+                    definition::take_back(&target.domain, &definition::beyond(changes, &kept))
+                }
+                Err(cause) => vec![cause.to_string()],
+            };
+            let mut line = error.to_string();
+            let unsaid = out.iter().filter(|name| !error.out.contains(name));
+            let unsaid: Vec<String> = unsaid.map(|name| format!("'{name}'")).collect();
+            if !unsaid.is_empty() {
+                let unsaid = unsaid.join(", ");
+                line += &format!("; {unsaid}, which it did not have, is detached");
+            }
+            if !failures.is_empty() {
+                let failures = failures.join("; ");
+                line += &format!("; putting the definition back failed too: {failures}");
+            }
+            anyhow!(line)
+        })
+    }
+
     /// The names to take out: requests, and hostdevs that lost theirs.
     fn chosen(&self, definition: &Definition) -> BTreeSet<DeviceName> {
         let requests = definition.def.requests.iter();
@@ -255,29 +299,6 @@ fn without_requests(live: &Definition, names: &[DeviceName]) -> anyhow::Result<O
         }
     }
     Change::live_metadata(live.element.as_deref(), element.as_deref())
-}
-
-/// Makes the changes and takes the devices out of the guest. A guest that does not let
-/// go keeps what it has, and everything stays as it was.
-fn carry_out(
-    host: &Host,
-    target: &Target,
-    changes: &[Change],
-    names: &[DeviceName],
-    patience: Duration,
-) -> anyhow::Result<Vec<Plugged>> {
-    // What can be undone comes first.
-    definition::carry_out(&target.domain, changes)?;
-    hotplug::unplug(host, &target.domain, names, patience).map_err(|error| {
-        let failures = definition::take_back(&target.domain, changes);
-        match failures.as_slice() {
-            [] => anyhow!("{error}"),
-            failures => anyhow!(
-                "{error}; putting the definition back failed too: {}",
-                failures.join("; ")
-            ),
-        }
-    })
 }
 
 /// The hostdevs of a name: by its UUID, or by its alias with a UUID of before.

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::output;
 use crate::{
-    claims::{self, ClaimedDevice, DEFAULT_GRACE, DeviceOutcome, Liveness},
+    claims::{self, ClaimedDevice, DEFAULT_GRACE, DeviceOutcome, Doubt, Liveness},
     hook,
     host::{Deadline, Host, HostLock},
     model::{DomainName, DomainUuid, MdevUuid, ParentName},
@@ -32,8 +32,8 @@ use crate::{
 
   virt-vgpu reconcile --json | jq -r '.claims[].devices[] | select(.outcome != \"claimed\")'
 
-Exit code 0 when nothing is left to free, 1 when a device would not go or a
-claim cannot be read.")]
+Exit code 0 when nothing is left to free, 1 when a device would not go, a claim
+cannot be read, or there was no time to look at all.")]
 pub(super) struct Reconcile {
     /// Only say what would be freed.
     #[arg(long)]
@@ -78,6 +78,7 @@ enum ClaimResult {
     WouldBeFreed,
     Freed,
     NotFreed,
+    NotLookedAt,
 }
 
 #[derive(Debug, Serialize)]
@@ -87,18 +88,21 @@ struct DeviceReport {
     outcome: String,
 }
 
-/// A driver may be slow; the lock is waited for as long as a hook may hold it.
+/// The lock is waited for as long as several hooks may hold it.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long the work under the lock may take: hooks wait for it.
+const WORK: Duration = Duration::from_secs(5);
 
 impl Reconcile {
     pub(super) fn run(&self, host: &Host) -> anyhow::Result<ExitCode> {
         let report = self.gather(host)?;
         output::report(self.json, &report)?;
-        let failed = !report.damaged.is_empty()
-            || report
-                .claims
-                .iter()
-                .any(|claim| claim.result == ClaimResult::NotFreed || claim.has_failed);
+        let has_failed = |claim: &ClaimReport| {
+            let result = claim.result;
+            matches!(result, ClaimResult::NotFreed | ClaimResult::NotLookedAt) || claim.has_failed
+        };
+        let failed = !report.damaged.is_empty() || report.claims.iter().any(has_failed);
         Ok(if failed {
             ExitCode::FAILURE
         } else {
@@ -107,8 +111,9 @@ impl Reconcile {
     }
 
     fn gather(&self, host: &Host) -> anyhow::Result<Report> {
-        let deadline = Deadline::after(PATIENCE);
-        let lock = HostLock::acquire(host, "virt-vgpu reconcile", deadline)?;
+        let lock = HostLock::acquire(host, "virt-vgpu reconcile", Deadline::after(PATIENCE))?;
+        let deadline = Deadline::after(WORK);
+        host.be_done_by(deadline);
         let grace = Duration::from_secs(self.grace);
         let report = claims::reconcile(host, &lock, None, grace, self.dry_run, deadline)
             .context("nothing was freed")?;
@@ -134,13 +139,20 @@ impl Reconcile {
 fn claim_report(one: &claims::Reconciled) -> ClaimReport {
     let (result, reason) = match (&one.liveness, &one.released) {
         (Liveness::InUse(why), _) => (ClaimResult::InUse, why.clone()),
+        (Liveness::Unknown(Doubt::NotReached), _) => (
+            ClaimResult::NotLookedAt,
+            "others took too long; run it again".to_owned(),
+        ),
         (Liveness::Unknown(doubt), _) => (ClaimResult::InDoubt, doubt.to_string()),
         (Liveness::Stale, None) => (
             ClaimResult::WouldBeFreed,
             "the domain does not run".to_owned(),
         ),
         (Liveness::Stale, Some(released)) if released.is_complete() => {
-            (ClaimResult::Freed, "the domain does not run".to_owned())
+            let kept_back = one.kept_back.as_ref();
+            let kept_back = kept_back.map(|why| format!("; its functions are kept back: {why}"));
+            let reason = format!("the domain does not run{}", kept_back.unwrap_or_default());
+            (ClaimResult::Freed, reason)
         }
         (Liveness::Stale, Some(released)) => {
             let error = released.claim_error.as_ref().map(ToString::to_string);
@@ -221,6 +233,7 @@ impl std::fmt::Display for Report {
                 ClaimResult::WouldBeFreed => "would be freed",
                 ClaimResult::Freed => "freed",
                 ClaimResult::NotFreed => "NOT freed",
+                ClaimResult::NotLookedAt => "NOT looked at",
             };
             writeln!(
                 f,

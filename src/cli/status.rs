@@ -89,6 +89,7 @@ struct ClaimReport {
 enum ClaimState {
     InUse,
     Starting,
+    Ending,
     Stale,
     Unknown,
 }
@@ -260,9 +261,10 @@ fn claim_report(
 ) -> ClaimReport {
     let (state, reason) = match claim.liveness(host, processes, DEFAULT_GRACE) {
         Liveness::InUse(why) => (ClaimState::InUse, why),
-        Liveness::Unknown(claims::Doubt::Starting) => {
-            (ClaimState::Starting, claims::Doubt::Starting.to_string())
+        Liveness::Unknown(doubt @ claims::Doubt::Starting) => {
+            (ClaimState::Starting, doubt.to_string())
         }
+        Liveness::Unknown(doubt @ claims::Doubt::Ending) => (ClaimState::Ending, doubt.to_string()),
         Liveness::Unknown(doubt) => (ClaimState::Unknown, doubt.to_string()),
         Liveness::Stale => (ClaimState::Stale, "the domain does not run".to_owned()),
     };
@@ -352,6 +354,7 @@ impl std::fmt::Display for Report {
                     (_, false) => "missing",
                     (ClaimState::InUse, true) => "in use",
                     (ClaimState::Starting, true) => "starting",
+                    (ClaimState::Ending, true) => "ending",
                     (ClaimState::Stale, true) => "stale",
                     (ClaimState::Unknown, true) => "unknown",
                 };

@@ -127,6 +127,38 @@ pub fn carry_out(domain: &Domain, changes: &[Change]) -> Result<(), ChangeError>
     Ok(())
 }
 
+/// The part of changes that goes further than others of the same definition: when it is
+/// taken back, only those are made.
+pub fn beyond(changes: &[Change], kept: &[Change]) -> Vec<Change> {
+    let mut metadata = None;
+    let mut live = None;
+    for change in kept {
+        match change {
+            Change::Metadata { after, .. } => metadata = Some(after),
+            Change::LiveMetadata { after, .. } => live = Some(after),
+            Change::Attach(_) | Change::Detach(_) => {}
+        }
+    }
+    let changes = changes.iter().cloned().map(|change| match change {
+        Change::Metadata { before, after } => Change::Metadata {
+            before: metadata.cloned().unwrap_or(before),
+            after,
+        },
+        Change::LiveMetadata { before, after } => Change::LiveMetadata {
+            before: live.cloned().unwrap_or(before),
+            after,
+        },
+        device => device,
+    });
+    let goes_further = |change: &Change| match change {
+        Change::Metadata { before, after } | Change::LiveMetadata { before, after } => {
+            before != after
+        }
+        device => !kept.contains(device),
+    };
+    changes.filter(goes_further).collect()
+}
+
 /// Undoes changes that were carried out, last first; the reasons of those that could
 /// not be.
 pub fn take_back(domain: &Domain, changes: &[Change]) -> Vec<String> {
@@ -134,4 +166,53 @@ pub fn take_back(domain: &Domain, changes: &[Change]) -> Vec<String> {
     undo.filter_map(|change| change.inverse().carry_out(domain).err())
         .map(|error| error.to_string())
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn metadata(xml: &str) -> Option<SetMetadata> {
+        (!xml.is_empty()).then(|| SetMetadata {
+            key: "vgpu".to_owned(),
+            xml: xml.to_owned(),
+        })
+    }
+
+    fn both(before: &str, after: &str) -> [Change; 2] {
+        let (before, after) = (metadata(before), metadata(after));
+        [
+            Change::Metadata {
+                before: before.clone(),
+                after: after.clone(),
+            },
+            Change::LiveMetadata { before, after },
+        ]
+    }
+
+    fn detach(name: &str) -> Change {
+        Change::Detach(Device {
+            what: format!("hostdev '{name}'"),
+            whole: format!("<hostdev>{name}</hostdev>"),
+            key: name.to_owned(),
+        })
+    }
+
+    #[test]
+    fn what_goes_further_is_what_the_others_lack() {
+        let all = [&[detach("a"), detach("b")][..], &both("ab", "")].concat();
+        assert_eq!(beyond(&all, &[]), all);
+        assert_eq!(beyond(&all, &all), []);
+        let a = [&[detach("a")][..], &both("ab", "b")].concat();
+        let back = [&[detach("b")][..], &both("b", "")].concat();
+        assert_eq!(beyond(&all, &a), back);
+        // What is only in the run is not in the definition.
+        let [_, live] = both("ab", "b");
+        let [all_metadata, _] = both("ab", "");
+        let [_, back_live] = both("b", "");
+        assert_eq!(
+            beyond(&all, &[live]),
+            [detach("a"), detach("b"), all_metadata, back_live]
+        );
+    }
 }

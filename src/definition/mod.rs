@@ -16,7 +16,7 @@ pub use attachment::{
     Attachment, CdRomOutcome, HostdevChange, Outcome, RequestChange, Wish, existing,
     existing_cdrom, existing_function,
 };
-pub use change::{Change, carry_out, take_back};
+pub use change::{Change, beyond, carry_out, take_back};
 pub use fill::{Filled, fill, with_elsewhere};
 pub use redo::{carry_out_noted, redo};
 pub use replan::{Elsewhere, Move, Shared, Stuck, elsewhere, replan};

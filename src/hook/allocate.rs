@@ -7,6 +7,7 @@ use super::{Base, Demand, HookCall, Making, Operation, devices_wanted, events, m
 use crate::{
     claims::{self, Claim, ClaimedDevice, Damaged, DeviceKind, Liveness, Origin, State},
     config::PoolError,
+    device::Sysfs,
     domain::{DomainDef, DomainError, alias, with_function},
     host::{Deadline, Host, HostLock, LockError, Processes},
     model::{DeviceName, MdevUuid, PciAddress, PoolName},
@@ -39,6 +40,20 @@ pub enum AllocateError {
         /// Its pool.
         pool: PoolName,
         /// The UUID that the hostdev must have.
+        uuid: MdevUuid,
+    },
+    /// The same of a domain that is restored: no definition helps there.
+    #[error(
+        "the saved state of domain '{domain}' asks for device '{device}' in its metadata but has no \
+         <hostdev> with UUID {uuid}; take the request out of it with 'virsh managedsave-edit \
+         {domain}', or give the state up with 'virsh managedsave-remove {domain}'"
+    )]
+    NoPlaceholderSaved {
+        /// The domain.
+        domain: String,
+        /// The request.
+        device: String,
+        /// The UUID that the hostdev would have.
         uuid: MdevUuid,
     },
     /// A pool that cannot be used.
@@ -136,7 +151,7 @@ pub(super) fn allocate(
         domain: call.domain.to_string(),
         cause,
     })?;
-    let wanted = devices_wanted(&domain)?;
+    let wanted = devices_wanted(&domain).map_err(|error| of_saved_state(host, call, error))?;
     if wanted.is_empty() {
         return Ok(None);
     }
@@ -165,6 +180,27 @@ pub(super) fn allocate(
         moved(&domain, xml, &functions)
     } else {
         Ok(None)
+    }
+}
+
+/// A start with a managed save is a restore, of which `prepare` is not told: libvirt
+/// removes the file once the domain runs (`qemuDomainObjStart`).
+fn of_saved_state(host: &Host, call: &HookCall, error: AllocateError) -> AllocateError {
+    let saved = format!("/var/lib/libvirt/qemu/save/{}.save", call.domain);
+    match error {
+        AllocateError::NoPlaceholder {
+            domain,
+            device,
+            uuid,
+            ..
+        } if call.operation == Operation::Prepare && host.exists(&saved) => {
+            AllocateError::NoPlaceholderSaved {
+                domain,
+                device,
+                uuid,
+            }
+        }
+        other => other,
     }
 }
 
@@ -275,6 +311,11 @@ impl Allocation<'_> {
             Liveness::Stale => {}
             Liveness::InUse(why) => return Err(still_held(why)),
             Liveness::Unknown(doubt) => return Err(still_held(doubt.to_string())),
+        }
+        let kept_back = claims::quarantine_suspects(making.host, making.lock, former)
+            .map_err(|cause| still_held(cause.to_string()))?;
+        if let Some(reason) = kept_back {
+            events::log_quarantined(former, &reason);
         }
         let released = claims::give_back(making.host, making.lock, former, making.deadline);
         events::log_released(&former.domain_name, former.domain, &released);

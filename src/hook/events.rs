@@ -65,7 +65,7 @@ pub fn log_allocated(operation: &str, claim: &Claim, devices: &[ClaimedDevice]) 
 }
 
 pub(super) fn log_quarantined(claim: &Claim, reason: &str) {
-    for device in &claim.devices {
+    for device in claim.functions() {
         tracing::warn!(
             message_id = QUARANTINED,
             domain_uuid = %claim.domain,
@@ -186,6 +186,9 @@ pub fn kept_reason(released: &Released) -> String {
 /// Logs what a look at all claims has freed or has had doubts about.
 pub fn log_reconciled(report: &Report) {
     for one in &report.claims {
+        if let Some(reason) = &one.kept_back {
+            log_quarantined(&one.claim, reason);
+        }
         if let Some(released) = &one.released {
             if one.liveness != Liveness::Stale && !released.devices.is_empty() {
                 let name = &one.claim.domain_name;

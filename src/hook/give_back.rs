@@ -18,24 +18,26 @@ pub(super) fn give_back(
     xml: &[u8],
     deadline: Deadline,
 ) -> anyhow::Result<()> {
-    let Some((lock, claim)) = locked_claim(host, call, xml, deadline)? else {
+    let Some((lock, mut claim)) = locked_claim(host, call, xml, deadline)? else {
         return Ok(());
     };
-    if claim.may_be_wedged() {
-        match call.operation {
-            // Only `release`, which follows at once, says how the domain ended.
-            Operation::Stopped => return Ok(()),
-            Operation::Release if call.reason == "crashed" => {
-                let reason = format!(
-                    "the QEMU of domain '{}' was killed while its vGPU was still starting, which \
-                     may have wedged the function",
-                    claim.domain_name
-                );
-                claims::quarantine(host, &lock, &claim, &reason)?;
-                events::log_quarantined(&claim, &reason);
-            }
-            _ => {}
+    let may_be_wedged = claim.may_be_wedged() || claim.suspicion.is_some();
+    // Only `release`, which follows at once, says how the domain ended.
+    if may_be_wedged && call.operation == Operation::Stopped {
+        return Ok(());
+    }
+    if may_be_wedged && is_suspicious(&claim, &call.reason) {
+        let reason = { claim.suspicion.clone() }.unwrap_or_else(|| claim.killed_early());
+        if let Err(error) = claims::quarantine(host, &lock, &claim, &reason) {
+            // Whoever gives them back later has to do this first.
+            claim.suspicion = Some(reason);
+            let noted = claims::save(host, &lock, &claim);
+            return Err(error).context(match noted {
+                Ok(()) => "the claim stays and 'virt-vgpu reconcile' tries again".to_owned(),
+                Err(error) => format!("the claim stays as it is: {error}"),
+            });
         }
+        events::log_quarantined(&claim, &reason);
     }
     let released = claims::give_back(host, &lock, &claim, deadline);
     events::log_released(&claim.domain_name, claim.domain, &released);
@@ -48,6 +50,13 @@ pub(super) fn give_back(
             events::kept_reason(&released)
         )
     }
+}
+
+/// Whether that is how a killed QEMU ends. A suspicion is of a domain that ended while
+/// libvirt was away: what it says when it is back is a guess, unless it is one of these.
+fn is_suspicious(claim: &Claim, reason: &str) -> bool {
+    let is_certain = matches!(reason, "shutdown" | "destroyed" | "migrated" | "saved");
+    reason == "crashed" || (claim.suspicion.is_some() && !is_certain)
 }
 
 /// Notes in the claim how far the start has come.

@@ -1,7 +1,7 @@
 //! Devices made for a domain under the host lock, whether it starts or runs:
 //! planned, announced in its claim, made and checked, all of them or none.
 
-use std::{io, time::Duration};
+use std::io;
 
 use super::{AllocateError, Demand, allocate::io_error, events};
 use crate::{
@@ -171,13 +171,12 @@ impl Making<'_> {
     }
 
     fn reconcile_others(&self) -> bool {
-        let report = claims::reconcile(
+        let report = claims::reconcile_at_once(
             self.host,
             self.lock,
             Some(self.demand.domain.uuid),
             claims::DEFAULT_GRACE,
-            false,
-            self.deadline.at_most(Duration::ZERO),
+            self.deadline,
         );
         match report {
             Ok(report) => {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 
 use super::{
     PlugError, Plugged,
@@ -275,6 +275,40 @@ struct Made {
     claim: Claim,
 }
 
+/// What is wanted, by what the domain's claim has of it.
+struct Sorted {
+    /// Devices that are there: a plug of before was cut short.
+    ready: Vec<ClaimedDevice>,
+    /// Those that it names and that are not, or not as they are wanted.
+    lost: Vec<ClaimedDevice>,
+    /// What has to be made, also in their place.
+    lacking: Vec<(Request, Source)>,
+}
+
+fn sort(host: &Host, claim: &Claim, wanted: Vec<(Request, Source)>) -> Sorted {
+    let is_ready = |device: &ClaimedDevice, request: &Request| {
+        device.pool == request.pool && matches!(device.is_there(host), Ok(true))
+    };
+    let mut sorted = Sorted {
+        ready: Vec::new(),
+        lost: Vec::new(),
+        lacking: Vec::new(),
+    };
+    for (request, source) in wanted {
+        let its = claim.devices.iter().find(|one| one.name == request.name);
+        match its {
+            Some(device) if is_ready(device, &request) => {
+                sorted.ready.push(device.clone());
+                continue;
+            }
+            Some(device) => sorted.lost.push(device.clone()),
+            None => {}
+        }
+        sorted.lacking.push((request, source));
+    }
+    sorted
+}
+
 /// Claims and makes the devices under the host lock.
 fn make(host: &Host, live: &Live, wanted: Vec<(Request, Source)>) -> Result<Made, PlugError> {
     let def = &live.def;
@@ -285,23 +319,11 @@ fn make(host: &Host, live: &Live, wanted: Vec<(Request, Source)>) -> Result<Made
         Some(before) => before.clone(),
         None => Claim::of_running(host, (def.uuid, def.name.clone())),
     };
-    // A plug of before that was cut short has left its device, or only its name.
-    let is_ready = |device: &ClaimedDevice, request: &Request| {
-        device.pool == request.pool && matches!(device.is_there(host), Ok(true))
-    };
-    let (mut ready, mut lost, mut lacking) = (Vec::new(), Vec::new(), Vec::new());
-    for (request, source) in wanted {
-        let its = claim.devices.iter().find(|one| one.name == request.name);
-        match its {
-            Some(device) if is_ready(device, &request) => {
-                ready.push(device.clone());
-                continue;
-            }
-            Some(device) => lost.push(device.clone()),
-            None => {}
-        }
-        lacking.push((request, source));
-    }
+    let Sorted {
+        ready: mut devices,
+        lost,
+        lacking,
+    } = sort(host, &claim, wanted);
     let released = claims::make_way(host, &lock, &lost, deadline);
     hook::log_released(&claim.domain_name, claim.domain, &released);
     if !released.is_complete() {
@@ -310,7 +332,6 @@ fn make(host: &Host, live: &Live, wanted: Vec<(Request, Source)>) -> Result<Made
             why: hook::kept_reason(&released),
         }));
     }
-    let mut devices = ready;
     if !lacking.is_empty() {
         let mut others = claim.devices.clone();
         others.retain(|one| !lost.contains(one));
@@ -374,21 +395,7 @@ fn attach(host: &Host, domain: &Domain, live: &Live, made: &Made) -> Result<(), 
             let undone = unplug::unplug(host, domain, &attached, UNDO_PATIENCE);
             failures.extend(undone.err().map(|error| error.to_string()));
         }
-        return Err(match cause {
-            Attach::Libvirt(cause) => {
-                let hint = hint(&cause, live);
-                if failures.is_empty() {
-                    PlugError::NotAttached { cause, hint }
-                } else {
-                    PlugError::HalfDone {
-                        cause,
-                        hint,
-                        failures,
-                    }
-                }
-            }
-            Attach::Other(error) => PlugError::Other(error),
-        });
+        return Err(cause.with(|cause| hint(cause, live), failures));
     }
     Ok(())
 }
@@ -396,6 +403,28 @@ fn attach(host: &Host, domain: &Domain, live: &Live, made: &Made) -> Result<(), 
 enum Attach {
     Libvirt(LibvirtError),
     Other(anyhow::Error),
+}
+
+impl Attach {
+    /// The error with what could not be undone.
+    fn with(self, hint: impl Fn(&LibvirtError) -> String, failures: Vec<String>) -> PlugError {
+        match self {
+            Self::Libvirt(cause) if failures.is_empty() => PlugError::NotAttached {
+                hint: hint(&cause),
+                cause,
+            },
+            Self::Libvirt(cause) => PlugError::HalfDone {
+                hint: hint(&cause),
+                cause,
+                failures,
+            },
+            Self::Other(error) if failures.is_empty() => PlugError::Other(error),
+            Self::Other(error) => PlugError::Other(anyhow!(
+                "{error:#}; undoing what was done before failed too: {}",
+                failures.join("; ")
+            )),
+        }
+    }
 }
 
 fn attach_one(domain: &Domain, live: &Live, device: &ClaimedDevice) -> Result<(), Attach> {
@@ -442,72 +471,4 @@ fn take_back(host: &Host, made: &Made, devices: &[ClaimedDevice]) -> Result<(), 
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::domain;
-
-    fn domain(requests: &str, devices: &str) -> DomainDef {
-        domain::parse(&format!(
-            "<domain><name>d</name><uuid>aaaaaaaa-0000-4000-8000-000000000001</uuid><metadata>\
-             <v:devices xmlns:v='urn:virt-vgpu:devices:1'>{requests}</v:devices></metadata>\
-             <devices>{devices}</devices></domain>"
-        ))
-        .unwrap()
-    }
-
-    #[test]
-    fn optional_devices_are_those_without_a_hostdev() {
-        let name = |text: &str| text.parse::<DeviceName>().unwrap();
-        let uuid = MdevUuid::for_device(domain("", "").uuid, &name("b"));
-        let def = domain(
-            "<v:device name='a' pool='p' optional='yes'/><v:device name='b' pool='p' optional='yes'/>\
-             <v:device name='c' pool='p'/><v:device name='d' pool='p' optional='yes'/>",
-            &(domain::placeholder(uuid, &name("b"))
-                + &domain::function_placeholder("0000:3b:00.4".parse().unwrap(), &name("d"))),
-        );
-        assert_eq!(optional(&def).collect::<Vec<_>>(), [&name("a")]);
-        let missing = |names: &[&str]| {
-            let names: Vec<_> = names.iter().map(|text| name(text)).collect();
-            let found = super::missing(&def, &names);
-            found.map(|found| found.into_iter().map(|one| one.name).collect::<Vec<_>>())
-        };
-        assert_eq!(
-            missing(&["a", "b", "c", "d"]).unwrap(),
-            [name("a"), name("c")]
-        );
-        assert_eq!(
-            missing(&["x"]).unwrap_err().to_string(),
-            "domain 'd' runs without a request for device 'x'; 'virt-vgpu attach d --live' makes one"
-        );
-    }
-
-    /// A device that was pulled comes again; one whose making was cut short, or that is
-    /// being taken out, was not the guest's.
-    #[test]
-    fn a_domain_lacks_what_was_pulled_and_not_what_is_leaving() {
-        let directory = tempfile::tempdir().unwrap();
-        let host = Host::new(directory.path());
-        let def = domain(
-            "<v:device name='a' pool='p'/><v:device name='b' pool='p'/>\
-             <v:device name='c' pool='p' optional='yes'/>",
-            "",
-        );
-        let name = |text: &str| text.parse::<DeviceName>().unwrap();
-        assert_eq!(lacking(&host, &def).unwrap(), [name("c")]);
-        let mut claim = Claim::of_running(&host, (def.uuid, def.name.clone()));
-        let device = |text: &str| ClaimedDevice {
-            name: name(text),
-            pool: "p".parse().unwrap(),
-            kind: claims::DeviceKind::Mdev,
-            uuid: MdevUuid::for_device(def.uuid, &name(text)),
-            parent: "0000:3b:00.0".parse().unwrap(),
-            type_id: "nvidia-558".parse().unwrap(),
-            against_migration: Vec::new(),
-        };
-        claim.devices = vec![device("a"), device("b")];
-        claim.leaving = vec![name("b")];
-        let lock = HostLock::acquire(&host, "test", Deadline::after(PATIENCE)).unwrap();
-        claims::save(&host, &lock, &claim).unwrap();
-        assert_eq!(lacking(&host, &def).unwrap(), [name("a"), name("c")]);
-    }
-}
+mod tests;

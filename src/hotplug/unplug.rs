@@ -17,9 +17,19 @@ use crate::{
 /// As long as a hook's.
 const LOCK_PATIENCE: Duration = hook::PATIENCE;
 
-/// Why a device is not out.
+/// Why a device is not out, or not back.
 #[derive(Debug, thiserror::Error)]
-pub enum UnplugError {
+#[error("{cause}")]
+pub struct UnplugError {
+    cause: Cause,
+    /// The devices that the guest has, or may have. All others are out of it.
+    pub held: Vec<DeviceName>,
+    /// Those of the others that the domain held and that are spoken of in the message.
+    pub out: Vec<DeviceName>,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Cause {
     /// The guest has been asked and has not answered.
     #[error(
         "the guest of domain '{domain}' has not let go of {} in time, as its operating system has \
@@ -35,13 +45,28 @@ pub enum UnplugError {
     },
     /// The guest has let go, and the host has not.
     #[error(
-        "the guest of domain '{domain}' has let go, but {why}; 'virt-vgpu reconcile' tries again"
+        "the guest of domain '{domain}' has let go of {}, but {why}; 'virt-vgpu reconcile' tries \
+         again{}",
+        listed(gone),
+        still_in(devices)
     )]
-    NotGivenBack { domain: DomainName, why: String },
-    #[error(transparent)]
-    Libvirt(#[from] LibvirtError),
-    #[error(transparent)]
-    Domain(PlugError),
+    NotGivenBack {
+        domain: DomainName,
+        gone: Vec<DeviceName>,
+        why: String,
+        /// Those that it has not let go of.
+        devices: Vec<DeviceName>,
+    },
+    #[error("{cause}{}", also_out(gone))]
+    Libvirt {
+        cause: LibvirtError,
+        gone: Vec<DeviceName>,
+    },
+    #[error("{cause}{}", also_out(gone))]
+    Domain {
+        cause: PlugError,
+        gone: Vec<DeviceName>,
+    },
 }
 
 fn listed(names: &[DeviceName]) -> String {
@@ -53,6 +78,13 @@ fn also_out(gone: &[DeviceName]) -> String {
     match gone {
         [] => String::new(),
         gone => format!(" ({} went back)", listed(gone)),
+    }
+}
+
+fn still_in(held: &[DeviceName]) -> String {
+    match held {
+        [] => String::new(),
+        held => format!(" (it still has {})", listed(held)),
     }
 }
 
@@ -68,21 +100,30 @@ pub fn unplug(
     names: &[DeviceName],
     patience: Duration,
 ) -> Result<Vec<Plugged>, UnplugError> {
-    let def = &live::running(domain).map_err(UnplugError::Domain)?;
+    let untouched = |cause: PlugError| UnplugError {
+        cause: Cause::Domain {
+            cause,
+            gone: Vec::new(),
+        },
+        held: names.to_vec(),
+        out: Vec::new(),
+    };
+    let def = &live::running(domain).map_err(untouched)?;
     let claim = claims::load(host, def.uuid)
-        .map_err(|damaged| UnplugError::Domain(PlugError::Allocate(damaged.into())))?;
+        .map_err(|damaged| untouched(PlugError::Allocate(damaged.into())))?;
     let deadline = Deadline::after(patience);
     let (mut asked, mut refusal) = (Vec::new(), None);
+    let mut held: Vec<DeviceName> = Vec::new();
     for name in names {
         let Some(key) = live::detachable(def, name) else {
             continue;
         };
+        held.push(name.clone());
         match domain.detach_live(&key, &format!("hostdev '{name}'")) {
             Err(error) if !is_being_unplugged(&error) => refusal = refusal.or(Some(error)),
             _ => asked.push(name.clone()),
         }
     }
-    let mut held: Vec<DeviceName> = Vec::new();
     let mut unknown = None;
     deadline.wait_until(|| match still_there(domain, names) {
         Ok(there) => {
@@ -94,31 +135,35 @@ pub fn unplug(
             true
         }
     });
-    if let Some(error) = unknown {
-        return Err(UnplugError::Domain(error));
-    }
     let its = claim.iter().flat_map(|claim| &claim.devices);
     let free: Vec<ClaimedDevice> = its
         .filter(|device| names.contains(&device.name) && !held.contains(&device.name))
         .cloned()
         .collect();
-    if let Some(claim) = claim.filter(|_| !free.is_empty()) {
-        give_back(host, &claim, None, &free).map_err(|why| UnplugError::NotGivenBack {
-            domain: def.name.clone(),
+    let given_back = match claim.filter(|_| !free.is_empty()) {
+        Some(claim) => give_back(host, &claim, None, &free),
+        None => Ok(()),
+    };
+    let gone: Vec<DeviceName> = free.iter().map(|device| device.name.clone()).collect();
+    let (out, domain, devices) = (gone.clone(), def.name.clone(), held.clone());
+    let cause = match (given_back, unknown, refusal) {
+        (Err(why), ..) => Cause::NotGivenBack {
+            domain,
+            gone,
             why,
-        })?;
-    }
-    if let Some(error) = refusal {
-        return Err(error.into());
-    }
-    if !held.is_empty() {
-        return Err(UnplugError::NotLetGo {
-            domain: def.name.clone(),
-            devices: held,
-            gone: free.into_iter().map(|device| device.name).collect(),
-        });
-    }
-    Ok(free.iter().map(Plugged::from).collect())
+            devices,
+        },
+        (_, Some(cause), _) => Cause::Domain { cause, gone },
+        // Whatever libvirt has said of it, it is out.
+        _ if held.is_empty() => return Ok(free.iter().map(Plugged::from).collect()),
+        (_, _, Some(cause)) => Cause::Libvirt { cause, gone },
+        _ => Cause::NotLetGo {
+            domain,
+            devices,
+            gone,
+        },
+    };
+    Err(UnplugError { cause, held, out })
 }
 
 /// What a domain's claim has, whether or not it is plugged in.
@@ -190,4 +235,53 @@ pub(super) fn give_back(
 fn is_same_run(known: &Claim, now: &Claim) -> bool {
     now.since_boot_ms == known.since_boot_ms
         || (now.launched >= known.launched && now.daemon == known.daemon)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(names: &[&str]) -> Vec<DeviceName> {
+        names.iter().map(|name| name.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn every_error_says_what_went_out() {
+        let domain: DomainName = "vm1".parse().unwrap();
+        let not_let_go = |gone: &[&str]| Cause::NotLetGo {
+            domain: domain.clone(),
+            devices: names(&["a"]),
+            gone: names(gone),
+        };
+        let not_given_back = |devices: &[&str]| Cause::NotGivenBack {
+            domain: domain.clone(),
+            gone: names(&["b", "c"]),
+            why: "it is busy".to_owned(),
+            devices: names(devices),
+        };
+        let stopped = |gone: &[&str]| Cause::Domain {
+            cause: PlugError::NotRunning("vm1".to_owned()),
+            gone: names(gone),
+        };
+        let late = "the guest of domain 'vm1' has not let go of 'a' in time, as its operating system \
+                    has to; the device stays the VM's until it does or the VM stops, and is freed by \
+                    itself then";
+        let busy = "the guest of domain 'vm1' has let go of 'b', 'c', but it is busy; 'virt-vgpu \
+                    reconcile' tries again";
+        let stops = "domain 'vm1' is not running: there is nothing to plug a device into; start it \
+                     first";
+        for (cause, wanted) in [
+            (not_let_go(&[]), late.to_owned()),
+            (
+                not_let_go(&["b", "c"]),
+                format!("{late} ('b', 'c' went back)"),
+            ),
+            (not_given_back(&[]), busy.to_owned()),
+            (not_given_back(&["a"]), format!("{busy} (it still has 'a')")),
+            (stopped(&[]), stops.to_owned()),
+            (stopped(&["b"]), format!("{stops} ('b' went back)")),
+        ] {
+            assert_eq!(cause.to_string(), wanted);
+        }
+    }
 }

@@ -78,8 +78,13 @@ impl Program {
     }
 
     /// Has what it logs as an error on stderr.
-    pub fn logging(mut self) -> Self {
-        self.command.env("RUST_LOG", "error");
+    pub fn logging(self) -> Self {
+        self.logging_at("error")
+    }
+
+    /// The same from another level on.
+    pub fn logging_at(mut self, level: &str) -> Self {
+        self.command.env("RUST_LOG", level);
         self
     }
 

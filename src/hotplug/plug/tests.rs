@@ -1,0 +1,83 @@
+use super::*;
+use crate::domain;
+
+fn domain(requests: &str, devices: &str) -> DomainDef {
+    domain::parse(&format!(
+        "<domain><name>d</name><uuid>aaaaaaaa-0000-4000-8000-000000000001</uuid><metadata>\
+         <v:devices xmlns:v='urn:virt-vgpu:devices:1'>{requests}</v:devices></metadata>\
+         <devices>{devices}</devices></domain>"
+    ))
+    .unwrap()
+}
+
+#[test]
+fn optional_devices_are_those_without_a_hostdev() {
+    let name = |text: &str| text.parse::<DeviceName>().unwrap();
+    let uuid = MdevUuid::for_device(domain("", "").uuid, &name("b"));
+    let def = domain(
+        "<v:device name='a' pool='p' optional='yes'/><v:device name='b' pool='p' optional='yes'/>\
+         <v:device name='c' pool='p'/><v:device name='d' pool='p' optional='yes'/>",
+        &(domain::placeholder(uuid, &name("b"))
+            + &domain::function_placeholder("0000:3b:00.4".parse().unwrap(), &name("d"))),
+    );
+    assert_eq!(optional(&def).collect::<Vec<_>>(), [&name("a")]);
+    let missing = |names: &[&str]| {
+        let names: Vec<_> = names.iter().map(|text| name(text)).collect();
+        let found = super::missing(&def, &names);
+        found.map(|found| found.into_iter().map(|one| one.name).collect::<Vec<_>>())
+    };
+    assert_eq!(
+        missing(&["a", "b", "c", "d"]).unwrap(),
+        [name("a"), name("c")]
+    );
+    assert_eq!(
+        missing(&["x"]).unwrap_err().to_string(),
+        "domain 'd' runs without a request for device 'x'; 'virt-vgpu attach d --live' makes one"
+    );
+}
+
+/// A device that was pulled comes again; one whose making was cut short, or that is
+/// being taken out, was not the guest's.
+#[test]
+fn a_domain_lacks_what_was_pulled_and_not_what_is_leaving() {
+    let directory = tempfile::tempdir().unwrap();
+    let host = Host::new(directory.path());
+    let def = domain(
+        "<v:device name='a' pool='p'/><v:device name='b' pool='p'/>\
+         <v:device name='c' pool='p' optional='yes'/>",
+        "",
+    );
+    let name = |text: &str| text.parse::<DeviceName>().unwrap();
+    assert_eq!(lacking(&host, &def).unwrap(), [name("c")]);
+    let mut claim = Claim::of_running(&host, (def.uuid, def.name.clone()));
+    let device = |text: &str| ClaimedDevice {
+        name: name(text),
+        pool: "p".parse().unwrap(),
+        kind: claims::DeviceKind::Mdev,
+        uuid: MdevUuid::for_device(def.uuid, &name(text)),
+        parent: "0000:3b:00.0".parse().unwrap(),
+        type_id: "nvidia-558".parse().unwrap(),
+        against_migration: Vec::new(),
+    };
+    claim.devices = vec![device("a"), device("b")];
+    claim.leaving = vec![name("b")];
+    let lock = HostLock::acquire(&host, "test", Deadline::after(PATIENCE)).unwrap();
+    claims::save(&host, &lock, &claim).unwrap();
+    assert_eq!(lacking(&host, &def).unwrap(), [name("a"), name("c")]);
+}
+
+#[test]
+fn what_could_not_be_undone_is_said_whatever_the_error() {
+    let cause = || Attach::Other(anyhow!("not XML").context("its hostdev cannot be read"));
+    let hint = |_: &LibvirtError| String::new();
+    let text = |failures: &[&str]| {
+        let failures = failures.iter().map(ToString::to_string).collect();
+        cause().with(hint, failures).to_string()
+    };
+    assert_eq!(text(&[]), "its hostdev cannot be read: not XML");
+    assert_eq!(
+        text(&["a is busy", "b too"]),
+        "its hostdev cannot be read: not XML; undoing what was done before failed too: \
+         a is busy; b too"
+    );
+}
