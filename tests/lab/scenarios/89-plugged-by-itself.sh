@@ -1,7 +1,7 @@
 # Devices that VMs can do without come and go while these run, by whatever client they were started; what
 # a person has taken out stays out; and what is pulled out of the host is plugged in again when it is back.
 # needs: product
-# deadline: 600
+# deadline: 900
 on_lab 'create_pool spare --type nvidia-232 --device $T4B --instances 1
 	printf "[defaults]\noptional = true\n" >> /etc/virt-vgpu/pools.d/spare.toml
 	create_pool cad --type nvidia-232 --device $T4A
