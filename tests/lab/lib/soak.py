@@ -59,7 +59,7 @@ KNOWN = [
     ("saved", r"managed save(d state)?"),
     ("already there", r"already exists"),
     ("no metadata", r"metadata not found|[Rr]equested metadata element is not present"),
-    ("not freed", r"NOT freed: "),
+    ("not freed", r"NOT (freed|looked at): "),
 ]
 
 
