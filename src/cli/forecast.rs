@@ -369,7 +369,7 @@ fn candidate(surveyed: Surveyed, pool: &Pool) -> CandidateForecast {
         Offer::Type { id, available: 0 } => (0, format!("no {id} left")),
         Offer::Type { id, available } => (available, format!("{available} of {id} left")),
         Offer::NoSuchType => (0, format!("has no {}", pool.type_in_words())),
-        Offer::Unreadable(why) | Offer::Taken(why) => (0, why),
+        Offer::Unreadable(why) | Offer::Taken(why) | Offer::NoRoom(why) => (0, why),
     };
     CandidateForecast {
         parent: surveyed.candidate.parent.name,

@@ -202,7 +202,7 @@ fn pool_report(
         exact &= is_exact;
         match offer {
             Offer::Type { available, .. } => room = room.saturating_add(available),
-            Offer::NoSuchType | Offer::Taken(_) => {}
+            Offer::NoSuchType | Offer::Taken(_) | Offer::NoRoom(_) => {}
             Offer::Unreadable(error) => {
                 problems.push(format!("pool '{}': {}: {error}", pool.name, parent.name));
             }

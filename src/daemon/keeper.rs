@@ -365,7 +365,7 @@ impl<'h> Keeper<'h> {
     }
 
     /// Frees what is left behind. Without a claim it costs one look at a directory.
-    fn reconcile(&mut self) {
+    pub(super) fn reconcile(&mut self) {
         if claims::domains(self.host).is_ok_and(|domains| domains.is_empty()) {
             self.unreleased = false;
             return;

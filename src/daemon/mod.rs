@@ -267,6 +267,8 @@ fn wait(
             Ok(heard) => agenda.hear(&heard),
             Err(_) if !had_daemon || daemon_runs(host) => return,
             Err(_) => {
+                // What has ended a short time ago can be seen only for a short time.
+                keeper.reconcile();
                 pause = (pause * 2).min(TICK);
                 deadline = Deadline::after(pause);
             }

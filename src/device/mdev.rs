@@ -93,6 +93,8 @@ pub enum Offer {
     NoSuchType,
     /// It has the type, but this one cannot be had; who or what has it.
     Taken(String),
+    /// It is free, but its GPU has no room for the type now; what is known of that.
+    NoRoom(String),
     /// It could not be asked; the reason as a text.
     Unreadable(String),
 }

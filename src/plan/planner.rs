@@ -391,7 +391,7 @@ impl<'a> Planner<'a> {
             };
             let candidate = &self.markets[&Ask::of(wanted).key()].candidates[position];
             let parent = candidate.parent.name.clone();
-            has_room |= !matches!(offer, Offer::Type { available: 0, .. });
+            has_room |= !matches!(offer, Offer::NoRoom(_) | Offer::Type { available: 0, .. });
             let reason = self.why_not(wanted, candidate, offer);
             candidates.push(Rejection {
                 candidate: parent,
@@ -421,7 +421,7 @@ impl<'a> Planner<'a> {
     fn why_not(&self, wanted: &Wanted<'a>, candidate: &Candidate, offer: Offer) -> String {
         match offer {
             Offer::NoSuchType => format!("has no {}", wanted.pool.type_in_words()),
-            Offer::Unreadable(why) | Offer::Taken(why) => why,
+            Offer::Unreadable(why) | Offer::Taken(why) | Offer::NoRoom(why) => why,
             Offer::Type { id, available: 0 } => format!("no {id} left"),
             Offer::Type { id, .. } => {
                 if let Some(why) = self.failed.reason(candidate, &id) {

@@ -429,7 +429,7 @@ impl HostSupply<'_> {
         let full = !matches!(offer, Offer::NoSuchType) && !self.is_spoken_for(candidate);
         match placements {
             Some((name, placements)) if full && placements.creatable.is_empty() => {
-                Offer::Taken(no_place(name, placements))
+                Offer::NoRoom(no_place(name, placements))
             }
             _ => offer,
         }
@@ -478,10 +478,10 @@ impl HostSupply<'_> {
                 match meant.and_then(|one| one.id.to_string().parse().ok()) {
                     Some(id) => Offer::Type { id, available: 1 },
                     None if nothing => {
-                        Offer::Taken(format!("its GPU has no room for a {}", pool.device_type))
+                        Offer::NoRoom(format!("its GPU has no room for a {}", pool.device_type))
                     }
                     // The driver lists what can be made, not what there is.
-                    None => Offer::Taken(format!(
+                    None => Offer::NoRoom(format!(
                         "its GPU makes no {} now, only vGPUs of other sizes or profiles",
                         pool.device_type
                     )),
@@ -549,7 +549,9 @@ fn sum(offers: Vec<Offer>) -> Offer {
             }
             // The word of one that could not be asked counts more than another's no.
             Offer::Unreadable(_) => no_room = Some(offer),
-            Offer::NoSuchType | Offer::Taken(_) => no_room = no_room.or(Some(offer)),
+            Offer::NoSuchType | Offer::Taken(_) | Offer::NoRoom(_) => {
+                no_room = no_room.or(Some(offer));
+            }
         }
     }
     match (total, no_room) {

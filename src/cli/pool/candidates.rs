@@ -56,7 +56,7 @@ pub(super) fn candidates(
         let (type_id, available, problem) = match room {
             Offer::Type { id, available } => (Some(id), available, None),
             Offer::NoSuchType => (None, 0, Some(format!("has no type '{}'", pool.device_type))),
-            Offer::Unreadable(why) | Offer::Taken(why) => (None, 0, Some(why)),
+            Offer::Unreadable(why) | Offer::Taken(why) | Offer::NoRoom(why) => (None, 0, Some(why)),
         };
         // A pool of vGPUs takes GPUs, one of mediated devices what makes them.
         let board = supply.board(&standing.parent);

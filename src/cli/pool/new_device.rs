@@ -47,7 +47,7 @@ pub(super) fn resolve(
                 });
             }
             Offer::NoSuchType => {}
-            Offer::Unreadable(why) | Offer::Taken(why) => {
+            Offer::Unreadable(why) | Offer::Taken(why) | Offer::NoRoom(why) => {
                 doubt = Some(anyhow!("{} cannot be read: {why}", parent.name));
             }
         }

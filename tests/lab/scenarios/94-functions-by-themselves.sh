@@ -61,10 +61,32 @@ assert_eq "$(on_lab 'jq -r .devices[0].parent $(claim_of ws1)')" 'placeholder_of
 on_lab "virsh -q destroy ws1; write_type $now 0"
 
 # QEMU killed while libvirtd is away: the daemon gives back what the hook was not there for, once half a
-# minute has passed in which libvirt might still say how it ended.
+# minute has passed in which libvirt might still say how it ended. It was killed so early that its function
+# is not to be used until it has been made anew.
 on_lab 'virsh -q start ws1 --paused'
+early=$(on_lab 'jq -r ".devices[0].parent" $(claim_of ws1)')
 on_lab 'pid=$(qemu_pid ws1); systemctl stop libvirtd.service libvirtd.socket libvirtd-ro.socket libvirtd-admin.socket; kill -9 $pid'
 assert 'wait_until "[ -z \"\$(ls /run/virt-vgpu/claims)\" ]" 150'
 on_lab 'systemctl start libvirtd.socket libvirtd'
+assert_eq "$early.json 0" "echo \$(ls /run/virt-vgpu/quarantine) \$(vf_type $early)"
 # It looks for libvirt once a minute by now.
 assert 'wait_until "[ \"\$(jq .connected /run/virt-vgpu/daemon.json)\" = true ]" 90'
+
+# A GPU that is full, or late, does not lose what stands on it to another: only what somebody else has is
+# exchanged. A start by hand may go elsewhere.
+other=0000:5e:00.0
+on_lab "systemctl stop virt-vgpud; virsh -q undefine ws1; rm -f /run/virt-vgpu/quarantine/*
+	unload_boards; load_boards l40s@$gpu/0,l40s@$other/0 framework=vendor-vfio
+	for board in $gpu $other; do /usr/lib/nvidia/sriov-manage -e \$board > /dev/null; done
+	create_pool both --profile L40S-48Q --device $gpu --device $other
+	define_vm ws1; ask ws1 both; virt-vgpu sync ws1"
+stands=$(on_lab 'placeholder_of ws1')
+full=$gpu
+[[ $stands == 0000:3b:* ]] || full=$other
+foreign=$(on_lab "vf $full 5")
+assert_eq 'OK' "write_type $foreign \$(sed -n 's/^ *\([0-9]*\) *: NVIDIA L40S-48Q\$/\1/p' /sys/bus/pci/devices/$foreign/nvidia/creatable_vgpu_types)"
+assert_eq 'nothing to do' 'virt-vgpu sync ws1'
+assert_eq "$stands" 'placeholder_of ws1'
+on_lab 'virt-vgpu start ws1 > /dev/null'
+[[ $(on_lab 'placeholder_of ws1') != "$stands" ]] || fail "ws1 has started with $stands"
+on_lab 'virsh -q destroy ws1'
