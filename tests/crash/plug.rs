@@ -24,7 +24,8 @@ fn scene(number: usize) -> (Scene, Domain) {
     let libvirtd = libvirtd();
     let domain = Domain::new(number);
     let name = &domain.name;
-    if !libvirtd.virsh(&["list", "--all", "--name"]).contains(name) {
+    let there = libvirtd.virsh(&["list", "--all", "--name"]);
+    if !there.lines().any(|line| line == name) {
         libvirtd.make(
             "define",
             &format!(
