@@ -9,18 +9,27 @@ on_lab() { run_inside "$NAME" "$1"; }
 on_peer() { run_inside "$PEER" "$1"; }
 
 run_inside() {
-	local host=$1 commands=$2 left status=0 out
+	local host=$1 commands=$2 left slow status=0 out
 	left=$((SCENARIO_END - SECONDS))
 	((left > 0)) || fail "the scenario's time is over"
 	trace "[$host, ${SECONDS} s] $commands"
+	slow=$(slow_host "$host")
 	out=$(
 		select_guest "$host"
-		timeout $((left + 10)) ssh -F "$RUN/ssh-config" lab "timeout $left bash -euo pipefail -c $(printf '%q' ". /run/lab-inside.sh; $commands")" \
+		timeout $((left + 10)) ssh -F "$RUN/ssh-config" lab "LAB_SLOW=$slow timeout $left bash -euo pipefail -c $(printf '%q' ". /run/lab-inside.sh; $commands")" \
 			2> >(tee -a "$SCENARIO_LOG" >&2) < /dev/null
 	) || status=$?
 	[[ -z $out ]] || printf '%s\n' "$out" | tee -a "$SCENARIO_LOG"
 	if ((status)); then trace "    exit status $status"; fi
 	return "$status"
+}
+
+# slow_host HOST: how many times longer than usual everything takes there
+slow_host() {
+	(
+		select_guest "$1"
+		cat "$RUN/slow" 2> /dev/null || echo 1
+	)
 }
 
 trace() { printf '%s\n' "$*" >> "$SCENARIO_LOG"; }

@@ -7,10 +7,13 @@
 #   uses           the cached folders it runs from, kept while it runs
 #   ssh-config     ssh -F; control socket in $RUN/control
 #   console.log    serial console      qemu.log   QEMU's own messages
-#   monitor.in, monitor.out            QEMU's monitor
+#   monitor        QEMU's monitor, a socket
+#   slow           how many times longer than usual everything takes on this machine, at least 1
 
 readonly MEMORY_MIB=3072
 readonly BOOT_DEADLINE=300
+# What a start takes on an emulated host of 2 cores that nobody disturbs.
+readonly USUAL_BOOT_MS=30000
 readonly REBOOT_DEADLINE=300
 
 select_guest() {
@@ -81,6 +84,7 @@ guest_up_locked() {
 		die "lab host '$NAME' did not answer within $BOOT_DEADLINE s; console: $RUN_ROOT/$NAME.console.log"
 	}
 	say "lab host '$NAME' is up after $(seconds_since "$start") s"
+	printf '%d\n' $((1 + ($(now_ms) - start) / (USUAL_BOOT_MS + USUAL_BOOT_MS / 2))) > "$RUN/slow"
 }
 
 # State folder with ports, initrd and ssh configuration.
@@ -163,10 +167,9 @@ guest_start_qemu() {
 		-device virtio-net-pci,netdev=net,romfile=
 		-device virtio-rng-pci
 		-serial "file:$RUN/console.log"
-		-chardev "pipe,id=monitor,path=$RUN/monitor" -mon chardev=monitor
+		-chardev "socket,id=monitor,path=$RUN/monitor,server=on,wait=off" -mon chardev=monitor
 		-pidfile "$RUN/pid" -daemonize
 	)
-	mkfifo "$RUN/monitor.in" "$RUN/monitor.out"
 	# QEMU keeps its standard error open until it is up; then it is a daemon.
 	"${command[@]}" > "$RUN/qemu.log" 2>&1 < /dev/null
 }
@@ -214,6 +217,17 @@ guest_answers() {
 	return 1
 }
 
+# ask_monitor COMMAND...: asks QEMU's monitor, which may hang as well
+ask_monitor() {
+	# shellcheck disable=SC2016  # perl's
+	printf '%s\n' "$@" | timeout 10 perl -MIO::Socket::UNIX -e '
+		my $monitor = IO::Socket::UNIX->new($ARGV[0]) or die "$ARGV[0]: $!\n";
+		print $monitor <STDIN>;
+		$monitor->flush;
+		alarm 5;
+		print while <$monitor>;' "$RUN/monitor"
+}
+
 # guest_autopsy FILE: writes what can still be known of a lab host that does not answer into FILE, and
 # prints the most of it; succeeds when its kernel has not said that anything is wrong.
 guest_autopsy() {
@@ -223,9 +237,7 @@ guest_autopsy() {
 			printf '== QEMU, its threads\n'
 			ps -L -o tid,stat,time,wchan:24,comm -p "$pid"
 			printf '== QEMU monitor\n'
-			printf 'info status\ninfo cpus\ninfo registers -a\n' > "$RUN/monitor.in" &
-			timeout 5 cat "$RUN/monitor.out" || true
-			kill $! 2> /dev/null || true
+			ask_monitor 'info status' 'info cpus' 'info registers -a' || true
 		else
 			printf '== QEMU has ended\n'
 		fi

@@ -30,9 +30,9 @@ create_mdev() { printf '%s' "$3" > "$(type_path "$1" "$2")/create"; }
 
 remove_mdev() { printf 1 > "/sys/bus/mdev/devices/$1/remove"; }
 
-# wait_until COMMAND SECONDS: polls; fails with COMMAND's text
+# wait_until COMMAND SECONDS: polls, longer on a slow host; fails with COMMAND's text
 wait_until() {
-	local end=$((SECONDS + $2))
+	local end=$((SECONDS + $2 * ${LAB_SLOW:-1}))
 	until eval "$1" > /dev/null 2>&1; do
 		if ((SECONDS >= end)); then
 			printf 'still not so after %s s: %s\n' "$2" "$1" >&2

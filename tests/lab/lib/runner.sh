@@ -3,15 +3,20 @@
 #
 # Lines at the top of a scenario that the runner reads:
 #   # needs: product peer     the installed package; a second lab host
-#   # deadline: 300           seconds for the whole scenario (default 300)
+#   # deadline: 300           seconds for the whole scenario (default 300), more on a slow machine
 
 run_scenarios() {
-	local deb='' keep='' list='' file patterns=() files=()
+	local deb='' keep='' list='' within='' file patterns=() files=()
 	while (($#)); do
 		case $1 in
 			--deb)
 				(($# >= 2)) || usage_error "--deb needs a file"
 				deb=$2
+				shift
+				;;
+			--within)
+				[[ ${2-} =~ ^[0-9]+$ ]] || usage_error "--within needs a number of seconds"
+				within=$2
 				shift
 				;;
 			--keep) keep=yes ;;
@@ -32,8 +37,38 @@ run_scenarios() {
 	[[ -n $deb ]] || deb=$(newest_package)
 	# shellcheck disable=SC2153  # set by select_guest
 	PEER=$NAME-peer
+	RUN_END=
+	if [[ -n $within ]]; then
+		RUN_END=$((SECONDS + within))
+		mapfile -t files < <(by_weight "${files[@]}")
+	fi
 	run_selected "$deb" "$keep" "${files[@]}"
 }
+
+# by_weight FILE...: the order in which they are run when there may not be time for all: those of the
+# product, the newest first, but long ones after these; then those of the simulator.
+by_weight() {
+	local file short=() long=() simulator=()
+	for file in "$@"; do
+		if ! scenario_needs "$file" product; then
+			simulator+=("$file")
+		elif (($(scenario_deadline "$file") > 900)); then
+			long+=("$file")
+		else
+			short=("$file" "${short[@]}")
+		fi
+	done
+	printf '%s\n' "${short[@]}" "${long[@]}" "${simulator[@]}" | sed '/^$/d'
+}
+
+# scenario_deadline FILE: in seconds, on a machine that is not slow
+scenario_deadline() {
+	local seconds
+	seconds=$(sed -n 's/^# deadline: *//p' "$1")
+	printf '%s\n' "${seconds:-300}"
+}
+
+time_is_over() { [[ -n $RUN_END ]] && ((SECONDS >= RUN_END)); }
 
 scenario_name() { basename "$1" .sh; }
 
@@ -79,6 +114,11 @@ run_selected() {
 			continue
 		fi
 		if scenario_needs "$file" peer; then ensure_peer "$deb"; fi
+		if time_is_over; then
+			printf 'SKIP %s: no time left\n' "$(scenario_name "$file")"
+			skipped=$((skipped + 1))
+			continue
+		fi
 		SCENARIO_LOG=$logs/$(scenario_name "$file").log
 		start=$(now_ms)
 		status=0
@@ -91,6 +131,9 @@ run_selected() {
 			passed=$((passed + 1))
 			printf 'PASS %s (%s s)\n' "$(scenario_name "$file")" "$(seconds_since "$start")"
 			show_report
+		elif time_is_over; then
+			printf 'SKIP %s: no time left after %s s\n' "$(scenario_name "$file")" "$(seconds_since "$start")"
+			skipped=$((skipped + 1))
 		else
 			failed=$((failed + 1))
 			printf 'FAIL %s (%s s)\n' "$(scenario_name "$file")" "$(seconds_since "$start")"
@@ -98,7 +141,7 @@ run_selected() {
 			explain_failure
 		fi
 	done
-	printf '%d passed, %d failed\n' "$passed" "$failed"
+	printf '%d passed, %d failed%s\n' "$passed" "$failed" "$( ((skipped == 0)) || printf ', %d skipped' "$skipped")"
 	((failed == 0 && passed > 0))
 }
 
@@ -143,6 +186,8 @@ on_peer_quietly() {
 }
 
 run_scenario() {
+	SECONDS_LEFT=${RUN_END:+$((RUN_END - SECONDS))}
+	SECONDS_LEFT=${SECONDS_LEFT:-999999}
 	: > "$SCENARIO_LOG"
 	rm -f "$SCENARIO_LOG.report"
 	afresh scenario_begin "$1" -- "$1" > /dev/null 2> "$SCENARIO_LOG.stderr" < /dev/null
@@ -152,9 +197,9 @@ run_scenario() {
 scenario_begin() {
 	local seconds
 	select_guest "$NAME"
-	seconds=$(sed -n 's/^# deadline: *//p' "$1")
+	seconds=$(($(scenario_deadline "$1") * $(slow_host "$NAME")))
 	# shellcheck disable=SC2034  # for run_inside
-	SCENARIO_END=$((SECONDS + ${seconds:-300}))
+	SCENARIO_END=$((SECONDS + (SECONDS_LEFT < seconds ? SECONDS_LEFT : seconds)))
 	# explain_failure and `events` show the journal from the cursor on.
 	local afresh='clean_state
 		journalctl -q -n 0 --show-cursor | sed -n "s/^-- cursor: //p" > /run/lab-cursor'

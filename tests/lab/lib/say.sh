@@ -31,7 +31,7 @@ isolated() {
 afresh() {
 	# shellcheck disable=SC2016  # expanded by the inner shell
 	LAB=$LAB NAME=${NAME-} WORK=${WORK-} IMAGE=${IMAGE-} MODULE=${MODULE-} NVIDIA=${NVIDIA-} PEER=${PEER-} \
-		SCENARIO_LOG=${SCENARIO_LOG-} ${AFRESH_IN-} bash -euo pipefail -c '
+		SCENARIO_LOG=${SCENARIO_LOG-} SECONDS_LEFT=${SECONDS_LEFT-} ${AFRESH_IN-} bash -euo pipefail -c '
 			for part in "$LAB"/lib/*.sh; do [[ $part == */inside.sh ]] || source "$part"; done
 			FILE=
 			if (($# > 2)) && [[ ${*: -2:1} == -- ]]; then

@@ -35,6 +35,8 @@ DOMAINS = 20
 MOST_RUNNING = 14
 # Ticks of virt-vgpud, with which it tries again what could not be done at once: two of them, and work.
 SETTLED_WITHIN = 240
+# How many times longer than usual everything takes on this host.
+SLOW = int(os.environ.get("LAB_SLOW", "1"))
 
 # What may be said, and what it is counted as. NAME and UUID are any here: what was asked of whom is in
 # the log beside it.
@@ -221,7 +223,7 @@ class Soak:
 
     def tell(self, operation, command, about="", fine="done", allowed=()):
         """Runs a command; counts and returns its outcome."""
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300 * SLOW, check=False)
         return self.judge(operation, command, done.returncode, done.stdout + done.stderr, about, fine, allowed)
 
     def judge(self, operation, command, status, said, about, fine="done", allowed=()):
@@ -430,7 +432,7 @@ class Soak:
         between()
         wrong = []
         for name, (command, process) in starts.items():
-            said, _ = process.communicate(timeout=300)
+            said, _ = process.communicate(timeout=300 * SLOW)
             try:
                 outcome = self.judge(operation, command, process.returncode, said, name, "started", self.START | {"QEMU died"})
                 if operation == "start several":
@@ -573,7 +575,7 @@ class Soak:
 
     def eventually(self, wrong, seconds=20):
         """Waits until wrong() is None. What it says last is unexpected."""
-        end = time.monotonic() + seconds
+        end = time.monotonic() + seconds * SLOW
         while True:
             what = wrong()
             if not what:
