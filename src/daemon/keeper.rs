@@ -118,8 +118,8 @@ impl<'h> Keeper<'h> {
         let has_claim = |domain: &DomainUuid| !matches!(claims::load(self.host, *domain), Ok(None));
         self.unreleased |= agenda.stopped.iter().any(has_claim);
         if !agenda.let_go.is_empty() {
-            // Another device may be on its way into the same claim, so it takes a while.
-            self.let_go_until = since_boot() + 2 * DEFAULT_GRACE;
+            // Another device may be on its way into the same claim, so it takes a tick or two.
+            self.let_go_until = since_boot() + 4 * DEFAULT_GRACE;
         }
         self.unreleased |= since_boot() < self.let_go_until;
         self.unreleased |= agenda.tick && self.has_unfinished_start();
