@@ -300,6 +300,8 @@ clean_state() {
 		[ -n "$vm" ] && virsh -q undefine "$vm" --managed-save --nvram --snapshots-metadata > /dev/null
 	done || true
 	rm -f /etc/modprobe.d/zz-lab-boot.conf
+	# Before boards appear, which are set up for the pools that there are.
+	[ -d /etc/virt-vgpu ] && rm -rf /etc/virt-vgpu/pools.d && mkdir /etc/virt-vgpu/pools.d
 	local parameter=/sys/module/virt_vgpu_sim/parameters/boards
 	if ! [ -d "$SIM" ] || [ "$(cat /run/lab-boards 2> /dev/null || cat "$parameter")" != "$DEFAULT_BOARDS" ]; then
 		[ -d "$SIM" ] && echo 1 > "$SIM/reset"
@@ -310,10 +312,10 @@ clean_state() {
 	systemctl start nvidia-vgpu-mgr
 	for left in $(mdevs); do remove_mdev "$left" 2> /dev/null || true; done
 	if [ -d /etc/virt-vgpu ]; then
-		rm -rf /run/virt-vgpu /var/lib/virt-vgpu/media/* /etc/virt-vgpu/pools.d
-		mkdir /etc/virt-vgpu/pools.d
+		rm -rf /run/virt-vgpu /var/lib/virt-vgpu/media/*
 		systemd-tmpfiles --create virt-vgpu.conf
 	fi
 	# shellcheck disable=SC2016  # evaluated again and again
 	wait_until '[ -z "$(virsh -q list --all --name)" ] && [ -z "$(mdevs)" ]' 30
+	systemctl reset-failed
 }
