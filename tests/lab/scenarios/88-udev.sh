@@ -27,13 +27,3 @@ assert_eq 'any cad' "$(board $a)"
 assert "wait_until '$(units) | grep -q Finished' 30"
 on_lab 'rm /etc/virt-vgpu/pools.d/*; udevadm trigger --settle --action=add --subsystem-match=pci'
 assert_eq '' "$(board $a)"
-
-# Types of virtual functions that come late: the GPU is set up again when its first function has them.
-on_lab "unload_boards; systemctl stop nvidia-vgpud; modprobe virt_vgpu_sim boards=l40s@$a/0 framework=sriov-mdev
-	echo sriov-mdev > /run/lab-boards; /usr/lib/nvidia/sriov-manage -e $a; udevadm settle; write_vgpu_pool cad $a"
-before=$(on_lab "$(units) | grep -c Finished || true")
-on_lab 'systemctl restart nvidia-vgpud nvidia-vgpu-mgr; udevadm settle'
-assert_eq "$a" "udevadm info \$(readlink -f /sys/bus/pci/devices/$a/virtfn0) | sed -n 's/^E: ID_VIRT_VGPU_FIRST_OF=//p'"
-assert_eq '' "udevadm info \$(readlink -f /sys/bus/pci/devices/$a/virtfn1) | sed -n 's/^E: ID_VIRT_VGPU_FIRST_OF=//p'"
-assert "wait_until '[ \$($(units) | grep -c Finished) -gt $before ]' 60"
-on_lab 'rm /etc/virt-vgpu/pools.d/*'
