@@ -28,11 +28,7 @@ fn uuid(number: u32) -> String {
 
 fn shown(scene: &Scene, arguments: &str) -> String {
     let outcome = Program::command(scene.root(), &format!("status {arguments}")).run();
-    assert_eq!(
-        (outcome.code, &*outcome.stderr),
-        (Some(0), ""),
-        "{outcome:?}"
-    );
+    outcome.succeeds();
     outcome.stdout
 }
 

@@ -36,11 +36,7 @@ fn reconcile(scene: &Scene, arguments: &str) -> Outcome {
 #[track_caller]
 fn said(scene: &Scene, arguments: &str) -> String {
     let outcome = reconcile(scene, arguments);
-    assert_eq!(
-        (outcome.code, &*outcome.stderr),
-        (Some(0), ""),
-        "{outcome:?}"
-    );
+    outcome.succeeds();
     outcome.stdout
 }
 

@@ -181,10 +181,16 @@ impl Outcome {
         self.code == Some(0)
     }
 
+    /// Panics unless it ended well and had nothing to complain about.
+    #[track_caller]
+    pub fn succeeds(&self) {
+        assert_eq!((self.code, self.stderr.as_str()), (Some(0), ""), "{self:?}");
+    }
+
     /// Panics unless it ended well and silently.
     #[track_caller]
     pub fn ends_well(self) -> Self {
-        assert_eq!((self.code, self.stderr.as_str()), (Some(0), ""), "{self:?}");
+        self.succeeds();
         assert_eq!(self.stdout, "");
         self
     }
