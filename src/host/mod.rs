@@ -37,6 +37,7 @@ mod service;
 pub use clock::{Deadline, boot_id, since_boot};
 pub use files::read_at_most;
 pub use journal::start_logging;
+#[cfg(feature = "cli")]
 pub(crate) use lock::EDITS;
 pub use lock::{DriverLock, EditLock, GpuLock, HostLock, LockError};
 pub use nvml::{NVML_PROGRAM, NvmlChild};

@@ -92,7 +92,7 @@ newest_package() {
 }
 
 run_selected() {
-	local deb=$1 keep=$2 file start status passed=0 failed=0 skipped=0 ours=() logs
+	local deb=$1 keep=$2 file start status passed=0 failed=0 skipped=0 failures=() ours=() logs
 	shift 2
 	# Only what this run starts is ended by it.
 	guest_running || ours+=("$NAME")
@@ -139,8 +139,11 @@ run_selected() {
 			printf 'FAIL %s (%s s)\n' "$(scenario_name "$file")" "$(seconds_since "$start")"
 			show_report
 			explain_failure
+			failures+=("$file")
 		fi
 	done
+	# Once more at the end, where it is looked for first.
+	for file in "${failures[@]}"; do printf 'FAILED %s: %s\n' "$(scenario_name "$file")" "$(reason_of "$file")"; done
 	printf '%d passed, %d failed%s\n' "$passed" "$failed" "$( ((skipped == 0)) || printf ', %d skipped' "$skipped")"
 	((failed == 0 && passed > 0))
 }
@@ -209,7 +212,7 @@ scenario_begin() {
 
 # replace_dead_guests FILE DEB: after a scenario that failed. A lab host that does not answer any more is
 # replaced, for the scenarios that follow. Succeeds when FILE is to be run again: its lab host has
-# stopped without a word of its kernel, so it was the emulator, and nothing that is tested here.
+# stopped for what is the emulator's, and nothing that is tested here.
 replace_dead_guests() {
 	local file=$1 deb=$2 host silent=no hosts=("$NAME")
 	if scenario_needs "$file" peer; then hosts+=("$PEER"); fi
@@ -234,6 +237,16 @@ replace_dead_guests() {
 }
 
 show_report() { [[ ! -e $SCENARIO_LOG.report ]] || sed 's/^/  /' "$SCENARIO_LOG.report"; }
+
+# reason_of FILE: what ended this scenario, in one line
+reason_of() {
+	local log=$CACHE/logs/$(scenario_name "$1").log
+	if grep -q '^FAILED: ' "$log"; then
+		sed -n '/^FAILED: /,$p' "$log" | sed 's/^FAILED: //' | paste -sd' ' | cut -c 1-300
+	else
+		grep -v '^ *exit status ' "$log" | tail -n 1 | cut -c 1-300
+	fi
+}
 
 explain_failure() {
 	printf '  last commands (%s):\n' "$SCENARIO_LOG"
