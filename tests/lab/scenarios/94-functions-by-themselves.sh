@@ -75,10 +75,9 @@ assert 'wait_until "[ \"\$(jq .connected /run/virt-vgpu/daemon.json)\" = true ]"
 # A GPU that is full, or late, does not lose what stands on it to another: only what somebody else has is
 # exchanged. A start by hand may go elsewhere.
 other=0000:5e:00.0
-on_lab "systemctl stop virt-vgpud; virsh -q undefine ws1; rm -f /run/virt-vgpu/quarantine/*
+on_lab "systemctl stop virt-vgpud; virsh -q undefine ws1; rm -f /run/virt-vgpu/quarantine/* /etc/virt-vgpu/pools.d/*
 	unload_boards; load_boards l40s@$gpu/0,l40s@$other/0 framework=vendor-vfio
-	for board in $gpu $other; do /usr/lib/nvidia/sriov-manage -e \$board > /dev/null; done
-	create_pool both --profile L40S-48Q --device $gpu --device $other
+	create_pool both --profile L40S-48Q --device $gpu --device $other; virt-vgpu host apply --all > /dev/null
 	define_vm ws1; ask ws1 both; virt-vgpu sync ws1"
 stands=$(on_lab 'placeholder_of ws1')
 full=$gpu
