@@ -5,6 +5,8 @@ board() { property "/sys/bus/pci/devices/$1"; }
 units() { printf 'journalctl -q -u virt-vgpu-host@%s.service --after-cursor=$(cat /run/lab-cursor)' "$a"; }
 a=0000:3b:00.0 b=0000:5e:00.0
 assert 'udevadm verify --resolve-names=never /usr/lib/udev/rules.d/60-virt-vgpu.rules'
+# What udev's database has of the pools of other scenarios goes.
+on_lab 'udevadm trigger --settle --action=add --subsystem-match=pci'
 assert_eq '' "$(board $a)"
 
 # A parent of mediated devices, and what is made on it by whomever. Nothing is set up for it.
@@ -27,3 +29,13 @@ assert_eq 'any cad' "$(board $a)"
 assert "wait_until '$(units) | grep -q Finished' 30"
 on_lab 'rm /etc/virt-vgpu/pools.d/*; udevadm trigger --settle --action=add --subsystem-match=pci'
 assert_eq '' "$(board $a)"
+
+# Types of virtual functions that come late: the GPU is set up again when its first function has them.
+on_lab "unload_boards; systemctl stop nvidia-vgpud; modprobe virt_vgpu_sim boards=l40s@$a/0 framework=sriov-mdev
+	echo sriov-mdev > /run/lab-boards; /usr/lib/nvidia/sriov-manage -e $a; udevadm settle; write_vgpu_pool cad $a"
+before=$(on_lab "$(units) | grep -c Finished || true")
+on_lab 'systemctl restart nvidia-vgpud nvidia-vgpu-mgr; udevadm settle'
+assert_eq "$a" "udevadm info \$(readlink -f /sys/bus/pci/devices/$a/virtfn0) | sed -n 's/^E: ID_VIRT_VGPU_FIRST_OF=//p'"
+assert_eq '' "udevadm info \$(readlink -f /sys/bus/pci/devices/$a/virtfn1) | sed -n 's/^E: ID_VIRT_VGPU_FIRST_OF=//p'"
+assert "wait_until '[ \$($(units) | grep -c Finished) -gt $before ]' 60"
+on_lab 'rm /etc/virt-vgpu/pools.d/*'
