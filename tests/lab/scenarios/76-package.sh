@@ -16,6 +16,16 @@ running() {
 on_lab "$install"
 running
 
+# A removal that fails leaves a daemon running. (The image's policy-rc.d keeps packages from stopping anything.)
+daemon=$(on_lab 'mv /usr/sbin/policy-rc.d /run/ 2> /dev/null || true; systemctl start virt-vgpud; systemctl show -P MainPID virt-vgpud')
+on_lab 'echo "exit 1" >> /var/lib/dpkg/info/virt-vgpu.prerm'
+refuse 'dpkg --remove virt-vgpu' > /dev/null
+on_lab 'sed -i "\$d" /var/lib/dpkg/info/virt-vgpu.prerm'
+assert 'systemctl -q is-active virt-vgpud'
+[[ $(on_lab 'systemctl show -P MainPID virt-vgpud') != "$daemon" ]] || fail 'the removal did not stop the daemon'
+on_lab 'systemctl stop virt-vgpud; mv /run/policy-rc.d /usr/sbin/ 2> /dev/null || true'
+running
+
 # Out, with a VM running: it says which VMs hold devices and touches none of them.
 assert_eq 'virt-vgpu: these VMs hold devices, which stay until they are removed by hand or the host reboots:
   ws1' 'dpkg --remove virt-vgpu 2>&1 | sed -n "/^virt-vgpu:/,/^  /p"'
