@@ -139,11 +139,11 @@ run_selected() {
 			printf 'FAIL %s (%s s)\n' "$(scenario_name "$file")" "$(seconds_since "$start")"
 			show_report
 			explain_failure
-			failures+=("$file")
+			failures+=("$(scenario_name "$file"): $(failure_reason)")
 		fi
 	done
 	# Once more at the end, where it is looked for first.
-	for file in "${failures[@]}"; do printf 'FAILED %s: %s\n' "$(scenario_name "$file")" "$(reason_of "$file")"; done
+	((${#failures[@]} == 0)) || printf 'FAILED %s\n' "${failures[@]}"
 	printf '%d passed, %d failed%s\n' "$passed" "$failed" "$( ((skipped == 0)) || printf ', %d skipped' "$skipped")"
 	((failed == 0 && passed > 0))
 }
@@ -214,13 +214,13 @@ scenario_begin() {
 # replaced, for the scenarios that follow. Succeeds when FILE is to be run again: its lab host has
 # stopped for what is the emulator's, and nothing that is tested here.
 replace_dead_guests() {
-	local file=$1 deb=$2 host silent=no hosts=("$NAME")
+	local file=$1 deb=$2 host again=no hosts=("$NAME")
 	if scenario_needs "$file" peer; then hosts+=("$PEER"); fi
 	for host in "${hosts[@]}"; do
 		if (select_guest "$host" && guest_answers 60); then continue; fi
 		printf 'LOST %s: lab host %s does not answer any more; see %s\n' "$(scenario_name "$file")" "$host" \
 			"$SCENARIO_LOG.$host"
-		if (select_guest "$host" && guest_autopsy "$SCENARIO_LOG.$host"); then silent=yes; fi
+		if (select_guest "$host" && guest_autopsy "$SCENARIO_LOG.$host"); then again=yes; fi
 		(
 			select_guest "$host"
 			guest_kill
@@ -233,18 +233,17 @@ replace_dead_guests() {
 			if [[ -n $deb ]]; then guest_install "$deb" > /dev/null; fi
 		fi
 	done
-	[[ $silent == yes ]]
+	[[ $again == yes ]]
 }
 
 show_report() { [[ ! -e $SCENARIO_LOG.report ]] || sed 's/^/  /' "$SCENARIO_LOG.report"; }
 
-# reason_of FILE: what ended this scenario, in one line
-reason_of() {
-	local log=$CACHE/logs/$(scenario_name "$1").log
-	if grep -q '^FAILED: ' "$log"; then
-		sed -n '/^FAILED: /,$p' "$log" | sed 's/^FAILED: //' | paste -sd' ' | cut -c 1-300
+# failure_reason: what ended the scenario, in one line
+failure_reason() {
+	if grep -q '^FAILED: ' "$SCENARIO_LOG"; then
+		sed -n '/^FAILED: /,$p' "$SCENARIO_LOG" | sed 's/^FAILED: //' | paste -sd' ' | cut -c 1-300
 	else
-		grep -v '^ *exit status ' "$log" | tail -n 1 | cut -c 1-300
+		grep -v '^ *exit status ' "$SCENARIO_LOG" | tail -n 1 | cut -c 1-300
 	fi
 }
 

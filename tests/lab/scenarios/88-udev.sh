@@ -1,6 +1,6 @@
 # Devices that pools take say so in udev's database, whenever they come to be there.
 # needs: product
-property() { printf "udevadm info %s | sed -n 's/^E: ID_VIRT_VGPU_POOLS=//p'" "$1"; }
+property() { printf "udevadm info %s | sed -n 's/^E: %s=//p'" "$1" "${2-ID_VIRT_VGPU_POOLS}"; }
 board() { property "/sys/bus/pci/devices/$1"; }
 units() { printf 'journalctl -q -u virt-vgpu-host@%s.service --after-cursor=$(cat /run/lab-cursor)' "$a"; }
 a=0000:3b:00.0 b=0000:5e:00.0
@@ -35,7 +35,7 @@ on_lab "unload_boards; systemctl stop nvidia-vgpud; modprobe virt_vgpu_sim board
 	echo sriov-mdev > /run/lab-boards; /usr/lib/nvidia/sriov-manage -e $a; udevadm settle; write_vgpu_pool cad $a"
 before=$(on_lab "$(units) | grep -c Finished || true")
 on_lab 'systemctl restart nvidia-vgpud nvidia-vgpu-mgr; udevadm settle'
-assert_eq "$a" "udevadm info \$(readlink -f /sys/bus/pci/devices/$a/virtfn0) | sed -n 's/^E: ID_VIRT_VGPU_FIRST_OF=//p'"
-assert_eq '' "udevadm info \$(readlink -f /sys/bus/pci/devices/$a/virtfn1) | sed -n 's/^E: ID_VIRT_VGPU_FIRST_OF=//p'"
+assert_eq "$a" "$(property "\$(readlink -f /sys/bus/pci/devices/$a/virtfn0)" ID_VIRT_VGPU_FIRST_OF)"
+assert_eq '' "$(property "\$(readlink -f /sys/bus/pci/devices/$a/virtfn1)" ID_VIRT_VGPU_FIRST_OF)"
 assert "wait_until '[ \$($(units) | grep -c Finished) -gt $before ]' 60"
 on_lab 'rm /etc/virt-vgpu/pools.d/*'
