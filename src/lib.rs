@@ -34,7 +34,7 @@
 //! `nvml` names `device` and `model`, and only `virt-vgpu-nvml` names it; NVIDIA's
 //! library is nowhere else. Unsafe code is in two crates of their own: `nvml/raw`, and
 //! `host/libvirt/raw` for libvirt's events.
-//! `tests/dependency_rule.rs` holds this.
+//! `tests/it/dependency_rule.rs` holds this.
 
 pub mod apply;
 pub mod capacity;

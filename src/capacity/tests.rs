@@ -1,4 +1,4 @@
-//! Cases by hand; that the numbers are the driver's is for `tests/capacity.rs`.
+//! Cases by hand; that the numbers are the driver's is for `tests/it/driver/capacity.rs`.
 
 use proptest::prelude::*;
 

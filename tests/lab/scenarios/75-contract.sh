@@ -1,7 +1,7 @@
-# The simulator's kernel passes the contract that the tests' model of a kernel passes (tests/contract.rs).
-put_test /root/contract --features faults --test contract
+# The simulator's kernel passes the contract that the tests' model of a kernel passes (tests/it/contract/mdev.rs).
+put_test /root/it --features faults --test it
 for board in 0000:3b:00.0 0000:86:00.0; do
-	assert_eq 'test a_real_kernel_passes ... ok' \
-		"VIRT_VGPU_CONTRACT_SYS=/sys VIRT_VGPU_CONTRACT_PARENT=$board /root/contract a_real_kernel_passes | grep ^test.a_real"
+	assert_eq 'test contract::mdev::a_real_kernel_passes ... ok' \
+		"VIRT_VGPU_CONTRACT_SYS=/sys VIRT_VGPU_CONTRACT_PARENT=$board /root/it a_real_kernel_passes | grep ^test.contract"
 done
-assert_eq '' 'mdevs; rm /root/contract'
+assert_eq '' 'mdevs; rm /root/it'

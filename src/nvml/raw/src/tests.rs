@@ -1,5 +1,5 @@
 //! Lists that change between two calls; all else needs a library, and is tested
-//! with the program (`tests/nvml.rs`).
+//! with the program (`tests/it/nvml.rs`).
 #![allow(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 
 use std::cell::RefCell;

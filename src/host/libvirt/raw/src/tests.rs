@@ -1,5 +1,5 @@
 //! Events of libvirt's test driver, which runs in the process. What it does not have is
-//! tested against a daemon (`tests/events.rs`).
+//! tested against a daemon (`tests/it/daemon/events.rs`).
 #![allow(
     clippy::unwrap_used,
     clippy::panic,

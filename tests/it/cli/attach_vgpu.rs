@@ -1,0 +1,203 @@
+//! `attach` and `detach` where pools hand out NVIDIA's vGPUs, against a real libvirt
+//! and the model of NVIDIA's driver. libvirt before 9.7 hands no virtual function
+//! with a driver of its own to VMs: there the refusal is what is looked at.
+
+use std::{process::Command, sync::LazyLock};
+
+use lab_nvidia::model::Framework;
+use virt_vgpu::{
+    domain::{NAMESPACE, function_placeholder},
+    model::MdevUuid,
+};
+
+use crate::support::{
+    libvirtd::Libvirtd,
+    machine::{Gpu, Machine},
+    scene::Scene,
+};
+
+static LIBVIRTD: LazyLock<Libvirtd> = LazyLock::new(Libvirtd::start);
+
+const GPU: &str = "0000:41:00.0";
+
+fn scene(gpu: Gpu, profile: &str) -> Scene {
+    let scene = Scene::new(Machine::of_gpus([gpu]));
+    scene.vgpu_pool("cad", profile);
+    scene
+}
+
+/// Defines a stopped domain; the number makes name and UUID.
+fn define(number: u8, metadata: &str, devices: &str) -> String {
+    let name = format!("vgpu{number}");
+    LIBVIRTD.make(
+        "define",
+        &format!(
+            "<domain type='qemu'><name>{name}</name><uuid>{}</uuid><metadata>{metadata}</metadata>\
+             <memory unit='MiB'>32</memory><vcpu>1</vcpu>\
+             <os><type arch='x86_64' machine='pc'>hvm</type></os>\
+             <devices>{devices}</devices></domain>",
+            uuid(number)
+        ),
+    );
+    name
+}
+
+fn uuid(number: u8) -> String {
+    format!("bbbbbbbb-0000-4000-8000-0000000000{number:02}")
+}
+
+/// Exit code, standard output and standard error.
+fn run(scene: &Scene, verb: &str, domain: &str, arguments: &[&str]) -> (i32, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_virt-vgpu"))
+        .args([verb, domain])
+        .args(arguments)
+        .env("VIRT_VGPU_ROOT", scene.root())
+        .env("VIRSH_DEFAULT_CONNECT_URI", &LIBVIRTD.uri)
+        .output()
+        .unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    let code = output.status.code().unwrap();
+    (code, text(output.stdout), text(output.stderr))
+}
+
+#[track_caller]
+fn done(scene: &Scene, verb: &str, domain: &str, arguments: &[&str]) -> String {
+    let (code, out, error) = run(scene, verb, domain, arguments);
+    assert_eq!((code, &*error), (0, ""), "{verb} {domain}: {out}");
+    out
+}
+
+/// The line of a command that fails and changes nothing.
+#[track_caller]
+fn refused(scene: &Scene, verb: &str, domain: &str, arguments: &[&str]) -> String {
+    let before = LIBVIRTD.definition(domain);
+    let (code, out, error) = run(scene, verb, domain, arguments);
+    assert_eq!((code, &*out), (1, ""), "{verb} {domain}: {error}");
+    assert_eq!(LIBVIRTD.definition(domain), before);
+    let line = error.strip_suffix('\n').unwrap();
+    assert!(!line.contains('\n'), "{line}");
+    line.strip_prefix("virt-vgpu: ").unwrap().to_owned()
+}
+
+/// The version of libvirt, when it is too old for virtual functions.
+fn too_old() -> Option<String> {
+    let versions = LIBVIRTD.virsh(&["version"]);
+    let mut lines = versions.lines();
+    let version = lines.find_map(|line| line.strip_prefix("Using library: libvirt "));
+    let version = version.unwrap().to_owned();
+    let numbers: Vec<u32> = version.split('.').map(|n| n.parse().unwrap()).collect();
+    (numbers < vec![9, 7, 0]).then_some(version)
+}
+
+#[test]
+fn each_domain_is_given_a_function_of_its_own() {
+    let scene = scene(Gpu::l40s(GPU).functions(4), "L40S-12Q");
+    for (number, function) in [(1, "0000:41:00.4"), (2, "0000:41:00.5")] {
+        let domain = define(number, "", "");
+        if let Some(version) = too_old() {
+            assert_eq!(
+                refused(&scene, "attach", &domain, &["--pool", "cad"]),
+                format!(
+                    "cannot attach to domain '{domain}': this host makes vGPUs of virtual \
+                     functions with NVIDIA's own VFIO driver, which libvirt hands to VMs from 9.7 \
+                     on; this is libvirt {version}: upgrade it"
+                )
+            );
+            continue;
+        }
+        assert_eq!(
+            done(&scene, "attach", &domain, &["--pool", "cad"]),
+            format!(
+                "attached gpu0 ({function}) from pool cad to {domain}; takes effect at the next \
+                 start\n"
+            )
+        );
+        let definition = LIBVIRTD.definition(&domain);
+        for part in [
+            "<hostdev mode='subsystem' type='pci' managed='no'>".to_owned(),
+            format!("function='0x{}'/>", &function[11..]),
+            "<alias name='ua-vgpu-gpu0'/>".to_owned(),
+        ] {
+            assert!(definition.contains(&part), "{part} is not in {definition}");
+        }
+    }
+    scene.is_empty();
+}
+
+#[test]
+fn detach_takes_the_function_out_with_its_request() {
+    let scene = scene(Gpu::l40s(GPU).functions(4), "L40S-12Q");
+    let (function, name) = ("0000:41:00.4".parse().unwrap(), "gpu0".parse().unwrap());
+    let request = format!(
+        "<vgpu:devices xmlns:vgpu='{NAMESPACE}'><vgpu:device name='gpu0' pool='cad'/></vgpu:devices>"
+    );
+    let domain = define(3, &request, &function_placeholder(function, &name));
+    let attached = LIBVIRTD.definition(&domain);
+    assert_eq!(
+        done(&scene, "detach", &domain, &["--all"]),
+        format!(
+            "detached gpu0 (0000:41:00.4) of pool cad from {domain}; takes effect at the next \
+             start\n"
+        )
+    );
+    let wanted = replaced(&attached, ["    <hostdev ", "</hostdev>\n"], "");
+    let wanted = replaced(&wanted, ["<metadata>", "</metadata>"], "<metadata/>");
+    assert_eq!(LIBVIRTD.definition(&domain), wanted);
+}
+
+/// The text with its first part of that beginning and end replaced.
+fn replaced(text: &str, [beginning, end]: [&str; 2], by: &str) -> String {
+    let (before, rest) = text.split_once(beginning).unwrap();
+    let (_, after) = rest.split_once(end).unwrap();
+    format!("{before}{by}{after}")
+}
+
+#[test]
+fn without_functions_there_is_nothing_to_name() {
+    let gpu = Gpu::l40s(GPU).functions(4);
+    let scene = scene(
+        Gpu {
+            enabled: false,
+            ..gpu
+        },
+        "L40S-12Q",
+    );
+    let domain = define(4, "", "");
+    assert_eq!(
+        refused(&scene, "attach", &domain, &["--pool", "cad"]),
+        format!(
+            "cannot attach to domain '{domain}': pool 'cad' has nothing on this host that could \
+             stand for the device: virtual functions of {GPU} are not there, 'virt-vgpu host \
+             apply' makes them; see 'virt-vgpu pool preview cad'"
+        )
+    );
+}
+
+/// Where vGPUs are mediated devices any libvirt will do.
+#[test]
+fn a_vgpu_that_is_a_mediated_device_is_known_by_its_uuid() {
+    let gpu = Gpu::new("a40", Framework::SriovMdev, GPU).functions(4);
+    let scene = scene(gpu, "A40-12Q");
+    let domain = define(5, "", "");
+    let before = LIBVIRTD.definition(&domain);
+    let name = "gpu0".parse().unwrap();
+    let uuid = MdevUuid::for_device(uuid(5).parse().unwrap(), &name);
+    assert_eq!(
+        done(&scene, "attach", &domain, &["--pool", "cad"]),
+        format!(
+            "attached gpu0 (uuid {uuid}) from pool cad to {domain}; takes effect at the next start\n"
+        )
+    );
+    // One VM has vGPUs of one series.
+    scene.vgpu_pool("ai", "A40-12C");
+    assert_eq!(
+        refused(&scene, "attach", &domain, &["--pool", "ai"]),
+        format!(
+            "cannot attach to domain '{domain}': the vGPUs of one VM must be of one series, which \
+             A40-12Q and A40-12C are not; choose another pool, or detach what it has"
+        )
+    );
+    done(&scene, "detach", &domain, &["--all"]);
+    assert_eq!(LIBVIRTD.definition(&domain), before);
+    scene.is_empty();
+}

@@ -1,0 +1,389 @@
+//! `explain --xml` on directories that stand in for a host: plain files, no
+//! libvirt, no root.
+
+use std::{
+    fs,
+    io::Write,
+    os::unix::fs::symlink,
+    process::{Command, Stdio},
+};
+
+use tempfile::TempDir;
+use virt_vgpu::model::MdevUuid;
+
+const UUID: &str = "aaaaaaaa-0000-4000-8000-000000000001";
+
+/// A host with two boards on two NUMA nodes: the first has a device of somebody
+/// else on it, a third parent is of another make.
+struct Tree(TempDir);
+
+impl Tree {
+    fn new() -> Self {
+        let tree = Self(TempDir::new().unwrap());
+        for (parent, vendor, node, type_id, available) in [
+            ("0000:3b:00.0", "0x10de", 0, "nvidia-558", 3),
+            ("0000:5e:00.0", "0x10de", 1, "nvidia-558", 1),
+            ("0000:86:00.0", "0x10de", 1, "nvidia-600", 4),
+            ("0000:00:02.0", "0x8086", 0, "i915-GVTg_V5_4", 2),
+        ] {
+            let device = format!("sys/class/mdev_bus/{parent}");
+            let mdev_type = format!("{device}/mdev_supported_types/{type_id}");
+            tree.write(&format!("{device}/vendor"), vendor);
+            tree.write(&format!("{device}/numa_node"), &node.to_string());
+            tree.write(&format!("{mdev_type}/name"), "NVIDIA L40S-12Q");
+            tree.write(
+                &format!("{mdev_type}/available_instances"),
+                &available.to_string(),
+            );
+        }
+        for (node, distances) in [(0, "10 21"), (1, "21 10")] {
+            let node_dir = format!("sys/devices/system/node/node{node}");
+            tree.write(
+                &format!("{node_dir}/cpulist"),
+                &format!("{}-{}", node * 8, node * 8 + 7),
+            );
+            tree.write(&format!("{node_dir}/distance"), distances);
+        }
+        tree.mdev(
+            "ffffffff-0000-4000-8000-000000000001",
+            "0000:3b:00.0",
+            "nvidia-558",
+        );
+        tree.pool("cad", "type = 'nvidia-558'\ninstances = 3");
+        tree
+    }
+
+    fn write(&self, path: &str, text: &str) {
+        let path = self.0.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, format!("{text}\n")).unwrap();
+    }
+
+    fn pool(&self, name: &str, text: &str) {
+        let rule = "[[rule]]\nwhere = [{ field = 'vendor-id', op = 'equal', value = '10de' }]";
+        let text = format!("kind = 'mdev'\n{text}\n{rule}");
+        self.write(&format!("etc/virt-vgpu/pools.d/{name}.toml"), &text);
+    }
+
+    fn mdev(&self, uuid: &str, parent: &str, type_id: &str) {
+        let device = self.0.path().join(format!("sys/devices/{parent}/{uuid}"));
+        fs::create_dir_all(&device).unwrap();
+        symlink(format!("../types/{type_id}"), device.join("mdev_type")).unwrap();
+        let bus = self.0.path().join("sys/bus/mdev/devices");
+        fs::create_dir_all(&bus).unwrap();
+        symlink(format!("../../../devices/{parent}/{uuid}"), bus.join(uuid)).unwrap();
+    }
+
+    fn claim(&self, domain: &str, name: &str, device: &str, parent: &str) {
+        let uuid = MdevUuid::for_device(domain.parse().unwrap(), &device.parse().unwrap());
+        let claim = serde_json::json!({
+            "version": 1, "domain": domain, "domain_name": name, "state": "committed",
+            "origin": "prepare", "launched": true, "boot_id": null, "since_boot_ms": 0,
+            "daemon": null, "devices": [{"name": device, "pool": "cad", "kind": "mdev",
+                "uuid": uuid, "parent": parent, "type": "nvidia-558"}],
+        });
+        self.write(
+            &format!("run/virt-vgpu/claims/{domain}.json"),
+            &claim.to_string(),
+        );
+        self.mdev(&uuid.to_string(), parent, "nvidia-558");
+    }
+
+    /// A QEMU of that domain among the processes.
+    fn runs(&self, domain: &str) {
+        self.write("proc/77/cmdline", &format!("qemu\0-uuid\0{domain}\0"));
+        fs::create_dir_all(self.0.path().join("proc/77/fd")).unwrap();
+    }
+
+    fn files(&self) -> Vec<String> {
+        let listed = Command::new("find").arg(self.0.path()).output().unwrap();
+        let mut files: Vec<String> = String::from_utf8(listed.stdout)
+            .unwrap()
+            .lines()
+            .map(ToOwned::to_owned)
+            .collect();
+        files.sort();
+        files
+    }
+
+    fn feed(&self, program: &str, arguments: &[&str], input: &str) -> (i32, String, String) {
+        let mut child = Command::new(program)
+            .args(arguments)
+            .env("VIRT_VGPU_ROOT", self.0.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(input.as_bytes())
+            .unwrap();
+        let output = child.wait_with_output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        let code = output.status.code().unwrap();
+        (code, text(output.stdout), text(output.stderr))
+    }
+
+    /// Exit code and output; the tree must be as it was.
+    fn explain(&self, xml: &str) -> (i32, String) {
+        let before = self.files();
+        let program = env!("CARGO_BIN_EXE_virt-vgpu");
+        let (code, out, error) = self.feed(program, &["explain", "--xml", "-"], xml);
+        assert_eq!(error, "");
+        assert_eq!(self.files(), before);
+        (code, out)
+    }
+
+    /// What the hook says to the same.
+    fn hook(&self, xml: &str) -> String {
+        let program = env!("CARGO_BIN_EXE_virt-vgpu-hook");
+        let (code, _, error) = self.feed(program, &["ws7", "prepare", "begin", "-"], xml);
+        assert_eq!(code, 1);
+        error.trim_end().to_owned()
+    }
+}
+
+fn uuid(device: &str) -> String {
+    MdevUuid::for_device(UUID.parse().unwrap(), &device.parse().unwrap()).to_string()
+}
+
+/// A domain that asks for devices, `NAME POOL` each, all with hostdevs but those
+/// that begin with '-'.
+fn domain(devices: &[&str], more: &str) -> String {
+    let (mut requests, mut hostdevs) = (String::new(), String::new());
+    for device in devices {
+        let (name, pool) = device.trim_start_matches('-').split_once(' ').unwrap();
+        requests += &format!("<v:device name='{name}' pool='{pool}'/>");
+        if !device.starts_with('-') {
+            hostdevs += &format!(
+                "<hostdev mode='subsystem' type='mdev'><source><address uuid='{}'/></source></hostdev>",
+                uuid(name)
+            );
+        }
+    }
+    format!(
+        "<domain><name>ws7</name><uuid>{UUID}</uuid>\
+         <metadata><v:devices xmlns:v='urn:virt-vgpu:devices:1'>{requests}</v:devices></metadata>\
+         {more}<devices>{hostdevs}</devices></domain>"
+    )
+}
+
+const CANDIDATES: &str = "
+pool cad: nvidia-558, pack, 0 in use of at most 3
+  PARENT        BOARD         NODE  IN USE  ROOM
+  0000:3b:00.0  0000:3b:00.0  0     1       3 of nvidia-558 left
+  0000:5e:00.0  0000:5e:00.0  1     0       1 of nvidia-558 left
+  0000:86:00.0  0000:86:00.0  1     0       has no mdev type 'nvidia-558'
+";
+
+#[test]
+fn a_domain_that_would_be_served() {
+    let (code, out) = Tree::new().explain(&domain(&["gpu0 cad"], ""));
+    let wanted = format!(
+        "domain 'ws7' would be served
+
+gpu0 from pool cad
+  uuid    {}
+  parent  0000:3b:00.0
+  type    nvidia-558
+  why     pack: 1 in use on 0000:3b:00.0, 3 of nvidia-558 left
+{CANDIDATES}",
+        uuid("gpu0")
+    );
+    assert_eq!((code, out), (0, wanted));
+}
+
+#[test]
+fn nearness_is_explained() {
+    let tree = Tree::new();
+    tree.pool("cad", "type = 'NVIDIA L40S-12Q'\nplacement = 'spread'");
+    let bound = "<numatune><memory mode='strict' nodeset='1'/></numatune>";
+    let (code, out) = tree.explain(&domain(&["gpu0 cad", "gpu1 cad"], bound));
+    let wanted = format!(
+        "domain 'ws7' would be served
+
+gpu0 from pool cad
+  uuid    {}
+  parent  0000:5e:00.0
+  type    nvidia-558
+  why     spread: 0 in use on 0000:5e:00.0, NUMA node 1 at distance 10, 1 of nvidia-558 left
+
+gpu1 from pool cad
+  uuid    {}
+  parent  0000:86:00.0
+  type    nvidia-600
+  why     spread: 0 in use on 0000:86:00.0, NUMA node 1 at distance 10, 4 of nvidia-600 left
+
+pool cad: NVIDIA L40S-12Q, spread, 0 in use
+  PARENT        BOARD         NODE  IN USE  ROOM
+  0000:5e:00.0  0000:5e:00.0  1     0       1 of nvidia-558 left
+  0000:86:00.0  0000:86:00.0  1     0       4 of nvidia-600 left
+  0000:3b:00.0  0000:3b:00.0  0     1       3 of nvidia-558 left
+",
+        uuid("gpu0"),
+        uuid("gpu1")
+    );
+    assert_eq!((code, out), (0, wanted));
+}
+
+#[test]
+fn a_refusal_is_the_hooks_own_line() {
+    let full = "has no mdev type 'nvidia-9'";
+    for (pool, devices, line) in [
+        ("type = 'nvidia-9'", &["gpu0 cad"][..], format!("pool 'cad' has no free nvidia-9 for domain 'ws7': 0000:3b:00.0, 0000:5e:00.0, 0000:86:00.0: {full}; see 'virt-vgpu explain ws7'")),
+        ("type = 'nvidia-558'\ninstances = 1", &["gpu0 cad", "gpu1 cad"], "pool 'cad' has no free nvidia-558 for domain 'ws7': 0 of at most 1 instances are in use and it asks for 2; see 'virt-vgpu status'".to_owned()),
+        ("type = 5", &["gpu0 cad"], "domain 'ws7' asks for a device of pool 'cad': /etc/virt-vgpu/pools.d/cad.toml:2: key 'type': ".to_owned()),
+        ("type = 'nvidia-558'", &["gpu0 none"], "domain 'ws7' asks for a device of pool 'none': there is no pool 'none'; see 'virt-vgpu pool list'".to_owned()),
+        ("type = 'nvidia-558'", &["gpu0 cad", "-gpu1 cad"], format!("domain 'ws7' asks for device 'gpu1' in its metadata but has no <hostdev> with UUID {}; virt-vgpud adds it a moment after the domain is defined, 'virt-vgpu sync ws7' by hand; then start it again", uuid("gpu1"))),
+        ("type = 'nvidia-558'", &["gpu0 cad", "gpu0 cad"], "domain 'ws7': line 1: <v:device name='gpu0'>: a second device of this name; names are unique in a domain; correct it with 'virsh edit ws7'".to_owned()),
+    ] {
+        let tree = Tree::new();
+        tree.pool("cad", pool);
+        let xml = domain(devices, "");
+        let (code, out) = tree.explain(&xml);
+        let said = out.lines().nth(1).unwrap().trim_start();
+        assert_eq!(code, 1, "{out}");
+        assert!(out.starts_with("domain 'ws7' would be refused\n"), "{out}");
+        assert!(said.starts_with(&format!("virt-vgpu: {line}")), "{said}\n{line}");
+        assert_eq!(said, tree.hook(&xml));
+    }
+}
+
+#[test]
+fn a_device_without_room_says_who_is_in_the_way() {
+    let tree = Tree::new();
+    tree.claim(
+        "bbbbbbbb-0000-4000-8000-000000000002",
+        "left",
+        "gpu0",
+        "0000:5e:00.0",
+    );
+    for parent in ["0000:3b:00.0", "0000:5e:00.0"] {
+        let path = format!("sys/class/mdev_bus/{parent}/mdev_supported_types/nvidia-558");
+        tree.write(&format!("{path}/available_instances"), "0");
+    }
+    let (code, out) = tree.explain(&domain(&["gpu0 cad"], ""));
+    let wanted = format!(
+        "domain 'ws7' would be refused
+  virt-vgpu: pool 'cad' has no free nvidia-558 for domain 'ws7': 0000:3b:00.0, 0000:5e:00.0: no \
+nvidia-558 left; 0000:86:00.0: has no mdev type 'nvidia-558'; see 'virt-vgpu explain ws7'
+
+gpu0 from pool cad
+  uuid    {}
+
+pool cad: nvidia-558, pack, 1 in use of at most 3
+  PARENT        BOARD         NODE  IN USE  ROOM
+  0000:3b:00.0  0000:3b:00.0  0     1       no nvidia-558 left
+  0000:5e:00.0  0000:5e:00.0  1     1       no nvidia-558 left
+  0000:86:00.0  0000:86:00.0  1     0       has no mdev type 'nvidia-558'
+
+note: 'left' does not run but holds devices, which the hook frees before it refuses; run \
+'virt-vgpu reconcile' and ask again
+",
+        uuid("gpu0")
+    );
+    assert_eq!((code, out), (1, wanted));
+}
+
+#[test]
+fn a_running_domain_shows_what_it_has() {
+    let tree = Tree::new();
+    tree.claim(UUID, "ws7", "gpu0", "0000:5e:00.0");
+    tree.runs(UUID);
+    let (code, out) = tree.explain(&domain(&["gpu0 cad"], ""));
+    let wanted = format!(
+        "domain 'ws7' has its devices
+
+gpu0 from pool cad
+  uuid    {}
+  parent  0000:5e:00.0
+  type    nvidia-558
+
+the domain holds now (domain 'ws7' is running):
+  gpu0: nvidia-558 on 0000:5e:00.0, pool cad
+",
+        uuid("gpu0")
+    );
+    assert_eq!(code, 0);
+    assert!(out.starts_with(&wanted), "{out}");
+}
+
+#[test]
+fn a_foreign_device_of_its_uuid_is_named() {
+    let tree = Tree::new();
+    tree.mdev(&uuid("gpu0"), "0000:86:00.0", "nvidia-600");
+    let xml = domain(&["gpu0 cad"], "");
+    let (code, out) = tree.explain(&xml);
+    assert_eq!(code, 1);
+    let said = out.lines().nth(1).unwrap().trim_start();
+    assert!(
+        said.contains("which a mediated device on 0000:86:00.0 that is not ours has"),
+        "{said}"
+    );
+    assert_eq!(said, tree.hook(&xml));
+}
+
+#[test]
+fn a_domain_that_asks_for_nothing_and_one_that_can_wait() {
+    let tree = Tree::new();
+    let plain = format!("<domain><name>ws7</name><uuid>{UUID}</uuid></domain>");
+    let nothing = "domain 'ws7' asks for no devices: the hook does nothing\n";
+    assert_eq!(tree.explain(&plain), (0, nothing.to_owned()));
+    let xml = domain(&["-gpu0 cad"], "").replace("pool='cad'", "pool='cad' optional='yes'");
+    let (code, out) = tree.explain(&xml);
+    let start = "domain 'ws7' starts without devices: all that it asks for are optional and plugged \
+                 in later\n\ngpu0 from pool cad\n";
+    assert_eq!(code, 0);
+    assert!(out.starts_with(start), "{out}");
+}
+
+#[test]
+fn json_has_all_of_it() {
+    let tree = Tree::new();
+    let program = env!("CARGO_BIN_EXE_virt-vgpu");
+    let xml = domain(&["gpu0 cad"], "");
+    let (code, out, _) = tree.feed(program, &["explain", "--xml", "-", "--json"], &xml);
+    let report: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let candidate = |parent: &str, node: u32, in_use: u32, available: u32, room: &str| {
+        serde_json::json!({"parent": parent, "board": parent, "numa_node": node,
+            "in_use": in_use, "available": available, "room": room})
+    };
+    let wanted = serde_json::json!({
+        "domain": "ws7", "domain_uuid": UUID, "outcome": "served", "notes": [],
+        "devices": [{"name": "gpu0", "pool": "cad", "uuid": uuid("gpu0"), "placeholder": true,
+            "place": {"parent": "0000:3b:00.0", "type": "nvidia-558",
+                "reason": "pack: 1 in use on 0000:3b:00.0, 3 of nvidia-558 left"}}],
+        "pools": [{"name": "cad", "type": "nvidia-558", "placement": "pack", "instances": 3,
+            "in_use": 0, "candidates": [
+                candidate("0000:3b:00.0", 0, 1, 3, "3 of nvidia-558 left"),
+                candidate("0000:5e:00.0", 1, 0, 1, "1 of nvidia-558 left"),
+                candidate("0000:86:00.0", 1, 0, 0, "has no mdev type 'nvidia-558'")]}],
+    });
+    assert_eq!((code, report), (0, wanted));
+}
+
+#[test]
+fn what_is_no_domain_is_an_error() {
+    let tree = Tree::new();
+    let program = env!("CARGO_BIN_EXE_virt-vgpu");
+    for (xml, wanted) in [
+        (
+            "",
+            "virt-vgpu: the domain XML cannot be used: the input holds no XML element\n",
+        ),
+        (
+            "<network/>",
+            "virt-vgpu: the domain XML cannot be used: line 1: the root element is <network>, not <domain>\n",
+        ),
+    ] {
+        let answer = tree.feed(program, &["explain", "--xml", "-"], xml);
+        assert_eq!(answer, (1, String::new(), wanted.to_owned()));
+    }
+    let (code, _, error) = tree.feed(program, &["explain", "--xml", "/none"], "");
+    let wanted = "virt-vgpu: cannot read /none: No such file or directory (os error 2)\n";
+    assert_eq!((code, error.as_str()), (1, wanted));
+    assert_eq!(tree.feed(program, &["explain"], "").0, 2);
+}

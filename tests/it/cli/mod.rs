@@ -1,0 +1,14 @@
+//! `virt-vgpu`, a module for each verb: what it prints, what it writes, what it refuses.
+
+mod attach;
+mod attach_vgpu;
+mod devices;
+mod explain;
+mod help;
+mod host;
+mod live;
+mod pool;
+mod pool_files;
+mod profiles;
+mod reconcile;
+mod status;

@@ -1,0 +1,219 @@
+//! `attach --live` and `detach --live` killed after each of their effects, and each
+//! effect failing. The libvirt is real and runs the domain, but takes no device of the
+//! model's, so every undisturbed `attach --live` undoes what it did: its effects are
+//! those of both ways.
+
+use std::{collections::BTreeSet, sync::OnceLock};
+
+use super::{LIBVIRTD, Strike, stage::Stage, strikes};
+use crate::support::{
+    domain::Domain,
+    process::{Outcome, Program},
+    scene::Scene,
+    side_by_side::map_with,
+};
+
+const ATTACH: &str = "attach VM --pool cad --live";
+const DETACH: &str = "detach VM --all --live --wait 1";
+
+/// A domain that runs in libvirt and asks for nothing, on a host of its own.
+fn scene(number: usize) -> (Scene, Domain) {
+    let libvirtd = &*LIBVIRTD;
+    let domain = Domain::new(number);
+    let name = &domain.name;
+    let there = libvirtd.virsh(&["list", "--all", "--name"]);
+    if !there.lines().any(|line| line == name) {
+        libvirtd.make(
+            "define",
+            &format!(
+                "<domain type='qemu'><name>{name}</name><uuid>{}</uuid><memory unit='MiB'>32</memory>\
+                 <vcpu>1</vcpu><os><type arch='x86_64' machine='pc'>hvm</type></os>\
+                 <devices><memballoon model='none'/></devices></domain>",
+                domain.uuid
+            ),
+        );
+        libvirtd.virsh(&["start", name]);
+    }
+    let (live, defined) = (
+        libvirtd.virsh(&["dumpxml", name]),
+        libvirtd.definition(name),
+    );
+    assert!(
+        !live.contains("vgpu") && !defined.contains("vgpu"),
+        "{live}\n{defined}"
+    );
+    (Stage::Mdev.scene(), domain)
+}
+
+fn command(scene: &Scene, domain: &Domain, arguments: &str) -> Program {
+    let arguments = arguments.replace("VM", &domain.name);
+    Program::command(
+        scene.root(),
+        &format!("{arguments} --connect {}", LIBVIRTD.uri),
+    )
+}
+
+/// The effects of a command, as `NUMBER EFFECT PATH` each.
+fn effects(scene: &Scene, domain: &Domain, arguments: &str) -> Vec<String> {
+    let trace = scene.path("trace");
+    command(scene, domain, arguments).trace(&trace).run();
+    let text = std::fs::read_to_string(&trace).unwrap();
+    std::fs::remove_file(trace).unwrap();
+    text.lines().map(ToOwned::to_owned).collect()
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Cure {
+    /// The same once more.
+    Again,
+    /// It is detached instead.
+    Detach,
+    /// The domain ends.
+    End,
+    /// Somebody cleans up; no QEMU is to be seen there.
+    Reconcile,
+}
+
+impl Cure {
+    const ALL: [Self; 4] = [Self::Again, Self::Detach, Self::End, Self::Reconcile];
+
+    fn apply(self, scene: &Scene, domain: &Domain) {
+        match self {
+            Self::Again => {
+                let outcome = command(scene, domain, ATTACH).run();
+                let line = outcome.refusal();
+                assert!(
+                    line.ends_with("VFIO support; the device was taken back"),
+                    "{line}"
+                );
+            }
+            Self::Detach => {}
+            Self::End => scene.stop(domain),
+            Self::Reconcile => {
+                let outcome = scene.reconcile();
+                assert_eq!(outcome.code, Some(0), "{outcome:?}");
+            }
+        }
+        if !matches!(self, Self::Detach) {
+            scene.is_sound();
+            assert_eq!(scene.claims(), []);
+        }
+        // Whatever a crash has left in libvirt, and all that is left on the host.
+        let outcome = command(scene, domain, DETACH).run();
+        outcome.succeeds();
+        scene.is_sound();
+        assert_eq!(scene.claims(), []);
+    }
+}
+
+/// Runs the command with each fault at each of its effects, and cures.
+fn at_each_effect(
+    (test, arguments): (usize, &str),
+    faults: &[&str],
+    lead_up: impl Fn(&Scene, &Domain) + Sync,
+    check: impl Fn(&Scene, &Outcome) + Sync,
+) {
+    let (undisturbed, domain) = scene(domain_number(test, 0));
+    lead_up(&undisturbed, &domain);
+    let effects = effects(&undisturbed, &domain, arguments);
+    assert!(
+        effects.iter().any(|effect| effect.contains("/sys/")),
+        "{effects:?}"
+    );
+    Cure::Detach.apply(&undisturbed, &domain);
+    // An edit at libvirt is no effect that fails with an errno.
+    let can = |strike: &Strike| strike.fault == "kill" || !strike.effect.contains(" edit ");
+    let strikes = strikes(&effects, faults).into_iter().filter(can);
+    let cured = |strike: Strike| Cure::ALL.map(|cure| (strike.clone(), cure));
+    let cases: Vec<(Strike, Cure)> = strikes.flat_map(cured).collect();
+    let name = |(strike, cure): &(Strike, Cure)| format!("{arguments}: {strike}, then {cure:?}");
+    let own_domain = |worker| domain_number(test, worker);
+    map_with(&cases, own_domain, name, |number, (strike, cure)| {
+        let (scene, domain) = scene(*number);
+        lead_up(&scene, &domain);
+        let command = command(&scene, &domain, arguments);
+        let outcome = command.fault(&strike.order()).run();
+        check(&scene, &outcome);
+        scene.foreign_is_untouched();
+        cure.apply(&scene, &domain);
+    });
+}
+
+/// The domain that a worker of a test has to itself.
+fn domain_number(test: usize, worker: usize) -> usize {
+    1000 * test + worker
+}
+
+fn is_killed(scene: &Scene, outcome: &Outcome) {
+    assert_eq!(outcome.signal, Some(9), "{outcome:?}");
+    assert!(scene.temporary_files().len() <= 1);
+}
+
+#[test]
+fn plugging_in_that_is_cut_short_is_repaired() {
+    at_each_effect((1, ATTACH), &["kill"], |_, _| {}, is_killed);
+}
+
+#[test]
+fn plugging_in_bears_an_error_at_any_effect() {
+    // EIO; where it strikes the undoing, the claim knows what is left.
+    let check = |scene: &Scene, outcome: &Outcome| {
+        outcome.refusal();
+        let claimed = scene.claims().into_iter().flat_map(|claim| claim.devices);
+        let claimed: BTreeSet<String> = claimed.map(|device| device.label()).collect();
+        assert!(scene.ours().is_subset(&claimed), "{outcome:?}");
+        assert_eq!(scene.temporary_files(), Vec::<String>::new());
+    };
+    at_each_effect((2, ATTACH), &["5"], |_, _| {}, check);
+}
+
+/// Plugging in was cut short when the device was there.
+fn plugged(scene: &Scene, domain: &Domain) {
+    // The effect that makes it, found out once.
+    static MAKES_IT: OnceLock<String> = OnceLock::new();
+    let makes_it = MAKES_IT.get_or_init(|| {
+        let mut effects = effects(scene, domain, ATTACH).into_iter();
+        effects.find(|effect| effect.ends_with("/create")).unwrap()
+    });
+    for strike in strikes(std::slice::from_ref(makes_it), &["kill"]) {
+        is_killed(
+            scene,
+            &command(scene, domain, ATTACH).fault(&strike.order()).run(),
+        );
+    }
+    assert!(!scene.ours().is_empty());
+}
+
+#[test]
+fn unplugging_that_is_cut_short_is_repaired() {
+    at_each_effect((3, DETACH), &["kill"], plugged, is_killed);
+}
+
+const QEMU: u32 = 4711;
+
+/// The domain goes on running: what was cut short goes without its end.
+#[test]
+fn plugging_in_that_is_cut_short_leaves_nothing_with_a_domain_that_runs() {
+    let (undisturbed, domain) = scene(domain_number(4, 0));
+    undisturbed.runs(QEMU, &domain);
+    let effects = effects(&undisturbed, &domain, ATTACH);
+    let own_domain = |worker| domain_number(4, worker);
+    let strikes = strikes(&effects, &["kill"]);
+    map_with(
+        &strikes,
+        own_domain,
+        ToString::to_string,
+        |number, strike| {
+            let (scene, domain) = scene(*number);
+            scene.runs(QEMU, &domain);
+            let command = command(&scene, &domain, ATTACH);
+            is_killed(&scene, &command.fault(&strike.order()).run());
+            let outcome = scene.reconcile();
+            outcome.succeeds();
+            scene.is_sound();
+            assert_eq!(scene.claims(), []);
+            let outcome = self::command(&scene, &domain, DETACH).run();
+            assert_eq!(outcome.code, Some(0), "{outcome:?}");
+        },
+    );
+}

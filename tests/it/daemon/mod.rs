@@ -1,0 +1,4 @@
+//! `virt-vgpud`, and what it hears from libvirt.
+
+mod definitions;
+mod events;

@@ -1,0 +1,10 @@
+//! The hook as a process: whom it serves, whom it refuses, and what it leaves behind.
+
+mod bad_host;
+mod bad_input;
+mod driver_errors;
+mod elsewhere;
+mod functions;
+mod golden;
+mod parameters;
+mod race;

@@ -1,0 +1,28 @@
+//! The integration tests of virt-vgpu, all in one program: the library and the stand-in
+//! for a machine are linked once. `README.md` says where a test belongs.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test says what is wrong by panicking"
+)]
+#![cfg_attr(
+    not(all(feature = "cli", feature = "faults", feature = "nvml")),
+    allow(dead_code, reason = "the tests that use it are left out")
+)]
+
+#[cfg(feature = "cli")]
+mod cli;
+mod contract;
+#[cfg(feature = "faults")]
+mod crash;
+#[cfg(feature = "cli")]
+mod daemon;
+mod dependency_rule;
+mod driver;
+mod hook;
+#[cfg(feature = "nvml")]
+mod nvml;
+mod support;
+#[cfg(feature = "cli")]
+mod udev;

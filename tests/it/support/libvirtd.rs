@@ -1,0 +1,109 @@
+//! A libvirtd of the tests' own, with QEMU by emulation: it needs root, but no
+//! systemd, no KVM and no running libvirt, and leaves the machine's own alone.
+
+use std::{
+    env,
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+const PACKAGES: &str =
+    "libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients qemu-system-x86 util-linux";
+
+/// A daemon. It ends when it is dropped, or with the process.
+pub struct Libvirtd {
+    pub uri: String,
+    /// Holds the pipe by which the daemon notices the end.
+    _keeper: Child,
+}
+
+impl Libvirtd {
+    /// A module whose tests share one has it in a `static LIBVIRTD`. Modules do not share it:
+    /// the tests of each give their domains names and UUIDs that others may use as well.
+    pub fn start() -> Self {
+        for program in ["libvirtd", "virsh", "qemu-system-x86_64", "unshare"] {
+            assert!(
+                is_installed(program),
+                "{program} is not installed; run: apt-get install --no-install-recommends {PACKAGES}"
+            );
+        }
+        let root = nix::unistd::geteuid().is_root();
+        assert!(
+            root,
+            "run this test as root: it starts a libvirtd in its own mount namespace"
+        );
+        // The daemon removes it: a static is never dropped.
+        let dir = tempfile::Builder::new()
+            .prefix("virt-vgpu-libvirtd-")
+            .tempdir()
+            .unwrap()
+            .keep();
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/support/libvirtd.sh");
+        let keeper = Command::new("unshare")
+            .args(["--mount", "--pid", "--fork", "--mount-proc", "bash"])
+            .arg(script)
+            .arg(&dir)
+            .env("PATH", path())
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let socket = dir.join("run/libvirt-sock");
+        let daemon = Self {
+            uri: format!("qemu+unix:///system?socket={}", socket.display()),
+            _keeper: keeper,
+        };
+        let started = Instant::now();
+        while !daemon.try_virsh(&["version"]).status.success() {
+            let log = || std::fs::read_to_string(dir.join("libvirtd.log")).unwrap_or_default();
+            let patience = Duration::from_secs(60);
+            assert!(
+                started.elapsed() < patience,
+                "libvirtd does not answer:\n{}",
+                log()
+            );
+            thread::sleep(Duration::from_millis(100));
+        }
+        daemon
+    }
+
+    fn try_virsh(&self, arguments: &[&str]) -> Output {
+        let mut virsh = Command::new("virsh");
+        virsh
+            .args(["--quiet", "--connect", &self.uri])
+            .args(arguments);
+        virsh.env("LC_ALL", "C").output().unwrap()
+    }
+
+    /// What virsh prints; it must succeed.
+    pub fn virsh(&self, arguments: &[&str]) -> String {
+        let output = self.try_virsh(arguments);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "virsh {arguments:?}: {error}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Defines, or with `create` starts, a domain from its XML.
+    pub fn make(&self, how: &str, xml: &str) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&file, xml).unwrap();
+        self.virsh(&[how, file.path().to_str().unwrap()]);
+    }
+
+    /// The persistent definition.
+    pub fn definition(&self, domain: &str) -> String {
+        self.virsh(&["dumpxml", "--inactive", domain])
+    }
+}
+
+/// libvirtd is where users' paths do not lead.
+fn path() -> String {
+    format!("{}:/usr/sbin:/sbin", env::var("PATH").unwrap_or_default())
+}
+
+fn is_installed(program: &str) -> bool {
+    path()
+        .split(':')
+        .any(|directory| Path::new(directory).join(program).is_file())
+}

@@ -1,0 +1,21 @@
+//! Stand-ins for the machine: the kernel's mdev core and NVIDIA's driver in memory, a
+//! mount that shows them to real processes, and a directory with pools, domains and claims
+//! around it; plain files for what only reads; a libvirtd, and a driver for NVML.
+
+pub mod domain;
+pub mod kernel;
+#[cfg(feature = "cli")]
+pub mod libvirtd;
+pub mod machine;
+pub mod mount;
+#[cfg(feature = "nvml")]
+pub mod nvml_driver;
+pub mod nvml_server;
+#[cfg(feature = "cli")]
+pub mod plain_tree;
+pub mod process;
+pub mod refused;
+pub mod scene;
+pub mod side_by_side;
+pub mod tree;
+pub mod twin_host;
