@@ -1,7 +1,7 @@
 //! Whole-process wall time of the hook beside `/bin/true`, a minimal C program,
 //! a shell hook that calls mdevctl and a Python hook, all in one run, taken in
-//! turns so that a busy moment hits all of them. Needs root, /dev/fuse, cc,
-//! python3 and mdevctl; run by `cargo bench`, after `packaging/build`.
+//! turns so that a busy moment hits all of them. Needs root, /dev/fuse and the
+//! programs in `needs.rs`; run by `cargo bench`, after `packaging/build`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -9,12 +9,13 @@ use std::{
     fs,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitCode, Stdio},
     time::{Duration, Instant},
 };
 
 use virt_vgpu::model::{DomainUuid, MdevUuid};
 
+mod needs;
 mod sysfs;
 
 use sysfs::Framework;
@@ -22,8 +23,12 @@ use sysfs::Framework;
 const ROUNDS: usize = 300;
 const NAMESPACE: &str = "VIRT_VGPU_BENCH_NAMESPACE";
 
-fn main() {
+fn main() -> ExitCode {
     if std::env::var_os(NAMESPACE).is_none() {
+        if let Err(what) = is_ready() {
+            eprintln!("benchmark: {what}");
+            return ExitCode::FAILURE;
+        }
         // Own mounts: /sys, /run/virt-vgpu and /etc/virt-vgpu of this machine
         // stay as they are.
         let error = Command::new("unshare")
@@ -34,6 +39,32 @@ fn main() {
             .exec();
         panic!("cannot run unshare: {error}");
     }
+    run();
+    ExitCode::SUCCESS
+}
+
+/// Whether the machine has what the benchmark needs; else what is missing and what to do.
+fn is_ready() -> Result<(), String> {
+    needs::missing_programs(&std::env::var("PATH").unwrap_or_default())?;
+    if !nix::unistd::geteuid().is_root() {
+        return Err("run it as root: it mounts a /sys of its own".to_owned());
+    }
+    if !Path::new("/dev/fuse").exists() {
+        return Err("missing: /dev/fuse; run: modprobe fuse".to_owned());
+    }
+    if !hook().exists() {
+        let hook = hook().display().to_string();
+        return Err(format!("missing: {hook}; run: packaging/build"));
+    }
+    Ok(())
+}
+
+/// As it is shipped.
+fn hook() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("target/dist/usr/sbin/virt-vgpu-hook")
+}
+
+fn run() {
     let bench = Bench::set_up();
     let session = make_host(Framework::Mdev);
     // For profiling on the same tree: cargo bench --bench hook -- --exec 'strace …'
@@ -211,13 +242,6 @@ fn pci_address(address: &str) -> String {
 impl Bench {
     fn set_up() -> Self {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bench");
-        let hook =
-            Path::new(env!("CARGO_MANIFEST_DIR")).join("target/dist/usr/sbin/virt-vgpu-hook");
-        assert!(
-            hook.exists(),
-            "run packaging/build first: {} is not there",
-            hook.display()
-        );
         let c_program = compile(&source.join("create.c"));
         let peak = compile(&source.join("peak.c"));
         for path in ["/sys", "/run/virt-vgpu", "/etc/virt-vgpu"] {
@@ -227,7 +251,7 @@ impl Bench {
         write_pool("vgpu", "kind = \"nvidia-vgpu\"\nprofile = \"L40S-12Q\"");
         Self {
             source,
-            hook,
+            hook: hook(),
             c_program,
             peak,
         }

@@ -11,6 +11,7 @@
     allow(dead_code, reason = "the tests that use it are left out")
 )]
 
+mod benchmark;
 #[cfg(feature = "cli")]
 mod cli;
 mod contract;
