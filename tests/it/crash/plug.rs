@@ -3,7 +3,7 @@
 //! model's, so every undisturbed `attach --live` undoes what it did: its effects are
 //! those of both ways.
 
-use std::{collections::BTreeSet, sync::OnceLock};
+use std::{collections::BTreeSet, sync::LazyLock};
 
 use super::{LIBVIRTD, Strike, stage::Stage, strikes};
 use crate::support::{
@@ -169,18 +169,16 @@ fn plugging_in_bears_an_error_at_any_effect() {
 
 /// Plugging in was cut short when the device was there.
 fn plugged(scene: &Scene, domain: &Domain) {
-    // The effect that makes it, found out once.
-    static MAKES_IT: OnceLock<String> = OnceLock::new();
-    let makes_it = MAKES_IT.get_or_init(|| {
-        let mut effects = effects(scene, domain, ATTACH).into_iter();
-        effects.find(|effect| effect.ends_with("/create")).unwrap()
+    // Killed when it has made the device; found out once, on a host of its own.
+    static CUT: LazyLock<Strike> = LazyLock::new(|| {
+        let (undisturbed, domain) = self::scene(domain_number(3, 0));
+        let effects = effects(&undisturbed, &domain, ATTACH);
+        let mut strikes = strikes(&effects, &["kill"]).into_iter();
+        let makes_it = strikes.find(|strike| strike.effect.ends_with("/create"));
+        makes_it.unwrap()
     });
-    for strike in strikes(std::slice::from_ref(makes_it), &["kill"]) {
-        is_killed(
-            scene,
-            &command(scene, domain, ATTACH).fault(&strike.order()).run(),
-        );
-    }
+    let outcome = command(scene, domain, ATTACH).fault(&CUT.order()).run();
+    is_killed(scene, &outcome);
     assert!(!scene.ours().is_empty());
 }
 
