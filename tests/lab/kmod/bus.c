@@ -177,7 +177,7 @@ static struct sim_board *board_parse(char *text)
 	slash = strchr(at, '/');
 	if (slash) {
 		*slash++ = '\0';
-		if (kstrtoint(slash, 10, &node) || node < NUMA_NO_NODE || node >= MAX_NUMNODES)
+		if (kstrtoint(slash, 10, &node) || node < NUMA_NO_NODE || node > U8_MAX)
 			return ERR_PTR(-EINVAL);
 	}
 	if (sscanf(at, "%4x:%2x:%2x.%1x%n", &domain, &bus, &slot, &function, &end) != 4 ||
@@ -187,7 +187,7 @@ static struct sim_board *board_parse(char *text)
 	for (i = 0; i < nr_boards; i++)
 		if (all[i]->domain == domain && all[i]->bus == bus)
 			return ERR_PTR(-EINVAL);
-	if (node != NUMA_NO_NODE && !node_online(node)) {
+	if (node != NUMA_NO_NODE && (node >= MAX_NUMNODES || !node_online(node))) {
 		pr_warn("%s: no NUMA node %d here, board is on none\n", at, node);
 		node = NUMA_NO_NODE;
 	}

@@ -2,13 +2,54 @@
 /*
  * Two places where the kernel's own functions would not do what the simulator
  * needs, and no driver is asked. A probe at their entry diverts the calls in
- * question to answer(), whose argument becomes their result.
+ * question to answer(), whose argument becomes their result. User-mode Linux has
+ * no probes: its kernel asks a hook instead (tests/lab/uml/patches), and has
+ * IOMMUFD_DRIVER, so that the second place needs nothing.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 #include <linux/kprobes.h>
 #include <linux/module.h>
 #include <linux/uaccess.h>
 #include "sim.h"
+
+/*
+ * An mdev driver has no say in whether a removal succeeds, but older kernels and
+ * NVIDIA's own versions did fail it. So the failure is put where user space meets
+ * it: the store function of the core's attribute "remove".
+ */
+static bool remove_fails(struct device *dev, ssize_t *result)
+{
+	struct sim_function *fn;
+	int number;
+
+	if (dev->driver != &sim_mdev_driver.driver)
+		return false;
+	/* The parent outlives its vGPUs; a vGPU may be on its way out already. */
+	fn = pci_get_drvdata(to_pci_dev(dev->parent));
+	if (!sim_fault_take(fn->board, SIM_FAULT_REMOVE, &number))
+		return false;
+	/* Success without effect is a failure that was seen in the wild, too. */
+	if (number)
+		*result = -number;
+	return true;
+}
+
+#ifdef CONFIG_UML
+
+extern bool (*mdev_remove_hook)(struct device *dev, ssize_t *result);
+
+int sim_divert_init(void)
+{
+	mdev_remove_hook = remove_fails;
+	return 0;
+}
+
+void sim_divert_exit(void)
+{
+	mdev_remove_hook = NULL;
+}
+
+#else
 
 static noinline long answer(long result)
 {
@@ -27,26 +68,12 @@ static void entered(struct kprobe *probe, struct pt_regs *regs, unsigned long fl
 {
 }
 
-/*
- * An mdev driver has no say in whether a removal succeeds, but older kernels and
- * NVIDIA's own versions did fail it. So the failure is put where user space meets
- * it: the store function of the core's attribute "remove".
- */
 static int remove_store(struct kprobe *probe, struct pt_regs *regs)
 {
 	struct device *dev = (struct device *)regs_get_kernel_argument(regs, 0);
-	long count = regs_get_kernel_argument(regs, 3);
-	struct sim_function *fn;
-	int number;
+	ssize_t result = regs_get_kernel_argument(regs, 3);
 
-	if (dev->driver != &sim_mdev_driver.driver)
-		return 0;
-	/* The parent outlives its vGPUs; a vGPU may be on its way out already. */
-	fn = pci_get_drvdata(to_pci_dev(dev->parent));
-	if (!sim_fault_take(fn->board, SIM_FAULT_REMOVE, &number))
-		return 0;
-	/* Success without effect is a failure that was seen in the wild, too. */
-	return divert(regs, number ? -number : count);
+	return remove_fails(dev, &result) ? divert(regs, result) : 0;
 }
 
 static struct kprobe remove_probe = {
@@ -107,3 +134,5 @@ void sim_divert_exit(void)
 		unregister_kprobe(&report_probe);
 	unregister_kprobe(&remove_probe);
 }
+
+#endif

@@ -63,15 +63,22 @@ image_bootstrap() {
 image_packages() {
 	local packages
 	mapfile -t packages < <(sed -e 's/#.*//' -e '/^[[:space:]]*$/d' "$1")
-	# The image's own resolver configuration comes back afterwards.
-	if [[ -e $WORK/tree/etc/resolv.conf ]]; then cp -P "$WORK/tree/etc/resolv.conf" "$WORK/resolv.conf"; fi
-	rm -f "$WORK/tree/etc/resolv.conf"
-	cp /etc/resolv.conf "$WORK/tree/etc/resolv.conf"
-	in_tree apt-get update -q
-	in_tree apt-get install -qy --no-install-recommends "${packages[@]}"
-	in_tree apt-get clean
+	with_network in_tree sh -ec 'apt-get update -q; apt-get install -qy --no-install-recommends "$@"; apt-get clean' \
+		packages "${packages[@]}"
 	rm -rf "$WORK"/tree/var/lib/apt/lists/*
-	if [[ -e $WORK/resolv.conf ]]; then mv "$WORK/resolv.conf" "$WORK/tree/etc/resolv.conf"; fi
+}
+
+# with_network COMMAND...: in the tree (TREE) with this machine's resolver; its own comes back afterwards
+with_network() {
+	local tree=${TREE:-$WORK/tree} kept=
+	if [[ -e $tree/etc/resolv.conf ]]; then
+		kept=yes
+		cp -P "$tree/etc/resolv.conf" "$WORK/resolv.conf"
+	fi
+	rm -f "$tree/etc/resolv.conf"
+	cp /etc/resolv.conf "$tree/etc/resolv.conf"
+	"$@"
+	if [[ -n $kept ]]; then mv "$WORK/resolv.conf" "$tree/etc/resolv.conf"; fi
 }
 
 image_configure() {

@@ -25,9 +25,7 @@ module_compile() {
 	release=$(< "$IMAGE/kernel-release")
 	source=$IMAGE/tree/usr/src/virt-vgpu-sim
 	overlay=$WORK/overlay/lab-overlay/usr/lib/modules/$release
-	rm -rf "$source"
-	cp -r "$LAB/kmod" "$source"
-	awk -f "$LAB/kmod/boards.awk" "$LAB"/nvidia/boards/* > "$source/boards.c"
+	module_source "$source"
 	TREE=$IMAGE/tree in_tree make -C "/lib/modules/$release/build" M=/usr/src/virt-vgpu-sim modules
 	mkdir -p "$overlay/updates"
 	install -m 644 "$source/virt_vgpu_sim.ko" "$overlay/updates/"
@@ -38,6 +36,13 @@ module_compile() {
 	rm -rf "$source"
 	pack_overlay "$WORK/overlay" "$WORK/overlay.cpio"
 	rm -rf "$WORK/overlay"
+}
+
+# module_source FOLDER: all that the module is compiled from, to FOLDER
+module_source() {
+	rm -rf "$1"
+	cp -r "$LAB/kmod" "$1"
+	awk -f "$LAB/kmod/boards.awk" "$LAB"/nvidia/boards/* > "$1/boards.c"
 }
 
 # pack_overlay FOLDER FILE: FOLDER/lab-overlay as an archive for the initrd
