@@ -16,7 +16,7 @@ run_inside() {
 	slow=$(slow_host "$host")
 	out=$(
 		select_guest "$host"
-		timeout $((left + 10)) ssh -F "$RUN/ssh-config" lab "LAB_SLOW=$slow timeout $left bash -euo pipefail -c $(printf '%q' ". /run/lab-inside.sh; $commands")" \
+		reach timeout $((left + 10)) ssh -F "$RUN/ssh-config" lab "LAB_SLOW=$slow timeout $left bash -euo pipefail -c $(printf '%q' ". /run/lab-inside.sh; $commands")" \
 			2> >(tee -a "$SCENARIO_LOG" >&2) < /dev/null
 	) || status=$?
 	[[ -z $out ]] || printf '%s\n' "$out" | tee -a "$SCENARIO_LOG"
@@ -86,14 +86,14 @@ refusal_of() {
 		"/etc/libvirt/hooks/qemu.d/50-virt-vgpu $1 $2 begin -" "virt-vgpu: $3"
 }
 
-# put_test PATH ARGUMENT...: the test program that `cargo test ARGUMENT...` would run, to PATH there
+# put_test PATH NAME: the test program of that name, to PATH there; built as tests/cargo-tests builds it
 put_test() {
 	local path=$1 program
-	shift
-	program=$(cd "$LAB/../.." && cargo test --quiet --locked "$@" --no-run --message-format=json 2>> "$SCENARIO_LOG.stderr" |
+	program=$(cd "$LAB/../.." && cargo test --quiet --locked --workspace --features virt-vgpu/faults --test "$2" --no-run \
+		--message-format=json 2>> "$SCENARIO_LOG.stderr" |
 		grep '"kind":\["test"\]' | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1) ||
-		fail "cannot be built: cargo test $*"
-	[[ -x $program ]] || fail "was not built: cargo test $*"
+		fail "cannot be built: test program $2"
+	[[ -x $program ]] || fail "was not built: test program $2"
 	strip -o "$RUN/test-program" "$program"
 	in_guest "cat > $path; chmod +x $path" < "$RUN/test-program"
 }
@@ -112,13 +112,13 @@ cut_power() {
 	prepare_guest "$NAME"
 }
 
-# What follows `virsh migrate ... DOMAIN` to send it to the peer. Each lab host sees the outer
-# machine as 10.0.2.2, and there the other one's forwarded ports.
+# What follows `virsh migrate ... DOMAIN` to send it to the peer.
 migrate_arguments() {
 	(
 		select_guest "$PEER"
-		printf '%s --migrateuri tcp://10.0.2.2:%s --listen-address 0.0.0.0\n' \
-			"'qemu+ssh://root@10.0.2.2:$(ssh_port)/system?keyfile=/root/.ssh/id_ed25519&no_verify=1'" \
-			"$(migration_port)"
+		read -r address ssh migration < "$RUN/peer-address"
+		printf '%s --migrateuri tcp://%s:%s --listen-address 0.0.0.0\n' \
+			"'qemu+ssh://root@$address:$ssh/system?keyfile=/root/.ssh/id_ed25519&no_verify=1'" \
+			"$address" "$migration"
 	)
 }

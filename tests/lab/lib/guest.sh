@@ -1,19 +1,22 @@
 # shellcheck shell=bash
-# One lab host: its QEMU process, its state folder, and the way in by ssh.
+# One lab host: its process, its state folder, and the way in by ssh. What it is made of, an emulated
+# machine or a User-mode Linux, is in emulated.sh and uml.sh: their functions begin with the name of the
+# kind, which $RUN/kind holds.
 #
 # $RUN/            made by `up`, gone after `down`
-#   pid            of QEMU
-#   ports          two lines: ssh, migration (both on 127.0.0.1 of the outer machine)
+#   kind           emulated, uml
+#   pid            of QEMU, or of the User-mode Linux
+#   ssh-address    address and port      peer-address   the same as other lab hosts see it, and a port
+#                                                       for migration
+#   network        of a User-mode Linux: the network namespace in which it is reached
 #   uses           the cached folders it runs from, kept while it runs
 #   ssh-config     ssh -F; control socket in $RUN/control
-#   console.log    serial console      qemu.log   QEMU's own messages
+#   console.log    serial console      output.log     what QEMU or the User-mode Linux says itself
 #   monitor        QEMU's monitor, a socket
 #   slow           how many times longer than usual everything takes on this machine, at least 1
 
 readonly MEMORY_MIB=3072
 readonly BOOT_DEADLINE=300
-# What a start takes on an emulated host of 2 cores that nobody disturbs.
-readonly USUAL_BOOT_MS=30000
 readonly REBOOT_DEADLINE=300
 
 select_guest() {
@@ -22,13 +25,23 @@ select_guest() {
 	RUN=$RUN_ROOT/$NAME
 }
 
-# The process of this lab host, if it lives: the pid alone may belong to anybody by now.
+guest_kind() { cat "$RUN/kind" 2> /dev/null || echo emulated; }
+
+# of_kind FUNCTION [ARGUMENT...]: the one of this lab host's kind
+of_kind() {
+	local function
+	function=$(guest_kind)_$1
+	shift
+	"$function" "$@"
+}
+
+# The process of this lab host, if it lives.
 guest_pid() {
 	local pid
 	[[ -r $RUN/pid ]] || return 1
 	pid=$(< "$RUN/pid")
 	[[ $pid =~ ^[0-9]+$ ]] || return 1
-	tr '\0' ' ' 2> /dev/null < "/proc/$pid/cmdline" | grep -qF "virt-vgpu-lab-$NAME,process" || return 1
+	tr '\0' ' ' 2> /dev/null < "/proc/$pid/cmdline" | grep -qF -- "$(of_kind mark)" || return 1
 	printf '%s\n' "$pid"
 }
 
@@ -36,8 +49,14 @@ guest_running() { guest_pid > /dev/null; }
 
 need_running() { guest_running || die "lab host '$NAME' is not running; start it with: lab --name $NAME up"; }
 
-ssh_port() { sed -n 1p "$RUN/ports"; }
-migration_port() { sed -n 2p "$RUN/ports"; }
+# reach COMMAND...: where the lab host can be reached
+reach() {
+	if [[ -e $RUN/network ]]; then
+		nsenter --net="$(< "$RUN/network")" "$@"
+	else
+		"$@"
+	fi
+}
 
 # guest_up [OPTION...]: one start of a name at a time. -o: QEMU must not inherit the lock.
 guest_up() {
@@ -45,12 +64,38 @@ guest_up() {
 	flock -o "$RUN_ROOT/$NAME.lock" "$LAB/lab" --name "$NAME" up-locked "$@"
 }
 
+# host_kind [KIND]: what `--host KIND` comes to; without it an emulated host. 'fast' is a User-mode Linux
+# where its kernel is built already: it takes longer to build than an emulated host to boot.
+host_kind() {
+	local why
+	case ${1:-emulated} in
+		emulated) echo emulated ;;
+		fast) if uml_possible > /dev/null && uml_built; then echo uml; else echo emulated; fi ;;
+		uml)
+			why=$(uml_possible) || die "no User-mode Linux here: $why"
+			echo uml
+			;;
+		*) usage_error "no kind of lab host '$1': uml, emulated or fast" ;;
+	esac
+}
+
 guest_up_locked() {
-	local start accel attempt
-	boards_from_options "$@"
+	local start kind='' attempt boards=()
+	while (($#)); do
+		if [[ $1 == --host ]]; then
+			(($# >= 2)) || usage_error "--host needs a value"
+			kind=$2
+			shift 2
+		else
+			boards+=("$1")
+			shift
+		fi
+	done
+	kind=$(host_kind "$kind") || exit
+	boards_from_options "${boards[@]}"
 	if guest_running; then
-		(($# == 0)) || die "lab host '$NAME' is up already; to give it other boards: lab --name $NAME down"
-		if ! timeout 5 ssh -F "$RUN/ssh-config" lab true > /dev/null 2>&1 < /dev/null; then
+		((${#boards[@]} == 0)) || die "lab host '$NAME' is up already; to give it other boards: lab --name $NAME down"
+		if ! reach timeout 5 ssh -F "$RUN/ssh-config" lab true > /dev/null 2>&1 < /dev/null; then
 			guest_wait_ssh "lab host '$NAME' runs; waiting for it" "$BOOT_DEADLINE" ||
 				die "lab host '$NAME' runs but does not answer; end it with: lab --name $NAME down"
 		fi
@@ -59,54 +104,46 @@ guest_up_locked() {
 	fi
 	ensure_host_packages
 	ensure_image
-	ensure_module
 	ensure_nvidia
+	if [[ $kind == uml ]]; then ensure_uml; else ensure_module; fi
 	if [[ -e $RUN ]]; then
 		say "clearing what a killed lab host '$NAME' left behind"
-		rm -rf "$RUN"
+		guest_kill
 	fi
 	start=$(now_ms)
-	accel=$(accelerator "$IMAGE/vmlinuz")
 	# Somebody else may take a port between the look and QEMU's bind.
 	for attempt in 1 2 3; do
-		guest_prepare
-		if guest_start_qemu "$accel"; then break; fi
-		if ((attempt == 3)) || ! grep -q 'forwarding rule' "$RUN/qemu.log"; then
-			cat "$RUN/qemu.log" >&2
+		guest_prepare "$kind"
+		if of_kind start; then break; fi
+		if ((attempt == 3)) || ! grep -q 'forwarding rule' "$RUN/output.log"; then
+			cat "$RUN/output.log" >&2
 			guest_forget
-			die "QEMU does not start"
+			die "lab host '$NAME' does not start"
 		fi
 		guest_forget
 	done
-	guest_wait_ssh "booting lab host '$NAME' (${accel%%,*})" "$BOOT_DEADLINE" || {
+	guest_wait_ssh "booting lab host '$NAME' ($kind)" "$BOOT_DEADLINE" || {
 		guest_explain
 		guest_kill
 		die "lab host '$NAME' did not answer within $BOOT_DEADLINE s; console: $RUN_ROOT/$NAME.console.log"
 	}
 	say "lab host '$NAME' is up after $(seconds_since "$start") s"
-	printf '%d\n' $((1 + ($(now_ms) - start) / (USUAL_BOOT_MS + USUAL_BOOT_MS / 2))) > "$RUN/slow"
+	local usual=${kind^^}_USUAL_BOOT_MS
+	printf '%d\n' $((1 + ($(now_ms) - start) / (${!usual} + ${!usual} / 2))) > "$RUN/slow"
 }
 
-# State folder with ports, initrd and ssh configuration.
+# guest_prepare KIND: the state folder
 guest_prepare() {
+	local address port
 	mkdir -p "$RUN"
-	printf '%s\n' "$IMAGE" "$MODULE" "$NVIDIA" > "$RUN/uses"
-	(
-		flock 9
-		free_port > "$RUN/ports"
-		free_port >> "$RUN/ports"
-	) 9> "$RUN_ROOT/ports.lock"
-	guest_identity
-	# The kernel unpacks all archives of an initrd in order, but finds one only at a multiple of four.
-	local archive
-	for archive in "$IMAGE/initrd.img" "$MODULE/overlay.cpio" "$NVIDIA/overlay.cpio" "$RUN/identity.cpio"; do
-		cat "$archive" >> "$RUN/initrd"
-		truncate -s %4 "$RUN/initrd"
-	done
+	printf '%s\n' "$1" > "$RUN/kind"
+	printf '%s\n' "$IMAGE" "${MODULE-}" "$NVIDIA" "${UML-}" "${UML_MODULE-}" | sed '/^$/d' > "$RUN/uses"
+	of_kind prepare
+	read -r address port < "$RUN/ssh-address"
 	cat > "$RUN/ssh-config" <<-E
 		Host lab
-		    HostName 127.0.0.1
-		    Port $(ssh_port)
+		    HostName $address
+		    Port $port
 		    User root
 		    IdentityFile $IMAGE/ssh-key
 		    IdentitiesOnly yes
@@ -121,10 +158,11 @@ guest_prepare() {
 	E
 }
 
-# What differs between two lab hosts of one image: names and UUIDs.
+# guest_identity FOLDER: what differs between two lab hosts of one image, names and UUIDs, to
+# FOLDER/lab-overlay
 guest_identity() {
-	local tree=$RUN/identity top=$RUN/identity/lab-overlay uuid
-	rm -rf "$tree"
+	local top=$1/lab-overlay uuid
+	rm -rf "$1"
 	mkdir -p "$top/etc/libvirt" "$top/var/lib"
 	uuid=$(< /proc/sys/kernel/random/uuid)
 	printf 'lab-%s\n' "$NAME" > "$top/etc/hostname"
@@ -142,42 +180,6 @@ guest_identity() {
 		sed "s|^options virt_vgpu_sim .*|options virt_vgpu_sim $BOARDS_CONF|; /^# Three/d" \
 			"$LAB/image/root/etc/modprobe.d/virt-vgpu-sim.conf" > "$top/etc/modprobe.d/virt-vgpu-sim.conf"
 	fi
-	pack_overlay "$tree" "$RUN/identity.cpio"
-	rm -rf "$tree"
-}
-
-# Two CPUs, one in each of two NUMA nodes. The disk is a snapshot: QEMU keeps what the host writes
-# in a nameless temporary file, through reboots, until it ends.
-#
-# The host's kernel shall not patch its own code while it runs (jump labels): QEMU's TCG may keep a
-# translation of the breakpoint that the patch goes through, made by one CPU between the other's
-# invalidation of the page and its write. The kernel that comes by later dies of it ("Oops: int3").
-# KVM patches the scheduler for each first and last VM, QEMU's probes included: so there is no KVM
-# inside, where VMs are emulated anyway. For cpusets see lab-cpuset.service.
-guest_start_qemu() {
-	local accel=$1 cpu=max half=$((MEMORY_MIB / 2))
-	# shellcheck disable=SC2054  # QEMU's options have commas
-	local command=(
-		qemu-system-x86_64
-		-name "virt-vgpu-lab-$NAME,process=virt-vgpu-lab-$NAME"
-		-machine q35,dump-guest-core=off -accel "$accel" -cpu "$cpu"
-		-smp 2,sockets=2 -m "$MEMORY_MIB"
-		-object "memory-backend-ram,id=m0,size=${half}M" -object "memory-backend-ram,id=m1,size=${half}M"
-		-numa node,nodeid=0,cpus=0,memdev=m0 -numa node,nodeid=1,cpus=1,memdev=m1
-		-nodefaults -no-user-config -display none
-		-kernel "$IMAGE/vmlinuz" -initrd "$RUN/initrd"
-		-append 'root=/dev/vda rw console=ttyS0 quiet mitigations=off module_blacklist=kvm,kvm_amd,kvm_intel'
-		-drive "file=$IMAGE/lab.img,format=raw,if=none,id=disk,snapshot=on,cache=unsafe"
-		-device virtio-blk-pci,drive=disk
-		-netdev "user,id=net,hostfwd=tcp:127.0.0.1:$(ssh_port)-:22,hostfwd=tcp:127.0.0.1:$(migration_port)-:$(migration_port)"
-		-device virtio-net-pci,netdev=net,romfile=
-		-device virtio-rng-pci
-		-serial "file:$RUN/console.log"
-		-chardev "socket,id=monitor,path=$RUN/monitor,server=on,wait=off" -mon chardev=monitor
-		-pidfile "$RUN/pid" -daemonize
-	)
-	# QEMU keeps its standard error open until it is up; then it is a daemon.
-	"${command[@]}" > "$RUN/qemu.log" 2>&1 < /dev/null
 }
 
 # guest_wait_ssh LABEL DEADLINE [COMMAND]: until COMMAND (default: true) works over ssh
@@ -188,10 +190,10 @@ guest_wait_ssh() {
 	printf 'lab: %s ' "$label" >&2
 	while ((SECONDS < end)); do
 		if ! guest_running; then
-			printf ' QEMU ended\n' >&2
+			printf ' it has ended\n' >&2
 			return 1
 		fi
-		if timeout 10 ssh -F "$RUN/ssh-config" lab "$probe" > /dev/null 2>&1 < /dev/null; then
+		if reach timeout 10 ssh -F "$RUN/ssh-config" lab "$probe" > /dev/null 2>&1 < /dev/null; then
 			printf ' %s s\n' "$(seconds_since "$start")" >&2
 			return 0
 		fi
@@ -205,7 +207,7 @@ guest_wait_ssh() {
 guest_explain() {
 	say "last lines of the console:"
 	tail -n 25 "$RUN/console.log" 2> /dev/null | tr -d '\r' | sed 's/^/    /' >&2
-	sed 's/^/    qemu: /' "$RUN/qemu.log" >&2 2> /dev/null || true
+	sed 's/^/    /' "$RUN/output.log" >&2 2> /dev/null || true
 	# The folder goes with the host; the console is what explains it.
 	cp "$RUN/console.log" "$RUN_ROOT/$NAME.console.log" 2> /dev/null || true
 }
@@ -214,7 +216,7 @@ guest_explain() {
 guest_answers() {
 	local end=$((SECONDS + $1))
 	while guest_running; do
-		if timeout 20 ssh -F "$RUN/ssh-config" -o ControlPath=none lab true > /dev/null 2>&1 < /dev/null; then
+		if reach timeout 20 ssh -F "$RUN/ssh-config" -o ControlPath=none lab true > /dev/null 2>&1 < /dev/null; then
 			return 0
 		fi
 		((SECONDS < end)) || return 1
@@ -223,48 +225,31 @@ guest_answers() {
 	return 1
 }
 
-# ask_monitor COMMAND...: asks QEMU's monitor, which may hang as well
-ask_monitor() {
-	# shellcheck disable=SC2016  # perl's
-	printf '%s\n' "$@" | timeout 10 perl -MIO::Socket::UNIX -e '
-		my $monitor = IO::Socket::UNIX->new($ARGV[0]) or die "$ARGV[0]: $!\n";
-		print $monitor <STDIN>;
-		$monitor->flush;
-		$| = 1;
-		alarm 5;
-		print while <$monitor>;' "$RUN/monitor"
-}
-
 # guest_autopsy FILE: writes what can still be known of a lab host that does not answer into FILE, and
-# prints the most of it; succeeds when its kernel has not said that anything is wrong, or nothing but
-# what the emulator is known to do to it (guest_start_qemu).
+# prints the most of it
 guest_autopsy() {
 	local file=$1 pid complaint
 	{
 		if pid=$(guest_pid); then
-			printf '== QEMU, its threads\n'
+			printf '== its process, with threads\n'
 			ps -L -o tid,stat,time,wchan:24,comm -p "$pid"
-			printf '== QEMU monitor\n'
-			ask_monitor 'info status' 'info cpus' 'info registers -a' || true
+			of_kind autopsy
 		else
-			printf '== QEMU has ended\n'
+			printf '== its process has ended\n'
 		fi
-		printf '\n== QEMU said\n'
-		cat "$RUN/qemu.log"
+		printf '\n== QEMU or the User-mode Linux said\n'
+		cat "$RUN/output.log"
 		printf '== console\n'
 		tail -n 200 "$RUN/console.log" | tr -d '\r'
 	} > "$file" 2>&1
-	sed -n '/^== QEMU, its threads/,/^== QEMU monitor/p; /CPU#/p; /RIP=/p' "$file" | grep -v '^== QEMU monitor' |
-		head -n 30 | sed 's/^/    /'
-	sed '1,/^== console/d' "$file" | tail -n 40 | sed 's/^/    /'
+	sed '1,/^== console/d' "$file" | tail -n 20 | sed 's/^/    /'
 	complaint=$(sed '1,/^== console/d' "$file" |
 		grep -E -m 1 'Oops|BUG: |Kernel panic|Call Trace|blocked for more than|soft lockup|self-detected stall') || true
 	[[ -z $complaint ]] || printf '    the first complaint of its kernel: %s\n' "$complaint"
-	[[ -z $complaint || $complaint == *'Oops: int3'* ]]
 }
 
 # in_guest COMMAND...: with the caller's stdin
-in_guest() { ssh -F "$RUN/ssh-config" lab "$@"; }
+in_guest() { reach ssh -F "$RUN/ssh-config" lab "$@"; }
 
 guest_reboot() {
 	local before start
@@ -281,13 +266,13 @@ guest_cut_power() {
 	need_running
 	start=$(now_ms)
 	before=$(in_guest cat /proc/sys/kernel/random/boot_id)
-	in_guest 'echo b > /proc/sysrq-trigger' > /dev/null 2>&1 &
+	of_kind cut_power
 	guest_comes_back "$before" "$start"
 }
 
 # guest_comes_back BOOT-ID SINCE: waits for a boot of another id
 guest_comes_back() {
-	ssh -F "$RUN/ssh-config" -O exit lab > /dev/null 2>&1 || true
+	reach ssh -F "$RUN/ssh-config" -O exit lab > /dev/null 2>&1 || true
 	guest_wait_ssh "rebooting lab host '$NAME'" "$REBOOT_DEADLINE" \
 		"test \$(cat /proc/sys/kernel/random/boot_id) != $1" || {
 		guest_explain
@@ -296,21 +281,28 @@ guest_comes_back() {
 	say "lab host '$NAME' is back after $(seconds_since "$2") s"
 }
 
-guest_kill() {
+# guest_stop: ends its process, at once
+guest_stop() {
 	local pid i
-	if [[ -S $RUN/control ]]; then ssh -F "$RUN/ssh-config" -O exit lab > /dev/null 2>&1 || true; fi
-	if pid=$(guest_pid); then
-		kill "$pid" 2> /dev/null || true
-		for ((i = 0; i < 50; i++)); do
-			guest_running || break
-			sleep 0.1
-		done
-		if guest_running; then kill -KILL "$pid" 2> /dev/null || true; fi
-	fi
+	if [[ -S $RUN/control ]]; then reach ssh -F "$RUN/ssh-config" -O exit lab > /dev/null 2>&1 || true; fi
+	pid=$(guest_pid) || return 0
+	# A User-mode Linux is a group of processes of its own.
+	kill -KILL -- "-$pid" 2> /dev/null || kill -KILL "$pid" 2> /dev/null || true
+	for ((i = 0; i < 100; i++)); do
+		guest_running || break
+		sleep 0.1
+	done
+}
+
+guest_kill() {
+	guest_stop
 	guest_forget
 }
 
-guest_forget() { rm -rf "$RUN"; }
+guest_forget() {
+	of_kind forget
+	rm -rf "$RUN"
+}
 
 guest_down() {
 	if [[ ! -e $RUN ]]; then
@@ -340,8 +332,8 @@ guest_status() {
 		name=$(basename "$folder")
 		select_guest "$name"
 		if guest_running; then
-			printf '%-10s up    pid %s, ssh 127.0.0.1:%s, migration 127.0.0.1:%s, %s\n' "$name" \
-				"$(guest_pid)" "$(ssh_port)" "$(migration_port)" \
+			printf '%-10s up    %s, pid %s, ssh %s, %s\n' "$name" \
+				"$(guest_kind)" "$(guest_pid)" "$(tr ' ' ':' < "$RUN/ssh-address")" \
 				"$(ps -o etime= -p "$(guest_pid)" | tr -d ' ')"
 		else
 			printf '%-10s dead  left over; lab --name %s down clears it\n' "$name" "$name"

@@ -5,13 +5,13 @@
 HOST_PROGRAMS=(
 	debootstrap:debootstrap
 	gpgv:gpgv
-	qemu-system-x86_64:qemu-system-x86
 	mke2fs:e2fsprogs
 	ssh:openssh-client
 	ssh-keygen:openssh-client
 	cpio:cpio
 	flock:util-linux
 	unshare:util-linux
+	ip:iproute2
 )
 
 # Installs what is missing when allowed to, else names all of it at once.
@@ -93,7 +93,7 @@ accelerator() {
 
 # Boots the lab's kernel without a root: it works when the kernel gets as far as missing it.
 kvm_boots() {
-	timeout 20 qemu-system-x86_64 -M q35 -accel kvm -cpu host -m 512 -nodefaults -display none \
+	QEMU_UNDER='timeout 20' lab_qemu -M q35 -accel kvm -cpu host -m 512 -nodefaults -display none \
 		-no-reboot -serial stdio -kernel "$1" -append 'console=ttyS0 panic=-1' < /dev/null 2>&1 |
 		grep -q 'Unable to mount root fs'
 }

@@ -1,22 +1,14 @@
 # shellcheck shell=bash
-# `lab test`: selects scenarios, brings lab hosts up as needed, runs each from a clean state.
-#
-# Lines at the top of a scenario that the runner reads:
-#   # needs: product peer     the installed package; a second lab host
-#   # deadline: 300           seconds for the whole scenario (default 300), more on a slow machine
+# `lab test`: runs the tasks of queue.sh in lanes, each with lab hosts of its own that it brings up as
+# needed, each scenario from a clean state. A scenario that fails is run once more on a fresh lab host.
 
 run_scenarios() {
-	local deb='' keep='' list='' within='' file patterns=() files=()
+	local deb='' keep='' list='' within='' host='' jobs='' file patterns=() files=()
 	while (($#)); do
 		case $1 in
-			--deb)
-				(($# >= 2)) || usage_error "--deb needs a file"
-				deb=$2
-				shift
-				;;
-			--within)
-				[[ ${2-} =~ ^[0-9]+$ ]] || usage_error "--within needs a number of seconds"
-				within=$2
+			--deb | --within | --jobs | --host)
+				(($# >= 2)) || usage_error "$1 needs a value"
+				printf -v "${1#--}" '%s' "$2"
 				shift
 				;;
 			--keep) keep=yes ;;
@@ -26,6 +18,8 @@ run_scenarios() {
 		esac
 		shift
 	done
+	[[ -z $within || $within =~ ^[0-9]+$ ]] || usage_error "--within needs a number of seconds"
+	[[ -z $jobs || $jobs =~ ^[1-9][0-9]?$ ]] || usage_error "--jobs needs a number from 1 to 99"
 	for file in "$LAB"/scenarios/[0-9]*.sh; do
 		scenario_selected "$file" "${patterns[@]}" && files+=("$file")
 	done
@@ -34,55 +28,28 @@ run_scenarios() {
 		for file in "${files[@]}"; do scenario_name "$file"; done
 		return
 	fi
-	[[ -n $deb ]] || deb=$(newest_package)
-	# shellcheck disable=SC2153  # set by select_guest
-	PEER=$NAME-peer
-	RUN_END=
-	if [[ -n $within ]]; then
-		RUN_END=$((SECONDS + within))
-		mapfile -t files < <(by_weight "${files[@]}")
+	ensure_host_packages
+	if [[ -n $host ]]; then
+		host=$(host_kind "$host") || exit
+	elif ! host=$(uml_possible); then
+		say "all on emulated lab hosts, since there can be no User-mode Linux here: $host"
+		host=emulated
 	fi
-	run_selected "$deb" "$keep" "${files[@]}"
+	[[ -n $deb ]] || deb=$(newest_package)
+	[[ -z $deb || -r $deb ]] || die "no package at '$deb'"
+	RUN_END=
+	if [[ -n $within ]]; then RUN_END=$((SECONDS + within)); fi
+	RUN_DEB=$deb
+	ensure_image
+	ensure_nvidia
+	STATE=$(mktemp -d)
+	list_tasks "$host" "$within" "${files[@]}" > "$STATE/tasks"
+	touch "$STATE/results"
+	if grep -q ' uml ' "$STATE/tasks"; then ensure_uml; fi
+	if grep -q ' emulated ' "$STATE/tasks"; then ensure_module; fi
+	run_lanes "${jobs:-$(usual_jobs)}" "$keep"
+	summary
 }
-
-# by_weight FILE...: the order in which they are run when there may not be time for all: those of the
-# product, the newest first, but long ones after these; then those of the simulator.
-by_weight() {
-	local file short=() long=() simulator=()
-	for file in "$@"; do
-		if ! scenario_needs "$file" product; then
-			simulator+=("$file")
-		elif (($(scenario_deadline "$file") > 900)); then
-			long+=("$file")
-		else
-			short=("$file" "${short[@]}")
-		fi
-	done
-	printf '%s\n' "${short[@]}" "${long[@]}" "${simulator[@]}" | sed '/^$/d'
-}
-
-# scenario_deadline FILE: in seconds, on a machine that is not slow
-scenario_deadline() {
-	local seconds
-	seconds=$(sed -n 's/^# deadline: *//p' "$1")
-	printf '%s\n' "${seconds:-300}"
-}
-
-time_is_over() { [[ -n $RUN_END ]] && ((SECONDS >= RUN_END)); }
-
-scenario_name() { basename "$1" .sh; }
-
-scenario_selected() {
-	local file=$1 pattern
-	shift
-	(($#)) || return 0
-	for pattern in "$@"; do
-		[[ $(scenario_name "$file") == *"$pattern"* ]] && return 0
-	done
-	return 1
-}
-
-scenario_needs() { sed -n 's/^# needs: *//p' "$1" | grep -qw "$2"; }
 
 newest_package() {
 	local deb
@@ -91,72 +58,153 @@ newest_package() {
 	printf '%s\n' "$deb"
 }
 
-run_selected() {
-	local deb=$1 keep=$2 file start status passed=0 failed=0 skipped=0 failures=() ours=() logs
-	shift 2
-	# Only what this run starts is ended by it.
-	guest_running || ours+=("$NAME")
-	(select_guest "$PEER" && guest_running) || ours+=("$PEER")
-	# shellcheck disable=SC2064  # the values of now
-	[[ -n $keep ]] || trap "end_guests ${ours[*]}" EXIT
-	guest_up
-	prepare_guest "$NAME"
-	if [[ -n $deb ]]; then
-		say "installing $deb"
-		guest_install "$deb" > /dev/null
-	fi
-	logs=$CACHE/logs
-	mkdir -p "$logs"
-	for file in "$@"; do
-		if [[ -z $deb ]] && scenario_needs "$file" product; then
-			printf 'SKIP %s: needs the package, see --deb\n' "$(scenario_name "$file")"
-			skipped=$((skipped + 1))
-			continue
-		fi
-		if scenario_needs "$file" peer; then ensure_peer "$deb"; fi
-		if time_is_over; then
-			printf 'SKIP %s: no time left\n' "$(scenario_name "$file")"
-			skipped=$((skipped + 1))
-			continue
-		fi
-		SCENARIO_LOG=$logs/$(scenario_name "$file").log
-		start=$(now_ms)
-		status=0
-		run_scenario "$file" || status=$?
-		if ((status)) && replace_dead_guests "$file" "$deb"; then
-			status=0
-			run_scenario "$file" || status=$?
-		fi
-		if ((status == 0)); then
-			passed=$((passed + 1))
-			printf 'PASS %s (%s s)\n' "$(scenario_name "$file")" "$(seconds_since "$start")"
-			show_report
+time_is_over() { [[ -n $RUN_END ]] && ((SECONDS >= RUN_END)); }
+
+# run_lanes JOBS KEEP
+run_lanes() {
+	local jobs=$1 keep=$2 lane
+	LOGS=$CACHE/logs
+	LANES=()
+	mkdir -p "$LOGS"
+	# shellcheck disable=SC2064  # the value of now
+	trap "end_lanes '$keep'" EXIT
+	trap 'exit 130' INT
+	trap 'exit 143' TERM HUP
+	say "$(wc -l < "$STATE/tasks") scenarios, $jobs at once${RUN_DEB:+, with $(basename "$RUN_DEB")}"
+	for ((lane = 0; lane < jobs; lane++)); do
+		run_lane "$lane" "$jobs" &
+		LANES+=("$!")
+	done
+	wait "${LANES[@]}" || true
+	end_lanes "$keep"
+	trap - EXIT INT TERM HUP
+}
+
+# Lanes are told first: nothing is started any more.
+end_lanes() {
+	local folder
+	kill "${LANES[@]}" 2> /dev/null || true
+	[[ -z $1 ]] || return 0
+	for folder in "$RUN_ROOT/$TEST_NAME"-[0-9]*; do
+		[[ -d $folder ]] || continue
+		select_guest "$(basename "$folder")"
+		guest_kill
+	done
+}
+
+# run_lane LANE LANES
+run_lane() {
+	local task class kind name file
+	trap - EXIT INT TERM HUP
+	export LAB_LANE=$1
+	while true; do
+		task=$(take_task "$STATE/tasks" "$1" "$2")
+		[[ -n $task ]] || break
+		read -r class kind name <<< "$task"
+		file=$LAB/scenarios/$name.sh
+		SCENARIO_LOG=$LOGS/$name.$kind.log
+		if [[ -z $RUN_DEB ]] && scenario_needs "$file" product; then
+			result SKIP "$kind" "$name" 0 'needs the package, see --deb'
 		elif time_is_over; then
-			printf 'SKIP %s: no time left after %s s\n' "$(scenario_name "$file")" "$(seconds_since "$start")"
-			skipped=$((skipped + 1))
+			result SKIP "$kind" "$name" 0 "no time left$( ((class > 1)) || echo ', although it is of the gate')"
 		else
-			failed=$((failed + 1))
-			printf 'FAIL %s (%s s)\n' "$(scenario_name "$file")" "$(seconds_since "$start")"
-			show_report
-			explain_failure
-			failures+=("$(scenario_name "$file"): $(failure_reason)")
+			run_task "$file" "$kind" "$name"
 		fi
 	done
-	# Once more at the end, where it is looked for first.
-	((${#failures[@]} == 0)) || printf 'FAILED %s\n' "${failures[@]}"
-	printf '%d passed, %d failed%s\n' "$passed" "$failed" "$( ((skipped == 0)) || printf ', %d skipped' "$skipped")"
-	((failed == 0 && passed > 0))
 }
 
-end_guests() {
-	local name
-	for name in "$@"; do
-		select_guest "$name"
-		if [[ -e $RUN ]]; then guest_down; fi
-	done
+# result STATUS KIND NAME MILLISECONDS [REASON]: notes and tells it, with what standard input adds
+result() {
+	local status=$1 kind=$2 name=$3 ms=$4 reason=${5-}
+	(
+		flock 9
+		printf '%s\t%s\t%s\t%s\t%s\n' "$status" "$kind" "$name" "$ms" "$reason" >> "$STATE/results"
+		case $status in
+			PASS) printf 'PASS %s (%s, %s s)\n' "$name" "$kind" "$(tenths "$ms")" ;;
+			SKIP) printf 'SKIP %s (%s): %s\n' "$name" "$kind" "$reason" ;;
+			*) printf '%s %s (%s, %s s): %s\n' "$status" "$name" "$kind" "$(tenths "$ms")" "$reason" ;;
+		esac
+		[[ ! -e $SCENARIO_LOG.report || $status == SKIP ]] || sed 's/^/  /' "$SCENARIO_LOG.report"
+		[[ $status != FA[IL]* ]] || cat "$SCENARIO_LOG.explained"
+	) 9> "$STATE/results.lock"
 }
 
-# Scenario helpers on the host, and a journal that starts with the test.
+tenths() { printf '%d.%d' "$(($1 / 1000))" "$(($1 % 1000 / 100))"; }
+
+# run_task FILE KIND NAME: twice at most
+run_task() {
+	local file=$1 kind=$2 name=$3 start first second
+	NAME=$TEST_NAME-$LAB_LANE-$kind
+	PEER=$NAME-peer
+	start=$(now_ms)
+	if try_scenario "$file" "$kind"; then
+		result PASS "$kind" "$name" "$(($(now_ms) - start))"
+		return
+	fi
+	if time_is_over; then
+		result SKIP "$kind" "$name" "$(($(now_ms) - start))" 'the time was over while it ran'
+		return
+	fi
+	first=$(failure_reason)
+	explain_failure > "$SCENARIO_LOG.explained" 2>&1
+	for log in "$SCENARIO_LOG" "$SCENARIO_LOG.stderr" "$SCENARIO_LOG.explained"; do cp "$log" "$log.first"; done
+	end_hosts
+	start=$(now_ms)
+	if try_scenario "$file" "$kind"; then
+		result FLAKY "$kind" "$name" "$(($(now_ms) - start))" "$first"
+		return
+	fi
+	second=$(failure_reason)
+	if time_is_over; then second='no time for a second try'; fi
+	explain_failure >> "$SCENARIO_LOG.explained" 2>&1
+	end_hosts
+	[[ $first == "$second" ]] || first+="; then: $second"
+	result FAIL "$kind" "$name" "$(($(now_ms) - start))" "$first"
+}
+
+# What has failed may have left anything behind.
+end_hosts() {
+	local host
+	for host in "$NAME" "$PEER"; do (select_guest "$host" && [[ ! -e $RUN ]] || guest_kill); done
+}
+
+# try_scenario FILE KIND: on this lane's lab hosts, which are there when it begins
+try_scenario() {
+	local file=$1 kind=$2 seconds
+	: > "$SCENARIO_LOG"
+	: > "$SCENARIO_LOG.stderr"
+	rm -f "$SCENARIO_LOG.report" "$SCENARIO_LOG.explained"
+	select_guest "$NAME"
+	have_host "$NAME" "$kind" || return 1
+	if scenario_needs "$file" peer; then have_host "$PEER" "$kind" || return 1; fi
+	SECONDS_LEFT=${RUN_END:+$((RUN_END - SECONDS))}
+	SECONDS_LEFT=${SECONDS_LEFT:-999999}
+	seconds=$(($(scenario_deadline "$file") * $(slow_host "$NAME")))
+	# What the scenario does on this machine may hang as well.
+	AFRESH_IN="timeout --kill-after=10 $((seconds + 120))" afresh scenario_begin "$file" "$seconds" -- "$file" \
+		> /dev/null 2>> "$SCENARIO_LOG.stderr" < /dev/null || {
+		(($? != 124)) || trace "FAILED: it has not ended $((seconds + 120)) s after it began"
+		return 1
+	}
+}
+
+# have_host NAME KIND: a lab host of that name, with the package
+have_host() (
+	select_guest "$1"
+	if guest_running && guest_answers 60; then return; fi
+	[[ ! -e $RUN ]] || guest_kill
+	if guest_up --host "$2" 2> "$LOGS/$1.log" && prepare_guest "$1" && {
+		[[ -z $RUN_DEB ]] || guest_install "$RUN_DEB" > /dev/null 2>> "$LOGS/$1.log"
+	}; then
+		tail -n 1 "$LOGS/$1.log" >&2
+		return
+	fi
+	cat "$LOGS/$1.log" >> "$SCENARIO_LOG.stderr"
+	trace "FAILED: lab host $1 does not come up: $(grep -a . "$LOGS/$1.log" | tail -n 1)"
+	return 1
+)
+
+# Scenario helpers on the host.
 prepare_guest() {
 	(
 		select_guest "$1"
@@ -164,45 +212,11 @@ prepare_guest() {
 	)
 }
 
-ensure_peer() {
-	local deb=$1
-	if ! (select_guest "$PEER" && guest_running); then
-		(
-			select_guest "$PEER"
-			guest_up
-		)
-	fi
-	prepare_guest "$PEER"
-	if [[ -n $deb ]] && ! on_peer_quietly 'test -e /usr/sbin/virt-vgpu-hook'; then
-		(
-			select_guest "$PEER"
-			guest_install "$deb" > /dev/null
-		)
-	fi
-}
-
-on_peer_quietly() {
-	(
-		select_guest "$PEER"
-		in_guest "$1"
-	) > /dev/null 2>&1 < /dev/null
-}
-
-run_scenario() {
-	SECONDS_LEFT=${RUN_END:+$((RUN_END - SECONDS))}
-	SECONDS_LEFT=${SECONDS_LEFT:-999999}
-	: > "$SCENARIO_LOG"
-	rm -f "$SCENARIO_LOG.report"
-	afresh scenario_begin "$1" -- "$1" > /dev/null 2> "$SCENARIO_LOG.stderr" < /dev/null
-}
-
-# What comes before the scenario itself, in the same shell.
+# scenario_begin FILE SECONDS: what comes before the scenario itself, in the same shell
 scenario_begin() {
-	local seconds
 	select_guest "$NAME"
-	seconds=$(($(scenario_deadline "$1") * $(slow_host "$NAME")))
 	# shellcheck disable=SC2034  # for run_inside
-	SCENARIO_END=$((SECONDS + (SECONDS_LEFT < seconds ? SECONDS_LEFT : seconds)))
+	SCENARIO_END=$((SECONDS + (SECONDS_LEFT < $2 ? SECONDS_LEFT : $2)))
 	# explain_failure and `events` show the journal from the cursor on.
 	local afresh='clean_state
 		journalctl -q -n 0 --show-cursor | sed -n "s/^-- cursor: //p" > /run/lab-cursor'
@@ -210,51 +224,50 @@ scenario_begin() {
 	if scenario_needs "$1" peer; then on_peer "$afresh"; fi
 }
 
-# replace_dead_guests FILE DEB: after a scenario that failed. A lab host that does not answer any more is
-# replaced, for the scenarios that follow. Succeeds when FILE is to be run again: its lab host has
-# stopped for what is the emulator's, and nothing that is tested here.
-replace_dead_guests() {
-	local file=$1 deb=$2 host again=no hosts=("$NAME")
-	if scenario_needs "$file" peer; then hosts+=("$PEER"); fi
-	for host in "${hosts[@]}"; do
-		if (select_guest "$host" && guest_answers 60); then continue; fi
-		printf 'LOST %s: lab host %s does not answer any more; see %s\n' "$(scenario_name "$file")" "$host" \
-			"$SCENARIO_LOG.$host"
-		if (select_guest "$host" && guest_autopsy "$SCENARIO_LOG.$host"); then again=yes; fi
-		(
-			select_guest "$host"
-			guest_kill
-		)
-		if [[ $host == "$PEER" ]]; then
-			ensure_peer "$deb"
-		else
-			guest_up
-			prepare_guest "$NAME"
-			if [[ -n $deb ]]; then guest_install "$deb" > /dev/null; fi
-		fi
-	done
-	[[ $again == yes ]]
-}
-
-show_report() { [[ ! -e $SCENARIO_LOG.report ]] || sed 's/^/  /' "$SCENARIO_LOG.report"; }
-
 # failure_reason: what ended the scenario, in one line
 failure_reason() {
-	if grep -q '^FAILED: ' "$SCENARIO_LOG"; then
+	if grep -aq '^FAILED: ' "$SCENARIO_LOG"; then
 		sed -n '/^FAILED: /,$p' "$SCENARIO_LOG" | sed 's/^FAILED: //' | paste -sd' ' | cut -c 1-300
 	else
-		grep -v '^ *exit status ' "$SCENARIO_LOG" | tail -n 1 | cut -c 1-300
-	fi
+		grep -av '^ *exit status ' "$SCENARIO_LOG" | tail -n 1 | cut -c 1-300
+	fi | tr '\t' ' '
 }
 
 explain_failure() {
+	local host
 	printf '  last commands (%s):\n' "$SCENARIO_LOG"
 	tail -n 30 "$SCENARIO_LOG" | sed 's/^/    /'
 	printf '  standard error:\n'
 	tail -n 15 "$SCENARIO_LOG.stderr" | sed 's/^/    /'
-	printf '  journal of the lab host:\n'
+	for host in "$NAME" "$PEER"; do (select_guest "$host" && [[ ! -e $RUN ]] || explain_host "$host"); done
+}
+
+explain_host() {
+	if ! guest_answers 60; then
+		printf '  LOST: lab host %s does not answer any more; all of it is in %s\n' "$1" "$SCENARIO_LOG.$1"
+		guest_autopsy "$SCENARIO_LOG.$1"
+		return
+	fi
+	printf '  journal of lab host %s:\n' "$1"
 	# shellcheck disable=SC2016  # expanded on the lab host
-	timeout 20 ssh -F "$RUN/ssh-config" lab \
+	reach timeout 20 ssh -F "$RUN/ssh-config" lab \
 		'journalctl -q --no-pager -o short-monotonic --after-cursor="$(cat /run/lab-cursor)" | grep -v apparmor=.STATUS | tail -n 30' \
 		2>&1 < /dev/null | sed 's/^/    /' || true
+}
+
+# What the run comes to; what is looked for first stands last.
+summary() {
+	local passed failed skipped
+	printf '\nSeconds that each scenario took:\n'
+	awk -F '\t' '$1 != "SKIP" { printf "%7.1f  %-9s %s\n", $4 / 1000, $2, $3 }' "$STATE/results" | sort -rn
+	awk -F '\t' '$1 == "SKIP" { left[$5] = left[$5] " " $3 } END { for (why in left) printf "LEFT OUT (%s):%s\n", why, left[why] }' "$STATE/results"
+	awk -F '\t' '$1 == "FLAKY" { printf "FLAKY %s: %s\n", $3, $5 } $1 == "FAIL" { printf "FAILED %s (%s): %s\n", $3, $2, $5 }' "$STATE/results" | sort -r
+	passed=$(grep -cE $'^(PASS|FLAKY)\t' "$STATE/results") || true
+	failed=$(grep -c $'^FAIL\t' "$STATE/results") || true
+	skipped=$(grep -c $'^SKIP\t' "$STATE/results") || true
+	# A lane that broke off leaves its task behind.
+	failed=$((failed + $(wc -l < "$STATE/tasks")))
+	rm -rf "$STATE"
+	printf '%d passed, %d failed%s\n' "$passed" "$failed" "$( ((skipped == 0)) || printf ', %d skipped' "$skipped")"
+	((failed == 0 && passed > 0))
 }

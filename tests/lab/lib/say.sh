@@ -30,7 +30,7 @@ isolated() {
 # there, the first error ends it.
 afresh() {
 	# shellcheck disable=SC2016  # expanded by the inner shell
-	LAB=$LAB NAME=${NAME-} WORK=${WORK-} IMAGE=${IMAGE-} MODULE=${MODULE-} NVIDIA=${NVIDIA-} PEER=${PEER-} \
+	LAB=$LAB NAME=${NAME-} WORK=${WORK-} IMAGE=${IMAGE-} MODULE=${MODULE-} NVIDIA=${NVIDIA-} UML=${UML-} UML_MODULE=${UML_MODULE-} PEER=${PEER-} \
 		SCENARIO_LOG=${SCENARIO_LOG-} SECONDS_LEFT=${SECONDS_LEFT-} ${AFRESH_IN-} bash -euo pipefail -c '
 			for part in "$LAB"/lib/*.sh; do [[ $part == */inside.sh ]] || source "$part"; done
 			FILE=

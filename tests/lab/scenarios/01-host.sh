@@ -1,4 +1,6 @@
 # The lab host is the host we mean to prove the product on: complete, and with the defaults on.
+# needs: emulated (Debian's own kernel, two NUMA nodes)
+# gate
 assert_eq '' 'systemctl --failed --plain --no-legend'
 assert_eq "lab-$NAME" 'hostname'
 # libvirt's own default security driver, and libvirtd itself confined by it.

@@ -1,4 +1,5 @@
 # 32 writers at once for 4 places: 4 win, 28 are refused, and nothing is lost in the count.
+# needs: emulated (two CPUs that race)
 for _ in 1 2 3; do
 	assert_eq '28 Input/output error
 4 OK' 'for n in $(seq 32); do try_write $(type_path $T4A nvidia-232)/create $(uuid $n) & done | sort | uniq -c | sed "s/^ *//"'

@@ -1,4 +1,5 @@
 # A board falls off the bus: its vGPUs go, libvirt notices, the rest is untouched, it can come back.
+# needs: emulated (a board on a NUMA node)
 on_lab 'create_mdev $T4A nvidia-232 $(uuid 1); create_mdev $T4B nvidia-232 $(uuid 2)'
 on_lab 'echo 0 > $SIM/boards/$T4A/present'
 assert '! test -e /sys/bus/pci/devices/$T4A'

@@ -1,4 +1,5 @@
 # The module goes with vGPUs in place, not with one in use; other boards can be had by parameter.
+# needs: emulated (NUMA nodes, a machine with a PCI bus of its own)
 on_lab 'create_mdev $T4A nvidia-232 $(uuid 1); create_mdev $T4B nvidia-232 $(uuid 2)'
 on_lab 'define_vm user $(uuid 1) && start_vm user'
 refuse 'rmmod virt_vgpu_sim' > /dev/null

@@ -1,7 +1,7 @@
 # The simulator's module answers as its twin in memory (tests/lab/nvidia): the lists of operations, and
 # random ones, on every framework, in both dialects, with each switch. So does the NVML library.
 # deadline: 1800
-put_test /root/nvidia-contract -p lab-nvidia --test contract
+put_test /root/nvidia-contract contract
 
 # run OPERATIONS [VARIABLE=VALUE]: on the board that there is
 run() {

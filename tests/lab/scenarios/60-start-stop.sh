@@ -1,5 +1,7 @@
 # The main job: a start makes the VM's device, a stop takes it away, and each step can be seen.
 # needs: product
+# hosts: uml emulated
+# gate
 on_lab 'create_pool cad --type "GRID T4-4Q" --device $T4A
 	attached_vm ws1 cad'
 vm=$(on_lab 'virsh -q domuuid ws1')

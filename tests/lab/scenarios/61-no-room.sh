@@ -1,5 +1,6 @@
 # Two VMs and one device: the second is refused with the reason, and starts when the first has stopped.
 # needs: product
+# gate
 on_lab 'create_pool one --type nvidia-232 --device $T4A --instances 1
 	create_pool big --type "GRID T4-16Q" --device $T4A --device $T4C
 	attached_vm ws1 one; attached_vm ws2 one; attached_vm ws3 big

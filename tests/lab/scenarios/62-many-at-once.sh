@@ -1,5 +1,6 @@
 # Six VMs start at once for the last four devices: exactly four run, and two hear why not.
 # needs: product
+# hosts: uml emulated
 on_lab 'create_pool cad --type nvidia-232 --device $T4A
 	for n in 1 2 3 4 5 6; do attached_vm ws$n cad & done; wait'
 assert_eq "2 error: Failed to start domain 'wsN'

@@ -1,6 +1,7 @@
 # QEMU killed, libvirtd restarted, reloaded, killed, both killed: a VM that runs keeps its device, a
 # dead one's goes back.
 # needs: product
+# gate
 on_lab 'create_pool cad --type nvidia-232 --device $T4A
 	attached_vm ws1 cad; attached_vm ws2 cad
 	start_vm ws1'

@@ -1,6 +1,7 @@
 # The hook, the child that writes for it, or both are killed while the driver makes a device: the start
 # is refused, nothing stays behind, and the next start works.
 # needs: product
+# gate
 on_lab 'create_pool cad --type nvidia-232 --device $T4A
 	attached_vm ws1 cad'
 # Asked for now: while a hook runs, libvirt does not answer for its VM.

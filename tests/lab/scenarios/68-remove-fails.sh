@@ -1,5 +1,6 @@
 # A driver that does not let a device go: the claim stays, everybody is told, and it is freed later.
 # needs: product
+# gate
 on_lab 'create_pool cad --type nvidia-232 --device $T4A
 	attached_vm ws1 cad; start_vm ws1'
 vm=$(on_lab 'virsh -q domuuid ws1')

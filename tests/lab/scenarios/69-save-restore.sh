@@ -2,6 +2,7 @@
 # room the state is kept for later: a hook that failed at libvirt's `restore` would lose it.
 # needs: product
 # deadline: 400
+# gate
 on_lab 'create_pool cad --type nvidia-232 --device $T4A --device $T4B
 	attached_vm ws1 cad; start_vm ws1'
 uuid=$(on_lab 'device_uuid ws1')

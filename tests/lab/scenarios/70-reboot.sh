@@ -2,6 +2,7 @@
 # so do those started by hand.
 # needs: product
 # deadline: 600
+# gate
 on_lab 'create_pool cad --type nvidia-232 --device $T4A
 	attached_vm ws1 cad; attached_vm ws2 cad
 	virsh -q autostart ws1

@@ -2,6 +2,7 @@
 # without room there, the VM stays here.
 # needs: product peer
 # deadline: 600
+# gate
 on_lab 'create_pool cad --type nvidia-232 --device $T4A
 	attached_vm ws1 cad; attached_vm ws2 cad
 	start_vm ws1'

@@ -1,5 +1,6 @@
 # attach and detach edit the persistent definition and nothing else, whatever state the VM is in.
 # needs: product
+# gate
 on_lab 'create_pool cad --type nvidia-232 --device $T4A
 	vm_xml ws1 | sed "s:<devices>:<metadata><app\:note xmlns\:app=\"urn\:example\"><!-- keep  me --><app\:x a=\"1\"   b=\"2\"/></app\:note></metadata>&:" > /run/ws1.xml
 	virsh -q define /run/ws1.xml

@@ -1,5 +1,5 @@
 # A VM bound to a NUMA node, by memory or by CPUs, gets the board of that node when several would do.
-# needs: product
+# needs: product emulated (two NUMA nodes)
 on_lab 'create_pool cad --type nvidia-232 --device $T4A --device $T4C
 	vm_xml memory | sed "s:<os>:<numatune><memory mode=\"preferred\" nodeset=\"1\"/></numatune>&:" > /run/memory.xml
 	vm_xml cpus | sed "s:<vcpu>:<vcpu cpuset=\"1\">:" > /run/cpus.xml

@@ -1,6 +1,7 @@
 # The package comes and goes with VMs running, and libvirtd follows without a restart.
 # needs: product
 # deadline: 400
+# gate
 install='DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --reinstall /var/tmp/virt-vgpu.deb > /run/apt.log 2>&1 || { cat /run/apt.log >&2; false; }'
 on_lab 'create_pool cad --type nvidia-232 --device $T4A
 	attached_vm ws1 cad; attached_vm ws2 cad

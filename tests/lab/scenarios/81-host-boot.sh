@@ -1,6 +1,7 @@
 # GPUs are set at boot before libvirt starts domains, and whenever one appears later.
 # needs: product
 # deadline: 900
+# gate
 a=0000:3b:00.0 b=0000:5e:00.0
 on_lab "write_vgpu_pool cad $a 'heterogeneous = true'; write_vgpu_pool web $b 'heterogeneous = true'
 	echo 'options virt_vgpu_sim boards=l40s@$a/0,l40s@$b/0,l40s@0000:86:00.0/1 framework=vendor-vfio' > /etc/modprobe.d/zz-lab-boot.conf

@@ -1,5 +1,7 @@
 # Vendor-specific VFIO: a pool by GPU and profile, its functions attached, typed at the start, given back.
 # needs: product
+# hosts: uml emulated
+# gate
 gpu=0000:3b:00.0
 on_lab "unload_boards; load_boards l40s@$gpu/0 framework=vendor-vfio"
 # Before its functions are there, the pool can be made; nothing can be attached.

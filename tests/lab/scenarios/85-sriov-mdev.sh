@@ -1,6 +1,8 @@
 # mdevs on virtual functions: many starts at the same time up to the last, several in one VM, a reboot.
 # needs: product
 # deadline: 900
+# hosts: uml emulated
+# gate
 gpu=0000:3b:00.0
 on_lab "unload_boards; load_boards l40s@$gpu/0 framework=sriov-mdev
 	echo 'options virt_vgpu_sim boards=l40s@$gpu/0 framework=sriov-mdev' > /etc/modprobe.d/zz-lab-boot.conf

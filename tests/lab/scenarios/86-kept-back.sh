@@ -1,6 +1,7 @@
 # Vendor-specific VFIO when things go wrong: a QEMU killed in its first seconds, drivers that refuse.
 # needs: product
 # deadline: 600
+# gate
 gpu=0000:3b:00.0
 on_lab "unload_boards; load_boards l40s@$gpu/0 framework=vendor-vfio
 	create_pool cad --profile L40S-12Q --device $gpu; printf '[defaults]\ndebuggers = true\n' >> /etc/virt-vgpu/pools.d/cad.toml

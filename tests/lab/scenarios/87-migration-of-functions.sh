@@ -2,6 +2,7 @@
 # XML is changed on the way.
 # needs: product peer
 # deadline: 900
+# gate
 here=0000:3b:00.0 there=0000:86:00.0
 board='unload_boards; load_boards l40s@%s/0 framework=vendor-vfio
 	create_pool cad --profile L40S-12Q --device %s; virt-vgpu host apply --all'

@@ -1,5 +1,6 @@
 # The daemon: who writes only the metadata gets the placeholder, and nobody's edits are fought.
 # needs: product
+# gate
 on_lab 'create_pool cad --type "GRID T4-4Q" --device $T4A; define_vm early; ask early cad; start_daemon'
 # Defined before it was there; a domain with the request in its XML; metadata set later.
 early=$(on_lab 'device_uuid early')

@@ -1,6 +1,7 @@
 # Devices plugged into VMs that run, and out of them; transient VMs; optional devices after a start.
 # needs: product
 # deadline: 1200
+# gate
 on_lab 'create_pool cad --type nvidia-232 --device $T4A'
 
 # Plugged in: definition, run, claim and QEMU have it.

@@ -2,6 +2,7 @@
 # those that start by themselves come up, and nothing is left over.
 # needs: product
 # deadline: 900
+# gate
 on_lab 'create_pool cad --type nvidia-232 --device $T4A
 	systemctl enable virt-vgpud 2> /dev/null; start_daemon
 	for vm in ws1 ws2 ws3; do define_vm $vm; ask $vm cad; done'
