@@ -42,6 +42,14 @@ wait_until() {
 	done
 }
 
+# has [OPTION...] PATTERN: whether standard input has a match. All of it is read: behind `| grep -q` or `| head`
+# whoever still writes is killed, and the pipeline fails (pipefail).
+has() {
+	local text
+	text=$(cat)
+	grep -q "$@" <<< "$text"
+}
+
 # elapsed_ms COMMAND: runs it and prints how long it took
 elapsed_ms() {
 	local start=${EPOCHREALTIME/./}
@@ -134,7 +142,7 @@ define_vm() {
 
 start_vm() { virsh -q start "$1"; }
 
-state_of() { virsh -q domstate "$1" | head -n 1; }
+state_of() { virsh -q domstate "$1" | sed -n 1p; }
 
 qemu_pid() { cat "/run/libvirt/qemu/$1.pid"; }
 
@@ -229,7 +237,7 @@ load_boards() {
 # unload_boards: also takes what is made on them
 unload_boards() {
 	# What udev has started for a board has its driver open.
-	wait_until "! systemctl --plain --no-legend list-units --state=activating 'virt-vgpu-host@*' | grep -q ." 120
+	wait_until "! systemctl --plain --no-legend list-units --state=activating 'virt-vgpu-host@*' | has ." 120
 	systemctl stop nvidia-vgpu-mgr
 	modprobe -r virt_vgpu_sim
 }

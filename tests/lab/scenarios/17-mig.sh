@@ -18,7 +18,7 @@ assert_eq '1 2' "cat /sys/bus/pci/devices/{\$(vf $gpu 0),\$(vf $gpu 1)}/nvidia/g
 # In use: no instance, and not the mode.
 assert_eq '19' "status_of nvidia-smi mig -dgi -gi 1"
 said='Warning: MIG mode is in pending disable state for GPU 00000000:3B:00.0:In use by another client'
-assert_eq "$said" 'nvidia-smi -i 0 -mig 0 | head -n 1'
+assert_eq "$said" 'nvidia-smi -i 0 -mig 0 | sed -n 1p'
 assert_eq 'Enabled' "nvidia-smi -q -i 0 | grep -A 1 'MIG Mode' | sed -n 's/.*Current *: //p'"
 assert_eq 'OK OK' "echo \$(write_type \$(vf $gpu 0) 0) \$(write_type \$(vf $gpu 1) 0)"
 assert_eq '0' "status_of nvidia-smi mig -dgi"

@@ -12,7 +12,7 @@ on_lab 'create_mdev $T4A nvidia-232 $(uuid 1); define_vm ws1 $(uuid 1)'
 said=$(refuse 'virsh -q start ws1')
 [[ $said == *'Input/output error'* ]] || fail "virsh said: $said"
 on_lab 'systemctl start nvidia-vgpu-mgr; start_vm ws1; virsh -q destroy ws1'
-assert 'wait_until "journalctl -q -u nvidia-vgpu-mgr --after-cursor=\"$(cat /run/lab-cursor)\" | grep -q \"$(uuid 1): stopped\"" 10'
+assert 'wait_until "journalctl -q -u nvidia-vgpu-mgr --after-cursor=\"$(cat /run/lab-cursor)\" | has \"$(uuid 1): stopped\"" 10'
 
 on_lab 'echo SELF_REMOVE=1 > /etc/default/nvidia-vgpu-mgr; systemctl restart nvidia-vgpu-mgr; start_vm ws1; virsh -q destroy ws1
 	wait_until "[ -z \"\$(mdevs)\" ]" 10

@@ -4,11 +4,11 @@ on_lab 'create_mdev $T4A nvidia-232 $(uuid 1); create_mdev $T4B nvidia-232 $(uui
 on_lab 'echo 0 > $SIM/boards/$T4A/present'
 assert '! test -e /sys/bus/pci/devices/$T4A'
 assert_eq '11111111-2222-4333-8444-000000000002' 'mdevs'
-assert 'wait_until "! virsh -q nodedev-list --cap mdev_types | grep -q 3b_00" 10'
+assert 'wait_until "! virsh -q nodedev-list --cap mdev_types | has 3b_00" 10'
 on_lab 'echo 1 > $SIM/boards/$T4A/present'
 assert_eq '4' 'available $T4A nvidia-232'
 assert_eq '0' 'cat /sys/bus/pci/devices/$T4A/numa_node'
-assert 'wait_until "virsh -q nodedev-list --cap mdev_types | grep -q 3b_00" 10'
+assert 'wait_until "virsh -q nodedev-list --cap mdev_types | has 3b_00" 10'
 
 # With a VM on it, it is gone when the VM is.
 on_lab 'define_vm held $(uuid 2) && start_vm held'

@@ -4,8 +4,8 @@ on_lab 'define_vm ws1 $(uuid 1) && start_vm ws1'
 assert_eq 'running' 'state_of ws1'
 assert_eq '1' 'cat $SIM/vgpus/$(uuid 1)/open'
 assert 'grep -q "^libvirt-.* (enforce)" /proc/$(qemu_pid ws1)/attr/current'
-assert 'virsh qemu-monitor-command ws1 --hmp "info pci" | grep -q "3D controller: PCI device 10de:1eb8\|Class 0770\|10de:1eb8"'
-assert 'ls -l /proc/$(qemu_pid ws1)/fd | grep -q "/dev/vfio/"'
+assert 'virsh qemu-monitor-command ws1 --hmp "info pci" | has "3D controller: PCI device 10de:1eb8\|Class 0770\|10de:1eb8"'
+assert 'ls -l /proc/$(qemu_pid ws1)/fd | has "/dev/vfio/"'
 # libvirt keeps a second VM from the same vGPU.
 on_lab 'define_vm ws2 $(uuid 1)'
 said=$(refuse 'virsh -q start ws2')

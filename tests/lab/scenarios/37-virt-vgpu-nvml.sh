@@ -24,7 +24,7 @@ assert_eq 'Enabled' "nvidia-smi -q -i 0 | sed -n 's/.*vGPU Heterogeneous Mode *:
 # A vGPU that a VM has open is where the driver has put it.
 on_lab 'write_type "$(vf 0000:3b:00.0 2)" 1153
 	define_vf_vm ws1 "$(vf 0000:3b:00.0 2)"; start_vm ws1'
-vm=$(on_lab 'virsh -q domuuid ws1 | head -n 1')
+vm=$(on_lab 'virsh -q domuuid ws1 | sed -n 1p')
 function=$(on_lab 'vf 0000:3b:00.0 2')
 asked "[{\"type_id\":\"1153\",\"vm\":\"$vm\",\"mdev\":null,\"function\":\"$function\",\"placement\":0}]" \
 	'ask "{\"do\":\"gpu\",\"gpu\":\"0000:3b:00.0\"}" ".gpus[].vgpus.value"'

@@ -28,7 +28,7 @@ assert_eq '/srv/guest.iso
 # Confined, and the file really open.
 for vm in q35 pc; do
 	assert "grep -q '^libvirt-.* (enforce)' /proc/\$(qemu_pid $vm)/attr/current"
-	assert "ls -l /proc/\$(qemu_pid $vm)/fd | grep -q ' /srv/guest.iso\$'"
+	assert "ls -l /proc/\$(qemu_pid $vm)/fd | has ' /srv/guest.iso\$'"
 done
 assert_eq '/srv/guest.iso' 'virt-vgpu status --json | jq -r ".claims[].guest_driver" | sort -u'
 # Neither chowned nor written.

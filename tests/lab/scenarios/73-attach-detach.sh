@@ -14,7 +14,7 @@ assert_eq "attached gpu0 (uuid $uuid) from pool cad to ws1; ws1 is running: take
 	'virt-vgpu attach ws1 --pool cad'
 assert_eq 'nothing to do: ws1 has gpu0 from pool cad' 'virt-vgpu attach ws1 --pool cad'
 assert_eq '' 'left_over; virsh -q dumpxml ws1 | grep vgpu || true'
-assert 'virsh -q dumpxml --inactive ws1 | grep -qF "<!-- keep  me -->"'
+assert 'virsh -q dumpxml --inactive ws1 | has -F "<!-- keep  me -->"'
 on_lab 'virt-vgpu attach ws1 --pool cad --name b > /dev/null
 	virsh -q destroy ws1; start_vm ws1'
 assert_eq "$(printf '%s 0000:3b:00.0 nvidia-232\n' "$uuid" "$uuid_b" | sort)" 'devices | sort'

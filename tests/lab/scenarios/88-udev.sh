@@ -26,7 +26,7 @@ on_lab 'unload_boards; systemctl stop nvidia-vgpud; modprobe virt_vgpu_sim; udev
 assert_eq 'cad' "$(board $a)"
 on_lab 'systemctl restart nvidia-vgpud nvidia-vgpu-mgr; udevadm settle'
 assert_eq 'any cad' "$(board $a)"
-assert "wait_until '$(units) | grep -q Finished' 30"
+assert "wait_until '$(units) | has Finished' 30"
 on_lab 'rm /etc/virt-vgpu/pools.d/*; udevadm trigger --settle --action=add --subsystem-match=pci'
 assert_eq '' "$(board $a)"
 

@@ -8,23 +8,23 @@ on_lab 'create_pool spare --type nvidia-232 --device $T4B --instances 1
 	start_daemon
 	for vm in ws1 ws2; do define_hot $vm 1 "$(letting_go)"; ask $vm spare; done'
 # The request says what its pool says, and there is no placeholder that could refuse the start.
-assert 'settled "virsh -q dumpxml --inactive ws2 | grep -q optional=.yes"'
+assert 'settled "virsh -q dumpxml --inactive ws2 | has optional=.yes"'
 assert_eq '' 'placeholder_of ws1; placeholder_of ws2'
 a=$(on_lab 'device_uuid ws1') b=$(on_lab 'device_uuid ws2')
 on_lab 'start_vm ws1'
 assert "settled '[ \"\$(devices)\" = \"$a 0000:5e:00.0 nvidia-232\" ]'"
-assert 'settled "virsh -q dumpxml ws1 | grep -q ua-vgpu-gpu0"'
+assert 'settled "virsh -q dumpxml ws1 | has ua-vgpu-gpu0"'
 # Nothing is free for the second one, which runs without, until the first one stops.
 on_lab 'start_vm ws2'
 assert_eq '[]' 'virt-vgpu status --json | jq -c .problems'
 assert_eq '' 'virsh -q dumpxml ws2 | grep ua-vgpu || true'
 on_lab 'virsh -q destroy ws1'
 assert "settled '[ \"\$(devices)\" = \"$b 0000:5e:00.0 nvidia-232\" ]'"
-assert 'settled "virsh -q dumpxml ws2 | grep -q ua-vgpu-gpu0"'
+assert 'settled "virsh -q dumpxml ws2 | has ua-vgpu-gpu0"'
 
 # Taken out by a person: the VM does not get it again in this run, but another VM does.
 on_lab 'virsh -q dumpxml ws2 | sed -n "/<hostdev/,/<\/hostdev>/p" > /run/hostdev.xml
-	wait_until "virsh -q detach-device ws2 /run/hostdev.xml --live; ! virsh -q dumpxml ws2 | grep -q ua-vgpu" 60
+	wait_until "virsh -q detach-device ws2 /run/hostdev.xml --live; ! virsh -q dumpxml ws2 | has ua-vgpu" 60
 	start_vm ws1'
 assert "wait_until '[ \"\$(devices)\" = \"$a 0000:5e:00.0 nvidia-232\" ]' 150"
 on_lab 'virsh -q destroy ws1'
@@ -47,14 +47,14 @@ c=$(on_lab 'device_uuid ws3')
 assert_eq "$c 0000:3b:00.0 nvidia-232" 'devices'
 on_lab 'in_background removal "echo 0 > $SIM/boards/$T4A/present"
 	wait_until "! test -e /sys/class/mdev_bus/$T4A" 10
-	wait_until "virsh -q detach-device ws3 /run/hostdev.xml --live; ! virsh -q dumpxml ws3 | grep -q ua-vgpu" 60
+	wait_until "virsh -q detach-device ws3 /run/hostdev.xml --live; ! virsh -q dumpxml ws3 | has ua-vgpu" 60
 	wait_until "ended removal" 20'
 assert_eq '' 'devices'
 # It is tried at once, in vain, and not taken for something that a person wants.
 assert 'settled "[ \"\$(jq -c .let_go /run/virt-vgpu/daemon.json)\" = null ]"'
 on_lab 'echo 1 > $SIM/boards/$T4A/present'
 assert "settled '[ \"\$(devices)\" = \"$c 0000:3b:00.0 nvidia-232\" ]'"
-assert 'settled "virsh -q dumpxml ws3 | grep -q ua-vgpu-gpu0"'
+assert 'settled "virsh -q dumpxml ws3 | has ua-vgpu-gpu0"'
 assert_eq '1' "cat \$SIM/vgpus/$c/open"
 assert 'settled "[ \"\$(virt-vgpu status --json | jq -c .problems)\" = \"[]\" ]"'
 on_lab 'virsh -q destroy ws3'

@@ -33,7 +33,7 @@ said() { sed '/^$/d; s:(LC_ALL=C [^)]* /etc/libvirt/hooks/:(/etc/libvirt/hooks/:
 has_device() {
 	local pid live claim
 	pid=$(qemu_pid "$1")
-	tr '\0' '\n' < "/proc/$pid/cmdline" | grep -qF "/sys/bus/mdev/devices/$2" || wrong "QEMU of $1 has no $2"
+	tr '\0' '\n' < "/proc/$pid/cmdline" | has -F "/sys/bus/mdev/devices/$2" || wrong "QEMU of $1 has no $2"
 	live=$(virsh -q dumpxml "$1" | sed -n "/<hostdev/,/<\/hostdev>/s/.*uuid='\(.*\)'.*/\1/p")
 	[ "$live" = "$2" ] || wrong "$1 runs with '$live'"
 	claim=$(jq -r '.state, .devices[].uuid' "$(claim_of "$1")" | paste -sd ' ')
