@@ -11,7 +11,7 @@ SOURCE=$(cd "$HERE/../.." && pwd)
 NAME=demo
 LAB=("$HERE/lab" --name "$NAME")
 STEPS=0
-BUILD=
+BUILD='' PACKAGE=''
 
 if [[ -t 1 ]]; then BOLD=$'\e[1m' DIM=$'\e[2m' PLAIN=$'\e[0m'; else BOLD='' DIM='' PLAIN=''; fi
 
@@ -40,6 +40,7 @@ expect() {
 
 finish() {
 	local status=$?
+	[[ -z $PACKAGE ]] || kill "$PACKAGE" 2> /dev/null || true
 	[[ -z $BUILD ]] || rm -rf "$BUILD"
 	"${LAB[@]}" down > /dev/null 2>&1 || true
 	if ((status == 0)); then
@@ -59,20 +60,21 @@ if (($#)); then
 else
 	# Beside the lab host's image, which waits for the network much of the time.
 	"$SOURCE/packaging/build" > "$BUILD/log" 2>&1 &
-	package=$!
+	PACKAGE=$!
 fi
 "${LAB[@]}" build --host fast
 if ((!$#)); then
 	printf 'waiting for the package '
-	while kill -0 "$package" 2> /dev/null; do
+	while kill -0 "$PACKAGE" 2> /dev/null; do
 		printf '.'
-		timeout 5 tail --pid="$package" -f /dev/null || true
+		timeout 5 tail --pid="$PACKAGE" -f /dev/null || true
 	done
 	printf '\n'
-	if ! wait "$package"; then
+	if ! wait "$PACKAGE"; then
 		cat "$BUILD/log" >&2
 		wrong "the package cannot be built"
 	fi
+	PACKAGE=''
 	tail -n 1 "$BUILD/log"
 	deb=$(echo "$SOURCE"/target/package/virt-vgpu_*.deb)
 fi

@@ -21,6 +21,7 @@ run_inside() {
 	) || status=$?
 	[[ -z $out ]] || printf '%s\n' "$out" | tee -a "$SCENARIO_LOG"
 	if ((status)); then trace "    exit status $status"; fi
+	if ((status == 124 && SECONDS >= SCENARIO_END)); then fail "the scenario's time is over"; fi
 	return "$status"
 }
 

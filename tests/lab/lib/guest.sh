@@ -80,7 +80,7 @@ host_kind() {
 }
 
 guest_up_locked() {
-	local start kind='' attempt boards=()
+	local start kind='' wanted attempt boards=()
 	while (($#)); do
 		if [[ $1 == --host ]]; then
 			(($# >= 2)) || usage_error "--host needs a value"
@@ -91,10 +91,13 @@ guest_up_locked() {
 			shift
 		fi
 	done
+	wanted=$kind
 	kind=$(host_kind "$kind") || exit
 	boards_from_options "${boards[@]}"
 	if guest_running; then
 		((${#boards[@]} == 0)) || die "lab host '$NAME' is up already; to give it other boards: lab --name $NAME down"
+		[[ -z $wanted || $kind == "$(guest_kind)" ]] ||
+			die "lab host '$NAME' is up already, and $(guest_kind); to make it $kind: lab --name $NAME down"
 		if ! reach timeout 5 ssh -F "$RUN/ssh-config" lab true > /dev/null 2>&1 < /dev/null; then
 			guest_wait_ssh "lab host '$NAME' runs; waiting for it" "$BOOT_DEADLINE" ||
 				die "lab host '$NAME' runs but does not answer; end it with: lab --name $NAME down"

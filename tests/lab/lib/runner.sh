@@ -20,7 +20,8 @@ run_scenarios() {
 	done
 	[[ -z $within || $within =~ ^[0-9]+$ ]] || usage_error "--within needs a number of seconds"
 	[[ -z $jobs || $jobs =~ ^[1-9][0-9]?$ ]] || usage_error "--jobs needs a number from 1 to 99"
-	for file in "$LAB"/scenarios/[0-9]*.sh; do
+	SCENARIOS=${VIRT_VGPU_LAB_SCENARIOS:-$LAB/scenarios}
+	for file in "$SCENARIOS"/[0-9]*.sh; do
 		scenario_selected "$file" "${patterns[@]}" && files+=("$file")
 	done
 	((${#files[@]})) || die "no scenario matches: ${patterns[*]}"
@@ -101,7 +102,7 @@ run_lane() {
 		task=$(take_task "$STATE/tasks" "$1" "$2")
 		[[ -n $task ]] || break
 		read -r class kind name <<< "$task"
-		file=$LAB/scenarios/$name.sh
+		file=$SCENARIOS/$name.sh
 		SCENARIO_LOG=$LOGS/$name.$kind.log
 		if [[ -z $RUN_DEB ]] && scenario_needs "$file" product; then
 			result SKIP "$kind" "$name" 0 'needs the package, see --deb'
