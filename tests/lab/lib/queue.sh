@@ -47,7 +47,7 @@ scenario_kinds() {
 scenario_seconds() {
 	local column=2 seconds
 	[[ $2 == uml ]] || column=3
-	seconds=$(awk -v name="$1" -v column=$column '$1 == name { print $column }' "$LAB/scenarios/seconds")
+	seconds=$(awk -v name="$1" -v column=$column '$1 == name && $column ~ /^[0-9]+$/ { print $column }' "$LAB/scenarios/seconds")
 	printf '%s\n' "${seconds:-60}"
 }
 
