@@ -128,7 +128,7 @@ guest_up_locked() {
 	guest_wait_ssh "booting lab host '$NAME' ($kind)" "$BOOT_DEADLINE" || {
 		guest_explain
 		guest_kill
-		die "lab host '$NAME' did not answer within $BOOT_DEADLINE s; console: $RUN_ROOT/$NAME.console.log"
+		die "lab host '$NAME' does not come up; console: $RUN_ROOT/$NAME.console.log"
 	}
 	say "lab host '$NAME' is up after $(seconds_since "$start") s"
 	local usual=${kind^^}_USUAL_BOOT_MS

@@ -73,13 +73,11 @@ list_tasks() {
 }
 
 # take_task FILE LANE LANES: takes the next task of a lane out of FILE and prints it. The first of several
-# lanes prefers emulated lab hosts, which are more than one core's work, the others do not.
+# lanes prefers emulated lab hosts, which are more than one core's work, the others do not: a lane seldom
+# goes from one kind to the other.
 take_task() {
-	local lane=$2 prefer=
-	if (($3 > 1)); then
-		prefer=uml
-		((lane)) || prefer=emulated
-	fi
+	local lane=$2 prefer=uml
+	if (($3 > 1 && lane == 0)); then prefer=emulated; fi
 	(
 		flock 9
 		awk -v prefer="$prefer" -v left="$1.left" '

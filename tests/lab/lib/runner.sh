@@ -135,6 +135,10 @@ tenths() { printf '%d.%d' "$(($1 / 1000))" "$(($1 % 1000 / 100))"; }
 # run_task FILE KIND NAME: twice at most
 run_task() {
 	local file=$1 kind=$2 name=$3 start first second
+	# An idle lab host of the other kind would take part of a core.
+	NAME=$TEST_NAME-$LAB_LANE-$(sed 's/uml/emulated/; t; s/.*/uml/' <<< "$kind")
+	PEER=$NAME-peer
+	end_hosts
 	NAME=$TEST_NAME-$LAB_LANE-$kind
 	PEER=$NAME-peer
 	start=$(now_ms)
@@ -149,6 +153,7 @@ run_task() {
 	first=$(failure_reason)
 	explain_failure > "$SCENARIO_LOG.explained" 2>&1
 	for log in "$SCENARIO_LOG" "$SCENARIO_LOG.stderr" "$SCENARIO_LOG.explained"; do cp "$log" "$log.first"; done
+	# What has failed may have left anything behind.
 	end_hosts
 	start=$(now_ms)
 	if try_scenario "$file" "$kind"; then
@@ -163,7 +168,7 @@ run_task() {
 	result FAIL "$kind" "$name" "$(($(now_ms) - start))" "$first"
 }
 
-# What has failed may have left anything behind.
+# end_hosts: those of NAME and PEER
 end_hosts() {
 	local host
 	for host in "$NAME" "$PEER"; do (select_guest "$host" && [[ ! -e $RUN ]] || guest_kill); done
@@ -244,7 +249,7 @@ explain_failure() {
 }
 
 explain_host() {
-	if ! guest_answers 60; then
+	if ! guest_answers 20; then
 		printf '  LOST: lab host %s does not answer any more; all of it is in %s\n' "$1" "$SCENARIO_LOG.$1"
 		guest_autopsy "$SCENARIO_LOG.$1"
 		return

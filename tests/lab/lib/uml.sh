@@ -121,6 +121,14 @@ uml_start() {
 		con0=null,fd:1 con=null ssl=null quiet systemd.log_color=0 \
 		> "$RUN/console.log" 2> "$RUN/output.log" < /dev/null &
 	printf '%s\n' "$!" > "$RUN/pid"
+	# Until it has become what was started, nobody knows it by its arguments.
+	local i
+	for ((i = 0; i < 600; i++)); do
+		if guest_running; then return 0; fi
+		kill -0 "$(< "$RUN/pid")" 2> /dev/null || return 1
+		sleep 0.05
+	done
+	return 1
 }
 
 # Killed and started again with the disk as it is.
