@@ -40,6 +40,7 @@ run_scenarios() {
 	[[ -z $deb || -r $deb ]] || die "no package at '$deb'"
 	RUN_END=
 	if [[ -n $within ]]; then RUN_END=$((SECONDS + within)); fi
+	RUN_LONGEST=$((${within:-0} / 5))
 	RUN_DEB=$deb
 	ensure_image
 	ensure_nvidia
@@ -106,6 +107,8 @@ run_lane() {
 		SCENARIO_LOG=$LOGS/$name.$kind.log
 		if [[ -z $RUN_DEB ]] && scenario_needs "$file" product; then
 			result SKIP "$kind" "$name" 0 'needs the package, see --deb'
+		elif ((class > 1 && $(scenario_seconds "$name" "$kind") > RUN_LONGEST)); then
+			result SKIP "$kind" "$name" 0 'takes more than a fifth of the time there is'
 		elif time_is_over; then
 			result SKIP "$kind" "$name" 0 "no time left$( ((class > 1)) || echo ', although it is of the gate')"
 		else
