@@ -117,7 +117,7 @@ run_lane() {
 	done
 }
 
-# result STATUS KIND NAME MILLISECONDS [REASON]: notes and tells it, with what standard input adds
+# result STATUS KIND NAME MILLISECONDS [REASON]: notes and tells it, with the report and, of a failure, its explanation
 result() {
 	local status=$1 kind=$2 name=$3 ms=$4 reason=${5-}
 	(
@@ -129,7 +129,7 @@ result() {
 			*) printf '%s %s (%s, %s s): %s\n' "$status" "$name" "$kind" "$(tenths "$ms")" "$reason" ;;
 		esac
 		[[ ! -e $SCENARIO_LOG.report || $status == SKIP ]] || sed 's/^/  /' "$SCENARIO_LOG.report"
-		[[ $status != FA[IL]* ]] || cat "$SCENARIO_LOG.explained"
+		[[ $status != FAIL ]] || cat "$SCENARIO_LOG.explained"
 	) 9> "$STATE/results.lock"
 }
 
@@ -137,7 +137,7 @@ tenths() { printf '%d.%d' "$(($1 / 1000))" "$(($1 % 1000 / 100))"; }
 
 # run_task FILE KIND NAME: twice at most
 run_task() {
-	local file=$1 kind=$2 name=$3 start first second
+	local file=$1 kind=$2 name=$3 start first second log
 	# An idle lab host of the other kind would take part of a core.
 	NAME=$TEST_NAME-$LAB_LANE-$(sed 's/uml/emulated/; t; s/.*/uml/' <<< "$kind")
 	PEER=$NAME-peer
