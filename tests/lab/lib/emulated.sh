@@ -39,7 +39,8 @@ emulated_prepare() {
 }
 
 # Two CPUs, one in each of two NUMA nodes. The disk is a snapshot: QEMU keeps what the host writes
-# in a nameless temporary file, through reboots, until it ends.
+# in a nameless temporary file, through reboots, until it ends. Nobody ever writes to the image, and a
+# User-mode Linux locks all of it for a moment when it starts: QEMU looks for no locks on it.
 #
 # A plain CPU model: what `max` has beyond it costs the translator a quarter of the time.
 #
@@ -63,7 +64,7 @@ emulated_start() {
 		-nodefaults -no-user-config -display none
 		-kernel "$IMAGE/vmlinuz" -initrd "$RUN/initrd"
 		-append 'root=/dev/vda rw console=ttyS0 quiet mitigations=off module_blacklist=kvm,kvm_amd,kvm_intel'
-		-drive "file=$IMAGE/lab.img,format=raw,if=none,id=disk,snapshot=on,cache=unsafe"
+		-drive "file=$IMAGE/lab.img,file.locking=off,format=raw,if=none,id=disk,snapshot=on,cache=unsafe"
 		-device virtio-blk-pci,drive=disk
 		-netdev "user,id=net,hostfwd=tcp:127.0.0.1:${ports[0]}-:22,hostfwd=tcp:127.0.0.1:${ports[1]}-:${ports[1]}"
 		-device virtio-net-pci,netdev=net,romfile=
@@ -75,6 +76,8 @@ emulated_start() {
 	# QEMU keeps its standard error open until it is up; then it is a daemon.
 	lab_qemu "${options[@]}" > "$RUN/output.log" 2>&1 < /dev/null
 }
+
+emulated_reboot() { in_guest 'systemctl reboot' > /dev/null 2>&1 || true; }
 
 emulated_cut_power() { in_guest 'echo b > /proc/sysrq-trigger' > /dev/null 2>&1 & }
 

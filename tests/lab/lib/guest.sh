@@ -259,7 +259,7 @@ guest_reboot() {
 	need_running
 	start=$(now_ms)
 	before=$(in_guest cat /proc/sys/kernel/random/boot_id)
-	in_guest 'systemctl reboot' > /dev/null 2>&1 || true
+	of_kind reboot
 	guest_comes_back "$before" "$start"
 }
 

@@ -91,6 +91,9 @@ uml_prepare() {
 	)
 	rm -rf "$tree"
 	uml_core > "$RUN/core"
+	# It starts more than once, also by a command that knows of no kernel.
+	ln -s "$UML/linux" "$RUN/linux"
+	printf '%s\n' "$IMAGE/lab.img" > "$RUN/image"
 }
 
 # uml_core: one core of those that this process may use, the one for this lab host
@@ -115,8 +118,8 @@ uml_start() {
 			mount -t tmpfs -o size=$1M,mode=1777 tmpfs /dev/shm || exit
 			shift
 			exec "$@"' sh $((MEMORY_MIB + 256)) taskset -c "$(< "$RUN/core")" \
-		"$UML/linux" "umid=virt-vgpu-lab-$NAME" "uml_dir=$RUN/" "mem=${MEMORY_MIB}M" root=/dev/ubda rw init=/usr/sbin/lab-init \
-		"ubd0=$RUN/disk,$IMAGE/lab.img" "ubd1r=$RUN/second-disk" \
+		"$RUN/linux" "umid=virt-vgpu-lab-$NAME" "uml_dir=$RUN/" "mem=${MEMORY_MIB}M" root=/dev/ubda rw init=/usr/sbin/lab-init \
+		"ubd0=$RUN/disk,$(< "$RUN/image")" "ubd1r=$RUN/second-disk" \
 		"vec0:transport=tap,ifname=tap$(< "$RUN/number"),depth=128,gro=1" \
 		con0=null,fd:1 con=null ssl=null quiet systemd.log_color=0 \
 		> "$RUN/console.log" 2> "$RUN/output.log" < /dev/null &
@@ -129,6 +132,27 @@ uml_start() {
 		sleep 0.05
 	done
 	return 1
+}
+
+# It goes off, and is started again when it has: to reboot by itself is to execute its kernel anew in the
+# same process, and a signal that the old one was still to get kills the new one now and then.
+uml_reboot() {
+	local start end=$((SECONDS + REBOOT_DEADLINE))
+	start=$(now_ms)
+	# Its end may cut the connection before an answer.
+	in_guest 'systemctl poweroff' > /dev/null 2>&1 < /dev/null &
+	printf 'lab: lab host %s goes off ' "'$NAME'" >&2
+	while guest_running; do
+		((SECONDS < end)) || {
+			printf ' no end after %s s\n' "$REBOOT_DEADLINE" >&2
+			guest_explain
+			die "lab host '$NAME' does not go off"
+		}
+		sleep 0.1
+	done
+	printf '%s s\n' "$(seconds_since "$start")" >&2
+	reach ssh -F "$RUN/ssh-config" -O exit lab > /dev/null 2>&1 || true
+	uml_start || die "lab host '$NAME' does not start again"
 }
 
 # Killed and started again with the disk as it is.
