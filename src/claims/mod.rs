@@ -129,6 +129,17 @@ impl ClaimedDevice {
         }
     }
 
+    /// Whether the kernel shows no sign of taking it away. Before it waits for whoever has
+    /// the device open it takes a parent out of the class (`mdev_unregister_parent`), and a
+    /// function's link to its driver away (`__device_release_driver`).
+    #[must_use]
+    pub fn is_to_stay(&self, host: &Host) -> bool {
+        match self.kind {
+            DeviceKind::Mdev => mdev::is_parent(host, &self.parent),
+            DeviceKind::VendorVfio => vendor_vfio::has_driver(host, &self.parent),
+        }
+    }
+
     /// Whether the device that has its UUID is the one that was claimed.
     #[must_use]
     pub fn is(&self, found: &Mdev) -> bool {

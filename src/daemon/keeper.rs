@@ -152,6 +152,11 @@ impl<'h> Keeper<'h> {
         Ok(())
     }
 
+    /// After which time there is something to do though nothing has happened.
+    pub(super) fn pause(&self) -> Option<Duration> {
+        self.runs.pause()
+    }
+
     /// The domains whose definitions are to be looked at, and whether they have begun to
     /// run.
     fn domains_of(&mut self, agenda: &Agenda) -> BTreeMap<DomainUuid, bool> {

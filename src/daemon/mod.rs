@@ -209,10 +209,14 @@ fn serve(keeper: &mut Keeper<'_>, libvirt: &Libvirt, news: &Receiver<News>) {
     // A host whose devices never come to rest must not be waited for for ever.
     let mut rest_by = None;
     loop {
-        let next = if agenda.host {
-            news.recv_timeout(SETTLE)
+        let pause = if agenda.host {
+            Some(SETTLE)
         } else {
-            news.recv().map_err(|_| RecvTimeoutError::Disconnected)
+            keeper.pause()
+        };
+        let next = match pause {
+            Some(pause) => news.recv_timeout(pause),
+            None => news.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
         let at_rest = match next {
             Ok(first) => {
@@ -222,7 +226,10 @@ fn serve(keeper: &mut Keeper<'_>, libvirt: &Libvirt, news: &Receiver<News>) {
                 }
                 false
             }
-            Err(RecvTimeoutError::Timeout) => true,
+            Err(RecvTimeoutError::Timeout) => {
+                agenda.plug |= !agenda.host;
+                true
+            }
             Err(RecvTimeoutError::Disconnected) => return,
         };
         if agenda.tick {

@@ -23,11 +23,15 @@ use crate::{
         since_boot, tell_alive,
     },
     hotplug::{self, PlugError},
-    model::{DeviceName, DomainUuid},
+    model::{DeviceName, DomainName, DomainUuid},
 };
 
 /// After this long it is tried again to plug in a device that could not be.
 const PLUG_AGAIN: Duration = Duration::from_secs(600);
+
+/// How far libvirt's events may lag behind its answers. The XML of a domain is without
+/// a device before it is told that the device was taken out.
+const LAG: Duration = Duration::from_secs(5);
 
 /// A device of a run.
 type Key = (DomainUuid, DeviceName);
@@ -41,6 +45,11 @@ pub(super) struct Runs<'h> {
     /// Devices that a guest or the administrator has taken out of a run, which get
     /// no other in it.
     let_go: BTreeSet<Key>,
+    /// Those of them that are to go back: why they went is known.
+    given_up: BTreeSet<Key>,
+    /// Devices that are there for a run which is without them, and since when (since boot):
+    /// somebody has just taken them out, or a program died that was to plug them in.
+    unattached: BTreeMap<Key, Duration>,
     /// Whether something that passes was in the way of a device.
     again: bool,
 }
@@ -60,6 +69,8 @@ impl<'h> Runs<'h> {
             host,
             unpluggable: BTreeMap::new(),
             let_go: notes.map(|notes| notes.let_go).unwrap_or_default(),
+            given_up: BTreeSet::new(),
+            unattached: BTreeMap::new(),
             again: false,
         }
     }
@@ -84,16 +95,27 @@ impl<'h> Runs<'h> {
         self.unpluggable.retain(|key, _| {
             !agenda.definitions.contains(&key.0) && !agenda.stopped.contains(&key.0)
         });
+        self.unattached
+            .retain(|key, _| !agenda.stopped.contains(&key.0) && !agenda.let_go.contains(key));
         self.let_go.extend(agenda.let_go.iter().cloned());
         if agenda.host {
             // A guest lets go of what is pulled before the kernel takes it away.
             self.let_go.retain(|key| !was_pulled(self.host, key));
+            self.given_up.clone_from(&self.let_go);
         }
+        self.given_up.retain(|key| self.let_go.contains(key));
     }
 
     /// Whether it is worth a try though nothing has happened.
     pub(super) fn wants_another_try(&self) -> bool {
         self.again
+    }
+
+    /// After which time it is to be looked whether a device was taken out, of which
+    /// nobody may tell.
+    pub(super) fn pause(&self) -> Option<Duration> {
+        let since = self.unattached.values().min()?;
+        Some((*since + LAG).saturating_sub(since_boot()))
     }
 
     /// What was taken out of runs on purpose.
@@ -109,6 +131,7 @@ impl<'h> Runs<'h> {
     /// Plugs into running domains what they are without, where something is free.
     pub(super) fn plug(&mut self, libvirt: &Libvirt) -> Result<(), Lost> {
         self.again = false;
+        let unattached = std::mem::take(&mut self.unattached);
         let Some(domains) = self.answer(libvirt, libvirt.domains())? else {
             return Ok(());
         };
@@ -123,7 +146,7 @@ impl<'h> Runs<'h> {
                 continue;
             }
             if let Ok(def) = domain::parse(&xml) {
-                self.plug_into(libvirt, &domain, &def);
+                self.plug_into(libvirt, &domain, &def, &unattached);
             }
         }
         Ok(())
@@ -147,7 +170,13 @@ impl<'h> Runs<'h> {
         }
     }
 
-    fn plug_into(&mut self, libvirt: &Libvirt, domain: &Domain, def: &DomainDef) {
+    fn plug_into(
+        &mut self,
+        libvirt: &Libvirt,
+        domain: &Domain,
+        def: &DomainDef,
+        unattached: &BTreeMap<Key, Duration>,
+    ) {
         let (uuid, vm) = (def.uuid, &def.name);
         // What was plugged in again by hand is not out of the run any more.
         let has = |name: &DeviceName| {
@@ -164,7 +193,16 @@ impl<'h> Runs<'h> {
         };
         self.unpluggable
             .retain(|(of, name), _| *of != uuid || lacking.contains(name));
-        if lacking.is_empty() {
+        let taken_out: Vec<DeviceName> = { self.given_up.intersection(&self.let_go) }
+            .filter(|(of, _)| *of == uuid)
+            .map(|(_, name)| name.clone())
+            .collect();
+        let claim = claims::load(self.host, uuid).ok().flatten();
+        let is_claimed = |name: &DeviceName| {
+            let mut devices = claim.iter().flat_map(|claim| &claim.devices);
+            devices.any(|device| device.name == *name)
+        };
+        if lacking.is_empty() && !taken_out.iter().any(is_claimed) {
             return;
         }
         let _lock = match definition::edit_lock_within(self.host, uuid, EDIT_PATIENCE) {
@@ -178,8 +216,14 @@ impl<'h> Runs<'h> {
                 return;
             }
         };
+        self.take_back(uuid, vm, &taken_out);
         for name in lacking {
             let key = (uuid, name);
+            if !self.let_go.contains(&key)
+                && self.may_be_taken_out(&key, claim.as_ref(), unattached)
+            {
+                continue;
+            }
             let until = self.unpluggable.get(&key).map(|one| one.until);
             if self.let_go.contains(&key) || until.is_some_and(|until| since_boot() < until) {
                 continue;
@@ -211,6 +255,40 @@ impl<'h> Runs<'h> {
             }
         }
     }
+
+    /// What was taken out of a run goes back at once; what QEMU has not closed yet later.
+    fn take_back(&mut self, uuid: DomainUuid, vm: &DomainName, names: &[DeviceName]) {
+        tell_alive();
+        self.host.be_done_by(Deadline::after(hook::PATIENCE));
+        match hotplug::take_back(self.host, uuid, names) {
+            Ok(nothing_left) => self.again |= !nothing_left,
+            Err(error) => {
+                tracing::warn!("domain '{vm}': {}", hook::one_line(&error));
+                self.again = true;
+            }
+        }
+    }
+
+    /// Whether the device is there for the run, which is without it because somebody may
+    /// have taken it out a moment ago: libvirt will tell.
+    fn may_be_taken_out(
+        &mut self,
+        key: &Key,
+        claim: Option<&Claim>,
+        unattached: &BTreeMap<Key, Duration>,
+    ) -> bool {
+        let is_there = claim.is_some_and(|claim| {
+            let mut devices = claim.devices.iter().filter(|one| one.name == key.1);
+            !claim.leaving.contains(&key.1)
+                && devices.any(|one| one.is_there(self.host).unwrap_or(false))
+        });
+        let since = unattached.get(key).copied().unwrap_or_else(since_boot);
+        let is_awaited = is_there && since_boot() < since + LAG;
+        if is_awaited {
+            self.unattached.insert(key.clone(), since);
+        }
+        is_awaited
+    }
 }
 
 /// Whether the device went without anybody's having taken it back: the claim still has it.
@@ -233,5 +311,86 @@ fn is_passing(error: &PlugError) -> bool {
         PlugError::Allocate(AllocateError::StillHeld { .. }) => true,
         PlugError::Libvirt(error) | PlugError::NotAttached { cause: error, .. } => error.is_busy(),
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::symlink};
+
+    use super::*;
+    use crate::{
+        claims::{ClaimedDevice, DeviceKind},
+        model::MdevUuid,
+    };
+
+    /// A run's claim of one mediated device, which is there.
+    fn made(host: &Host, root: &std::path::Path) -> (Key, Claim) {
+        let uuid: DomainUuid = "aaaaaaaa-0000-4000-8000-000000000001".parse().unwrap();
+        let name: DeviceName = "gpu0".parse().unwrap();
+        let mdev = MdevUuid::for_device(uuid, &name);
+        let parent = "sys/devices/pci0000:3a/0000:3b:00.0";
+        let directory = root.join(format!("{parent}/{mdev}"));
+        fs::create_dir_all(&directory).unwrap();
+        symlink(
+            "../mdev_supported_types/nvidia-232",
+            directory.join("mdev_type"),
+        )
+        .unwrap();
+        let links = root.join("sys/bus/mdev/devices");
+        fs::create_dir_all(&links).unwrap();
+        let target = format!("../../../../{parent}/{mdev}");
+        symlink(target, links.join(mdev.to_string())).unwrap();
+        let mut claim = Claim::of_running(host, (uuid, "ws1".parse().unwrap()));
+        claim.devices = vec![ClaimedDevice {
+            name: name.clone(),
+            pool: "cad".parse().unwrap(),
+            kind: DeviceKind::Mdev,
+            uuid: mdev,
+            parent: "0000:3b:00.0".parse().unwrap(),
+            type_id: "nvidia-232".parse().unwrap(),
+            against_migration: Vec::new(),
+        }];
+        ((uuid, name), claim)
+    }
+
+    /// libvirt's event may come after its answer; when none comes, a program died that
+    /// was to plug the device in.
+    #[test]
+    fn a_device_that_is_there_is_not_plugged_in_before_libvirt_could_tell() {
+        let root = tempfile::tempdir().unwrap();
+        let host = Host::new(root.path());
+        let (key, mut claim) = made(&host, root.path());
+        let mut runs = Runs::new(&host);
+        assert_eq!(runs.pause(), None);
+        let none = BTreeMap::new();
+        assert!(runs.may_be_taken_out(&key, Some(&claim), &none));
+        assert!(runs.pause().is_some_and(|pause| pause <= LAG));
+        let seen = std::mem::take(&mut runs.unattached);
+        assert!(runs.may_be_taken_out(&key, Some(&claim), &seen));
+        assert_eq!(runs.unattached, seen);
+
+        // Told: it is let go.
+        let agenda = Agenda {
+            let_go: BTreeSet::from([key.clone()]),
+            ..Agenda::default()
+        };
+        runs.note(&agenda);
+        assert_eq!((runs.pause(), &runs.given_up), (None, &BTreeSet::new()));
+        assert_eq!(runs.let_go, agenda.let_go);
+        // Why is known when the host has come to rest.
+        runs.note(&Agenda {
+            host: true,
+            ..Agenda::default()
+        });
+        assert_eq!(runs.given_up, agenda.let_go);
+
+        // Not told in time, or no such device is there.
+        let long_ago = BTreeMap::from([(key.clone(), since_boot().saturating_sub(LAG))]);
+        assert!(!runs.may_be_taken_out(&key, Some(&claim), &long_ago));
+        assert!(!runs.may_be_taken_out(&key, None, &none));
+        claim.leaving = vec![key.1.clone()];
+        assert!(!runs.may_be_taken_out(&key, Some(&claim), &none));
+        assert_eq!(runs.pause(), None);
     }
 }

@@ -27,6 +27,12 @@ pub struct MdevHost<'a> {
     resolved: RefCell<BTreeMap<String, MdevTypeId>>,
 }
 
+/// Whether the device makes mediated devices and is not just being unregistered.
+#[must_use]
+pub fn is_parent(sysfs: &dyn Sysfs, name: &ParentName) -> bool {
+    sysfs.exists(&format!("{PARENTS}/{name}"))
+}
+
 impl std::fmt::Debug for MdevHost<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("MdevHost")

@@ -35,6 +35,12 @@ pub fn is_function(sysfs: &dyn Sysfs, function: impl Display) -> bool {
     sysfs.exists(&attribute(function, "current_vgpu_type"))
 }
 
+/// Whether a driver is bound to the function.
+#[must_use]
+pub fn has_driver(sysfs: &dyn Sysfs, function: impl Display) -> bool {
+    sysfs.exists(&format!("{}/driver", path(function)))
+}
+
 /// The GPU that a virtual function is part of; None when it is none.
 ///
 /// # Errors

@@ -30,7 +30,7 @@ use crate::{
 };
 
 pub use plug::{Optional, foresee, foresee_optional, lacking, plug, plug_optional};
-pub use unplug::{held, unplug};
+pub use unplug::{held, take_back, unplug};
 
 /// A device that was plugged in, or out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -8,7 +8,7 @@ use crate::{
     claims::{self, Claim, ClaimedDevice, Damaged},
     hook,
     host::{
-        Deadline, Host, HostLock,
+        Deadline, Host, HostLock, Processes,
         libvirt::{Domain, LibvirtError},
     },
     model::{DeviceName, DomainName, DomainUuid},
@@ -164,6 +164,35 @@ pub fn unplug(
         },
     };
     Err(UnplugError { cause, held, out })
+}
+
+/// Gives back devices that a running domain's QEMU has said to be without, however
+/// young its claim is. Whether none of them is left in the claim: QEMU may need some time
+/// more for one. What the kernel is about to take away stays claimed: with that the domain
+/// gets it again when it is back.
+///
+/// # Errors
+/// When that cannot be found out.
+pub fn take_back(host: &Host, domain: DomainUuid, names: &[DeviceName]) -> anyhow::Result<bool> {
+    let is_in = |claim: &Claim| claim.devices.iter().any(|one| names.contains(&one.name));
+    if !claims::load(host, domain)?.is_some_and(|claim| is_in(&claim)) {
+        return Ok(true);
+    }
+    let deadline = Deadline::after(LOCK_PATIENCE);
+    let purpose = format!("giving back devices of domain {domain}");
+    let lock = HostLock::acquire(host, &purpose, deadline)?;
+    let Some(claim) = claims::load(host, domain)? else {
+        return Ok(true);
+    };
+    let processes = Processes::scan(host)?;
+    let mut unused = claim.unused(host, &processes, Duration::ZERO);
+    unused.retain(|name| {
+        let mut devices = claim.devices.iter().filter(|one| one.name == *name);
+        names.contains(name) && devices.all(|one| one.is_to_stay(host))
+    });
+    let released = claims::give_back_part(host, &lock, &claim, &unused, deadline);
+    hook::log_released(&claim.domain_name, claim.domain, &released);
+    Ok(!claims::load(host, domain)?.is_some_and(|claim| is_in(&claim)))
 }
 
 /// What a domain's claim has, whether or not it is plugged in.

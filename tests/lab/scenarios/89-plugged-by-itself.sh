@@ -26,7 +26,7 @@ assert 'settled "virsh -q dumpxml ws2 | has ua-vgpu-gpu0"'
 on_lab 'virsh -q dumpxml ws2 | sed -n "/<hostdev/,/<\/hostdev>/p" > /run/hostdev.xml
 	wait_until "virsh -q detach-device ws2 /run/hostdev.xml --live; ! virsh -q dumpxml ws2 | has ua-vgpu" 60
 	start_vm ws1'
-assert "wait_until '[ \"\$(devices)\" = \"$a 0000:5e:00.0 nvidia-232\" ]' 150"
+assert "settled '[ \"\$(devices)\" = \"$a 0000:5e:00.0 nvidia-232\" ]'"
 on_lab 'virsh -q destroy ws1'
 assert 'settled "[ -z \"\$(left_over)\" ]"'
 assert_eq '["gpu0"]' 'jq -c "[.let_go[][1]]" /run/virt-vgpu/daemon.json'

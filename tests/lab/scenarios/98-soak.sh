@@ -17,7 +17,7 @@ on_lab "python3 /run/soak.py $seed $operations > /run/soak.log 2>&1" || status=$
 report "$(on_lab 'sed -n "s/^COUNTS //p" /run/soak.log')"
 if ((status)); then
 	on_lab 'cat /run/soak.log' > /dev/null
-	fail "not all was as it should be; LAB_SOAK_SEED=$seed repeats the choices"
+	fail "not all was as it should be; LAB_SOAK_SEED=$seed repeats the choices$(on_lab 'sed -n "s/^COUNTS UNEXPECTED/; unexpected:/p" /run/soak.log')"
 fi
 
 # Nothing has crashed, and nothing is left of it all.
