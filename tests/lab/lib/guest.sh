@@ -37,12 +37,21 @@ of_kind() {
 
 # The process of this lab host, if it lives.
 guest_pid() {
-	local pid
+	local pid arguments look
 	[[ -r $RUN/pid ]] || return 1
 	pid=$(< "$RUN/pid")
 	[[ $pid =~ ^[0-9]+$ ]] || return 1
-	tr '\0' ' ' 2> /dev/null < "/proc/$pid/cmdline" | grep -qF -- "$(of_kind mark)" || return 1
-	printf '%s\n' "$pid"
+	# One that is just executing its next program has no arguments for a moment, or half of them; a
+	# zombie has none at all.
+	for look in 1 2 3 4 5; do
+		arguments=$(tr '\0' ' ' 2> /dev/null < "/proc/$pid/cmdline") || return 1
+		if [[ $arguments == *"$(of_kind mark)"* ]]; then
+			printf '%s\n' "$pid"
+			return 0
+		fi
+		if ((look == 5)) || grep -qs '^State:.*[ZX]' "/proc/$pid/status"; then return 1; fi
+		sleep 0.02
+	done
 }
 
 guest_running() { guest_pid > /dev/null; }
