@@ -200,11 +200,12 @@ try_scenario() {
 # have_host NAME KIND: a lab host of that name, with the package
 have_host() (
 	select_guest "$1"
-	if guest_running && guest_answers 60; then return; fi
+	if guest_running && guest_answers 60 && has_package "$1"; then return; fi
 	[[ ! -e $RUN ]] || guest_kill
 	if guest_up --host "$2" 2> "$LOGS/$1.log" && prepare_guest "$1" && {
 		[[ -z $RUN_DEB ]] || guest_install "$RUN_DEB" > /dev/null 2>> "$LOGS/$1.log"
 	}; then
+		: > "$STATE/$1.ours"
 		tail -n 1 "$LOGS/$1.log" >&2
 		return
 	fi
@@ -212,6 +213,13 @@ have_host() (
 	trace "FAILED: lab host $1 does not come up: $(grep -a . "$LOGS/$1.log" | tail -n 1)"
 	return 1
 )
+
+# has_package NAME: whether it has the package of this run, and not that of the run that kept it
+has_package() {
+	[[ -n $RUN_DEB && ! -e $STATE/$1.ours ]] || return 0
+	[[ $(in_guest 'sha256sum < /var/tmp/virt-vgpu.deb' 2> /dev/null < /dev/null) == "$(sha256sum < "$RUN_DEB")" ]] || return 1
+	: > "$STATE/$1.ours"
+}
 
 # Scenario helpers on the host.
 prepare_guest() {
