@@ -296,7 +296,7 @@ ask() {
 
 # No VM, no mdev, no fault, no claim, no pool, the default boards: where every scenario begins.
 clean_state() {
-	local vm left
+	local vm left changed=
 	# Scenarios show what the hook does alone, unless they start it.
 	[ -e /usr/sbin/virt-vgpud ] && systemctl stop virt-vgpud
 	systemctl start libvirtd
@@ -308,6 +308,9 @@ clean_state() {
 		[ -n "$vm" ] && virsh -q undefine "$vm" --managed-save --nvram --snapshots-metadata > /dev/null
 	done || true
 	rm -f /etc/modprobe.d/zz-lab-boot.conf
+	for left in /run/systemd/system/virt-vgpu-host@*.service; do
+		if [ -L "$left" ]; then systemctl unmask --quiet --runtime "${left##*/}"; fi
+	done
 	# Before boards appear, which are set up for the pools that there are.
 	[ -d /etc/virt-vgpu ] && rm -rf /etc/virt-vgpu/pools.d && mkdir /etc/virt-vgpu/pools.d
 	local parameter=/sys/module/virt_vgpu_sim/parameters/boards
@@ -315,6 +318,7 @@ clean_state() {
 		[ -d "$SIM" ] && echo 1 > "$SIM/reset"
 		unload_boards
 		load_boards "$DEFAULT_BOARDS"
+		changed=yes
 	fi
 	echo 1 > "$SIM/reset"
 	systemctl start nvidia-vgpu-mgr
@@ -326,4 +330,12 @@ clean_state() {
 	# shellcheck disable=SC2016  # evaluated again and again
 	wait_until '[ -z "$(virsh -q list --all --name)" ] && [ -z "$(mdevs)" ]' 30
 	systemctl reset-failed
+	# For each device that is gone when libvirtd comes to look at it, libvirtd waits a second: what the scenario
+	# before has left it to look at would be in the way of this one's devices.
+	if [ -n "$changed" ] || journalctl -q -u libvirtd --since=-3s | has 'failed to wait for file'; then
+		udevadm settle
+		systemctl restart libvirtd
+	fi
+	# shellcheck disable=SC2016  # evaluated again and again
+	wait_until '[ "$(virsh -q nodedev-list --cap pci | grep -c .)" = "$(ls /sys/bus/pci/devices | wc -l)" ]' 30
 }
