@@ -19,7 +19,7 @@ use std::{
     io::{self, BufRead, BufReader, Write},
     os::{
         fd::{AsFd, OwnedFd},
-        unix::net::UnixStream,
+        unix::{net::UnixStream, process::CommandExt},
     },
     panic,
     path::Path,
@@ -36,8 +36,9 @@ use nix::{
 
 use super::write_attribute;
 
-/// First argument of a program that is to act as the child.
-const ROLE: &str = "--write-attributes";
+/// Name under which a program is started that is to act as the child. Arguments come from
+/// libvirt, a domain's name among them, but the name of a hook is its path.
+const ROLE: &str = "virt-vgpu attribute writer";
 
 /// A write and the one that takes it back.
 #[derive(Debug, Clone)]
@@ -82,7 +83,7 @@ impl AttributeWriter {
         let (ours, theirs) = UnixStream::pair()?;
         // Nothing of libvirt's: a pipe kept open here would keep libvirt waiting.
         let process = Command::new("/proc/self/exe")
-            .arg(ROLE)
+            .arg0(ROLE)
             .stdin(OwnedFd::from(theirs))
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -159,10 +160,11 @@ fn let_go_of_stdio() -> io::Result<()> {
     Ok(())
 }
 
-/// Acts as the child when the arguments say so; to be called first in `main`.
+/// Acts as the child when the program was started under its name; to be called first in
+/// `main`.
 #[must_use]
 pub fn act_if_asked() -> Option<ExitCode> {
-    if std::env::args_os().nth(1)? != ROLE {
+    if std::env::args_os().next()? != ROLE {
         return None;
     }
     let parent = io::stdin()

@@ -4,6 +4,7 @@
 
 use std::{fs, path::Path};
 
+use proptest::{prelude::*, test_runner::Config};
 use virt_vgpu::domain::NAMESPACE;
 
 use crate::support::{
@@ -42,6 +43,28 @@ fn gives_back_with(input: impl Fn(&Domain) -> Vec<u8>) {
         .run()
         .ends_well();
     scene.is_empty();
+}
+
+proptest! {
+    #![proptest_config(Config { cases: 16, ..Config::default() })]
+
+    /// libvirt puts a domain's name, of which it forbids little, into the arguments.
+    #[test]
+    fn no_name_of_a_domain_changes_what_an_operation_does(
+        name in prop_oneof![
+            "[^/\n\0]{1,40}",
+            "--?[a-z-]{0,20}( [a-z]{1,9}){0,2}",
+            Just("--write-attributes".to_owned()),
+            Just("virt-vgpu attribute writer".to_owned()),
+        ],
+    ) {
+        let (scene, mut domain) = (scene(), Domain::new(1));
+        domain.name = name;
+        for arguments in EVERY_OPERATION {
+            scene.hook_with(&domain, arguments, "<domain/>").run().ends_well();
+        }
+        prop_assert_eq!(scene.kernel.writes(), []);
+    }
 }
 
 #[test]
