@@ -133,6 +133,7 @@ struct Stop {
 }
 
 fn carry_out(step: &Step, host: &dyn Attributes) -> Result<(), Stop> {
+    const EPERM: i32 = 1;
     if let Some(cause) = in_the_way(step, host) {
         return Err(Stop {
             reason: cause.clone(),
@@ -144,16 +145,21 @@ fn carry_out(step: &Step, host: &dyn Attributes) -> Result<(), Stop> {
     let undo = step.undo.as_ref().map(|undo| &undo.write);
     if let Err(error) = host.write(&step.write, undo) {
         let exists = error.kind() == io::ErrorKind::AlreadyExists;
-        // Errors of the driver's: its errno, or silence.
+        // Errors of the driver's: its errno, or silence. To a function that has a type, or is
+        // open, NVIDIA's says EPERM.
         let hangs = error.kind() == io::ErrorKind::TimedOut;
+        let effect = step.undo.as_ref().map(|undo| &undo.effect);
+        let is_busy =
+            matches!(effect, Some(Effect::Setting(_))) && error.raw_os_error() == Some(EPERM);
         let refused_by_driver = !exists
             && (hangs || error.raw_os_error().is_some())
-            && error.kind() != io::ErrorKind::PermissionDenied;
-        // A device whose making failed may be half there; a setting that was
-        // refused is as somebody else left it, unless its driver is still at it.
-        let ours = match step.undo.as_ref().map(|undo| &undo.effect) {
+            && (is_busy || error.kind() != io::ErrorKind::PermissionDenied);
+        // A device whose making failed may be half there. What was free and reads as we
+        // have written it was set by us, whatever the driver answered; another value is
+        // somebody else's.
+        let ours = match effect {
             Some(Effect::Device(_)) => !exists,
-            Some(Effect::Setting(_)) => hangs,
+            Some(Effect::Setting(setting)) => hangs || may_be_set(setting, &step.write, host),
             None => false,
         };
         return Err(Stop {
@@ -175,6 +181,15 @@ fn carry_out(step: &Step, host: &dyn Attributes) -> Result<(), Stop> {
         }
     }
     Ok(())
+}
+
+/// Whether it is set to what was written, or cannot be read.
+fn may_be_set(setting: &Setting, written: &Attribute, host: &dyn Attributes) -> bool {
+    match set_to(setting, host) {
+        Ok(Some(text)) => text == written.value.trim_end(),
+        Ok(None) => false,
+        Err(_) => true,
+    }
 }
 
 /// What somebody else has there, where the step would make its own.

@@ -152,7 +152,7 @@ pub(super) fn give_back_device(
 
 /// A function may have been freed by a reset of its GPU, and set to something
 /// else by somebody since. Its plugin needs a moment to end after QEMU has; until
-/// then the driver answers `EBUSY`.
+/// then the driver answers `EBUSY`, or `EPERM` as for one that is open.
 fn give_back_function(
     host: &Host,
     device: &ClaimedDevice,
@@ -179,7 +179,10 @@ fn give_back_function(
     let mut latest = Ok(());
     deadline.at_most(PATIENCE).wait_until(|| {
         latest = take_back(&release, host);
-        !matches!(&latest, Err(error) if error.kind() == io::ErrorKind::ResourceBusy)
+        !matches!(
+            latest.as_ref().map_err(io::Error::kind),
+            Err(io::ErrorKind::ResourceBusy | io::ErrorKind::PermissionDenied)
+        )
     });
     latest?;
     Ok(DeviceOutcome::Removed)

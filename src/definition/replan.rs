@@ -1,6 +1,7 @@
 //! Other virtual functions for the devices whose own, the ones that the definition
 //! names, cannot serve now.
 
+use anyhow::Context;
 use serde::Serialize;
 
 use super::{
@@ -12,7 +13,7 @@ use super::{
 use crate::{
     claims,
     config::{self, Kind},
-    device::vendor_vfio,
+    device::{optional, vendor_vfio},
     domain::{self, DomainDef, alias},
     hook::{AllocateError, Demand, Order, devices_wanted},
     host::{Host, libvirt::Libvirt},
@@ -139,7 +140,8 @@ pub fn elsewhere(
         let from = function_of(&order.source);
         let Some(to) = seat else {
             // A GPU that is merely full may have room again by the time of the start.
-            let function = from.filter(|_| must && is_taken(host, def, &order.source));
+            let is_stuck = must && is_taken(host, def, &order.source)?;
+            let function = from.filter(|_| is_stuck);
             found.stuck.extend(function.map(|function| Stuck {
                 device: name.clone(),
                 function,
@@ -231,16 +233,19 @@ fn reason_to_move(
 /// Whether a device may be had again where it is, without anybody's help.
 struct Passing(bool);
 
-/// Whether the function is another's, or is not to be used. What cannot be told is
-/// not taken.
-fn is_taken(host: &Host, def: &DomainDef, source: &Source) -> bool {
+/// Whether the function is another's, or is not to be used.
+///
+/// # Errors
+/// When that cannot be told.
+fn is_taken(host: &Host, def: &DomainDef, source: &Source) -> anyhow::Result<bool> {
     let Source::Function(function) = source else {
-        return false;
+        return Ok(false);
     };
-    let claimed = claims::functions(host, Some(def.uuid)).unwrap_or_default();
-    let kept_back = claims::kept_back(host).unwrap_or_default();
-    let typed = vendor_vfio::current(host, function).is_ok_and(|current| current.is_some());
-    claimed.contains_key(function) || kept_back.contains_key(function) || typed
+    let claimed = claims::functions(host, Some(def.uuid)).context("cannot read the claims")?;
+    let kept_back = claims::kept_back(host).context("cannot read what is kept back")?;
+    // One that is gone with its GPU is nobody's.
+    let typed = optional(vendor_vfio::current(host, function))?.flatten();
+    Ok(claimed.contains_key(function) || kept_back.contains_key(function) || typed.is_some())
 }
 
 /// Whether a seat is worth the change.

@@ -208,6 +208,34 @@ fn a_refusal_at_any_write_leaves_nothing() {
     }
 }
 
+/// What the driver answers for a function that has a type, or is open.
+#[test]
+fn a_function_that_may_not_be_typed_now_is_refused_by_its_driver() {
+    let kernel = kernel();
+    kernel.inject(Fault::errno(Target::SetType, Errno::EPERM).on(FIRST));
+    let failure = fails(&kernel, &steps(FIRST, "L40S-12Q"));
+    assert!(failure.refused_by_driver, "{failure:?}");
+    assert!(kernel.vgpus().is_empty());
+    // Where a parameter is forbidden, another function would not take it either.
+    kernel.inject(Fault::errno(Target::Parameters, Errno::EPERM).on(SECOND));
+    let failure = fails(&kernel, &steps(SECOND, "L40S-12Q"));
+    assert!(!failure.refused_by_driver, "{failure:?}");
+    assert!(kernel.vgpus().is_empty());
+}
+
+/// A function that was free and has the type that was written has it from us.
+#[test]
+fn what_the_driver_has_done_and_denies_is_taken_back() {
+    for errno in [Errno::EIO, Errno::EPERM, Errno::EINVAL] {
+        let kernel = kernel();
+        kernel.inject(Fault::done_with(Target::SetType, errno).times(1));
+        let failure = fails(&kernel, &steps(FIRST, "L40S-12Q"));
+        assert!(failure.refused_by_driver);
+        assert!(failure.left_behind.is_empty(), "{failure:?}");
+        assert!(kernel.vgpus().is_empty(), "{failure:?}");
+    }
+}
+
 /// The rules of the driver themselves.
 #[test]
 fn a_gpu_without_room_refuses() {

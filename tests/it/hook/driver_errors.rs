@@ -142,10 +142,8 @@ const OF_MDEVS: [Target; 3] = [Target::Create, Target::Placement, Target::Parame
 fn the_function_that_the_xml_names_is_refused() {
     let answers = answers(Framework::VendorVfio, &OF_FUNCTIONS, "prepare begin -");
     insta::assert_snapshot!(answers, @r"
-    SetType, EIO once, EBUSY once, ENODEV once, EIO always, EBUSY always, ENODEV always:
+    SetType, EIO once, EPERM once, EBUSY once, ENODEV once, EIO always, EPERM always, EBUSY always, ENODEV always:
       pool 'cad' has no free L40S-12Q for domain 'vm1': its XML names 0000:41:00.4: current_vgpu_type failed: ERRNO; 'virt-vgpu start vm1' looks for another
-    SetType, EPERM once, EPERM always:
-      cannot make device 'gpu0' of domain 'vm1': /sys/bus/pci/devices/0000:41:00.4/nvidia/current_vgpu_type: ERRNO
     Placement, EIO once, EBUSY once, ENODEV once, EIO always, EBUSY always, ENODEV always:
       pool 'cad' has no free L40S-12Q for domain 'vm1': its XML names 0000:41:00.4: placement_id failed: ERRNO; 'virt-vgpu start vm1' looks for another
     Placement, EPERM once, EPERM always:
@@ -161,11 +159,9 @@ fn the_function_that_the_xml_names_is_refused() {
 fn a_domain_that_comes_from_elsewhere_gets_another_function() {
     let answers = answers(Framework::VendorVfio, &OF_FUNCTIONS, "migrate begin -");
     insta::assert_snapshot!(answers, @r"
-    SetType, EIO once, EBUSY once, ENODEV once:
+    SetType, EIO once, EPERM once, EBUSY once, ENODEV once:
       0000:41:00.6 frame_rate_limiter=0
-    SetType, EPERM once, EPERM always:
-      cannot make device 'gpu0' of domain 'vm1': /sys/bus/pci/devices/0000:41:00.4/nvidia/current_vgpu_type: ERRNO
-    SetType, EIO always, EBUSY always, ENODEV always:
+    SetType, EIO always, EPERM always, EBUSY always, ENODEV always:
       pool 'cad' has no free L40S-12Q for domain 'vm1': 0000:41:00.4, 0000:41:00.6, 0000:61:00.4, 0000:61:00.5: current_vgpu_type failed: ERRNO; 0000:41:00.5: has the type 1155 already, and no domain of ours; 0000:61:00.6: its board 0000:61:00.0 refuses 1153; see 'virt-vgpu explain vm1'
     Placement, EIO once, EBUSY once, ENODEV once:
       0000:41:00.6 frame_rate_limiter=0

@@ -181,10 +181,14 @@ impl Kernel {
         let fault = self.state().next_fault(what, value);
         let delay = fault.as_ref().map_or(Duration::ZERO, |fault| fault.delay);
         let errno = fault.as_ref().and_then(|fault| fault.errno);
+        let does = fault.as_ref().is_some_and(|fault| fault.does);
         let pretends = fault.is_some_and(|fault| fault.pretends);
         let result = match (errno, what) {
             (Some(errno), _) => {
                 std::thread::sleep(delay);
+                if does {
+                    self.state().carry_out(what, value)?;
+                }
                 Err(errno)
             }
             _ if pretends => Ok(value.len()),

@@ -13,7 +13,7 @@ for fault in 'set_type EIO' 'set_type ENODEV' 'set_type EBUSY' 'params EIO' 'set
 	on_lab "echo '1 ${fault#* }' > \$SIM/fail_${fault% *}"
 	said=$(refuse 'virsh -q start ws1')
 	case $fault in
-		*EPERM) reason="cannot make device 'gpu0' of domain 'ws1': /sys/bus/pci/devices/$a/nvidia/"*': Operation not permitted' ;;
+		'params EPERM') reason="cannot make device 'gpu0' of domain 'ws1': /sys/bus/pci/devices/$a/nvidia/"*': Operation not permitted' ;;
 		*) reason="pool 'cad' has no free L40S-12Q for domain 'ws1': its XML names $a: "*' failed: ' ;;
 	esac
 	# shellcheck disable=SC2053  # a pattern

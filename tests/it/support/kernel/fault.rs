@@ -38,6 +38,8 @@ pub struct Fault {
     pub errno: Option<Errno>,
     /// It says that it is done, and has done nothing.
     pub pretends: bool,
+    /// It does what it is to do, and answers the errno all the same.
+    pub does: bool,
     /// How many more writes are concerned.
     pub times: usize,
 }
@@ -51,6 +53,7 @@ impl Fault {
             delay: Duration::ZERO,
             errno: Some(errno),
             pretends: false,
+            does: false,
             times: usize::MAX,
         }
     }
@@ -69,6 +72,14 @@ impl Fault {
         Self {
             pretends: true,
             ..Self::delay(target, Duration::ZERO)
+        }
+    }
+
+    /// Every such write works, and the answer is an errno.
+    pub fn done_with(target: Target, errno: Errno) -> Self {
+        Self {
+            does: true,
+            ..Self::errno(target, errno)
         }
     }
 
