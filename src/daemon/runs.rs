@@ -23,7 +23,7 @@ use crate::{
         since_boot, tell_alive,
     },
     hotplug::{self, PlugError},
-    model::{DeviceName, DomainName, DomainUuid},
+    model::{DeviceName, DomainUuid},
 };
 
 /// After this long it is tried again to plug in a device that could not be.
@@ -91,7 +91,7 @@ impl<'h> Runs<'h> {
     pub(super) fn note(&mut self, agenda: &Agenda) {
         let is_over =
             |(domain, _): &Key| agenda.stopped.contains(domain) && !agenda.gone.contains(domain);
-        self.let_go.retain(|key| !is_over(key));
+        self.keep_let_go(|key| !is_over(key));
         self.unpluggable.retain(|key, _| {
             !agenda.definitions.contains(&key.0) && !agenda.stopped.contains(&key.0)
         });
@@ -100,10 +100,16 @@ impl<'h> Runs<'h> {
         self.let_go.extend(agenda.let_go.iter().cloned());
         if agenda.host {
             // A guest lets go of what is pulled before the kernel takes it away.
-            self.let_go.retain(|key| !was_pulled(self.host, key));
+            let host = self.host;
+            self.keep_let_go(|key| !was_pulled(host, key));
             self.given_up.clone_from(&self.let_go);
         }
-        self.given_up.retain(|key| self.let_go.contains(key));
+    }
+
+    /// Forgets all others that were let go: what is given up was let go.
+    fn keep_let_go(&mut self, keep: impl Fn(&Key) -> bool) {
+        self.let_go.retain(&keep);
+        self.given_up.retain(&keep);
     }
 
     /// Whether it is worth a try though nothing has happened.
@@ -183,26 +189,24 @@ impl<'h> Runs<'h> {
             let mut requests = def.requests.iter().filter(|request| request.name == *name);
             requests.any(|request| hook::has_placeholder(def, request))
         };
-        self.let_go.retain(|(of, name)| *of != uuid || !has(name));
-        let lacking = match hotplug::lacking(self.host, def) {
-            Ok(lacking) => lacking,
+        self.keep_let_go(|(of, name)| *of != uuid || !has(name));
+        let claim = match claims::load(self.host, uuid) {
+            Ok(claim) => claim,
             Err(error) => {
                 tracing::warn!("domain '{vm}': {error}");
                 return;
             }
         };
+        let lacking = hotplug::lacking(self.host, def, claim.as_ref());
         self.unpluggable
             .retain(|(of, name), _| *of != uuid || lacking.contains(name));
-        let taken_out: Vec<DeviceName> = { self.given_up.intersection(&self.let_go) }
-            .filter(|(of, _)| *of == uuid)
-            .map(|(_, name)| name.clone())
-            .collect();
-        let claim = claims::load(self.host, uuid).ok().flatten();
-        let is_claimed = |name: &DeviceName| {
-            let mut devices = claim.iter().flat_map(|claim| &claim.devices);
-            devices.any(|device| device.name == *name)
-        };
-        if lacking.is_empty() && !taken_out.iter().any(is_claimed) {
+        let mut taken_out = Vec::new();
+        for device in claim.iter().flat_map(|claim| &claim.devices) {
+            if self.given_up.contains(&(uuid, device.name.clone())) {
+                taken_out.push(device.name.clone());
+            }
+        }
+        if lacking.is_empty() && taken_out.is_empty() {
             return;
         }
         let _lock = match definition::edit_lock_within(self.host, uuid, EDIT_PATIENCE) {
@@ -216,16 +220,17 @@ impl<'h> Runs<'h> {
                 return;
             }
         };
-        self.take_back(uuid, vm, &taken_out);
+        if let Some(claim) = claim.as_ref().filter(|_| !taken_out.is_empty()) {
+            self.take_back(claim, &taken_out);
+        }
         for name in lacking {
             let key = (uuid, name);
-            if !self.let_go.contains(&key)
-                && self.may_be_taken_out(&key, claim.as_ref(), unattached)
+            if self.let_go.contains(&key) || self.may_be_taken_out(&key, claim.as_ref(), unattached)
             {
                 continue;
             }
             let until = self.unpluggable.get(&key).map(|one| one.until);
-            if self.let_go.contains(&key) || until.is_some_and(|until| since_boot() < until) {
+            if until.is_some_and(|until| since_boot() < until) {
                 continue;
             }
             tell_alive();
@@ -257,13 +262,14 @@ impl<'h> Runs<'h> {
     }
 
     /// What was taken out of a run goes back at once; what QEMU has not closed yet later.
-    fn take_back(&mut self, uuid: DomainUuid, vm: &DomainName, names: &[DeviceName]) {
+    fn take_back(&mut self, claim: &Claim, names: &[DeviceName]) {
         tell_alive();
         self.host.be_done_by(Deadline::after(hook::PATIENCE));
-        match hotplug::take_back(self.host, uuid, names) {
+        match hotplug::take_back(self.host, claim, names) {
             Ok(nothing_left) => self.again |= !nothing_left,
             Err(error) => {
-                tracing::warn!("domain '{vm}': {}", hook::one_line(&error));
+                let (vm, why) = (&claim.domain_name, hook::one_line(&error));
+                tracing::warn!("domain '{vm}': {why}");
                 self.again = true;
             }
         }
@@ -384,6 +390,13 @@ mod tests {
             ..Agenda::default()
         });
         assert_eq!(runs.given_up, agenda.let_go);
+        // Plugged in again by hand, and let go once more: why is to be found out anew.
+        runs.keep_let_go(|_| false);
+        runs.note(&agenda);
+        assert_eq!(
+            (&runs.let_go, &runs.given_up),
+            (&agenda.let_go, &BTreeSet::new())
+        );
 
         // Not told in time, or no such device is there.
         let long_ago = BTreeMap::from([(key.clone(), since_boot().saturating_sub(LAG))]);

@@ -27,12 +27,6 @@ pub struct MdevHost<'a> {
     resolved: RefCell<BTreeMap<String, MdevTypeId>>,
 }
 
-/// Whether the device makes mediated devices and is not just being unregistered.
-#[must_use]
-pub fn is_parent(sysfs: &dyn Sysfs, name: &ParentName) -> bool {
-    sysfs.exists(&format!("{PARENTS}/{name}"))
-}
-
 impl std::fmt::Debug for MdevHost<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("MdevHost")
@@ -383,13 +377,23 @@ pub fn pci_function(name: &ParentName) -> Parent {
     }
 }
 
+/// Whether the device makes mediated devices and is not just being unregistered.
+#[must_use]
+pub fn is_parent(sysfs: &dyn Sysfs, name: &ParentName) -> bool {
+    sysfs.exists(&format!("{PARENTS}/{name}"))
+}
+
 /// The parent of that name, where this host has it.
 #[must_use]
 pub fn parent_named(sysfs: &dyn Sysfs, name: &ParentName) -> Parent {
-    let is_registered = sysfs.exists(&format!("{PARENTS}/{name}"));
+    let listed_in = if is_parent(sysfs, name) {
+        PARENTS
+    } else {
+        PCI_DEVICES
+    };
     Parent {
         name: name.clone(),
-        listed_in: if is_registered { PARENTS } else { PCI_DEVICES },
+        listed_in,
     }
 }
 

@@ -86,11 +86,11 @@ pub fn foresee(
 /// The devices that a running domain of that XML is without and may have at any time: optional
 /// ones, and those that it has lost because their parent went, which its claim still
 /// names. One that is leaving was never its, or was taken out.
-pub fn lacking(host: &Host, def: &DomainDef) -> Result<Vec<DeviceName>, PlugError> {
-    let claim = claims::load(host, def.uuid).map_err(AllocateError::from)?;
+#[must_use]
+pub fn lacking(host: &Host, def: &DomainDef, claim: Option<&Claim>) -> Vec<DeviceName> {
     let is_lost = |request: &Request| {
-        let claim = { claim.iter() }.filter(|claim| claim.state == State::Committed);
-        let mut devices = claim.flat_map(|claim| {
+        let claim = claim.filter(|claim| claim.state == State::Committed);
+        let mut devices = claim.into_iter().flat_map(|claim| {
             let devices = claim.devices.iter();
             devices.filter(|device| !claim.leaving.contains(&device.name))
         });
@@ -101,7 +101,7 @@ pub fn lacking(host: &Host, def: &DomainDef) -> Result<Vec<DeviceName>, PlugErro
         !live::has_named(def, &request.name) && (request.optional == Some(true) || is_lost(request))
     };
     let names = def.requests.iter().filter(lacks);
-    Ok(names.map(|request| request.name.clone()).collect())
+    names.map(|request| request.name.clone()).collect()
 }
 
 /// What became of a domain's optional devices.

@@ -166,33 +166,24 @@ pub fn unplug(
     Err(UnplugError { cause, held, out })
 }
 
-/// Gives back devices that a running domain's QEMU has said to be without, however
-/// young its claim is. Whether none of them is left in the claim: QEMU may need some time
-/// more for one. What the kernel is about to take away stays claimed: with that the domain
-/// gets it again when it is back.
+/// Gives back devices of a running domain's claim that its QEMU has said to be without,
+/// however young the claim is. Whether none of them is left: QEMU may need some time more
+/// for one. What the kernel is about to take away stays claimed: with that the domain gets
+/// it again when it is back.
 ///
 /// # Errors
-/// When that cannot be found out.
-pub fn take_back(host: &Host, domain: DomainUuid, names: &[DeviceName]) -> anyhow::Result<bool> {
-    let is_in = |claim: &Claim| claim.devices.iter().any(|one| names.contains(&one.name));
-    if !claims::load(host, domain)?.is_some_and(|claim| is_in(&claim)) {
-        return Ok(true);
-    }
-    let deadline = Deadline::after(LOCK_PATIENCE);
-    let purpose = format!("giving back devices of domain {domain}");
-    let lock = HostLock::acquire(host, &purpose, deadline)?;
-    let Some(claim) = claims::load(host, domain)? else {
-        return Ok(true);
+/// When that cannot be found out, or one does not go.
+pub fn take_back(host: &Host, claim: &Claim, names: &[DeviceName]) -> anyhow::Result<bool> {
+    let unused = claim.unused(host, &Processes::scan(host)?, Duration::ZERO);
+    let goes = |device: &&ClaimedDevice| {
+        let name = &device.name;
+        names.contains(name) && unused.contains(name) && device.is_to_stay(host)
     };
-    let processes = Processes::scan(host)?;
-    let mut unused = claim.unused(host, &processes, Duration::ZERO);
-    unused.retain(|name| {
-        let mut devices = claim.devices.iter().filter(|one| one.name == *name);
-        names.contains(name) && devices.all(|one| one.is_to_stay(host))
-    });
-    let released = claims::give_back_part(host, &lock, &claim, &unused, deadline);
-    hook::log_released(&claim.domain_name, claim.domain, &released);
-    Ok(!claims::load(host, domain)?.is_some_and(|claim| is_in(&claim)))
+    let free: Vec<ClaimedDevice> = claim.devices.iter().filter(goes).cloned().collect();
+    if !free.is_empty() {
+        give_back(host, claim, None, &free).map_err(anyhow::Error::msg)?;
+    }
+    Ok(free.len() == names.len())
 }
 
 /// What a domain's claim has, whether or not it is plugged in.

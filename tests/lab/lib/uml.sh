@@ -151,7 +151,6 @@ uml_reboot() {
 		sleep 0.1
 	done
 	printf '%s s\n' "$(seconds_since "$start")" >&2
-	reach ssh -F "$RUN/ssh-config" -O exit lab > /dev/null 2>&1 || true
 	uml_start || die "lab host '$NAME' does not start again"
 }
 
