@@ -10,9 +10,11 @@ use crate::{
     model::VgpuTypeId,
 };
 
+mod adding;
 mod placement;
 mod vm;
 
+pub use adding::{more_beside, with_one};
 pub use placement::{Placement, choose_placement, no_place};
 pub use vm::{MOST_PER_VM, Wanted, unified_memory_allowed, vm_rules};
 

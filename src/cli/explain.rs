@@ -181,6 +181,7 @@ impl std::fmt::Display for PoolForecast {
             device_type,
             placement,
             in_use,
+            free,
             ..
         } = self;
         write!(
@@ -190,7 +191,8 @@ impl std::fmt::Display for PoolForecast {
         if self.instances > 0 {
             write!(f, " of at most {}", self.instances)?;
         }
-        writeln!(f)?;
+        let bound = if self.exact { "" } else { "at most " };
+        writeln!(f, ", {bound}{free} free")?;
         if self.candidates.is_empty() {
             return writeln!(
                 f,

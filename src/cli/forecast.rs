@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use crate::{
+    capacity::Fit,
     claims::{self, Claim, DEFAULT_GRACE, Doubt, Liveness},
     config::{self, Pool},
     device::mdev::Offer,
@@ -16,6 +17,7 @@ use crate::{
         DeviceName, DomainName, DomainUuid, MdevTypeId, MdevUuid, NumaNode, ParentName, PoolName,
     },
     plan::{Detail, Failed, HostSupply, RefusalKind, Surveyed, survey},
+    rule::Verdict,
 };
 
 /// All that there is to say.
@@ -81,6 +83,10 @@ pub(super) struct PoolForecast {
     pub(super) instances: u32,
     /// Devices of the pool that claims hold.
     pub(super) in_use: u32,
+    /// How many more its candidates make together, within that limit.
+    pub(super) free: u32,
+    /// Whether so many will fit; else there may be fewer.
+    pub(super) exact: bool,
     /// In the order in which they are tried.
     pub(super) candidates: Vec<CandidateForecast>,
 }
@@ -291,8 +297,12 @@ impl Forecast {
                     continue;
                 }
             };
+            let in_use = claims::pool_in_use(host, &pool.name).unwrap_or_default();
+            let free = free(&supply, &pool, in_use);
             self.pools.push(PoolForecast {
-                in_use: claims::pool_in_use(host, &pool.name).unwrap_or_default(),
+                in_use,
+                free: free.most(),
+                exact: free.is_exact(),
                 candidates: candidates
                     .into_iter()
                     .map(|one| candidate(one, &pool))
@@ -344,6 +354,27 @@ impl Forecast {
                 lax.join(", ")
             ));
         }
+    }
+}
+
+/// How many more the pool's devices make together. What cannot be looked at makes
+/// none.
+fn free(supply: &HostSupply<'_>, pool: &Pool, in_use: u32) -> Fit {
+    let mut rooms = Vec::new();
+    for standing in supply.standings(pool).unwrap_or_default() {
+        if matches!(standing.verdict, Verdict::Match { .. }) {
+            let (offer, exact) = supply.room(pool, &standing.parent);
+            rooms.push((standing.parent, offer, exact));
+        }
+    }
+    let rooms = rooms.iter();
+    let free = supply.free(
+        pool,
+        rooms.map(|(parent, offer, exact)| (parent, offer, *exact)),
+    );
+    match pool.instances {
+        0 => free,
+        limit => free.within(limit.saturating_sub(in_use)),
     }
 }
 

@@ -190,24 +190,25 @@ fn pool_report(
         ));
         Vec::new()
     });
-    let (mut room, mut parents, mut exact): (u32, usize, bool) = (0, 0, true);
+    let mut rooms = Vec::new();
     for Standing { parent, verdict } in &standings {
         if matches!(verdict, Verdict::NoMatch { .. }) {
             continue;
         }
-        parents += 1;
         let pools = taken.entry(parent.name.clone()).or_default();
         pools.insert(pool.name.clone());
         let (offer, is_exact) = supply.room(pool, parent);
-        exact &= is_exact;
-        match offer {
-            Offer::Type { available, .. } => room = room.saturating_add(available),
-            Offer::NoSuchType | Offer::Taken(_) | Offer::NoRoom(_) => {}
-            Offer::Unreadable(error) => {
-                problems.push(format!("pool '{}': {}: {error}", pool.name, parent.name));
-            }
+        if let Offer::Unreadable(error) = &offer {
+            problems.push(format!("pool '{}': {}: {error}", pool.name, parent.name));
         }
+        rooms.push((parent, offer, is_exact));
     }
+    let free = supply.free(
+        pool,
+        rooms
+            .iter()
+            .map(|(parent, offer, exact)| (*parent, offer, *exact)),
+    );
     let claimed = claims
         .iter()
         .flat_map(|claim| &claim.devices)
@@ -215,16 +216,16 @@ fn pool_report(
         .count();
     let in_use = u32::try_from(claimed).unwrap_or(u32::MAX);
     let free = match pool.instances {
-        0 => room,
-        limit => room.min(limit.saturating_sub(in_use)),
+        0 => free,
+        limit => free.within(limit.saturating_sub(in_use)),
     };
     PoolReport {
         name: pool.name.clone(),
         device_type: pool.device_type.to_string(),
-        parents,
+        parents: rooms.len(),
         in_use,
-        free,
-        exact,
+        free: free.most(),
+        exact: free.is_exact(),
         instances: pool.instances,
     }
 }

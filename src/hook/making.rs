@@ -73,7 +73,8 @@ impl Making<'_> {
                 return Ok(claim);
             };
             self.after_failure(claim, &plan, &failure)?;
-            let assignment = &plan.assignments[plan.owners[failure.step]];
+            let number = plan.owners[failure.step];
+            let assignment = &plan.assignments[number];
             if !failure.refused_by_driver || self.deadline.left() < Host::PATIENCE {
                 return Err(AllocateError::Failed {
                     domain: self.demand.domain.name.to_string(),
@@ -83,7 +84,7 @@ impl Making<'_> {
             }
             let domain = &self.demand.domain.name;
             events::log_driver_refusal(domain, &assignment.parent, &failure.cause);
-            failed.note(assignment, failure.reason);
+            failed.note(&plan, number, &failure.reason);
         }
     }
 

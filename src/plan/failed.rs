@@ -2,37 +2,56 @@
 
 use std::collections::BTreeMap;
 
-use super::{Assignment, Candidate};
+use super::{Candidate, Plan};
 use crate::model::{MdevTypeId, ParentName};
 
 /// Creations that the driver refused in this very run, with the reasons: its
-/// word counts more than the attributes that promised room. Virtual functions of
-/// one board share its memory, so a board that has refused one type twice is not
-/// asked for it at each of its other functions.
+/// word counts more than the attributes that promised room. A parent or board that
+/// made some and then refused is asked again, but for no more than it did make.
+/// Virtual functions of one board share its memory, so a board that has refused one
+/// type twice is not asked for it at each of its other functions.
 #[derive(Debug, Clone, Default)]
 pub struct Failed {
-    parents: BTreeMap<(ParentName, MdevTypeId), String>,
-    boards: BTreeMap<(ParentName, MdevTypeId), u32>,
+    parents: BTreeMap<(ParentName, MdevTypeId), Refused>,
+    boards: BTreeMap<(ParentName, MdevTypeId), Refused>,
+}
+
+#[derive(Debug, Clone)]
+struct Refused {
+    times: u32,
+    /// How many devices of the plan it had made before, the fewest of all times: so
+    /// each refusal leaves less to be planned.
+    made: usize,
+    reason: String,
 }
 
 impl Failed {
     /// Refusals of one type after which a board is left alone.
     const TRIES: u32 = 2;
 
-    /// Notes that an assignment was refused.
-    pub fn note(&mut self, assignment: &Assignment, reason: String) {
-        let Assignment {
-            parent,
-            board,
-            type_id,
-            ..
-        } = assignment;
-        self.parents
-            .insert((parent.clone(), type_id.clone()), reason);
-        *self
-            .boards
-            .entry((board.clone(), type_id.clone()))
-            .or_insert(0) += 1;
+    /// Notes that the assignment of that number was refused, after those before it
+    /// were made.
+    pub fn note(&mut self, plan: &Plan, number: usize, reason: &str) {
+        let Some(assignment) = plan.assignments.get(number) else {
+            return;
+        };
+        let before = plan.assignments.get(..number).unwrap_or_default();
+        let (parent, board) = (&assignment.parent, &assignment.board);
+        let on_parent = before.iter().filter(|one| one.parent == *parent).count();
+        let on_board = before.iter().filter(|one| one.board == *board).count();
+        for (refusals, place, made) in [
+            (&mut self.parents, parent, on_parent),
+            (&mut self.boards, board, on_board),
+        ] {
+            let refused = refusals.entry((place.clone(), assignment.type_id.clone()));
+            let refused = refused.or_insert_with(|| Refused {
+                times: 0,
+                made,
+                reason: reason.to_owned(),
+            });
+            refused.times += 1;
+            refused.made = refused.made.min(made);
+        }
     }
 
     /// Whether nothing has failed.
@@ -41,15 +60,37 @@ impl Failed {
         self.parents.is_empty()
     }
 
-    /// Why the candidate is not to be asked for the type.
-    pub(super) fn reason(&self, candidate: &Candidate, type_id: &MdevTypeId) -> Option<String> {
+    /// Whether the board, which made some, has refused to make one more than
+    /// `planned`, of any type.
+    pub(super) fn has_refused(&self, board: &ParentName, planned: usize) -> bool {
+        let mut boards = self.boards.iter();
+        boards
+            .any(|((one, _), refused)| one == board && refused.made > 0 && planned >= refused.made)
+    }
+
+    /// Why the candidate is not to be asked for one more of the type, when so many
+    /// are planned on it and on its board.
+    pub(super) fn reason(
+        &self,
+        candidate: &Candidate,
+        type_id: &MdevTypeId,
+        (on_parent, on_board): (usize, usize),
+    ) -> Option<String> {
         let parent = (candidate.parent.name.clone(), type_id.clone());
-        if let Some(reason) = self.parents.get(&parent) {
-            return Some(reason.clone());
+        if let Some(refused) = self.parents.get(&parent) {
+            if on_parent >= refused.made {
+                return Some(refused.reason.clone());
+            }
         }
-        let tries = self
-            .boards
-            .get(&(candidate.board.clone(), type_id.clone()))?;
-        (*tries >= Self::TRIES).then(|| format!("its board {} refuses {type_id}", candidate.board))
+        let board = (candidate.board.clone(), type_id.clone());
+        let refused = self.boards.get(&board)?;
+        let is_barred = refused.times >= Self::TRIES && on_board >= refused.made;
+        is_barred.then(|| match refused.made {
+            0 => format!("its board {} refuses {type_id}", candidate.board),
+            made => format!(
+                "its board {} makes {made} at once and refuses one more {type_id}",
+                candidate.board
+            ),
+        })
     }
 }

@@ -1,52 +1,193 @@
-//! Whether a set of requests can all be served at once: a bipartite matching of
-//! requests to slots with room for several (Kuhn's augmenting paths). Greedy
-//! choice alone would let a request that has alternatives take the only device
-//! of one that has none.
+//! Whether a set of requests can all be served at once. Greedy choice alone would
+//! let a request that has alternatives take the only device of one that has none.
+//!
+//! A parent has room of its own, and the parents of one board share what the board
+//! has, in a way that only the board can tell. So each board is asked which
+//! combinations of requests it takes, and these are added up over the boards.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Wanted;
+use super::{Source, Wanted};
 use crate::model::{MdevTypeId, ParentName};
 
 /// A parent and the type to be made on it.
-pub(super) type Slot = (ParentName, MdevTypeId);
-
-/// Requests of one pool have the same candidates, so their order cannot matter;
-/// looking ahead pays only when pools differ.
-pub(super) fn is_needed(wanted: &[Wanted<'_>]) -> bool {
-    wanted
-        .windows(2)
-        .any(|pair| pair[0].pool.name != pair[1].pool.name)
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Slot {
+    pub(super) board: ParentName,
+    pub(super) seat: Seat,
+    pub(super) type_id: MdevTypeId,
 }
 
-/// Whether each list of acceptable slots can get one of its own, given how many
-/// each slot holds.
-pub(super) fn all_served(choices: &[Vec<Slot>], room: &BTreeMap<Slot, u32>) -> bool {
-    let mut holders: BTreeMap<&Slot, Vec<usize>> = BTreeMap::new();
+/// What has room of its own.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Seat {
+    /// A function that holds one device, of whichever type.
+    Function(ParentName),
+    /// A parent counts each of its types by itself.
+    Parent(ParentName, MdevTypeId),
+}
+
+/// Requests that the same slots can serve.
+#[derive(Debug, Clone)]
+pub(super) struct Class {
+    /// How many there are.
+    pub(super) wanted: usize,
+    /// What serves one.
+    pub(super) slots: Vec<Slot>,
+}
+
+/// Combinations that are looked at. With more than that, which takes a VM that asks
+/// a dozen pools, the driver has the last word.
+const MOST_COMBINATIONS: usize = 50_000;
+
+/// Requests for the same candidates can be served in any order; looking ahead pays
+/// only when they differ, and when one of them has a choice.
+pub(super) fn is_needed(wanted: &[Wanted<'_>]) -> bool {
+    let differ = wanted.windows(2).any(|pair| {
+        let [one, other] = pair else { return false };
+        one.pool.name != other.pool.name || one.source != other.source
+    });
+    let has_choice = |one: &Wanted<'_>| !matches!(one.source, Source::Function(_));
+    differ && wanted.iter().any(has_choice)
+}
+
+/// Whether all requests can get a slot each, given how many each seat holds and
+/// whether a board takes a set of types at once (`takes`; with a set, it takes all
+/// parts of it).
+pub(super) fn all_served(
+    classes: &[Class],
+    room: &BTreeMap<Seat, u32>,
+    takes: &mut dyn FnMut(&ParentName, &[&MdevTypeId]) -> bool,
+) -> bool {
+    let wanted: Vec<usize> = classes.iter().map(|class| class.wanted).collect();
+    if !is_matched(classes, &wanted, room, None) {
+        return false;
+    }
+    let boards: BTreeSet<&ParentName> = { classes.iter() }
+        .flat_map(|class| class.slots.iter().map(|slot| &slot.board))
+        .collect();
+    // What the boards so far can serve.
+    let mut served = BTreeSet::from([vec![0; wanted.len()]]);
+    let mut looked_at = 0;
+    for board in boards {
+        let mut combinations = Combinations {
+            classes,
+            wanted: &wanted,
+            room,
+            board,
+            takes,
+            found: Vec::new(),
+            looked_at: &mut looked_at,
+        };
+        combinations.extend(&mut vec![0; wanted.len()], 0);
+        let found = combinations.found;
+        let mut after = BTreeSet::new();
+        for before in &served {
+            for more in &found {
+                looked_at += 1;
+                let sum = before.iter().zip(more).zip(&wanted);
+                after.insert(
+                    sum.map(|((before, more), wanted)| (before + more).min(*wanted))
+                        .collect::<Vec<usize>>(),
+                );
+            }
+        }
+        if after.contains(&wanted) || looked_at > MOST_COMBINATIONS {
+            return true;
+        }
+        served = after;
+    }
+    served.contains(&wanted)
+}
+
+/// What one board takes: how many of each class.
+struct Combinations<'a> {
+    classes: &'a [Class],
+    wanted: &'a [usize],
+    room: &'a BTreeMap<Seat, u32>,
+    board: &'a ParentName,
+    takes: &'a mut dyn FnMut(&ParentName, &[&MdevTypeId]) -> bool,
+    found: Vec<Vec<usize>>,
+    looked_at: &'a mut usize,
+}
+
+impl Combinations<'_> {
+    /// All that go on from `chosen`, which is settled up to `class`.
+    fn extend(&mut self, chosen: &mut Vec<usize>, class: usize) {
+        if class == chosen.len() {
+            self.found.push(chosen.clone());
+            return;
+        }
+        for number in 0..=self.wanted[class] {
+            chosen[class] = number;
+            if number > 0 && !self.is_taken(chosen) {
+                break;
+            }
+            self.extend(chosen, class + 1);
+        }
+        chosen[class] = 0;
+    }
+
+    fn is_taken(&mut self, chosen: &[usize]) -> bool {
+        *self.looked_at += 1;
+        if *self.looked_at > MOST_COMBINATIONS
+            || !is_matched(self.classes, chosen, self.room, Some(self.board))
+        {
+            return false;
+        }
+        let mut types = Vec::new();
+        for (class, &number) in self.classes.iter().zip(chosen) {
+            let slot = class.slots.iter().find(|slot| slot.board == *self.board);
+            types.extend(
+                slot.into_iter()
+                    .flat_map(|slot| std::iter::repeat_n(&slot.type_id, number)),
+            );
+        }
+        (self.takes)(self.board, &types)
+    }
+}
+
+/// Whether so many requests of each class find slots, on one board or anywhere: a
+/// bipartite matching of requests to seats with room for several (Kuhn's augmenting
+/// paths).
+fn is_matched(
+    classes: &[Class],
+    chosen: &[usize],
+    room: &BTreeMap<Seat, u32>,
+    board: Option<&ParentName>,
+) -> bool {
+    let mut choices: Vec<Vec<&Seat>> = Vec::new();
+    for (class, &number) in classes.iter().zip(chosen) {
+        let slots = class.slots.iter();
+        let slots = slots.filter(|slot| board.is_none_or(|board| slot.board == *board));
+        let seats: Vec<&Seat> = slots.map(|slot| &slot.seat).collect();
+        choices.extend(std::iter::repeat_n(seats, number));
+    }
+    let mut holders: BTreeMap<&Seat, Vec<usize>> = BTreeMap::new();
     (0..choices.len())
-        .all(|request| assign(request, choices, room, &mut holders, &mut BTreeSet::new()))
+        .all(|request| assign(request, &choices, room, &mut holders, &mut BTreeSet::new()))
 }
 
 fn assign<'a>(
     request: usize,
-    choices: &'a [Vec<Slot>],
-    room: &BTreeMap<Slot, u32>,
-    holders: &mut BTreeMap<&'a Slot, Vec<usize>>,
-    tried: &mut BTreeSet<&'a Slot>,
+    choices: &[Vec<&'a Seat>],
+    room: &BTreeMap<Seat, u32>,
+    holders: &mut BTreeMap<&'a Seat, Vec<usize>>,
+    tried: &mut BTreeSet<&'a Seat>,
 ) -> bool {
-    for slot in &choices[request] {
-        let size = room.get(slot).copied().unwrap_or(0);
-        if size == 0 || !tried.insert(slot) {
+    for &seat in &choices[request] {
+        let size = room.get(seat).copied().unwrap_or(0);
+        if size == 0 || !tried.insert(seat) {
             continue;
         }
-        let present = holders.entry(slot).or_default().clone();
+        let present = holders.entry(seat).or_default().clone();
         if present.len() < usize::try_from(size).unwrap_or(usize::MAX) {
-            holders.entry(slot).or_default().push(request);
+            holders.entry(seat).or_default().push(request);
             return true;
         }
         for (place, other) in present.into_iter().enumerate() {
             if assign(other, choices, room, holders, tried) {
-                holders.entry(slot).or_default()[place] = request;
+                holders.entry(seat).or_default()[place] = request;
                 return true;
             }
         }
@@ -59,25 +200,53 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn slot(number: usize) -> Slot {
-        (
-            format!("0000:{number:02x}:00.0").parse().unwrap(),
-            "t-1".parse().unwrap(),
-        )
+    /// Two parents to a board, four boards; every third parent is a function.
+    fn slot(number: usize, type_id: usize) -> Slot {
+        let parent = format!("0000:{number:02x}:00.1").parse().unwrap();
+        let type_id: MdevTypeId = format!("t-{type_id}").parse().unwrap();
+        Slot {
+            board: format!("0000:{:02x}:00.0", number / 2).parse().unwrap(),
+            seat: match number % 3 {
+                0 => Seat::Function(parent),
+                _ => Seat::Parent(parent, type_id.clone()),
+            },
+            type_id,
+        }
+    }
+
+    /// A board that takes so many in all, and of one type only if it is strict.
+    #[derive(Debug, Clone)]
+    struct Board {
+        most: usize,
+        strict: bool,
+    }
+
+    fn takes(board: &Board, types: &[&MdevTypeId]) -> bool {
+        let same = types.windows(2).all(|pair| pair[0] == pair[1]);
+        types.len() <= board.most && (same || !board.strict)
     }
 
     /// Tries every assignment.
-    fn naive(choices: &[Vec<Slot>], room: &mut BTreeMap<Slot, u32>) -> bool {
-        let Some((first, rest)) = choices.split_first() else {
+    fn naive(
+        requests: &[&[Slot]],
+        room: &mut BTreeMap<Seat, u32>,
+        boards: &BTreeMap<ParentName, Board>,
+        made: &mut Vec<Slot>,
+    ) -> bool {
+        let Some((first, rest)) = requests.split_first() else {
             return true;
         };
         first.iter().any(|slot| {
-            if room[slot] == 0 {
+            if room[&slot.seat] == 0 {
                 return false;
             }
-            *room.get_mut(slot).unwrap() -= 1;
-            let fits = naive(rest, room);
-            *room.get_mut(slot).unwrap() += 1;
+            made.push(slot.clone());
+            let on_it = made.iter().filter(|one| one.board == slot.board);
+            let types: Vec<&MdevTypeId> = on_it.map(|one| &one.type_id).collect();
+            *room.get_mut(&slot.seat).unwrap() -= 1;
+            let fits = takes(&boards[&slot.board], &types) && naive(rest, room, boards, made);
+            *room.get_mut(&slot.seat).unwrap() += 1;
+            made.pop();
             fits
         })
     }
@@ -85,14 +254,33 @@ mod tests {
     proptest! {
         #[test]
         fn agrees_with_trying_everything(
-            sizes in prop::collection::vec(0u32..3, 4),
-            wishes in prop::collection::vec(prop::collection::btree_set(0usize..4, 0..4), 0..6),
+            sizes in prop::collection::vec(0u32..3, 8),
+            boards in prop::collection::vec((0usize..4, any::<bool>()), 4),
+            wishes in prop::collection::vec(
+                (1usize..3, prop::collection::btree_set(0usize..8, 0..6), 0usize..2),
+                0..4,
+            ),
         ) {
-            let mut room: BTreeMap<Slot, u32> =
-                sizes.iter().enumerate().map(|(n, &size)| (slot(n), size)).collect();
-            let choices: Vec<Vec<Slot>> =
-                wishes.iter().map(|set| set.iter().map(|&n| slot(n)).collect()).collect();
-            prop_assert_eq!(all_served(&choices, &room), naive(&choices, &mut room));
+            let mut room = BTreeMap::new();
+            for (number, &size) in sizes.iter().enumerate() {
+                for type_id in 0..2 {
+                    room.insert(slot(number, type_id).seat, size);
+                }
+            }
+            let boards: BTreeMap<ParentName, Board> = { boards.iter().enumerate() }
+                .map(|(number, &(most, strict))| (slot(number * 2, 0).board, Board { most, strict }))
+                .collect();
+            let classes: Vec<Class> = { wishes.iter() }
+                .map(|(wanted, set, type_id)| Class {
+                    wanted: *wanted,
+                    slots: set.iter().map(|&number| slot(number, *type_id)).collect(),
+                })
+                .collect();
+            let requests: Vec<&[Slot]> = { classes.iter() }
+                .flat_map(|class| std::iter::repeat_n(class.slots.as_slice(), class.wanted))
+                .collect();
+            let ours = all_served(&classes, &room, &mut |board, types| takes(&boards[board], types));
+            prop_assert_eq!(ours, naive(&requests, &mut room, &boards, &mut Vec::new()));
         }
     }
 }

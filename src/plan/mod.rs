@@ -11,6 +11,7 @@ use crate::{
     capacity::Placement,
     config::Pool,
     device::{
+        gpu::GpuState,
         mdev::{Offer, Parent},
         numa::NumaTopology,
         nvml::Placements,
@@ -85,6 +86,11 @@ pub trait Supply {
     /// The names of all types of the candidate's GPU and the places that they can
     /// have now, where sizes are mixed; empty where nobody tells.
     fn places(&self, candidate: &Candidate) -> Vec<(String, Placements)>;
+
+    /// The GPU that the candidate is or belongs to, as it stands: what several
+    /// devices that are planned at once share. None where nothing is known of the
+    /// board as a whole, which is so for every driver but NVIDIA's.
+    fn gpu(&self, candidate: &Candidate) -> Option<GpuState>;
 }
 
 /// How a candidate makes a device.
@@ -202,6 +208,7 @@ pub fn plan(
         failed,
         markets: BTreeMap::new(),
         taken: Vec::new(),
+        boards: planner::Boards::default(),
     }
     .run()
 }

@@ -2,32 +2,30 @@
 //! that has room and leaves room for the requests still to come. It asks the
 //! supply and nobody else, and carries nothing out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Assignment, Candidate, Failed, Interface, Nearness, Plan, Refusal, RefusalKind, Rejection,
-    Source, Supply, Wanted, feasible,
+    Source, Supply, Wanted,
+    feasible::{self, Class, Seat, Slot},
 };
 use crate::{
-    capacity::{Placement, choose_placement},
+    capacity::{Placement, choose_placement, more_beside, more_of},
     config::{self, Pool},
     device::{
+        gpu::GpuState,
         mdev::{self, Offer},
         nvml::Placements,
         step::Step,
         vendor_vfio,
     },
-    model::{DomainName, MdevTypeId, ParentName, PoolName, TypeSelector},
+    model::{DomainName, MdevTypeId, ParentName, PoolName, TypeSelector, VgpuTypeId},
 };
 
 /// What makes the device on the candidate, puts it in its place, and gives it its
 /// parameters.
-fn making(
-    candidate: &Candidate,
-    type_id: &MdevTypeId,
-    placement: Option<Placement>,
-    wanted: &Wanted<'_>,
-) -> Vec<Step> {
+fn making(candidate: &Candidate, assignment: &Assignment, wanted: &Wanted<'_>) -> Vec<Step> {
+    let type_id = &assignment.type_id;
     let (step, attributes) = match candidate.interface {
         Interface::Mdev => {
             let step = mdev::creation(&candidate.parent, type_id, wanted.uuid);
@@ -44,7 +42,11 @@ fn making(
     };
     let mut steps = vec![step];
     if let Some(directory) = attributes {
-        steps.extend(placement.map(|place| vendor_vfio::placing(&directory, place.id)));
+        steps.extend(
+            assignment
+                .placement
+                .map(|place| vendor_vfio::placing(&directory, place.id)),
+        );
         steps.extend(wanted.parameters.step(&directory));
     }
     steps
@@ -89,6 +91,16 @@ pub(super) struct Planner<'a> {
     pub(super) failed: &'a Failed,
     pub(super) markets: BTreeMap<MarketKey<'a>, Market>,
     pub(super) taken: Vec<Assignment>,
+    pub(super) boards: Boards,
+}
+
+/// The GPUs that have been asked for what all their functions have together.
+#[derive(Debug, Default)]
+pub(super) struct Boards {
+    /// As they stand; None for a board that is no GPU of NVIDIA's.
+    states: BTreeMap<ParentName, Option<GpuState>>,
+    /// What is left of a type beside so many devices of the plan.
+    left: BTreeMap<(ParentName, MdevTypeId, usize), Option<u32>>,
 }
 
 /// Requests of one pool share their candidates, unless the XML names one.
@@ -117,28 +129,10 @@ impl<'a> Planner<'a> {
         }
         let (mut steps, mut owners) = (Vec::new(), Vec::new());
         for (index, wanted) in self.wanted.iter().enumerate() {
-            let (candidate, type_id, mut reason) = self.choose(index, wanted)?;
-            let placement = match self.place(wanted.pool, &candidate) {
-                Place::At(placement) => {
-                    reason.push_str(&format!(", at {} of its memory", placement.id));
-                    Some(placement)
-                }
-                Place::Anywhere | Place::Nowhere => None,
-            };
-            steps.extend(making(&candidate, &type_id, placement, wanted));
+            let (candidate, assignment) = self.choose(index, wanted)?;
+            steps.extend(making(&candidate, &assignment, wanted));
             owners.resize(steps.len(), index);
-            self.taken.push(Assignment {
-                device: wanted.device.clone(),
-                pool: wanted.pool.name.clone(),
-                uuid: wanted.uuid,
-                interface: candidate.interface,
-                parent: candidate.parent.name,
-                board: candidate.board,
-                type_id,
-                placement,
-                against_migration: wanted.parameters.against_migration(),
-                reason,
-            });
+            self.taken.push(assignment);
         }
         Ok(Plan {
             assignments: self.taken,
@@ -176,44 +170,97 @@ impl<'a> Planner<'a> {
         &mut self,
         index: usize,
         wanted: &'a Wanted<'a>,
-    ) -> Result<(Candidate, MdevTypeId, String), Refusal> {
-        let order = self.order(Ask::of(wanted));
+    ) -> Result<(Candidate, Assignment), Refusal> {
+        let ask = Ask::of(wanted);
         let look_ahead = feasible::is_needed(self.wanted.get(index..).unwrap_or_default());
-        let mut room = Vec::new();
-        for position in order {
-            let Some((type_id, left)) = self.room(Ask::of(wanted), position) else {
+        let mut tried = BTreeSet::new();
+        for position in self.order(ask) {
+            let Some((type_id, left)) = self.room(ask, position) else {
                 continue;
             };
-            if look_ahead {
-                room.push((position, type_id, left));
-            } else {
-                return Ok(self.chosen(Ask::of(wanted), position, type_id, left));
+            let candidate = self.markets[&ask.key()].candidates[position].clone();
+            let assignment = self.assigned(wanted, &candidate, type_id, left);
+            if !look_ahead {
+                return Ok((candidate, assignment));
             }
-        }
-        for (position, type_id, left) in room {
-            let (candidate, type_id, reason) =
-                self.chosen(Ask::of(wanted), position, type_id, left);
-            if self.rest_fits(index, &candidate, &type_id) {
-                return Ok((candidate, type_id, reason));
+            // Functions of a board mostly are alike to all requests: what one leaves,
+            // its neighbour leaves too.
+            let named = self.wanted.iter().any(|other| match &other.source {
+                Source::Function(name) => *name == candidate.parent.name,
+                _ => false,
+            });
+            let takers = self.takers(&candidate.parent.name);
+            if !tried.insert((
+                candidate.board.clone(),
+                assignment.type_id.clone(),
+                named,
+                takers,
+            )) {
+                continue;
+            }
+            self.taken.push(assignment);
+            let fits = self.rest_fits(index + 1);
+            let assignment = self.taken.pop();
+            if let (true, Some(assignment)) = (fits, assignment) {
+                return Ok((candidate, assignment));
             }
         }
         Err(self.no_candidate(wanted))
     }
 
-    fn chosen(
+    /// Which of the plan's markets take the parent.
+    fn takers(&mut self, parent: &ParentName) -> Vec<bool> {
+        let asks: Vec<Ask<'a>> = self.asks();
+        let takes = asks.into_iter().map(|ask| {
+            let candidates = &self.markets[&ask.key()].candidates;
+            let position = candidates.iter().position(|one| one.parent.name == *parent);
+            position.is_some_and(|position| self.room(ask, position).is_some())
+        });
+        takes.collect()
+    }
+
+    /// Each market once.
+    fn asks(&self) -> Vec<Ask<'a>> {
+        let mut asks: Vec<Ask<'a>> = Vec::new();
+        for ask in self.wanted.iter().map(Ask::of) {
+            if asks.iter().all(|other| other.key() != ask.key()) {
+                asks.push(ask);
+            }
+        }
+        asks
+    }
+
+    fn assigned(
         &self,
-        ask: Ask<'a>,
-        position: usize,
+        wanted: &Wanted<'a>,
+        candidate: &Candidate,
         type_id: MdevTypeId,
         left: u32,
-    ) -> (Candidate, MdevTypeId, String) {
-        let candidate = self.markets[&ask.key()].candidates[position].clone();
-        let reason = self.reason(ask.pool, &candidate, &type_id, left);
-        (candidate, type_id, reason)
+    ) -> Assignment {
+        let mut reason = self.reason(wanted.pool, candidate, &type_id, left);
+        let placement = match self.place(wanted.pool, candidate) {
+            Place::At(placement) => {
+                reason.push_str(&format!(", at {} of its memory", placement.id));
+                Some(placement)
+            }
+            Place::Anywhere | Place::Nowhere => None,
+        };
+        Assignment {
+            device: wanted.device.clone(),
+            pool: wanted.pool.name.clone(),
+            uuid: wanted.uuid,
+            interface: candidate.interface,
+            parent: candidate.parent.name.clone(),
+            board: candidate.board.clone(),
+            type_id,
+            placement,
+            against_migration: wanted.parameters.against_migration(),
+            reason,
+        }
     }
 
     /// Positions of the pool's candidates, best first: what another request names
-    /// last, then a board that would have to hold two types (few drivers can), then
+    /// last, then a board that has refused to make that many, then a board that would have to hold two types (few drivers can), then
     /// the board by placement, then by distance, then by address.
     pub(super) fn order(&self, ask: Ask<'a>) -> Vec<usize> {
         let pool = ask.pool;
@@ -230,8 +277,11 @@ impl<'a> Planner<'a> {
                 .on_board(&candidate.board)
                 .any(|other| self.selector(&other.pool) != Some(&pool.device_type));
             let named = self.is_named(&candidate.parent.name);
+            let planned = self.on_board(&candidate.board).count();
+            let refused = self.failed.has_refused(&candidate.board, planned);
             // Equals keep their order, which is that of the addresses.
-            (named, mixed, load, self.nearness.distance(candidate.node))
+            let distance = self.nearness.distance(candidate.node);
+            (named, refused, mixed, load, distance)
         });
         order
     }
@@ -280,21 +330,67 @@ impl<'a> Planner<'a> {
         let Some(Offer::Type { id, available }) = self.offer(ask, position) else {
             return None;
         };
-        let candidate = &self.markets[&ask.key()].candidates[position];
-        if self.failed.reason(candidate, &id).is_some() {
+        let candidate = self.markets[&ask.key()].candidates[position].clone();
+        if self.refused(&candidate, &id).is_some() {
             return None;
         }
-        let (pool, parent) = (ask.pool, &candidate.parent.name);
-        let taken = self
-            .taken
-            .iter()
-            .filter(|a| a.parent == *parent && a.type_id == id)
-            .count();
-        let left = available.saturating_sub(u32::try_from(taken).unwrap_or(u32::MAX));
-        if left == 0 || self.place(pool, candidate) == Place::Nowhere {
+        let is_function = is_function(&candidate, &id);
+        let taken = { self.on_parent(&candidate) }.filter(|one| is_function || one.type_id == id);
+        let mut left = available.saturating_sub(count(taken.count()));
+        if left > 0 {
+            if let Some(on_board) = self.left_on_board(&candidate, &id) {
+                left = left.min(on_board);
+            }
+        }
+        if left == 0 || self.place(ask.pool, &candidate) == Place::Nowhere {
             return None;
         }
         Some((id, left))
+    }
+
+    /// Devices of this plan on a parent.
+    fn on_parent(&self, candidate: &Candidate) -> impl Iterator<Item = &Assignment> {
+        let parent = candidate.parent.name.clone();
+        self.taken.iter().filter(move |one| one.parent == parent)
+    }
+
+    /// What the driver has refused there in this very run.
+    fn refused(&self, candidate: &Candidate, id: &MdevTypeId) -> Option<String> {
+        let on_parent = self.on_parent(candidate).count();
+        let on_board = self.on_board(&candidate.board).count();
+        self.failed.reason(candidate, id, (on_parent, on_board))
+    }
+
+    /// What the candidate's board still takes of the type beside the devices of this
+    /// plan. None without such devices, when the driver's own word holds, and where
+    /// nobody knows a board's sums.
+    fn left_on_board(&mut self, candidate: &Candidate, id: &MdevTypeId) -> Option<u32> {
+        let board = &candidate.board;
+        let planned = self.on_board(board).count();
+        if planned == 0 {
+            return None;
+        }
+        let key = (board.clone(), id.clone(), planned);
+        if let Some(left) = self.boards.left.get(&key) {
+            return *left;
+        }
+        let made: Vec<(MdevTypeId, Option<Placement>)> = { self.on_board(board) }
+            .map(|one| (one.type_id.clone(), one.placement))
+            .collect();
+        let left = match self.state_of(candidate) {
+            Some(state) => left_beside(state, &made, id),
+            None => None,
+        };
+        self.boards.left.insert(key, left);
+        left
+    }
+
+    /// The GPU that the candidate is or belongs to.
+    fn state_of(&mut self, candidate: &Candidate) -> Option<&GpuState> {
+        let supply = self.supply;
+        let states = &mut self.boards.states;
+        let state = states.entry(candidate.board.clone());
+        state.or_insert_with(|| supply.gpu(candidate)).as_ref()
     }
 
     /// The places that the candidate's GPU has besides those of this plan.
@@ -330,30 +426,64 @@ impl<'a> Planner<'a> {
         chosen.map_or(Place::Nowhere, Place::At)
     }
 
-    /// Whether the requests behind `index` still find devices when this one
-    /// takes its own from `candidate`.
-    fn rest_fits(&mut self, index: usize, candidate: &Candidate, type_id: &MdevTypeId) -> bool {
-        let wanted = self.wanted;
-        let mut slots: BTreeMap<(ParentName, MdevTypeId), u32> = BTreeMap::new();
-        let mut choices = Vec::new();
-        for request in wanted.get(index + 1..).unwrap_or_default() {
-            let mut choice = Vec::new();
-            for position in 0..self.markets[&Ask::of(request).key()].candidates.len() {
-                if let Some((id, left)) = self.room(Ask::of(request), position) {
-                    let parent = self.markets[&Ask::of(request).key()].candidates[position]
-                        .parent
-                        .name
-                        .clone();
-                    slots.insert((parent.clone(), id.clone()), left);
-                    choice.push((parent, id));
-                }
+    /// Whether the requests from `index` on still find devices beside those that the
+    /// plan has.
+    fn rest_fits(&mut self, index: usize) -> bool {
+        let wanted = self.wanted.get(index..).unwrap_or_default();
+        // What is left depends on the devices that are being tried.
+        self.boards.left.clear();
+        let mut room: BTreeMap<Seat, u32> = BTreeMap::new();
+        let mut boards: BTreeMap<ParentName, Candidate> = BTreeMap::new();
+        let mut classes: Vec<Class> = Vec::new();
+        for ask in self.asks() {
+            let of_it = wanted.iter().filter(|one| Ask::of(one).key() == ask.key());
+            let wanted = of_it.count();
+            if wanted == 0 {
+                continue;
             }
-            choices.push(choice);
+            let mut slots = Vec::new();
+            for position in 0..self.markets[&ask.key()].candidates.len() {
+                let Some((id, left)) = self.room(ask, position) else {
+                    continue;
+                };
+                let candidate = &self.markets[&ask.key()].candidates[position];
+                let parent = candidate.parent.name.clone();
+                let slot = Slot {
+                    board: candidate.board.clone(),
+                    seat: match is_function(candidate, &id) {
+                        true => Seat::Function(parent),
+                        false => Seat::Parent(parent, id.clone()),
+                    },
+                    type_id: id,
+                };
+                { boards.entry(candidate.board.clone()) }.or_insert_with(|| candidate.clone());
+                room.insert(slot.seat.clone(), left);
+                slots.push(slot);
+            }
+            classes.push(Class { wanted, slots });
         }
-        if let Some(left) = slots.get_mut(&(candidate.parent.name.clone(), type_id.clone())) {
-            *left -= 1;
-        }
-        feasible::all_served(&choices, &slots)
+        let fits = feasible::all_served(&classes, &room, &mut |board, types| {
+            boards
+                .get(board)
+                .is_none_or(|candidate| self.takes(candidate, types))
+        });
+        self.boards.left.clear();
+        fits
+    }
+
+    /// Whether the candidate's board takes all of these beside those of the plan.
+    fn takes(&mut self, candidate: &Candidate, types: &[&MdevTypeId]) -> bool {
+        let mut made: Vec<(MdevTypeId, Option<Placement>)> = { self.on_board(&candidate.board) }
+            .map(|one| (one.type_id.clone(), one.placement))
+            .collect();
+        let Some(state) = self.state_of(candidate) else {
+            return true;
+        };
+        types.iter().all(|&id| {
+            let left = left_beside(state, &made, id);
+            made.push((id.clone(), None));
+            left != Some(0)
+        })
     }
 
     fn reason(
@@ -389,10 +519,10 @@ impl<'a> Planner<'a> {
             let Some(offer) = self.offer(Ask::of(wanted), position) else {
                 continue;
             };
-            let candidate = &self.markets[&Ask::of(wanted).key()].candidates[position];
+            let candidate = self.markets[&Ask::of(wanted).key()].candidates[position].clone();
             let parent = candidate.parent.name.clone();
             has_room |= !matches!(offer, Offer::NoRoom(_) | Offer::Type { available: 0, .. });
-            let reason = self.why_not(wanted, candidate, offer);
+            let reason = self.why_not(wanted, &candidate, offer);
             candidates.push(Rejection {
                 candidate: parent,
                 reason,
@@ -418,22 +548,30 @@ impl<'a> Planner<'a> {
         Refusal::new(self.domain, wanted, RefusalKind::NoCandidate { candidates })
     }
 
-    fn why_not(&self, wanted: &Wanted<'a>, candidate: &Candidate, offer: Offer) -> String {
+    fn why_not(&mut self, wanted: &Wanted<'a>, candidate: &Candidate, offer: Offer) -> String {
         match offer {
             Offer::NoSuchType => format!("has no {}", wanted.pool.type_in_words()),
             Offer::Unreadable(why) | Offer::Taken(why) | Offer::NoRoom(why) => why,
             Offer::Type { id, available: 0 } => format!("no {id} left"),
             Offer::Type { id, .. } => {
-                if let Some(why) = self.failed.reason(candidate, &id) {
+                if let Some(why) = self.refused(candidate, &id) {
                     return why;
                 }
+                if let Some(why) = self.why_not_on_board(wanted, candidate, &id) {
+                    return why;
+                }
+                let has_gpu = self.state_of(candidate).is_some();
                 let others: Vec<&str> = self
                     .taken
                     .iter()
                     .filter(|a| a.parent == candidate.parent.name)
                     .map(|a| a.device.as_str())
                     .collect();
-                if others.is_empty() {
+                let mut requests = self.wanted.iter();
+                let differ = requests.any(|one| one.pool.device_type != wanted.pool.device_type);
+                if others.is_empty() && differ && has_gpu {
+                    "it does not take all devices of this domain at once".to_owned()
+                } else if others.is_empty() {
                     format!("its last {id} is needed for another device of this domain")
                 } else {
                     format!(
@@ -444,4 +582,70 @@ impl<'a> Planner<'a> {
             }
         }
     }
+
+    /// Why a function that is free itself gets nothing: its board has no room for it
+    /// beside the other devices of this domain.
+    fn why_not_on_board(
+        &mut self,
+        wanted: &Wanted<'a>,
+        candidate: &Candidate,
+        id: &MdevTypeId,
+    ) -> Option<String> {
+        self.boards.left.clear();
+        if self.left_on_board(candidate, id)? > 0 {
+            return None;
+        }
+        let wanted_type = &wanted.pool.device_type;
+        let alike = { self.wanted.iter() }.filter(|one| one.pool.device_type == *wanted_type);
+        let (alike, board) = (alike.count(), &candidate.board);
+        let alone = self.state_of(candidate)?;
+        let alone = more_of(alone, vgpu_type(id)?).most();
+        let others: Vec<&str> = { self.on_board(board) }
+            .filter(|one| one.type_id != *id)
+            .map(|one| one.device.as_str())
+            .collect();
+        let its_board = if *board == candidate.parent.name {
+            String::new()
+        } else {
+            format!("its board {board} has ")
+        };
+        Some(if others.is_empty() {
+            format!("{its_board}{alone} of {id} left, {alike} are wanted")
+        } else {
+            format!(
+                "{its_board}no room for a {id} beside '{}' of this domain",
+                others.join("', '")
+            )
+        })
+    }
+}
+
+/// How many of a type a GPU takes beside others; None for a type that is not one of
+/// the GPU's.
+fn left_beside(
+    state: &GpuState,
+    made: &[(MdevTypeId, Option<Placement>)],
+    id: &MdevTypeId,
+) -> Option<u32> {
+    let id = vgpu_type(id)?;
+    state.vgpu_type(id)?;
+    let made = { made.iter() }.filter_map(|(id, place)| Some((vgpu_type(id)?, *place)));
+    Some(more_beside(state, made, id).most())
+}
+
+/// The driver's number of a type, of a mediated device or of a virtual function.
+fn vgpu_type(id: &MdevTypeId) -> Option<VgpuTypeId> {
+    let id = id.as_str();
+    id.strip_prefix("nvidia-").unwrap_or(id).parse().ok()
+}
+
+/// Whether the candidate is a virtual function of an NVIDIA GPU, which holds one
+/// device whatever its type.
+fn is_function(candidate: &Candidate, id: &MdevTypeId) -> bool {
+    let on_a_board = candidate.board != candidate.parent.name;
+    candidate.interface == Interface::VendorVfio || (on_a_board && vgpu_type(id).is_some())
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
 }

@@ -1,6 +1,10 @@
 //! What a real host, or a directory that looks like one, has for pools.
 
-use std::{cell::OnceCell, collections::BTreeMap, io};
+use std::{
+    cell::{OnceCell, RefCell},
+    collections::BTreeMap,
+    io,
+};
 
 use super::{Candidate, Interface, Source, Supply};
 use crate::{
@@ -8,7 +12,7 @@ use crate::{
     config::Pool,
     device::{
         Sysfs,
-        gpu::{self, Framework},
+        gpu::{self, Framework, GpuState},
         mdev::{self, MdevHost, Offer, Parent},
         nvml::{Failure, FailureKind, GpuFacts, Nvml, Placements, Told},
         optional,
@@ -53,6 +57,8 @@ pub struct HostSupply<'a> {
     facts: OnceCell<Result<Vec<GpuFacts>, Failure>>,
     quarantined: BTreeMap<ParentName, String>,
     claimed: BTreeMap<ParentName, DomainName>,
+    /// GPUs as they were read, with what NVML says or without.
+    gpus: RefCell<BTreeMap<(ParentName, bool), Option<GpuState>>>,
 }
 
 /// Devices by board, and the boards of the parents that matter.
@@ -95,6 +101,7 @@ impl<'a> HostSupply<'a> {
             facts: OnceCell::new(),
             quarantined: BTreeMap::new(),
             claimed: BTreeMap::new(),
+            gpus: RefCell::default(),
         })
     }
 
@@ -148,13 +155,7 @@ impl<'a> HostSupply<'a> {
     /// How many more of the pool's profile fit on one of its GPUs, and whether that
     /// is exact; None where only a plan can tell.
     fn fit(&self, pool: &Pool, gpu: &ParentName) -> Option<(MdevTypeId, Fit)> {
-        let address: PciAddress = gpu.as_str().parse().ok()?;
-        let names = self.claimed.keys().chain(self.quarantined.keys());
-        let withheld = names
-            .filter_map(|name| name.as_str().parse().ok())
-            .collect();
-        let facts = self.facts_of(gpu).ok();
-        let state = gpu::read(self.mdev.sysfs(), address, facts, &withheld).ok()?;
+        let state = self.state(gpu, true)?;
         let wanted = state
             .types
             .iter()
@@ -166,6 +167,26 @@ impl<'a> HostSupply<'a> {
             }
         };
         Some((id, more_of(&state, wanted.id)))
+    }
+
+    /// A GPU as it stands; None for what is none, or cannot be read.
+    fn state(&self, gpu: &ParentName, with_nvml: bool) -> Option<GpuState> {
+        let key = (gpu.clone(), with_nvml);
+        if let Some(state) = self.gpus.borrow().get(&key) {
+            return state.clone();
+        }
+        let read = || {
+            let address: PciAddress = gpu.as_str().parse().ok()?;
+            let names = self.claimed.keys().chain(self.quarantined.keys());
+            let withheld = names
+                .filter_map(|name| name.as_str().parse().ok())
+                .collect();
+            let facts = with_nvml.then(|| self.facts_of(gpu).ok()).flatten();
+            gpu::read(self.mdev.sysfs(), address, facts, &withheld).ok()
+        };
+        let state = read();
+        self.gpus.borrow_mut().insert(key, state.clone());
+        state
     }
 
     /// The mediated devices behind it.
@@ -223,6 +244,56 @@ impl<'a> HostSupply<'a> {
             }
             None => (offer, false),
         }
+    }
+
+    /// How many more the pool's devices ([`Self::standings`] that match) make
+    /// together, from what each has by itself ([`Self::room`]): functions of one GPU
+    /// share what the GPU has.
+    pub fn free<'r>(
+        &self,
+        pool: &Pool,
+        rooms: impl IntoIterator<Item = (&'r Parent, &'r Offer, bool)>,
+    ) -> Fit {
+        let mut boards: BTreeMap<ParentName, (Fit, Option<MdevTypeId>)> = BTreeMap::new();
+        for (device, offer, exact) in rooms {
+            let Offer::Type { id, available } = offer else {
+                continue;
+            };
+            let more = match exact {
+                true => Fit::Exactly(*available),
+                false => Fit::AtMost(*available),
+            };
+            let board = match pool.kind {
+                Kind::NvidiaVgpu => device.name.clone(),
+                _ => self.mdev.board(device),
+            };
+            let is_function = board != device.name;
+            let (sum, of_board) = { boards.entry(board) }.or_insert((Fit::Exactly(0), None));
+            *sum = [*sum, more].into_iter().sum();
+            if is_function {
+                of_board.get_or_insert_with(|| id.clone());
+            }
+        }
+        let boards = boards.into_iter().map(|(board, (sum, shared))| {
+            let shared = shared.filter(|_| sum.most() > 1);
+            match shared.and_then(|id| self.left_on(&board, &id)) {
+                Some(left) if left.most() <= sum.most() => left,
+                _ => sum,
+            }
+        });
+        boards.sum()
+    }
+
+    /// How many of a type of mediated devices a GPU of NVIDIA's takes over all its
+    /// functions; None for other boards. One that says it makes any makes one.
+    fn left_on(&self, board: &ParentName, id: &MdevTypeId) -> Option<Fit> {
+        let number = id.as_str().strip_prefix("nvidia-")?.parse().ok()?;
+        let state = self.state(board, true)?;
+        state.vgpu_type(number)?;
+        Some(match more_of(&state, number) {
+            Fit::Exactly(0) => Fit::Exactly(1),
+            fit => fit,
+        })
     }
 
     /// The offers of all that makes vGPUs on a GPU, as one: each by itself.
@@ -517,6 +588,14 @@ impl Supply for HostSupply<'_> {
             .flatten()
             .filter_map(|one| Some((one.name.clone(), one.placements.clone()?)));
         places.collect()
+    }
+
+    fn gpu(&self, candidate: &Candidate) -> Option<GpuState> {
+        // Types of mediated devices say how many of them a GPU holds; those of
+        // functions are names only.
+        let is_needed = candidate.interface == Interface::VendorVfio;
+        let was_asked = self.facts.get().is_some();
+        self.state(&self.gpu_of(candidate), is_needed || was_asked)
     }
 
     fn offer(&self, pool: &Pool, candidate: &Candidate) -> Option<Offer> {

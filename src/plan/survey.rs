@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::{
     Candidate, Failed, Nearness, Source, Supply,
-    planner::{Ask, Market, Planner},
+    planner::{Ask, Boards, Market, Planner},
 };
 use crate::{config::Pool, device::mdev::Offer, model::DomainName};
 
@@ -42,6 +42,7 @@ pub fn survey(
         failed: &Failed::default(),
         markets: BTreeMap::from([(ask.key(), market)]),
         taken: Vec::new(),
+        boards: Boards::default(),
     };
     let order = planner.order(ask);
     let surveyed = order.into_iter().filter_map(|position| {

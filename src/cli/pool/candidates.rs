@@ -6,9 +6,10 @@ use std::{collections::BTreeSet, io};
 use serde::Serialize;
 
 use crate::{
+    capacity::Fit,
     cli::output::Table,
     config::Pool,
-    device::mdev::Offer,
+    device::mdev::{Offer, Parent},
     model::{MdevTypeId, ParentName, PoolName},
     plan::HostSupply,
     rule::{Kind, Verdict},
@@ -18,6 +19,8 @@ use crate::{
 #[derive(Debug, Serialize)]
 pub(super) struct Candidate {
     pub(super) address: ParentName,
+    #[serde(skip)]
+    device: Parent,
     /// Whether the pool's rules take it.
     pub(super) matches: bool,
     /// The first rule that does.
@@ -69,6 +72,7 @@ pub(super) fn candidates(
             .map(|(other, _)| other.name.clone());
         found.push(Candidate {
             address: standing.parent.name.clone(),
+            device: standing.parent.clone(),
             matches: rule.is_some(),
             rule,
             reasons,
@@ -127,8 +131,18 @@ pub(super) fn rejected(candidates: &[Candidate]) -> String {
     text
 }
 
-/// How many devices the type can still be made of, over all members.
-pub(super) fn room(candidates: &[Candidate]) -> u32 {
-    let members = candidates.iter().filter(|one| one.matches);
-    members.fold(0, |sum, one| sum.saturating_add(one.available))
+/// How many more the members make together.
+pub(super) fn room(supply: &HostSupply<'_>, pool: &Pool, candidates: &[Candidate]) -> Fit {
+    let offers: Vec<(&Parent, Offer, bool)> = { candidates.iter() }
+        .filter(|one| one.matches)
+        .filter_map(|one| {
+            let (id, available) = (one.type_id.clone()?, one.available);
+            Some((&one.device, Offer::Type { id, available }, one.exact))
+        })
+        .collect();
+    let offers = offers.iter();
+    supply.free(
+        pool,
+        offers.map(|(device, offer, exact)| (*device, offer, *exact)),
+    )
 }

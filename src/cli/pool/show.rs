@@ -60,6 +60,8 @@ struct Report {
     in_use: u32,
     /// How many more the pool can hand out as things stand.
     free: u32,
+    /// Whether so many will fit; else there may be fewer.
+    exact: bool,
     warnings: Vec<String>,
 }
 
@@ -104,10 +106,10 @@ fn gather(host: &Host, pool: Pool) -> anyhow::Result<Report> {
         candidates::candidates(&supply, &pool, &others).context("cannot look for devices")?;
     devices.retain(|candidate| candidate.matches);
     let in_use = claims::pool_in_use(host, &pool.name).context("cannot read the claims")?;
-    let room = candidates::room(&devices);
+    let room = candidates::room(&supply, &pool, &devices);
     let free = match pool.instances {
         0 => room,
-        limit => room.min(limit.saturating_sub(in_use)),
+        limit => room.within(limit.saturating_sub(in_use)),
     };
     Ok(Report {
         warnings: pool.warnings(),
@@ -124,7 +126,8 @@ fn gather(host: &Host, pool: Pool) -> anyhow::Result<Report> {
         guest_driver: pool.guest_driver,
         devices,
         in_use,
-        free,
+        free: free.most(),
+        exact: free.is_exact(),
     })
 }
 
@@ -207,7 +210,9 @@ impl fmt::Display for Report {
         if self.rules.is_empty() {
             writeln!(f, "  none")?;
         }
-        writeln!(f, "\ndevices ({} in use, {} free):", self.in_use, self.free)?;
+        let bound = if self.exact { "" } else { "at most " };
+        let (in_use, free) = (self.in_use, self.free);
+        writeln!(f, "\ndevices ({in_use} in use, {bound}{free} free):")?;
         if self.devices.is_empty() {
             writeln!(f, "  none; 'virt-vgpu pool preview {}' says why", self.name)?;
         } else {

@@ -498,7 +498,7 @@ its rules; see 'virt-vgpu pool preview two'
 gpu0 from pool two
   uuid    {}
 
-pool two: nvidia-558, pack, 0 in use of at most 2
+pool two: nvidia-558, pack, 0 in use of at most 2, 0 free
   no device on this host matches its rules; see 'virt-vgpu pool preview two'
 ",
         fixture.device("gpu0")

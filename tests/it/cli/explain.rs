@@ -172,7 +172,7 @@ fn domain(devices: &[&str], more: &str) -> String {
 }
 
 const CANDIDATES: &str = "
-pool cad: nvidia-558, pack, 0 in use of at most 3
+pool cad: nvidia-558, pack, 0 in use of at most 3, 3 free
   PARENT        BOARD         NODE  IN USE  ROOM
   0000:3b:00.0  0000:3b:00.0  0     1       3 of nvidia-558 left
   0000:5e:00.0  0000:5e:00.0  1     0       1 of nvidia-558 left
@@ -217,7 +217,7 @@ gpu1 from pool cad
   type    nvidia-600
   why     spread: 0 in use on 0000:86:00.0, NUMA node 1 at distance 10, 4 of nvidia-600 left
 
-pool cad: NVIDIA L40S-12Q, spread, 0 in use
+pool cad: NVIDIA L40S-12Q, spread, 0 in use, 8 free
   PARENT        BOARD         NODE  IN USE  ROOM
   0000:5e:00.0  0000:5e:00.0  1     0       1 of nvidia-558 left
   0000:86:00.0  0000:86:00.0  1     0       4 of nvidia-600 left
@@ -274,7 +274,7 @@ nvidia-558 left; 0000:86:00.0: has no mdev type 'nvidia-558'; see 'virt-vgpu exp
 gpu0 from pool cad
   uuid    {}
 
-pool cad: nvidia-558, pack, 1 in use of at most 3
+pool cad: nvidia-558, pack, 1 in use of at most 3, 0 free
   PARENT        BOARD         NODE  IN USE  ROOM
   0000:3b:00.0  0000:3b:00.0  0     1       no nvidia-558 left
   0000:5e:00.0  0000:5e:00.0  1     1       no nvidia-558 left
@@ -357,7 +357,7 @@ fn json_has_all_of_it() {
             "place": {"parent": "0000:3b:00.0", "type": "nvidia-558",
                 "reason": "pack: 1 in use on 0000:3b:00.0, 3 of nvidia-558 left"}}],
         "pools": [{"name": "cad", "type": "nvidia-558", "placement": "pack", "instances": 3,
-            "in_use": 0, "candidates": [
+            "in_use": 0, "free": 3, "exact": true, "candidates": [
                 candidate("0000:3b:00.0", 0, 1, 3, "3 of nvidia-558 left"),
                 candidate("0000:5e:00.0", 1, 0, 1, "1 of nvidia-558 left"),
                 candidate("0000:86:00.0", 1, 0, 0, "has no mdev type 'nvidia-558'")]}],

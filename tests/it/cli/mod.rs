@@ -11,4 +11,5 @@ mod pool;
 mod pool_files;
 mod profiles;
 mod reconcile;
+mod shared_room;
 mod status;

@@ -211,6 +211,7 @@ fn show_has_all_values_rules_and_devices() {
       ],
       "in_use": 1,
       "free": 2,
+      "exact": true,
       "warnings": []
     }
     "#);

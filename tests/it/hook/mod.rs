@@ -8,3 +8,4 @@ mod functions;
 mod golden;
 mod parameters;
 mod race;
+mod several;

@@ -1,0 +1,119 @@
+//! A GPU as it will be when a vGPU more is on it, so that several can be planned
+//! at once: all functions of a board share what the board has left.
+
+use super::{Fit, Placement, choose_placement, more_of, most_of};
+use crate::{
+    device::gpu::{GpuState, Vgpu, VgpuType},
+    model::{ProfileParts, VgpuTypeId},
+};
+
+/// The GPU with one more vGPU of a type. `place` is where it goes when sizes are
+/// mixed; None: at the best of its places, which is what the driver is then
+/// supposed to choose.
+#[must_use]
+pub fn with_one(gpu: &GpuState, id: VgpuTypeId, place: Option<Placement>) -> GpuState {
+    let mut after = gpu.clone();
+    if let Some(functions) = &mut after.functions {
+        functions.free = functions.free.saturating_sub(1);
+    }
+    let Some(made) = gpu.vgpu_type(id) else {
+        return after;
+    };
+    let place = place.or_else(|| best_place(gpu, made));
+    after.vgpus.push(Vgpu {
+        type_id: Some(id),
+        placement: place.map(|place| place.id),
+    });
+    let one_size = !are_sizes_mixed(gpu);
+    for one in after.types.iter_mut().filter(|one| !one.in_gpu_instance) {
+        if made.in_gpu_instance {
+            break;
+        }
+        if one_size && !is_of_one_size(one, made) {
+            one.creatable = false;
+        }
+        one.available = match one.creatable {
+            true => one.available.map(|left| left.saturating_sub(1)),
+            false => one.available.map(|_| 0),
+        };
+        if let (Some(place), Some(places)) = (place, &mut one.placements) {
+            let size = places.size;
+            let is_free = |id: &u32| !place.overlaps(Placement { id: *id, size });
+            places.creatable.retain(is_free);
+        }
+    }
+    close_what_is_full(&mut after);
+    after
+}
+
+/// That a type can be created says that there is room for one, so it must not be
+/// said of what the sums leave no room for.
+fn close_what_is_full(gpu: &mut GpuState) {
+    let full: Vec<VgpuTypeId> = { gpu.types.iter() }
+        .filter(|one| {
+            let told = match gpu.heterogeneous {
+                Some(true) => one
+                    .placements
+                    .as_ref()
+                    .map(|told| told.creatable.is_empty()),
+                _ => one.available.map(|left| left == 0),
+            };
+            told.unwrap_or(false) || most_of(gpu, one) == 0
+        })
+        .map(|one| one.id)
+        .collect();
+    for one in gpu.types.iter_mut().filter(|one| full.contains(&one.id)) {
+        one.creatable = false;
+    }
+}
+
+fn best_place(gpu: &GpuState, made: &VgpuType) -> Option<Placement> {
+    if gpu.heterogeneous != Some(true) {
+        return None;
+    }
+    let all = gpu.types.iter().filter(|one| !one.in_gpu_instance);
+    let all = all.filter_map(|one| one.placements.as_ref());
+    choose_placement(made.placements.as_ref()?, all)
+}
+
+/// Whether sizes are mixed; where nobody tells the mode, whether the GPU shows that
+/// they are: it has a vGPU and makes others of another size.
+fn are_sizes_mixed(gpu: &GpuState) -> bool {
+    gpu.heterogeneous.unwrap_or_else(|| {
+        let there = { gpu.vgpus.iter() }.filter_map(|vgpu| gpu.vgpu_type(vgpu.type_id?));
+        let there: Vec<&VgpuType> = there.filter(|one| !one.in_gpu_instance).collect();
+        let mut makes = { gpu.types.iter() }.filter(|one| one.creatable && !one.in_gpu_instance);
+        makes.any(|one| there.iter().any(|other| !is_of_one_size(one, other)))
+    })
+}
+
+/// By frame buffer as told, else as the names have it.
+fn is_of_one_size(one: &VgpuType, other: &VgpuType) -> bool {
+    if let (Some(one), Some(other)) = (one.framebuffer_mib, other.framebuffer_mib) {
+        return one == other;
+    }
+    let size = |of: &VgpuType| Some(ProfileParts::of(&of.name)?.gigabytes);
+    match (size(one), size(other)) {
+        (Some(one), Some(other)) => one == other,
+        _ => one.id == other.id,
+    }
+}
+
+/// How many of a type fit beside `made`, which come first, in their order and where
+/// they are put.
+#[must_use]
+pub fn more_beside(
+    gpu: &GpuState,
+    made: impl IntoIterator<Item = (VgpuTypeId, Option<Placement>)>,
+    id: VgpuTypeId,
+) -> Fit {
+    let mut made = made.into_iter();
+    match made.next() {
+        None => more_of(gpu, id),
+        Some((first, place)) => {
+            let first = with_one(gpu, first, place);
+            let after = made.fold(first, |gpu, (id, place)| with_one(&gpu, id, place));
+            more_of(&after, id)
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Functions of one board share what the board has: every command that counts says
+//! the same, and no more than can be made.
+
+use serde_json::Value;
+
+use crate::support::{
+    domain::Domain,
+    machine::{Function, Gpu, Machine, SMALL},
+    process::Program,
+    scene::Scene,
+};
+
+fn json(scene: &Scene, arguments: &str) -> Value {
+    let outcome = Program::command(scene.root(), arguments).run();
+    serde_json::from_str(&outcome.stdout).unwrap_or_else(|error| panic!("{error}: {outcome:?}"))
+}
+
+/// What `status`, `pool show` and `explain` say that is left of the pool.
+fn said(scene: &Scene, pool: &str, domain: &Domain) -> [(u64, bool); 3] {
+    scene.file("vm1.xml", domain.xml());
+    let xml = scene.path("vm1.xml");
+    let explain = json(scene, &format!("explain --json --xml {}", xml.display()));
+    let status = json(scene, "status --json");
+    let show = json(scene, &format!("pool show {pool} --json"));
+    [&status["pools"][0], &show, &explain["pools"][0]].map(|report| {
+        let (free, exact) = (&report["free"], &report["exact"]);
+        (free.as_u64().unwrap(), exact.as_bool().unwrap())
+    })
+}
+
+/// Two boards with six functions each, which hold four of the type, and three others
+/// on each.
+#[test]
+fn of_mediated_devices() {
+    let mut machine = Machine::with(["41", "61"].map(|bus| Function::sriov_board(bus, 6)));
+    for (board, bus) in ["41", "61"].iter().enumerate() {
+        for number in 0..3 {
+            let uuid = format!("f0e1c000-0000-4000-8000-0000000000{board}{number}");
+            machine = machine.with_mdev(&uuid, &format!("0000:{bus}:00.{}", number + 4), SMALL);
+        }
+    }
+    let scene = Scene::new(machine);
+    scene.pool("small", SMALL);
+    let domain = Domain::with_one(1, "small");
+    assert_eq!(said(&scene, "small", &domain), [(2, true); 3]);
+    // What is a bound is called one: nobody tells whether sizes are mixed.
+    let empty = Scene::new(Machine::with([Function::sriov_board("41", 6)]));
+    empty.pool("small", SMALL);
+    assert_eq!(said(&empty, "small", &domain), [(4, false); 3]);
+}
+
+#[test]
+fn of_vgpus_of_functions() {
+    let gpus = ["41", "61"].map(|bus| Gpu::l40s(&format!("0000:{bus}:00.0")).functions(6));
+    let mut machine = Machine::of_gpus(gpus);
+    for bus in ["41", "61"] {
+        for number in 4..7 {
+            machine = machine.with_vgpu(&format!("0000:{bus}:00.{number}"), "L40S-12Q");
+        }
+    }
+    let scene = Scene::new(machine);
+    scene.vgpu_pool("cad", "L40S-12Q");
+    let domain = Domain::new(1).function("gpu0", "cad", "0000:41:00.7");
+    assert_eq!(said(&scene, "cad", &domain), [(2, true); 3]);
+}
+
+/// A pool of mediated devices over the functions of a GPU that NVML knows.
+#[test]
+fn of_mediated_devices_of_a_gpu() {
+    use lab_nvidia::model::Framework;
+    let gpu = Gpu::new("a40", Framework::SriovMdev, "0000:41:00.0").functions(16);
+    let scene = Scene::new(Machine::of_gpus([gpu]));
+    scene.pool("large", "NVIDIA A40-24Q");
+    let domain = Domain::with_one(1, "large");
+    assert_eq!(said(&scene, "large", &domain), [(2, true); 3]);
+}

@@ -1,0 +1,142 @@
+//! A VM with several devices on boards whose functions share what the board has.
+
+use nix::errno::Errno;
+
+use crate::support::{
+    domain::Domain,
+    kernel::{Fault, Target},
+    machine::{Function, Gpu, LARGE, Machine, SMALL},
+    refused::on_host,
+    scene::Scene,
+    tree::OnWrite,
+};
+
+/// Two boards of virtual functions with mediated devices, `there` of them taken on
+/// each.
+fn boards(there: usize) -> Scene {
+    let mut machine = Machine::with(["41", "61"].map(|bus| Function::sriov_board(bus, 6)));
+    for (board, bus) in ["41", "61"].iter().enumerate() {
+        for number in 0..there {
+            let uuid = format!("f0e1c000-0000-4000-8000-0000000000{board}{number}");
+            machine = machine.with_mdev(&uuid, &format!("0000:{bus}:00.{}", number + 4), SMALL);
+        }
+    }
+    Scene::new(machine)
+}
+
+fn two(number: usize) -> Domain {
+    Domain::with_one(number, "small").device("gpu1", "small")
+}
+
+/// Creations that reached the driver, each with its parent and whether it made one.
+fn creations(scene: &Scene) -> Vec<(String, bool)> {
+    let writes = scene.kernel.writes().into_iter();
+    let creations = writes.filter_map(|write| match write.what {
+        OnWrite::Create { parent, .. } => Some((parent, write.result.is_ok())),
+        _ => None,
+    });
+    creations.collect()
+}
+
+fn made_on(parents: &[&str]) -> Vec<(String, bool)> {
+    { parents.iter() }
+        .map(|&parent| (parent.to_owned(), true))
+        .collect()
+}
+
+#[test]
+fn one_left_on_each_board_is_two_for_one_vm() {
+    for placement in ["pack", "spread"] {
+        let scene = boards(3);
+        scene.pool_with("small", SMALL, &format!("placement = \"{placement}\""));
+        let domain = two(1);
+        scene.prepare(&domain).ends_well();
+        scene.is_settled();
+        let expected = made_on(&["0000:41:00.7", "0000:61:00.7"]);
+        assert_eq!(creations(&scene), expected, "{placement}");
+        scene.stop(&domain);
+        scene.is_empty();
+    }
+}
+
+#[test]
+fn a_vm_that_wants_more_than_there_is_costs_no_vgpu() {
+    let scene = boards(3);
+    scene.pool("small", SMALL);
+    let domain = two(1).device("gpu2", "small");
+    let outcome = scene.prepare(&domain);
+    let line = on_host(&scene, outcome.refusal());
+    let free = "0000:41:00.7, 0000:41:01.0, 0000:41:01.1";
+    assert!(
+        line.contains(&format!(
+            "{free}: its board 0000:41:00.0 has 1 of {SMALL} left, 3 are wanted"
+        )),
+        "{line}"
+    );
+    assert_eq!(creations(&scene), []);
+    scene.is_empty();
+}
+
+/// What the first device leaves of a board decides where the second can go.
+#[test]
+fn a_size_that_only_one_board_can_hold_gets_that_board() {
+    let scene = boards(0);
+    scene.pool_with("small", SMALL, "placement = \"spread\"");
+    let only_first = format!(
+        "kind = \"mdev\"\ntype = \"{LARGE}\"\n\n[[rule]]\n\
+         where = [{{ field = \"address\", op = \"begins-with\", value = \"0000:41:\" }}]\n"
+    );
+    scene.file("etc/virt-vgpu/pools.d/large.toml", only_first);
+    let domain = Domain::with_one(1, "small").device("gpu1", "large");
+    scene.prepare(&domain).ends_well();
+    let expected = made_on(&["0000:61:00.4", "0000:41:00.4"]);
+    assert_eq!(creations(&scene), expected);
+    scene.stop(&domain);
+    scene.is_empty();
+}
+
+/// A function that its driver refuses is no reason to leave its board alone.
+#[test]
+fn another_function_of_the_only_board_is_tried() {
+    let scene = Scene::new(Machine::with([Function::sriov_board("41", 6)]));
+    scene.pool("small", SMALL);
+    let refuses = Fault::errno(Target::Create, Errno::EIO);
+    scene.kernel.inject(refuses.on("0000:41:00.5").times(9));
+    let domain = two(1);
+    scene.prepare(&domain).ends_well();
+    scene.is_settled();
+    let claims = scene.claims();
+    let parents: Vec<String> = { claims[0].devices.iter() }
+        .map(|device| device.parent.to_string())
+        .collect();
+    assert_eq!(parents, ["0000:41:00.4", "0000:41:00.6"]);
+    scene.stop(&domain);
+    scene.is_empty();
+}
+
+/// NVML, which knows how many a board holds, does not answer: the driver's own word
+/// comes late, but it is not taken for more than it says.
+#[test]
+fn a_board_that_refused_is_asked_for_what_it_did_make() {
+    let gpus = ["41", "61"].map(|bus| Gpu::l40s(&format!("0000:{bus}:00.0")).functions(6));
+    let mut machine = Machine::of_gpus(gpus);
+    for bus in ["41", "61"] {
+        for number in 4..7 {
+            machine = machine.with_vgpu(&format!("0000:{bus}:00.{number}"), "L40S-12Q");
+        }
+    }
+    let scene = Scene::new(machine);
+    scene.without_nvml();
+    scene.vgpu_pool("cad", "L40S-12Q");
+    let domain = Domain::new(1)
+        .function("gpu0", "cad", "0000:41:00.7")
+        .function("gpu1", "cad", "0000:41:01.0");
+    let outcome = scene.hook(&domain, "migrate begin -").run();
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    scene.is_settled();
+    let vgpus = scene.our_vgpus();
+    let functions: Vec<&String> = vgpus.keys().collect();
+    assert_eq!(functions, ["0000:41:00.7", "0000:61:00.7"]);
+    scene.stop(&domain);
+    scene.is_empty();
+}
