@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{Claim, State};
 use crate::{
     device::Sysfs,
-    host::{Host, Processes, boot_id, since_boot},
+    host::{Holder, Host, Processes, boot_id, since_boot},
 };
 
 /// How long after a step of a domain's start its claim is left alone while the
@@ -68,15 +68,17 @@ impl Claim {
                 self.domain_name
             ));
         }
+        let mut opened = Vec::new();
         for device in &self.devices {
             match device.nodes(host) {
                 Ok(nodes) => {
-                    if let Some(pid) = processes.holder(&nodes) {
+                    if let Some(pid) = processes.opener(&nodes) {
                         return Liveness::InUse(format!(
                             "process {pid} has {} open",
                             device.label()
                         ));
                     }
+                    opened.push(nodes);
                 }
                 Err(error) => return Liveness::Unknown(Doubt::Unreadable(error.to_string())),
             }
@@ -88,6 +90,16 @@ impl Claim {
         }
         if may_be_ending && !grace.is_zero() {
             return Liveness::Unknown(Doubt::Ending);
+        }
+        // Now that no QEMU is about to open them, their nodes may be asked.
+        for nodes in opened {
+            match processes.holder(host, &nodes) {
+                Holder::Nobody => {}
+                Holder::Process(pid) => {
+                    return Liveness::InUse(format!("process {pid} has {} open", nodes.join(", ")));
+                }
+                Holder::Unknown(why) => return Liveness::Unknown(Doubt::Unreadable(why)),
+            }
         }
         Liveness::Stale
     }

@@ -97,7 +97,7 @@ fn look(
     if found.is_empty() {
         return Ok(Report { claims, damaged });
     }
-    let processes = Processes::scan(host)?;
+    let processes = Processes::scan_to_free(host)?;
     for claim in by_turns(found) {
         if Some(claim.domain) == except {
             continue;

@@ -11,7 +11,7 @@ use crate::{
         vendor_vfio,
     },
     domain::media_path,
-    host::{Deadline, Host, HostLock, Processes},
+    host::{Deadline, Holder, Host, HostLock, Processes},
     model::MdevUuid,
 };
 
@@ -170,10 +170,8 @@ fn give_back_function(
         }
         Some(_) => {}
     }
-    if let Some(pid) = wait_for_holders(host, device, deadline.at_most(PATIENCE))? {
-        return Ok(DeviceOutcome::Kept(format!(
-            "process {pid} still has {name} open"
-        )));
+    if let Some(why) = wait_for_holders(host, device, deadline.at_most(PATIENCE))? {
+        return Ok(DeviceOutcome::Kept(why));
     }
     let release = vendor_vfio::release(name);
     let mut latest = Ok(());
@@ -211,11 +209,8 @@ fn give_back_mdev(
         );
         return Ok(DeviceOutcome::Foreign(text));
     }
-    if let Some(pid) = wait_for_holders(host, device, deadline.at_most(PATIENCE))? {
-        return Ok(DeviceOutcome::Kept(format!(
-            "process {pid} still has {} open",
-            device.uuid
-        )));
+    if let Some(why) = wait_for_holders(host, device, deadline.at_most(PATIENCE))? {
+        return Ok(DeviceOutcome::Kept(why));
     }
     take_back(&removal, host)?;
     Ok(DeviceOutcome::Removed)
@@ -247,19 +242,23 @@ fn wait_for_driver(
     latest
 }
 
-/// Waits until no process has the device open; the process that still has at
-/// the deadline.
+/// Waits until no process has the device open; who still has, or may have, at the
+/// deadline.
 fn wait_for_holders(
     host: &Host,
     device: &ClaimedDevice,
     deadline: Deadline,
-) -> io::Result<Option<u32>> {
-    let mut latest = Ok(None);
+) -> io::Result<Option<String>> {
+    let mut latest = Ok(Holder::Nobody);
     deadline.wait_until(|| {
         latest = device
             .nodes(host)
-            .and_then(|nodes| Ok(Processes::scan(host)?.holder(&nodes)));
-        !matches!(latest, Ok(Some(_)))
+            .and_then(|nodes| Ok(Processes::scan_to_free(host)?.holder(host, &nodes)));
+        !matches!(latest, Ok(Holder::Process(_) | Holder::Unknown(_)))
     });
-    latest
+    Ok(match latest? {
+        Holder::Nobody => None,
+        Holder::Process(pid) => Some(format!("process {pid} still has {} open", device.label())),
+        Holder::Unknown(why) => Some(why),
+    })
 }

@@ -12,7 +12,7 @@ use super::{
     Claim, ClaimedDevice, DeviceOutcome, Released, State, release::give_back_device, remove, save,
 };
 use crate::{
-    host::{Deadline, Host, HostLock, Processes, boot_id},
+    host::{Deadline, Holder, Host, HostLock, Processes, boot_id},
     model::DeviceName,
 };
 
@@ -56,7 +56,8 @@ fn is_there_unopened(host: &Host, processes: &Processes, device: &ClaimedDevice)
     let is_open = || {
         let nodes = device.nodes(host)?;
         // Without a node nobody could tell.
-        Ok::<_, io::Error>(nodes.is_empty() || processes.holder(&nodes).is_some())
+        let holder = processes.holder(host, &nodes);
+        Ok::<_, io::Error>(nodes.is_empty() || holder != Holder::Nobody)
     };
     matches!(device.is_there(host), Ok(true)) && matches!(is_open(), Ok(false))
 }

@@ -303,7 +303,7 @@ impl Allocation<'_> {
             domain: making.demand.domain.name.to_string(),
             why,
         };
-        let processes = Processes::scan(making.host)
+        let processes = Processes::scan_to_free(making.host)
             .map_err(|cause| io_error("cannot look for processes that use the devices", cause))?;
         // libvirt starts a domain once at a time, so a start of before is over:
         // no grace.

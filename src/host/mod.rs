@@ -42,7 +42,7 @@ pub(crate) use lock::EDITS;
 pub use lock::{DriverLock, EditLock, GpuLock, HostLock, LockError};
 pub use nvml::{NVML_PROGRAM, NvmlChild};
 pub use pci_ids::PciIds;
-pub use process::{ProcessId, Processes, gpu_openers};
+pub use process::{Holder, ProcessId, Processes, gpu_openers};
 pub use program::Ended;
 #[cfg(feature = "cli")]
 pub use service::{tell_alive, tell_ready, tell_status};

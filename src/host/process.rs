@@ -4,9 +4,9 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    path::Path,
 };
 
+use nix::fcntl::OFlag;
 use serde::{Deserialize, Serialize};
 
 use super::Host;
@@ -62,14 +62,35 @@ impl ProcessId {
 pub struct Processes {
     domains: BTreeSet<DomainUuid>,
     holders: BTreeMap<String, Vec<u32>>,
+    hidden: Vec<Hidden>,
+    may_ask_nodes: bool,
+}
+
+/// A process of which not all open files can be seen: it is confined, or we are.
+#[derive(Debug)]
+struct Hidden {
+    pid: u32,
+    /// What could not be read, with the errno.
+    why: String,
+}
+
+/// Who has a device open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Holder {
+    /// Nobody.
+    Nobody,
+    /// That process.
+    Process(u32),
+    /// It cannot be told; what is in doubt, for people.
+    Unknown(String),
 }
 
 impl Processes {
-    /// Looks at every process. Those that end meanwhile are passed over.
+    /// Looks at every process. Those that end meanwhile are passed over; what cannot be
+    /// seen of one that lives is in doubt ([`Holder::Unknown`]).
     ///
     /// # Errors
-    /// When `/proc` cannot be listed, or a living process's descriptors cannot
-    /// be: then nobody can say that a device is not in use.
+    /// When `/proc` cannot be listed.
     pub fn scan(host: &Host) -> io::Result<Self> {
         let mut seen = Self::default();
         let names = match host.list("/proc") {
@@ -80,11 +101,25 @@ impl Processes {
         };
         for pid in names.iter().filter_map(|name| name.parse::<u32>().ok()) {
             if let Ok(bytes) = Self::command_line(host, pid) {
-                seen.domains.extend(domain_of(&bytes));
+                let domain = domain_of(&bytes).filter(|_| may_be_qemu(host, pid));
+                seen.domains.extend(domain);
             }
-            seen.add_descriptors(&host.path(&format!("/proc/{pid}/fd")), pid)?;
+            seen.add_descriptors(host, pid);
         }
         Ok(seen)
+    }
+
+    /// The same for who is about to give devices back: where a process cannot be seen,
+    /// the devices' own nodes are asked. That opens them for a moment, so it is not for
+    /// devices that a VM may be about to open.
+    ///
+    /// # Errors
+    /// As [`Self::scan`].
+    pub fn scan_to_free(host: &Host) -> io::Result<Self> {
+        Ok(Self {
+            may_ask_nodes: true,
+            ..Self::scan(host)?
+        })
     }
 
     /// A process's arguments, each ended by a zero byte.
@@ -95,24 +130,40 @@ impl Processes {
         std::fs::read(host.path(&format!("/proc/{pid}/cmdline")))
     }
 
-    fn add_descriptors(&mut self, directory: &Path, pid: u32) -> io::Result<()> {
-        let entries = match std::fs::read_dir(directory) {
-            Ok(entries) => entries,
-            Err(error) if has_ended(&error) => return Ok(()),
-            Err(error) => return Err(error),
+    fn add_descriptors(&mut self, host: &Host, pid: u32) {
+        let directory = format!("/proc/{pid}/fd");
+        let mut unseen = None;
+        let mut note = |path: &str, error: &io::Error| {
+            if !has_ended(error) && unseen.is_none() {
+                unseen = Some(format!("{path}: {error}"));
+            }
         };
-        for entry in entries {
-            let entry = match entry {
-                Ok(entry) => entry,
-                Err(error) if has_ended(&error) => return Ok(()),
-                Err(error) => return Err(error),
-            };
-            let target = std::fs::read_link(entry.path()).unwrap_or_default();
-            if let Some(node) = target.to_str().and_then(vfio_node) {
-                self.holders.entry(node.to_owned()).or_default().push(pid);
+        match std::fs::read_dir(host.path(&directory)) {
+            Err(error) => note(&directory, &error),
+            Ok(entries) => {
+                for entry in entries {
+                    let entry = match entry {
+                        Ok(entry) => entry,
+                        Err(error) => {
+                            note(&directory, &error);
+                            break;
+                        }
+                    };
+                    match std::fs::read_link(entry.path()) {
+                        Ok(target) => {
+                            if let Some(node) = target.to_str().and_then(vfio_node) {
+                                self.holders.entry(node.to_owned()).or_default().push(pid);
+                            }
+                        }
+                        Err(error) => {
+                            let name = entry.file_name();
+                            note(&format!("{directory}/{}", name.to_string_lossy()), &error);
+                        }
+                    }
+                }
             }
         }
-        Ok(())
+        self.hidden.extend(unseen.map(|why| Hidden { pid, why }));
     }
 
     /// Whether a QEMU runs under that domain UUID, whatever started it.
@@ -121,13 +172,110 @@ impl Processes {
         self.domains.contains(&domain)
     }
 
-    /// The first process that has one of the nodes open.
+    /// The first process that is seen to have one of the nodes open.
     #[must_use]
-    pub fn holder(&self, nodes: &[String]) -> Option<u32> {
+    pub fn opener(&self, nodes: &[String]) -> Option<u32> {
         nodes
             .iter()
             .find_map(|node| self.holders.get(node)?.first().copied())
     }
+
+    /// Who has one of a device's nodes open. Where not all processes can be seen it is
+    /// the device's IOMMU group that knows: the kernel lets it be opened once only
+    /// (`vfio_group_fops_open`), and not at all while somebody has the device's other
+    /// node open for use (`vfio_device_block_group`).
+    #[must_use]
+    pub fn holder(&self, host: &Host, nodes: &[String]) -> Holder {
+        if let Some(pid) = self.opener(nodes) {
+            return Holder::Process(pid);
+        }
+        let Some(first) = self.hidden.first().filter(|_| !nodes.is_empty()) else {
+            return Holder::Nobody;
+        };
+        let groups: Vec<&String> = nodes.iter().filter(|node| is_group(node)).collect();
+        let mut answer = None;
+        if self.may_ask_nodes && !groups.is_empty() {
+            match groups.iter().try_for_each(|node| open_group(host, node)) {
+                Ok(()) => return Holder::Nobody,
+                Err(why) => answer = Some(why),
+            }
+        }
+        let more = match self.hidden.len() {
+            1 => String::new(),
+            count => format!(" and {} more", count - 1),
+        };
+        let asked = answer.map(|why| format!("; {why}")).unwrap_or_default();
+        Holder::Unknown(format!(
+            "process {}{more} cannot be looked at ({}) and may have {} open{asked}",
+            first.pid,
+            first.why,
+            nodes.join(" or ")
+        ))
+    }
+}
+
+/// `/dev/vfio/12`; the other nodes of VFIO have no number there.
+fn is_group(node: &str) -> bool {
+    let number = node.strip_prefix("/dev/vfio/");
+    number.is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// Opens the node of a group and closes it again.
+fn open_group(host: &Host, node: &str) -> Result<(), String> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut options = std::fs::OpenOptions::new();
+    let flags = (OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW).bits();
+    let opened = options.read(true).write(true).custom_flags(flags);
+    match opened.open(host.path(node)) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+            Err(format!("somebody has {node} open"))
+        }
+        Err(error) => Err(format!("{node} does not say either: {error}")),
+    }
+}
+
+/// Whether a process can be a QEMU that libvirt has started: root's, or of the user that
+/// libvirt runs QEMU as. Anybody can write a UUID into the arguments of a program of
+/// their own; its real user is beyond them. A QEMU of yet another user (a domain's own
+/// `<seclabel>`) is found by libvirt's pidfile, and by the devices that it has open.
+fn may_be_qemu(host: &Host, pid: u32) -> bool {
+    let text = match host.read(&format!("/proc/{pid}/status")) {
+        Ok(text) => text,
+        Err(error) => return !has_ended(&error),
+    };
+    let line = text.lines().find_map(|line| line.strip_prefix("Uid:"));
+    let Some(user) = line.and_then(|line| line.split_whitespace().next()?.parse::<u32>().ok())
+    else {
+        return true;
+    };
+    user == 0 || qemu_users(host).contains(&user)
+}
+
+/// The users that libvirt runs QEMU as: the one of `qemu.conf`, and those that
+/// distributions build in.
+fn qemu_users(host: &Host) -> BTreeSet<u32> {
+    let conf = host.read_file("/etc/libvirt/qemu.conf").unwrap_or_default();
+    let named = conf.lines().find_map(|line| {
+        let (key, value) = line.trim().split_once('=')?;
+        (key.trim() == "user").then(|| value.trim().trim_matches('"').to_owned())
+    });
+    let names: Vec<&str> = named
+        .as_deref()
+        .into_iter()
+        .chain(["libvirt-qemu", "qemu"])
+        .collect();
+    let number = named
+        .as_deref()
+        .and_then(|name| name.trim_start_matches('+').parse().ok());
+    let mut users: BTreeSet<u32> = number.into_iter().collect();
+    for line in host.read_file("/etc/passwd").unwrap_or_default().lines() {
+        let mut fields = line.split(':');
+        if fields.next().is_some_and(|name| names.contains(&name)) {
+            users.extend(fields.nth(1).and_then(|number| number.parse::<u32>().ok()));
+        }
+    }
+    users
 }
 
 /// The processes that have a GPU of NVIDIA's driver open, each with its command's

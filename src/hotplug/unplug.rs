@@ -174,7 +174,7 @@ pub fn unplug(
 /// # Errors
 /// When that cannot be found out, or one does not go.
 pub fn take_back(host: &Host, claim: &Claim, names: &[DeviceName]) -> anyhow::Result<bool> {
-    let unused = claim.unused(host, &Processes::scan(host)?, Duration::ZERO);
+    let unused = claim.unused(host, &Processes::scan_to_free(host)?, Duration::ZERO);
     let goes = |device: &&ClaimedDevice| {
         let name = &device.name;
         names.contains(name) && unused.contains(name) && device.is_to_stay(host)

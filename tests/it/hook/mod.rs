@@ -6,6 +6,7 @@ mod driver_errors;
 mod elsewhere;
 mod functions;
 mod golden;
+mod holders;
 mod parameters;
 mod race;
 mod several;

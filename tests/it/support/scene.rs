@@ -221,11 +221,19 @@ impl Scene {
             .chain(arguments.iter().copied())
             .collect();
         self.file(&format!("proc/{pid}/cmdline"), line.join("\0") + "\0");
+        self.file(&format!("proc/{pid}/status"), "Uid:\t0\t0\t0\t0\n");
         let descriptors = self.path(&format!("proc/{pid}/fd"));
         fs::create_dir_all(&descriptors).unwrap();
         for (number, node) in nodes.iter().enumerate() {
             symlink(node, descriptors.join(number.to_string())).unwrap();
         }
+    }
+
+    /// Some open file of the process cannot be looked at, as of one that is confined.
+    pub fn hides(&self, pid: u32) {
+        self.process(pid, "hidden", &[], &[]);
+        // What is no link cannot be read as one.
+        self.file(&format!("proc/{pid}/fd/3"), "");
     }
 
     /// The process is gone.
