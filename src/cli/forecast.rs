@@ -297,7 +297,10 @@ impl Forecast {
                     continue;
                 }
             };
-            let in_use = claims::pool_in_use(host, &pool.name).unwrap_or_default();
+            let in_use = claims::pool_in_use(host, &pool.name).unwrap_or_else(|error| {
+                self.notes.push(format!("pool '{}': {error}", pool.name));
+                0
+            });
             let free = free(&supply, &pool, in_use);
             self.pools.push(PoolForecast {
                 in_use,

@@ -222,7 +222,7 @@ impl<'a> Demand<'a> {
         let mut requests = Vec::with_capacity(self.wanted.len());
         for order in &self.wanted {
             let pool = &self.pools[&order.request.pool];
-            let pool_in_use = self.pool_in_use(host, pool, &supply)?;
+            let pool_in_use = self.pool_in_use(host, pool)?;
             requests.push(Wanted {
                 device: &order.request.name,
                 uuid: order.uuid,
@@ -259,25 +259,11 @@ impl<'a> Demand<'a> {
         }
     }
 
-    /// Devices of the pool that are claimed. There cannot be more of them than
-    /// mediated devices on the host, so far from the limit no claim is read.
-    fn pool_in_use(
-        &self,
-        host: &Host,
-        pool: &Pool,
-        supply: &HostSupply<'_>,
-    ) -> Result<u32, AllocateError> {
+    /// Devices of the pool that are claimed, those among them that are leaving and not
+    /// on any bus any more.
+    fn pool_in_use(&self, host: &Host, pool: &Pool) -> Result<u32, AllocateError> {
         if pool.instances == 0 {
             return Ok(0);
-        }
-        if self.wanted.iter().all(|order| order.source == Source::Mdev) {
-            let devices = supply.devices();
-            let devices =
-                devices.map_err(|cause| io_error("cannot list mediated devices", cause))?;
-            let wanted = u32::try_from(self.wanted.len()).unwrap_or(u32::MAX);
-            if devices.saturating_add(wanted) <= pool.instances {
-                return Ok(0);
-            }
         }
         let claimed = claims::pool_in_use(host, &pool.name)
             .map_err(|cause| io_error("cannot count the pool's devices", cause))?;

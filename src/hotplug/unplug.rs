@@ -229,7 +229,7 @@ pub(super) fn give_back(
     let purpose = format!("unplugging devices of domain {}", known.domain_name);
     let lock = HostLock::acquire(host, &purpose, deadline).map_err(|error| error.to_string())?;
     let now = claims::load(host, known.domain).map_err(|error| error.to_string())?;
-    let Some(mut now) = now.filter(|now| is_same_run(known, now)) else {
+    let Some(mut now) = now.filter(|now| known.is_of_run(now)) else {
         return Ok(());
     };
     let its = devices.iter().filter(|device| now.devices.contains(device));
@@ -248,13 +248,6 @@ pub(super) fn give_back(
     } else {
         Err(hook::kept_reason(&released))
     }
-}
-
-/// Whether the claim is still about the run that it was about. A start makes a new one,
-/// whose steps are noted in it; once QEMU runs it holds its devices open.
-fn is_same_run(known: &Claim, now: &Claim) -> bool {
-    now.since_boot_ms == known.since_boot_ms
-        || (now.launched >= known.launched && now.daemon == known.daemon)
 }
 
 #[cfg(test)]

@@ -317,14 +317,6 @@ impl<'a> HostSupply<'a> {
         sum(offers)
     }
 
-    /// How many mediated devices the host has, whoever made them.
-    ///
-    /// # Errors
-    /// When they cannot be listed.
-    pub fn devices(&self) -> io::Result<u32> {
-        Ok(self.usage()?.in_use.values().sum())
-    }
-
     fn verdict(&self, pool: &Pool, parent: &Parent) -> Verdict {
         let fields = DeviceFields {
             sysfs: self.mdev.sysfs(),

@@ -140,3 +140,27 @@ fn a_board_that_refused_is_asked_for_what_it_did_make() {
     scene.stop(&domain);
     scene.is_empty();
 }
+
+/// A device that its claim still has counts against `instances`, also when it is on no
+/// bus any more.
+#[test]
+fn a_device_that_is_leaving_counts() {
+    let scene = boards(0);
+    scene.pool_with("small", SMALL, "instances = 1");
+    // Else the first domain's start would be over.
+    scene.daemon_lives();
+    let domain = Domain::with_one(1, "small");
+    scene.prepare(&domain).ends_well();
+    let uuid = &domain.mdevs()[0];
+    let remove = scene.path(&format!("sys/bus/mdev/devices/{uuid}/remove"));
+    std::fs::write(remove, "1").unwrap();
+    assert_eq!(scene.kernel.mdevs().len(), 0);
+    let outcome = scene.prepare(&Domain::with_one(2, "small"));
+    let line = outcome.refusal();
+    assert!(
+        line.contains("1 of at most 1 instances are in use"),
+        "{line}"
+    );
+    scene.stop(&domain);
+    scene.is_empty();
+}

@@ -1,0 +1,87 @@
+use tempfile::TempDir;
+
+use super::*;
+
+const DOMAIN: &str = "aaaaaaaa-0000-4000-8000-000000000001";
+
+fn host() -> (TempDir, Host) {
+    let root = TempDir::new().unwrap();
+    let host = Host::new(root.path());
+    (root, host)
+}
+
+fn claim(host: &Host) -> Claim {
+    let domain = (DOMAIN.parse().unwrap(), "vm1".parse().unwrap());
+    let device = ClaimedDevice {
+        name: "gpu0".parse().unwrap(),
+        pool: "cad".parse().unwrap(),
+        kind: DeviceKind::Mdev,
+        uuid: DOMAIN.parse().unwrap(),
+        parent: "0000:3b:00.0".parse().unwrap(),
+        type_id: "nvidia-558".parse().unwrap(),
+        against_migration: Vec::new(),
+    };
+    Claim::intent(host, domain, Origin::Prepare, vec![device])
+}
+
+fn runs(mut claim: Claim) -> Claim {
+    claim.state = State::Committed;
+    claim.launched = true;
+    claim.daemon = None;
+    claim
+}
+
+/// Two runs look alike once QEMU runs them: same devices, no daemon, launched.
+#[test]
+fn the_next_run_of_a_domain_is_another() {
+    let (_root, host) = host();
+    let (first, next) = (runs(claim(&host)), runs(claim(&host)));
+    assert!(first.is_of_run(&first));
+    assert!(!first.is_of_run(&next));
+    // Steps of one run.
+    let mut later = first.clone();
+    later.touch();
+    later.devices.clear();
+    later.state = State::Releasing;
+    assert!(first.is_of_run(&later));
+    // The number of a process and the time since boot come again after a reboot.
+    let mut rebooted = first.clone();
+    rebooted.boot_id = Some("another".to_owned());
+    assert!(!first.is_of_run(&rebooted));
+    // A claim that was written before runs had names is not one that has a name.
+    let mut old = first.clone();
+    old.run = None;
+    assert!(old.is_of_run(&old));
+    assert!(!old.is_of_run(&next));
+}
+
+#[test]
+fn a_claim_of_before_is_read_and_has_no_run() {
+    let (_root, host) = host();
+    let mut json = serde_json::to_value(claim(&host)).unwrap();
+    assert!(json.as_object_mut().unwrap().remove("run").is_some());
+    let read: Claim = serde_json::from_value(json.clone()).unwrap();
+    assert_eq!(read.run, None);
+    assert_eq!(serde_json::to_value(read).unwrap(), json);
+}
+
+#[test]
+fn a_claim_that_cannot_be_understood_may_hold_devices_of_the_pool() {
+    let (_root, host) = host();
+    let pool: PoolName = "cad".parse().unwrap();
+    let path = Claim::path(DOMAIN.parse().unwrap());
+    host.make_directory(DIRECTORY, 0o755).unwrap();
+    assert_eq!(pool_in_use(&host, &pool).unwrap(), 0);
+    let text = serde_json::to_string(&claim(&host)).unwrap() + "\n";
+    host.replace_file(&path, text.as_bytes(), 0o644).unwrap();
+    assert_eq!(pool_in_use(&host, &pool).unwrap(), 1);
+    assert_eq!(pool_in_use(&host, &"ca".parse().unwrap()).unwrap(), 0);
+    assert_eq!(pool_in_use(&host, &"other".parse().unwrap()).unwrap(), 0);
+    let broken = &text[..text.len() - 3];
+    host.replace_file(&path, broken.as_bytes(), 0o644).unwrap();
+    let error = pool_in_use(&host, &pool).unwrap_err().to_string();
+    assert!(error.starts_with(&format!("claim {path}: ")), "{error}");
+    assert!(error.ends_with("remove the file"), "{error}");
+    // Not even of others: it was cut off before it came to its pools, maybe.
+    assert!(pool_in_use(&host, &"other".parse().unwrap()).is_err());
+}

@@ -1,0 +1,33 @@
+# A process that cannot be looked at has a device open: nothing is freed, and the kernel's own group
+# says who must not be disturbed. Without CAP_SYS_PTRACE root sees no other root's open files.
+# needs: product
+on_lab 'create_pool cad --type nvidia-232 --device $T4A
+	attached_vm ws1 cad; start_vm ws1'
+vm=$(on_lab 'virsh -q domuuid ws1')
+uuid=$(on_lab 'device_uuid ws1')
+group=$(on_lab "basename \$(readlink /sys/bus/mdev/devices/$uuid/iommu_group)")
+blind='setpriv --bounding-set=-sys_ptrace virt-vgpu'
+
+# QEMU itself, seen by what libvirt says of it.
+said=$(on_lab "$blind reconcile --grace 0")
+[[ $said == "ws1 ($vm): in use: domain 'ws1' is running"* ]] || fail "reconcile said: $said"
+
+# Its VM is gone, and somebody else has opened what the driver would not give up.
+on_lab 'echo 20 EIO > $SIM/fail_remove
+	systemctl stop virt-vgpud
+	virsh -q destroy ws1
+	echo 0 OK > $SIM/fail_remove'
+on_lab "mkfifo /run/end
+	in_background holder 'exec 3<> /dev/vfio/$group; echo open > /run/holder; read _ < /run/end'
+	wait_until 'test -s /run/holder' 10"
+said=$(on_lab "$blind reconcile --grace 0")
+[[ $said == "ws1 ($vm): in doubt: process "*" cannot be looked at (/proc/"*"Permission denied"*"; somebody has /dev/vfio/$group open"* ]] ||
+	fail "reconcile said: $said"
+assert_eq "$uuid 0000:3b:00.0 nvidia-232" 'devices'
+assert_eq unknown "$blind status --json | jq -r '.claims[0].state'"
+
+# It lets go: the group can be opened, so nobody has the device, whoever cannot be looked at.
+on_lab 'echo > /run/end; wait_until "ended holder" 10'
+assert_eq "ws1 ($vm): freed: the domain does not run
+  $uuid on 0000:3b:00.0: removed" "$blind reconcile --grace 0"
+assert_eq '' 'left_over'
