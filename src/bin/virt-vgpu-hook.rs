@@ -4,11 +4,11 @@ use std::{ffi::OsString, panic, process::ExitCode};
 
 use virt_vgpu::{
     hook::{self, Invocation},
-    host::{Host, attribute_writer},
+    host::{Host, driver_child},
 };
 
 fn main() -> ExitCode {
-    if let Some(code) = attribute_writer::act_if_asked() {
+    if let Some(code) = driver_child::act_if_asked() {
         return code;
     }
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
@@ -20,7 +20,7 @@ fn main() -> ExitCode {
     }));
     let result = panic::catch_unwind(|| {
         hook::main(
-            &Host::from_environment(),
+            &Host::from_environment().that_outlives_drivers(),
             &arguments,
             std::io::stdin().lock(),
         )

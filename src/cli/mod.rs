@@ -8,7 +8,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::{
     hook,
-    host::{Host, attribute_writer, start_logging},
+    host::{Host, driver_child, start_logging},
 };
 
 mod attach;
@@ -73,7 +73,7 @@ enum Verb {
 /// refused, 2 usage.
 #[must_use]
 pub fn main() -> ExitCode {
-    if let Some(code) = attribute_writer::act_if_asked() {
+    if let Some(code) = driver_child::act_if_asked() {
         return code;
     }
     // clap prints usage errors and help itself, with exit code 2 and 0.
@@ -82,7 +82,7 @@ pub fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => error.exit(),
     };
-    let host = Host::new(arguments.root);
+    let host = Host::new(arguments.root).that_outlives_drivers();
     start_logging(&host, "virt-vgpu");
     let done = match &arguments.verb {
         Verb::Devices(verb) => verb.run(&host),

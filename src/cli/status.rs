@@ -104,6 +104,9 @@ struct DeviceReport {
     type_id: MdevTypeId,
     /// Whether the host has it as claimed.
     present: bool,
+    /// Whether that cannot be told: its driver does not answer.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    unknown: bool,
     /// Parameters that keep the VM from being saved and migrated.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     against_migration: Vec<String>,
@@ -277,8 +280,17 @@ fn claim_report(
     }
     let mut devices = Vec::new();
     for device in &claim.devices {
-        let present = device.is_there(host).unwrap_or(false);
-        if !present && claim.state == State::Committed {
+        let (present, unknown) = match device.is_there(host) {
+            Ok(present) => (present, None),
+            Err(error) => (false, Some(error)),
+        };
+        if let Some(error) = &unknown {
+            problems.push(format!(
+                "domain '{name}': whether device '{}' ({}) is there cannot be told: {error}",
+                device.name,
+                device.label()
+            ));
+        } else if !present && claim.state == State::Committed {
             let next = match state {
                 ClaimState::Stale => "'virt-vgpu reconcile' forgets it",
                 _ => "shut the domain down and start it again",
@@ -297,6 +309,7 @@ fn claim_report(
             parent: device.parent.clone(),
             type_id: device.type_id.clone(),
             present,
+            unknown: unknown.is_some(),
             against_migration: device.against_migration.clone(),
         });
     }
@@ -352,6 +365,7 @@ impl std::fmt::Display for Report {
         for claim in &self.claims {
             for device in &claim.devices {
                 let state = match (claim.state, device.present) {
+                    (_, false) if device.unknown => "unknown",
                     (_, false) => "missing",
                     (ClaimState::InUse, true) => "in use",
                     (ClaimState::Starting, true) => "starting",

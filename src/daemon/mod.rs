@@ -21,7 +21,7 @@ use clap::Parser;
 use crate::{
     definition, hook,
     host::{
-        Deadline, Host, ProcessId, attribute_writer,
+        Deadline, Host, ProcessId, driver_child,
         libvirt::{Event, EventLoop, Libvirt, Subscription},
         since_boot, start_logging, tell_alive, tell_ready, tell_status,
     },
@@ -83,11 +83,11 @@ const PID_FILES: [&str; 2] = ["/run/libvirtd.pid", "/run/virtqemud.pid"];
 /// Runs the daemon. It ends only with an error.
 #[must_use]
 pub fn main() -> ExitCode {
-    if let Some(code) = attribute_writer::act_if_asked() {
+    if let Some(code) = driver_child::act_if_asked() {
         return code;
     }
     let arguments = Arguments::parse();
-    let host = Host::new(arguments.root);
+    let host = Host::new(arguments.root).that_outlives_drivers();
     start_logging(&host, "virt-vgpud");
     match run(&host, arguments.uri.as_deref()) {
         Ok(()) => ExitCode::SUCCESS,

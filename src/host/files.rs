@@ -166,3 +166,29 @@ fn effect<T>(name: &str, path: &Path, act: impl FnOnce() -> io::Result<T>) -> io
     fault::after(name, path);
     Ok(value)
 }
+
+/// Reads an attribute's text, without the white space at its end.
+///
+/// # Errors
+/// The kernel's errno; `InvalidData` for text that is not UTF-8.
+pub(super) fn read_text(path: &Path) -> io::Result<String> {
+    // One read serves an attribute whole (at most a page); more is read only
+    // where the page was full.
+    const PAGE: usize = 4096;
+    let mut file = File::open(path)?;
+    let mut bytes = vec![0; PAGE];
+    let mut filled = 0;
+    loop {
+        let count = file.read(&mut bytes[filled..])?;
+        filled += count;
+        if count == 0 || filled < bytes.len() {
+            break;
+        }
+        bytes.resize(filled + PAGE, 0);
+    }
+    bytes.truncate(filled);
+    let mut text =
+        String::from_utf8(bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
+    text.truncate(text.trim_end().len());
+    Ok(text)
+}

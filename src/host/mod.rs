@@ -4,23 +4,24 @@
 //! in for the machine.
 
 use std::{
-    io::{self, Read, Write},
+    io::{self, Write},
     path::{Path, PathBuf},
     process::Child,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
 
-use attribute_writer::{AttributeWriter, Order};
+use driver_child::{DriverChild, Order};
+use slow_driver::SlowDrivers;
 
 use crate::{
     apply::Attributes,
     device::{Sysfs, step::Attribute},
 };
 
-pub mod attribute_writer;
 mod clock;
 mod config_files;
+pub mod driver_child;
 mod fault;
 mod files;
 mod journal;
@@ -33,6 +34,7 @@ mod process;
 mod program;
 #[cfg(feature = "cli")]
 mod service;
+mod slow_driver;
 
 pub use clock::{Deadline, boot_id, since_boot};
 pub use files::read_at_most;
@@ -53,8 +55,12 @@ pub struct Host {
     root: PathBuf,
     /// When everything should be done.
     deadline: Mutex<Option<Deadline>>,
-    /// The child that writes attributes, once there is need of one.
-    writer: Mutex<Option<AttributeWriter>>,
+    /// The child that asks drivers, once there is need of one.
+    writer: Mutex<Option<DriverChild>>,
+    /// Whether attributes of drivers are read by the child.
+    asks_drivers_apart: bool,
+    /// GPUs whose drivers do not answer, or slowly.
+    slow: Mutex<SlowDrivers>,
     /// Children of before that may still hang in a driver. Each is a zombie from its
     /// end until it is asked for.
     former: Mutex<Vec<Child>>,
@@ -75,7 +81,20 @@ impl Host {
             root: root.into(),
             deadline: Mutex::new(None),
             writer: Mutex::new(None),
+            asks_drivers_apart: false,
+            slow: Mutex::default(),
             former: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// The same for a program that starts again as its own child
+    /// ([`driver_child::act_if_asked`]): it lets that one ask drivers, and goes on when
+    /// one does not answer.
+    #[must_use]
+    pub fn that_outlives_drivers(self) -> Self {
+        Self {
+            asks_drivers_apart: true,
+            ..self
         }
     }
 
@@ -103,25 +122,10 @@ impl Host {
 
 impl Sysfs for Host {
     fn read(&self, path: &str) -> io::Result<String> {
-        // One read serves an attribute whole (at most a page); more is read only
-        // where the page was full.
-        const PAGE: usize = 4096;
-        let mut file = std::fs::File::open(self.path(path))?;
-        let mut bytes = vec![0; PAGE];
-        let mut filled = 0;
-        loop {
-            let count = file.read(&mut bytes[filled..])?;
-            filled += count;
-            if count == 0 || filled < bytes.len() {
-                break;
-            }
-            bytes.resize(filled + PAGE, 0);
+        if self.asks_drivers_apart && slow_driver::is_asked(path) {
+            return self.ask_driver(path);
         }
-        bytes.truncate(filled);
-        let mut text =
-            String::from_utf8(bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
-        text.truncate(text.trim_end().len());
-        Ok(text)
+        files::read_text(&self.path(path))
     }
 
     fn read_link(&self, path: &str) -> io::Result<String> {
@@ -150,7 +154,7 @@ impl Attributes for Host {
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let mut child = match writer.take() {
             Some(child) => child,
-            None => AttributeWriter::start()?,
+            None => DriverChild::start()?,
         };
         match child.carry_out(&order, self.patience_left()) {
             Ok(answer) => {
@@ -210,7 +214,7 @@ impl Host {
     pub fn get_ready_to_write(&self) {
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         if writer.is_none() {
-            *writer = AttributeWriter::split_off().ok();
+            *writer = DriverChild::split_off().ok();
         }
     }
 
@@ -219,7 +223,7 @@ impl Host {
     pub fn be_done_writing(&self) {
         const MOMENT: Duration = Duration::from_secs(1);
         let writer = { self.writer.lock().unwrap_or_else(PoisonError::into_inner) }.take();
-        if let Some(mut child) = writer.and_then(AttributeWriter::end) {
+        if let Some(mut child) = writer.and_then(DriverChild::end) {
             let mut ended = || !matches!(child.try_wait(), Ok(None));
             if !Deadline::after(MOMENT).wait_until(&mut ended) {
                 self.leave_behind(child);

@@ -55,7 +55,7 @@ proptest! {
             "[^/\n\0]{1,40}",
             "--?[a-z-]{0,20}( [a-z]{1,9}){0,2}",
             Just("--write-attributes".to_owned()),
-            Just("virt-vgpu attribute writer".to_owned()),
+            Just("virt-vgpu driver child".to_owned()),
         ],
     ) {
         let (scene, mut domain) = (scene(), Domain::new(1));

@@ -10,3 +10,4 @@ mod holders;
 mod parameters;
 mod race;
 mod several;
+mod slow_driver;

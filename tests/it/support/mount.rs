@@ -212,7 +212,7 @@ impl Filesystem for Files {
         reply: ReplyData,
     ) {
         match self.at(ino) {
-            Ok((_, Entry::Attribute(attribute))) => {
+            Ok((path, Entry::Attribute(attribute))) => {
                 let text = match attribute.text.unwrap_or_else(|| Ok(String::new())) {
                     Ok(text) => text,
                     Err(errno) => return reply.error(Errno::from_i32(errno as i32)),
@@ -221,7 +221,15 @@ impl Filesystem for Files {
                     .unwrap_or(usize::MAX)
                     .min(text.len());
                 let end = (start + size as usize).min(text.len());
-                reply.data(&text.as_bytes()[start..end]);
+                let part = text.as_bytes()[start..end].to_owned();
+                match self.kernel.delay_of_read(&path) {
+                    Duration::ZERO => reply.data(&part),
+                    // A driver that hangs keeps nobody from reading something else.
+                    delay => drop(std::thread::spawn(move || {
+                        std::thread::sleep(delay);
+                        reply.data(&part);
+                    })),
+                }
             }
             Ok(_) => reply.error(Errno::EISDIR),
             // The file was open when its device went.

@@ -12,11 +12,15 @@
 
 ssize_t sim_params_show(struct sim_board *b, struct sim_instance **instance, char *buf)
 {
-	ssize_t n = -ENXIO;
+	ssize_t n;
 
 	mutex_lock(&b->lock);
+	n = sim_fault_read(b) ?: -ENXIO;
+	if (n != -ENXIO)
+		goto out;
 	if (*instance)
 		n = sysfs_emit(buf, "%s\n", (*instance)->params);
+out:
 	mutex_unlock(&b->lock);
 	return n;
 }
@@ -52,26 +56,34 @@ ssize_t sim_params_store(struct sim_board *b, struct sim_instance **instance, co
 
 ssize_t sim_placement_show(struct sim_board *b, struct sim_instance **instance, char *buf)
 {
-	ssize_t n = -ENXIO;
+	ssize_t n;
 
 	mutex_lock(&b->lock);
+	n = sim_fault_read(b) ?: -ENXIO;
+	if (n != -ENXIO)
+		goto out;
 	if (*instance && sim_rm_placement_shown(*instance))
 		n = sysfs_emit(buf, "%d\n", (*instance)->placement);
 	else if (*instance)
 		n = sysfs_emit(buf, NOT_APPLICABLE);
+out:
 	mutex_unlock(&b->lock);
 	return n;
 }
 
 ssize_t sim_gi_show(struct sim_board *b, struct sim_instance **instance, char *buf)
 {
-	ssize_t n = -ENXIO;
+	ssize_t n;
 
 	mutex_lock(&b->lock);
+	n = sim_fault_read(b) ?: -ENXIO;
+	if (n != -ENXIO)
+		goto out;
 	if (*instance && (*instance)->gi >= 0)
 		n = sysfs_emit(buf, "%d\n", (*instance)->gi);
 	else if (*instance)
 		n = sysfs_emit(buf, NOT_APPLICABLE);
+out:
 	mutex_unlock(&b->lock);
 	return n;
 }

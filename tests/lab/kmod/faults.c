@@ -26,6 +26,7 @@ static const char * const op_names[SIM_FAULT_OPS] = {
 	[SIM_FAULT_GPU_INSTANCE] = "gpu_instance",
 	[SIM_FAULT_OPEN] = "open",
 	[SIM_FAULT_NVML] = "nvml",
+	[SIM_FAULT_READ] = "read",
 };
 
 /* ---- what the rest asks ---- */
@@ -80,6 +81,18 @@ void sim_fault_delay(struct sim_board *board, enum sim_fault_op op)
 		msleep(ms);
 }
 
+/*
+ * For the read of an attribute, with the board's lock held: a driver that is busy
+ * answers nobody who asks about that board. 0, or what the read ends with.
+ */
+int sim_fault_read(struct sim_board *board)
+{
+	int number;
+
+	sim_fault_delay(board, SIM_FAULT_READ);
+	return sim_fault_take(board, SIM_FAULT_READ, &number) ? -number : 0;
+}
+
 /* For the write of an attribute: whether it ends here, and with what. */
 bool sim_fault_store(struct sim_board *board, enum sim_fault_op op, size_t count, ssize_t *ret)
 {
@@ -99,7 +112,8 @@ void sim_faults_init(struct sim_faults *faults)
 	for (op = 0; op < SIM_FAULT_OPS; op++) {
 		spin_lock_init(&faults->op[op].lock);
 		/* VFIO and the mdev core see to it that there is something then. */
-		faults->op[op].can_pretend = op != SIM_FAULT_CREATE && op != SIM_FAULT_OPEN;
+		faults->op[op].can_pretend = op != SIM_FAULT_CREATE &&
+					     op != SIM_FAULT_OPEN && op != SIM_FAULT_READ;
 	}
 }
 

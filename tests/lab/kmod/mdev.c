@@ -122,7 +122,8 @@ static unsigned int mdev_available(struct mdev_type *mtype)
 	unsigned int n;
 
 	mutex_lock(&fn->board->lock);
-	n = sim_rm_available(fn->board, type_of(mtype), fn->vf);
+	/* A count cannot be an errno. */
+	n = sim_fault_read(fn->board) ? 0 : sim_rm_available(fn->board, type_of(mtype), fn->vf);
 	mutex_unlock(&fn->board->lock);
 	return n;
 }

@@ -115,7 +115,7 @@ extern bool sim_rfc;		/* errnos of the upstream RFC driver */
 enum sim_fault_op {
 	SIM_FAULT_CREATE, SIM_FAULT_REMOVE, SIM_FAULT_SET_TYPE, SIM_FAULT_RELEASE,
 	SIM_FAULT_PARAMS, SIM_FAULT_PLACEMENT, SIM_FAULT_GPU_INSTANCE, SIM_FAULT_OPEN,
-	SIM_FAULT_NVML, SIM_FAULT_OPS
+	SIM_FAULT_NVML, SIM_FAULT_READ, SIM_FAULT_OPS
 };
 
 /* Both count down; at zero the operation is healthy again. */
@@ -139,6 +139,7 @@ void sim_faults_files(struct dentry *dir, struct sim_faults *faults);
 void sim_faults_heal(struct sim_faults *faults);
 bool sim_fault_take(struct sim_board *board, enum sim_fault_op op, int *number);
 void sim_fault_delay(struct sim_board *board, enum sim_fault_op op);
+int sim_fault_read(struct sim_board *board);
 bool sim_fault_store(struct sim_board *board, enum sim_fault_op op, size_t count, ssize_t *ret);
 extern struct sim_faults sim_faults_everywhere;
 

@@ -45,6 +45,9 @@ static ssize_t creatable_vgpu_types_show(struct device *dev, struct device_attri
 	ssize_t n = 0;
 
 	mutex_lock(&b->lock);
+	n = sim_fault_read(b);
+	if (n < 0)
+		goto out;
 	if (!sim_rfc || !b->vfs[fn->vf].instance)
 		n = sysfs_emit(buf, "ID    : vGPU Name\n");
 	for (i = 0; i < b->model->nr_types; i++) {
@@ -53,6 +56,7 @@ static ssize_t creatable_vgpu_types_show(struct device *dev, struct device_attri
 		if (sim_rm_available(b, type, fn->vf))
 			n += sysfs_emit_at(buf, n, "%-5u : %s\n", type->id, type->name);
 	}
+out:
 	mutex_unlock(&b->lock);
 	return n;
 }
@@ -66,8 +70,10 @@ static ssize_t current_vgpu_type_show(struct device *dev, struct device_attribut
 	ssize_t n;
 
 	mutex_lock(&fn->board->lock);
+	n = sim_fault_read(fn->board);
 	i = fn->board->vfs[fn->vf].instance;
-	n = sysfs_emit(buf, "%u\n", i ? i->type->id : 0);
+	if (!n)
+		n = sysfs_emit(buf, "%u\n", i ? i->type->id : 0);
 	mutex_unlock(&fn->board->lock);
 	return n;
 }

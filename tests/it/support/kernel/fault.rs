@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use super::{OnWrite, State};
+use super::{Kernel, OnWrite, State};
 use lab_nvidia::model::Attribute;
 
 /// Which writes are to go wrong.
@@ -24,6 +24,8 @@ pub enum Target {
     Placement,
     /// NVML is asked; no write.
     Nvml,
+    /// An attribute that a GPU's driver answers is read; no write.
+    Read,
 }
 
 /// A driver that misbehaves.
@@ -95,6 +97,25 @@ impl Fault {
     fn concerns(&self, target: Target, places: &[&str]) -> bool {
         let here = |parent: &String| places.contains(&parent.as_str());
         self.times > 0 && self.target == target && self.parent.as_ref().is_none_or(here)
+    }
+}
+
+impl Kernel {
+    /// How long the driver takes to answer for the attribute of sysfs.
+    pub fn delay_of_read(&self, path: &str) -> Duration {
+        let Some((directory, name)) = path.rsplit_once('/') else {
+            return Duration::ZERO;
+        };
+        if name != "available_instances" && !directory.ends_with("/nvidia") {
+            return Duration::ZERO;
+        }
+        let mut state = self.state();
+        let is_address = |part: &&str| part.len() == 12 && part.as_bytes()[4] == b':';
+        let function = directory.rsplit('/').find(is_address);
+        let board = function.and_then(|function| state.board_of(function));
+        let places: Vec<&str> = function.into_iter().chain(board.as_deref()).collect();
+        let fault = state.strike(Target::Read, &places);
+        fault.map_or(Duration::ZERO, |fault| fault.delay)
     }
 }
 

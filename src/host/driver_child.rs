@@ -1,15 +1,16 @@
-//! Writes to attributes that may hang, done by a child process.
+//! Attributes of drivers, read and written by a child process.
 //!
 //! A driver that does not answer leaves its caller in uninterruptible sleep,
 //! where it can be neither killed nor waited for, and libvirt would wait for the
-//! hook forever. So a child does the writes; the program waits for each answer
+//! hook forever. So a child does it; the program waits for each answer
 //! until a deadline, and then goes on without the child. A child whose parent is
 //! gone when the driver answers at last takes its own write back, so that a late
 //! success leaves no device behind.
 //!
-//! The two talk over a pair of sockets. An order is a line: file, text, and the
-//! file and text that take the write back, with tabs between. The answer is a
-//! line that holds the errno, 0 for none.
+//! The two talk over a pair of sockets, a line of JSON each way. An order is an array:
+//! a file to be read, or a file with the text to be written and, if there is one, the
+//! file and the text that take the write back. The answer is the errno of what failed,
+//! the text that was read, or 0 for a write.
 //!
 //! A child can be split off early, while the program has one thread and holds no
 //! lock: that costs a fraction of starting a program. Later it is the program
@@ -34,11 +35,22 @@ use nix::{
     unistd::{dup2_stderr, dup2_stdin, dup2_stdout},
 };
 
-use super::write_attribute;
+use super::{Deadline, files, write_attribute};
 
 /// Name under which a program is started that is to act as the child. Arguments come from
 /// libvirt, a domain's name among them, but the name of a hook is its path.
-const ROLE: &str = "virt-vgpu attribute writer";
+const ROLE: &str = "virt-vgpu driver child";
+
+/// What comes back.
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+#[serde(untagged)]
+enum Answer {
+    Errno(i32),
+    Text(String),
+}
+
+/// `EILSEQ` stands for a text that is not UTF-8; no read says it.
+const NOT_UTF_8: i32 = Errno::EILSEQ as i32;
 
 /// A write and the one that takes it back.
 #[derive(Debug, Clone)]
@@ -52,13 +64,13 @@ pub(super) struct Order {
 /// A child that waits for orders. Dropping it ends it, as soon as its driver
 /// lets it go.
 #[derive(Debug)]
-pub(super) struct AttributeWriter {
+pub(super) struct DriverChild {
     child: BufReader<UnixStream>,
     /// None for one that was split off.
     process: Option<Child>,
 }
 
-impl AttributeWriter {
+impl DriverChild {
     /// Splits the child off this process, which must have one thread and hold
     /// no lock: the child would keep it.
     pub(super) fn split_off() -> io::Result<Self> {
@@ -108,24 +120,51 @@ impl AttributeWriter {
         order: &Order,
         patience: Duration,
     ) -> io::Result<io::Result<()>> {
-        self.child.get_mut().write_all(order.line()?.as_bytes())?;
-        self.wait(patience)?;
-        let mut answer = String::new();
-        self.child.read_line(&mut answer)?;
-        match answer.trim().parse() {
-            Ok(0) => Ok(Ok(())),
-            Ok(errno) => Ok(Err(io::Error::from_raw_os_error(errno))),
-            Err(_) => Err(io::Error::other(
-                "the writing process died without an answer",
-            )),
+        match self.ask(&order.line()?, patience)? {
+            Answer::Errno(0) => Ok(Ok(())),
+            Answer::Errno(errno) => Ok(Err(io::Error::from_raw_os_error(errno))),
+            Answer::Text(_) => Err(io::ErrorKind::InvalidData.into()),
         }
     }
 
+    /// Has an attribute read; its text as [`files::read_text`] gives it. Errors are as
+    /// those of [`Self::carry_out`].
+    pub(super) fn read(
+        &mut self,
+        path: &Path,
+        patience: Duration,
+    ) -> io::Result<io::Result<String>> {
+        let line = serde_json::to_string(&[path])? + "\n";
+        Ok(match self.ask(&line, patience)? {
+            Answer::Text(text) => Ok(text),
+            Answer::Errno(NOT_UTF_8) => Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "its text is not UTF-8",
+            )),
+            Answer::Errno(errno) => Err(io::Error::from_raw_os_error(errno)),
+        })
+    }
+
+    fn ask(&mut self, line: &str, patience: Duration) -> io::Result<Answer> {
+        self.child.get_mut().write_all(line.as_bytes())?;
+        self.wait(patience)?;
+        let mut answer = String::new();
+        self.child.read_line(&mut answer)?;
+        serde_json::from_str(&answer).map_err(|_| {
+            io::Error::other("the process that asks the driver died without an answer")
+        })
+    }
+
     fn wait(&self, patience: Duration) -> io::Result<()> {
-        let timeout = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);
+        let deadline = Deadline::after(patience);
         let mut ready = [PollFd::new(self.child.get_ref().as_fd(), PollFlags::POLLIN)];
         loop {
-            match poll(&mut ready, timeout) {
+            // Rounded up: poll counts whole milliseconds.
+            let left = deadline.left() + Duration::from_millis(1);
+            match poll(
+                &mut ready,
+                PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX),
+            ) {
                 Ok(0) => {
                     let text = format!("no answer from the driver within {} s", patience.as_secs());
                     return Err(io::Error::new(io::ErrorKind::TimedOut, text));
@@ -183,15 +222,24 @@ pub fn act_if_asked() -> Option<ExitCode> {
 fn serve(mut parent: &UnixStream) -> io::Result<()> {
     for line in BufReader::new(parent).lines() {
         let parts: Vec<String> = serde_json::from_str(&line?)?;
-        let [path, value, undo @ ..] = parts.as_slice() else {
-            return Err(io::ErrorKind::InvalidData.into());
+        let number = |error: io::Error| match error.kind() {
+            io::ErrorKind::InvalidData => NOT_UTF_8,
+            _ => error.raw_os_error().unwrap_or(Errno::EIO as i32),
         };
-        let errno = match write_attribute(Path::new(path), value) {
-            Ok(()) => 0,
-            Err(error) => error.raw_os_error().unwrap_or(Errno::EIO as i32),
+        let (answer, undo) = match parts.as_slice() {
+            [path] => match files::read_text(Path::new(path)) {
+                Ok(text) => (Answer::Text(text), &[][..]),
+                Err(error) => (Answer::Errno(number(error)), &[][..]),
+            },
+            [path, value, undo @ ..] => match write_attribute(Path::new(path), value) {
+                Ok(()) => (Answer::Errno(0), undo),
+                Err(error) => (Answer::Errno(number(error)), &[][..]),
+            },
+            [] => return Err(io::ErrorKind::InvalidData.into()),
         };
-        if let Err(unheard) = parent.write_all(format!("{errno}\n").as_bytes()) {
-            if let (0, [path, value]) = (errno, undo) {
+        let line = serde_json::to_string(&answer)? + "\n";
+        if let Err(unheard) = parent.write_all(line.as_bytes()) {
+            if let [path, value] = undo {
                 write_attribute(Path::new(path), value)?;
             }
             return Err(unheard);

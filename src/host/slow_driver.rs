@@ -1,0 +1,203 @@
+//! Attributes that a GPU's driver answers, and GPUs whose driver does not.
+//!
+//! Who reads such an attribute may hold the host lock, and so keep every other start
+//! waiting: a read is waited for two seconds at most, and all reads from one GPU
+//! together five. A GPU whose driver was waited for in vain is noted, so that for some
+//! seconds nobody waits for it anew; others are asked as ever.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::PoisonError,
+    time::{Duration, Instant},
+};
+
+use super::{Host, driver_child::DriverChild, since_boot};
+use crate::device::{Sysfs, link_name};
+
+/// Where they are noted, a file each, with the milliseconds since boot.
+const NOTES: &str = "/run/virt-vgpu/slow-drivers";
+
+/// How long one read is waited for.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How long all reads from one GPU may take together.
+const ALL_PATIENCE: Duration = Duration::from_secs(5);
+/// What a driver that is well takes: no account is kept of less.
+const QUICK: Duration = Duration::from_millis(50);
+/// For how long a GPU is left alone.
+const PAUSE: Duration = Duration::from_secs(10);
+
+/// What is known of GPUs whose drivers are slow.
+#[derive(Debug, Default)]
+pub(super) struct SlowDrivers {
+    looked: Option<Instant>,
+    /// Those that nobody asks, with the moment since boot at which they were noted.
+    noted: BTreeMap<String, Duration>,
+    /// How long each has been waited for.
+    waited: BTreeMap<String, Duration>,
+}
+
+/// Whether a driver of a GPU answers for the attribute, and not the kernel itself:
+/// `available_instances` and `description` of mediated devices (`mdev_sysfs.c` asks the
+/// parent's driver) and all that lies in `nvidia/`.
+pub(super) fn is_asked(path: &str) -> bool {
+    let Some((directory, name)) = path.rsplit_once('/') else {
+        return false;
+    };
+    match name {
+        "available_instances" | "description" => directory.contains("/mdev_supported_types/"),
+        _ => directory.ends_with("/nvidia") && directory.starts_with("/sys/"),
+    }
+}
+
+impl Host {
+    /// Reads an attribute by the child. What comes after the deadline of a program is
+    /// read with little patience.
+    pub(super) fn ask_driver(&self, path: &str) -> io::Result<String> {
+        let mut slow = self.slow.lock().unwrap_or_else(PoisonError::into_inner);
+        slow.look(self);
+        let is_any_slow = !slow.noted.is_empty() || !slow.waited.is_empty();
+        let gpu = is_any_slow.then(|| self.gpu_of(path));
+        let mut patience = self.patience_left().min(PATIENCE);
+        if let Some(gpu) = &gpu {
+            if let Some(noted) = slow.noted.get(gpu) {
+                let left = PAUSE.saturating_sub(since_boot().saturating_sub(*noted));
+                return Err(silent(
+                    gpu,
+                    &format!("it is asked again in {} s", left.as_secs() + 1),
+                ));
+            }
+            let waited = slow.waited.get(gpu).copied().unwrap_or_default();
+            patience = patience.min(ALL_PATIENCE.saturating_sub(waited));
+        }
+        let began = Instant::now();
+        let answer = self.read_by_child(path, patience);
+        let took = began.elapsed();
+        if took < QUICK {
+            return answer?;
+        }
+        let gpu = gpu.unwrap_or_else(|| self.gpu_of(path));
+        let waited = slow.waited.entry(gpu.clone()).or_default();
+        *waited += took;
+        let is_silent = matches!(&answer, Err(error) if error.kind() == io::ErrorKind::TimedOut);
+        if is_silent || *waited >= ALL_PATIENCE {
+            slow.waited.remove(&gpu);
+            slow.noted.insert(gpu.clone(), since_boot());
+            self.note_slow(&gpu);
+        }
+        if is_silent {
+            let what = format!("{path} could not be read within {} s", patience.as_secs());
+            return Err(silent(&gpu, &what));
+        }
+        answer?
+    }
+
+    fn read_by_child(&self, path: &str, patience: Duration) -> io::Result<io::Result<String>> {
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut child = match writer.take() {
+            Some(child) => child,
+            None => DriverChild::start()?,
+        };
+        let answer = child.read(&self.path(path), patience);
+        match &answer {
+            Ok(_) => *writer = Some(child),
+            Err(_) => {
+                if let Some(child) = child.end() {
+                    self.leave_behind(child);
+                }
+            }
+        }
+        answer
+    }
+
+    /// The GPU whose driver answers for the path, or what is next to it. The kernel
+    /// answers for links.
+    fn gpu_of(&self, path: &str) -> String {
+        let below = [
+            "/sys/bus/pci/devices/",
+            "/sys/bus/mdev/devices/",
+            "/sys/class/mdev_bus/",
+        ];
+        let rest = { below.iter() }.find_map(|directory| path.strip_prefix(directory));
+        let name = rest.and_then(|rest| rest.split('/').next()).unwrap_or(path);
+        let parent = match path.starts_with("/sys/bus/mdev/") {
+            true => {
+                let target = self.read_link(&format!("/sys/bus/mdev/devices/{name}"));
+                let parent = target
+                    .ok()
+                    .and_then(|target| target.rsplit('/').nth(1).map(ToOwned::to_owned));
+                parent.unwrap_or_else(|| name.to_owned())
+            }
+            false => name.to_owned(),
+        };
+        let physfn = format!("/sys/bus/pci/devices/{parent}/physfn");
+        link_name(self, &physfn).unwrap_or(parent)
+    }
+
+    /// So that others do not wait for it too. That it cannot be noted costs them time
+    /// and nothing else.
+    fn note_slow(&self, gpu: &str) {
+        let text = format!("{}\n", since_boot().as_millis());
+        let noted = self
+            .make_directory(NOTES, 0o755)
+            .and_then(|()| self.replace_file(&format!("{NOTES}/{gpu}"), text.as_bytes(), 0o644));
+        if let Err(error) = noted {
+            tracing::debug!("cannot note that the driver of {gpu} does not answer: {error}");
+        }
+    }
+}
+
+impl SlowDrivers {
+    /// Reads the notes, and no more often than a start takes.
+    fn look(&mut self, host: &Host) {
+        const OFTEN: Duration = Duration::from_millis(500);
+        if self.looked.is_some_and(|looked| looked.elapsed() < OFTEN) {
+            return;
+        }
+        self.looked = Some(Instant::now());
+        let now = since_boot();
+        self.noted.clear();
+        for gpu in host.list(NOTES).unwrap_or_default() {
+            let noted = host.read_file(&format!("{NOTES}/{gpu}")).ok();
+            let noted = noted.and_then(|text| text.trim().parse().ok());
+            let noted = noted.map(Duration::from_millis);
+            if let Some(noted) = noted.filter(|noted| now.saturating_sub(*noted) < PAUSE) {
+                self.noted.insert(gpu, noted);
+            }
+        }
+    }
+}
+
+fn silent(gpu: &str, what: &str) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::TimedOut,
+        format!("the driver of {gpu} does not answer: {what}; see 'journalctl -k'"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_driver_answers_is_told_from_what_the_kernel_knows() {
+        for path in [
+            "/sys/class/mdev_bus/0000:3b:00.0/mdev_supported_types/nvidia-1/available_instances",
+            "/sys/class/mdev_bus/0000:3b:00.0/mdev_supported_types/nvidia-1/description",
+            "/sys/bus/pci/devices/0000:41:00.4/nvidia/current_vgpu_type",
+            "/sys/bus/mdev/devices/9a644b72-229d-5e8f-b09a-25956123a508/nvidia/placement_id",
+        ] {
+            assert!(is_asked(path), "{path}");
+        }
+        for path in [
+            "/sys/class/mdev_bus/0000:3b:00.0/mdev_supported_types/nvidia-1/name",
+            "/sys/bus/pci/devices/0000:41:00.4/vendor",
+            "/sys/bus/pci/drivers/nvidia",
+            "/sys/bus/pci/devices/0000:41:00.4/numa_node",
+            "/etc/nvidia/description",
+            "description",
+        ] {
+            assert!(!is_asked(path), "{path}");
+        }
+    }
+}

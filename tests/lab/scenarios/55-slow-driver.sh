@@ -1,0 +1,31 @@
+# A GPU whose driver hangs inside its lock: starts on another GPU, what looks, and what is given back
+# are not kept waiting, and the GPU is named.
+# needs: product
+on_lab 'create_pool cad --type nvidia-232 --device $T4A --device $T4B
+	for vm in ws1 ws2 ws3; do attached_vm $vm cad; done
+	start_vm ws1'
+first=$(on_lab 'device_uuid ws1')
+assert_eq "$first 0000:3b:00.0 nvidia-232" 'devices'
+hangs="the driver of 0000:3b:00.0 does not answer"
+
+# Who asks that board sleeps where nothing can wake it; everybody else is asked behind it.
+on_lab 'echo 1 40000 > $SIM/boards/$T4A/delay_read
+	in_background sleeper "cat /sys/class/mdev_bus/$T4A/mdev_supported_types/nvidia-232/available_instances"
+	wait_until "grep -q ^0 $SIM/boards/$T4A/delay_read" 10
+	start_vm ws2'
+second=$(on_lab 'device_uuid ws2')
+assert "devices | grep -qx '$second 0000:5e:00.0 nvidia-232'"
+assert "virt-vgpu status --json | jq -e '.problems[] | select(contains(\"$hangs\"))'"
+assert "virt-vgpu devices --json | jq -e '.devices[] | select(.problem // \"\" | contains(\"$hangs\"))'"
+on_lab 'virsh -q destroy ws2'
+assert 'wait_until "! devices | grep -q 0000:5e:00.0" 10'
+on_lab 'start_vm ws3'
+third=$(on_lab 'device_uuid ws3')
+assert "devices | grep -qx '$third 0000:5e:00.0 nvidia-232'"
+assert '! ended sleeper'
+
+# When it answers again it is asked again, and all goes back.
+assert 'wait_until "ended sleeper" 60'
+on_lab 'virsh -q destroy ws1; virsh -q destroy ws3'
+assert 'wait_until "test -z \"\$(left_over)\"" 60'
+assert 'wait_until "virt-vgpu status --json | jq -e \".problems == []\"" 30'
