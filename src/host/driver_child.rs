@@ -35,7 +35,7 @@ use nix::{
     unistd::{dup2_stderr, dup2_stdin, dup2_stdout},
 };
 
-use super::{Deadline, files, write_attribute};
+use super::{Deadline, fault, files, write_attribute};
 
 /// Name under which a program is started that is to act as the child. Arguments come from
 /// libvirt, a domain's name among them, but the name of a hook is its path.
@@ -232,7 +232,10 @@ fn serve(mut parent: &UnixStream) -> io::Result<()> {
                 Err(error) => (Answer::Errno(number(error)), &[][..]),
             },
             [path, value, undo @ ..] => match write_attribute(Path::new(path), value) {
-                Ok(()) => (Answer::Errno(0), undo),
+                Ok(()) => {
+                    fault::after_write_of_child();
+                    (Answer::Errno(0), undo)
+                }
                 Err(error) => (Answer::Errno(number(error)), &[][..]),
             },
             [] => return Err(io::ErrorKind::InvalidData.into()),

@@ -4,7 +4,9 @@
 //!
 //! `VIRT_VGPU_FAULT=kill:N` kills the process after effect N (from 1),
 //! `VIRT_VGPU_FAULT=ERRNO:N` (a number) makes effect N fail instead, and
-//! `VIRT_VGPU_FAULT_TRACE=FILE` lists the effects.
+//! `VIRT_VGPU_FAULT_TRACE=FILE` lists the effects. `VIRT_VGPU_FAULT=child:N` kills the
+//! child that writes attributes after its N-th write, before it can say so; with
+//! `VIRT_VGPU_FAULT_ONCE=FILE`, which must not exist yet, that happens to one child only.
 
 #[cfg(not(feature = "faults"))]
 use std::io;
@@ -23,8 +25,12 @@ pub(super) fn before(_effect: &str, _path: impl AsRef<std::path::Path>) -> io::R
 #[cfg(not(feature = "faults"))]
 pub(super) fn after(_effect: &str, _path: impl AsRef<std::path::Path>) {}
 
+/// To be called by the child after each of its writes.
+#[cfg(not(feature = "faults"))]
+pub(super) fn after_write_of_child() {}
+
 #[cfg(feature = "faults")]
-pub(super) use enabled::{after, before};
+pub(super) use enabled::{after, after_write_of_child, before};
 
 #[cfg(feature = "faults")]
 mod enabled {
@@ -42,6 +48,17 @@ mod enabled {
         let order = std::env::var("VIRT_VGPU_FAULT").ok()?;
         let (what, number) = order.split_once(':')?;
         Some((what.to_owned(), number.parse().ok()?))
+    }
+
+    pub(in super::super) fn after_write_of_child() {
+        let number = DONE.fetch_add(1, Ordering::SeqCst) + 1;
+        if order() != Some(("child".to_owned(), number)) {
+            return;
+        }
+        let once = std::env::var_os("VIRT_VGPU_FAULT_ONCE");
+        if once.is_none_or(|file| std::fs::File::create_new(file).is_ok()) {
+            let _ = kill(nix::unistd::getpid(), Signal::SIGKILL);
+        }
     }
 
     pub(in super::super) fn before(_effect: &str, _path: impl AsRef<Path>) -> io::Result<()> {

@@ -353,6 +353,53 @@ fn an_error_at_any_effect_on_a_vgpu_refuses_or_is_borne() {
     }
 }
 
+/// The driver has taken the value, and who wrote it dies before it can say so.
+#[test]
+fn a_child_killed_after_any_write_leaves_nothing() {
+    let mut cases = Vec::new();
+    for stage in [Stage::Mdev].into_iter().chain(Stage::VGPUS) {
+        for operation in OF_VGPUS {
+            let effects = operation.effects(stage);
+            let writes = effects
+                .iter()
+                .filter(|effect| effect.contains(" /sys/"))
+                .count();
+            assert!(writes > 0, "{stage:?} {operation:?}");
+            for number in 1..=writes {
+                cases.extend(
+                    Cure::ALL
+                        .iter()
+                        .map(|cure| (stage, operation, number, *cure)),
+                );
+            }
+        }
+    }
+    let name = |(stage, operation, number, cure): &(Stage, Operation, usize, Cure)| {
+        format!("{stage:?}: {operation:?}, write {number}, then {cure:?}")
+    };
+    each(&cases, name, |&(stage, operation, number, cure)| {
+        let (scene, domain) = (stage.scene(), stage.domain(1));
+        operation.lead_up(&scene, &domain);
+        let once = scene.path("child-died");
+        let hook = operation.hook(&scene, &domain);
+        let outcome = hook.child_fault(number, &once).run();
+        assert!(once.exists(), "no child died");
+        scene.foreign_is_untouched();
+        if operation.may_refuse() {
+            let line = outcome.refusal();
+            assert!(line.contains("died without an answer"), "{line}");
+            // All of it is taken back, the write that nobody has answered too.
+            assert!(scene.ours().is_empty(), "half a device");
+            assert!(scene.our_vgpus().is_empty(), "half a vGPU");
+            assert_eq!(scene.claims(), []);
+        } else {
+            assert_eq!(outcome.code, Some(0), "{outcome:?}");
+            scene.is_sound();
+        }
+        cure.apply(stage, &scene, &domain);
+    });
+}
+
 #[test]
 fn a_kill_while_the_driver_works_leaves_nothing() {
     use crate::support::kernel::{Fault, Target};

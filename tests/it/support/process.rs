@@ -71,6 +71,15 @@ impl Program {
         Self { command, input }
     }
 
+    /// Kills the child that writes attributes after that write, one child only.
+    pub fn child_fault(mut self, number: usize, once: &std::path::Path) -> Self {
+        let fault = format!("child:{number}");
+        self.command
+            .env("VIRT_VGPU_FAULT", fault)
+            .env("VIRT_VGPU_FAULT_ONCE", once);
+        self
+    }
+
     /// Kills or fails the process at one of its effects (see `host::fault`).
     pub fn fault(mut self, fault: &str) -> Self {
         self.command.env("VIRT_VGPU_FAULT", fault);
