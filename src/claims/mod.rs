@@ -348,6 +348,27 @@ pub fn domains(host: &Host) -> io::Result<Vec<DomainUuid>> {
         .collect())
 }
 
+/// Looks at a host while no claim changes, so that no start or stop is seen half. After
+/// some tries the last look has to do.
+pub fn while_settled<T>(host: &Host, mut look: impl FnMut() -> T) -> T {
+    const TRIES: u32 = 5;
+    let files = || {
+        let domains = domains(host).unwrap_or_default().into_iter();
+        let texts = domains.map(|domain| (domain, host.read_file(&Claim::path(domain)).ok()));
+        texts.collect::<Vec<_>>()
+    };
+    let mut before = files();
+    for _ in 1..TRIES {
+        let seen = look();
+        let after = files();
+        if after == before {
+            return seen;
+        }
+        before = after;
+    }
+    look()
+}
+
 /// The virtual functions that claims name, with their domains; a claim of `except`
 /// does not count.
 ///

@@ -1,6 +1,6 @@
 //! `virt-vgpu explain`: what the hook would do for a domain, and why.
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, bail};
 use clap::{ArgGroup, Args};
@@ -11,11 +11,7 @@ use super::{
     output::{self, Table},
     target::Connection,
 };
-use crate::{
-    domain,
-    hook::AllocateError,
-    host::{self, Deadline, Host, HostLock},
-};
+use crate::{claims, domain, hook::AllocateError, host::Host};
 
 /// Show what a start of a domain would get now, and why.
 ///
@@ -51,13 +47,8 @@ pub(super) struct Explain {
     connection: Connection,
 }
 
-/// How long to wait for a hook that is at work.
-const PATIENCE: Duration = Duration::from_secs(25);
-
 impl Explain {
     pub(super) fn run(&self, host: &Host) -> anyhow::Result<ExitCode> {
-        // libvirt is asked before the lock is taken: a domain that is starting
-        // answers only when its hook is done, and the hook waits for the lock.
         let xml = match (&self.domain, &self.xml) {
             (_, Some(path)) => domain_xml::read(path)?,
             (Some(name), None) => self.connection.find_served(name)?.inactive_xml()?,
@@ -92,22 +83,8 @@ fn forecast(host: &Host, xml: &str) -> anyhow::Result<Forecast> {
         }
         (Err(error), None) => return Err(error).context("the domain XML cannot be used"),
     };
-    let _lock = lock(host)?;
-    Ok(Forecast::make(host, &def))
-}
-
-/// The host lock, so that no start or stop is half counted. Who is not root
-/// cannot have it; a directory that stands in for a host has nobody else.
-fn lock(host: &Host) -> anyhow::Result<Option<HostLock>> {
-    if !host.is_real() || !host::is_root() {
-        return Ok(None);
-    }
-    let deadline = Deadline::after(PATIENCE);
-    Ok(Some(HostLock::acquire(
-        host,
-        "virt-vgpu explain",
-        deadline,
-    )?))
+    // Nobody waits for who only looks.
+    Ok(claims::while_settled(host, || Forecast::make(host, &def)))
 }
 
 impl std::fmt::Display for Forecast {

@@ -19,7 +19,7 @@ use crate::{
     claims::{self, Claim, DEFAULT_GRACE, Liveness, State},
     config::{self, Pool},
     daemon::Notes,
-    device::mdev::Offer,
+    device::{Remembered, mdev::Offer},
     hook,
     host::{Deadline, Host, HostLock, PciIds, Processes},
     model::{DeviceName, DomainName, DomainUuid, MdevTypeId, MdevUuid, ParentName, PoolName},
@@ -29,7 +29,8 @@ use crate::{
 
 /// Show pools with their room, devices in use, and problems.
 ///
-/// Counts are read under the host lock, so no start or stop is half counted.
+/// No start or stop has to wait for it, and none is half counted: what changes
+/// meanwhile is looked at again.
 /// Devices that others made on a pool's devices take room from it: notes name
 /// them, with mdevctl's definitions, what mdevctl will make at the next boot, and
 /// what it makes when it is told to. Plans count what is there: a definition
@@ -112,7 +113,7 @@ struct DeviceReport {
     against_migration: Vec<String>,
 }
 
-/// How long to wait for a hook that is at work.
+/// How long to wait for a start or a stop that is under way.
 const PATIENCE: Duration = Duration::from_secs(25);
 
 impl Status {
@@ -123,8 +124,29 @@ impl Status {
     }
 }
 
+/// No lock is taken, so that nobody waits for who only looks. What looks wrong may be a
+/// start or a stop that is under way: then it is looked at again when that is done.
 fn gather(host: &Host) -> anyhow::Result<Report> {
-    let _lock = HostLock::acquire(host, "virt-vgpu status", Deadline::after(PATIENCE))?;
+    let report = claims::while_settled(host, || look(host))?;
+    let at_once = Deadline::after(Duration::ZERO);
+    if !report.is_in_order() && !HostLock::wait_until_free(host, at_once) {
+        HostLock::wait_until_free(host, Deadline::after(PATIENCE));
+        return claims::while_settled(host, || look(host));
+    }
+    Ok(report)
+}
+
+impl Report {
+    /// Whether every claim is of a domain that runs or starts, and has its devices.
+    fn is_in_order(&self) -> bool {
+        let claims = self.claims.iter();
+        { claims }.all(|claim| {
+            claim.state != ClaimState::Stale && claim.devices.iter().all(|device| device.present)
+        })
+    }
+}
+
+fn look(host: &Host) -> anyhow::Result<Report> {
     let (claims, damaged) = claims::load_all(host).context("cannot read the claims")?;
     let processes = Processes::scan(host).context("cannot look at the processes")?;
     let mut problems: Vec<String> = damaged.iter().map(ToString::to_string).collect();
@@ -150,7 +172,8 @@ fn pools(
 ) -> anyhow::Result<(Vec<PoolReport>, Vec<Foreign>)> {
     let names = PciIds::new(host);
     let nvml = host.nvml();
-    let supply = HostSupply::discover(host, &names, Detail::default())
+    let sysfs = Remembered::new(host);
+    let supply = HostSupply::discover(&sysfs, &names, Detail::default())
         .and_then(|supply| hook::with_held(supply, host, None))
         .context("cannot look for devices")?
         .with_nvml(&nvml);
@@ -366,6 +389,7 @@ impl std::fmt::Display for Report {
             for device in &claim.devices {
                 let state = match (claim.state, device.present) {
                     (_, false) if device.unknown => "unknown",
+                    (ClaimState::Starting, false) => "starting",
                     (_, false) => "missing",
                     (ClaimState::InUse, true) => "in use",
                     (ClaimState::Starting, true) => "starting",

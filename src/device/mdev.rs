@@ -25,6 +25,9 @@ pub struct MdevHost<'a> {
     /// Ids found for a type's name, most recently used first: parents of one
     /// driver share their ids, so the next parent is asked for the same one.
     resolved: RefCell<BTreeMap<String, MdevTypeId>>,
+    /// The boards on which the ids were found to have those names: functions of one
+    /// board have the same types.
+    checked: RefCell<BTreeMap<(ParentName, String), MdevTypeId>>,
 }
 
 impl std::fmt::Debug for MdevHost<'_> {
@@ -116,6 +119,7 @@ impl<'a> MdevHost<'a> {
             sysfs,
             parents,
             resolved: RefCell::default(),
+            checked: RefCell::default(),
         })
     }
 
@@ -126,6 +130,7 @@ impl<'a> MdevHost<'a> {
             sysfs,
             parents: Vec::new(),
             resolved: RefCell::default(),
+            checked: RefCell::default(),
         }
     }
 
@@ -185,6 +190,19 @@ impl<'a> MdevHost<'a> {
         }
     }
 
+    /// All these parents are about to be asked for the type ([`Self::offer`]): where one
+    /// driver's parents share its ids, as they do, what it takes is known after the first.
+    pub fn will_ask(&self, parents: &[&Parent], selector: &TypeSelector) {
+        let [first, others @ ..] = parents else {
+            return;
+        };
+        let Ok(Some((id, _))) = self.type_id(first, selector) else {
+            return;
+        };
+        let paths = others.iter().map(|parent| available_of(parent, &id));
+        self.sysfs.will_read(&paths.collect::<Vec<_>>());
+    }
+
     /// The id, with the availability where finding the id has read it already.
     fn type_id(
         &self,
@@ -202,9 +220,14 @@ impl<'a> MdevHost<'a> {
             let name = optional(self.type_name(parent, id))?;
             Ok(name.is_some_and(|name| selector.means_name(&name)))
         };
+        let board = (self.board(parent), selector.as_str().to_owned());
+        if let Some(id) = self.checked.borrow().get(&board) {
+            return Ok(Some((id.clone(), None)));
+        }
         let known = self.resolved.borrow().get(selector.as_str()).cloned();
         if let Some(id) = known {
             if is_meant(&id)? {
+                self.checked.borrow_mut().insert(board, id.clone());
                 return Ok(Some((id, None)));
             }
         }
@@ -213,6 +236,7 @@ impl<'a> MdevHost<'a> {
                 self.resolved
                     .borrow_mut()
                     .insert(selector.as_str().to_owned(), id.clone());
+                self.checked.borrow_mut().insert(board, id.clone());
                 return Ok(Some((id, None)));
             }
         }
@@ -232,10 +256,7 @@ impl<'a> MdevHost<'a> {
     }
 
     fn available(&self, parent: &Parent, id: &MdevTypeId) -> io::Result<u32> {
-        let path = format!(
-            "{}/mdev_supported_types/{id}/available_instances",
-            parent.path()
-        );
+        let path = available_of(parent, id);
         let text = self.sysfs.read(&path).map_err(|e| at(&path, &e))?;
         // Negative counts have been seen from drivers that count down without a floor.
         let number: i64 = text.parse().map_err(|_| {
@@ -288,6 +309,11 @@ impl<'a> MdevHost<'a> {
         }
         Ok(found)
     }
+}
+
+fn available_of(parent: &Parent, id: &MdevTypeId) -> String {
+    let parent = parent.path();
+    format!("{parent}/mdev_supported_types/{id}/available_instances")
 }
 
 fn listed(

@@ -12,8 +12,11 @@ pub mod nvml;
 pub mod parameters;
 pub mod pci;
 pub mod readiness;
+mod remembered;
 pub mod step;
 pub mod vendor_vfio;
+
+pub use remembered::Remembered;
 
 /// All PCI functions, links named by address.
 pub const PCI_DEVICES: &str = "/sys/bus/pci/devices";
@@ -29,6 +32,15 @@ pub trait Sysfs {
     /// # Errors
     /// The kernel's errno; `InvalidData` for text that is not UTF-8.
     fn read(&self, path: &str) -> io::Result<String>;
+
+    /// Several attributes' texts, in their order: where it costs more to ask than to
+    /// answer, all are asked for before the first answer is waited for.
+    fn read_all(&self, paths: &[String]) -> Vec<io::Result<String>> {
+        paths.iter().map(|path| self.read(path)).collect()
+    }
+
+    /// Tells that these are about to be read. It means nothing to who remembers nothing.
+    fn will_read(&self, _paths: &[String]) {}
 
     /// Where a link points, as written in it.
     ///

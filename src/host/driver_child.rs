@@ -23,7 +23,7 @@ use std::{
         unix::{net::UnixStream, process::CommandExt},
     },
     panic,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitCode, Stdio, exit},
     time::Duration,
 };
@@ -40,6 +40,17 @@ use super::{Deadline, fault, files, write_attribute};
 /// Name under which a program is started that is to act as the child. Arguments come from
 /// libvirt, a domain's name among them, but the name of a hook is its path.
 const ROLE: &str = "virt-vgpu driver child";
+
+fn text(answer: Answer) -> io::Result<String> {
+    match answer {
+        Answer::Text(text) => Ok(text),
+        Answer::Errno(NOT_UTF_8) => {
+            let why = "its text is not UTF-8";
+            Err(io::Error::new(io::ErrorKind::InvalidData, why))
+        }
+        Answer::Errno(errno) => Err(io::Error::from_raw_os_error(errno)),
+    }
+}
 
 /// What comes back.
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
@@ -135,19 +146,36 @@ impl DriverChild {
         patience: Duration,
     ) -> io::Result<io::Result<String>> {
         let line = serde_json::to_string(&[path])? + "\n";
-        Ok(match self.ask(&line, patience)? {
-            Answer::Text(text) => Ok(text),
-            Answer::Errno(NOT_UTF_8) => Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "its text is not UTF-8",
-            )),
-            Answer::Errno(errno) => Err(io::Error::from_raw_os_error(errno)),
-        })
+        Ok(text(self.ask(&line, patience)?))
+    }
+
+    /// Has attributes read as [`Self::read`], each with that much patience. After an
+    /// error of the child's own no others follow.
+    pub(super) fn read_all(
+        &mut self,
+        paths: impl IntoIterator<Item = PathBuf>,
+        patience: Duration,
+    ) -> io::Result<Vec<io::Result<String>>> {
+        let (mut orders, mut count) = (String::new(), 0);
+        for path in paths {
+            orders += &(serde_json::to_string(&[path])? + "\n");
+            count += 1;
+        }
+        self.child.get_mut().write_all(orders.as_bytes())?;
+        (0..count)
+            .map(|_| Ok(text(self.answer(patience)?)))
+            .collect()
     }
 
     fn ask(&mut self, line: &str, patience: Duration) -> io::Result<Answer> {
         self.child.get_mut().write_all(line.as_bytes())?;
-        self.wait(patience)?;
+        self.answer(patience)
+    }
+
+    fn answer(&mut self, patience: Duration) -> io::Result<Answer> {
+        if self.child.buffer().is_empty() {
+            self.wait(patience)?;
+        }
         let mut answer = String::new();
         self.child.read_line(&mut answer)?;
         serde_json::from_str(&answer).map_err(|_| {

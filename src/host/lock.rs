@@ -67,7 +67,7 @@ pub enum LockError {
 
 fn next_step(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::PermissionDenied => "devices are handed out by root only (qemu:///system)",
+        io::ErrorKind::PermissionDenied => "run as root",
         io::ErrorKind::ReadOnlyFilesystem => "/run must be writable",
         io::ErrorKind::StorageFull => "make room in /run",
         _ => "check /run/virt-vgpu",
@@ -83,6 +83,17 @@ impl HostLock {
     pub fn acquire(host: &Host, purpose: &str, deadline: Deadline) -> Result<Self, LockError> {
         let file = lock(host, (RUNTIME, LOCK), purpose, deadline)?;
         Ok(Self { _file: file })
+    }
+
+    /// Waits until nobody has the lock, for who only looks and may have seen something
+    /// half done; whether that is so before `deadline`. Who may not open the file sees
+    /// nobody.
+    pub fn wait_until_free(host: &Host, deadline: Deadline) -> bool {
+        let Ok(file) = File::open(host.path(LOCK)) else {
+            return true;
+        };
+        // Shared, and let go of at once: it keeps no start from anything.
+        deadline.wait_until(|| FileExt::try_lock_shared(&file).is_ok())
     }
 }
 

@@ -53,6 +53,8 @@ pub struct HostSupply<'a> {
     detail: Detail,
     usage: OnceCell<Usage>,
     functions: OnceCell<Vec<Candidate>>,
+    /// Everything that makes vGPUs on NVIDIA's GPUs, by GPU; or why it cannot be listed.
+    on_gpus: OnceCell<Result<BTreeMap<ParentName, Vec<Candidate>>, String>>,
     nvml: Option<&'a dyn Nvml>,
     facts: OnceCell<Result<Vec<GpuFacts>, Failure>>,
     quarantined: BTreeMap<ParentName, String>,
@@ -97,6 +99,7 @@ impl<'a> HostSupply<'a> {
             detail,
             usage: OnceCell::new(),
             functions: OnceCell::new(),
+            on_gpus: OnceCell::new(),
             nvml: None,
             facts: OnceCell::new(),
             quarantined: BTreeMap::new(),
@@ -232,17 +235,23 @@ impl<'a> HostSupply<'a> {
         if pool.kind != Kind::NvidiaVgpu {
             return (self.mdev.offer(device, &pool.device_type), true);
         }
-        let offer = self.offers_on(pool, device);
-        let Offer::Type { available: 1.., .. } = offer else {
-            return (offer, true);
-        };
-        // That something can be made says that one fits, whatever the sums say.
-        match self.fit(pool, &device.name) {
-            Some((id, fit)) => {
+        let has_room =
+            |one: &Candidate| matches!(self.makes(pool, one), Offer::Type { available: 1.., .. });
+        let on_it = self
+            .on_gpus(pool)
+            .ok()
+            .and_then(|gpus| gpus.get(&device.name));
+        // One that says so is enough: the sums are about the GPU.
+        if on_it.is_some_and(|on_it| on_it.iter().any(has_room)) {
+            // That something can be made says that one fits, whatever the sums say.
+            if let Some((id, fit)) = self.fit(pool, &device.name) {
                 let available = fit.most().max(1);
-                (Offer::Type { id, available }, fit.is_exact())
+                return (Offer::Type { id, available }, fit.is_exact());
             }
-            None => (offer, false),
+        }
+        match self.offers_on(pool, device) {
+            offer @ Offer::Type { available: 1.., .. } => (offer, false),
+            offer => (offer, true),
         }
     }
 
@@ -298,14 +307,15 @@ impl<'a> HostSupply<'a> {
 
     /// The offers of all that makes vGPUs on a GPU, as one: each by itself.
     fn offers_on(&self, pool: &Pool, device: &Parent) -> Offer {
-        let candidates = match self.candidates(pool, &Source::Any) {
-            Ok(candidates) => candidates,
-            Err(why) => return Offer::Unreadable(why),
+        let on_it = match self.on_gpus(pool) {
+            Ok(gpus) => gpus
+                .get(&device.name)
+                .map(Vec::as_slice)
+                .unwrap_or_default(),
+            Err(why) => return Offer::Unreadable(why.clone()),
         };
-        let on_it = candidates
-            .iter()
-            .filter(|one| self.gpu_of(one) == device.name);
-        let offers: Vec<Offer> = on_it.map(|one| self.makes(pool, one)).collect();
+        self.will_ask(pool, on_it);
+        let offers: Vec<Offer> = on_it.iter().map(|one| self.makes(pool, one)).collect();
         let address = device.name.as_str().parse::<PciAddress>();
         let lacks = |gpu| readiness::lacks_functions(self.mdev.sysfs(), gpu);
         if offers.is_empty() && address.is_ok_and(lacks) {
@@ -315,6 +325,36 @@ impl<'a> HostSupply<'a> {
             ));
         }
         sum(offers)
+    }
+
+    /// All of them are about to be asked for the pool's type.
+    fn will_ask(&self, pool: &Pool, candidates: &[Candidate]) {
+        let mut functions = Vec::new();
+        let mut parents = Vec::new();
+        for candidate in candidates {
+            match candidate.interface {
+                Interface::Mdev => parents.push(&candidate.parent),
+                Interface::VendorVfio => {
+                    functions.extend(vendor_vfio::asked(&candidate.parent.name));
+                }
+            }
+        }
+        self.mdev.sysfs().will_read(&functions);
+        self.mdev.will_ask(&parents, &pool.device_type);
+    }
+
+    /// `pool` is any of NVIDIA's vGPUs: they all have the same.
+    fn on_gpus(&self, pool: &Pool) -> Result<&BTreeMap<ParentName, Vec<Candidate>>, &String> {
+        let sorted = self.on_gpus.get_or_init(|| {
+            let mut gpus: BTreeMap<ParentName, Vec<Candidate>> = BTreeMap::new();
+            for candidate in self.candidates(pool, &Source::Any)? {
+                gpus.entry(self.gpu_of(&candidate))
+                    .or_default()
+                    .push(candidate);
+            }
+            Ok(gpus)
+        });
+        sorted.as_ref()
     }
 
     fn verdict(&self, pool: &Pool, parent: &Parent) -> Verdict {

@@ -250,3 +250,28 @@ fn functions_with_a_type_of_somebody_else_count() {
     let wanted = json!({"parent": functions[1], "type": id.to_string(), "active": true});
     assert_eq!(devices[0], wanted);
 }
+
+/// A start that takes its time keeps nobody from looking, and who looks keeps no start.
+#[test]
+fn who_looks_waits_for_no_lock() {
+    use fs2::FileExt;
+    let scene = Scene::new(Machine::of_boards(1));
+    scene.pool("cad", SMALL);
+    let domain = Domain::with_one(1, "cad");
+    scene.daemon_lives();
+    scene.prepare(&domain).ends_well();
+    let lock = std::fs::File::open(scene.path("run/virt-vgpu/lock")).unwrap();
+    lock.lock_exclusive().unwrap();
+    assert_eq!(report(&scene)["claims"][0]["state"], "starting");
+    scene.file("vm2.xml", Domain::with_one(2, "cad").xml());
+    let xml = scene.path("vm2.xml");
+    let explain = Program::command(scene.root(), &format!("explain --xml {}", xml.display()));
+    let explain = explain.run();
+    assert!(
+        explain.stdout.starts_with("domain 'vm2' would be served"),
+        "{explain:?}"
+    );
+    FileExt::unlock(&lock).unwrap();
+    scene.stop(&domain);
+    scene.is_empty();
+}

@@ -1,0 +1,190 @@
+//! A look at sysfs that asks for nothing twice.
+
+use std::{cell::RefCell, collections::HashMap, io};
+
+use super::Sysfs;
+
+/// What has been read once is answered from memory: for programs that look at a host
+/// once, from several sides, and then end. It is as old as the first look.
+pub struct Remembered<'a> {
+    sysfs: &'a dyn Sysfs,
+    texts: Known<String>,
+    links: Known<String>,
+    lists: Known<Vec<String>>,
+    there: RefCell<HashMap<String, bool>>,
+}
+
+type Known<T> = RefCell<HashMap<String, Result<T, Failed>>>;
+
+/// An error that can be given out again.
+#[derive(Debug, Clone)]
+struct Failed {
+    kind: io::ErrorKind,
+    number: Option<i32>,
+    message: String,
+}
+
+impl Failed {
+    fn of(error: &io::Error) -> Self {
+        Self {
+            kind: error.kind(),
+            number: error.raw_os_error(),
+            message: error.to_string(),
+        }
+    }
+
+    fn again(self) -> io::Error {
+        match self.number {
+            Some(number) => io::Error::from_raw_os_error(number),
+            None => io::Error::new(self.kind, self.message),
+        }
+    }
+}
+
+impl std::fmt::Debug for Remembered<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Remembered").finish_non_exhaustive()
+    }
+}
+
+impl<'a> Remembered<'a> {
+    /// Nothing is remembered yet.
+    #[must_use]
+    pub fn new(sysfs: &'a dyn Sysfs) -> Self {
+        Self {
+            sysfs,
+            texts: RefCell::default(),
+            links: RefCell::default(),
+            lists: RefCell::default(),
+            there: RefCell::default(),
+        }
+    }
+}
+
+fn known<T: Clone>(
+    known: &Known<T>,
+    path: &str,
+    ask: impl FnOnce() -> io::Result<T>,
+) -> io::Result<T> {
+    if let Some(answer) = known.borrow().get(path) {
+        return answer.clone().map_err(Failed::again);
+    }
+    let answer = ask();
+    let kept = answer.as_ref().map(T::clone).map_err(Failed::of);
+    known.borrow_mut().insert(path.to_owned(), kept);
+    answer
+}
+
+impl Sysfs for Remembered<'_> {
+    fn read(&self, path: &str) -> io::Result<String> {
+        known(&self.texts, path, || self.sysfs.read(path))
+    }
+
+    fn will_read(&self, paths: &[String]) {
+        let unknown: Vec<String> = { paths.iter() }
+            .filter(|path| !self.texts.borrow().contains_key(*path))
+            .cloned()
+            .collect();
+        let answers = self.sysfs.read_all(&unknown);
+        let mut texts = self.texts.borrow_mut();
+        for (path, answer) in unknown.into_iter().zip(answers) {
+            texts.insert(path, answer.map_err(|error| Failed::of(&error)));
+        }
+    }
+
+    fn read_link(&self, path: &str) -> io::Result<String> {
+        known(&self.links, path, || self.sysfs.read_link(path))
+    }
+
+    fn list(&self, path: &str) -> io::Result<Vec<String>> {
+        known(&self.lists, path, || self.sysfs.list(path))
+    }
+
+    fn exists(&self, path: &str) -> bool {
+        if let Some(there) = self.there.borrow().get(path) {
+            return *there;
+        }
+        let there = self.sysfs.exists(path);
+        self.there.borrow_mut().insert(path.to_owned(), there);
+        there
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    /// Counts what it is asked; has one of each kind, and refuses all else.
+    #[derive(Default)]
+    struct Counts(Cell<u32>);
+
+    impl Counts {
+        fn answer<T>(&self, path: &str, good: T) -> io::Result<T> {
+            self.0.set(self.0.get() + 1);
+            match path {
+                "/there" => Ok(good),
+                "/busy" => Err(io::Error::from_raw_os_error(16)),
+                _ => Err(io::Error::new(io::ErrorKind::InvalidData, "not UTF-8")),
+            }
+        }
+    }
+
+    impl Sysfs for Counts {
+        fn read(&self, path: &str) -> io::Result<String> {
+            self.answer(path, "text".to_owned())
+        }
+
+        fn read_link(&self, path: &str) -> io::Result<String> {
+            self.answer(path, "link".to_owned())
+        }
+
+        fn list(&self, path: &str) -> io::Result<Vec<String>> {
+            self.answer(path, vec!["name".to_owned()])
+        }
+
+        fn exists(&self, path: &str) -> bool {
+            self.answer(path, ()).is_ok()
+        }
+    }
+
+    #[test]
+    fn what_is_asked_for_ahead_is_not_asked_again() {
+        let counts = Counts::default();
+        let sysfs = Remembered::new(&counts);
+        let paths = ["/there", "/busy", "/odd"].map(ToOwned::to_owned);
+        assert_eq!(sysfs.read("/there").unwrap(), "text");
+        sysfs.will_read(&paths);
+        assert_eq!(counts.0.get(), 3);
+        assert_eq!(sysfs.read("/there").unwrap(), "text");
+        assert_eq!(sysfs.read("/busy").unwrap_err().raw_os_error(), Some(16));
+        assert_eq!(sysfs.read("/odd").unwrap_err().to_string(), "not UTF-8");
+        assert_eq!(counts.0.get(), 3);
+    }
+
+    #[test]
+    fn each_question_is_asked_once_and_answered_alike() {
+        let counts = Counts::default();
+        let sysfs = Remembered::new(&counts);
+        for path in ["/there", "/busy", "/odd"] {
+            let before = counts.0.get();
+            for _ in 0..3 {
+                let same = |ours: io::Result<String>, theirs: io::Result<String>| {
+                    let of =
+                        |error: io::Error| (error.kind(), error.raw_os_error(), error.to_string());
+                    assert_eq!(ours.map_err(of), theirs.map_err(of), "{path}");
+                };
+                let reference = Counts::default();
+                same(sysfs.read(path), reference.read(path));
+                same(sysfs.read_link(path), reference.read_link(path));
+                same(
+                    sysfs.list(path).map(|names| names.join("/")),
+                    reference.list(path).map(|names| names.join("/")),
+                );
+                assert_eq!(sysfs.exists(path), reference.exists(path));
+            }
+            assert_eq!(counts.0.get() - before, 4, "{path}");
+        }
+    }
+}
