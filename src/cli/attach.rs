@@ -20,7 +20,7 @@ use crate::{
         libvirt::{Domain, Libvirt},
     },
     hotplug::{self, PlugError, Plugged},
-    model::{DeviceName, DomainName, DomainUuid, PoolName},
+    model::{DeviceName, DomainName, DomainUuid, MdevModel, PoolName},
     rule::spelling::did_you_mean,
 };
 
@@ -123,7 +123,7 @@ impl Attach {
         };
         let cannot = || format!("cannot attach to domain '{}'", self.domain);
         let seats = |names: &[DeviceName]| match target.transient {
-            true => Ok(vec![Seat::Mdev; names.len()]),
+            true => Ok(vec![Seat::Mdev(MdevModel::VfioPci); names.len()]),
             false => definition::seats(host, &libvirt, &target.definition.def, &pool, names),
         };
         let mut attachment =

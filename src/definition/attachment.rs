@@ -13,7 +13,7 @@ use super::{
 use crate::{
     config::Pool,
     domain::{self, DomainDef, MAX_REQUESTS, MdevHostdev, Request, alias},
-    model::{DeviceName, MdevUuid, PciAddress, PoolName},
+    model::{DeviceName, MdevModel, MdevUuid, PciAddress, PoolName},
 };
 
 /// What is asked for.
@@ -145,7 +145,8 @@ impl Attachment {
                             function = Some(address);
                             function_placeholder(&name, address)
                         }
-                        Some(Seat::Mdev) | None => placeholder(&name, uuid),
+                        Some(Seat::Mdev(model)) => placeholder_of(&name, uuid, model),
+                        None => placeholder(&name, uuid),
                     }));
                     HostdevChange::Added
                 }
@@ -336,9 +337,14 @@ pub(super) fn hostdev_of<'d>(
 }
 
 pub fn placeholder(name: &DeviceName, uuid: MdevUuid) -> Device {
+    placeholder_of(name, uuid, MdevModel::VfioPci)
+}
+
+/// The hostdev of a mediated device that is such a thing to QEMU.
+pub fn placeholder_of(name: &DeviceName, uuid: MdevUuid, model: MdevModel) -> Device {
     Device {
         what: format!("hostdev '{name}'"),
-        whole: domain::placeholder(uuid, name),
+        whole: domain::placeholder_of(uuid, name, model),
         key: domain::detachable(uuid),
     }
 }
@@ -383,6 +389,21 @@ pub(super) fn mend(
         ..placeholder(name, uuid)
     };
     Ok([Change::Detach(former), Change::Attach(mended)])
+}
+
+/// Gives the hostdev the model that its type has, and takes from it what libvirt
+/// refuses there: `display`, and an address of PCI.
+pub(super) fn remodel(
+    definition: &Definition,
+    name: &DeviceName,
+    uuid: MdevUuid,
+    model: MdevModel,
+) -> anyhow::Result<[Change; 2]> {
+    let former = existing(definition, name, uuid)?;
+    Ok([
+        Change::Detach(former),
+        Change::Attach(placeholder_of(name, uuid, model)),
+    ])
 }
 
 /// A hostdev as it is in the definition.

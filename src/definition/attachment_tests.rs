@@ -1,5 +1,6 @@
 use super::*;
 use crate::config;
+use crate::model::MdevModel;
 
 fn pool(extra: &str) -> Pool {
     let text = format!("kind = 'mdev'\ntype = 'nvidia-558'\n{extra}");
@@ -25,7 +26,7 @@ fn outcome(definition: &Definition, pool: &Pool, name: Option<&str>, count: usiz
         guest_drivers: false,
     };
     let line = |one: &Outcome| format!("{} {:?} {:?}", one.name, one.request, one.hostdev);
-    let mdevs = |names: &[DeviceName]| Ok(vec![Seat::Mdev; names.len()]);
+    let mdevs = |names: &[DeviceName]| Ok(vec![Seat::Mdev(MdevModel::VfioPci); names.len()]);
     match Attachment::work_out(definition, &wish, mdevs) {
         Ok(attachment) => {
             let lines: Vec<String> = attachment.devices.iter().map(line).collect();

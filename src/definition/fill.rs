@@ -82,7 +82,7 @@ fn load_pool(host: &Host, name: &PoolName) -> anyhow::Result<Pool> {
 
 fn hostdev(name: &DeviceName, uuid: MdevUuid, seat: Seat) -> String {
     match seat {
-        Seat::Mdev => domain::placeholder(uuid, name),
+        Seat::Mdev(model) => domain::placeholder_of(uuid, name, model),
         Seat::Function(function) => domain::function_placeholder(function, name),
     }
 }
@@ -142,7 +142,7 @@ impl Filled {
         if let Some(outcome) = outcomes.find(|outcome| outcome.name == *name) {
             outcome.function = match seat {
                 Seat::Function(function) => Some(function),
-                Seat::Mdev => None,
+                Seat::Mdev(_) => None,
             };
         }
         Ok(())
@@ -176,6 +176,7 @@ impl Filled {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::MdevModel;
 
     const UUID: &str = "aaaaaaaa-0000-4000-8000-000000000001";
 
@@ -228,7 +229,11 @@ mod tests {
         let asking = "<v:device name='a' pool='cad' guest-drivers='yes'/><v:device name='b' pool='cad'/>\
                       <v:device name='c' pool='spare'/>";
         let function = "0000:3b:00.4".parse().unwrap();
-        let filled = filled(&xml(asking, ""), &[Seat::Mdev, Seat::Function(function)]).unwrap();
+        let filled = filled(
+            &xml(asking, ""),
+            &[Seat::Mdev(MdevModel::VfioPci), Seat::Function(function)],
+        )
+        .unwrap();
         let text = filled
             .xml
             .replace(UUID, "UUID")
@@ -314,10 +319,10 @@ mod tests {
         };
         for (from, to) in [
             (Some(old), Seat::Function(new)),
-            (Some(old), Seat::Mdev),
+            (Some(old), Seat::Mdev(MdevModel::VfioPci)),
             (None, Seat::Function(new)),
         ] {
-            let before = on(from.map_or(Seat::Mdev, Seat::Function));
+            let before = on(from.map_or(Seat::Mdev(MdevModel::VfioPci), Seat::Function));
             let other = Elsewhere {
                 device: name.clone(),
                 uuid: mdev,

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{
     Target,
-    attachment::{existing, existing_function, function_placeholder, placeholder},
+    attachment::{existing, existing_function, function_placeholder, placeholder_of},
     change::{self, Change},
     seat::{self, Named, Reserved, Seat},
 };
@@ -99,7 +99,7 @@ impl From<Elsewhere> for Move {
             from: other.from,
             to: match other.to {
                 Seat::Function(function) => Some(function),
-                Seat::Mdev => None,
+                Seat::Mdev(_) => None,
             },
             reason: other.reason,
         }
@@ -134,7 +134,7 @@ pub fn elsewhere(
         let seat = match pool.kind {
             Kind::NvidiaVgpu => seat::choose_free(host, &reserved, &planned, &pool, name)?,
             // Made on whatever parent the start finds.
-            _ => Some(Seat::Mdev),
+            _ => Some(Seat::Mdev(seat::model(host, &pool)?.unwrap_or_default())),
         };
         let seat = seat.filter(|seat| is_better(*seat, &order.source, must, &reserved));
         let from = function_of(&order.source);
@@ -251,7 +251,7 @@ fn is_taken(host: &Host, def: &DomainDef, source: &Source) -> anyhow::Result<boo
 /// Whether a seat is worth the change.
 fn is_better(seat: Seat, source: &Source, must: bool, reserved: &Reserved) -> bool {
     match seat {
-        Seat::Mdev => *source != Source::Mdev,
+        Seat::Mdev(_) => *source != Source::Mdev,
         Seat::Function(function) => {
             function_of(source) != Some(function) && (must || reserved.by(function).is_none())
         }
@@ -321,7 +321,7 @@ fn exchange(target: &Target, other: &Elsewhere) -> anyhow::Result<[Change; 2]> {
             }
         }
         (Seat::Function(function), None) => function_placeholder(name, function),
-        (Seat::Mdev, _) => placeholder(name, other.uuid),
+        (Seat::Mdev(model), _) => placeholder_of(name, other.uuid, model),
     };
     Ok([Change::Detach(former), Change::Attach(next)])
 }

@@ -9,19 +9,26 @@ use anyhow::{Context, anyhow, bail, ensure};
 use crate::{
     claims,
     config::{self, Kind, Pool},
-    device::{gpu, nvml::Nvml, parameters::Parameters, readiness},
+    device::{
+        gpu,
+        mdev::{self, Offer},
+        nvml::Nvml,
+        parameters::Parameters,
+        readiness,
+    },
     domain::{self, DomainDef},
     hook::{nearness_of, profile, together},
     host::{Host, NvmlChild, PciIds, libvirt::Libvirt},
-    model::{DeviceName, DomainName, DomainUuid, MdevUuid, ParentName, PciAddress},
+    model::{DeviceName, DomainName, DomainUuid, MdevModel, MdevUuid, ParentName, PciAddress},
     plan::{self, Candidate, Detail, Failed, HostSupply, Interface, Source, Supply, Wanted},
+    rule::Verdict,
 };
 
 /// What stands for a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Seat {
     /// A mediated device, by the UUID of the request.
-    Mdev,
+    Mdev(MdevModel),
     /// This virtual function.
     Function(PciAddress),
 }
@@ -162,8 +169,12 @@ pub fn choose(
     pool: &Pool,
     names: &[DeviceName],
 ) -> anyhow::Result<Vec<Seat>> {
-    if pool.kind != Kind::NvidiaVgpu || names.is_empty() {
-        return Ok(vec![Seat::Mdev; names.len()]);
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    if pool.kind != Kind::NvidiaVgpu {
+        let model = model(host, pool)?.unwrap_or_default();
+        return Ok(vec![Seat::Mdev(model); names.len()]);
     }
     check_together(host, def, pool, names)?;
     let choice = Choice::new(host, def, pool, names)?;
@@ -171,6 +182,32 @@ pub fn choose(
         Some(seats) => Ok(seats),
         None => choice.any(reserved),
     }
+}
+
+/// What the devices of a pool of mediated devices are to QEMU; None where this host
+/// has none of them, or does not say.
+///
+/// # Errors
+/// When libvirt could not give them to a VM, or sysfs cannot be read.
+pub fn model(host: &Host, pool: &Pool) -> anyhow::Result<Option<MdevModel>> {
+    let names = PciIds::new(host);
+    let supply = HostSupply::discover(host, &names, Detail::default());
+    let supply = supply.context("cannot look for mdev parents")?;
+    let of_pool = || format!("pool '{}'", pool.name);
+    for standing in supply.standings(pool).with_context(of_pool)? {
+        let Verdict::Match { .. } = standing.verdict else {
+            continue;
+        };
+        let Offer::Type { id, .. } = supply.mdev().offer(&standing.parent, &pool.device_type)
+        else {
+            continue;
+        };
+        let model = mdev::model(host, &standing.parent, &id).with_context(of_pool)?;
+        if model.is_some() {
+            return Ok(model);
+        }
+    }
+    Ok(None)
 }
 
 /// Whether the domain may have these besides what it asks for already.
@@ -313,7 +350,7 @@ impl<'a> Choice<'a> {
         let in_pool = |one: &Candidate| supply.offer(self.pool, one).is_some();
         let mut found: Vec<&Candidate> = candidates.iter().filter(|one| in_pool(one)).collect();
         if found.iter().any(|one| one.interface == Interface::Mdev) {
-            return Ok(vec![Seat::Mdev; self.names.len()]);
+            return Ok(vec![Seat::Mdev(MdevModel::VfioPci); self.names.len()]);
         }
         found.retain(|one| !self.own.contains(&one.parent.name));
         if found.is_empty() {
@@ -353,7 +390,7 @@ impl<'a> Choice<'a> {
 
 fn seat(interface: Interface, parent: &ParentName) -> anyhow::Result<Seat> {
     match interface {
-        Interface::Mdev => Ok(Seat::Mdev),
+        Interface::Mdev => Ok(Seat::Mdev(MdevModel::VfioPci)),
         Interface::VendorVfio => Ok(Seat::Function(parent.as_str().parse()?)),
     }
 }

@@ -71,7 +71,7 @@ fn chosen(host: &Host, reserved: &Reserved, names: &[&str]) -> String {
     match choose(host, reserved, &def.unwrap(), &pool, &names) {
         Ok(seats) => { seats.iter() }
             .map(|seat| match seat {
-                Seat::Mdev => "mdev ".to_owned(),
+                Seat::Mdev(_) => "mdev ".to_owned(),
                 Seat::Function(function) => format!("{function} "),
             })
             .collect(),
@@ -122,5 +122,39 @@ fn functions_with_a_type_come_last() {
     assert_eq!(
         chosen(&host, &reserved(&[first]), &["gpu0"]),
         format!("{second} ")
+    );
+}
+
+#[test]
+fn a_mediated_device_is_to_qemu_what_its_type_is() {
+    let dir = TempDir::new().unwrap();
+    let parent = "sys/class/mdev_bus/matrix";
+    let pool = "kind = 'mdev'\ntype = 'VFIO AP Passthrough Device'\n[[rule]]\n\
+                where = [{ field = 'address', op = 'equal', value = 'matrix' }]";
+    let pool = config::parse("cad".parse().unwrap(), "cad.toml".as_ref(), pool).unwrap();
+    let def = domain::parse(
+        "<domain><name>d</name><uuid>aaaaaaaa-0000-4000-8000-000000000001</uuid></domain>",
+    );
+    let (def, names) = (def.unwrap(), ["gpu0".parse().unwrap()]);
+    let host = Host::new(dir.path());
+    let chosen = || choose(&host, &Reserved::default(), &def, &pool, &names);
+    // What is not there cannot be asked.
+    assert_eq!(chosen().unwrap(), [Seat::Mdev(MdevModel::VfioPci)]);
+    let of_type = format!("{parent}/mdev_supported_types/vfio_ap-passthrough");
+    write(
+        dir.path(),
+        &format!("{of_type}/name"),
+        "VFIO AP Passthrough Device\n",
+    );
+    write(dir.path(), &format!("{of_type}/available_instances"), "1\n");
+    write(dir.path(), &format!("{of_type}/device_api"), "vfio-ap\n");
+    assert_eq!(chosen().unwrap(), [Seat::Mdev(MdevModel::VfioAp)]);
+    write(dir.path(), &format!("{of_type}/device_api"), "vfio-amba\n");
+    let error = format!("{:#}", chosen().unwrap_err());
+    assert_eq!(
+        error,
+        "pool 'cad': /sys/class/mdev_bus/matrix/mdev_supported_types/vfio_ap-passthrough/device_api: \
+         'vfio-amba' is not an interface by which libvirt gives mediated devices to VMs \
+         (vfio-pci, vfio-ccw, vfio-ap)"
     );
 }

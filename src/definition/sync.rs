@@ -11,7 +11,7 @@ use super::{
     Change, Definition, Move, Named, Seat, Shared, Stuck, Target,
     attachment::{
         CdRomOutcome, Present, existing, existing_cdrom, existing_function, function_placeholder,
-        hostdev_of, mend, placeholder, provide_cdrom,
+        hostdev_of, mend, placeholder_of, provide_cdrom, remodel,
     },
     redo,
     replan::{self, Held},
@@ -25,7 +25,7 @@ use crate::{
         Host,
         libvirt::{Domain, Libvirt},
     },
-    model::{DeviceName, DomainName, DomainUuid, MdevUuid, PciAddress, PoolName},
+    model::{DeviceName, DomainName, DomainUuid, MdevModel, MdevUuid, PciAddress, PoolName},
 };
 
 /// What was done, or would be, for one domain.
@@ -71,6 +71,11 @@ pub enum Done {
     },
     /// A placeholder that was another domain's, as after a clone.
     Mended { device: DeviceName },
+    /// A placeholder whose model was not that of the pool's type.
+    Remodelled {
+        device: DeviceName,
+        model: &'static str,
+    },
     /// A placeholder that no request asks for any more.
     Removed { device: DeviceName },
     /// The placeholder of a device that may be missing.
@@ -213,17 +218,30 @@ fn functions_held(host: &Host, domain: DomainUuid) -> anyhow::Result<Vec<Held>> 
 }
 
 /// The pools that requests name, or why one cannot be used.
-struct Pools(BTreeMap<PoolName, Result<Pool, PoolError>>);
+#[derive(Default)]
+struct Pools {
+    pools: BTreeMap<PoolName, Result<Pool, PoolError>>,
+    /// What the devices of pools of mediated devices are to QEMU, where this host
+    /// tells.
+    models: BTreeMap<PoolName, MdevModel>,
+}
 
 impl Pools {
     fn load(host: &Host, requests: &[Request]) -> Self {
-        let mut pools = BTreeMap::new();
-        for Request { pool, .. } in requests {
-            if !pools.contains_key(pool) {
-                pools.insert(pool.clone(), config::load_pool(host, pool));
+        let mut all = Self::default();
+        for Request { pool: name, .. } in requests {
+            if all.pools.contains_key(name) {
+                continue;
             }
+            let pool = config::load_pool(host, name);
+            if let Some(pool) = pool.as_ref().ok().filter(|pool| pool.kind == Kind::Mdev) {
+                // One that libvirt cannot give to a VM is told where it is asked for.
+                let model = seat::model(host, pool).ok().flatten();
+                all.models.extend(model.map(|model| (name.clone(), model)));
+            }
+            all.pools.insert(name.clone(), pool);
         }
-        Self(pools)
+        all
     }
 }
 
@@ -270,7 +288,23 @@ fn work_out(
                     device: name.clone(),
                 });
             }
-            Present::Right | Present::Function(_) => {}
+            Present::Right => {
+                let hostdevs = &definition.def.hostdevs;
+                let its = hostdevs.iter().find(|hostdev| hostdev.uuid == uuid);
+                let has = its.and_then(|hostdev| hostdev.model.as_deref());
+                let wanted = pools.models.get(&request.pool).copied();
+                if let (Some(has), Some(model)) = (has, wanted) {
+                    if has != model.as_str() {
+                        let changes = remodel(definition, name, uuid, model)?;
+                        work.changes.extend(changes);
+                        work.done.push(Done::Remodelled {
+                            device: name.clone(),
+                            model: model.as_str(),
+                        });
+                    }
+                }
+            }
+            Present::Function(_) => {}
             Present::Foreign(old) => {
                 work.changes.extend(mend(definition, name, old, uuid)?);
                 work.done.push(Done::Mended {
@@ -278,7 +312,7 @@ fn work_out(
                 });
             }
             Present::None if request.optional == Some(true) => {}
-            Present::None => match pools.0.get(&request.pool) {
+            Present::None => match pools.pools.get(&request.pool) {
                 Some(Ok(pool)) if is_optional(request, pool) => {
                     if let Some(old) = element.as_deref() {
                         let mut request = request.clone();
@@ -349,9 +383,9 @@ impl Work {
                     });
                     (function_placeholder(name, address), Some(address))
                 }
-                Seat::Mdev => {
+                Seat::Mdev(model) => {
                     let uuid = MdevUuid::for_device(planned.uuid, name);
-                    (placeholder(name, uuid), None)
+                    (placeholder_of(name, uuid, model), None)
                 }
             };
             self.changes.push(Change::Attach(device));
@@ -439,6 +473,10 @@ impl std::fmt::Display for Done {
                     "mended the hostdev of {device}, which was another domain's"
                 )
             }
+            Self::Remodelled { device, model } => write!(
+                f,
+                "gave the hostdev of {device} model='{model}', which its type needs"
+            ),
             Self::Removed { device } => {
                 write!(
                     f,

@@ -39,7 +39,10 @@ fn pools(names: &[&str]) -> Pools {
         let pool: PoolName = pool.parse().unwrap();
         (pool.clone(), config::load_pool(&host, &pool))
     };
-    Pools(names.iter().map(load).collect())
+    Pools {
+        pools: names.iter().map(load).collect(),
+        models: BTreeMap::new(),
+    }
 }
 
 /// Functions of bus `3b`, the lowest that the planned definition lacks.
@@ -224,4 +227,33 @@ fn a_function_that_cannot_move_says_what_to_do() {
           that uses the pool, or add devices to it"
         ]
     );
+}
+
+#[test]
+fn a_hostdev_gets_the_model_of_its_type() {
+    let (device, uuid) = (
+        name("a"),
+        MdevUuid::for_device(UUID.parse().unwrap(), &name("a")),
+    );
+    let of = |model| domain::placeholder_of(uuid, &device, model);
+    let mut pools = pools(&["one"]);
+    pools
+        .models
+        .insert("one".parse().unwrap(), MdevModel::VfioAp);
+    let sync = |hostdev: &str| {
+        let definition = definition("<v:device name='a' pool='one'/>", hostdev);
+        work_out(&definition, &pools, next_functions).unwrap()
+    };
+    let right = of(MdevModel::VfioAp);
+    assert!(!right.contains("display"), "{right}");
+    assert_eq!(done(&sync(&right)), [""; 0]);
+    let work = sync(&of(MdevModel::VfioPci));
+    assert_eq!(
+        done(&work),
+        ["gave the hostdev of a model='vfio-ap', which its type needs"]
+    );
+    let [Change::Detach(old), Change::Attach(new)] = work.changes.as_slice() else {
+        panic!("{:?}", work.changes);
+    };
+    assert_eq!((&old.whole, &new.whole), (&of(MdevModel::VfioPci), &right));
 }

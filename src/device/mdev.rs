@@ -8,7 +8,7 @@ use super::{PCI_DEVICES, Sysfs, at, link_name, optional};
 use crate::{
     device::step::{Attribute, Check, Effect, Made, Step, Undo},
     model::TypeSelector,
-    model::{MdevTypeId, MdevUuid, ParentName},
+    model::{MdevModel, MdevTypeId, MdevUuid, ParentName},
 };
 
 /// Class of all registered parents; there from the first parent on.
@@ -369,6 +369,29 @@ pub fn find(sysfs: &dyn Sysfs, uuid: MdevUuid) -> io::Result<Option<Mdev>> {
 /// When sysfs cannot be read.
 pub fn nodes(sysfs: &dyn Sysfs, uuid: MdevUuid) -> io::Result<Vec<String>> {
     super::vfio_nodes(sysfs, &path(uuid))
+}
+
+/// What devices of the type are to QEMU; None where the type is not there or does
+/// not say.
+///
+/// # Errors
+/// The kernel's errno with the path, `InvalidData` for an interface that libvirt does
+/// not know.
+pub fn model(
+    sysfs: &dyn Sysfs,
+    parent: &Parent,
+    type_id: &MdevTypeId,
+) -> io::Result<Option<MdevModel>> {
+    if type_id.is_nvidias() {
+        return Ok(Some(MdevModel::VfioPci));
+    }
+    let path = format!(
+        "{}/mdev_supported_types/{type_id}/device_api",
+        parent.path()
+    );
+    let text = optional(sysfs.read(&path)).map_err(|error| at(&path, &error))?;
+    let parsed = text.map(|text| text.parse()).transpose();
+    parsed.map_err(|wrong| io::Error::new(io::ErrorKind::InvalidData, format!("{path}: {wrong}")))
 }
 
 /// The write that makes a device, its undo, and what is true afterwards.

@@ -2,7 +2,7 @@
 //! which libvirt finds it again to detach it. Text only; who attaches it is not
 //! its concern.
 
-use crate::model::{DeviceName, MdevUuid, PciAddress};
+use crate::model::{DeviceName, MdevModel, MdevUuid, PciAddress};
 
 /// What the alias of each of our devices begins with. libvirt takes aliases
 /// from users only with `ua-` in front.
@@ -14,11 +14,22 @@ pub fn alias(name: &DeviceName) -> String {
     format!("{ALIAS_PREFIX}{name}")
 }
 
-/// The hostdev that stands for the device until a start makes it.
+/// The hostdev that stands for a PCI device until a start makes it.
 #[must_use]
 pub fn placeholder(uuid: MdevUuid, name: &DeviceName) -> String {
+    placeholder_of(uuid, name, MdevModel::VfioPci)
+}
+
+/// The hostdev that stands for a device of that model.
+#[must_use]
+pub fn placeholder_of(uuid: MdevUuid, name: &DeviceName, model: MdevModel) -> String {
+    // libvirt takes `display` for PCI devices only.
+    let display = match model {
+        MdevModel::VfioPci => " display='off'",
+        MdevModel::VfioCcw | MdevModel::VfioAp => "",
+    };
     format!(
-        "<hostdev mode='subsystem' type='mdev' model='vfio-pci' display='off'>\n  \
+        "<hostdev mode='subsystem' type='mdev' model='{model}'{display}>\n  \
            <source>\n    \
              <address uuid='{uuid}'/>\n  \
            </source>\n  \

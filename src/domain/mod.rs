@@ -21,6 +21,7 @@ pub use cdrom::{CDROM_ALIAS, CdRom, MEDIA_DIRECTORY, cdrom, detach_cdrom, find_c
 pub use definition::{Controller, Disk, DomainDef, DrivePosition, MdevHostdev, PciHostdev};
 pub use device::{
     ALIAS_PREFIX, alias, detachable, detachable_function, function_placeholder, placeholder,
+    placeholder_of,
 };
 pub use edit::{add_request, remove_request, replace_request, requests};
 pub use error::{DomainError, Problem};

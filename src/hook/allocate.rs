@@ -10,7 +10,7 @@ use crate::{
     device::Sysfs,
     domain::{DomainDef, DomainError, alias, with_function},
     host::{Deadline, Host, HostLock, LockError, Processes},
-    model::{DeviceName, MdevUuid, PciAddress, PoolName},
+    model::{DeviceName, MdevModel, MdevTypeId, MdevUuid, ParentName, PciAddress, PoolName},
     plan::{Refusal, Source},
 };
 
@@ -115,6 +115,26 @@ pub enum AllocateError {
         device: String,
         /// What stands against it.
         why: String,
+    },
+    /// A placeholder of another model than the type: QEMU could not open the device.
+    #[error(
+        "device '{device}' of domain '{domain}' has a <hostdev> with model='{found}', but {type_id} \
+         of {parent} needs model='{wanted}'; 'virt-vgpu sync {domain}' puts that right, or 'virsh \
+         edit {domain}'"
+    )]
+    Model {
+        /// The domain.
+        domain: String,
+        /// The request.
+        device: String,
+        /// The type that it would be.
+        type_id: MdevTypeId,
+        /// The parent of that type.
+        parent: ParentName,
+        /// The model in the XML.
+        found: String,
+        /// The type's.
+        wanted: MdevModel,
     },
     /// No device.
     #[error(transparent)]

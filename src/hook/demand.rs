@@ -233,7 +233,9 @@ impl<'a> Demand<'a> {
             });
         }
         let domain = &self.domain.name;
-        Ok(plan::plan(domain, &requests, &supply, &nearness, failed)?)
+        let plan = plan::plan(domain, &requests, &supply, &nearness, failed)?;
+        self.check_models(host, &plan)?;
+        Ok(plan)
     }
 
     /// Plans for an XML that is changed on its way: where a function that it names

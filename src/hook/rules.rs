@@ -1,14 +1,18 @@
 //! What NVIDIA's driver would refuse only after the VM has been started, and in
 //! words that help nobody: asked for here, before anything is made.
 
-use super::{AllocateError, Demand, Order};
+use super::{AllocateError, Demand, Order, allocate::io_error};
 use crate::{
     capacity::{Wanted, unified_memory_allowed, vm_rules},
     config::{Kind, Pool},
-    device::nvml::{GpuFacts, TypeFacts},
+    device::{
+        mdev,
+        nvml::{GpuFacts, TypeFacts},
+    },
     domain::DomainDef,
-    model::{ProfileName, TypeSelector},
-    plan::HostSupply,
+    host::Host,
+    model::{InvalidName, ProfileName, TypeSelector},
+    plan::{HostSupply, Interface, Plan},
 };
 
 impl Demand<'_> {
@@ -37,6 +41,34 @@ impl Demand<'_> {
                     device: order.request.name.to_string(),
                     why,
                 })?;
+        }
+        Ok(())
+    }
+
+    /// Checks that hostdevs have the model of the types that they get.
+    pub(super) fn check_models(&self, host: &Host, plan: &Plan) -> Result<(), AllocateError> {
+        for assignment in &plan.assignments {
+            let mut hostdevs = self.domain.hostdevs.iter();
+            let hostdev = hostdevs.find(|hostdev| hostdev.uuid == assignment.uuid);
+            let Some(found) = hostdev.and_then(|hostdev| hostdev.model.as_ref()) else {
+                continue;
+            };
+            if assignment.interface != Interface::Mdev {
+                continue;
+            }
+            let parent = mdev::parent_named(host, &assignment.parent);
+            let wanted = mdev::model(host, &parent, &assignment.type_id)
+                .map_err(|cause| io_error("no device was made", cause))?;
+            if let Some(wanted) = wanted.filter(|wanted| wanted.as_str() != found) {
+                return Err(AllocateError::Model {
+                    domain: self.domain.name.to_string(),
+                    device: assignment.device.to_string(),
+                    type_id: assignment.type_id.clone(),
+                    parent: assignment.parent.clone(),
+                    found: InvalidName::new("", found).found,
+                    wanted,
+                });
+            }
         }
         Ok(())
     }

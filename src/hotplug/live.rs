@@ -7,9 +7,10 @@ use super::PlugError;
 use crate::{
     claims::{ClaimedDevice, DeviceKind},
     definition::Definition,
+    device::mdev,
     domain::{self, DomainDef, alias},
     hook::has_placeholder,
-    host::libvirt::Domain,
+    host::{Host, libvirt::Domain},
     model::{DeviceName, MdevUuid, PciAddress},
 };
 
@@ -36,7 +37,7 @@ impl Live {
 
     /// The hostdev to attach: as the definition has it, on that function, and where
     /// the guest has room.
-    pub(super) fn hostdev(&self, device: &ClaimedDevice) -> anyhow::Result<String> {
+    pub(super) fn hostdev(&self, host: &Host, device: &ClaimedDevice) -> anyhow::Result<String> {
         let written = match &self.persistent {
             Some(persistent) => written(&persistent.xml, device)?,
             None => None,
@@ -45,7 +46,11 @@ impl Live {
             Some(text) => Ok(domain::without_guest_address(&text)?),
             None => Ok(match function(device)? {
                 Some(function) => domain::function_placeholder(function, &device.name),
-                None => domain::placeholder(device.uuid, &device.name),
+                None => {
+                    let parent = mdev::parent_named(host, &device.parent);
+                    let model = mdev::model(host, &parent, &device.type_id)?;
+                    domain::placeholder_of(device.uuid, &device.name, model.unwrap_or_default())
+                }
             }),
         }
     }

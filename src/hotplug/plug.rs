@@ -224,7 +224,7 @@ fn written(live: &Live, request: &Request) -> Option<Source> {
 /// A function is noted, so that the next device is not looked for on it too.
 fn source(planned: &mut DomainDef, name: &DeviceName, seat: Option<Seat>) -> Source {
     match seat {
-        Some(Seat::Mdev) => Source::Mdev,
+        Some(Seat::Mdev(_)) => Source::Mdev,
         Some(Seat::Function(address)) => {
             planned.pci_hostdevs.push(PciHostdev {
                 address,
@@ -384,7 +384,7 @@ fn lock(host: &Host, def: &DomainDef, deadline: Deadline) -> Result<HostLock, Pl
 /// Attaches all of them, or takes them back.
 fn attach(host: &Host, domain: &Domain, live: &Live, made: &Made) -> Result<(), PlugError> {
     for (done, device) in made.devices.iter().enumerate() {
-        let Err(cause) = attach_one(domain, live, device) else {
+        let Err(cause) = attach_one(host, domain, live, device) else {
             continue;
         };
         let (attached, rest) = made.devices.split_at(done);
@@ -427,8 +427,13 @@ impl Attach {
     }
 }
 
-fn attach_one(domain: &Domain, live: &Live, device: &ClaimedDevice) -> Result<(), Attach> {
-    let xml = live.hostdev(device);
+fn attach_one(
+    host: &Host,
+    domain: &Domain,
+    live: &Live,
+    device: &ClaimedDevice,
+) -> Result<(), Attach> {
+    let xml = live.hostdev(host, device);
     let xml = xml.context("its hostdev in the definition cannot be read");
     let xml = xml.map_err(Attach::Other)?;
     let what = format!("hostdev '{}'", device.name);

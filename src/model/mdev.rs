@@ -38,6 +38,54 @@ impl FromStr for MdevUuid {
 
 serde_as_text!(MdevUuid);
 
+/// What a mediated device is to QEMU: the kernel's `device_api` of its type, and
+/// `model` of its hostdev (libvirt's `virMediatedDeviceModelType`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum MdevModel {
+    /// A PCI device.
+    #[default]
+    VfioPci,
+    /// A channel-attached device of an s390 guest.
+    VfioCcw,
+    /// A crypto adapter of an s390 guest.
+    VfioAp,
+}
+
+impl MdevModel {
+    /// Every one that libvirt knows.
+    pub const ALL: [Self; 3] = [Self::VfioPci, Self::VfioCcw, Self::VfioAp];
+
+    /// The kernel's and libvirt's word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::VfioPci => "vfio-pci",
+            Self::VfioCcw => "vfio-ccw",
+            Self::VfioAp => "vfio-ap",
+        }
+    }
+}
+
+impl fmt::Display for MdevModel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for MdevModel {
+    type Err = InvalidName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        let found = Self::ALL.into_iter().find(|one| one.as_str() == text);
+        found.ok_or_else(|| {
+            InvalidName::new(
+                "an interface by which libvirt gives mediated devices to VMs (vfio-pci, vfio-ccw, vfio-ap)",
+                text,
+            )
+        })
+    }
+}
+
 /// A sysfs directory name: not empty, no '/', not '.' or '..', no control
 /// characters, within the kernel's name length. Such a name can be joined to a
 /// path without leaving it.
@@ -58,6 +106,16 @@ checked_text!(
     is_directory_name,
     "an mdev type id (as in nvidia-558)"
 );
+
+impl MdevTypeId {
+    /// Whether NVIDIA's driver makes it: the kernel puts the driver's name in front
+    /// of its types' ids.
+    #[must_use]
+    pub fn is_nvidias(&self) -> bool {
+        self.as_str().starts_with("nvidia-")
+    }
+}
+
 checked_text!(
     /// The kernel name of a device that can make mediated devices: its entry
     /// under `/sys/class/mdev_bus`. For a PCI function that is its address; a

@@ -11,7 +11,7 @@ mod selector;
 mod vgpu;
 
 pub use address::PciAddress;
-pub use mdev::{MdevTypeId, MdevUuid, ParentName};
+pub use mdev::{MdevModel, MdevTypeId, MdevUuid, ParentName};
 pub use names::{DeviceName, DomainName, DomainUuid, PoolName};
 pub use numa::{CpuSet, NumaNode};
 pub use profile::{ProfileParts, Series, short_name};

@@ -29,8 +29,7 @@ fn making(candidate: &Candidate, assignment: &Assignment, wanted: &Wanted<'_>) -
     let (step, attributes) = match candidate.interface {
         Interface::Mdev => {
             let step = mdev::creation(&candidate.parent, type_id, wanted.uuid);
-            // The kernel puts the driver's name in front of its types' ids.
-            let nvidias = type_id.as_str().starts_with("nvidia-");
+            let nvidias = type_id.is_nvidias();
             (step, nvidias.then(|| mdev::nvidia_attributes(wanted.uuid)))
         }
         Interface::VendorVfio => {

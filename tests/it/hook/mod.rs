@@ -7,6 +7,7 @@ mod elsewhere;
 mod functions;
 mod golden;
 mod holders;
+mod models;
 mod parameters;
 mod race;
 mod several;
