@@ -7,6 +7,7 @@ use std::io;
 use crate::device::{
     Sysfs, at, optional,
     step::{Attribute, Check, Effect, Made, Setting, Step, Undo},
+    vfio_nodes,
 };
 
 /// Writing access to attributes.
@@ -171,10 +172,16 @@ fn carry_out(step: &Step, host: &dyn Attributes) -> Result<(), Stop> {
     }
     for check in &step.checks {
         if let Err(cause) = holds(check, host) {
+            let reason = match check {
+                Check::LinkPasses { .. } | Check::Reads { .. } => {
+                    "what was created is not what was asked for"
+                }
+                Check::Openable { .. } => "what was created is nothing that QEMU can open",
+            };
             let cause = format!("{}: {cause}", step.what);
             return Err(Stop {
                 cause,
-                reason: "what was created is not what was asked for".to_owned(),
+                reason: reason.to_owned(),
                 ours: true,
                 refused_by_driver: true,
             });
@@ -226,6 +233,7 @@ fn holds(check: &Check, host: &dyn Attributes) -> Result<(), String> {
                 Err(format!("{path} reads '{text}', not '{value}'"))
             };
         }
+        Check::Openable { device } => return is_openable(device, host),
     };
     let target = host
         .read_link(path)
@@ -235,6 +243,18 @@ fn holds(check: &Check, host: &dyn Attributes) -> Result<(), String> {
     } else {
         Err(format!("{path} points to {target}, not to {component}"))
     }
+}
+
+/// Whether QEMU could open it. libvirt would say only that a file is missing.
+fn is_openable(device: &str, host: &dyn Attributes) -> Result<(), String> {
+    let nodes = vfio_nodes(host, device).map_err(|error| at(device, &error).to_string())?;
+    if nodes.is_empty() {
+        return Err(format!(
+            "{device} has neither an iommu_group nor a vfio-dev, one of which QEMU has to open; \
+             see 'journalctl -k' for what VFIO and the IOMMU say"
+        ));
+    }
+    Ok(())
 }
 
 fn create_failed(step: &Step, error: &io::Error) -> String {

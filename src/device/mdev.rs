@@ -413,6 +413,7 @@ pub fn creation(parent: &Parent, type_id: &MdevTypeId, uuid: MdevUuid) -> Step {
                 path: format!("{}/mdev_type", path(uuid)),
                 component: type_id.to_string(),
             },
+            Check::Openable { device: path(uuid) },
         ],
     }
 }

@@ -28,6 +28,12 @@ pub enum Check {
         /// What it has to say.
         value: String,
     },
+    /// There is something by which QEMU can open the device: an IOMMU group, or the
+    /// character device of newer kernels.
+    Openable {
+        /// The device's directory.
+        device: String,
+    },
 }
 
 /// How an effect is taken back.

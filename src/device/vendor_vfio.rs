@@ -135,6 +135,7 @@ pub fn attributes(function: &ParentName) -> String {
 /// to the one it has.
 #[must_use]
 pub fn assignment(function: &ParentName, id: &MdevTypeId, name: &str) -> Step {
+    let device = path(function);
     let path = attribute(function, "current_vgpu_type");
     Step {
         what: format!("make {function} a {name} (type {id})"),
@@ -143,10 +144,13 @@ pub fn assignment(function: &ParentName, id: &MdevTypeId, name: &str) -> Step {
             value: format!("{id}\n"),
         },
         undo: Some(release(function)),
-        checks: vec![Check::Reads {
-            path,
-            value: id.to_string(),
-        }],
+        checks: vec![
+            Check::Reads {
+                path,
+                value: id.to_string(),
+            },
+            Check::Openable { device },
+        ],
     }
 }
 

@@ -8,6 +8,7 @@ mod functions;
 mod golden;
 mod holders;
 mod models;
+mod openable;
 mod parameters;
 mod race;
 mod several;

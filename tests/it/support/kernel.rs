@@ -48,6 +48,8 @@ struct State {
     /// Processes with the functions and mediated devices that they have open.
     opened: Vec<(u32, String)>,
     next_group: u32,
+    /// Parents and virtual functions of whose devices VFIO knows nothing.
+    without_vfio: Vec<String>,
     faults: Vec<Fault>,
     writes: Vec<Write>,
     /// Made anew after each change.
@@ -95,6 +97,7 @@ impl Kernel {
             mdevs: BTreeMap::new(),
             opened: Vec::new(),
             next_group: 100,
+            without_vfio: Vec::new(),
             faults: Vec::new(),
             writes: Vec::new(),
             tree: None,
@@ -140,6 +143,13 @@ impl Kernel {
 
     pub fn inject(&self, fault: Fault) {
         self.state().faults.push(fault);
+    }
+
+    /// What is made on that parent, or of that function, is nothing that VFIO knows.
+    pub fn lose_vfio(&self, parent: &str) {
+        let mut state = self.state();
+        state.without_vfio.push(parent.to_owned());
+        state.tree = None;
     }
 
     /// The drivers behave again.

@@ -12,7 +12,8 @@ const NVIDIA: u16 = 0x10de;
 const CONTROLLER_3D: u32 = 0x03_02_00;
 
 impl Card {
-    pub(super) fn add_to(&self, tree: &mut Tree) {
+    /// What VFIO has of the functions named in `without_vfio` does not show.
+    pub(super) fn add_to(&self, tree: &mut Tree, without_vfio: &[String]) {
         let gpu = self.twin.address();
         self.add_pci(tree, gpu);
         if self.twin.framework() == Framework::LegacyMdev {
@@ -26,11 +27,18 @@ impl Card {
         for (number, address) in self.functions() {
             self.add_pci(tree, &address);
             add_virtual_function(tree, gpu, number, &address);
-            self.add_iommu_group(tree, &address, self.first_group + number);
+            let is_vfios = !without_vfio.contains(&address);
+            if is_vfios {
+                self.add_iommu_group(tree, &address, self.first_group + number);
+            }
             if self.twin.framework() == Framework::SriovMdev {
                 self.add_types(tree, &address, Parent::Vf(number));
             } else {
                 self.add_vgpu(tree, &address, number);
+                if is_vfios && self.twin.has_vfio_device(number) {
+                    let device = self.first_group + number;
+                    tree.directory(&format!("{}/vfio-dev/vfio{device}", place(&address)));
+                }
             }
         }
     }
@@ -60,10 +68,6 @@ impl Card {
     }
 
     fn add_vgpu(&self, tree: &mut Tree, address: &str, number: u32) {
-        let device = self.first_group + number;
-        if self.twin.has_vfio_device(number) {
-            tree.directory(&format!("{}/vfio-dev/vfio{device}", place(address)));
-        }
         let seat = Seat::Vf(number);
         for attribute in Attribute::ALL {
             if attribute == Attribute::VmName {

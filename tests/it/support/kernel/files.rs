@@ -27,10 +27,11 @@ impl State {
             }
         }
         for card in &self.cards {
-            card.add_to(&mut tree);
+            card.add_to(&mut tree, &self.without_vfio);
         }
         for (uuid, mdev) in &self.mdevs {
-            add_mdev(&mut tree, uuid, mdev);
+            let has_group = !self.without_vfio.contains(&mdev.parent);
+            add_mdev(&mut tree, (uuid, mdev), has_group);
             if let Some((index, seat)) = self.seat(uuid) {
                 self.cards[index].add_mdev_files(&mut tree, mdev, &seat);
             }
@@ -140,7 +141,7 @@ pub(super) fn place(address: &str) -> String {
     format!("/devices/pci{root}/{address}")
 }
 
-fn add_mdev(tree: &mut Tree, uuid: &str, mdev: &Mdev) {
+fn add_mdev(tree: &mut Tree, (uuid, mdev): (&str, &Mdev), has_group: bool) {
     let parent = place(&mdev.parent);
     let path = format!("{parent}/{uuid}");
     let group = format!("/kernel/iommu_groups/{}", mdev.iommu_group);
@@ -171,11 +172,13 @@ fn add_mdev(tree: &mut Tree, uuid: &str, mdev: &Mdev) {
         let attribute = format!("{path}/nvidia/vgpu_params");
         tree.setting(&attribute, &mdev.parameters, set);
     }
-    tree.link(
-        &format!("{path}/iommu_group"),
-        &format!("../../../..{group}"),
-    );
-    tree.directory(&format!("{group}/devices"));
+    if has_group {
+        tree.link(
+            &format!("{path}/iommu_group"),
+            &format!("../../../..{group}"),
+        );
+        tree.directory(&format!("{group}/devices"));
+    }
     tree.link(
         &format!("{parent}/{type_path}/devices/{uuid}"),
         &format!("../../../{uuid}"),
