@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use nix::time::{ClockId, clock_gettime};
 
-use super::Host;
+use super::{Host, fault};
 use crate::device::Sysfs;
 
 /// Time since boot, suspension included (`CLOCK_BOOTTIME`). Comparable between
@@ -25,6 +25,17 @@ pub fn boot_id(host: &Host) -> Option<String> {
 /// A point in time after which patience ends.
 #[derive(Debug, Clone, Copy)]
 pub struct Deadline(Instant);
+
+/// A pause of ours that nobody but people would notice if it were left out: tests leave
+/// it out.
+#[must_use]
+pub fn patience(span: Duration) -> Deadline {
+    Deadline::after(if fault::has_pauses() {
+        span
+    } else {
+        Duration::ZERO
+    })
+}
 
 impl Deadline {
     /// That far from now.

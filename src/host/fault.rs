@@ -7,6 +7,7 @@
 //! `VIRT_VGPU_FAULT_TRACE=FILE` lists the effects. `VIRT_VGPU_FAULT=child:N` kills the
 //! child that writes attributes after its N-th write, before it can say so; with
 //! `VIRT_VGPU_FAULT_ONCE=FILE`, which must not exist yet, that happens to one child only.
+//! `VIRT_VGPU_FAULT_PAUSES=none` leaves pauses out.
 
 #[cfg(not(feature = "faults"))]
 use std::io;
@@ -29,8 +30,14 @@ pub(super) fn after(_effect: &str, _path: impl AsRef<std::path::Path>) {}
 #[cfg(not(feature = "faults"))]
 pub(super) fn after_write_of_child() {}
 
+/// Whether pauses take their time.
+#[cfg(not(feature = "faults"))]
+pub(super) fn has_pauses() -> bool {
+    true
+}
+
 #[cfg(feature = "faults")]
-pub(super) use enabled::{after, after_write_of_child, before};
+pub(super) use enabled::{after, after_write_of_child, before, has_pauses};
 
 #[cfg(feature = "faults")]
 mod enabled {
@@ -69,6 +76,10 @@ mod enabled {
             return Err(io::Error::from_raw_os_error(errno));
         }
         Ok(())
+    }
+
+    pub(in super::super) fn has_pauses() -> bool {
+        std::env::var_os("VIRT_VGPU_FAULT_PAUSES").is_none_or(|how| how != "none")
     }
 
     pub(in super::super) fn after(effect: &str, path: impl AsRef<Path>) {

@@ -36,7 +36,7 @@ mod program;
 mod service;
 mod slow_driver;
 
-pub use clock::{Deadline, boot_id, since_boot};
+pub use clock::{Deadline, boot_id, patience, since_boot};
 pub use files::read_at_most;
 pub use journal::start_logging;
 #[cfg(feature = "cli")]

@@ -6,7 +6,7 @@ use std::{io, time::Duration};
 use super::work::{OTHERS, PURPOSE};
 use crate::{
     device::readiness,
-    host::{Deadline, DriverLock, Host, LockError, gpu_openers},
+    host::{Deadline, DriverLock, Host, LockError, gpu_openers, patience},
     model::PciAddress,
     plan::host_settings::SRIOV_MANAGE,
 };
@@ -24,7 +24,60 @@ pub(super) fn held(error: LockError) -> Trouble {
     Trouble::Failed(error.to_string())
 }
 
-/// Runs NVIDIA's program. It wants the GPU's `unbindLock`, which it gets while
+/// How long virtual functions may take after `sriov-manage -e` has ended well, before it
+/// is run again: vGPU 17.2 makes none for a while after the driver was loaded.
+const PAUSES: [Duration; 2] = [Duration::from_secs(15), Duration::from_secs(30)];
+
+/// Makes the virtual functions of a GPU that has none.
+pub(super) fn make_functions(host: &Host, gpu: PciAddress) -> Result<(), Trouble> {
+    let run = |flag: &str| sriov_manage(host, flag, gpu, &mut || {});
+    let are_there = || -> io::Result<bool> { Ok(!readiness::functions(host, gpu)?.are_missing()) };
+    let wait = |span| {
+        // An error is told by the look behind.
+        patience(span).wait_until(|| are_there().unwrap_or(true));
+    };
+    until_there(run, are_there, wait)
+}
+
+/// Runs `sriov-manage -e`, and once more after each pause. It ends well, without a
+/// word, also where it makes nothing. A second `-e` alone would change nothing: it
+/// finds the GPU as it left it.
+fn until_there(
+    mut run: impl FnMut(&str) -> Result<String, Trouble>,
+    are_there: impl Fn() -> io::Result<bool>,
+    mut wait: impl FnMut(Duration),
+) -> Result<(), Trouble> {
+    let there = || are_there().map_err(|error| Trouble::Failed(error.to_string()));
+    let mut said = run("-e")?;
+    for pause in PAUSES {
+        if there()? {
+            return Ok(());
+        }
+        wait(pause);
+        if there()? {
+            return Ok(());
+        }
+        run("-d")?;
+        said = run("-e")?;
+    }
+    if there()? {
+        return Ok(());
+    }
+    let said = match said.as_str() {
+        "" => "it says nothing".to_owned(),
+        said => format!("it says '{said}'"),
+    };
+    let pauses = PAUSES.map(|pause| format!("{} s", pause.as_secs()));
+    Err(Trouble::Failed(format!(
+        "sriov-manage -e made no virtual functions, nor after {} more, with -d before it; {said}; \
+         either this version of NVIDIA's driver makes no vGPUs on this board ('journalctl -k -g \
+         NVRM' tells what it says), or SR-IOV, ARI or above-4G decoding is off in the firmware, or \
+         the IOMMU in the kernel",
+        pauses.join(" and ")
+    )))
+}
+
+/// Runs NVIDIA's program, and returns what it says. It wants the GPU's `unbindLock`, which it gets while
 /// nobody has the GPU open; short visitors, such as a monitoring program, are
 /// worth another try, and nothing else is.
 pub(super) fn sriov_manage(
@@ -32,7 +85,7 @@ pub(super) fn sriov_manage(
     flag: &str,
     gpu: PciAddress,
     meanwhile: &mut dyn FnMut(),
-) -> Result<(), Trouble> {
+) -> Result<String, Trouble> {
     const LOCKED: &str = "Cannot obtain unbindLock";
     const PATIENCE: Duration = Duration::from_secs(120);
     const PAUSE: Duration = Duration::from_secs(1);
@@ -45,31 +98,21 @@ pub(super) fn sriov_manage(
         let ended = host
             .run_program(SRIOV_MANAGE, &arguments, deadline, meanwhile)
             .map_err(|error| Trouble::Failed(no_sriov_manage(&error)))?;
-        let functions =
-            readiness::functions(host, gpu).map_err(|error| Trouble::Failed(error.to_string()))?;
         said = ended.said.split_whitespace().collect::<Vec<_>>().join(" ");
-        match (ended.status.success(), flag) {
-            (true, "-e") if functions.are_missing() => {
-                return Err(Trouble::Failed(format!(
-                    "sriov-manage -e made no virtual functions: {said}; SR-IOV, ARI and above-4G \
-                     decoding must be on in the firmware, and the IOMMU in the kernel"
-                )));
-            }
-            (true, _) => return Ok(()),
-            (false, _) if ended.said.contains(LOCKED) => {
-                Deadline::after(PAUSE).wait_until(|| {
-                    meanwhile();
-                    false
-                });
-            }
-            (false, _) => {
-                return Err(Trouble::Failed(format!(
-                    "sriov-manage {flag} failed ({}): {said}; 'journalctl -k -g NVRM' tells what \
-                     the driver says",
-                    ended.status
-                )));
-            }
+        if ended.status.success() {
+            return Ok(said);
         }
+        if !ended.said.contains(LOCKED) {
+            return Err(Trouble::Failed(format!(
+                "sriov-manage {flag} failed ({}): {said}; 'journalctl -k -g NVRM' tells what the \
+                 driver says",
+                ended.status
+            )));
+        }
+        patience(PAUSE).wait_until(|| {
+            meanwhile();
+            false
+        });
     }
     Err(Trouble::Failed(format!(
         "sriov-manage {flag} failed {TRIES} times: {said}; {}",
@@ -98,5 +141,49 @@ fn who_has_it_open(host: &Host) -> String {
             "stop what has the driver open, then try again: {}",
             named.join(", ")
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    /// What is run and waited for when functions are there after so many of these.
+    fn story(there_after: usize) -> (Vec<String>, Result<(), String>) {
+        let story = RefCell::new(Vec::new());
+        let told = |what: String| story.borrow_mut().push(what);
+        let result = until_there(
+            |flag| {
+                told(flag.to_owned());
+                Ok(String::new())
+            },
+            || Ok(story.borrow().len() >= there_after),
+            |span| told(format!("{span:?}")),
+        );
+        let result = result.map_err(|trouble| match trouble {
+            Trouble::Refused(why) | Trouble::Failed(why) => why,
+        });
+        (story.into_inner(), result)
+    }
+
+    #[test]
+    fn a_silent_failure_is_tried_again_from_the_ground() {
+        let all = ["-e", "15s", "-d", "-e", "30s", "-d", "-e"];
+        for (there_after, runs) in [(1, 1), (2, 2), (4, 4), (5, 5), (7, 7)] {
+            let (story, result) = story(there_after);
+            assert_eq!(story, all[..runs]);
+            assert_eq!(result, Ok(()));
+        }
+        let (told, result) = story(8);
+        assert_eq!(told, all);
+        assert_eq!(
+            result.unwrap_err(),
+            "sriov-manage -e made no virtual functions, nor after 15 s and 30 s more, with -d before \
+             it; it says nothing; either this version of NVIDIA's driver makes no vGPUs on this board \
+             ('journalctl -k -g NVRM' tells what it says), or SR-IOV, ARI or above-4G decoding is off \
+             in the firmware, or the IOMMU in the kernel"
+        );
     }
 }

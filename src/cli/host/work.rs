@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, time::Duration};
 use super::{
     apply::{GpuReport, GpuResult, StepReport},
     module_options::ModuleOptions,
-    sriov::{Trouble, held, sriov_manage},
+    sriov::{Trouble, held, make_functions, sriov_manage},
     state,
     survey::{Survey, Surveyed},
     users,
@@ -206,7 +206,7 @@ fn enable_functions(host: &Host, job: &mut Job) {
     let Some(planned) = job.step(&actual, |step| *step == Step::EnableFunctions) else {
         return;
     };
-    let done = sriov_manage(host, "-e", job.report.gpu, &mut || {});
+    let done = make_functions(host, job.report.gpu);
     job.note(&planned, done.is_ok());
     if let Err(trouble) = done {
         job.stumble(trouble);
@@ -220,7 +220,7 @@ fn renew_functions(host: &Host, job: &mut Job) {
         return job.refuse("it has no virtual functions that could be renewed".to_owned());
     }
     let done = take_functions_away(host, gpu, actual.functions.enabled)
-        .and_then(|()| sriov_manage(host, "-e", gpu, &mut || {}));
+        .and_then(|()| make_functions(host, gpu));
     let planned = Planned {
         step: Step::RenewFunctions,
         why: "asked for by --renew".to_owned(),
@@ -247,7 +247,8 @@ fn take_functions_away(host: &Host, gpu: PciAddress, enabled: u32) -> Result<(),
         if longest.has_passed() {
             lock = None;
         }
-    })
+    })?;
+    Ok(())
 }
 
 fn refuse_in_use(host: &Host, gpu: PciAddress) -> Result<(), Trouble> {

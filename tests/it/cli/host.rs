@@ -160,6 +160,7 @@ impl Tree {
             .arg("host")
             .args(arguments.split_whitespace())
             .env("VIRT_VGPU_ROOT", self.0.path())
+            .env("VIRT_VGPU_FAULT_PAUSES", "none")
             .output()
             .unwrap();
         let said = [output.stdout, output.stderr].concat();
@@ -385,6 +386,26 @@ fn only_a_refused_unbind_lock_is_tried_again() {
     0000:5e:00.0: FAILED: /usr/lib/nvidia/sriov-manage: No such file or directory (os error 2); it comes with NVIDIA's vGPU driver for KVM: install that one
       not done: /usr/lib/nvidia/sriov-manage -e 0000:5e:00.0 (0 of 2 virtual functions are there)
     ");
+}
+
+#[test]
+fn a_silent_failure_of_nvidias_program_is_tried_again() {
+    let tree = Tree::new();
+    tree.pool("cad", A, "");
+    let calls = "sriov-manage -e 0000:3b:00.0\n";
+    let again = "sriov-manage -d 0000:3b:00.0\nsriov-manage -e 0000:3b:00.0\n";
+    tree.write("silences", "1");
+    insta::assert_snapshot!(tree.works("apply --all"), @"
+    0000:3b:00.0: set
+      done: /usr/lib/nvidia/sriov-manage -e 0000:3b:00.0 (0 of 2 virtual functions are there)
+    ");
+    assert_eq!(tree.calls(), format!("{calls}{again}"));
+    tree.write("silences", "1\n2\n3");
+    insta::assert_snapshot!(tree.fails("apply --renew --yes 3b:00.0"), @"
+    0000:3b:00.0: FAILED: sriov-manage -e made no virtual functions, nor after 15 s and 30 s more, with -d before it; it says nothing; either this version of NVIDIA's driver makes no vGPUs on this board ('journalctl -k -g NVRM' tells what it says), or SR-IOV, ARI or above-4G decoding is off in the firmware, or the IOMMU in the kernel
+      not done: /usr/lib/nvidia/sriov-manage -d 0000:3b:00.0, then -e 0000:3b:00.0 (asked for by --renew)
+    ");
+    assert_eq!(tree.calls(), format!("{again}{again}{again}"));
 }
 
 #[test]
