@@ -141,7 +141,8 @@ impl Attach {
         } else {
             carry_out(host, &libvirt, &target, &attachment, &asking)
         };
-        let Live { plugged, notes } = live.with_context(cannot)?;
+        let Live { plugged, mut notes } = live.with_context(cannot)?;
+        notes.extend(definition::asks_for_nothing(&target.definition.xml));
         let report = Report {
             domain: target.definition.def.name.clone(),
             domain_uuid: target.definition.def.uuid,

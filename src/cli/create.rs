@@ -1,12 +1,9 @@
 //! `virt-vgpu create`: a transient domain from its XML, completed with what its
 //! requests need.
 
-use std::{
-    path::{Path, PathBuf},
-    process::ExitCode,
-};
+use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use serde::Serialize;
 
@@ -64,7 +61,7 @@ struct Report {
     moved: Vec<Move>,
     /// Optional devices.
     plugged: Vec<Plugged>,
-    /// Why others are not plugged in.
+    /// Why others are not plugged in, and what of the XML asks for nothing.
     notes: Vec<String>,
     /// The XML that was used.
     xml: String,
@@ -73,8 +70,18 @@ struct Report {
 impl Create {
     pub(super) fn run(&self, host: &Host) -> anyhow::Result<ExitCode> {
         let text = domain_xml::read(&self.file)?;
+        domain::check_well_formed(&text).with_context(|| self.name())?;
+        let near_misses = domain::near_misses(&text).with_context(|| self.name())?;
         let xml = with_identity(host, text).with_context(|| self.name())?;
-        let uuid = domain::parse(&xml).with_context(|| self.name())?.uuid;
+        let def = domain::parse(&xml).with_context(|| self.name())?;
+        let uuid = def.uuid;
+        let near_misses: Vec<String> = { near_misses.iter() }
+            .map(|miss| format!("{}: line {}: {miss}", self.name(), miss.line))
+            .collect();
+        // The domain would be created without the device that it shall have.
+        if let (true, Some(miss)) = (def.requests.is_empty(), near_misses.first()) {
+            bail!("{miss}");
+        }
         let libvirt = self.edit.connection.open_served()?;
         let _lock = match self.edit.dry_run {
             true => None,
@@ -84,17 +91,14 @@ impl Create {
             definition::seats(host, &libvirt, def, pool, names)
         };
         let filled = fill(host, &xml, choose).with_context(|| self.name())?;
-        let report = self.create(host, &libvirt, filled)?;
+        let mut report = self.create(host, &libvirt, filled)?;
+        report.notes.extend(near_misses);
         output::report(self.edit.json, &report)?;
         Ok(ExitCode::SUCCESS)
     }
 
     fn name(&self) -> String {
-        if self.file == Path::new("-") {
-            "standard input".to_owned()
-        } else {
-            self.file.display().to_string()
-        }
+        domain_xml::name(&self.file)
     }
 
     /// Creates the domain: with other devices where those of its XML are taken, also

@@ -7,11 +7,17 @@ use clap::{ArgGroup, Args};
 
 use super::{
     domain_xml,
-    forecast::{Forecast, HeldState, Outcome, PoolForecast},
+    forecast::{Forecast, HeldState, Outcome, PoolForecast, XmlOf},
     output::{self, Table},
     target::Connection,
 };
-use crate::{claims, domain, hook::AllocateError, host::Host};
+use crate::{
+    claims,
+    domain::{self, DomainDef, DomainError, Problem},
+    hook::AllocateError,
+    host::Host,
+    model::{DomainName, DomainUuid},
+};
 
 /// Show what a start of a domain would get now, and why.
 ///
@@ -19,6 +25,9 @@ use crate::{claims, domain, hook::AllocateError, host::Host};
 /// for each device the parent, the type and the reason, for each pool the
 /// candidates in the order in which they are tried, or the refusal as virsh
 /// would show it.
+///
+/// libvirt drops metadata without a declared namespace when a domain is defined, and
+/// says nothing: such a slip can be seen in the XML that was given to it, with --xml.
 #[derive(Debug, Args)]
 #[command(
     group = ArgGroup::new("what").required(true).args(["domain", "xml"]),
@@ -49,12 +58,17 @@ pub(super) struct Explain {
 
 impl Explain {
     pub(super) fn run(&self, host: &Host) -> anyhow::Result<ExitCode> {
-        let xml = match (&self.domain, &self.xml) {
-            (_, Some(path)) => domain_xml::read(path)?,
-            (Some(name), None) => self.connection.find_served(name)?.inactive_xml()?,
+        let forecast = match (&self.domain, &self.xml) {
+            (_, Some(path)) => {
+                let xml = domain_xml::read(path)?;
+                of_file(host, &xml).with_context(|| domain_xml::name(path))?
+            }
+            (Some(name), None) => {
+                let xml = self.connection.find_served(name)?.inactive_xml()?;
+                of_domain(host, &xml)?
+            }
             (None, None) => bail!("neither a domain nor --xml is given"),
         };
-        let forecast = forecast(host, &xml)?;
         output::report(self.json, &forecast)?;
         Ok(if forecast.outcome == Outcome::Refused {
             ExitCode::FAILURE
@@ -64,27 +78,71 @@ impl Explain {
     }
 }
 
-fn forecast(host: &Host, xml: &str) -> anyhow::Result<Forecast> {
+/// For a domain of libvirt's.
+fn of_domain(host: &Host, xml: &str) -> anyhow::Result<Forecast> {
+    let near_misses = domain::near_misses(xml).unwrap_or_default();
+    let notes = near_misses.iter().map(ToString::to_string);
     let identity = domain::identity(xml).ok().flatten();
-    if let Some((uuid, name)) = &identity {
-        if !domain::mentions_requests(xml.as_bytes()) {
-            return Ok(Forecast::nothing(name.clone(), Some(*uuid)));
+    let forecast = match &identity {
+        Some((uuid, name)) if !domain::mentions_requests(xml.as_bytes()) => {
+            Forecast::nothing(name.clone(), Some(*uuid))
         }
-    }
-    let def = match (domain::parse(xml), identity) {
-        (Ok(def), _) => def,
-        (Err(source), Some((uuid, name))) => {
-            let domain = name.to_string();
-            let error = AllocateError::Domain {
-                domain,
-                cause: source,
-            };
-            return Ok(Forecast::refused(name, Some(uuid), &error));
-        }
-        (Err(error), None) => return Err(error).context("the domain XML cannot be used"),
+        _ => match domain::parse(xml) {
+            Ok(def) => make(host, &def, XmlOf::Domain),
+            Err(cause) => unusable(identity, cause, XmlOf::Domain)?,
+        },
     };
-    // Nobody waits for who only looks.
-    Ok(claims::while_settled(host, || Forecast::make(host, &def)))
+    Ok(forecast.with_notes(notes))
+}
+
+/// For XML that a person has, which need be no domain's yet.
+fn of_file(host: &Host, xml: &str) -> anyhow::Result<Forecast> {
+    /// Stands in for one that libvirt will make up; it gives no domain this one.
+    const NO_UUID: &str = "00000000-0000-0000-0000-000000000000";
+    let identity = domain::identity(xml).ok().flatten();
+    if let Err(cause) = domain::check_well_formed(xml) {
+        return unusable(identity, cause, XmlOf::File);
+    }
+    let near_misses = domain::near_misses(xml).unwrap_or_default();
+    let notes = { near_misses.iter() }.map(|miss| format!("line {}: {miss}", miss.line));
+    let (parsed, xml_of) = match domain::parse(xml) {
+        Err(error) if *error.problem() == Problem::MissingElement("uuid") => {
+            let whole = domain::with_uuid(xml, NO_UUID.parse()?)?;
+            let whole = whole.as_deref().unwrap_or(xml);
+            (domain::parse(whole), XmlOf::FileWithoutUuid)
+        }
+        parsed => (parsed, XmlOf::File),
+    };
+    let forecast = match parsed {
+        Ok(def) if def.requests.is_empty() && !domain::mentions_requests(xml.as_bytes()) => {
+            let uuid = (xml_of != XmlOf::FileWithoutUuid).then_some(def.uuid);
+            Forecast::nothing(def.name, uuid)
+        }
+        Ok(def) => make(host, &def, xml_of),
+        Err(cause) => unusable(identity, cause, xml_of)?,
+    };
+    Ok(forecast.with_notes(notes))
+}
+
+/// Nobody waits for who only looks.
+fn make(host: &Host, def: &DomainDef, xml_of: XmlOf) -> Forecast {
+    claims::while_settled(host, || Forecast::make(host, def, xml_of))
+}
+
+/// What the hook would say to such XML; an error where it is not even a domain's.
+fn unusable(
+    identity: Option<(DomainUuid, DomainName)>,
+    cause: DomainError,
+    xml_of: XmlOf,
+) -> anyhow::Result<Forecast> {
+    let Some((uuid, name)) = identity else {
+        return Err(cause).context("the domain XML cannot be used");
+    };
+    let error = AllocateError::Domain {
+        domain: name.to_string(),
+        cause,
+    };
+    Ok(Forecast::refused(name, Some(uuid), &error, xml_of))
 }
 
 impl std::fmt::Display for Forecast {
@@ -111,7 +169,9 @@ impl std::fmt::Display for Forecast {
         }
         for device in &self.devices {
             writeln!(f, "\n{} from pool {}", device.name, device.pool)?;
-            writeln!(f, "  uuid    {}", device.uuid)?;
+            if let Some(uuid) = &device.uuid {
+                writeln!(f, "  uuid    {uuid}")?;
+            }
             match &device.place {
                 Some(place) => {
                     writeln!(f, "  parent  {}", place.parent)?;
@@ -124,7 +184,9 @@ impl std::fmt::Display for Forecast {
                         writeln!(f, "  note    cannot be saved or migrated: has {names}")?;
                     }
                 }
-                None if !device.placeholder => writeln!(f, "  hostdev missing")?,
+                None if !device.placeholder && device.uuid.is_some() => {
+                    writeln!(f, "  hostdev missing")?;
+                }
                 None => {}
             }
         }

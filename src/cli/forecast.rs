@@ -11,12 +11,12 @@ use crate::{
     config::{self, Pool},
     device::mdev::Offer,
     domain::{DomainDef, Request},
-    hook::{AllocateError, Demand, devices_wanted, has_placeholder, nearness_of, with_held},
+    hook::{AllocateError, Demand, Order, devices_wanted, has_placeholder, nearness_of, with_held},
     host::{Host, PciIds, Processes},
     model::{
         DeviceName, DomainName, DomainUuid, MdevTypeId, MdevUuid, NumaNode, ParentName, PoolName,
     },
-    plan::{Detail, Failed, HostSupply, RefusalKind, Surveyed, survey},
+    plan::{Detail, Failed, HostSupply, RefusalKind, Source, Surveyed, survey},
     rule::Verdict,
 };
 
@@ -48,12 +48,25 @@ pub(super) enum Outcome {
     NothingWanted,
 }
 
+/// Whose XML it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum XmlOf {
+    /// A domain that libvirt has.
+    Domain,
+    /// Perhaps nobody's yet.
+    File,
+    /// Surely nobody's yet: its devices have no UUIDs, and no hostdevs.
+    FileWithoutUuid,
+}
+
 /// A request, and the device that it would get.
 #[derive(Debug, Serialize)]
 pub(super) struct Device {
     pub(super) name: DeviceName,
     pub(super) pool: PoolName,
-    pub(super) uuid: MdevUuid,
+    /// None where the domain has none yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) uuid: Option<MdevUuid>,
     /// Whether the domain has its hostdev.
     pub(super) placeholder: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -154,12 +167,13 @@ impl Forecast {
         domain: DomainName,
         domain_uuid: Option<DomainUuid>,
         error: &AllocateError,
+        xml_of: XmlOf,
     ) -> Self {
         Self {
             domain,
             domain_uuid,
             outcome: Outcome::Refused,
-            refusal: Some(line(error)),
+            refusal: Some(line(error, xml_of)),
             devices: Vec::new(),
             pools: Vec::new(),
             holds: None,
@@ -182,28 +196,50 @@ impl Forecast {
     }
 
     /// Looks at the host and foretells.
-    pub(super) fn make(host: &Host, domain: &DomainDef) -> Self {
-        let mut forecast = Self::nothing(domain.name.clone(), Some(domain.uuid));
+    pub(super) fn make(host: &Host, domain: &DomainDef, xml_of: XmlOf) -> Self {
+        let has_uuid = xml_of != XmlOf::FileWithoutUuid;
+        let mut forecast = Self::nothing(domain.name.clone(), has_uuid.then_some(domain.uuid));
         forecast.devices = domain
             .requests
             .iter()
-            .map(|request| device(domain, request))
+            .map(|request| device(domain, request, has_uuid))
             .collect();
+        if !has_uuid {
+            forecast.notes.push(
+                "the XML has no <uuid>: libvirt makes one up when the domain is defined, and \
+                 virt-vgpud adds the hostdevs then; 'virt-vgpu create' does both"
+                    .to_owned(),
+            );
+        }
         forecast.survey_pools(host, domain);
-        match forecast.foretell(host, domain) {
+        match forecast.foretell(host, domain, xml_of) {
             Ok(outcome) => forecast.outcome = outcome,
             Err(error) => {
                 forecast.outcome = Outcome::Refused;
-                forecast.refusal = Some(line(&error));
+                forecast.refusal = Some(line(&error, xml_of));
                 forecast.note_stale_claims(host, domain.uuid, &error);
             }
         }
         forecast
     }
 
+    /// The forecast with more to say.
+    pub(super) fn with_notes(mut self, notes: impl Iterator<Item = String>) -> Self {
+        self.notes.extend(notes);
+        self
+    }
+
     /// The hook's way, in the hook's order.
-    fn foretell(&mut self, host: &Host, domain: &DomainDef) -> Result<Outcome, AllocateError> {
-        let former = claims::load(host, domain.uuid)?;
+    fn foretell(
+        &mut self,
+        host: &Host,
+        domain: &DomainDef,
+        xml_of: XmlOf,
+    ) -> Result<Outcome, AllocateError> {
+        let former = match xml_of {
+            XmlOf::FileWithoutUuid => None,
+            XmlOf::Domain | XmlOf::File => claims::load(host, domain.uuid)?,
+        };
         if let Some(claim) = &former {
             let held = held(host, claim);
             let state = held.state;
@@ -224,7 +260,10 @@ impl Forecast {
                 ),
             }
         }
-        let wanted = devices_wanted(domain)?;
+        let wanted = match xml_of {
+            XmlOf::FileWithoutUuid => devices_to_come(host, domain),
+            XmlOf::Domain | XmlOf::File => devices_wanted(domain)?,
+        };
         if wanted.is_empty() {
             return Ok(Outcome::NothingWanted);
         }
@@ -253,7 +292,8 @@ impl Forecast {
     fn show_held(&mut self) {
         let held = self.holds.iter().flat_map(|held| &held.devices);
         for one in held {
-            if let Some(device) = self.devices.iter_mut().find(|other| other.uuid == one.uuid) {
+            let mut devices = self.devices.iter_mut();
+            if let Some(device) = devices.find(|other| other.uuid == Some(one.uuid)) {
                 device.place = Some(Place {
                     parent: one.parent.clone(),
                     type_id: one.type_id.clone(),
@@ -381,18 +421,48 @@ fn free(supply: &HostSupply<'_>, pool: &Pool, in_use: u32) -> Fit {
     }
 }
 
-/// The line as the hook prints it.
-pub(super) fn line(error: &AllocateError) -> String {
-    let line = format!("virt-vgpu: {error}");
+/// What a domain will be served that has no hostdevs yet: whatever its pools' drivers
+/// make, but for what may be missing.
+fn devices_to_come<'d>(host: &Host, domain: &'d DomainDef) -> Vec<Order<'d>> {
+    let is_optional = |request: &Request| {
+        let by_pool = || {
+            let pool = config::load_pool(host, &request.pool).ok();
+            pool.and_then(|pool| pool.defaults.optional)
+        };
+        request.optional.or_else(by_pool) == Some(true)
+    };
+    let order = |request: &'d Request| {
+        let function = domain.function_of(&request.name);
+        let named = function.and_then(|one| one.address.to_string().parse().ok());
+        Order {
+            request,
+            uuid: MdevUuid::for_device(domain.uuid, &request.name),
+            source: named.map_or(Source::Any, Source::Function),
+        }
+    };
+    let requests = domain.requests.iter();
+    requests
+        .filter(|request| !is_optional(request))
+        .map(order)
+        .collect()
+}
+
+/// The line as the hook prints it, without advice about a domain that need not be there.
+pub(super) fn line(error: &AllocateError, xml_of: XmlOf) -> String {
+    let text = match xml_of {
+        XmlOf::Domain => error.to_string(),
+        XmlOf::File | XmlOf::FileWithoutUuid => error.about_xml(),
+    };
+    let line = format!("virt-vgpu: {text}");
     line.replace(['\n', '\r'], " ")
 }
 
-fn device(domain: &DomainDef, request: &Request) -> Device {
+fn device(domain: &DomainDef, request: &Request, has_uuid: bool) -> Device {
     let uuid = MdevUuid::for_device(domain.uuid, &request.name);
     Device {
         name: request.name.clone(),
         pool: request.pool.clone(),
-        uuid,
+        uuid: has_uuid.then_some(uuid),
         placeholder: has_placeholder(domain, request),
         place: None,
     }

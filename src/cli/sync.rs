@@ -94,7 +94,8 @@ impl Sync {
 fn is_ours(domain: &Domain) -> bool {
     let xml = domain.inactive_xml().unwrap_or_default();
     let persistent = domain.is_persistent().unwrap_or(false);
-    persistent && (mentions_requests(xml.as_bytes()) || xml.contains(ALIAS_PREFIX))
+    let has_ours = mentions_requests(xml.as_bytes()) || xml.contains(ALIAS_PREFIX);
+    persistent && (has_ours || !definition::asks_for_nothing(&xml).is_empty())
 }
 
 impl Report {

@@ -268,7 +268,10 @@ impl<'h> Keeper<'h> {
                 Ok(def) => self.named.note(&def),
                 Err(_) => self.named.forget(uuid),
             }
-            self.problems.remove(&uuid);
+            let name = domain.name().unwrap_or_else(|_| uuid.to_string());
+            let problems = definition::asks_for_nothing(&xml).into_iter();
+            let problems = problems.map(|line| format!("domain '{name}': {line}"));
+            self.note_problems(uuid, problems.collect());
             return Ok(());
         }
         if !domain.is_persistent().unwrap_or(false) {

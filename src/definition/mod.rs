@@ -21,5 +21,5 @@ pub use fill::{Filled, fill, with_elsewhere};
 pub use redo::{carry_out_noted, redo};
 pub use replan::{Elsewhere, Move, Shared, Stuck, elsewhere, replan};
 pub use seat::{Named, Seat, check_libvirt, choose_free, seats};
-pub use sync::{Manner, Synced, sync};
+pub use sync::{Manner, Synced, asks_for_nothing, sync};
 pub use target::{Definition, Target, edit_lock, edit_lock_within, open_served};

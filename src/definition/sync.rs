@@ -154,6 +154,9 @@ pub fn sync(
         .chain(work.done)
         .collect();
     synced.problems = work.problems;
+    synced
+        .problems
+        .extend(asks_for_nothing(&target.definition.xml));
     if !dry_run && !work.changes.is_empty() {
         if writes_metadata {
             let now = target.domain.inactive_xml()?;
@@ -172,6 +175,13 @@ pub fn sync(
         }
     }
     Ok(synced)
+}
+
+/// What of a domain's XML was probably meant to ask for a device, a line each.
+#[must_use]
+pub fn asks_for_nothing(xml: &str) -> Vec<String> {
+    let near_misses = domain::near_misses(xml).unwrap_or_default();
+    near_misses.iter().map(ToString::to_string).collect()
 }
 
 fn move_functions(
@@ -428,6 +438,14 @@ struct Surplus {
 /// bind itself.
 fn surplus(definition: &Definition) -> anyhow::Result<Surplus> {
     let def = &definition.def;
+    if !asks_for_nothing(&definition.xml).is_empty() {
+        // What the requests were meant to be is for their author to say. Without its
+        // hostdev the domain would start as if it had never asked.
+        return Ok(Surplus {
+            kept: def.pci_hostdevs.clone(),
+            removed: Vec::new(),
+        });
+    }
     let unasked = |alias: &Option<String>| {
         let name: DeviceName = { alias.as_deref() }?
             .strip_prefix(ALIAS_PREFIX)?

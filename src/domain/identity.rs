@@ -36,7 +36,7 @@ pub fn identity(xml: &str) -> Result<Option<(DomainUuid, DomainName)>, DomainErr
             Item::Start(_) | Item::Text(_) | Item::End(_) | Item::Aside => {}
         }
     }
-    let parsed = uuid.and_then(|text| text.trim().parse().ok());
+    let parsed = uuid.and_then(|text| DomainUuid::from_xml(&text).ok());
     Ok(parsed.zip(name.and_then(|text| text.parse().ok())))
 }
 

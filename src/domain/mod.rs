@@ -12,10 +12,12 @@ mod excerpt;
 mod fill;
 mod identity;
 mod metadata;
+mod near_miss;
 mod parse;
 mod reader;
 mod request;
 mod tag;
+mod well_formed;
 
 pub use cdrom::{CDROM_ALIAS, CdRom, MEDIA_DIRECTORY, cdrom, detach_cdrom, find_cdrom, media_path};
 pub use definition::{Controller, Disk, DomainDef, DrivePosition, MdevHostdev, PciHostdev};
@@ -29,9 +31,11 @@ pub use excerpt::{disk_text, function_text, hostdev_text, with_function, without
 pub use fill::{with_device, with_hostdev, with_mdev, with_medium, with_request, with_uuid};
 pub use identity::identity;
 pub use metadata::{SetMetadata, for_set_metadata, metadata_element};
+pub use near_miss::{NearMiss, near_misses};
 pub use parse::parse;
 pub use reader::MAX_BYTES;
 pub use request::{ATTRIBUTES, Attribute, MAX_REQUESTS, Request, accepted_attributes};
+pub use well_formed::check_well_formed;
 
 /// The XML namespace of our metadata element, and the URI under which libvirt
 /// files it (`virDomainSetMetadata`).

@@ -209,7 +209,13 @@ impl Builder {
             ) => self.alias(parent, owned("name")?),
             (Place::Hostdev, "source") => return Ok(Place::HostdevSource),
             (Place::HostdevSource, "address") => {
-                self.hostdev.uuid = parsed(scanner, tag, get("uuid")?)?;
+                let uuid = get("uuid")?.map(|text| MdevUuid::from_xml(&text));
+                self.hostdev.uuid = uuid.transpose().map_err(|wrong| {
+                    let problem = Problem::Value(wrong);
+                    scanner
+                        .fail(tag.span.start, problem)
+                        .element(described(tag))
+                })?;
             }
             (Place::PciHostdev, "source") => return Ok(Place::PciHostdevSource),
             (Place::PciHostdevSource, "address") => {
@@ -318,8 +324,8 @@ impl Builder {
                 self.name = Some(name);
             }
             Place::Uuid => {
-                let text = self.text.trim();
-                self.uuid = Some(text.parse().map_err(value("<uuid>", self.text_start))?);
+                let uuid = DomainUuid::from_xml(&self.text);
+                self.uuid = Some(uuid.map_err(value("<uuid>", self.text_start))?);
             }
             Place::Hostdev => {
                 let draft = std::mem::take(&mut self.hostdev);

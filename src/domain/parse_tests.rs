@@ -221,7 +221,7 @@ fn any_prefix_or_none_is_ours_and_nothing_else_is() {
         ),
         (
             "<d:devices xmlns:d='urn:virt-vgpu&#58;devices:1'><d:device name='a' pool='p'/></d:devices>",
-            false,
+            true,
         ),
         ("<devices><device name='a' pool='p'/></devices>", false),
         (

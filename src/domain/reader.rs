@@ -45,10 +45,35 @@ impl Space {
     fn of(resolved: &ResolveResult<'_>) -> Self {
         match resolved {
             ResolveResult::Unbound => Self::None,
-            ResolveResult::Bound(Namespace(uri)) if *uri == NAMESPACE.as_bytes() => Self::Ours,
+            ResolveResult::Bound(Namespace(uri)) if is_ours(uri) => Self::Ours,
             ResolveResult::Bound(_) | ResolveResult::Unknown(_) => Self::Other,
         }
     }
+}
+
+/// Whether that is our namespace, also as a person may write it: libvirt's own texts
+/// have no references in it.
+fn is_ours(uri: &[u8]) -> bool {
+    uri == NAMESPACE.as_bytes() || uri.contains(&b'&') && unescaped(uri) == NAMESPACE
+}
+
+fn unescaped(uri: &[u8]) -> String {
+    let text = String::from_utf8_lossy(uri);
+    match quick_xml::escape::unescape(&text) {
+        Ok(plain) => plain.into_owned(),
+        Err(_) => text.into_owned(),
+    }
+}
+
+/// The namespace of a tag's name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum TagNamespace {
+    /// None: no prefix, and no default namespace around it.
+    None,
+    /// A prefix that nothing declares.
+    Undeclared,
+    /// That one.
+    Of(String),
 }
 
 /// A start tag; an empty element is a start tag and an end tag of no length.
@@ -142,9 +167,23 @@ impl<'x> Scanner<'x> {
 
     /// A problem at that place.
     pub fn fail(&self, offset: usize, problem: Problem) -> DomainError {
+        DomainError::new(problem).at(self.line(offset))
+    }
+
+    /// The line of that place, from 1.
+    pub fn line(&self, offset: usize) -> usize {
         let before = self.xml.as_bytes().get(..offset).unwrap_or_default();
-        let newlines = before.iter().filter(|byte| **byte == b'\n').count();
-        DomainError::new(problem).at(newlines + 1)
+        before.iter().filter(|byte| **byte == b'\n').count() + 1
+    }
+
+    /// The namespace of the tag that was read last.
+    pub fn namespace(&self, tag: &Tag<'_>) -> TagNamespace {
+        let (resolved, _) = self.reader.resolve_element(QName(tag.name.as_bytes()));
+        match resolved {
+            ResolveResult::Unbound => TagNamespace::None,
+            ResolveResult::Unknown(_) => TagNamespace::Undeclared,
+            ResolveResult::Bound(Namespace(uri)) => TagNamespace::Of(unescaped(uri)),
+        }
     }
 
     fn syntax(&self, offset: usize, what: impl ToString) -> DomainError {
@@ -333,7 +372,7 @@ impl<'x> Scanner<'x> {
     }
 }
 
-fn as_offset(position: u64) -> usize {
+pub(super) fn as_offset(position: u64) -> usize {
     // Positions are within a str, so they fit.
     usize::try_from(position).unwrap_or(usize::MAX)
 }

@@ -159,6 +159,52 @@ pub enum AllocateError {
     },
 }
 
+impl AllocateError {
+    /// The line for XML that need not be a domain's yet: what is to be changed is the
+    /// XML, and there may be nothing that 'virsh edit' finds.
+    #[must_use]
+    pub fn about_xml(&self) -> String {
+        match self {
+            Self::Domain { domain, cause } => {
+                format!("domain '{domain}': {cause}; correct it in the XML")
+            }
+            Self::NoPlaceholder {
+                domain,
+                device,
+                uuid,
+                ..
+            } => format!(
+                "domain '{domain}' asks for device '{device}' in its metadata but has no <hostdev> \
+                 with UUID {uuid}; virt-vgpud adds it a moment after the domain is defined, \
+                 'virt-vgpu create' when it creates a transient one"
+            ),
+            Self::Together { domain, why } => {
+                format!("domain '{domain}': {why}; take some out of the XML")
+            }
+            Self::Parameter {
+                domain,
+                device,
+                why,
+            } => format!(
+                "device '{device}' of domain '{domain}': {why}; change its request in the XML or the \
+                 pool's [defaults]"
+            ),
+            Self::Model {
+                domain,
+                device,
+                type_id,
+                parent,
+                found,
+                wanted,
+            } => format!(
+                "device '{device}' of domain '{domain}' has a <hostdev> with model='{found}', but \
+                 {type_id} of {parent} needs model='{wanted}'; correct it in the XML"
+            ),
+            other => other.to_string(),
+        }
+    }
+}
+
 /// Makes the domain's devices and commits its claim. Where the domain comes from
 /// another host, its XML as it has to be here, if that is another.
 pub(super) fn allocate(

@@ -18,6 +18,15 @@ impl MdevUuid {
     pub fn for_device(domain: DomainUuid, device: &DeviceName) -> Self {
         Self(Uuid::new_v5(&domain.as_uuid(), device.as_str().as_bytes()))
     }
+
+    /// Reads it as libvirt reads one in domain XML: hyphens are optional.
+    ///
+    /// # Errors
+    /// When libvirt would take it for none.
+    pub fn from_xml(text: &str) -> Result<Self, InvalidName> {
+        let uuid = super::names::parse_libvirts_uuid(text).map(Self);
+        uuid.ok_or_else(|| InvalidName::new("a mediated device's UUID", text))
+    }
 }
 
 impl fmt::Display for MdevUuid {

@@ -8,6 +8,7 @@ mod names;
 mod numa;
 mod profile;
 mod selector;
+mod spelling;
 mod vgpu;
 
 pub use address::PciAddress;
@@ -16,6 +17,7 @@ pub use names::{DeviceName, DomainName, DomainUuid, PoolName};
 pub use numa::{CpuSet, NumaNode};
 pub use profile::{ProfileParts, Series, short_name};
 pub use selector::TypeSelector;
+pub(crate) use spelling::slips;
 pub use vgpu::{ProfileName, VgpuTypeId};
 
 /// A text that is not what it should be: what was wanted, what was found.

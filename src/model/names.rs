@@ -16,11 +16,39 @@ pub(super) fn parse_uuid(text: &str) -> Option<Uuid> {
         .flatten()
 }
 
+/// Parses a UUID as libvirt does (`virUUIDParse`): hyphens may be anywhere between two
+/// bytes, and white space around it.
+pub(super) fn parse_libvirts_uuid(text: &str) -> Option<Uuid> {
+    let mut bytes = [0; 16];
+    let mut rest = text
+        .trim_matches(|c: char| c.is_ascii_whitespace())
+        .as_bytes();
+    for byte in &mut bytes {
+        while let [b'-', after @ ..] = rest {
+            rest = after;
+        }
+        let ([high, low], after) = rest.split_first_chunk()?;
+        let digit = |byte: u8| char::from(byte).to_digit(16);
+        *byte = u8::try_from(digit(*high)? * 16 + digit(*low)?).ok()?;
+        rest = after;
+    }
+    rest.is_empty().then(|| Uuid::from_bytes(bytes))
+}
+
 /// A libvirt domain's UUID.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DomainUuid(Uuid);
 
 impl DomainUuid {
+    /// Reads it as libvirt reads one in domain XML: hyphens are optional.
+    ///
+    /// # Errors
+    /// When libvirt would take it for none.
+    pub fn from_xml(text: &str) -> Result<Self, InvalidName> {
+        let uuid = parse_libvirts_uuid(text).map(Self);
+        uuid.ok_or_else(|| InvalidName::new("a domain UUID", text))
+    }
+
     /// The bare UUID.
     #[must_use]
     pub fn as_uuid(self) -> Uuid {
@@ -127,6 +155,30 @@ mod tests {
     }
 
     #[test]
+    fn in_xml_hyphens_are_optional() {
+        let wanted: DomainUuid = "aaaaaaaa-0000-4000-8000-000000000001".parse().unwrap();
+        for good in [
+            "aaaaaaaa-0000-4000-8000-000000000001",
+            "AAAAAAAA000040008000000000000001",
+            "\n aaaaaaaa00004000-8000000000000001 ",
+            "aa-aa-aa-aa--000040008000000000000001",
+        ] {
+            assert_eq!(DomainUuid::from_xml(good), Ok(wanted), "{good:?}");
+        }
+        for bad in [
+            "",
+            "aaaaaaaa00004000800000000000000",
+            "aaaaaaaa0000400080000000000000011",
+            "a-aaaaaaa000040008000000000000001",
+            "{aaaaaaaa-0000-4000-8000-000000000001}",
+            "gaaaaaaa000040008000000000000001",
+            "aaaaaaaa-0000-4000-8000-000000000001-",
+        ] {
+            assert!(DomainUuid::from_xml(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
     fn domain_names_cannot_leave_a_directory() {
         assert!("win11 büro".parse::<DomainName>().is_ok());
         for bad in ["", ".", "..", "a/b", "a\nb"] {
@@ -136,7 +188,16 @@ mod tests {
 
     proptest! {
         #[test]
+        fn what_is_a_uuid_is_one_in_xml(bits: u128) {
+            let uuid = DomainUuid::from(Uuid::from_u128(bits));
+            let text = uuid.to_string();
+            prop_assert_eq!(DomainUuid::from_xml(&text), Ok(uuid));
+            prop_assert_eq!(DomainUuid::from_xml(&text.replace('-', "")), Ok(uuid));
+        }
+
+        #[test]
         fn no_text_panics(text: String) {
+            let _ = DomainUuid::from_xml(&text);
             let _ = text.parse::<DomainUuid>();
             let _ = text.parse::<DomainName>();
             let _ = text.parse::<DeviceName>();

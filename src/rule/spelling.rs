@@ -1,6 +1,8 @@
 //! Help with misspelt words: the nearest accepted word, and lists and foreign
 //! text in a form fit for one line of an error message.
 
+use crate::model::slips as distance;
+
 /// The accepted word nearest to `word`, when it is near enough to be meant: one
 /// slip for every three letters, and at least one.
 pub(crate) fn nearest<'a>(word: &str, accepted: &[&'a str]) -> Option<&'a str> {
@@ -24,27 +26,6 @@ pub(crate) fn did_you_mean(word: &str, accepted: &[&str]) -> String {
     nearest(word, accepted)
         .map(|candidate| format!(" (did you mean '{candidate}'?)"))
         .unwrap_or_default()
-}
-
-/// Slips between two words: letters added, left out, exchanged, or swapped with
-/// their neighbour (the optimal string alignment distance).
-fn distance(from: &str, to: &str) -> usize {
-    let (from, to): (Vec<char>, Vec<char>) = (from.chars().collect(), to.chars().collect());
-    let mut two_above: Vec<usize> = Vec::new();
-    let mut above: Vec<usize> = (0..=to.len()).collect();
-    for (i, a) in from.iter().enumerate() {
-        let mut row = vec![i + 1];
-        for (j, b) in to.iter().enumerate() {
-            let exchanged = above[j] + usize::from(a != b);
-            let mut slips = exchanged.min(above[j + 1] + 1).min(row[j] + 1);
-            if i > 0 && j > 0 && *a == to[j - 1] && from[i - 1] == *b {
-                slips = slips.min(two_above[j - 1] + 1);
-            }
-            row.push(slips);
-        }
-        two_above = std::mem::replace(&mut above, row);
-    }
-    above.last().copied().unwrap_or_default()
 }
 
 /// Foreign text for a message: one line, of bounded length.

@@ -505,3 +505,20 @@ pool two: nvidia-558, pack, 0 in use of at most 2, 0 free
     );
     assert_eq!((code, out, error), (1, wanted, String::new()));
 }
+
+#[test]
+fn what_libvirt_keeps_and_nobody_reads_is_told() {
+    let mistyped = "<x:devices xmlns:x='urn:virt-vgpu:devices'>\
+                    <x:device name='gpu0' pool='cad'/></x:devices>";
+    let fixture = Fixture::new(14, "pc", mistyped, "");
+    let note = "<x:devices> asks for nothing: its namespace is 'urn:virt-vgpu:devices'; write \
+                xmlns:x='urn:virt-vgpu:devices:1'";
+    assert_eq!(
+        fixture.done("explain", &[]),
+        format!("domain 'ws14' asks for no devices: the hook does nothing\n\nnote: {note}\n")
+    );
+    let (code, out, error) = fixture.run("sync", &[]);
+    assert_eq!((code, out), (1, format!("ws14: {note}\n")), "{error}");
+    let said = fixture.done("attach", &["--pool", "cad"]);
+    assert!(said.ends_with(&format!("\n{note}\n")), "{said}");
+}

@@ -238,8 +238,8 @@ fn a_refusal_is_the_hooks_own_line() {
         ("type = 'nvidia-558'\ninstances = 1", &["gpu0 cad", "gpu1 cad"], "pool 'cad' has no free nvidia-558 for domain 'ws7': 0 of at most 1 instances are in use and it asks for 2; see 'virt-vgpu status'".to_owned()),
         ("type = 5", &["gpu0 cad"], "domain 'ws7' asks for a device of pool 'cad': /etc/virt-vgpu/pools.d/cad.toml:2: key 'type': ".to_owned()),
         ("type = 'nvidia-558'", &["gpu0 none"], "domain 'ws7' asks for a device of pool 'none': there is no pool 'none'; see 'virt-vgpu pool list'".to_owned()),
-        ("type = 'nvidia-558'", &["gpu0 cad", "-gpu1 cad"], format!("domain 'ws7' asks for device 'gpu1' in its metadata but has no <hostdev> with UUID {}; virt-vgpud adds it a moment after the domain is defined, 'virt-vgpu sync ws7' by hand; then start it again", uuid("gpu1"))),
-        ("type = 'nvidia-558'", &["gpu0 cad", "gpu0 cad"], "domain 'ws7': line 1: <v:device name='gpu0'>: a second device of this name; names are unique in a domain; correct it with 'virsh edit ws7'".to_owned()),
+        ("type = 'nvidia-558'", &["gpu0 cad", "-gpu1 cad"], format!("domain 'ws7' asks for device 'gpu1' in its metadata but has no <hostdev> with UUID {}; virt-vgpud adds it a moment after the domain is defined, 'virt-vgpu create' when it creates a transient one", uuid("gpu1"))),
+        ("type = 'nvidia-558'", &["gpu0 cad", "gpu0 cad"], "domain 'ws7': line 1: <v:device name='gpu0'>: a second device of this name; names are unique in a domain; correct it in the XML".to_owned()),
     ] {
         let tree = Tree::new();
         tree.pool("cad", pool);
@@ -249,7 +249,16 @@ fn a_refusal_is_the_hooks_own_line() {
         assert_eq!(code, 1, "{out}");
         assert!(out.starts_with("domain 'ws7' would be refused\n"), "{out}");
         assert!(said.starts_with(&format!("virt-vgpu: {line}")), "{said}\n{line}");
-        assert_eq!(said, tree.hook(&xml));
+        // The XML need not be a domain's yet, which 'virsh edit' would find.
+        let hook = tree.hook(&xml);
+        let advice = said
+            .replace("correct it in the XML", "correct it with 'virsh edit ws7'")
+            .replace(
+                "is defined, 'virt-vgpu create' when it creates a transient one",
+                "is defined, 'virt-vgpu sync ws7' by hand; then start it again",
+            );
+        assert_eq!(advice, hook);
+        assert!(!said.contains("virsh edit"), "{said}");
     }
 }
 
@@ -373,11 +382,11 @@ fn what_is_no_domain_is_an_error() {
     for (xml, wanted) in [
         (
             "",
-            "virt-vgpu: the domain XML cannot be used: the input holds no XML element\n",
+            "virt-vgpu: standard input: the domain XML cannot be used: the input holds no XML element\n",
         ),
         (
             "<network/>",
-            "virt-vgpu: the domain XML cannot be used: line 1: the root element is <network>, not <domain>\n",
+            "virt-vgpu: standard input: the domain XML cannot be used: line 1: the root element is <network>, not <domain>\n",
         ),
     ] {
         let answer = tree.feed(program, &["explain", "--xml", "-"], xml);
@@ -387,4 +396,152 @@ fn what_is_no_domain_is_an_error() {
     let wanted = "virt-vgpu: cannot read /none: No such file or directory (os error 2)\n";
     assert_eq!((code, error.as_str()), (1, wanted));
     assert_eq!(tree.feed(program, &["explain"], "").0, 2);
+}
+
+#[test]
+fn xml_that_no_domain_has_yet_needs_no_uuid() {
+    let tree = Tree::new();
+    let xml = domain(&["-gpu0 cad"], "").replace(&format!("<uuid>{UUID}</uuid>"), "");
+    let (code, out) = tree.explain(&xml);
+    let wanted = format!(
+        "domain 'ws7' would be served
+
+gpu0 from pool cad
+  parent  0000:3b:00.0
+  type    nvidia-558
+  why     pack: 1 in use on 0000:3b:00.0, 3 of nvidia-558 left
+{CANDIDATES}
+note: the XML has no <uuid>: libvirt makes one up when the domain is defined, and virt-vgpud adds \
+the hostdevs then; 'virt-vgpu create' does both
+"
+    );
+    assert_eq!((code, out), (0, wanted));
+    let program = env!("CARGO_BIN_EXE_virt-vgpu");
+    let (_, out, _) = tree.feed(program, &["explain", "--xml", "-", "--json"], &xml);
+    let report: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(report.get("domain_uuid"), None);
+    assert_eq!(report["devices"][0].get("uuid"), None);
+    // A pool may say that its devices may be missing.
+    tree.pool("cad", "type = 'nvidia-558'\n[defaults]\noptional = true");
+    let (code, out) = tree.explain(&xml);
+    assert!(
+        out.starts_with("domain 'ws7' starts without devices"),
+        "{out}"
+    );
+    assert_eq!(code, 0);
+}
+
+#[test]
+fn xml_is_read_as_libvirt_reads_it() {
+    let tree = Tree::new();
+    let xml = domain(&["gpu0 cad"], "");
+    let plain = tree.explain(&xml);
+    assert!(plain.1.starts_with("domain 'ws7' would be served\n"));
+    for other in [
+        xml.replace(UUID, &UUID.replace('-', "")),
+        xml.replace(&uuid("gpu0"), &uuid("gpu0").replace('-', "").to_uppercase()),
+        xml.replace("urn:virt-vgpu", "urn&#58;virt-vgpu"),
+        xml.replace("urn:virt-vgpu", "urn&#x3a;virt-vgpu"),
+    ] {
+        assert_ne!(other, xml);
+        assert_eq!(tree.explain(&other), plain, "{other}");
+    }
+    // Nor does it take what is broken where we read nothing.
+    for (broken, what) in [
+        ("<clock offset=utc/>", "<clock>: "),
+        ("<a b='1' b='2'/>", "<a>: attribute b is given twice"),
+        (
+            "<description>a &nbsp; b</description>",
+            "unknown entity '&nbsp;'",
+        ),
+    ] {
+        let start = format!(
+            "domain 'ws7' would be refused\n  virt-vgpu: domain 'ws7': line 2: not well-formed XML: \
+             {what}"
+        );
+        for devices in [&["gpu0 cad"][..], &[]] {
+            let (code, out) = tree.explain(&domain(devices, &format!("\n{broken}")));
+            assert!(out.starts_with(&start), "{out}");
+            assert!(out.ends_with("; correct it in the XML\n"), "{out}");
+            assert_eq!(code, 1);
+        }
+    }
+}
+
+#[test]
+fn too_much_input_is_no_domain() {
+    let tree = Tree::new();
+    let program = env!("CARGO_BIN_EXE_virt-vgpu");
+    let start = domain(&["gpu0 cad"], "<!--");
+    let (start, end) = start.split_once("<!--").unwrap();
+    let long = |bytes: usize| {
+        let fill = bytes - start.len() - end.len() - 7;
+        format!("{start}<!--{}-->{end}", "x".repeat(fill))
+    };
+    let most = 8 << 20;
+    assert_eq!(tree.explain(&long(most)).0, 0);
+    let wanted = "is longer than 8 MiB, which is more than any domain's XML\n";
+    tree.write("long.xml", &long(most));
+    let file = tree.0.path().join("long.xml");
+    let file = file.to_str().unwrap();
+    for (verb, place) in [
+        (&["explain", "--xml", file][..], file),
+        (&["create", file], file),
+    ] {
+        let answer = tree.feed(program, verb, "");
+        let wanted = format!("virt-vgpu: {place} {wanted}");
+        assert_eq!(answer, (1, String::new(), wanted), "{verb:?}");
+    }
+    let mut child = Command::new(program)
+        .args(["explain", "--xml", "-"])
+        .env("VIRT_VGPU_ROOT", tree.0.path())
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // It may end before it has read all of it.
+    let _ = child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(long(most + 1).as_bytes());
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(said, format!("virt-vgpu: standard input {wanted}"));
+}
+
+#[test]
+fn what_asks_for_nothing_and_was_meant_to_is_told() {
+    let tree = Tree::new();
+    let xml = domain(&["gpu0 cad"], "").replace("<metadata>", "\n<metadata>");
+    let ours = "xmlns:v='urn:virt-vgpu:devices:1'";
+    let undeclared = xml.replace(&format!(" {ours}"), "");
+    let mistyped = xml.replace("urn:virt-vgpu:devices:1", "urn:virt-vgpu:devices");
+    for (xml, note) in [
+        (
+            undeclared,
+            format!(
+                "line 2: <v:devices> asks for nothing: its namespace is not declared, and libvirt \
+                 drops it without a word; write <v:devices {ours}>, in <metadata>"
+            ),
+        ),
+        (
+            mistyped,
+            format!(
+                "line 2: <v:devices> asks for nothing: its namespace is 'urn:virt-vgpu:devices'; \
+                 write {ours}"
+            ),
+        ),
+    ] {
+        let wanted =
+            format!("domain 'ws7' asks for no devices: the hook does nothing\n\nnote: {note}\n");
+        assert_eq!(tree.explain(&xml), (0, wanted));
+        tree.write("ws7.xml", &xml);
+        let file = tree.0.path().join("ws7.xml");
+        let file = file.to_str().unwrap();
+        let program = env!("CARGO_BIN_EXE_virt-vgpu");
+        let answer = tree.feed(program, &["create", file, "--dry-run"], "");
+        let wanted = format!("virt-vgpu: {file}: {note}\n");
+        assert_eq!(answer, (1, String::new(), wanted));
+    }
 }

@@ -108,13 +108,17 @@ impl<'l> Vm<'l> {
     }
 
     fn define(&self, requests: &str, devices: &str) {
-        let Self { name, uuid, .. } = self;
         let metadata = match requests {
             "" => String::new(),
             requests => {
                 format!("<v:devices xmlns:v='{NAMESPACE}'>{requests}</v:devices>")
             }
         };
+        self.define_with(&metadata, devices);
+    }
+
+    fn define_with(&self, metadata: &str, devices: &str) {
+        let Self { name, uuid, .. } = self;
         let xml = format!(
             "<domain type='qemu'><name>{name}</name><uuid>{uuid}</uuid>\
              <metadata>{metadata}</metadata><memory unit='MiB'>32</memory><vcpu>1</vcpu>\
@@ -298,4 +302,37 @@ fn sync_does_by_hand_what_the_daemon_does() {
     assert!(error.starts_with("virt-vgpu: there is no domain 'nobody'"));
     let (code, ..) = fixture.sync(&[]);
     assert_eq!(code, 2);
+}
+
+#[test]
+fn requests_of_a_mistyped_namespace_are_told_and_their_hostdevs_stay() {
+    let fixture = Fixture::new();
+    let vm = Vm::new(&fixture, 1);
+    let _daemon = fixture.daemon();
+    let mistyped = "<x:devices xmlns:x='urn:virt-vgpu:device:1'>\
+                    <x:device name='gpu0' pool='cad'/></x:devices>";
+    vm.define_with(mistyped, &vm.hostdev("gpu0"));
+    let note = "<x:devices> asks for nothing: its namespace is 'urn:virt-vgpu:device:1'; write \
+                xmlns:x='urn:virt-vgpu:devices:1'";
+    let wanted = [format!("domain 'vm1': {note}")];
+    let told = || fixture.problems() == wanted;
+    assert!(
+        Deadline::after(PATIENCE).wait_until(told),
+        "{:?}",
+        fixture.problems()
+    );
+    // A start is refused as long as it is there, which is better than one without a GPU.
+    assert_eq!(vm.placeholders(), [("ua-vgpu-gpu0".to_owned(), true)]);
+    let (code, out, _) = fixture.sync(&["--all"]);
+    assert_eq!((code, out), (1, format!("vm1: {note}\n")));
+    vm.define_with(mistyped, "");
+    assert!(
+        Deadline::after(PATIENCE).wait_until(told),
+        "{:?}",
+        fixture.problems()
+    );
+    let (code, out, _) = fixture.sync(&["--all"]);
+    assert_eq!((code, out), (1, format!("vm1: {note}\n")));
+    vm.define_with("", "");
+    assert!(Deadline::after(PATIENCE).wait_until(|| fixture.problems().is_empty()));
 }
