@@ -16,7 +16,7 @@ use crate::{
     model::{
         DeviceName, DomainName, DomainUuid, MdevTypeId, MdevUuid, NumaNode, ParentName, PoolName,
     },
-    plan::{Detail, Failed, HostSupply, RefusalKind, Source, Surveyed, survey},
+    plan::{Detail, Failed, HostSupply, RefusalKind, Rejection, Source, Supply, Surveyed, survey},
     rule::Verdict,
 };
 
@@ -346,9 +346,9 @@ impl Forecast {
                 in_use,
                 free: free.most(),
                 exact: free.is_exact(),
-                candidates: candidates
-                    .into_iter()
+                candidates: { candidates.into_iter() }
                     .map(|one| candidate(one, &pool))
+                    .chain(supply.idle(&pool, &Source::Any).into_iter().map(idle))
                     .collect(),
                 device_type: pool.device_type.to_string(),
                 placement: pool.placement.to_string(),
@@ -465,6 +465,18 @@ fn device(domain: &DomainDef, request: &Request, has_uuid: bool) -> Device {
         uuid: has_uuid.then_some(uuid),
         placeholder: has_placeholder(domain, request),
         place: None,
+    }
+}
+
+/// A GPU that the pool's rules take and that makes nothing now.
+fn idle(gpu: Rejection) -> CandidateForecast {
+    CandidateForecast {
+        parent: gpu.candidate.clone(),
+        board: gpu.candidate,
+        numa_node: None,
+        in_use: 0,
+        available: 0,
+        room: gpu.reason,
     }
 }
 

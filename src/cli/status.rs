@@ -23,7 +23,7 @@ use crate::{
     hook,
     host::{Deadline, Host, HostLock, PciIds, Processes},
     model::{DeviceName, DomainName, DomainUuid, MdevTypeId, MdevUuid, ParentName, PoolName},
-    plan::{Detail, HostSupply, Standing},
+    plan::{Detail, HostSupply, Idle, Rejection, Source, Standing},
     rule::Verdict,
 };
 
@@ -245,6 +245,27 @@ fn pool_report(
         0 => free,
         limit => free.within(limit.saturating_sub(in_use)),
     };
+    let without = free.most() == 0 && in_use == 0;
+    for Idle {
+        rejection,
+        is_unready,
+    } in supply.idle_gpus(pool, &Source::Any)
+    {
+        if is_unready || without {
+            let Rejection { candidate, reason } = rejection;
+            problems.push(format!("pool '{}': {candidate}: {reason}", pool.name));
+        }
+    }
+    let has_no_type = |(_, offer, _): &(_, Offer, _)| matches!(offer, Offer::NoSuchType);
+    if !rooms.is_empty() && rooms.iter().all(has_no_type) {
+        problems.push(format!(
+            "pool '{}': none of its devices has {}; 'virt-vgpu devices --pool {}' lists what they \
+             have",
+            pool.name,
+            pool.type_in_words(),
+            pool.name
+        ));
+    }
     PoolReport {
         name: pool.name.clone(),
         device_type: pool.device_type.to_string(),

@@ -25,6 +25,7 @@ pub mod host_settings;
 
 mod failed;
 mod feasible;
+mod idle;
 mod planner;
 mod refusal;
 mod supply;
@@ -33,6 +34,7 @@ mod survey;
 use planner::Planner;
 
 pub use failed::Failed;
+pub use idle::Idle;
 pub use refusal::{Refusal, RefusalKind, Rejection};
 pub use supply::{Detail, HostSupply, Standing};
 pub use survey::{Surveyed, survey};
@@ -91,6 +93,13 @@ pub trait Supply {
     /// devices that are planned at once share. None where nothing is known of the
     /// board as a whole, which is so for every driver but NVIDIA's.
     fn gpu(&self, candidate: &Candidate) -> Option<GpuState>;
+
+    /// What the pool's rules take and no candidate for `source` stands for, each with
+    /// the reason: asked for a refusal only.
+    fn idle(&self, pool: &Pool, source: &Source) -> Vec<Rejection> {
+        let _ = (pool, source);
+        Vec::new()
+    }
 }
 
 /// How a candidate makes a device.

@@ -527,14 +527,18 @@ impl<'a> Planner<'a> {
                 reason,
             });
         }
-        candidates.sort_by(|a, b| a.candidate.cmp(&b.candidate));
+        let idle = self.supply.idle(wanted.pool, &wanted.source);
         if let Source::Function(function) = &wanted.source {
             let passing = count == 0 || (!candidates.is_empty() && !has_room);
             let reason = match candidates.pop() {
                 Some(rejection) => rejection.reason,
-                None if count == 0 => {
-                    "it is no virtual function of this host (see 'virt-vgpu host show')".to_owned()
-                }
+                None if count == 0 => match idle.first() {
+                    Some(Rejection { candidate, reason }) => {
+                        format!("it is no virtual function of this host; {candidate}: {reason}")
+                    }
+                    None => "it is no virtual function of this host (see 'virt-vgpu host show')"
+                        .to_owned(),
+                },
                 None => "the pool's rules do not take its GPU".to_owned(),
             };
             let kind = RefusalKind::Function {
@@ -544,6 +548,8 @@ impl<'a> Planner<'a> {
             };
             return Refusal::new(self.domain, wanted, kind);
         }
+        candidates.extend(idle);
+        candidates.sort_by(|a, b| a.candidate.cmp(&b.candidate));
         Refusal::new(self.domain, wanted, RefusalKind::NoCandidate { candidates })
     }
 

@@ -6,7 +6,7 @@ use std::{
     io,
 };
 
-use super::{Candidate, Interface, Source, Supply};
+use super::{Candidate, Interface, Rejection, Source, Supply};
 use crate::{
     capacity::{Fit, more_of, no_place},
     config::Pool,
@@ -17,7 +17,7 @@ use crate::{
         nvml::{Failure, FailureKind, GpuFacts, Nvml, Placements, Told},
         optional,
         pci::{DeviceFields, PciNames},
-        readiness, vendor_vfio,
+        vendor_vfio,
     },
     model::{DomainName, MdevTypeId, NumaNode, ParentName, PciAddress},
     rule::{Kind, Verdict, evaluate},
@@ -316,15 +316,8 @@ impl<'a> HostSupply<'a> {
         };
         self.will_ask(pool, on_it);
         let offers: Vec<Offer> = on_it.iter().map(|one| self.makes(pool, one)).collect();
-        let address = device.name.as_str().parse::<PciAddress>();
-        let lacks = |gpu| readiness::lacks_functions(self.mdev.sysfs(), gpu);
-        if offers.is_empty() && address.is_ok_and(lacks) {
-            return Offer::Taken(format!(
-                "its virtual functions are not there; run 'virt-vgpu host apply {}'",
-                device.name
-            ));
-        }
-        sum(offers)
+        let unready = offers.is_empty().then(|| self.unready(&device.name));
+        unready.flatten().map_or_else(|| sum(offers), Offer::Taken)
     }
 
     /// All of them are about to be asked for the pool's type.
@@ -357,7 +350,7 @@ impl<'a> HostSupply<'a> {
         sorted.as_ref()
     }
 
-    fn verdict(&self, pool: &Pool, parent: &Parent) -> Verdict {
+    pub(super) fn verdict(&self, pool: &Pool, parent: &Parent) -> Verdict {
         let fields = DeviceFields {
             sysfs: self.mdev.sysfs(),
             names: self.names,
@@ -610,6 +603,11 @@ impl Supply for HostSupply<'_> {
             }
             (Source::Any | Source::Mdev, _) => self.parents(pool),
         }
+    }
+
+    fn idle(&self, pool: &Pool, source: &Source) -> Vec<Rejection> {
+        let idle = self.idle_gpus(pool, source).into_iter();
+        idle.map(|one| one.rejection).collect()
     }
 
     fn places(&self, candidate: &Candidate) -> Vec<(String, Placements)> {

@@ -1,25 +1,33 @@
-//! All PCI functions of the host.
+//! PCI functions of the host: all, or NVIDIA's GPUs.
 
 use std::{fmt, process::ExitCode};
 
 use anyhow::{Context, anyhow};
 use serde::Serialize;
 
-use super::{Devices, FieldValues, fields_of};
+use super::{Devices, FieldValues, ShownKind, fields_of};
 use crate::{
     cli::{
         near,
         output::{self, Table},
     },
-    device::pci::{self, DeviceFields},
+    config::Pool,
+    device::{
+        gpu,
+        pci::{self, DeviceFields},
+    },
     host::{Host, PciIds},
     model::PciAddress,
-    rule::{Field, Fields, Kind},
+    plan::{Detail, HostSupply},
+    rule::{Field, Fields, Verdict},
 };
 
 #[derive(Debug, Serialize)]
 struct Report {
     devices: Vec<FunctionReport>,
+    /// What an empty list means.
+    #[serde(skip)]
+    if_none: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -36,8 +44,13 @@ struct FunctionReport {
     fields: Option<FieldValues>,
 }
 
-pub(super) fn run(verb: &Devices, host: &Host) -> anyhow::Result<ExitCode> {
-    let report = gather(verb, host)?;
+pub(super) fn run(
+    verb: &Devices,
+    host: &Host,
+    kind: ShownKind,
+    pool: Option<&Pool>,
+) -> anyhow::Result<ExitCode> {
+    let report = gather(verb, host, kind, pool)?;
     if verb.json {
         output::json(&report)?;
     } else {
@@ -46,10 +59,24 @@ pub(super) fn run(verb: &Devices, host: &Host) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn gather(verb: &Devices, host: &Host) -> anyhow::Result<Report> {
+fn gather(
+    verb: &Devices,
+    host: &Host,
+    kind: ShownKind,
+    pool: Option<&Pool>,
+) -> anyhow::Result<Report> {
     let names = PciIds::new(host);
     let mut functions = pci::functions(host).context("cannot list PCI functions")?;
     functions.sort_unstable();
+    let nvml = host.nvml();
+    let supply = HostSupply::discover(host, &names, Detail::default())
+        .context("cannot look for devices")?
+        .with_nvml(&nvml);
+    let of_kind = match (kind, pool) {
+        (ShownKind::NvidiaVgpu, None) => Some(gpu::all(host).context("cannot look for GPUs")?),
+        (_, Some(pool)) => Some(in_pool(&supply, pool)?),
+        (ShownKind::Mdev | ShownKind::Pci, None) => None,
+    };
     if !verb.addresses.is_empty() {
         let mut wanted = Vec::new();
         for text in &verb.addresses {
@@ -63,14 +90,57 @@ fn gather(verb: &Devices, host: &Host) -> anyhow::Result<Report> {
         }
         functions.retain(|(address, _)| wanted.contains(address));
     }
+    if let Some(of_kind) = &of_kind {
+        let mut named = { functions.iter() }.filter(|_| !verb.addresses.is_empty());
+        if let Some((other, _)) = named.find(|(address, _)| !of_kind.contains(address)) {
+            return Err(anyhow!("{}", not_among(*other, pool)));
+        }
+        functions.retain(|(address, _)| of_kind.contains(address));
+    }
     let report = |(address, path): &(PciAddress, String)| {
         let name = address.to_string();
         let device = fields_of(host, &names, &name, path);
-        function_report(*address, &device, verb.fields)
+        let fields = verb.fields.then(|| FieldValues::read(&device, kind.kind()));
+        function_report(*address, &device, fields)
     };
     Ok(Report {
         devices: functions.iter().map(report).collect(),
+        if_none: if_none(kind, pool, &supply),
     })
+}
+
+/// The GPUs that a pool's rules take.
+fn in_pool(supply: &HostSupply<'_>, pool: &Pool) -> anyhow::Result<Vec<PciAddress>> {
+    let standings = supply.standings(pool).context("cannot look for devices")?;
+    let taken = { standings.iter() }.filter(|one| matches!(one.verdict, Verdict::Match { .. }));
+    Ok(taken
+        .filter_map(|one| one.parent.name.as_str().parse().ok())
+        .collect())
+}
+
+fn not_among(address: PciAddress, pool: Option<&Pool>) -> String {
+    match pool {
+        Some(Pool { name, .. }) => format!(
+            "pool '{name}' does not take {address}; 'virt-vgpu pool preview {name}' says why"
+        ),
+        None => format!(
+            "{address} is no GPU that NVIDIA's driver has; 'virt-vgpu devices --kind pci {address}' \
+             tells what it is"
+        ),
+    }
+}
+
+fn if_none(kind: ShownKind, pool: Option<&Pool>, supply: &HostSupply<'_>) -> String {
+    match (pool, kind) {
+        (Some(Pool { name, .. }), _) => {
+            format!("pool '{name}' takes none; 'virt-vgpu pool preview {name}' says why")
+        }
+        (None, ShownKind::NvidiaVgpu) => match supply.unbound().first() {
+            Some((gpu, why)) => format!("no GPU is bound to nvidia; {gpu}: {why}"),
+            None => "no GPUs; 'virt-vgpu devices --kind pci' lists PCI functions".to_owned(),
+        },
+        (None, ShownKind::Mdev | ShownKind::Pci) => "no PCI functions".to_owned(),
+    }
 }
 
 fn unknown(text: &str, functions: &[(PciAddress, String)]) -> anyhow::Error {
@@ -87,7 +157,7 @@ fn unknown(text: &str, functions: &[(PciAddress, String)]) -> anyhow::Error {
 fn function_report(
     address: PciAddress,
     device: &DeviceFields<'_>,
-    with_fields: bool,
+    fields: Option<FieldValues>,
 ) -> FunctionReport {
     let value = |field: Field| {
         let value = device.field(field)?;
@@ -102,14 +172,14 @@ fn function_report(
         device: value(Field::Device),
         driver: value(Field::Driver),
         physical_function: value(Field::PhysicalFunction),
-        fields: with_fields.then(|| FieldValues::read(device, Kind::Pci)),
+        fields,
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.devices.is_empty() {
-            return writeln!(f, "no PCI functions");
+            return writeln!(f, "{}", self.if_none);
         }
         let has_fields = self.devices.iter().any(|device| device.fields.is_some());
         if has_fields {

@@ -27,6 +27,7 @@ mod parents;
   virt-vgpu devices --pool cad      what the rules of pool 'cad' take
   virt-vgpu devices --fields mtty   each field that a rule can test, with its value
   virt-vgpu devices --kind pci      all PCI functions
+  virt-vgpu devices --kind nvidia-vgpu --fields    GPUs, and what rules can test of them
   virt-vgpu devices --json | jq '.devices[].types[] | select(.available > 0).id'
 
 Exit code 0 when the devices were read, 1 when an address is unknown.")]
@@ -35,9 +36,9 @@ pub(super) struct Devices {
     #[arg(value_name = "ADDRESS")]
     addresses: Vec<String>,
 
-    /// Which devices.
-    #[arg(long, value_enum, default_value_t = ShownKind::Mdev)]
-    kind: ShownKind,
+    /// Which devices; without it those of the pool, or mdev.
+    #[arg(long, value_enum)]
+    kind: Option<ShownKind>,
 
     /// Only devices that the rules of this pool take.
     #[arg(long)]
@@ -54,6 +55,8 @@ pub(super) struct Devices {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum ShownKind {
+    /// GPUs of NVIDIA's driver.
+    NvidiaVgpu,
     /// Parents of mediated devices.
     Mdev,
     /// PCI functions.
@@ -63,8 +66,19 @@ enum ShownKind {
 impl ShownKind {
     const fn kind(self) -> Kind {
         match self {
+            Self::NvidiaVgpu => Kind::NvidiaVgpu,
             Self::Mdev => Kind::Mdev,
             Self::Pci => Kind::Pci,
+        }
+    }
+
+    /// What a pool of that kind takes; None where this version shows none.
+    const fn of(kind: Kind) -> Option<Self> {
+        match kind {
+            Kind::NvidiaVgpu => Some(Self::NvidiaVgpu),
+            Kind::Mdev => Some(Self::Mdev),
+            Kind::Pci => Some(Self::Pci),
+            Kind::SriovNic | Kind::Usb => None,
         }
     }
 }
@@ -75,17 +89,21 @@ impl Devices {
             Some(name) => Some(super::pool::load(host, name)?),
             None => None,
         };
-        if let Some(pool) = pool.as_ref().filter(|pool| pool.kind != self.kind.kind()) {
-            anyhow::bail!(
-                "pool '{}' has no devices of kind '{}': it is of kind '{}'; leave out --kind",
-                pool.name,
-                self.kind.kind(),
-                pool.kind
-            );
-        }
-        match self.kind {
-            ShownKind::Mdev => parents::run(self, host, pool.as_ref()),
-            ShownKind::Pci => functions::run(self, host),
+        let of_pool = pool.as_ref().map(|pool| pool.kind);
+        let kind = match (self.kind, of_pool) {
+            (Some(asked), Some(kind)) if asked.kind() != kind => anyhow::bail!(
+                "pool '{}' has no devices of kind '{}': it is of kind '{kind}'; leave out --kind",
+                pool.map(|pool| pool.name.to_string()).unwrap_or_default(),
+                asked.kind(),
+            ),
+            (Some(asked), _) => Some(asked),
+            (None, Some(kind)) => ShownKind::of(kind),
+            (None, None) => Some(ShownKind::Mdev),
+        };
+        match kind {
+            Some(ShownKind::Mdev) => parents::run(self, host, pool.as_ref()),
+            Some(kind) => functions::run(self, host, kind, pool.as_ref()),
+            None => anyhow::bail!("devices of such a pool are not shown by this version"),
         }
     }
 }

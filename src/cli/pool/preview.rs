@@ -19,15 +19,16 @@ use crate::{
     config::{self, ConfigFiles, Pool},
     hook,
     host::{Host, PciIds},
-    model::PoolName,
+    model::{ParentName, PoolName},
     plan::{Detail, HostSupply},
+    rule::Kind,
 };
 
 /// Show which devices a pool's rules take, and why not the others.
 ///
-/// Lists every device of the host that makes mediated devices: the rule that
-/// takes it, or for each rule the first condition that does not hold. A device
-/// that another pool takes too is told.
+/// Lists every device of the host that makes mediated devices, or every GPU for a
+/// pool of kind nvidia-vgpu: the rule that takes it, or for each rule the first
+/// condition that does not hold. A device that another pool takes too is told.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   virt-vgpu pool preview cad
@@ -56,7 +57,18 @@ struct Report {
     #[serde(rename = "type")]
     device_type: String,
     devices: Vec<Candidate>,
+    /// GPUs that NVIDIA's driver does not have, for a pool of them: what has each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unbound: Vec<Unbound>,
     warnings: Vec<String>,
+    #[serde(skip)]
+    kind: Kind,
+}
+
+#[derive(Debug, Serialize)]
+struct Unbound {
+    address: ParentName,
+    reason: String,
 }
 
 impl Preview {
@@ -94,7 +106,15 @@ fn gather(host: &Host, pool: Pool) -> anyhow::Result<Report> {
         .context("cannot look for devices")?
         .with_nvml(&nvml);
     let others = other_pools(config::load_all(host), &pool.name);
+    let unbound = match pool.kind {
+        Kind::NvidiaVgpu => supply.unbound(),
+        _ => Vec::new(),
+    };
     Ok(Report {
+        unbound: { unbound.into_iter() }
+            .map(|(address, reason)| Unbound { address, reason })
+            .collect(),
+        kind: pool.kind,
         devices: candidates::candidates(&supply, &pool, &others)
             .context("cannot look for devices")?,
         warnings: pool.warnings(),
@@ -117,7 +137,12 @@ impl fmt::Display for Report {
             self.file.display()
         )?;
         if all == 0 {
-            writeln!(f, "\nthis host has no mdev parents")?;
+            let nothing = match self.kind {
+                Kind::NvidiaVgpu if self.unbound.is_empty() => "this host has no NVIDIA GPU",
+                Kind::NvidiaVgpu => "no GPU of this host is bound to nvidia",
+                _ => "this host has no mdev parents",
+            };
+            writeln!(f, "\n{nothing}")?;
         }
         if members > 0 {
             writeln!(f, "\nin the pool ({members} of {all}):")?;
@@ -126,6 +151,12 @@ impl fmt::Display for Report {
         if members < all {
             writeln!(f, "\nnot in the pool ({} of {all}):", all - members)?;
             write!(f, "{}", candidates::rejected(&self.devices))?;
+        }
+        if !self.unbound.is_empty() {
+            writeln!(f, "\nnot bound to nvidia, so in no pool of vGPUs:")?;
+            for Unbound { address, reason } in &self.unbound {
+                writeln!(f, "  {address}\n    {reason}")?;
+            }
         }
         for warning in &self.warnings {
             writeln!(f, "\nwarning: {warning}")?;

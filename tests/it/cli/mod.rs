@@ -6,6 +6,7 @@ mod devices;
 mod explain;
 mod help;
 mod host;
+mod idle_gpus;
 mod live;
 mod pool;
 mod pool_files;
