@@ -15,6 +15,7 @@ use crate::{
     config::{self, Pool},
     device::{
         PCI_DEVICES, Sysfs,
+        gpu_fields::GpuFields,
         mdev::{self, Parent},
         pci::DeviceFields,
         readiness, vendor_vfio,
@@ -76,13 +77,22 @@ fn pools_of_gpu<'p>(
         return None;
     }
     let names = PciIds::new(host);
-    let fields = DeviceFields {
-        sysfs: host,
-        names: &names,
-        name: &gpu.to_string(),
-        path: &format!("{PCI_DEVICES}/{gpu}"),
+    let (name, path) = (gpu.to_string(), format!("{PCI_DEVICES}/{gpu}"));
+    let verdict = |pool: &Pool| {
+        let fields = DeviceFields {
+            sysfs: host,
+            names: &names,
+            name: &name,
+            path: &path,
+            // Whoever asks NVML may wait for the very driver that this event is about.
+            gpu: Some(GpuFields {
+                nvml: None,
+                profile: Some(&pool.device_type),
+            }),
+        };
+        evaluate(&pool.rules, &fields)
     };
-    let taking = pools_of(pools, &fields).into_iter();
+    let taking = pools_of(pools, verdict).into_iter();
     let names: Vec<&str> = taking.map(|pool| pool.name.as_str()).collect();
     (!names.is_empty()).then_some((gpu, names))
 }
@@ -100,6 +110,7 @@ fn pools_of_parent<'p>(host: &Host, pools: &'p [Pool], name: &ParentName) -> BTr
         names: &names,
         name: name.as_str(),
         path: &path,
+        gpu: None,
     };
     let takes = |pool: &&Pool| {
         pool.kind == Kind::Mdev && matches!(evaluate(&pool.rules, &fields), Verdict::Match { .. })

@@ -191,6 +191,7 @@ pub fn choose(
 /// When libvirt could not give them to a VM, or sysfs cannot be read.
 pub fn model(host: &Host, pool: &Pool) -> anyhow::Result<Option<MdevModel>> {
     let names = PciIds::new(host);
+    // Only rules on GPUs ask NVML, and these are on parents.
     let supply = HostSupply::discover(host, &names, Detail::default());
     let supply = supply.context("cannot look for mdev parents")?;
     let of_pool = || format!("pool '{}'", pool.name);

@@ -6,6 +6,7 @@ use std::io;
 
 pub mod driver_option;
 pub mod gpu;
+pub mod gpu_fields;
 pub mod mdev;
 pub mod numa;
 pub mod nvml;

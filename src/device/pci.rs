@@ -3,7 +3,7 @@
 
 use std::io;
 
-use super::{PCI_DEVICES, Sysfs, link_name, optional};
+use super::{PCI_DEVICES, Sysfs, gpu_fields::GpuFields, link_name, optional};
 use crate::{
     model::PciAddress,
     rule::{Class, Field, FieldValue, Fields},
@@ -32,6 +32,9 @@ pub struct DeviceFields<'a> {
     pub name: &'a str,
     /// The device's directory in sysfs, or a link to it.
     pub path: &'a str,
+    /// What a GPU has besides; None for pools of other kinds, whose devices have none
+    /// of that.
+    pub gpu: Option<GpuFields<'a>>,
 }
 
 impl std::fmt::Debug for DeviceFields<'_> {
@@ -72,11 +75,11 @@ impl Fields for DeviceFields<'_> {
                 self.sysfs.exists(&format!("{}/physfn", self.path)),
             )),
             Field::PhysicalFunction => self.link("physfn").map(FieldValue::Text),
+            Field::GpuName | Field::GpuUuid | Field::GpuMemoryMib | Field::ProfileId => {
+                let address = self.name.parse().ok()?;
+                self.gpu?.field(self.sysfs, address, field)
+            }
             Field::Serial
-            | Field::GpuName
-            | Field::GpuUuid
-            | Field::GpuMemoryMib
-            | Field::ProfileId
             | Field::Netdev
             | Field::Mac
             | Field::LinkSpeedMbps

@@ -11,7 +11,7 @@ use crate::{
         readiness::{Driver, Functions},
     },
     model::{PciAddress, PoolName},
-    rule::{Fields, Kind, Verdict, evaluate},
+    rule::{Kind, Verdict},
 };
 
 /// How a GPU is to be set.
@@ -39,10 +39,13 @@ pub struct Conflict {
 }
 
 /// Those of the pools that take the GPU: pools of vGPUs whose rules match its
-/// physical function.
-pub fn pools_of<'p>(pools: impl IntoIterator<Item = &'p Pool>, gpu: &dyn Fields) -> Vec<&'p Pool> {
+/// physical function. `verdict` is of a pool's rules on the GPU.
+pub fn pools_of<'p>(
+    pools: impl IntoIterator<Item = &'p Pool>,
+    verdict: impl Fn(&Pool) -> Verdict,
+) -> Vec<&'p Pool> {
     let takes = |pool: &&Pool| {
-        pool.kind == Kind::NvidiaVgpu && matches!(evaluate(&pool.rules, gpu), Verdict::Match { .. })
+        pool.kind == Kind::NvidiaVgpu && matches!(verdict(pool), Verdict::Match { .. })
     };
     pools.into_iter().filter(takes).collect()
 }

@@ -13,6 +13,7 @@ use crate::{
     device::{
         Sysfs,
         gpu::{self, Framework, GpuState},
+        gpu_fields::{GpuFields, GpuSource},
         mdev::{self, MdevHost, Offer, Parent},
         nvml::{Failure, FailureKind, GpuFacts, Nvml, Placements, Told},
         optional,
@@ -356,6 +357,10 @@ impl<'a> HostSupply<'a> {
             names: self.names,
             name: parent.name.as_str(),
             path: &parent.path(),
+            gpu: (pool.kind == Kind::NvidiaVgpu).then_some(GpuFields {
+                nvml: Some(self),
+                profile: Some(&pool.device_type),
+            }),
         };
         evaluate(&pool.rules, &fields)
     }
@@ -585,6 +590,13 @@ impl HostSupply<'_> {
             )
         };
         read().unwrap_or_else(|error| Offer::Unreadable(error.to_string()))
+    }
+}
+
+impl GpuSource for HostSupply<'_> {
+    fn facts_of(&self, gpu: PciAddress) -> Option<&GpuFacts> {
+        let facts = self.facts().unwrap_or_default();
+        facts.iter().find(|one| one.address == gpu)
     }
 }
 

@@ -178,7 +178,7 @@ mod tests {
             ),
             rule(None, &[("numa-node", "less-than", "1")]),
             rule(Some("old"), &[("driver", "equal", "nvidia")]),
-            rule(Some("ahead"), &[("gpu-name", "contains", "L40S")]),
+            rule(Some("ahead"), &[("serial", "contains", "L40S")]),
         ];
         assert_eq!(
             evaluate(&rules, &l40s()),
@@ -188,7 +188,7 @@ mod tests {
                         .to_owned(),
                     "rule 2: numa-node is 1, wanted less-than 1".to_owned(),
                     "rule 'old': driver: no such field on this device".to_owned(),
-                    "rule 'ahead': gpu-name: not read by this version".to_owned(),
+                    "rule 'ahead': serial: not read by this version".to_owned(),
                 ]
             }
         );
@@ -226,7 +226,7 @@ mod tests {
                 &[
                     ("vendor-id", "equal", "10de"),
                     ("numa-node", "equal", "1"),
-                    ("gpu-name", "equal", "x"), // not read by this version
+                    ("serial", "equal", "x"), // not read by this version
                 ],
             ),
         ];
@@ -239,8 +239,8 @@ mod tests {
             [
                 Field::VendorId,
                 Field::Driver,
-                Field::NumaNode,
-                Field::GpuName
+                Field::Serial,
+                Field::NumaNode
             ]
         );
     }

@@ -77,10 +77,10 @@ fields! {
     IommuGroup "iommu-group" FieldType::Number, PCI, true, "IOMMU group of the device.";
     VirtualFunction "virtual-function" FieldType::Bool, PCI, true, "Whether the device is an SR-IOV virtual function.";
     PhysicalFunction "physical-function" FieldType::Address, PCI, true, "Address of the physical function that a virtual function belongs to.";
-    GpuName "gpu-name" FieldType::Text, NVIDIA, false, "Product name of the GPU (NVIDIA L40S).";
-    GpuUuid "gpu-uuid" FieldType::Text, NVIDIA, false, "UUID of the GPU (GPU-…).";
-    GpuMemoryMib "gpu-memory-mib" FieldType::Number, NVIDIA, false, "Memory of the GPU in MiB.";
-    ProfileId "profile-id" FieldType::Number, NVIDIA, false, "Number of the vGPU profile.";
+    GpuName "gpu-name" FieldType::Text, NVIDIA, true, "Product name of the GPU (NVIDIA L40S).";
+    GpuUuid "gpu-uuid" FieldType::Text, NVIDIA, true, "UUID of the GPU (GPU-…).";
+    GpuMemoryMib "gpu-memory-mib" FieldType::Number, NVIDIA, true, "Memory of the GPU in MiB, which NVML tells.";
+    ProfileId "profile-id" FieldType::Number, NVIDIA, true, "Number that the pool's profile has on the GPU (1153).";
     Netdev "netdev" FieldType::Text, NIC, false, "Name of the network interface (ens3f0np0).";
     Mac "mac" FieldType::Text, NIC, false, "Permanent MAC address of the network interface.";
     LinkSpeedMbps "link-speed-mbps" FieldType::Number, NIC, false, "Speed of the network link in Mbit/s.";

@@ -14,6 +14,7 @@ use crate::{
     config::Pool,
     device::{
         gpu,
+        gpu_fields::GpuFields,
         pci::{self, DeviceFields},
     },
     host::{Host, PciIds},
@@ -99,7 +100,11 @@ fn gather(
     }
     let report = |(address, path): &(PciAddress, String)| {
         let name = address.to_string();
-        let device = fields_of(host, &names, &name, path);
+        let of_gpu = (kind == ShownKind::NvidiaVgpu).then_some(GpuFields {
+            nvml: Some(&supply),
+            profile: pool.map(|pool| &pool.device_type),
+        });
+        let device = fields_of(host, &names, &name, path, of_gpu);
         let fields = verb.fields.then(|| FieldValues::read(&device, kind.kind()));
         function_report(*address, &device, fields)
     };

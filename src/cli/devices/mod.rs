@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer};
 
 use super::output::Table;
 use crate::{
-    device::{Sysfs, pci::DeviceFields, pci::PciNames},
+    device::{Sysfs, gpu_fields::GpuFields, pci::DeviceFields, pci::PciNames},
     host::Host,
     model::PoolName,
     rule::{Field, Fields, Kind},
@@ -146,11 +146,13 @@ fn fields_of<'a>(
     names: &'a dyn PciNames,
     name: &'a str,
     path: &'a str,
+    gpu: Option<GpuFields<'a>>,
 ) -> DeviceFields<'a> {
     DeviceFields {
         sysfs,
         names,
         name,
         path,
+        gpu,
     }
 }

@@ -87,7 +87,7 @@ fn gather(verb: &Devices, host: &Host, pool: Option<&Pool>) -> anyhow::Result<Re
         };
         let fields = verb.fields.then(|| {
             let path = parent.path();
-            let device = fields_of(host, &names, parent.name.as_str(), &path);
+            let device = fields_of(host, &names, parent.name.as_str(), &path, None);
             FieldValues::read(&device, Kind::Mdev)
         });
         devices.push(ParentReport {

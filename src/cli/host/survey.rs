@@ -6,6 +6,7 @@ use crate::{
     cli::near,
     config::{self, Pool},
     device::{
+        gpu_fields::{AskedOnce, GpuFields},
         pci::DeviceFields,
         readiness::{self, Driver},
         vendor_vfio,
@@ -13,6 +14,7 @@ use crate::{
     host::{Host, PciIds},
     model::PciAddress,
     plan::host_settings::{Conflict, Wish, pools_of, wish},
+    rule::evaluate,
 };
 
 /// A GPU and what is wanted of it.
@@ -43,17 +45,24 @@ impl Survey {
             }
         }
         let names = PciIds::new(host);
+        let nvml = host.nvml();
+        let nvml = AskedOnce::new(&nvml);
+        let verdict = |gpu: PciAddress, pool: &Pool| {
+            let fields = DeviceFields {
+                sysfs: host,
+                names: &names,
+                name: &gpu.to_string(),
+                path: &format!("/sys/bus/pci/devices/{gpu}"),
+                gpu: Some(GpuFields {
+                    nvml: Some(&nvml),
+                    profile: Some(&pool.device_type),
+                }),
+            };
+            evaluate(&pool.rules, &fields)
+        };
         let survey = |gpu: PciAddress| Surveyed {
             gpu,
-            wish: wish(&pools_of(
-                &pools,
-                &DeviceFields {
-                    sysfs: host,
-                    names: &names,
-                    name: &gpu.to_string(),
-                    path: &format!("/sys/bus/pci/devices/{gpu}"),
-                },
-            )),
+            wish: wish(&pools_of(&pools, |pool| verdict(gpu, pool))),
         };
         let gpus = readiness::all(host).context("cannot look for GPUs")?;
         Ok(Self {

@@ -81,8 +81,10 @@ impl List {
 
 fn gather(host: &Host) -> anyhow::Result<Report> {
     let names = PciIds::new(host);
+    let nvml = host.nvml();
     let supply = HostSupply::discover(host, &names, Detail::default())
-        .context("cannot look for mdev parents")?;
+        .context("cannot look for devices")?
+        .with_nvml(&nvml);
     let loaded = config::load_all(host);
     let (mut pools, mut broken) = (Vec::new(), Vec::new());
     for (name, pool) in loaded.pools {

@@ -21,7 +21,7 @@ use crate::{
     host::{Host, PciIds},
     model::{ParentName, PoolName},
     plan::{Detail, HostSupply},
-    rule::Kind,
+    rule::{Field, Kind, fields_used},
 };
 
 /// Show which devices a pool's rules take, and why not the others.
@@ -110,6 +110,14 @@ fn gather(host: &Host, pool: Pool) -> anyhow::Result<Report> {
         Kind::NvidiaVgpu => supply.unbound(),
         _ => Vec::new(),
     };
+    let mut warnings = pool.warnings();
+    // Nobody but NVML tells it, and a rule on what is not told matches nothing.
+    if fields_used(&pool.rules).contains(&Field::GpuMemoryMib) {
+        if let Err(failure) = supply.facts() {
+            let field = Field::GpuMemoryMib;
+            warnings.push(format!("'{field}' is not known now: {}", failure.message));
+        }
+    }
     Ok(Report {
         unbound: { unbound.into_iter() }
             .map(|(address, reason)| Unbound { address, reason })
@@ -117,7 +125,7 @@ fn gather(host: &Host, pool: Pool) -> anyhow::Result<Report> {
         kind: pool.kind,
         devices: candidates::candidates(&supply, &pool, &others)
             .context("cannot look for devices")?,
-        warnings: pool.warnings(),
+        warnings,
         pool: pool.name,
         file: pool.origin,
         device_type: pool.device_type.to_string(),

@@ -12,6 +12,7 @@ use crate::{
     config::{self, Pool},
     device::{
         gpu::{self, Framework, GpuState, VgpuType},
+        gpu_fields::GpuFields,
         mdev,
         nvml::{Failure, GpuFacts, Nvml, Told},
         pci::DeviceFields,
@@ -71,7 +72,7 @@ impl Profiles {
         } else {
             facts(host, self.gpu.is_some().then(|| gpus[0]), &mut problems)
         };
-        let pools = Pools::load(host, &mut problems);
+        let pools = Pools::load(host, &facts, &mut problems);
         let withheld = withheld(host, &mut problems)?;
         let report = |&gpu: &PciAddress| {
             let facts = facts.iter().find(|facts| facts.address == gpu);
@@ -227,10 +228,12 @@ fn notes(state: &GpuState, facts: Option<&GpuFacts>) -> Vec<String> {
 struct Pools<'a> {
     pools: Vec<Pool>,
     names: PciIds<'a>,
+    /// What NVML says.
+    facts: &'a Vec<GpuFacts>,
 }
 
 impl<'a> Pools<'a> {
-    fn load(host: &'a Host, problems: &mut Vec<String>) -> Self {
+    fn load(host: &'a Host, facts: &'a Vec<GpuFacts>, problems: &mut Vec<String>) -> Self {
         let mut pools = Vec::new();
         for (name, pool) in config::load_all(host).pools {
             match pool {
@@ -241,6 +244,7 @@ impl<'a> Pools<'a> {
         Self {
             pools,
             names: PciIds::new(host),
+            facts,
         }
     }
 
@@ -269,6 +273,10 @@ impl<'a> Pools<'a> {
             names: &self.names,
             name: name.as_str(),
             path: &mdev::pci_function(&name).path(),
+            gpu: (pool.kind == Kind::NvidiaVgpu).then_some(GpuFields {
+                nvml: Some(self.facts),
+                profile: Some(&pool.device_type),
+            }),
         };
         matches!(evaluate(&pool.rules, &device), Verdict::Match { .. })
     }

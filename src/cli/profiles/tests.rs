@@ -53,6 +53,7 @@ fn pools_of_profiles_go_by_the_gpu_and_of_mdev_types_by_their_parents() {
             pool("other-id", Kind::Mdev, "nvidia-1156"),
         ],
         names: PciIds::new(&host),
+        facts: &Vec::new(),
     };
     let using = |address: &str, framework: Framework| {
         let report = gpu_report(&host, &state(address, framework), None, &pools);

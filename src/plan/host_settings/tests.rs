@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     device::nvml::{FailureKind, Heterogeneous},
-    rule::{Field, FieldValue},
+    rule::{Field, FieldValue, Fields, evaluate},
 };
 
 /// A GPU of that address and nothing else.
@@ -35,7 +35,7 @@ fn only_pools_of_vgpus_whose_rules_match_take_a_gpu() {
     mdev.kind = Kind::Mdev;
     let pools = [pool("a", ""), mdev, pool("b", "")];
     let names = |gpu: &'static str| -> Vec<String> {
-        let taking = pools_of(&pools, &At(gpu));
+        let taking = pools_of(&pools, |pool| evaluate(&pool.rules, &At(gpu)));
         taking.iter().map(|pool| pool.name.to_string()).collect()
     };
     assert_eq!(names(GPU), ["a", "b"]);

@@ -6,6 +6,7 @@ mod driver_errors;
 mod elsewhere;
 mod functions;
 mod golden;
+mod gpu_fields;
 mod holders;
 mod models;
 mod openable;
