@@ -1,9 +1,9 @@
 //! mdevctl's definitions of mediated devices, which it makes at boot, or when it is
 //! asked: `/etc/mdevctl.d/PARENT/UUID`, as mdevctl(8) describes them. Only read.
 
-use std::{fmt, io, path::Path};
+use std::{collections::BTreeMap, fmt, io, path::Path};
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::Error as _};
 
 use super::ConfigFiles;
 use crate::model::{MdevTypeId, MdevUuid, ParentName};
@@ -33,65 +33,97 @@ pub enum Start {
 }
 
 /// A definition that cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BadDefinition {
-    /// The file.
-    pub path: String,
-    /// What is wrong with it.
-    pub reason: String,
+struct BadDefinition {
+    path: String,
+    reason: String,
 }
 
 impl fmt::Display for BadDefinition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{}: {}; correct or remove it ('mdevctl list --defined' shows the others)",
+            "{}: {}; correct or remove it: until then mdevctl lists no definitions at all",
             self.path, self.reason
         )
     }
 }
 
+/// As mdevctl reads it (`MDev::load_from_json`).
 #[derive(Deserialize)]
 struct Written {
     mdev_type: MdevTypeId,
+    #[serde(deserialize_with = "start")]
     start: Start,
+    /// What is written to the device's attributes, in this order.
+    #[serde(default, rename = "attrs")]
+    _attributes: Option<Vec<Attribute>>,
 }
 
-/// The definitions of a parent, in ascending order of UUID, and those that cannot
-/// be used. What is not named by a UUID is none.
+/// An object of one field, whose value is a text.
+struct Attribute;
+
+impl<'de> Deserialize<'de> for Attribute {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let fields = BTreeMap::<String, String>::deserialize(deserializer)?;
+        match fields.len() {
+            1 => Ok(Self),
+            count => Err(D::Error::custom(format!(
+                "an attribute with {count} fields, not one"
+            ))),
+        }
+    }
+}
+
+/// Anything but `auto` is by hand to mdevctl, if there is something.
+fn start<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Start, D::Error> {
+    let value = serde_json::Value::deserialize(deserializer)?;
+    match value.as_str() {
+        Some("auto") => Ok(Start::Auto),
+        _ if value.is_null() => Err(D::Error::custom("start is null")),
+        _ => Ok(Start::Manual),
+    }
+}
+
+/// The definitions of a parent, in ascending order of UUID, and what is wrong with
+/// others, a line each. What is not named by a UUID is none.
 #[must_use]
-pub fn definitions(
-    files: &dyn ConfigFiles,
-    parent: &ParentName,
-) -> (Vec<Definition>, Vec<BadDefinition>) {
+pub fn definitions(files: &dyn ConfigFiles, parent: &ParentName) -> (Vec<Definition>, Vec<String>) {
     let directory = format!("{DIRECTORY}/{parent}");
-    let (mut good, mut bad) = (Vec::new(), Vec::new());
+    let (mut good, mut wrong) = (Vec::new(), Vec::new());
     let entries = match files.list(Path::new(&directory)) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return (good, bad),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return (good, wrong),
         Err(error) => {
-            bad.push(BadDefinition {
-                path: directory,
-                reason: format!("cannot be listed: {error}"),
-            });
-            return (good, bad);
+            wrong.push(format!("{directory}: cannot be listed: {error}"));
+            return (good, wrong);
         }
     };
     let names = entries.iter().filter_map(|entry| entry.name.to_str());
-    let mut uuids: Vec<MdevUuid> = names.filter_map(|name| name.parse().ok()).collect();
+    let mut uuids: Vec<(MdevUuid, &str)> = names
+        .filter_map(|name| Some((name.parse().ok()?, name)))
+        .collect();
     uuids.sort_unstable();
-    for uuid in uuids {
-        let path = format!("{directory}/{uuid}");
+    for (uuid, name) in uuids {
+        let path = format!("{directory}/{name}");
+        if name != uuid.to_string() {
+            wrong.push(format!(
+                "{path}: mdevctl ignores it, for its name is not in small letters; rename it to \
+                 {uuid}, or remove it"
+            ));
+            continue;
+        }
         match read(files, &path) {
-            Ok(Written { mdev_type, start }) => good.push(Definition {
+            Ok(Written {
+                mdev_type, start, ..
+            }) => good.push(Definition {
                 uuid,
                 type_id: mdev_type,
                 start,
             }),
-            Err(reason) => bad.push(BadDefinition { path, reason }),
+            Err(reason) => wrong.push(BadDefinition { path, reason }.to_string()),
         }
     }
-    (good, bad)
+    (good, wrong)
 }
 
 fn read(files: &dyn ConfigFiles, path: &str) -> Result<Written, String> {
@@ -136,12 +168,70 @@ mod tests {
         );
         let wanted = format!(
             "/etc/mdevctl.d/0000:3b:00.0/{}: is no definition of mdevctl: missing field `mdev_type` \
-             at line 1 column 16; correct or remove it ('mdevctl list --defined' shows the others)",
+             at line 1 column 16; correct or remove it: until then mdevctl lists no definitions at \
+             all",
             UUIDS[2]
         );
-        assert_eq!(bad.len(), 1);
-        assert_eq!(bad[0].to_string(), wanted);
+        assert_eq!(bad, [wanted]);
         let (good, bad) = definitions(&files, &"mtty".parse().unwrap());
         assert_eq!((good, bad), (vec![], vec![]));
+    }
+
+    /// The start of the one definition, or what is wrong.
+    fn read_one(name: &str, text: &str) -> Result<Start, String> {
+        let path = format!("{DIRECTORY}/mtty/{name}");
+        let files = MemoryFiles::default().with(path, text);
+        match definitions(&files, &"mtty".parse().unwrap()) {
+            (good, wrong) if wrong.is_empty() => Ok(good[0].start),
+            (good, wrong) => {
+                assert_eq!((good.len(), wrong.len()), (0, 1));
+                Err(wrong.into_iter().next().unwrap_or_default())
+            }
+        }
+    }
+
+    #[test]
+    fn attributes_are_what_mdevctl_takes_for_some() {
+        let with = |attrs: &str| format!(r#"{{"mdev_type":"t","start":"auto","attrs":{attrs}}}"#);
+        for good in ["[]", "null", r#"[{"a":"1"},{"b":"2"}]"#] {
+            assert_eq!(read_one(UUIDS[0], &with(good)), Ok(Start::Auto), "{good}");
+        }
+        for bad in [
+            r#"{"a":"1"}"#,
+            r#"["a"]"#,
+            r#"[{"a":1}]"#,
+            r#"[{"a":"1","b":"2"}]"#,
+            "[{}]",
+            "7",
+        ] {
+            let wrong = read_one(UUIDS[0], &with(bad)).unwrap_err();
+            assert!(
+                wrong.contains(": is no definition of mdevctl: "),
+                "{bad}: {wrong}"
+            );
+        }
+        for (start, wanted) in [
+            ("\"manual\"", Start::Manual),
+            ("\"later\"", Start::Manual),
+            ("1", Start::Manual),
+        ] {
+            let text = format!(r#"{{"mdev_type":"t","start":{start}}}"#);
+            assert_eq!(read_one(UUIDS[0], &text), Ok(wanted), "{start}");
+        }
+        assert!(read_one(UUIDS[0], r#"{"mdev_type":"t","start":null}"#).is_err());
+    }
+
+    #[test]
+    fn a_name_in_capitals_is_none_of_its_definitions() {
+        let capitals = "AAAAAAAA-2222-4333-8444-000000000001";
+        let text = r#"{"mdev_type":"t","start":"auto"}"#;
+        assert_eq!(
+            read_one(capitals, text).unwrap_err(),
+            format!(
+                "/etc/mdevctl.d/mtty/{capitals}: mdevctl ignores it, for its name is not in small \
+                 letters; rename it to {}, or remove it",
+                capitals.to_lowercase()
+            )
+        );
     }
 }

@@ -114,25 +114,34 @@ impl Search<'_> {
             active.entry(parent).or_default().push(mdev);
         }
         for (parent, subjects) in parents {
-            let (defined, bad) = mdevctl::definitions(self.host, &parent);
-            problems.extend(bad.iter().map(ToString::to_string));
+            let (defined, wrong) = mdevctl::definitions(self.host, &parent);
+            problems.extend(wrong);
             let mut mdevs = active.remove(&parent).unwrap_or_default();
-            let active: BTreeSet<MdevUuid> = mdevs.iter().map(|mdev| mdev.uuid).collect();
+            // One of another type than its definition is not what mdevctl would make.
+            let active: BTreeSet<(MdevUuid, MdevTypeId)> = { mdevs.iter() }
+                .map(|mdev| (mdev.uuid, mdev.type_id.clone()))
+                .collect();
             mdevs.retain(|mdev| !self.is_ours(mdev));
-            let how = |uuid| defined.iter().find(|one| one.uuid == uuid);
+            let how = |mdev: &Mdev| {
+                let mut defined = defined.iter();
+                defined.find(|one| one.uuid == mdev.uuid && one.type_id == mdev.type_id)
+            };
             let there = mdevs.iter().map(|mdev| Device {
                 uuid: Some(mdev.uuid),
                 parent: parent.clone(),
                 type_id: mdev.type_id.clone(),
                 active: true,
-                mdevctl: how(mdev.uuid).map(|one| one.start),
+                mdevctl: how(mdev).map(|one| one.start),
             });
-            let is_there = |uuid| mdevs.iter().any(|mdev| mdev.uuid == uuid);
+            let is_there = |wanted: &mdevctl::Definition| {
+                let mut mdevs = mdevs.iter();
+                mdevs.any(|mdev| mdev.uuid == wanted.uuid && mdev.type_id == wanted.type_id)
+            };
             let not_there = { defined.iter() }
                 .filter(|one| match one.start {
                     // Ours will meet it at the next boot.
-                    Start::Auto => !is_there(one.uuid),
-                    Start::Manual => !active.contains(&one.uuid),
+                    Start::Auto => !is_there(one),
+                    Start::Manual => !active.contains(&(one.uuid, one.type_id.clone())),
                 })
                 .map(|one| Device {
                     uuid: Some(one.uuid),

@@ -86,8 +86,8 @@ fn mediated_devices_are_named_with_their_definitions() {
             ),
             format!(
                 "problem: /etc/mdevctl.d/0000:3c:00.0/{}: is no definition of mdevctl: EOF while \
-                 parsing an object at line 1 column 1; correct or remove it ('mdevctl list \
-                 --defined' shows the others)",
+                 parsing an object at line 1 column 1; correct or remove it: until then mdevctl \
+                 lists no definitions at all",
                 uuid(6)
             ),
             "problem: domain 'vm1' does not run but holds devices; run 'virt-vgpu reconcile'"
@@ -137,6 +137,29 @@ fn one_that_ours_will_meet_at_the_next_boot_is_named_too() {
              ({SMALL})",
             domain.mdevs()[0]
         )]
+    );
+}
+
+/// mdevctl takes the two for different devices, and so is the room that they take.
+#[test]
+fn one_of_another_type_than_its_definition_is_not_the_defined_one() {
+    let machine = Machine::of_boards(1).with_mdev(&uuid(1), BOARD, SMALL);
+    let scene = Scene::new(machine);
+    scene.pool("cad", SMALL);
+    define(&scene, BOARD, &uuid(1), &definition(LARGE, "auto"));
+    assert_eq!(
+        notes(&scene),
+        [
+            format!(
+                "note: pool 'cad': {BOARD} has 1 mediated device that is not ours: {} ({SMALL})",
+                uuid(1)
+            ),
+            format!(
+                "note: pool 'cad': mdevctl will make 1 mediated device on {BOARD} at the next boot: \
+                 {} ({LARGE})",
+                uuid(1)
+            ),
+        ]
     );
 }
 
