@@ -57,6 +57,9 @@ struct Report {
     /// What is on the pools' devices and not ours.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     foreign: Vec<Foreign>,
+    /// Whether there are pool files, usable or not.
+    #[serde(skip)]
+    has_pool_files: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -150,7 +153,8 @@ fn look(host: &Host) -> anyhow::Result<Report> {
     let (claims, damaged) = claims::load_all(host).context("cannot read the claims")?;
     let processes = Processes::scan(host).context("cannot look at the processes")?;
     let mut problems: Vec<String> = damaged.iter().map(ToString::to_string).collect();
-    let (pools, foreign) = pools(host, (&claims, !damaged.is_empty()), &mut problems)?;
+    let (pools, foreign, has_pool_files) =
+        pools(host, (&claims, !damaged.is_empty()), &mut problems)?;
     problems.extend(gpus::conflicts(host)?);
     problems.extend(daemon_problems(host));
     let claims = claims
@@ -162,6 +166,7 @@ fn look(host: &Host) -> anyhow::Result<Report> {
         claims,
         problems,
         foreign,
+        has_pool_files,
     })
 }
 
@@ -169,7 +174,7 @@ fn pools(
     host: &Host,
     (claims, in_doubt): (&[Claim], bool),
     problems: &mut Vec<String>,
-) -> anyhow::Result<(Vec<PoolReport>, Vec<Foreign>)> {
+) -> anyhow::Result<(Vec<PoolReport>, Vec<Foreign>, bool)> {
     let names = PciIds::new(host);
     let nvml = host.nvml();
     let sysfs = Remembered::new(host);
@@ -188,6 +193,7 @@ fn pools(
             .iter()
             .map(|file| format!("{}: {}", file.path.display(), file.reason)),
     );
+    let has_pool_files = !(loaded.pools.is_empty() && loaded.ignored.is_empty());
     let (mut reports, mut taken) = (Vec::new(), Taken::new());
     for pool in loaded.pools.into_values() {
         match pool {
@@ -199,7 +205,7 @@ fn pools(
         }
     }
     let foreign = foreign::find(host, &supply, taken, (claims, in_doubt), problems);
-    Ok((reports, foreign))
+    Ok((reports, foreign, has_pool_files))
 }
 
 fn pool_report(
@@ -398,7 +404,9 @@ impl std::fmt::Display for Report {
                 limit,
             ]);
         }
-        if pools.is_empty() {
+        if pools.is_empty() && self.has_pool_files {
+            writeln!(f, "no pool that can be used")?;
+        } else if pools.is_empty() {
             writeln!(f, "no pools; make one with 'virt-vgpu pool create'")?;
         } else {
             write!(f, "{pools}")?;

@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, fmt, io};
 use serde::Serialize;
 
 use super::{
-    PCI_DEVICES, Sysfs, at, link_name,
+    PCI_DEVICES, Sysfs, link_name, list,
     mdev::{self, MdevHost, MdevType},
     nvml::{FailureKind, GpuFacts, Placements, Told, TypeFacts},
     optional, vendor_vfio,
@@ -149,7 +149,7 @@ pub fn all(sysfs: &dyn Sysfs) -> io::Result<Vec<PciAddress>> {
 /// When the driver is there but cannot be listed.
 pub fn bound(sysfs: &dyn Sysfs) -> io::Result<BTreeSet<String>> {
     const BOUND: &str = "/sys/bus/pci/drivers/nvidia";
-    let names = optional(sysfs.list(BOUND))?.unwrap_or_default();
+    let names = optional(list(sysfs, BOUND))?.unwrap_or_default();
     Ok(names.into_iter().collect())
 }
 
@@ -159,7 +159,7 @@ pub fn bound(sysfs: &dyn Sysfs) -> io::Result<BTreeSet<String>> {
 /// When there is no such PCI function, or sysfs cannot be read.
 pub fn functions(sysfs: &dyn Sysfs, gpu: PciAddress) -> io::Result<Vec<PciAddress>> {
     let path = path(gpu);
-    let names = sysfs.list(&path).map_err(|error| at(&path, &error))?;
+    let names = list(sysfs, &path)?;
     let mut functions = Vec::new();
     for name in names.iter().filter(|name| name.starts_with("virtfn")) {
         let function = optional(link_name(sysfs, &format!("{path}/{name}")))?;
@@ -302,7 +302,7 @@ impl<'a> Board<'a> {
     fn mdev_seat(&self, function: PciAddress) -> io::Result<Seat> {
         let path = path(function);
         let mut vgpus = Vec::new();
-        for name in self.sysfs.list(&path).map_err(|error| at(&path, &error))? {
+        for name in list(self.sysfs, &path)? {
             if name.parse::<MdevUuid>().is_ok() {
                 let kind = optional(link_name(self.sysfs, &format!("{path}/{name}/mdev_type")))?;
                 vgpus.push(Vgpu {

@@ -4,7 +4,7 @@
 
 use std::{cell::RefCell, collections::BTreeMap, io};
 
-use super::{PCI_DEVICES, Sysfs, at, link_name, optional};
+use super::{PCI_DEVICES, Sysfs, at, link_name, list, optional, read};
 use crate::{
     device::step::{Attribute, Check, Effect, Made, Step, Undo},
     model::TypeSelector,
@@ -244,20 +244,23 @@ impl<'a> MdevHost<'a> {
     }
 
     fn type_ids(&self, parent: &Parent) -> io::Result<Vec<MdevTypeId>> {
-        let names = self
-            .sysfs
-            .list(&format!("{}/mdev_supported_types", parent.path()))?;
+        let names = list(
+            self.sysfs,
+            &format!("{}/mdev_supported_types", parent.path()),
+        )?;
         Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
     }
 
     fn type_name(&self, parent: &Parent, id: &MdevTypeId) -> io::Result<String> {
-        self.sysfs
-            .read(&format!("{}/mdev_supported_types/{id}/name", parent.path()))
+        read(
+            self.sysfs,
+            &format!("{}/mdev_supported_types/{id}/name", parent.path()),
+        )
     }
 
     fn available(&self, parent: &Parent, id: &MdevTypeId) -> io::Result<u32> {
         let path = available_of(parent, id);
-        let text = self.sysfs.read(&path).map_err(|e| at(&path, &e))?;
+        let text = read(self.sysfs, &path)?;
         // Negative counts have been seen from drivers that count down without a floor.
         let number: i64 = text.parse().map_err(|_| {
             io::Error::new(
@@ -276,10 +279,8 @@ impl<'a> MdevHost<'a> {
         let mut types = Vec::new();
         for id in self.type_ids(parent)? {
             let attribute = |name: &str| {
-                optional(self.sysfs.read(&format!(
-                    "{}/mdev_supported_types/{id}/{name}",
-                    parent.path()
-                )))
+                let path = format!("{}/mdev_supported_types/{id}/{name}", parent.path());
+                optional(read(self.sysfs, &path))
             };
             types.push(MdevType {
                 name: attribute("name")?,
@@ -298,7 +299,7 @@ impl<'a> MdevHost<'a> {
     /// When the bus cannot be read.
     pub fn parents_in_use(&self) -> io::Result<Vec<(MdevUuid, ParentName)>> {
         let mut found = Vec::new();
-        for name in optional(self.sysfs.list(DEVICES))?.unwrap_or_default() {
+        for name in optional(list(self.sysfs, DEVICES))?.unwrap_or_default() {
             let Ok(uuid) = name.parse::<MdevUuid>() else {
                 continue;
             };
@@ -321,7 +322,7 @@ fn listed(
     listed_in: &'static str,
     keep: impl Fn(&Parent) -> bool,
 ) -> io::Result<Vec<Parent>> {
-    let names = optional(sysfs.list(listed_in))?.unwrap_or_default();
+    let names = optional(list(sysfs, listed_in))?.unwrap_or_default();
     let parent = |name: String| {
         let name = name.parse().ok()?;
         Some(Parent { name, listed_in })
@@ -330,7 +331,9 @@ fn listed(
 }
 
 fn parent_of(sysfs: &dyn Sysfs, uuid: MdevUuid) -> io::Result<Option<ParentName>> {
-    let Some(target) = optional(sysfs.read_link(&format!("{DEVICES}/{uuid}")))? else {
+    let link = path(uuid);
+    let target = sysfs.read_link(&link).map_err(|error| at(&link, &error));
+    let Some(target) = optional(target)? else {
         return Ok(None);
     };
     Ok(target.rsplit('/').nth(1).and_then(|name| name.parse().ok()))
@@ -389,7 +392,7 @@ pub fn model(
         "{}/mdev_supported_types/{type_id}/device_api",
         parent.path()
     );
-    let text = optional(sysfs.read(&path)).map_err(|error| at(&path, &error))?;
+    let text = optional(read(sysfs, &path))?;
     let parsed = text.map(|text| text.parse()).transpose();
     parsed.map_err(|wrong| io::Error::new(io::ErrorKind::InvalidData, format!("{path}: {wrong}")))
 }

@@ -63,9 +63,9 @@ pub trait Sysfs {
 /// groups and physical functions that way.
 ///
 /// # Errors
-/// As [`Sysfs::read_link`].
+/// As [`Sysfs::read_link`], with the path.
 pub fn link_name(sysfs: &dyn Sysfs, path: &str) -> io::Result<String> {
-    let target = sysfs.read_link(path)?;
+    let target = sysfs.read_link(path).map_err(|error| at(path, &error))?;
     Ok(target.rsplit('/').next().unwrap_or_default().to_owned())
 }
 
@@ -80,7 +80,7 @@ pub fn vfio_nodes(sysfs: &dyn Sysfs, directory: &str) -> io::Result<Vec<String>>
     if let Some(group) = optional(link_name(sysfs, &format!("{directory}/iommu_group")))? {
         nodes.push(format!("/dev/vfio/{group}"));
     }
-    for name in optional(sysfs.list(&format!("{directory}/vfio-dev")))?.unwrap_or_default() {
+    for name in optional(list(sysfs, &format!("{directory}/vfio-dev")))?.unwrap_or_default() {
         nodes.push(format!("/dev/vfio/devices/{name}"));
     }
     Ok(nodes)
@@ -90,6 +90,22 @@ pub fn vfio_nodes(sysfs: &dyn Sysfs, directory: &str) -> io::Result<Vec<String>>
 #[must_use]
 pub fn at(path: &str, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{path}: {error}"))
+}
+
+/// Reads an attribute.
+///
+/// # Errors
+/// As [`Sysfs::read`], with the path.
+pub fn read(sysfs: &dyn Sysfs, path: &str) -> io::Result<String> {
+    sysfs.read(path).map_err(|error| at(path, &error))
+}
+
+/// Lists a directory.
+///
+/// # Errors
+/// As [`Sysfs::list`], with the path.
+pub fn list(sysfs: &dyn Sysfs, path: &str) -> io::Result<Vec<String>> {
+    sysfs.list(path).map_err(|error| at(path, &error))
 }
 
 /// `None` for an attribute that is not there, errors for all else.

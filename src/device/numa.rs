@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, io};
 
-use super::{Sysfs, optional};
+use super::{Sysfs, list, optional, read};
 use crate::model::{CpuSet, NumaNode};
 
 const NODES: &str = "/sys/devices/system/node";
@@ -28,16 +28,20 @@ impl NumaTopology {
     /// When an attribute that exists cannot be read or understood.
     pub fn read(sysfs: &dyn Sysfs) -> io::Result<Self> {
         let mut nodes = BTreeMap::new();
-        for name in optional(sysfs.list(NODES))?.unwrap_or_default() {
+        for name in optional(list(sysfs, NODES))?.unwrap_or_default() {
             let Some(number) = name.strip_prefix("node").and_then(|n| n.parse().ok()) else {
                 continue;
             };
-            let invalid = |e| io::Error::new(io::ErrorKind::InvalidData, e);
-            let cpus = optional(sysfs.read(&format!("{NODES}/{name}/cpulist")))?
+            let path = format!("{NODES}/{name}/cpulist");
+            let invalid = |error| {
+                let what = format!("{path}: {error}");
+                io::Error::new(io::ErrorKind::InvalidData, what)
+            };
+            let cpus = optional(read(sysfs, &path))?
                 .unwrap_or_default()
                 .parse()
                 .map_err(invalid)?;
-            let distances = optional(sysfs.read(&format!("{NODES}/{name}/distance")))?
+            let distances = optional(read(sysfs, &format!("{NODES}/{name}/distance")))?
                 .unwrap_or_default()
                 .split_whitespace()
                 .filter_map(|d| d.parse().ok())

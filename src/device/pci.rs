@@ -3,7 +3,7 @@
 
 use std::io;
 
-use super::{PCI_DEVICES, Sysfs, gpu_fields::GpuFields, link_name, optional};
+use super::{PCI_DEVICES, Sysfs, gpu_fields::GpuFields, link_name, list, optional};
 use crate::{
     model::PciAddress,
     rule::{Class, Field, FieldValue, Fields},
@@ -154,7 +154,7 @@ fn class_of(code: u32) -> Class {
 /// # Errors
 /// When the bus is there but cannot be listed.
 pub fn functions(sysfs: &dyn Sysfs) -> io::Result<Vec<(PciAddress, String)>> {
-    let names = optional(sysfs.list(PCI_DEVICES))?.unwrap_or_default();
+    let names = optional(list(sysfs, PCI_DEVICES))?.unwrap_or_default();
     let function = |name: &String| Some((name.parse().ok()?, format!("{PCI_DEVICES}/{name}")));
     Ok(names.iter().filter_map(function).collect())
 }

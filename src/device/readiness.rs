@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeSet, io};
 
-use super::{PCI_DEVICES, Sysfs, at, gpu, link_name, mdev, optional, pci, vendor_vfio};
+use super::{PCI_DEVICES, Sysfs, gpu, link_name, mdev, optional, pci, read, vendor_vfio};
 use crate::model::{ParentName, PciAddress};
 
 /// The driver of GPUs that make vGPUs.
@@ -90,7 +90,7 @@ pub fn all(sysfs: &dyn Sysfs) -> io::Result<Vec<PciAddress>> {
 /// When the link cannot be read.
 pub fn driver(sysfs: &dyn Sysfs, gpu: PciAddress) -> io::Result<Driver> {
     let link = format!("{}/driver", path(gpu));
-    let name = optional(link_name(sysfs, &link)).map_err(|error| at(&link, &error))?;
+    let name = optional(link_name(sysfs, &link))?;
     Ok(match name {
         Some(name) if name == DRIVER => Driver::Nvidia,
         Some(name) => Driver::Other(name),
@@ -175,7 +175,7 @@ fn has_types(sysfs: &dyn Sysfs, function: PciAddress) -> bool {
 
 /// 0 where there is no such attribute.
 fn number(sysfs: &dyn Sysfs, path: &str) -> io::Result<u32> {
-    let Some(text) = optional(sysfs.read(path)).map_err(|error| at(path, &error))? else {
+    let Some(text) = optional(read(sysfs, path))? else {
         return Ok(0);
     };
     text.parse().map_err(|_| {

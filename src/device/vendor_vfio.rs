@@ -5,7 +5,7 @@
 
 use std::{fmt::Display, io};
 
-use super::{PCI_DEVICES, Sysfs, at, gpu::bound, link_name, optional};
+use super::{PCI_DEVICES, Sysfs, gpu::bound, link_name, optional, read};
 use crate::{
     device::step::{Attribute, Check, Effect, Setting, Step, Undo},
     model::{MdevTypeId, ParentName, PciAddress, VgpuTypeId},
@@ -89,7 +89,7 @@ pub fn asked(function: impl Display) -> [String; 2] {
 /// The kernel's errno with the path, `InvalidData` for what is no number.
 pub fn current(sysfs: &dyn Sysfs, function: impl Display) -> io::Result<Option<VgpuTypeId>> {
     let path = attribute(function, "current_vgpu_type");
-    let text = sysfs.read(&path).map_err(|error| at(&path, &error))?;
+    let text = read(sysfs, &path)?;
     let number: u32 = text.parse().map_err(|_| {
         let what = format!("{path}: '{text}' is no number");
         io::Error::new(io::ErrorKind::InvalidData, what)
@@ -104,7 +104,7 @@ pub fn current(sysfs: &dyn Sysfs, function: impl Display) -> io::Result<Option<V
 /// The kernel's errno with the path.
 pub fn creatable(sysfs: &dyn Sysfs, function: impl Display) -> io::Result<Vec<Creatable>> {
     let path = attribute(function, "creatable_vgpu_types");
-    let text = sysfs.read(&path).map_err(|error| at(&path, &error))?;
+    let text = read(sysfs, &path)?;
     Ok(text.lines().filter_map(creatable_line).collect())
 }
 

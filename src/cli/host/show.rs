@@ -156,7 +156,21 @@ fn differences(
                 return format!("it waits in {FILE} until the driver is loaded anew");
             }
         }
-        let apply = || format!("'virt-vgpu host apply {gpu}' does it");
+        let apply = || match step {
+            // Nothing can be done here but to wait for what may never come.
+            Step::AwaitDriver => {
+                "'modprobe nvidia' loads it, 'journalctl -k -g NVRM' tells what it says".to_owned()
+            }
+            Step::AwaitTypes if actual.driver == Driver::None => {
+                "they come with its driver".to_owned()
+            }
+            Step::AwaitTypes if actual.functions.total == 0 => {
+                "its driver may be one without vGPUs, or not know this kernel; 'systemctl status \
+                 nvidia-vgpud' tells whether NVIDIA's types were loaded"
+                    .to_owned()
+            }
+            _ => format!("'virt-vgpu host apply {gpu}' does it"),
+        };
         refusal.clone().unwrap_or_else(apply)
     };
     let steps = way.steps.iter().map(|planned| {

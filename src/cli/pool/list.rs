@@ -156,7 +156,10 @@ impl fmt::Display for Report {
                 pool.file.display().to_string(),
             ]);
         }
-        if table.is_empty() {
+        let has_files = !self.broken.is_empty() || !self.ignored.is_empty();
+        if table.is_empty() && has_files {
+            writeln!(f, "no pool that can be used")?;
+        } else if table.is_empty() {
             writeln!(f, "no pools; make one with 'virt-vgpu pool create'")?;
         } else {
             write!(f, "{table}")?;

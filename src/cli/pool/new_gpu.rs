@@ -64,8 +64,19 @@ fn no_gpu(host: &Host, gpus: &[PciAddress], text: &str) -> anyhow::Error {
     let name = near::canonical(text);
     let path = format!("{PCI_DEVICES}/{name}");
     if name.parse::<PciAddress>().is_ok() && host.exists(&path) {
-        let why = match link_name(host, &format!("{path}/driver")) {
-            Ok(driver) => format!("its driver is '{driver}', not 'nvidia'"),
+        // A virtual function stands for its GPU, so the GPU's driver is what counts.
+        let physical = link_name(host, &format!("{path}/physfn")).ok();
+        let whose = match &physical {
+            Some(gpu) => format!("the driver of its GPU, {gpu},"),
+            None => "its driver".to_owned(),
+        };
+        let gpu = physical.as_ref().unwrap_or(&name);
+        let why = match link_name(host, &format!("{PCI_DEVICES}/{gpu}/driver")) {
+            Ok(driver) if driver == readiness::DRIVER => {
+                format!("{whose} is 'nvidia', which does not list it")
+            }
+            Ok(driver) => format!("{whose} is '{driver}', not 'nvidia'"),
+            Err(_) if physical.is_some() => format!("no driver is bound to its GPU, {gpu}"),
             Err(_) => "no driver is bound to it".to_owned(),
         };
         return anyhow!("{name} is no GPU that makes vGPUs: {why}");

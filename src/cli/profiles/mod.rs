@@ -16,7 +16,7 @@ use crate::{
         mdev,
         nvml::{Failure, GpuFacts, Nvml, Told},
         pci::DeviceFields,
-        vendor_vfio,
+        readiness, vendor_vfio,
     },
     host::{Host, PciIds},
     model::{MdevTypeId, ParentName, PciAddress, PoolName, ProfileParts, short_name},
@@ -160,12 +160,20 @@ fn gpu_report(
         name: facts.and_then(|facts| facts.name.value().cloned()),
         framework: state.framework,
         functions: state.functions,
-        vgpus: state.vgpus.len(),
+        vgpus: vgpus(host, state),
         heterogeneous: state.heterogeneous,
         mig: state.mig,
         profiles: types.into_iter().map(profile).collect(),
         notes: notes(state, facts),
         is_partial: false,
+    }
+}
+
+/// How many vGPUs there are. A GPU that shows no types now may have some of before.
+fn vgpus(host: &Host, state: &GpuState) -> Option<usize> {
+    match state.framework {
+        Some(_) => Some(state.vgpus.len()),
+        None => { readiness::vgpus(host, state.address).ok() }.map(|vgpus| vgpus.len()),
     }
 }
 
@@ -294,7 +302,7 @@ impl GpuReport {
             name: facts.and_then(|facts| facts.name.value().cloned()),
             framework: None,
             functions: None,
-            vgpus: 0,
+            vgpus: None,
             heterogeneous: None,
             mig: None,
             profiles: Vec::new(),

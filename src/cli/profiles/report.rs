@@ -26,8 +26,8 @@ pub(super) struct GpuReport {
     pub(super) framework: Option<Framework>,
     /// null where vGPUs are made without.
     pub(super) functions: Option<Functions>,
-    /// vGPUs that exist, whoever made them.
-    pub(super) vgpus: usize,
+    /// vGPUs that exist, whoever made them; null where they cannot be counted.
+    pub(super) vgpus: Option<usize>,
     pub(super) heterogeneous: Option<bool>,
     pub(super) mig: Option<bool>,
     pub(super) profiles: Vec<ProfileReport>,
@@ -68,10 +68,10 @@ impl GpuReport {
         let mut said = Vec::new();
         if let Some(framework) = self.framework {
             said.push(framework.to_string());
-            said.push(match self.vgpus {
+            said.extend(self.vgpus.map(|count| match count {
                 1 => "1 vGPU".to_owned(),
                 count => format!("{count} vGPUs"),
-            });
+            }));
         }
         if let Some(Functions { total, free }) = self.functions.filter(|all| all.total > 0) {
             said.push(format!("{free} of {total} virtual functions free"));

@@ -311,3 +311,34 @@ fn a_host_without_devices_says_so() {
         "no PCI functions\n"
     );
 }
+
+#[test]
+fn what_cannot_be_read_is_named_with_its_path() {
+    let types = "/sys/devices/pci0000:00/mtty/mdev_supported_types";
+    let shown_types = "/sys/class/mdev_bus/mtty/mdev_supported_types";
+    let tree = Tree::with_devices();
+    std::fs::write(tree.path(&format!("{types}/mtty-1/name")), b"a\xffb\n").unwrap();
+    assert_eq!(
+        tree.shown(&["devices", "mtty"]),
+        format!(
+            "mtty\n  cannot read its types: {shown_types}/mtty-1/name: invalid utf-8 sequence of 1 \
+             bytes from index 1\n"
+        )
+    );
+    std::fs::remove_dir_all(tree.path(types)).unwrap();
+    tree.write(types, "a file\n");
+    assert_eq!(
+        tree.shown(&["devices", "mtty"]),
+        format!("mtty\n  cannot read its types: {shown_types}: Not a directory (os error 20)\n")
+    );
+    for (directory, wanted) in [
+        ("/sys/bus/mdev/devices", "cannot list mdevs: "),
+        ("/sys/class/mdev_bus", "cannot look for mdev parents: "),
+    ] {
+        let tree = Tree::new().with(directory, "a file\n");
+        assert_eq!(
+            tree.refused(&["devices"]),
+            format!("{wanted}{directory}: Not a directory (os error 20)")
+        );
+    }
+}

@@ -720,3 +720,28 @@ fn a_pool_that_cannot_be_used_is_a_problem() {
     problem: /etc/virt-vgpu/pools.d/bad.toml:1: key 'profile': is missing: kind 'nvidia-vgpu' wants a profile (as in L40S-12Q)
     ");
 }
+
+#[test]
+fn what_apply_could_only_wait_for_is_not_proposed() {
+    let tree = Tree::new();
+    tree.gpu(A, 0);
+    tree.pool("cad", A, "");
+    insta::assert_snapshot!(tree.works("show 3b:00.0"), @"
+    0000:3b:00.0: pool cad, driver nvidia
+      SETTING            WANTED  ACTUAL
+      virtual functions  0       0
+      heterogeneous      off     off
+      scheduler          -       best-effort
+      differs: wait until its functions have vGPU types (the driver offers no vGPU types): its driver may be one without vGPUs, or not know this kernel; 'systemctl status nvidia-vgpud' tells whether NVIDIA's types were loaded
+    ");
+    fs::remove_file(tree.path(&format!("sys/bus/pci/devices/{A}/driver"))).unwrap();
+    let shown = tree.works("show 3b:00.0");
+    let wanted = "  differs: wait until the driver nvidia has bound (no driver is bound): 'modprobe nvidia' \
+                  loads it, 'journalctl -k -g NVRM' tells what it says\n";
+    assert!(shown.contains(wanted), "{shown}");
+    assert!(
+        shown.contains("vGPU types): they come with its driver\n"),
+        "{shown}"
+    );
+    assert!(!shown.contains("host apply"), "{shown}");
+}

@@ -528,3 +528,44 @@ fn show_says_every_operator_in_words() {
         even if the host stands on them
     "#);
 }
+
+#[test]
+fn broken_files_alone_are_not_no_pools() {
+    let tree = Tree::new().pool("bad", "kind = 'mdev'\ntype = 'a'\ninstanses = 3\n");
+    for verb in [&["pool", "list"][..], &["status"]] {
+        let shown = tree.shown(verb);
+        assert!(shown.starts_with("no pool that can be used\n"), "{shown}");
+        assert!(shown.contains("bad.toml:3: key 'instanses'"), "{shown}");
+        let none = Tree::new().shown(verb);
+        let make = "no pools; make one with 'virt-vgpu pool create'\n";
+        assert!(none.starts_with(make), "{none}");
+    }
+}
+
+#[test]
+fn a_function_whose_gpu_has_another_driver_is_told_so() {
+    let tree = Tree::new()
+        .pci("0000:3b:00.0", "10de", "26b9", "030200", Some("vfio-pci"))
+        .virtual_function("0000:3b:00.4", "0000:3b:00.0")
+        .pci("0000:5e:00.0", "10de", "26b9", "030200", None)
+        .virtual_function("0000:5e:00.4", "0000:5e:00.0");
+    for (device, why) in [
+        (
+            "0000:3b:00.4",
+            "the driver of its GPU, 0000:3b:00.0, is 'vfio-pci', not 'nvidia'",
+        ),
+        ("0000:3b:00.0", "its driver is 'vfio-pci', not 'nvidia'"),
+        (
+            "0000:5e:00.4",
+            "no driver is bound to its GPU, 0000:5e:00.0",
+        ),
+        ("0000:5e:00.0", "no driver is bound to it"),
+    ] {
+        let profile = ["pool", "create", "cad", "--profile", "L40S-12Q"];
+        let arguments = [&profile[..], &["--device", device]].concat();
+        assert_eq!(
+            tree.refused(&arguments),
+            format!("pool 'cad' was not created: {device} is no GPU that makes vGPUs: {why}")
+        );
+    }
+}

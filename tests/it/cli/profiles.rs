@@ -478,3 +478,22 @@ fn json_has_the_same() {
     }
     "#);
 }
+
+#[test]
+fn vgpus_that_cannot_be_counted_are_not_none() {
+    let count = |tree: &Tree| {
+        let shown = tree.shown(&["profiles", "--json"]);
+        let report: serde_json::Value = serde_json::from_str(&shown).unwrap();
+        report["gpus"][0]["vgpus"].clone()
+    };
+    let tree = vendor_vfio();
+    assert_eq!(count(&tree), 1);
+    let current = format!("{DEVICES}/{}/nvidia/current_vgpu_type", function(1));
+    assert_eq!(count(&tree.with(&current, "?\n")), serde_json::Value::Null);
+    // A GPU without types now may have some of before.
+    let uuids = [1, 2, 3].map(|number| format!("f0e1c000-0000-4000-8000-{number:012}"));
+    let tree = { uuids.iter() }.fold(board(), |tree, uuid| {
+        tree.mdev(uuid, &function(0), "nvidia-1")
+    });
+    assert_eq!(count(&tree), 3);
+}
