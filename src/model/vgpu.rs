@@ -62,6 +62,17 @@ impl ProfileName {
         type_name == self.as_str() || short_name(type_name) == self.as_str()
     }
 
+    /// What was probably meant by a name that is built otherwise than NVIDIA's: small
+    /// letters behind the size, or a space too much.
+    #[must_use]
+    pub fn meant(&self) -> Option<Self> {
+        let text: String = { self.as_str().chars() }.filter(|c| *c != ' ').collect();
+        let (front, size) = text.rsplit_once('-')?;
+        let meant = format!("{front}-{}", size.to_uppercase());
+        let is_other = self.parts().is_none() && ProfileParts::of(&meant).is_some();
+        is_other.then(|| meant.parse().ok()).flatten()
+    }
+
     /// What the name says; None for one that is built otherwise than NVIDIA's.
     #[must_use]
     pub fn parts(&self) -> Option<ProfileParts<'_>> {
@@ -88,6 +99,21 @@ mod tests {
                 number.and_then(VgpuTypeId::new),
                 "{text:?}"
             );
+        }
+    }
+
+    #[test]
+    fn what_was_meant_by_a_slip_is_told() {
+        let meant = |name: &str| {
+            let profile = name.parse::<ProfileName>().unwrap();
+            profile.meant().map(|meant| meant.to_string())
+        };
+        let some = |name: &str| Some(name.to_owned());
+        assert_eq!(meant("A16-4q"), some("A16-4Q"));
+        assert_eq!(meant("A100 -5C"), some("A100-5C"));
+        assert_eq!(meant("A100-1-5Cme"), some("A100-1-5CME"));
+        for name in ["A16-8E", "A16-4Q", "NVIDIA L40S-12Q", "a-b", "- -"] {
+            assert_eq!(meant(name), None, "{name}");
         }
     }
 

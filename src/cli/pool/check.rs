@@ -1,6 +1,7 @@
 //! `virt-vgpu pool check`: mistakes in pool files, each with its place.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fmt,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -9,12 +10,14 @@ use std::{
 use clap::Args;
 use serde::Serialize;
 
-use super::{not_found, preview};
+use super::{new_gpu, not_found, preview};
 use crate::{
     cli::output,
     config::{self, ConfigError, POOL_DIRS, Pool, PoolError},
+    device::gpu,
     host::Host,
-    model::PoolName,
+    model::{PoolName, TypeSelector, short_name},
+    rule::spelling::nearest,
 };
 
 /// Check pool files.
@@ -87,11 +90,44 @@ impl Check {
     }
 }
 
+/// What is wrong with a profile of no known form, unless a GPU of the host has it all
+/// the same. A profile of a board that is not here is none of that: the file may be for
+/// many hosts.
+fn unknown_profile(host: &Host, pool: &Pool) -> Option<String> {
+    let TypeSelector::Profile(profile) = &pool.device_type else {
+        return None;
+    };
+    if profile.parts().is_some() {
+        return None;
+    }
+    let gpus = gpu::all(host).unwrap_or_default().into_iter();
+    let known: BTreeSet<String> = gpus
+        .filter_map(|gpu| new_gpu::known_profiles(host, gpu).ok())
+        .flatten()
+        .collect();
+    if known.iter().any(|name| profile.means(name)) {
+        return None;
+    }
+    // A word is compared in small letters.
+    let short: BTreeMap<String, &str> = { known.iter().map(|name| short_name(name)) }
+        .map(|name| (name.to_lowercase(), name))
+        .collect();
+    let small: Vec<&str> = short.keys().map(String::as_str).collect();
+    let nearest = || nearest(profile.as_str(), &small).map(|name| short[name].to_owned());
+    let meant = profile.meant().map(|meant| meant.to_string());
+    let meant = meant.or_else(nearest);
+    let meant = meant.map_or(String::new(), |name| format!("; did you mean '{name}'?"));
+    Some(format!(
+        "no GPU of this host has a profile '{profile}', and it is not built as NVIDIA's are: the \
+         board, a hyphen, the size in GB, and A, B, C or Q for the series{meant}"
+    ))
+}
+
 impl Report {
     fn check_all(&mut self, host: &Host) {
         let loaded = config::load_all(host);
         for (_, pool) in loaded.pools {
-            self.add(pool);
+            self.add(host, pool);
         }
         for (name, link) in loaded.masked {
             self.say(Level::Note, Some(link), format!("masks pool '{name}'"));
@@ -112,9 +148,9 @@ impl Report {
     fn check_one(&mut self, host: &Host, text: &str) {
         if text.contains('/') || text.ends_with(".toml") {
             match preview::read_file(Path::new(text)) {
-                Ok(pool) => self.add(Ok(pool)),
+                Ok(pool) => self.add(host, Ok(pool)),
                 Err(error) => match error.downcast::<ConfigError>() {
-                    Ok(error) => self.add(Err(error.into())),
+                    Ok(error) => self.add(host, Err(error.into())),
                     Err(error) => self.fail(format!("{error:#}")),
                 },
             }
@@ -132,14 +168,23 @@ impl Report {
                 self.checked += 1;
                 self.say(Level::Note, Some(path), format!("masks pool '{pool}'"));
             }
-            loaded => self.add(loaded),
+            loaded => self.add(host, loaded),
         }
     }
 
-    fn add(&mut self, pool: Result<Pool, PoolError>) {
+    fn add(&mut self, host: &Host, pool: Result<Pool, PoolError>) {
         self.checked += 1;
         match pool {
             Ok(pool) => {
+                if let Some(message) = unknown_profile(host, &pool) {
+                    self.problems.push(Problem {
+                        level: Level::Warning,
+                        file: Some(pool.origin.clone()),
+                        line: None,
+                        key: Some("profile".to_owned()),
+                        message,
+                    });
+                }
                 for warning in pool.warnings() {
                     self.say(Level::Warning, Some(pool.origin.clone()), warning);
                 }

@@ -44,7 +44,7 @@ pub(super) fn resolve(host: &Host, profile: &ProfileName, text: &str) -> anyhow:
 
 /// The full names of the profiles that the GPU is known to have: all of them where
 /// its driver or NVML tell, else those that can be made now.
-fn known_profiles(host: &Host, gpu: PciAddress) -> anyhow::Result<BTreeSet<String>> {
+pub(super) fn known_profiles(host: &Host, gpu: PciAddress) -> anyhow::Result<BTreeSet<String>> {
     let facts = host.nvml().gpu(gpu).ok();
     let state = gpu::read(host, gpu, facts.as_ref(), &BTreeSet::new());
     let state = state.context("cannot read its types")?;

@@ -569,3 +569,52 @@ fn a_function_whose_gpu_has_another_driver_is_told_so() {
         );
     }
 }
+
+#[test]
+fn a_profile_of_no_known_form_is_worth_a_warning() {
+    let with = |profile: &str| {
+        let text = format!(
+            "kind = 'nvidia-vgpu'\nprofile = '{profile}'\n[[rule]]\n\
+             where = [{{ field = 'vendor-id', op = 'equal', value = '10de' }}]\n"
+        );
+        let types = &[
+            ("nvidia-1", "NVIDIA Next-8E", 1),
+            ("nvidia-2", "NVIDIA Next-4E", 1),
+        ];
+        Tree::new()
+            .pci("0000:3b:00.0", "10de", "26b9", "030200", Some("nvidia"))
+            .parent("0000:3b:00.0", types)
+            .pool("cad", &text)
+            .shown(&["pool", "check"])
+    };
+    let warning = |profile: &str, meant: &str| {
+        format!(
+            "warning: /etc/virt-vgpu/pools.d/cad.toml: key 'profile': no GPU of this host has a \
+             profile '{profile}', and it is not built as NVIDIA's are: the board, a hyphen, the size \
+             in GB, and A, B, C or Q for the series{meant}\n1 pool checked: 0 errors, 1 warning\n"
+        )
+    };
+    for (profile, meant) in [
+        ("A16-4q", "; did you mean 'A16-4Q'?"),
+        ("A16-8E", ""),
+        ("A100 -5C", "; did you mean 'A100-5C'?"),
+        ("A100-1-5Cme", "; did you mean 'A100-1-5CME'?"),
+        ("Next-9E", "; did you mean 'Next-4E'?"),
+    ] {
+        assert_eq!(with(profile), warning(profile, meant));
+    }
+    // One that a GPU here has, whatever it is called, and those of boards elsewhere.
+    for profile in [
+        "Next-8E",
+        "NVIDIA Next-8E",
+        "A16-4Q",
+        "A100-1-5CME",
+        "NVIDIA A16-4Q",
+    ] {
+        assert_eq!(
+            with(profile),
+            "1 pool checked: 0 errors, 0 warnings\n",
+            "{profile}"
+        );
+    }
+}
