@@ -18,6 +18,9 @@ use crate::device::{Sysfs, link_name};
 /// Where they are noted, a file each, with the milliseconds since boot.
 const NOTES: &str = "/run/virt-vgpu/slow-drivers";
 
+/// What NVIDIA's driver says of each GPU.
+const GPUS: &str = "/proc/driver/nvidia/gpus/";
+
 /// How long one read is waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long all reads from one GPU may take together.
@@ -39,13 +42,15 @@ pub(super) struct SlowDrivers {
 
 /// Whether a driver of a GPU answers for the attribute, and not the kernel itself:
 /// `available_instances` and `description` of mediated devices (`mdev_sysfs.c` asks the
-/// parent's driver) and all that lies in `nvidia/`.
+/// parent's driver), all that lies in `nvidia/`, and what the driver says of a GPU in
+/// `/proc`.
 pub(super) fn is_asked(path: &str) -> bool {
     let Some((directory, name)) = path.rsplit_once('/') else {
         return false;
     };
     match name {
         "available_instances" | "description" => directory.contains("/mdev_supported_types/"),
+        "information" => directory.starts_with(GPUS),
         _ => directory.ends_with("/nvidia") && directory.starts_with("/sys/"),
     }
 }
@@ -148,6 +153,7 @@ impl Host {
             "/sys/bus/pci/devices/",
             "/sys/bus/mdev/devices/",
             "/sys/class/mdev_bus/",
+            GPUS,
         ];
         let rest = { below.iter() }.find_map(|directory| path.strip_prefix(directory));
         let name = rest.and_then(|rest| rest.split('/').next()).unwrap_or(path);
@@ -217,6 +223,7 @@ mod tests {
             "/sys/class/mdev_bus/0000:3b:00.0/mdev_supported_types/nvidia-1/description",
             "/sys/bus/pci/devices/0000:41:00.4/nvidia/current_vgpu_type",
             "/sys/bus/mdev/devices/9a644b72-229d-5e8f-b09a-25956123a508/nvidia/placement_id",
+            "/proc/driver/nvidia/gpus/0000:41:00.0/information",
         ] {
             assert!(is_asked(path), "{path}");
         }
