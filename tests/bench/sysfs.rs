@@ -110,6 +110,9 @@ pub fn fill(framework: Framework) {
     }
 }
 
+/// By which QEMU opens a device. Nobody does here, so all are in one.
+const GROUP: &str = "../../../kernel/iommu_groups/7";
+
 const HEADER: &str = "ID    : vGPU Name\n";
 
 fn creatable() -> String {
@@ -121,6 +124,7 @@ fn creatable() -> String {
 }
 
 fn fill_vgpu(address: &str, path: &Path) {
+    symlink(GROUP, path.join("iommu_group")).unwrap();
     let directory = path.join("nvidia");
     fs::create_dir_all(&directory).unwrap();
     fs::write(directory.join("creatable_vgpu_types"), creatable()).unwrap();
@@ -240,6 +244,7 @@ fn create(uuid: &str, parent: &str, id: &str) -> Option<()> {
     )
     .ok()?;
     symlink(format!("/sys/fuse/remove {uuid}"), path.join("remove")).ok()?;
+    symlink(GROUP, path.join("iommu_group")).ok()?;
     set_available(parent, "0\n");
     let link = format!("../../../devices/pci0000:00/{parent}/{uuid}");
     symlink(link, format!("/sys/bus/mdev/devices/{uuid}")).ok()
