@@ -61,7 +61,10 @@ impl Explain {
         let forecast = match (&self.domain, &self.xml) {
             (_, Some(path)) => {
                 let xml = domain_xml::read(path)?;
-                of_file(host, &xml).with_context(|| domain_xml::name(path))?
+                of_file(host, &xml).map_err(|error| match error.is::<DomainError>() {
+                    true => error.context(domain_xml::name(path)),
+                    false => error,
+                })?
             }
             (Some(name), None) => {
                 let xml = self.connection.find_served(name)?.inactive_xml()?;

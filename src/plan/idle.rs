@@ -7,6 +7,7 @@ use super::{HostSupply, Interface, Rejection, Source, Supply, host_settings::unr
 use crate::{
     config::Pool,
     device::{
+        gpu,
         mdev::{self, Offer},
         pci,
         readiness::{self, Driver},
@@ -75,9 +76,9 @@ impl HostSupply<'_> {
             }
         }
         for (gpu, why) in self.unbound() {
-            let verdict = self.verdict(pool, &mdev::pci_function(&gpu));
+            let verdict = self.verdict(pool, &mdev::pci_function(gpu));
             if matches!(verdict, Verdict::Match { .. }) {
-                idle.push(Idle::new(&gpu, why, false));
+                idle.push(Idle::new(gpu, why.clone(), false));
             }
         }
         idle
@@ -85,10 +86,17 @@ impl HostSupply<'_> {
 
     /// NVIDIA's GPUs that its driver does not have, each with what has it.
     #[must_use]
-    pub fn unbound(&self) -> Vec<(ParentName, String)> {
+    pub fn unbound(&self) -> &[(ParentName, String)] {
+        self.unbound.get_or_init(|| self.find_unbound())
+    }
+
+    fn find_unbound(&self) -> Vec<(ParentName, String)> {
         let sysfs = self.mdev().sysfs();
         let functions = pci::functions(sysfs).unwrap_or_default();
-        let gpus = functions.iter().map(|(address, _)| *address);
+        // One look at the driver spares one at each of its virtual functions.
+        let bound = gpu::bound(sysfs).unwrap_or_default();
+        let gpus = { functions.iter().map(|(address, _)| *address) }
+            .filter(|address| !bound.contains(&address.to_string()));
         let mut found: Vec<(ParentName, String)> = gpus
             .filter(|&gpu| readiness::is_gpu(sysfs, gpu))
             .filter_map(|gpu| {

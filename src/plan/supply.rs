@@ -62,6 +62,8 @@ pub struct HostSupply<'a> {
     claimed: BTreeMap<ParentName, DomainName>,
     /// GPUs as they were read, with what NVML says or without.
     gpus: RefCell<BTreeMap<(ParentName, bool), Option<GpuState>>>,
+    /// GPUs that NVIDIA's driver does not have, each with what has it.
+    pub(super) unbound: OnceCell<Vec<(ParentName, String)>>,
 }
 
 /// Devices by board, and the boards of the parents that matter.
@@ -106,6 +108,7 @@ impl<'a> HostSupply<'a> {
             quarantined: BTreeMap::new(),
             claimed: BTreeMap::new(),
             gpus: RefCell::default(),
+            unbound: OnceCell::new(),
         })
     }
 

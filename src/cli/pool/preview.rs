@@ -108,7 +108,7 @@ fn gather(host: &Host, pool: Pool) -> anyhow::Result<Report> {
     let others = other_pools(config::load_all(host), &pool.name);
     let unbound = match pool.kind {
         Kind::NvidiaVgpu => supply.unbound(),
-        _ => Vec::new(),
+        _ => &[],
     };
     let mut warnings = pool.warnings();
     // Nobody but NVML tells it, and a rule on what is not told matches nothing.
@@ -119,7 +119,7 @@ fn gather(host: &Host, pool: Pool) -> anyhow::Result<Report> {
         }
     }
     Ok(Report {
-        unbound: { unbound.into_iter() }
+        unbound: { unbound.iter().cloned() }
             .map(|(address, reason)| Unbound { address, reason })
             .collect(),
         kind: pool.kind,
