@@ -375,6 +375,9 @@ fn line(device: &Outcome, domain: &DomainName, plugged: Option<&Plugged>) -> Str
         (_, HostdevChange::Mended) => format!(
             "mended {name} ({source}) of {domain}: its hostdev had the UUID of another domain"
         ),
+        (_, HostdevChange::Remodelled) => format!(
+            "mended {name} ({source}) of {domain}: its hostdev had another model than its type"
+        ),
         (RequestChange::Added, HostdevChange::Unchanged) => {
             format!("completed {name} ({source}) of {domain}: its request was missing")
         }

@@ -211,6 +211,11 @@ impl std::fmt::Display for Report {
                     "mended {name} ({source}) of pool {pool}: its hostdev had the UUID of another \
                      domain"
                 )?,
+                HostdevChange::Remodelled => writeln!(
+                    f,
+                    "mended {name} ({source}) of pool {pool}: its hostdev had another model than \
+                     its type"
+                )?,
             }
         }
         match &self.guest_driver_cdrom {

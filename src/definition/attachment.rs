@@ -64,6 +64,8 @@ pub enum HostdevChange {
     Added,
     /// It had the UUID of another domain, as after a clone.
     Mended,
+    /// It had another model than the type of its pool.
+    Remodelled,
     /// The device is optional: it has none until it is plugged in.
     Later,
 }

@@ -9,12 +9,13 @@ use super::{
     CdRomOutcome, HostdevChange, Outcome, RequestChange, Seat,
     attachment::{Present, hostdev_of},
     replan::Elsewhere,
+    seat,
 };
 use crate::{
-    config::{self, Pool},
+    config::{self, Kind, Pool},
     domain::{self, DomainDef, DomainError, Request, alias},
     host::Host,
-    model::{DeviceName, MdevUuid, PoolName},
+    model::{DeviceName, MdevModel, MdevUuid, PoolName},
 };
 
 /// The XML with all that its requests need.
@@ -107,7 +108,16 @@ impl Filled {
             function: None,
         };
         match hostdev_of(&self.def, name, uuid)? {
-            Present::Right => {}
+            Present::Right => {
+                if let Some(model) = self.model_meant(host, request, uuid)? {
+                    let whole = hostdev(name, uuid, Seat::Mdev(model));
+                    let mended = domain::with_hostdev(&self.xml, (uuid, &alias(name)), &whole)?;
+                    if let Some(xml) = mended {
+                        self.edit(xml)?;
+                    }
+                    outcome.hostdev = HostdevChange::Remodelled;
+                }
+            }
             Present::Function(function) => outcome.function = Some(function),
             Present::Foreign(_) => {
                 let mended = domain::with_mdev(&self.xml, &alias(name), uuid)?;
@@ -133,6 +143,27 @@ impl Filled {
             }
         }
         Ok(outcome)
+    }
+
+    /// The model that the device's hostdev should have and has not.
+    fn model_meant(
+        &self,
+        host: &Host,
+        request: &Request,
+        uuid: MdevUuid,
+    ) -> anyhow::Result<Option<MdevModel>> {
+        let mut hostdevs = self.def.hostdevs.iter();
+        let its = hostdevs.find(|hostdev| hostdev.uuid == uuid);
+        let Some(has) = its.and_then(|hostdev| hostdev.model.as_deref()) else {
+            return Ok(None);
+        };
+        // A pool that cannot be used is told by the hook.
+        let pool = config::load_pool(host, &request.pool).ok();
+        let Some(pool) = pool.filter(|pool| pool.kind == Kind::Mdev) else {
+            return Ok(None);
+        };
+        let wanted = seat::model(host, &pool)?;
+        Ok(wanted.filter(|model| model.as_str() != has))
     }
 
     fn place(&mut self, name: &DeviceName, seat: Seat) -> anyhow::Result<()> {
@@ -176,7 +207,6 @@ impl Filled {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::MdevModel;
 
     const UUID: &str = "aaaaaaaa-0000-4000-8000-000000000001";
 
@@ -331,6 +361,42 @@ mod tests {
                 reason: String::new(),
             };
             assert_eq!(with_elsewhere(&before, &other).unwrap(), on(to));
+        }
+    }
+
+    #[test]
+    fn a_hostdev_gets_the_model_of_its_type() {
+        let (root, host) = host();
+        let write = |path: &str, text: &str| {
+            let path = root.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        write(
+            "etc/virt-vgpu/pools.d/crypto.toml",
+            "kind = 'mdev'\ntype = 'vfio_ap-passthrough'\n[[rule]]\n\
+             where = [{ field = 'address', op = 'equal', value = 'matrix' }]",
+        );
+        let of_type = "sys/class/mdev_bus/matrix/mdev_supported_types/vfio_ap-passthrough";
+        write(&format!("{of_type}/available_instances"), "1\n");
+        write(&format!("{of_type}/device_api"), "vfio-ap\n");
+        let name = "a".parse().unwrap();
+        let asking = "<v:device name='a' pool='crypto'/>";
+        let of = |model| {
+            let hostdev = domain::placeholder_of(uuid("a").parse().unwrap(), &name, model);
+            xml(
+                asking,
+                &format!("\n    {}", hostdev.replace('\n', "\n    ")),
+            )
+        };
+        let right = of(MdevModel::VfioAp);
+        for (before, wanted) in [
+            (of(MdevModel::VfioPci), HostdevChange::Remodelled),
+            (right.clone(), HostdevChange::Unchanged),
+        ] {
+            let filled = fill(&host, &before, |_, _, _| Ok(Vec::new())).unwrap();
+            assert_eq!(filled.xml, right);
+            assert_eq!(filled.devices[0].hostdev, wanted);
         }
     }
 
