@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, io};
 use super::{AllocateError, allocate::io_error, nearness_of};
 use crate::{
     claims::{self, Claim, ClaimedDevice},
-    config::{self, Pool},
+    config::{self, Kind, Pool},
     device::{mdev, parameters::Parameters},
     domain::{DomainDef, Request},
     host::{Host, PciIds},
@@ -116,8 +116,9 @@ pub struct Demand<'a> {
     pub wanted: Vec<Order<'a>>,
     /// The pools that they name.
     pub pools: BTreeMap<PoolName, Pool>,
-    /// Where the domain runs already: the pools of the devices that it has.
-    pub beside: Option<Vec<Pool>>,
+    /// Where the domain runs already: the pools of the devices that it has, and the
+    /// parents that these are on.
+    pub beside: Option<Vec<(Pool, ParentName)>>,
     /// Devices in its claim that are gone and whose place is taken: they take no room.
     pub replaced: Vec<ClaimedDevice>,
 }
@@ -208,6 +209,7 @@ impl<'a> Demand<'a> {
         let nvml = host.nvml();
         let mut supply = HostSupply::discover(host, &names, detail)
             .map_err(|cause| io_error("cannot look for mdev parents", cause))?
+            .with_beside(self.parent_beside())
             .with_nvml(&nvml);
         // No claim is read where no function is planned for.
         if self.wanted.iter().any(|order| order.source != Source::Mdev) {
@@ -272,6 +274,13 @@ impl<'a> Demand<'a> {
         let replaced = { self.replaced.iter() }.filter(|device| device.pool == pool.name);
         let replaced = u32::try_from(replaced.count()).unwrap_or(u32::MAX);
         Ok(claimed.saturating_sub(replaced))
+    }
+
+    /// Where the running domain has an NVIDIA vGPU.
+    fn parent_beside(&self) -> Option<ParentName> {
+        let mut beside = self.beside.iter().flatten();
+        let (_, parent) = beside.find(|(pool, _)| pool.kind == Kind::NvidiaVgpu)?;
+        Some(parent.clone())
     }
 
     fn less_replaced(

@@ -21,7 +21,7 @@ impl Demand<'_> {
     pub(super) fn check_rules(&self, supply: &HostSupply<'_>) -> Result<(), AllocateError> {
         let wanted = self.wanted.iter();
         let pools = wanted.map(|order| &self.pools[&order.request.pool]);
-        let profiles: Vec<&ProfileName> = { self.beside.iter().flatten() }
+        let profiles: Vec<&ProfileName> = { self.beside.iter().flatten().map(|(pool, _)| pool) }
             .chain(pools)
             .filter_map(profile)
             .collect();

@@ -19,7 +19,7 @@ use crate::{
         Deadline, Host, HostLock,
         libvirt::{Domain, Libvirt, LibvirtError},
     },
-    model::{DeviceName, MdevUuid},
+    model::{DeviceName, MdevUuid, ParentName},
     plan::{Failed, Source},
 };
 
@@ -259,11 +259,12 @@ fn orders<'a>(def: &DomainDef, wanted: &'a [(Request, Source)]) -> Vec<Order<'a>
 }
 
 /// The pools of devices that the domain has. One that is gone has no rules left.
-fn pools(host: &Host, held: &[ClaimedDevice]) -> Vec<Pool> {
-    let pools = held.iter();
-    pools
-        .filter_map(|device| config::load_pool(host, &device.pool).ok())
-        .collect()
+fn pools(host: &Host, held: &[ClaimedDevice]) -> Vec<(Pool, ParentName)> {
+    let pool = |device: &ClaimedDevice| {
+        let pool = config::load_pool(host, &device.pool).ok()?;
+        Some((pool, device.parent.clone()))
+    };
+    held.iter().filter_map(pool).collect()
 }
 
 /// Devices that are claimed and there, and not attached yet.

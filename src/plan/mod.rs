@@ -94,6 +94,14 @@ pub trait Supply {
     /// board as a whole, which is so for every driver but NVIDIA's.
     fn gpu(&self, candidate: &Candidate) -> Option<GpuState>;
 
+    /// What the candidate's board is: its PCI ids. Names of types do not tell, for two
+    /// boards may share one (`DC`). None where it does not say.
+    fn model(&self, candidate: &Candidate) -> Option<String>;
+
+    /// The same of the NVIDIA vGPUs that the domain has already: one VM has vGPUs of one
+    /// board type.
+    fn model_beside(&self) -> Option<String>;
+
     /// What the pool's rules take and no candidate for `source` stands for, each with
     /// the reason: asked for a refusal only.
     fn idle(&self, pool: &Pool, source: &Source) -> Vec<Rejection> {

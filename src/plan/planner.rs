@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     capacity::{Placement, choose_placement, more_beside, more_of},
-    config::{self, Pool},
+    config::{self, Kind, Pool},
     device::{
         gpu::GpuState,
         mdev::{self, Offer},
@@ -98,6 +98,10 @@ pub(super) struct Planner<'a> {
 pub(super) struct Boards {
     /// As they stand; None for a board that is no GPU of NVIDIA's.
     states: BTreeMap<ParentName, Option<GpuState>>,
+    /// What each is, by its PCI ids.
+    models: BTreeMap<ParentName, Option<String>>,
+    /// The same of what the domain has already; None for not looked yet.
+    beside: Option<Option<String>>,
     /// What is left of a type beside so many devices of the plan.
     left: BTreeMap<(ParentName, MdevTypeId, usize), Option<u32>>,
 }
@@ -171,7 +175,8 @@ impl<'a> Planner<'a> {
         wanted: &'a Wanted<'a>,
     ) -> Result<(Candidate, Assignment), Refusal> {
         let ask = Ask::of(wanted);
-        let look_ahead = feasible::is_needed(self.wanted.get(index..).unwrap_or_default());
+        let rest = self.wanted.get(index..).unwrap_or_default();
+        let look_ahead = feasible::is_needed(rest) || self.is_of_several_models(rest);
         let mut tried = BTreeSet::new();
         for position in self.order(ask) {
             let Some((type_id, left)) = self.room(ask, position) else {
@@ -341,7 +346,10 @@ impl<'a> Planner<'a> {
                 left = left.min(on_board);
             }
         }
-        if left == 0 || self.place(ask.pool, &candidate) == Place::Nowhere {
+        if left == 0
+            || self.place(ask.pool, &candidate) == Place::Nowhere
+            || self.other_model(ask.pool, &candidate).is_some()
+        {
             return None;
         }
         Some((id, left))
@@ -382,6 +390,64 @@ impl<'a> Planner<'a> {
         };
         self.boards.left.insert(key, left);
         left
+    }
+
+    /// Whether the first of several vGPUs of NVIDIA decides what board the others can be
+    /// on.
+    fn is_of_several_models(&mut self, wanted: &'a [Wanted<'a>]) -> bool {
+        let wanted = wanted
+            .iter()
+            .filter(|one| one.pool.kind == Kind::NvidiaVgpu);
+        let keys: Vec<MarketKey<'a>> = wanted.map(|one| Ask::of(one).key()).collect();
+        if keys.len() < 2 || !self.taken.is_empty() {
+            return false;
+        }
+        let candidates: Vec<Candidate> = { keys.iter() }
+            .flat_map(|key| self.markets[key].candidates.clone())
+            .collect();
+        let models = candidates.iter().map(|candidate| self.model_of(candidate));
+        let models: BTreeSet<Option<String>> = models.collect();
+        models.len() > 1
+    }
+
+    fn model_of(&mut self, candidate: &Candidate) -> Option<String> {
+        let supply = self.supply;
+        let models = &mut self.boards.models;
+        let model = models.entry(candidate.board.clone());
+        model.or_insert_with(|| supply.model(candidate)).clone()
+    }
+
+    /// The device, or the rest, whose board is of another type than the candidate's: the
+    /// vGPUs of one VM are of one (NVIDIA's Virtual GPU Software User Guide, "Multiple
+    /// vGPUs"). What does not say what it is may be the same.
+    fn other_model(&mut self, pool: &Pool, candidate: &Candidate) -> Option<String> {
+        if pool.kind != Kind::NvidiaVgpu || (self.wanted.len() < 2 && !self.runs_beside()) {
+            return None;
+        }
+        let model = self.model_of(candidate)?;
+        if self.beside().is_some_and(|beside| *beside != model) {
+            return Some("the vGPUs that the domain has".to_owned());
+        }
+        let kinds: BTreeMap<&PoolName, Kind> = { self.wanted.iter() }
+            .map(|one| (&one.pool.name, one.pool.kind))
+            .collect();
+        let mut taken = self.taken.iter();
+        let other = taken.find(|one| {
+            let of_board = self.boards.models.get(&one.board).cloned().flatten();
+            kinds.get(&one.pool) == Some(&Kind::NvidiaVgpu)
+                && of_board.is_some_and(|other| other != model)
+        })?;
+        Some(format!("'{}' of this domain", other.device))
+    }
+
+    fn runs_beside(&mut self) -> bool {
+        self.beside().is_some()
+    }
+
+    fn beside(&mut self) -> Option<&String> {
+        let supply = self.supply;
+        let beside = &mut self.boards.beside;
+        beside.get_or_insert_with(|| supply.model_beside()).as_ref()
     }
 
     /// The GPU that the candidate is or belongs to.
@@ -562,10 +628,14 @@ impl<'a> Planner<'a> {
                 if let Some(why) = self.refused(candidate, &id) {
                     return why;
                 }
+                if let Some(other) = self.other_model(wanted.pool, candidate) {
+                    return format!("its board is of another type than that of {other}");
+                }
                 if let Some(why) = self.why_not_on_board(wanted, candidate, &id) {
                     return why;
                 }
                 let has_gpu = self.state_of(candidate).is_some();
+                let is_of_several_models = self.is_of_several_models(self.wanted);
                 let others: Vec<&str> = self
                     .taken
                     .iter()
@@ -573,7 +643,8 @@ impl<'a> Planner<'a> {
                     .map(|a| a.device.as_str())
                     .collect();
                 let mut requests = self.wanted.iter();
-                let differ = requests.any(|one| one.pool.device_type != wanted.pool.device_type);
+                let differ = requests.any(|one| one.pool.device_type != wanted.pool.device_type)
+                    || is_of_several_models;
                 if others.is_empty() && differ && has_gpu {
                     "it does not take all devices of this domain at once".to_owned()
                 } else if others.is_empty() {

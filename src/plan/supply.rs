@@ -60,6 +60,7 @@ pub struct HostSupply<'a> {
     facts: OnceCell<Result<Vec<GpuFacts>, Failure>>,
     quarantined: BTreeMap<ParentName, String>,
     claimed: BTreeMap<ParentName, DomainName>,
+    beside: Option<ParentName>,
     /// GPUs as they were read, with what NVML says or without.
     gpus: RefCell<BTreeMap<(ParentName, bool), Option<GpuState>>>,
     /// GPUs that NVIDIA's driver does not have, each with what has it.
@@ -107,6 +108,7 @@ impl<'a> HostSupply<'a> {
             facts: OnceCell::new(),
             quarantined: BTreeMap::new(),
             claimed: BTreeMap::new(),
+            beside: None,
             gpus: RefCell::default(),
             unbound: OnceCell::new(),
         })
@@ -118,6 +120,13 @@ impl<'a> HostSupply<'a> {
     #[must_use]
     pub fn with_claimed(mut self, claimed: BTreeMap<ParentName, DomainName>) -> Self {
         self.claimed = claimed;
+        self
+    }
+
+    /// The parent of an NVIDIA vGPU that the domain has already.
+    #[must_use]
+    pub fn with_beside(mut self, parent: Option<ParentName>) -> Self {
+        self.beside = parent;
         self
     }
 
@@ -174,6 +183,14 @@ impl<'a> HostSupply<'a> {
             }
         };
         Some((id, more_of(&state, wanted.id)))
+    }
+
+    fn model_of(&self, gpu: &ParentName) -> Option<String> {
+        let read = |name: &str| {
+            let path = format!("{}/{name}", mdev::pci_function(gpu).path());
+            self.mdev.sysfs().read(&path).ok()
+        };
+        Some(format!("{}:{}", read("vendor")?, read("device")?))
     }
 
     /// A GPU as it stands; None for what is none, or cannot be read.
@@ -641,6 +658,15 @@ impl Supply for HostSupply<'_> {
         let is_needed = candidate.interface == Interface::VendorVfio;
         let was_asked = self.facts.get().is_some();
         self.state(&self.gpu_of(candidate), is_needed || was_asked)
+    }
+
+    fn model(&self, candidate: &Candidate) -> Option<String> {
+        self.model_of(&self.gpu_of(candidate))
+    }
+
+    fn model_beside(&self) -> Option<String> {
+        let parent = mdev::pci_function(self.beside.as_ref()?);
+        self.model_of(&self.mdev.board(&parent))
     }
 
     fn offer(&self, pool: &Pool, candidate: &Candidate) -> Option<Offer> {

@@ -1,5 +1,6 @@
 //! A VM with several devices on boards whose functions share what the board has.
 
+use lab_nvidia::model::Framework;
 use nix::errno::Errno;
 
 use crate::support::{
@@ -163,4 +164,42 @@ fn a_device_that_is_leaving_counts() {
     );
     scene.stop(&domain);
     scene.is_empty();
+}
+
+/// A VM that runs gets more only from boards of the type that it has vGPUs of.
+#[test]
+fn what_is_plugged_in_is_of_the_board_type_that_is_there() {
+    use virt_vgpu::{
+        config, domain,
+        hook::{Demand, Order},
+        model::MdevUuid,
+        plan::{Failed, Source},
+    };
+    let gpu = |address| Gpu::new("rtx-pro-6000", Framework::VendorVfio, address).functions(6);
+    let other = Gpu {
+        device: Some(0x2bb4),
+        ..gpu("0000:61:00.0")
+    };
+    let machine = Machine::of_gpus([gpu("0000:41:00.0"), other]);
+    let scene = Scene::new(machine.with_vgpu("0000:61:00.4", "DC-24Q"));
+    scene.vgpu_pool("cad", "DC-24Q");
+    let host = scene.host();
+    let xml = Domain::new(1).function("gpu1", "cad", "0000:61:00.5").xml();
+    let def = domain::parse(&xml).unwrap();
+    let planned = |beside: Option<&str>| {
+        let orders = def.requests.iter().map(|request| Order {
+            request,
+            uuid: MdevUuid::for_device(def.uuid, &request.name),
+            source: Source::Functions,
+        });
+        let mut demand = Demand::load(&host, &def, orders.collect()).unwrap();
+        let pool = config::load_pool(&host, &"cad".parse().unwrap()).unwrap();
+        demand.beside = beside.map(|parent| vec![(pool, parent.parse().unwrap())]);
+        let plan = demand.plan(&host, &Failed::default()).unwrap();
+        plan.assignments[0].parent.to_string()
+    };
+    // By itself it packs.
+    assert_eq!(planned(None), "0000:61:00.5");
+    assert_eq!(planned(Some("0000:61:00.4")), "0000:61:00.5");
+    assert_eq!(planned(Some("0000:41:00.4")), "0000:41:00.4");
 }

@@ -102,6 +102,9 @@ pub struct Gpu {
     pub dialect: Dialect,
     /// Its physical function.
     pub address: String,
+    /// Another PCI device id than the table's: a board that only shares its types.
+    #[serde(default)]
+    pub device: Option<u16>,
     /// `-1`: none.
     #[serde(default = "no_node")]
     pub numa_node: i32,
@@ -218,6 +221,7 @@ impl Gpu {
             framework,
             dialect: kmod(),
             address: address.to_owned(),
+            device: None,
             numa_node: no_node(),
             functions: None,
             enabled: true,

@@ -50,11 +50,13 @@ fn table(gpu: &machine::Gpu) -> &'static Board {
         Framework::LegacyMdev => 0,
         _ => gpu.functions.unwrap_or(found.vfs),
     };
-    if functions == found.vfs {
+    let device = gpu.device.unwrap_or(found.device);
+    if (functions, device) == (found.vfs, found.device) {
         return found;
     }
     Box::leak(Box::new(Board {
         vfs: functions,
+        device,
         ..found.clone()
     }))
 }
