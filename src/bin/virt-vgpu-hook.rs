@@ -4,7 +4,7 @@ use std::{ffi::OsString, panic, process::ExitCode};
 
 use virt_vgpu::{
     hook::{self, Invocation},
-    host::{Host, driver_child},
+    host::{Host, complain, driver_child},
 };
 
 fn main() -> ExitCode {
@@ -16,7 +16,9 @@ fn main() -> ExitCode {
     // nothing else. The default report spans lines; ours is one.
     panic::set_hook(Box::new(|bug| {
         let place = bug.location().map(ToString::to_string).unwrap_or_default();
-        eprintln!("virt-vgpu: internal error at {place}; please report it with the domain XML");
+        complain(&format!(
+            "virt-vgpu: internal error at {place}; please report it with the domain XML"
+        ));
     }));
     let result = panic::catch_unwind(|| {
         hook::main(

@@ -320,7 +320,7 @@ impl std::fmt::Display for Report {
             }
         }
         for note in &self.notes {
-            writeln!(f, "{note}")?;
+            writeln!(f, "{}", output::one_line(note))?;
         }
         match &self.guest_driver_cdrom {
             Some(CdRomOutcome::Added(target)) => writeln!(

@@ -93,7 +93,12 @@ impl Create {
         let filled = fill(host, &xml, choose).with_context(|| self.name())?;
         let mut report = self.create(host, &libvirt, filled)?;
         report.notes.extend(near_misses);
-        output::report(self.edit.json, &report)?;
+        if self.edit.dry_run && !self.edit.json {
+            // Fit for another program: nothing but the XML.
+            output::document(&report.xml);
+        } else {
+            output::report(self.edit.json, &report)?;
+        }
         Ok(ExitCode::SUCCESS)
     }
 
@@ -189,10 +194,6 @@ fn with_identity(host: &Host, xml: String) -> anyhow::Result<String> {
 
 impl std::fmt::Display for Report {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Fit for another program: nothing but the XML.
-        if self.dry_run {
-            return f.write_str(&self.xml);
-        }
         writeln!(f, "created {} ({})", self.domain, self.domain_uuid)?;
         for device in &self.devices {
             let (name, pool) = (&device.name, &device.pool);

@@ -168,7 +168,7 @@ impl std::fmt::Display for Forecast {
             )?,
         }
         if let Some(refusal) = &self.refusal {
-            writeln!(f, "  {refusal}")?;
+            writeln!(f, "  {}", output::one_line(refusal))?;
         }
         for device in &self.devices {
             writeln!(f, "\n{} from pool {}", device.name, device.pool)?;
@@ -180,7 +180,7 @@ impl std::fmt::Display for Forecast {
                     writeln!(f, "  parent  {}", place.parent)?;
                     writeln!(f, "  type    {}", place.type_id)?;
                     if !place.reason.is_empty() {
-                        writeln!(f, "  why     {}", place.reason)?;
+                        writeln!(f, "  why     {}", output::one_line(&place.reason))?;
                     }
                     if !place.against_migration.is_empty() {
                         let names = place.against_migration.join(", ");
@@ -200,7 +200,11 @@ impl std::fmt::Display for Forecast {
                 HeldState::Stale => "left behind",
                 HeldState::Unknown => "holds, or has left behind",
             };
-            writeln!(f, "\nthe domain {state} ({}):", held.reason)?;
+            writeln!(
+                f,
+                "\nthe domain {state} ({}):",
+                output::one_line(&held.reason)
+            )?;
             for device in &held.devices {
                 let (name, parent, type_id) = (&device.name, &device.parent, &device.type_id);
                 writeln!(f, "  {name}: {type_id} on {parent}, pool {}", device.pool)?;
@@ -210,7 +214,7 @@ impl std::fmt::Display for Forecast {
             write!(f, "\n{pool}")?;
         }
         for note in &self.notes {
-            writeln!(f, "\nnote: {note}")?;
+            writeln!(f, "\nnote: {}", output::one_line(note))?;
         }
         Ok(())
     }

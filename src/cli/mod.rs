@@ -2,13 +2,13 @@
 //! what it does. A verb gathers a report as plain data first; the report is then
 //! printed as JSON or for people, so both always say the same.
 
-use std::{io, process::ExitCode};
+use std::process::ExitCode;
 
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::{
     hook,
-    host::{Host, driver_child, start_logging},
+    host::{Host, complain, driver_child, start_logging, usage},
 };
 
 mod attach;
@@ -76,11 +76,9 @@ pub fn main() -> ExitCode {
     if let Some(code) = driver_child::act_if_asked() {
         return code;
     }
-    // clap prints usage errors and help itself, with exit code 2 and 0.
-    let matches = Arguments::command().get_matches();
-    let arguments = match Arguments::from_arg_matches(&matches) {
+    let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
-        Err(error) => error.exit(),
+        Err(error) => return usage(error),
     };
     let host = Host::new(arguments.root).that_outlives_drivers();
     start_logging(&host, "virt-vgpu");
@@ -101,19 +99,9 @@ pub fn main() -> ExitCode {
     };
     match done {
         Ok(code) => code,
-        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("virt-vgpu: {}", hook::one_line(&error));
+            complain(&format!("virt-vgpu: {}", hook::one_line(&error)));
             ExitCode::FAILURE
         }
     }
-}
-
-/// `virt-vgpu devices | head` is no failure.
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    let broken = |cause: &io::Error| cause.kind() == io::ErrorKind::BrokenPipe;
-    error
-        .chain()
-        .filter_map(|cause| cause.downcast_ref())
-        .any(broken)
 }

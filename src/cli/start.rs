@@ -132,7 +132,7 @@ pub(super) fn write_plugged(
         )?;
     }
     for note in notes {
-        writeln!(f, "{note}")?;
+        writeln!(f, "{}", output::one_line(note))?;
     }
     Ok(())
 }

@@ -454,13 +454,13 @@ impl std::fmt::Display for Report {
             write!(f, "\n{devices}")?;
         }
         for note in blocked {
-            writeln!(f, "\n{note}")?;
+            writeln!(f, "\n{}", output::one_line(note))?;
         }
         for note in self.foreign.iter().flat_map(Foreign::notes) {
-            writeln!(f, "\nnote: {note}")?;
+            writeln!(f, "\nnote: {}", output::one_line(note))?;
         }
         for problem in &self.problems {
-            writeln!(f, "\nproblem: {problem}")?;
+            writeln!(f, "\nproblem: {}", output::one_line(problem))?;
         }
         Ok(())
     }

@@ -117,11 +117,11 @@ impl std::fmt::Display for Report {
                 writeln!(f, "{domain}: {done}")?;
             }
             for line in one.complaints() {
-                writeln!(f, "{domain}: {line}")?;
+                writeln!(f, "{domain}: {}", output::one_line(line))?;
             }
         }
         for failure in &self.failures {
-            writeln!(f, "{failure}")?;
+            writeln!(f, "{}", output::one_line(failure))?;
         }
         if !changes && self.is_complete() {
             writeln!(f, "nothing to do")?;

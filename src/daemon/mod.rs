@@ -21,9 +21,9 @@ use clap::Parser;
 use crate::{
     definition, hook,
     host::{
-        Deadline, Host, ProcessId, driver_child,
+        Deadline, Host, ProcessId, complain, driver_child,
         libvirt::{Event, EventLoop, Libvirt, Subscription},
-        since_boot, start_logging, tell_alive, tell_ready, tell_status,
+        since_boot, start_logging, tell_alive, tell_ready, tell_status, usage,
     },
 };
 
@@ -86,7 +86,10 @@ pub fn main() -> ExitCode {
     if let Some(code) = driver_child::act_if_asked() {
         return code;
     }
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return usage(error),
+    };
     let host = Host::new(arguments.root).that_outlives_drivers();
     start_logging(&host, "virt-vgpud");
     match run(&host, arguments.uri.as_deref()) {
@@ -94,7 +97,7 @@ pub fn main() -> ExitCode {
         Err(error) => {
             let line = hook::one_line(&error);
             tracing::error!("{line}");
-            eprintln!("virt-vgpud: {line}");
+            complain(&format!("virt-vgpud: {line}"));
             ExitCode::FAILURE
         }
     }

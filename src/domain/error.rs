@@ -4,7 +4,7 @@
 use std::fmt;
 
 use super::request::{MAX_REQUESTS, accepted_attributes};
-use crate::model::InvalidName;
+use crate::model::{InvalidName, visible};
 
 /// Domain XML that cannot be used: where, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -165,8 +165,8 @@ impl fmt::Display for DomainError {
 
 impl std::error::Error for DomainError {}
 
-/// A piece of the input, fit for an error message: short, without control
-/// characters.
+/// A piece of the input, fit for an error message: short, with nothing hidden
+/// in it.
 pub(super) fn shown(text: &str) -> String {
     InvalidName::new("", text).found
 }
@@ -174,8 +174,6 @@ pub(super) fn shown(text: &str) -> String {
 /// A longer piece, such as another parser's message, on one line.
 pub(super) fn one_line(text: &str) -> String {
     const LONGEST: usize = 200;
-    text.chars()
-        .take(LONGEST)
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect()
+    let text: String = text.chars().take(LONGEST).collect();
+    visible(&text).into_owned()
 }

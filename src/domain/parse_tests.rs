@@ -304,7 +304,7 @@ fn requests_that_are_wrong_are_named() {
         ),
         (
             "<vgpu:device name='GPU\n0' pool='p'/>",
-            "line 3: <vgpu:device name='GPU\u{fffd}0'>: attribute 'name': 'GPU\u{fffd}0' is not a device name (1 to 32 of a-z, 0-9 and '-')",
+            "line 3: <vgpu:device name='GPU\\n0'>: attribute 'name': 'GPU\\n0' is not a device name (1 to 32 of a-z, 0-9 and '-')",
         ),
         (
             "<vgpu:device name='gpu0' pool='../p'/>",

@@ -8,7 +8,7 @@ use anyhow::Context;
 
 use crate::{
     domain,
-    host::{Deadline, Host, start_logging},
+    host::{Deadline, Host, complain, start_logging},
     model::InvalidName,
 };
 
@@ -50,9 +50,9 @@ pub fn main(host: &Host, arguments: &[OsString], input: impl std::io::Read) -> E
         Invocation::Misnamed { operation, cause } => return misnamed(operation, &cause, input),
         Invocation::Nothing => return ExitCode::SUCCESS,
         Invocation::Usage(complaint) => {
-            eprintln!(
+            complain(&format!(
                 "virt-vgpu-hook: {complaint}; libvirt calls this program, people use 'virt-vgpu'"
-            );
+            ));
             return ExitCode::from(2);
         }
     };
@@ -75,9 +75,9 @@ fn misnamed(operation: Operation, cause: &InvalidName, input: impl std::io::Read
     if !domain::mentions_requests(&xml) {
         return ExitCode::SUCCESS;
     }
-    eprintln!(
+    complain(&format!(
         "virt-vgpu: {cause} that can have devices of a pool; rename it with 'virsh domrename'"
-    );
+    ));
     ExitCode::FAILURE
 }
 
@@ -88,7 +88,7 @@ fn fail(call: &HookCall, error: &anyhow::Error) -> ExitCode {
     let line = one_line(error);
     events::log_failure(call, &line);
     if call.operation.allocates() {
-        eprintln!("virt-vgpu: {line}");
+        complain(&format!("virt-vgpu: {line}"));
         ExitCode::FAILURE
     } else {
         ExitCode::SUCCESS

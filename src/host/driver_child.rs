@@ -48,6 +48,7 @@ fn text(answer: Answer) -> io::Result<String> {
             let why = "its text is not UTF-8";
             Err(io::Error::new(io::ErrorKind::InvalidData, why))
         }
+        Answer::Errno(TOO_LONG) => Err(files::too_long(files::ATTRIBUTE)),
         Answer::Errno(errno) => Err(io::Error::from_raw_os_error(errno)),
     }
 }
@@ -62,6 +63,9 @@ enum Answer {
 
 /// `EILSEQ` stands for a text that is not UTF-8; no read says it.
 const NOT_UTF_8: i32 = Errno::EILSEQ as i32;
+
+/// `EFBIG` stands for a text that is longer than an attribute; no read says it.
+const TOO_LONG: i32 = Errno::EFBIG as i32;
 
 /// A write and the one that takes it back.
 #[derive(Debug, Clone)]
@@ -252,10 +256,11 @@ fn serve(mut parent: &UnixStream) -> io::Result<()> {
         let parts: Vec<String> = serde_json::from_str(&line?)?;
         let number = |error: io::Error| match error.kind() {
             io::ErrorKind::InvalidData => NOT_UTF_8,
+            io::ErrorKind::FileTooLarge => TOO_LONG,
             _ => error.raw_os_error().unwrap_or(Errno::EIO as i32),
         };
         let (answer, undo) = match parts.as_slice() {
-            [path] => match files::read_text(Path::new(path)) {
+            [path] => match files::read_text(Path::new(path), files::ATTRIBUTE) {
                 Ok(text) => (Answer::Text(text), &[][..]),
                 Err(error) => (Answer::Errno(number(error)), &[][..]),
             },

@@ -167,24 +167,40 @@ fn effect<T>(name: &str, path: &Path, act: impl FnOnce() -> io::Result<T>) -> io
     Ok(value)
 }
 
+/// Longest text of an attribute, in bytes. sysfs gives a page at most (`sysfs_emit`).
+pub(super) const ATTRIBUTE: usize = 4096;
+
+/// Longest text of other files that are read as attributes are, in bytes.
+pub(super) const LONGEST: usize = 1 << 20;
+
+/// What is said of a file with more than that.
+pub(super) fn too_long(longest: usize) -> io::Error {
+    let text = format!("it holds more than {longest} bytes");
+    io::Error::new(io::ErrorKind::FileTooLarge, text)
+}
+
 /// Reads an attribute's text, without the white space at its end.
 ///
 /// # Errors
-/// The kernel's errno; `InvalidData` for text that is not UTF-8.
-pub(super) fn read_text(path: &Path) -> io::Result<String> {
+/// The kernel's errno; `InvalidData` for text that is not UTF-8, `FileTooLarge` for more
+/// than `longest` bytes.
+pub(super) fn read_text(path: &Path, longest: usize) -> io::Result<String> {
     // One read serves an attribute whole (at most a page); more is read only
     // where the page was full.
-    const PAGE: usize = 4096;
+    const PAGE: usize = ATTRIBUTE;
     let mut file = File::open(path)?;
     let mut bytes = vec![0; PAGE];
     let mut filled = 0;
     loop {
         let count = file.read(&mut bytes[filled..])?;
         filled += count;
-        if count == 0 || filled < bytes.len() {
+        if count == 0 || filled < bytes.len() || filled > longest {
             break;
         }
         bytes.resize(filled + PAGE, 0);
+    }
+    if filled > longest {
+        return Err(too_long(longest));
     }
     bytes.truncate(filled);
     let mut text =

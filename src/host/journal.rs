@@ -5,7 +5,7 @@ use tracing_subscriber::{
     EnvFilter, Layer, filter::LevelFilter, layer::SubscriberExt, registry, util::SubscriberInitExt,
 };
 
-use super::Host;
+use super::{Host, terminal::LogLines};
 
 /// Sends events to the journal under `identifier`, from `info` up. Without a
 /// journal (a container, a test's root directory) they are dropped: logging
@@ -25,7 +25,7 @@ pub fn start_logging(host: &Host, identifier: &str) {
         });
     let people = EnvFilter::try_from_default_env().ok().map(|filter| {
         tracing_subscriber::fmt::layer()
-            .with_writer(std::io::stderr)
+            .with_writer(|| LogLines)
             .with_filter(filter)
     });
     // Fails only when a subscriber is there already.

@@ -35,6 +35,7 @@ mod program;
 #[cfg(feature = "cli")]
 mod service;
 mod slow_driver;
+mod terminal;
 
 pub use clock::{Deadline, boot_id, patience, since_boot};
 pub use files::read_at_most;
@@ -48,6 +49,9 @@ pub use process::{Holder, ProcessId, Processes, gpu_openers};
 pub use program::Ended;
 #[cfg(feature = "cli")]
 pub use service::{tell_alive, tell_ready, tell_status};
+pub use terminal::complain;
+#[cfg(feature = "cli")]
+pub(crate) use terminal::{ask, usage};
 
 /// The machine, or a directory that stands in for it.
 #[derive(Debug)]
@@ -125,7 +129,12 @@ impl Sysfs for Host {
         if self.asks_drivers_apart && slow_driver::is_asked(path) {
             return self.ask_driver(path);
         }
-        files::read_text(&self.path(path))
+        let longest = if path.starts_with("/sys/") {
+            files::ATTRIBUTE
+        } else {
+            files::LONGEST
+        };
+        files::read_text(&self.path(path), longest)
     }
 
     fn read_all(&self, paths: &[String]) -> Vec<io::Result<String>> {
@@ -286,6 +295,34 @@ pub fn write_attribute(path: &Path, value: &str) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_more_of_an_attribute_is_read_than_sysfs_gives() {
+        let root = tempfile::tempdir().unwrap();
+        let host = Host::new(root.path());
+        std::fs::create_dir(root.path().join("sys")).unwrap();
+        for (file, length, read) in [
+            ("/sys/name", 4096, Ok(4096)),
+            ("/sys/name", 4097, Err("it holds more than 4096 bytes")),
+            ("/sys/name", 70_000, Err("it holds more than 4096 bytes")),
+            ("/name", 70_000, Ok(70_000)),
+            ("/name", 1 << 20, Ok(1 << 20)),
+            (
+                "/name",
+                (1 << 20) + 1,
+                Err("it holds more than 1048576 bytes"),
+            ),
+        ] {
+            std::fs::write(host.path(file), "x".repeat(length)).unwrap();
+            let text = host.read(file).map(|text| text.len());
+            let text = text.map_err(|error| error.to_string());
+            assert_eq!(
+                text.as_ref().map_err(String::as_str),
+                read.as_ref().map_err(|e| *e),
+                "{file} {length}"
+            );
+        }
+    }
 
     #[test]
     fn patience_comes_back_when_work_is_done() {

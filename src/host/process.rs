@@ -294,14 +294,15 @@ pub fn gpu_openers(host: &Host) -> Vec<(u32, String)> {
         let mut targets = entries.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
         targets
             .any(|target| target.to_str().is_some_and(is_gpu))
-            .then(|| {
-                (
-                    pid,
-                    host.read(&format!("/proc/{pid}/comm")).unwrap_or_default(),
-                )
-            })
+            .then(|| (pid, command(host, pid)))
     };
     pids.filter_map(opener).collect()
+}
+
+/// A process's name, which it can choose: any bytes, line breaks too.
+fn command(host: &Host, pid: u32) -> String {
+    let name = std::fs::read(host.path(&format!("/proc/{pid}/comm"))).unwrap_or_default();
+    String::from_utf8_lossy(&name).trim_end().to_owned()
 }
 
 /// libvirt removes a node from QEMU's own `/dev` as soon as the device has left the

@@ -10,6 +10,7 @@ mod profile;
 mod selector;
 mod spelling;
 mod vgpu;
+mod visible;
 
 pub use address::PciAddress;
 pub use mdev::{MdevModel, MdevTypeId, MdevUuid, ParentName};
@@ -19,6 +20,7 @@ pub use profile::{ProfileParts, Series, short_name};
 pub use selector::TypeSelector;
 pub(crate) use spelling::slips;
 pub use vgpu::{ProfileName, VgpuTypeId};
+pub use visible::{visible, visible_file, visible_lines};
 
 /// A text that is not what it should be: what was wanted, what was found.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -34,15 +36,12 @@ impl InvalidName {
     /// Longest piece of a bad input that an error message repeats, in characters.
     const SHOWN: usize = 64;
 
-    /// Records `found`, shortened and without control characters, so that the
-    /// message stays one line.
+    /// Records `found`, shortened and with nothing hidden in it, so that the message
+    /// stays one line.
     #[must_use]
     pub fn new(wanted: &'static str, found: &str) -> Self {
-        let mut text: String = found
-            .chars()
-            .take(Self::SHOWN)
-            .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-            .collect();
+        let shown: String = found.chars().take(Self::SHOWN).collect();
+        let mut text = visible(&shown).into_owned();
         if found.chars().nth(Self::SHOWN).is_some() {
             text.push('…');
         }

@@ -6,7 +6,7 @@
 
 use std::{
     ffi::OsString,
-    io::{Read, Write},
+    io::{self, Read, Write},
     process::ExitCode,
 };
 
@@ -14,7 +14,7 @@ use nvml_wrapper::{Device, Nvml, error::NvmlError};
 
 use crate::{
     device::nvml::{Answer, Failure, FailureKind, Question},
-    model::PciAddress,
+    model::{PciAddress, visible},
 };
 
 mod failure;
@@ -64,15 +64,22 @@ pub fn main(arguments: &[OsString], input: impl Read, mut output: impl Write) ->
     match written {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("virt-vgpu-nvml: cannot write the answer: {error}");
+            complain(&format!("cannot write the answer: {error}"));
             ExitCode::FAILURE
         }
     }
 }
 
 fn usage(why: &str) -> ExitCode {
-    eprintln!("virt-vgpu-nvml: {why}; programs ask this one, people use 'virt-vgpu'");
+    complain(&format!(
+        "{why}; programs ask this one, people use 'virt-vgpu'"
+    ));
     ExitCode::from(2)
+}
+
+/// A closed stderr is no reason to end otherwise.
+fn complain(what: &str) {
+    let _ = writeln!(io::stderr(), "virt-vgpu-nvml: {}", visible(what));
 }
 
 fn read(input: impl Read) -> Result<Question, String> {

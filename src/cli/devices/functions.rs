@@ -52,11 +52,7 @@ pub(super) fn run(
     pool: Option<&Pool>,
 ) -> anyhow::Result<ExitCode> {
     let report = gather(verb, host, kind, pool)?;
-    if verb.json {
-        output::json(&report)?;
-    } else {
-        output::text(&report.to_string())?;
-    }
+    output::report(verb.json, &report)?;
     Ok(ExitCode::SUCCESS)
 }
 

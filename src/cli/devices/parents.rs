@@ -64,11 +64,7 @@ struct OwnerReport {
 
 pub(super) fn run(verb: &Devices, host: &Host, pool: Option<&Pool>) -> anyhow::Result<ExitCode> {
     let report = gather(verb, host, pool)?;
-    if verb.json {
-        output::json(&report)?;
-    } else {
-        output::text(&report.to_string())?;
-    }
+    output::report(verb.json, &report)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -204,7 +200,7 @@ impl fmt::Display for Report {
             write_alike(f, alike)?;
         }
         for problem in &self.problems {
-            writeln!(f, "\nproblem: {problem}")?;
+            writeln!(f, "\nproblem: {}", output::one_line(problem))?;
         }
         Ok(())
     }
@@ -261,7 +257,7 @@ fn write_alike(f: &mut fmt::Formatter<'_>, alike: &[&ParentReport]) -> fmt::Resu
         return write!(f, "{fields}");
     }
     match &first.problem {
-        Some(problem) => writeln!(f, "  {problem}")?,
+        Some(problem) => writeln!(f, "  {}", output::one_line(problem))?,
         None => write_types(f, &first.types)?,
     }
     write_mdevs(f, &first.mdevs)

@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    io::{self, BufRead, IsTerminal, Write},
+    io::{self, BufRead, IsTerminal},
     process::ExitCode,
     time::Duration,
 };
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     cli::output,
-    host::{Host, is_root},
+    host::{Host, ask, is_root},
     model::{PciAddress, PoolName},
     plan::host_settings::{Step, step_in_words, way},
 };
@@ -202,12 +202,9 @@ fn confirm(jobs: &[Job]) -> anyhow::Result<()> {
     if !stdin.is_terminal() {
         bail!("nothing was renewed: there is no terminal to ask on; pass --yes");
     }
-    let mut stderr = io::stderr().lock();
-    write!(
-        stderr,
+    ask(&format!(
         "take away and make anew all virtual functions of {gpus}? [y/N] "
-    )?;
-    stderr.flush()?;
+    ));
     let mut answer = String::new();
     stdin.lock().read_line(&mut answer)?;
     if !["y", "yes"].contains(&answer.trim().to_lowercase().as_str()) {
@@ -236,7 +233,7 @@ impl fmt::Display for Report {
             write!(f, "{gpu}")?;
         }
         for problem in &self.problems {
-            writeln!(f, "problem: {problem}")?;
+            writeln!(f, "problem: {}", output::one_line(problem))?;
         }
         Ok(())
     }
@@ -252,7 +249,7 @@ impl fmt::Display for GpuReport {
             GpuResult::Failed => "FAILED",
         };
         match &self.reason {
-            Some(reason) => writeln!(f, "{}: {result}: {reason}", self.gpu)?,
+            Some(reason) => writeln!(f, "{}: {result}: {}", self.gpu, output::one_line(reason))?,
             None => writeln!(f, "{}: {result}", self.gpu)?,
         }
         let would = self.steps.iter().any(|step| !step.done);
@@ -266,10 +263,10 @@ impl fmt::Display for GpuReport {
                 GpuResult::WouldBeSet => format!("{}. ", index + 1),
                 _ => mark.to_owned(),
             };
-            writeln!(f, "  {mark}{} ({})", step.what, step.why)?;
+            writeln!(f, "  {mark}{} ({})", step.what, output::one_line(&step.why))?;
         }
         for note in &self.notes {
-            writeln!(f, "  note: {note}")?;
+            writeln!(f, "  note: {}", output::one_line(note))?;
         }
         Ok(())
     }

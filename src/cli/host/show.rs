@@ -194,7 +194,7 @@ impl fmt::Display for Report {
             write!(f, "{gap}{gpu}")?;
         }
         for problem in &self.problems {
-            writeln!(f, "\nproblem: {problem}")?;
+            writeln!(f, "\nproblem: {}", output::one_line(problem))?;
         }
         Ok(())
     }
@@ -209,7 +209,12 @@ impl fmt::Display for GpuReport {
             _ => format!("pools {}", pools.join(", ")),
         };
         let driver = self.driver.as_deref().unwrap_or("none");
-        writeln!(f, "{}: {pools}, driver {driver}", self.gpu)?;
+        writeln!(
+            f,
+            "{}: {pools}, driver {}",
+            self.gpu,
+            output::one_line(driver)
+        )?;
         let mut table = Table::new(&["SETTING", "WANTED", "ACTUAL"]);
         let number = |number: Option<u32>| number.map_or_else(String::new, |n| n.to_string());
         let functions = &self.virtual_functions;
@@ -245,7 +250,7 @@ impl fmt::Display for GpuReport {
             }
         }
         for difference in &self.differences {
-            writeln!(f, "  differs: {difference}")?;
+            writeln!(f, "  differs: {}", output::one_line(difference))?;
         }
         Ok(())
     }

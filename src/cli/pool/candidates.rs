@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::{
     capacity::Fit,
-    cli::output::Table,
+    cli::output::{self, Table},
     config::Pool,
     device::mdev::{Offer, Parent},
     model::{MdevTypeId, ParentName, PoolName},
@@ -125,7 +125,7 @@ pub(super) fn rejected(candidates: &[Candidate]) -> String {
     for one in candidates.iter().filter(|one| !one.matches) {
         text.push_str(&format!("  {}\n", one.address));
         for reason in &one.reasons {
-            text.push_str(&format!("    {reason}\n"));
+            text.push_str(&format!("    {}\n", output::one_line(reason)));
         }
     }
     text

@@ -228,7 +228,7 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for problem in &self.problems {
-            writeln!(f, "{problem}")?;
+            writeln!(f, "{}", output::one_line(problem))?;
         }
         let counted = |count: usize, noun: &str| match count {
             1 => format!("1 {noun}"),

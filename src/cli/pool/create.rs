@@ -15,7 +15,7 @@ use crate::{
     config::{self, Class, ConfigFiles, NewPool, POOL_DIRS, Placement, Pool, render},
     device::Sysfs,
     hook,
-    host::{Deadline, Host, HostLock, PciIds},
+    host::{Deadline, Host, HostLock, PciIds, complain},
     model::{PoolName, ProfileName, TypeSelector},
     plan::{Detail, HostSupply},
 };
@@ -120,12 +120,12 @@ impl Create {
             output::json(&report)?;
         } else if self.dry_run {
             // Nothing but the file, so that it can be put into one.
-            output::text(&report.text)?;
+            output::document(&report.text);
             for note in &report.notes {
-                eprintln!("virt-vgpu: note: {note}");
+                complain(&format!("virt-vgpu: note: {note}"));
             }
         } else {
-            output::text(&report.to_string())?;
+            output::text(&report.to_string());
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -257,7 +257,7 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "wrote {}", self.file)?;
         for note in &self.notes {
-            writeln!(f, "note: {note}")?;
+            writeln!(f, "note: {}", output::one_line(note))?;
         }
         write!(f, "\n{}", candidates::members(&self.devices))
     }

@@ -3,7 +3,7 @@
 
 use std::{
     fmt,
-    io::{self, BufRead, IsTerminal, Write},
+    io::{self, BufRead, IsTerminal},
     path::Path,
     process::ExitCode,
     time::Duration,
@@ -19,7 +19,7 @@ use crate::{
     cli::output,
     config::{self, ConfigFiles, POOL_DIRS},
     device::Sysfs,
-    host::{Deadline, Host, HostLock},
+    host::{Deadline, Host, HostLock, ask},
     model::{DeviceName, DomainName, DomainUuid, PoolName},
 };
 
@@ -120,9 +120,7 @@ impl Delete {
                 self.name
             );
         }
-        let mut stderr = io::stderr().lock();
-        write!(stderr, "{report}delete pool '{}'? [y/N] ", self.name)?;
-        stderr.flush()?;
+        ask(&format!("{report}delete pool '{}'? [y/N] ", self.name));
         let mut answer = String::new();
         stdin.lock().read_line(&mut answer)?;
         Ok(is_yes(&answer))
@@ -229,7 +227,7 @@ impl fmt::Display for Report {
             )?;
         }
         for problem in &self.problems {
-            writeln!(f, "problem: {problem}")?;
+            writeln!(f, "problem: {}", output::one_line(problem))?;
         }
         Ok(())
     }

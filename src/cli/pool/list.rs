@@ -171,13 +171,22 @@ impl fmt::Display for Report {
             gap(!self.broken.is_empty() || !self.masked.is_empty() || !self.ignored.is_empty())
         )?;
         for BrokenReport { name, error } in &self.broken {
-            writeln!(f, "pool '{name}' cannot be used: {error}")?;
+            writeln!(
+                f,
+                "pool '{name}' cannot be used: {}",
+                output::one_line(error)
+            )?;
         }
         for MaskedReport { name, file } in &self.masked {
-            writeln!(f, "pool '{name}' is masked by {}", file.display())?;
+            writeln!(
+                f,
+                "pool '{name}' is masked by {}",
+                output::one_line(file.display())
+            )?;
         }
         for IgnoredReport { file, reason } in &self.ignored {
-            writeln!(f, "ignored: {}: {reason}", file.display())?;
+            let (file, reason) = (output::one_line(file.display()), output::one_line(reason));
+            writeln!(f, "ignored: {file}: {reason}")?;
         }
         Ok(())
     }

@@ -167,7 +167,7 @@ impl fmt::Display for Report {
             }
         }
         for warning in &self.warnings {
-            writeln!(f, "\nwarning: {warning}")?;
+            writeln!(f, "\nwarning: {}", output::one_line(warning))?;
         }
         Ok(())
     }

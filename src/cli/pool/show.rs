@@ -188,7 +188,7 @@ impl fmt::Display for Report {
                 self.guest_driver.clone().unwrap_or_else(none),
             ),
         ] {
-            writeln!(f, "  {key:<18}{value}")?;
+            writeln!(f, "  {key:<18}{}", output::one_line(value))?;
         }
         writeln!(f, "\nfor requests that do not say otherwise:")?;
         for (key, value) in &self.defaults {
@@ -219,7 +219,7 @@ impl fmt::Display for Report {
             write!(f, "{}", candidates::members(&self.devices).indented())?;
         }
         for warning in &self.warnings {
-            writeln!(f, "\nwarning: {warning}")?;
+            writeln!(f, "\nwarning: {}", output::one_line(warning))?;
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::{
-    cli::output::Table,
+    cli::output::{self, Table},
     device::gpu::{Framework, Functions},
     model::{PciAddress, PoolName, VgpuTypeId},
 };
@@ -143,7 +143,7 @@ impl fmt::Display for Report {
         }
         for (index, gpu) in self.gpus.iter().enumerate() {
             let gap = if index > 0 { "\n" } else { "" };
-            writeln!(f, "{gap}{}", gpu.heading())?;
+            writeln!(f, "{gap}{}", output::one_line(gpu.heading()))?;
             let table = gpu.table();
             if !table.is_empty() {
                 write!(f, "{}", table.indented())?;
@@ -151,12 +151,12 @@ impl fmt::Display for Report {
                 writeln!(f, "  no profile can be created now")?;
             }
             for note in &gpu.notes {
-                writeln!(f, "  note: {note}")?;
+                writeln!(f, "  note: {}", output::one_line(note))?;
             }
         }
         for (index, problem) in self.problems.iter().enumerate() {
             let gap = if index == 0 { "\n" } else { "" };
-            writeln!(f, "{gap}problem: {problem}")?;
+            writeln!(f, "{gap}problem: {}", output::one_line(problem))?;
         }
         Ok(())
     }

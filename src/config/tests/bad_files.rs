@@ -134,7 +134,7 @@ fn keys_that_do_not_belong_there() {
         ),
         (
             "\"a\\nb\" = 1",
-            format!("3: key 'a\u{fffd}b': unknown key; accepted: {KEYS}"),
+            format!("3: key 'a\\nb': unknown key; accepted: {KEYS}"),
         ),
     ] {
         assert_eq!(after_start(text), wanted);

@@ -86,7 +86,7 @@ fn unknown_addresses_are_told_what_there_is() {
         .collect();
     insta::assert_snapshot!(refusals.join("\n"), @r#"
     there is no mdev parent '3c:00.4': there are 0000:3b:00.4, 0000:3b:00.5 and mtty; 'virt-vgpu devices' lists all
-    there is no mdev parent 'mty�': there are mtty, 0000:3b:00.4 and 0000:3b:00.5; 'virt-vgpu devices' lists all
+    there is no mdev parent 'mty\n': there are mtty, 0000:3b:00.4 and 0000:3b:00.5; 'virt-vgpu devices' lists all
     0000:04:00.0 is no mdev parent: its driver 'igb' offers no mdev types; 'virt-vgpu devices' lists those that are
     0000:5e:00.0 is no mdev parent: no driver is bound to it; 'virt-vgpu devices' lists those that are
     0000:86:00.0 is no mdev parent: its virtual functions are not enabled; enable them (for NVIDIA: /usr/lib/nvidia/sriov-manage -e 0000:86:00.0)

@@ -372,11 +372,12 @@ fn only_a_refused_unbind_lock_is_tried_again() {
     assert_eq!(tree.calls().lines().count(), 1);
 
     tree.write("refusals", &[locked; 6].join("\n"));
-    tree.write("proc/77/comm", "nv-hostengine");
+    // Any process may call itself that.
+    tree.write("proc/77/comm", "nv\u{1b}[2J\u{9b}1m\n0000");
     fs::create_dir_all(tree.path("proc/77/fd")).unwrap();
     symlink("/dev/nvidiactl", tree.path("proc/77/fd/3")).unwrap();
-    insta::assert_snapshot!(tree.fails("apply --all"), @"
-    0000:5e:00.0: FAILED: sriov-manage -e failed 6 times: Cannot obtain unbindLock for 0000:3b:00.0; stop what has the driver open, then try again: nv-hostengine (process 77)
+    insta::assert_snapshot!(tree.fails("apply --all"), @r"
+    0000:5e:00.0: FAILED: sriov-manage -e failed 6 times: Cannot obtain unbindLock for 0000:3b:00.0; stop what has the driver open, then try again: nv\u{1b}[2J\u{9b}1m\n0000 (process 77)
       not done: /usr/lib/nvidia/sriov-manage -e 0000:5e:00.0 (0 of 2 virtual functions are there)
     ");
     assert_eq!(tree.calls().lines().count(), 6);

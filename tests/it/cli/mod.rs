@@ -14,3 +14,4 @@ mod profiles;
 mod reconcile;
 mod shared_room;
 mod status;
+mod terminal;

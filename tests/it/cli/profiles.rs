@@ -229,7 +229,7 @@ fn one_gpu_is_named_in_any_notation() {
     insta::assert_snapshot!(refusals.join("\n"), @r#"
     there is no GPU '3c:00.0' of the driver 'nvidia': the only one is 0000:3b:00.0; 'virt-vgpu profiles' shows all
     0000:3b:00.4 is a virtual function: profiles are those of its GPU; ask for 0000:3b:00.0
-    there is no GPU 'l40s�' of the driver 'nvidia': the only one is 0000:3b:00.0; 'virt-vgpu profiles' shows all
+    there is no GPU 'l40s\n' of the driver 'nvidia': the only one is 0000:3b:00.0; 'virt-vgpu profiles' shows all
     "#);
     assert_eq!(tree.run(&["profiles", "a", "b"]).code, 2);
 }

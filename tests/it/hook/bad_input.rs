@@ -119,7 +119,7 @@ fn a_domain_of_another_name_than_ours_is_refused_only_what_it_asks_for() {
         name.clone_into(&mut domain.name);
         domain
     };
-    for (name, shown) in [("a\tb", "a\u{fffd}b"), ("a/b", "a/b"), ("", "")] {
+    for (name, shown) in [("a\tb", "a\\tb"), ("a/b", "a/b"), ("", "")] {
         let scene = scene();
         let silent = named(name, Domain::new(1));
         for arguments in EVERY_OPERATION {
