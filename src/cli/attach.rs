@@ -204,13 +204,13 @@ fn carry_out(
     let plugged: Vec<DeviceName> = live.plugged.iter().map(|one| one.name.clone()).collect();
     if !plugged.is_empty() {
         let undone = hotplug::unplug(host, domain, &plugged, UNDO_PATIENCE);
-        failures.extend(undone.err().map(|error| error.to_string()));
+        failures.extend(undone.err().map(|error| format!("{error:#}")));
     }
     failures.extend(definition::take_back(domain, asking));
     Err(match failures.as_slice() {
         [] => error,
         failures => anyhow!(
-            "{error}; undoing what was done before failed: {}",
+            "{error:#}; undoing what was done before failed: {}",
             failures.join("; ")
         ),
     })

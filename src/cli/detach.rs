@@ -252,9 +252,9 @@ impl Detach {
                 Ok((kept, _)) => {
                     definition::take_back(&target.domain, &definition::beyond(changes, &kept))
                 }
-                Err(cause) => vec![cause.to_string()],
+                Err(cause) => vec![format!("{cause:#}")],
             };
-            let mut line = error.to_string();
+            let mut line = format!("{error:#}");
             let unsaid = out.iter().filter(|name| !error.out.contains(name));
             let unsaid: Vec<String> = unsaid.map(|name| format!("'{name}'")).collect();
             if !unsaid.is_empty() {

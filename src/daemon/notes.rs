@@ -46,8 +46,9 @@ impl Notes {
     /// Puts them where `status` finds them.
     pub(super) fn publish(&self, host: &Host) -> io::Result<()> {
         let text = serde_json::to_string_pretty(self)? + "\n";
-        host.make_directory("/run/virt-vgpu", 0o755)?;
-        host.replace_file(PATH, text.as_bytes(), 0o644)
+        host.make_directory("/run/virt-vgpu", 0o755)
+            .and_then(|()| host.replace_file(PATH, text.as_bytes(), 0o644))
+            .map_err(|error| io::Error::new(error.kind(), format!("cannot write {PATH}: {error}")))
     }
 
     /// What a daemon has said, if there has been one since boot. A file that cannot

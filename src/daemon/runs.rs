@@ -252,7 +252,7 @@ impl<'h> Runs<'h> {
                 Err(error) if is_passing(&error) => self.again = true,
                 Err(error) => {
                     // To make the device and to take it back are events themselves.
-                    let why = format!("domain '{vm}': {name} is not plugged in: {error}");
+                    let why = format!("domain '{vm}': {name} is not plugged in: {error:#}");
                     hook::log_unsettled(uuid, &why);
                     let until = since_boot() + PLUG_AGAIN;
                     self.unpluggable.insert(key, Unpluggable { why, until });

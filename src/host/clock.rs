@@ -22,6 +22,15 @@ pub fn boot_id(host: &Host) -> Option<String> {
     host.read("/proc/sys/kernel/random/boot_id").ok()
 }
 
+/// That far from now, or as good as for ever where the clock does not reach so far.
+fn later(span: Duration) -> Instant {
+    const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+    let now = Instant::now();
+    now.checked_add(span)
+        .or_else(|| now.checked_add(FOR_EVER))
+        .unwrap_or(now)
+}
+
 /// A point in time after which patience ends.
 #[derive(Debug, Clone, Copy)]
 pub struct Deadline(Instant);
@@ -41,7 +50,7 @@ impl Deadline {
     /// That far from now.
     #[must_use]
     pub fn after(span: Duration) -> Self {
-        Self(Instant::now() + span)
+        Self(later(span))
     }
 
     /// What is left, zero when it has passed.
@@ -59,7 +68,7 @@ impl Deadline {
     /// The earlier of this one and one that far from now.
     #[must_use]
     pub fn at_most(self, span: Duration) -> Self {
-        Self(self.0.min(Instant::now() + span))
+        Self(self.0.min(later(span)))
     }
 
     /// Asks `question` until it says yes or time is up; for states of the
@@ -76,5 +85,20 @@ impl Deadline {
             std::thread::sleep(pause.min(self.left()));
             pause = (pause * 2).min(Duration::from_millis(100));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_span_is_too_long() {
+        const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+        for span in [Duration::MAX, Duration::from_secs(u64::MAX)] {
+            assert!(Deadline::after(span).left() > 90 * YEAR);
+            assert!(Deadline::after(YEAR).at_most(span).left() <= YEAR);
+        }
+        assert!(Deadline::after(Duration::ZERO).has_passed());
     }
 }

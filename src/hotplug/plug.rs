@@ -118,7 +118,7 @@ pub fn plug_optional(host: &Host, libvirt: &Libvirt, domain: &Domain) -> Optiona
     match live::definition(domain) {
         Ok(def) => each(&def, |names| plug(host, libvirt, domain, names)),
         Err(error) => Optional {
-            notes: vec![error.to_string()],
+            notes: vec![format!("{error:#}")],
             ..Optional::default()
         },
     }
@@ -139,7 +139,7 @@ fn each(
             Ok(plugged) => outcome.plugged.extend(plugged),
             Err(error) => outcome
                 .notes
-                .push(format!("{name} is not plugged in: {error}")),
+                .push(format!("{name} is not plugged in: {error:#}")),
         }
     }
     outcome
@@ -394,7 +394,7 @@ fn attach(host: &Host, domain: &Domain, live: &Live, made: &Made) -> Result<(), 
         let attached: Vec<DeviceName> = attached.iter().rev().map(|one| one.name.clone()).collect();
         if !attached.is_empty() {
             let undone = unplug::unplug(host, domain, &attached, UNDO_PATIENCE);
-            failures.extend(undone.err().map(|error| error.to_string()));
+            failures.extend(undone.err().map(|error| format!("{error:#}")));
         }
         return Err(cause.with(|cause| hint(cause, live), failures));
     }

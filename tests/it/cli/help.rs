@@ -36,6 +36,21 @@ fn every_verb_has_help_with_examples_in_80_columns() {
 }
 
 #[test]
+fn help_keeps_to_a_narrow_terminal() {
+    const COLUMNS: usize = 60;
+    let tree = Tree::new();
+    for verb in VERBS {
+        let mut command = tree.command(&[verb, &["--help"][..]].concat());
+        let output = command.env("COLUMNS", COLUMNS.to_string()).output().unwrap();
+        let help = String::from_utf8(output.stdout).unwrap();
+        // clap never breaks the line with the usage.
+        for line in help.lines().filter(|line| !line.starts_with("Usage: ")) {
+            assert!(line.chars().count() <= COLUMNS, "{verb:?}: {line}");
+        }
+    }
+}
+
+#[test]
 fn every_verb_has_a_man_page() {
     let tree = Tree::new();
     let to = tree.path("/generated").display().to_string();

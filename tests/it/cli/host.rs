@@ -389,6 +389,14 @@ fn only_a_refused_unbind_lock_is_tried_again() {
     ");
 }
 
+/// As long as the clock reaches, and nothing panics.
+#[test]
+fn patience_has_no_greatest_number() {
+    let tree = Tree::new();
+    tree.pool("cad", A, MIXED);
+    tree.prints(&format!("apply --all --wait {}", u64::MAX));
+}
+
 #[test]
 fn a_silent_failure_of_nvidias_program_is_tried_again() {
     let tree = Tree::new();
