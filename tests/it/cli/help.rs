@@ -41,7 +41,10 @@ fn help_keeps_to_a_narrow_terminal() {
     let tree = Tree::new();
     for verb in VERBS {
         let mut command = tree.command(&[verb, &["--help"][..]].concat());
-        let output = command.env("COLUMNS", COLUMNS.to_string()).output().unwrap();
+        let output = command
+            .env("COLUMNS", COLUMNS.to_string())
+            .output()
+            .unwrap();
         let help = String::from_utf8(output.stdout).unwrap();
         // clap never breaks the line with the usage.
         for line in help.lines().filter(|line| !line.starts_with("Usage: ")) {

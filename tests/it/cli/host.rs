@@ -394,7 +394,8 @@ fn only_a_refused_unbind_lock_is_tried_again() {
 fn patience_has_no_greatest_number() {
     let tree = Tree::new();
     tree.pool("cad", A, MIXED);
-    tree.prints(&format!("apply --all --wait {}", u64::MAX));
+    let (code, said) = tree.host(&format!("apply --all --wait {}", u64::MAX));
+    assert_eq!(code, 0, "{said}");
 }
 
 #[test]
