@@ -22,8 +22,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     device::{
+        list,
         mdev::{self, Mdev},
-        vendor_vfio,
+        optional, vendor_vfio,
     },
     host::{Host, HostLock, ProcessId, boot_id, since_boot},
     model::{DeviceName, DomainName, DomainUuid, MdevTypeId, MdevUuid, ParentName, PoolName},
@@ -336,13 +337,8 @@ pub fn load_all(host: &Host) -> io::Result<(Vec<Claim>, Vec<Damaged>)> {
 /// # Errors
 /// When the directory is there but cannot be listed.
 pub fn domains(host: &Host) -> io::Result<Vec<DomainUuid>> {
-    use crate::device::Sysfs;
-    let names = match host.list(DIRECTORY) {
-        Ok(names) => names,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error),
-    };
-    Ok(names
+    Ok(optional(list(host, DIRECTORY))?
+        .unwrap_or_default()
         .iter()
         .filter_map(|name| name.strip_suffix(".json")?.parse().ok())
         .collect())

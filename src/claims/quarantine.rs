@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Claim;
 use crate::{
-    device::{PCI_DEVICES, Sysfs, optional, vendor_vfio},
+    device::{PCI_DEVICES, list, optional, vendor_vfio},
     host::{Host, HostLock, boot_id},
     model::{DomainName, ParentName},
 };
@@ -133,7 +133,7 @@ pub fn repaired(host: &Host) -> io::Result<Vec<ParentName>> {
     if functions.is_empty() {
         return Ok(functions);
     }
-    let there = host.list(PCI_DEVICES)?;
+    let there = list(host, PCI_DEVICES)?;
     let is_repaired = |function: &ParentName| match noted(host, function.clone()) {
         Noted::There(noted) if there.iter().any(|name| *name == function.as_str()) => {
             let now = made(host, function);
@@ -166,7 +166,7 @@ fn path(function: &ParentName) -> String {
 
 /// The functions that there are files about.
 fn functions(host: &Host) -> io::Result<Vec<ParentName>> {
-    let names = optional(host.list(QUARANTINE))?.unwrap_or_default();
+    let names = optional(list(host, QUARANTINE))?.unwrap_or_default();
     let functions = names.iter().filter_map(|name| name.strip_suffix(".json"));
     Ok(functions.filter_map(|name| name.parse().ok()).collect())
 }

@@ -39,6 +39,9 @@ pub use rules::{profile, together};
 /// the domain stays locked for every client while the hook runs.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Under which the hook logs.
+const NAME: &str = "virt-vgpu-hook";
+
 /// What the parser takes at most.
 const LONGEST_XML: u64 = domain::MAX_BYTES as u64;
 
@@ -47,7 +50,9 @@ const LONGEST_XML: u64 = domain::MAX_BYTES as u64;
 pub fn main(host: &Host, arguments: &[OsString], input: impl std::io::Read) -> ExitCode {
     let call = match Invocation::parse(arguments) {
         Invocation::Call(call) => call,
-        Invocation::Misnamed { operation, cause } => return misnamed(operation, &cause, input),
+        Invocation::Misnamed { operation, cause } => {
+            return misnamed(host, operation, &cause, input);
+        }
         Invocation::Nothing => return ExitCode::SUCCESS,
         Invocation::Usage(complaint) => {
             complain(&format!(
@@ -58,13 +63,18 @@ pub fn main(host: &Host, arguments: &[OsString], input: impl std::io::Read) -> E
     };
     match run(host, &call, input) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&call, &error),
+        Err(error) => fail(host, &call, &error),
     }
 }
 
 /// What becomes of a domain that we have no name for: it may run, unless it would
 /// need devices of ours, which it cannot get.
-fn misnamed(operation: Operation, cause: &InvalidName, input: impl std::io::Read) -> ExitCode {
+fn misnamed(
+    host: &Host,
+    operation: Operation,
+    cause: &InvalidName,
+    input: impl std::io::Read,
+) -> ExitCode {
     use std::io::Read;
     if !operation.allocates() {
         return ExitCode::SUCCESS;
@@ -75,15 +85,18 @@ fn misnamed(operation: Operation, cause: &InvalidName, input: impl std::io::Read
     if !domain::mentions_requests(&xml) {
         return ExitCode::SUCCESS;
     }
-    complain(&format!(
-        "virt-vgpu: {cause} that can have devices of a pool; rename it with 'virsh domrename'"
-    ));
+    let line = format!("{cause} that can have devices of a pool; rename it with 'virsh domrename'");
+    start_logging(host, NAME);
+    tracing::error!("{line}");
+    complain(&format!("virt-vgpu: {line}"));
     ExitCode::FAILURE
 }
 
 /// Says what failed, and fails only where that refuses a start: a failing
 /// `reconnect` would kill a running VM, a failing `release` helps nobody.
-fn fail(call: &HookCall, error: &anyhow::Error) -> ExitCode {
+fn fail(host: &Host, call: &HookCall, error: &anyhow::Error) -> ExitCode {
+    // What goes wrong before there is anything to do has not opened the log.
+    start_logging(host, NAME);
     // libvirt shows stderr to the user as it is.
     let line = one_line(error);
     events::log_failure(call, &line);
@@ -113,7 +126,7 @@ fn run(host: &Host, call: &HookCall, input: impl std::io::Read) -> anyhow::Resul
     if call.operation.allocates() {
         host.get_ready_to_write();
     }
-    start_logging(host, "virt-vgpu-hook");
+    start_logging(host, NAME);
     let deadline = Deadline::after(PATIENCE);
     host.be_done_by(deadline);
     match call.operation {

@@ -9,8 +9,11 @@ use super::{Host, terminal::LogLines};
 
 /// Sends events to the journal under `identifier`, from `info` up. Without a
 /// journal (a container, a test's root directory) they are dropped: logging
-/// never stands in the way of a VM.
+/// never stands in the way of a VM. The first call counts.
 pub fn start_logging(host: &Host, identifier: &str) {
+    if tracing::dispatcher::has_been_set() {
+        return;
+    }
     let journal = host
         .is_real()
         .then(|| tracing_journald::layer().ok())
@@ -28,6 +31,6 @@ pub fn start_logging(host: &Host, identifier: &str) {
             .with_writer(|| LogLines)
             .with_filter(filter)
     });
-    // Fails only when a subscriber is there already.
+    // Fails only when another thread was faster.
     let _ = registry().with(journal).with(people).try_init();
 }

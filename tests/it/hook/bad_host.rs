@@ -23,6 +23,57 @@ use crate::support::{
 
 const NO_ROOM: &str = "pool 'cad' has no free nvidia-231 for domain 'vm1': ";
 
+/// Nothing is to be done for the domain, as far as is known: the log has not been opened.
+#[test]
+fn claims_that_cannot_be_listed_are_logged_where_nobody_is_refused() {
+    let (scene, domain) = (scene(), Domain::new(1));
+    let claims = scene.root().join("run/virt-vgpu/claims");
+    fs::create_dir_all(claims.parent().unwrap()).unwrap();
+    File::create(&claims).unwrap();
+    let wanted = "/run/virt-vgpu/claims: Not a directory (os error 20)";
+    for arguments in [
+        "release end destroyed",
+        "stopped end destroyed",
+        "reconnect begin -",
+    ] {
+        let outcome = scene.hook(&domain, arguments).logging().run();
+        assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(0), ""));
+        assert!(outcome.stderr.contains(wanted), "{arguments}: {outcome:?}");
+        assert_eq!(outcome.stderr.lines().count(), 1, "{outcome:?}");
+    }
+    scene.prepare(&domain).ends_well();
+}
+
+/// libvirt may have closed its end of the pipe: the exit code tells what there is to tell.
+#[test]
+fn nobody_who_reads_what_is_said() {
+    let (scene, domain) = (scene(), Domain::with_one(1, "none"));
+    let closed = || {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        writer
+    };
+    for (arguments, code) in [
+        (&["vm1", "prepare", "begin", "-"][..], 1),
+        (&["a\tb", "prepare", "begin", "-"], 1),
+        (&["vm1", "release", "end", "destroyed"], 0),
+        (&["vm1"], 2),
+    ] {
+        let xml = scene.root().join("domain.xml");
+        fs::write(&xml, domain.xml()).unwrap();
+        let status = Command::new(env!("CARGO_BIN_EXE_virt-vgpu-hook"))
+            .args(arguments)
+            .env("VIRT_VGPU_ROOT", scene.root())
+            .env("RUST_LOG", "error")
+            .stdin(File::open(xml).unwrap())
+            .stdout(closed())
+            .stderr(closed())
+            .status()
+            .unwrap();
+        assert_eq!(status.code(), Some(code), "{arguments:?}: {status}");
+    }
+}
+
 #[test]
 fn a_type_that_vanished() {
     let (scene, domain) = (scene(), Domain::with_one(1, "cad"));
