@@ -16,7 +16,7 @@ use crate::{
     domain::{self, DomainDef, DomainError, Problem},
     hook::AllocateError,
     host::Host,
-    model::{DomainName, DomainUuid},
+    model::{DomainName, DomainUuid, proposed},
 };
 
 /// Show what a start of a domain would get now, and why.
@@ -242,7 +242,8 @@ impl std::fmt::Display for PoolForecast {
         if self.candidates.is_empty() {
             return writeln!(
                 f,
-                "  no device on this host matches its rules; see 'virt-vgpu pool preview {name}'"
+                "  no device on this host matches its rules; see {}",
+                proposed("virt-vgpu pool preview", name)
             );
         }
         let mut table = Table::new(&["PARENT", "BOARD", "NODE", "IN USE", "ROOM"]);

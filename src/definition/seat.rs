@@ -19,7 +19,7 @@ use crate::{
     domain::{self, DomainDef},
     hook::{nearness_of, profile, together},
     host::{Host, NvmlChild, PciIds, libvirt::Libvirt},
-    model::{DeviceName, DomainName, DomainUuid, MdevModel, MdevUuid, ParentName, PciAddress},
+    model::{DeviceName, DomainName, DomainUuid, MdevModel, MdevUuid, ParentName, PciAddress, proposed},
     plan::{self, Candidate, Detail, Failed, HostSupply, Interface, Source, Supply, Wanted},
     rule::Verdict,
 };
@@ -357,8 +357,9 @@ impl<'a> Choice<'a> {
         if found.is_empty() {
             bail!(
                 "pool '{pool}' has nothing on this host that could stand for the device{}; see \
-                 'virt-vgpu pool preview {pool}'",
-                self.missing_functions()?
+                 {}",
+                self.missing_functions()?,
+                proposed("virt-vgpu pool preview", pool)
             );
         }
         ensure!(

@@ -11,7 +11,7 @@ use crate::{
         Deadline, EditLock, Host, LockError,
         libvirt::{Domain, Libvirt, uri_or_default},
     },
-    model::DomainUuid,
+    model::{DomainUuid, handle, proposed},
 };
 
 /// A persistent definition.
@@ -187,7 +187,11 @@ impl Target {
         } else if self.saved {
             format!(
                 "{name} has a saved state: takes effect after it is resumed and shut down, \
-                 or after 'virsh managedsave-remove {name}'"
+                 or after {}",
+                proposed(
+                    "virsh managedsave-remove",
+                    handle(name, self.definition.def.uuid)
+                )
             )
         } else {
             "takes effect at the next start".to_owned()

@@ -10,7 +10,7 @@ use crate::{
     device::Sysfs,
     domain::{DomainDef, DomainError, alias, with_function},
     host::{Deadline, Host, HostLock, LockError, Processes},
-    model::{DeviceName, MdevModel, MdevTypeId, MdevUuid, ParentName, PciAddress, PoolName},
+    model::{DeviceName, MdevModel, MdevTypeId, MdevUuid, ParentName, PciAddress, PoolName, proposed},
     plan::{Refusal, Source},
 };
 
@@ -19,7 +19,10 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 pub enum AllocateError {
     /// The domain's own XML.
-    #[error("domain '{domain}': {cause}; correct it with 'virsh edit {domain}'")]
+    #[error(
+        "domain '{domain}': {cause}; correct it with {}",
+        proposed("virsh edit", domain)
+    )]
     Domain {
         /// The domain's name as libvirt gave it.
         domain: String,
@@ -29,8 +32,9 @@ pub enum AllocateError {
     /// A requested device has no placeholder in the XML.
     #[error(
         "domain '{domain}' asks for device '{device}' in its metadata but has no <hostdev> with UUID \
-         {uuid}; virt-vgpud adds it a moment after the domain is defined, 'virt-vgpu sync {domain}' by hand; \
-         then start it again"
+         {uuid}; virt-vgpud adds it a moment after the domain is defined, {} by hand; \
+         then start it again",
+        proposed("virt-vgpu sync", domain)
     )]
     NoPlaceholder {
         /// The domain.
@@ -45,8 +49,10 @@ pub enum AllocateError {
     /// The same of a domain that is restored: no definition helps there.
     #[error(
         "the saved state of domain '{domain}' asks for device '{device}' in its metadata but has no \
-         <hostdev> with UUID {uuid}; take the request out of it with 'virsh managedsave-edit \
-         {domain}', or give the state up with 'virsh managedsave-remove {domain}'"
+         <hostdev> with UUID {uuid}; take the request out of it with {}, or give the state up with \
+         {}",
+        proposed("virsh managedsave-edit", domain),
+        proposed("virsh managedsave-remove", domain)
     )]
     NoPlaceholderSaved {
         /// The domain.
@@ -96,7 +102,10 @@ pub enum AllocateError {
         parent: String,
     },
     /// Devices that one VM cannot have together.
-    #[error("domain '{domain}': {why}; take some out with 'virt-vgpu detach {domain}'")]
+    #[error(
+        "domain '{domain}': {why}; take some out with {}",
+        proposed("virt-vgpu detach", domain)
+    )]
     Together {
         /// The domain.
         domain: String,
@@ -105,8 +114,9 @@ pub enum AllocateError {
     },
     /// A parameter that the device cannot have.
     #[error(
-        "device '{device}' of domain '{domain}': {why}; change its request with 'virsh edit {domain}' \
-         or the pool's [defaults]"
+        "device '{device}' of domain '{domain}': {why}; change its request with {} or the pool's \
+         [defaults]",
+        proposed("virsh edit", domain)
     )]
     Parameter {
         /// The domain.

@@ -15,7 +15,7 @@ use crate::{
     config::Pool,
     domain::{MEDIA_DIRECTORY, media_path},
     host::Host,
-    model::PoolName,
+    model::{PoolName, proposed},
 };
 
 /// Why an image cannot be given to a VM.
@@ -33,7 +33,11 @@ pub enum MediaProblem {
     #[error("{} is no regular file", .0.display())]
     NotAFile(PathBuf),
     /// QEMU runs as a user of its own.
-    #[error("{} is not readable for QEMU's user; run 'chmod o+{needed} {}'", path.display(), path.display())]
+    #[error(
+        "{} is not readable for QEMU's user; run {}",
+        path.display(),
+        proposed(&format!("chmod o+{needed}"), path.display())
+    )]
     NotReadable {
         /// The image or a directory on the way.
         path: PathBuf,

@@ -25,7 +25,7 @@ use crate::{
     claims::{ClaimedDevice, DeviceKind},
     hook::AllocateError,
     host::{LockError, libvirt::LibvirtError},
-    model::{DeviceName, DomainName, MdevTypeId, MdevUuid, ParentName, PoolName},
+    model::{DeviceName, DomainName, MdevTypeId, MdevUuid, ParentName, PoolName, proposed_with},
     plan::{Assignment, Interface, Refusal, RefusalKind},
 };
 
@@ -102,7 +102,8 @@ pub enum PlugError {
     /// Its metadata does not ask for it.
     #[error(
         "domain '{domain}' runs without a request for device '{device}'; \
-         'virt-vgpu attach {domain} --live' makes one"
+         {} makes one",
+        proposed_with("virt-vgpu attach", domain, "--live")
     )]
     NotAsked {
         domain: DomainName,

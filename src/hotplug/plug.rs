@@ -19,7 +19,7 @@ use crate::{
         Deadline, Host, HostLock,
         libvirt::{Domain, Libvirt, LibvirtError},
     },
-    model::{DeviceName, MdevUuid, ParentName},
+    model::{DeviceName, MdevUuid, ParentName, handle, proposed},
     plan::{Failed, Source},
 };
 
@@ -455,7 +455,10 @@ fn hint(error: &LibvirtError, live: &Live) -> String {
         return String::new();
     }
     let place = match &live.persistent {
-        Some(_) => format!("with 'virsh edit {}' and start it anew", live.def.name),
+        Some(_) => {
+            let edit = proposed("virsh edit", handle(&live.def.name, live.def.uuid));
+            format!("with {edit} and start it anew")
+        }
         None => "in the XML that it is created from".to_owned(),
     };
     let is_express = |model: &str| model.starts_with("pcie-");

@@ -6,7 +6,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::Wanted;
-use crate::model::{DeviceName, DomainName, ParentName, PoolName};
+use crate::model::{DeviceName, DomainName, ParentName, PoolName, proposed};
 
 /// A candidate and why it lost.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -115,17 +115,19 @@ impl fmt::Display for Refusal {
                 function, reason, ..
             } => write!(
                 f,
-                "its XML names {function}: {reason}; 'virt-vgpu start {domain}' looks for another"
+                "its XML names {function}: {reason}; {} looks for another",
+                proposed("virt-vgpu start", domain)
             ),
             RefusalKind::NoCandidate { candidates } if candidates.is_empty() => {
                 write!(
                     f,
-                    "no device on this host matches its rules; see 'virt-vgpu pool preview {pool}'"
+                    "no device on this host matches its rules; see {}",
+                    proposed("virt-vgpu pool preview", pool)
                 )
             }
             RefusalKind::NoCandidate { candidates } => {
                 write_grouped(f, candidates)?;
-                write!(f, "; see 'virt-vgpu explain {domain}'")
+                write!(f, "; see {}", proposed("virt-vgpu explain", domain))
             }
         }
     }

@@ -15,7 +15,7 @@ use crate::{
     config::Pool,
     device::mdev::{self, MdevHost, MdevType, Parent},
     host::{Host, PciIds},
-    model::{DeviceName, DomainName, MdevTypeId, MdevUuid, ParentName, PoolName},
+    model::{DeviceName, DomainName, MdevTypeId, MdevUuid, ParentName, PoolName, proposed},
     plan::{Detail, HostSupply},
     rule::{Kind, Verdict},
 };
@@ -104,7 +104,10 @@ fn gather(verb: &Devices, host: &Host, pool: Option<&Pool>) -> anyhow::Result<Re
                 "no mdev parents; 'virt-vgpu devices --kind pci' lists PCI functions".to_owned()
             }
             Some(Pool { name, .. }) => {
-                format!("pool '{name}' takes none; 'virt-vgpu pool preview {name}' says why")
+                format!(
+                    "pool '{name}' takes none; {} says why",
+                    proposed("virt-vgpu pool preview", name)
+                )
             }
         },
     })

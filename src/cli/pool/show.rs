@@ -16,7 +16,7 @@ use crate::{
     config::{self, Class, Defaults, Kind, Placement, Pool},
     hook,
     host::{Host, PciIds},
-    model::PoolName,
+    model::{PoolName, proposed},
     plan::{Detail, HostSupply},
     rule::{Filter, Operator},
 };
@@ -214,7 +214,11 @@ impl fmt::Display for Report {
         let (in_use, free) = (self.in_use, self.free);
         writeln!(f, "\ndevices ({in_use} in use, {bound}{free} free):")?;
         if self.devices.is_empty() {
-            writeln!(f, "  none; 'virt-vgpu pool preview {}' says why", self.name)?;
+            writeln!(
+                f,
+                "  none; {} says why",
+                proposed("virt-vgpu pool preview", &self.name)
+            )?;
         } else {
             write!(f, "{}", candidates::members(&self.devices).indented())?;
         }

@@ -135,6 +135,32 @@ fn a_domain_of_another_name_than_ours_is_refused_only_what_it_asks_for() {
     }
 }
 
+/// What a message proposes goes into root's shell.
+#[test]
+fn proposed_commands_can_be_pasted() {
+    for (name, wanted) in [
+        (
+            "Q4OS FreeXP Debian 12",
+            r#""virsh edit 'Q4OS FreeXP Debian 12'""#,
+        ),
+        ("it's", r#""virsh edit 'it'\''s'""#),
+        ("ws9;touch x", r#""virsh edit 'ws9;touch x'""#),
+        ("-x", "'virsh edit -- -x'"),
+        ("a\u{202e}b", r#""virsh edit $'a\342\200\256b'""#),
+    ] {
+        let mut domain = Domain::with_one(1, "cad");
+        name.clone_into(&mut domain.name);
+        let xml = domain.xml();
+        let cut = xml.find("</vgpu:devices>").unwrap();
+        let outcome = scene()
+            .hook_with(&domain, "prepare begin -", &xml[..cut])
+            .run();
+        let line = outcome.refusal();
+        let end = format!("; correct it with {wanted}");
+        assert!(line.ends_with(&end), "{line}");
+    }
+}
+
 #[test]
 fn broken_xml() {
     let domain = Domain::with_one(1, "cad");
