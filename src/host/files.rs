@@ -2,13 +2,13 @@
 //! before the next one starts.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Read, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink},
-    path::{Path, PathBuf},
+    fs::{self, File},
+    io::{self, Read},
+    os::unix::fs::DirBuilderExt,
+    path::Path,
 };
 
-use super::{Host, fault};
+use super::{Host, fault, replacing::Place};
 
 /// Names in a directory, sorted.
 pub(super) fn list(path: &Path) -> io::Result<Vec<String>> {
@@ -49,16 +49,7 @@ impl Host {
     /// # Errors
     /// The kernel's errno; the old file is then still there.
     pub fn replace_file(&self, path: &str, contents: &[u8], mode: u32) -> io::Result<()> {
-        let target = self.path(path);
-        let temporary = temporary_name(&target)?;
-        let result = write_synced(&temporary, contents, mode)
-            .and_then(|()| effect("rename", &target, || fs::rename(&temporary, &target)));
-        if result.is_err() {
-            // A full disk must not stay fuller than it was.
-            let _ = fs::remove_file(&temporary);
-        }
-        result?;
-        sync_directory(&target)
+        Place::open(&self.path(path))?.put_file(contents, mode)
     }
 
     /// Removes a file; one that is not there is no error.
@@ -66,15 +57,10 @@ impl Host {
     /// # Errors
     /// The kernel's errno.
     pub fn remove_file(&self, path: &str) -> io::Result<()> {
-        let target = self.path(path);
-        effect("unlink", &target, || match fs::remove_file(&target) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            result => result,
-        })?;
-        match sync_directory(&target) {
+        match Place::open(&self.path(path)) {
             // Nor is a directory that was never made.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            result => result,
+            place => place?.remove(),
         }
     }
 
@@ -122,42 +108,8 @@ impl Host {
         {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        let temporary = temporary_name(&target)?;
-        let _ = fs::remove_file(&temporary);
-        effect("symlink", &temporary, || symlink(to, &temporary))?;
-        effect("rename", &target, || fs::rename(&temporary, &target)).inspect_err(|_| {
-            let _ = fs::remove_file(&temporary);
-        })?;
-        sync_directory(&target)
+        Place::open(&target)?.put_link(to)
     }
-}
-
-/// One name per target: what a crash leaves behind is overwritten next time and
-/// never adds up.
-fn temporary_name(target: &Path) -> io::Result<PathBuf> {
-    let name = target.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-    let mut temporary = std::ffi::OsString::from(".");
-    temporary.push(name);
-    temporary.push(".tmp");
-    Ok(target.with_file_name(temporary))
-}
-
-fn write_synced(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
-    let mut file = effect("create", path, || {
-        OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(mode)
-            .open(path)
-    })?;
-    effect("write", path, || file.write_all(contents))?;
-    effect("fsync", path, || file.sync_all())
-}
-
-fn sync_directory(file: &Path) -> io::Result<()> {
-    let directory = file.parent().ok_or(io::ErrorKind::InvalidInput)?;
-    effect("fsync", directory, || File::open(directory)?.sync_all())
 }
 
 fn effect<T>(name: &str, path: &Path, act: impl FnOnce() -> io::Result<T>) -> io::Result<T> {

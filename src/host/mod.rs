@@ -32,6 +32,7 @@ mod nvml;
 mod pci_ids;
 mod process;
 mod program;
+mod replacing;
 #[cfg(feature = "cli")]
 mod service;
 mod slow_driver;
