@@ -2,6 +2,7 @@
 
 use std::{fmt, io, path::PathBuf};
 
+use super::Distrust;
 use crate::model::PoolName;
 
 /// A mistake in a pool file, with its place. Shown in one line:
@@ -51,6 +52,14 @@ pub enum PoolError {
     /// The file has a mistake.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// Others than root could have written the file.
+    #[error("{} is not used: {why}", path.display())]
+    Untrusted {
+        /// The file, or the link to /dev/null.
+        path: PathBuf,
+        /// What they can change.
+        why: Distrust,
+    },
     /// The file cannot be read.
     #[error("cannot read {}: {cause}", path.display())]
     Io {

@@ -4,9 +4,11 @@
 use std::{
     collections::BTreeMap,
     ffi::OsString,
-    io,
+    fmt, io,
     path::{Path, PathBuf},
 };
+
+use crate::model::proposed;
 
 /// Where pool files are, the strongest place first. Between files of one name
 /// the first place wins.
@@ -28,6 +30,45 @@ pub struct Entry {
     pub masks: bool,
 }
 
+/// Why a file is not believed: something on the way to it that others can change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Distrust {
+    /// The file itself, a directory, a link, or what one leads to.
+    pub culprit: PathBuf,
+    /// What is wrong with it.
+    pub wrong: Wrong,
+}
+
+/// What gives others a way to change a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wrong {
+    /// It belongs to that user, who is not root.
+    Owner(u32),
+    /// Its mode lets its group or everybody write.
+    Mode(u32),
+}
+
+impl fmt::Display for Distrust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let culprit = self.culprit.display();
+        let command = match self.wrong {
+            Wrong::Owner(user) => {
+                write!(f, "{culprit} belongs to user {user}")?;
+                "chown -h root"
+            }
+            Wrong::Mode(mode) => {
+                write!(
+                    f,
+                    "others than root can write to {culprit} (mode {mode:04o})"
+                )?;
+                "chmod go-w"
+            }
+        };
+        let mend = proposed(command, culprit);
+        write!(f, "; see that it holds what it should, then run {mend}")
+    }
+}
+
 /// Reads configuration files. Paths are absolute, as on the host; the
 /// implementation puts its root in front of them.
 pub trait ConfigFiles {
@@ -45,6 +86,15 @@ pub trait ConfigFiles {
     /// When it cannot be read; `NotFound` when it does not exist, `InvalidData`
     /// when it is no UTF-8.
     fn read(&self, path: &Path) -> io::Result<String>;
+
+    /// Why what is at the path must not be believed; None where only root, or the user of
+    /// this process, can change it.
+    ///
+    /// # Errors
+    /// When that cannot be told; `NotFound` when nothing is there.
+    fn distrust(&self, _path: &Path) -> io::Result<Option<Distrust>> {
+        Ok(None)
+    }
 
     /// Whether the path is a link to /dev/null.
     ///

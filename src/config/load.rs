@@ -25,6 +25,7 @@ pub fn load_pool(files: &dyn ConfigFiles, name: &PoolName) -> Result<Pool, PoolE
         match files.is_mask(&path) {
             Ok(false) => {}
             Ok(true) => {
+                believe(files, &path)?;
                 return Err(PoolError::Masked {
                     pool: name.clone(),
                     path,
@@ -79,14 +80,39 @@ pub fn load_all(files: &dyn ConfigFiles) -> LoadedPools {
         };
         (name, loaded)
     };
+    let mut pools: BTreeMap<PoolName, Result<Pool, PoolError>> =
+        found.pools.into_iter().map(load).collect();
+    let mut masked = BTreeMap::new();
+    for (name, link) in found.masked {
+        match believe(files, &link) {
+            Ok(()) => {
+                masked.insert(name, link);
+            }
+            Err(error) => {
+                pools.insert(name, Err(error));
+            }
+        }
+    }
     LoadedPools {
-        pools: found.pools.into_iter().map(load).collect(),
-        masked: found.masked,
+        pools,
+        masked,
         ignored,
     }
 }
 
+/// Who can write a pool file gives devices of the host away, as root. It is refused as sudo
+/// and systemd do with theirs.
+fn believe(files: &dyn ConfigFiles, path: &Path) -> Result<(), PoolError> {
+    let path = path.to_owned();
+    match files.distrust(&path) {
+        Ok(None) => Ok(()),
+        Ok(Some(why)) => Err(PoolError::Untrusted { path, why }),
+        Err(cause) => Err(PoolError::Io { path, cause }),
+    }
+}
+
 fn load_file(files: &dyn ConfigFiles, name: &PoolName, path: &Path) -> Result<Pool, PoolError> {
+    believe(files, path)?;
     let text = files.read(path).map_err(|cause| PoolError::Io {
         path: path.to_owned(),
         cause,

@@ -16,7 +16,7 @@ mod scheduler;
 
 pub use crate::rule::{Class, Kind};
 pub use error::{ConfigError, PoolError};
-pub use files::{ConfigFiles, Entry, MAX_FILE_BYTES, MemoryFiles, POOL_DIRS};
+pub use files::{ConfigFiles, Distrust, Entry, MAX_FILE_BYTES, MemoryFiles, POOL_DIRS, Wrong};
 pub use load::{LoadedPools, load_all, load_pool};
 pub use pool::{Defaults, Placement, Pool, parse};
 pub use precedence::{Effective, IgnoredFile, Listing, effective};

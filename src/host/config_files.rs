@@ -7,8 +7,8 @@ use std::{
     path::Path,
 };
 
-use super::Host;
-use crate::config::{ConfigFiles, Entry, MAX_FILE_BYTES};
+use super::{Host, trust};
+use crate::config::{ConfigFiles, Distrust, Entry, MAX_FILE_BYTES};
 
 impl Host {
     fn config_path(&self, path: &Path) -> std::path::PathBuf {
@@ -46,6 +46,17 @@ impl ConfigFiles for Host {
             .saturating_add(1);
         file.take(most).read_to_string(&mut text)?;
         Ok(text)
+    }
+
+    fn distrust(&self, path: &Path) -> io::Result<Option<Distrust>> {
+        // A place that has no such file has no say, whoever can write to it.
+        self.config_path(path).symlink_metadata()?;
+        let root = &self.root;
+        match self.is_mask(path)? {
+            // A device that everybody may write to, and that is the point.
+            true => trust::distrust_link(root, path),
+            false => trust::distrust(root, path),
+        }
     }
 
     fn is_mask(&self, path: &Path) -> io::Result<bool> {

@@ -37,6 +37,7 @@ mod replacing;
 mod service;
 mod slow_driver;
 mod terminal;
+mod trust;
 
 pub use clock::{Deadline, boot_id, patience, since_boot};
 pub use files::read_at_most;

@@ -34,7 +34,7 @@ impl Fixture {
     }
 
     fn without_domain(number: u8) -> Self {
-        let root = TempDir::new().unwrap();
+        let root = crate::support::root();
         let pools = root.path().join("etc/virt-vgpu/pools.d");
         fs::create_dir_all(&pools).unwrap();
         for (name, extra) in POOLS {

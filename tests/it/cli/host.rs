@@ -26,7 +26,7 @@ struct Tree(TempDir);
 
 impl Tree {
     fn new() -> Self {
-        let tree = Self(TempDir::new().unwrap());
+        let tree = Self(crate::support::root());
         for gpu in [A, B] {
             tree.gpu(gpu, 2);
         }

@@ -15,3 +15,4 @@ mod reconcile;
 mod shared_room;
 mod status;
 mod terminal;
+mod trust;

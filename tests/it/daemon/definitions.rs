@@ -40,7 +40,7 @@ impl Drop for Daemon {
 
 impl Fixture {
     fn new() -> Self {
-        let root = TempDir::new().unwrap();
+        let root = crate::support::root();
         let pools = root.path().join("etc/virt-vgpu/pools.d");
         fs::create_dir_all(&pools).unwrap();
         for (name, extra) in [

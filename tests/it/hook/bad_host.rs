@@ -498,3 +498,21 @@ fn a_board_that_has_less_room_than_its_functions_say() {
     scene.prepare(&Domain::with_one(2, "cad")).ends_well();
     scene.is_settled();
 }
+
+#[test]
+fn a_pool_file_that_others_can_write() {
+    use std::os::unix::fs::PermissionsExt;
+    let (scene, domain) = (scene(), Domain::with_one(1, "cad"));
+    let file = "/etc/virt-vgpu/pools.d/cad.toml";
+    let mode = fs::Permissions::from_mode(0o666);
+    fs::set_permissions(scene.root().join(&file[1..]), mode).unwrap();
+    refused(
+        &scene,
+        &domain,
+        domain.xml(),
+        &format!(
+            "domain 'vm1' asks for a device of pool 'cad': {file} is not used: others than root can \
+             write to {file} (mode 0666); see that it holds what it should, then run 'chmod go-w {file}'"
+        ),
+    );
+}

@@ -19,3 +19,14 @@ pub mod scene;
 pub mod side_by_side;
 pub mod tree;
 pub mod twin_host;
+
+/// Files that others can write are not believed, and whoever runs the tests may make such.
+pub fn ordinary_umask() {
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+}
+
+/// An empty directory that stands in for a host's root.
+pub fn root() -> tempfile::TempDir {
+    ordinary_umask();
+    tempfile::tempdir().unwrap()
+}

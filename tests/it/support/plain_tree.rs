@@ -28,7 +28,7 @@ const DEVICES: &str = "/sys/devices/pci0000:00";
 
 impl Tree {
     pub fn new() -> Self {
-        let root = tempfile::tempdir().unwrap();
+        let root = super::root();
         let tree = Self { root };
         tree.with("/etc/hostname", "node1\n").with(
             "/usr/share/misc/pci.ids",

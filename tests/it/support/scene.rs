@@ -51,6 +51,7 @@ impl Scene {
     pub fn new(machine: Machine) -> Self {
         let has_nvml = !machine.gpus.is_empty();
         let kernel = Kernel::new(machine);
+        super::ordinary_umask();
         // `/run` is in memory on real hosts too.
         let memory = Path::new("/dev/shm");
         let root = if memory.is_dir() {
