@@ -265,7 +265,7 @@ fn pool_report(
     let has_no_type = |(_, offer, _): &(_, Offer, _)| matches!(offer, Offer::NoSuchType);
     if !rooms.is_empty() && rooms.iter().all(has_no_type) {
         problems.push(format!(
-            "pool '{}': none of its devices has {}; 'virt-vgpu devices --pool {}' lists what they \
+            "pool '{}': none of its devices has {}; 'virt-vgpu devices --pool={}' lists what they \
              have",
             pool.name,
             pool.type_in_words(),

@@ -19,7 +19,9 @@ use crate::{
     domain::{self, DomainDef},
     hook::{nearness_of, profile, together},
     host::{Host, NvmlChild, PciIds, libvirt::Libvirt},
-    model::{DeviceName, DomainName, DomainUuid, MdevModel, MdevUuid, ParentName, PciAddress, proposed},
+    model::{
+        DeviceName, DomainName, DomainUuid, MdevModel, MdevUuid, ParentName, PciAddress, proposed,
+    },
     plan::{self, Candidate, Detail, Failed, HostSupply, Interface, Source, Supply, Wanted},
     rule::Verdict,
 };

@@ -10,7 +10,9 @@ use crate::{
     device::Sysfs,
     domain::{DomainDef, DomainError, alias, with_function},
     host::{Deadline, Host, HostLock, LockError, Processes},
-    model::{DeviceName, MdevModel, MdevTypeId, MdevUuid, ParentName, PciAddress, PoolName, proposed},
+    model::{
+        DeviceName, MdevModel, MdevTypeId, MdevUuid, ParentName, PciAddress, PoolName, proposed,
+    },
     plan::{Refusal, Source},
 };
 
@@ -129,8 +131,9 @@ pub enum AllocateError {
     /// A placeholder of another model than the type: QEMU could not open the device.
     #[error(
         "device '{device}' of domain '{domain}' has a <hostdev> with model='{found}', but {type_id} \
-         of {parent} needs model='{wanted}'; 'virt-vgpu sync {domain}' puts that right, or 'virsh \
-         edit {domain}'"
+         of {parent} needs model='{wanted}'; {} puts that right, or {}",
+        proposed("virt-vgpu sync", domain),
+        proposed("virsh edit", domain)
     )]
     Model {
         /// The domain.

@@ -18,7 +18,7 @@ use crate::{
         pci::{self, DeviceFields},
     },
     host::{Host, PciIds},
-    model::PciAddress,
+    model::{PciAddress, proposed},
     plan::{Detail, HostSupply},
     rule::{Field, Fields, Verdict},
 };
@@ -122,7 +122,8 @@ fn in_pool(supply: &HostSupply<'_>, pool: &Pool) -> anyhow::Result<Vec<PciAddres
 fn not_among(address: PciAddress, pool: Option<&Pool>) -> String {
     match pool {
         Some(Pool { name, .. }) => format!(
-            "pool '{name}' does not take {address}; 'virt-vgpu pool preview {name}' says why"
+            "pool '{name}' does not take {address}; {} says why",
+            proposed("virt-vgpu pool preview", name)
         ),
         None => format!(
             "{address} is no GPU that NVIDIA's driver has; 'virt-vgpu devices --kind pci {address}' \
@@ -134,7 +135,10 @@ fn not_among(address: PciAddress, pool: Option<&Pool>) -> String {
 fn if_none(kind: ShownKind, pool: Option<&Pool>, supply: &HostSupply<'_>) -> String {
     match (pool, kind) {
         (Some(Pool { name, .. }), _) => {
-            format!("pool '{name}' takes none; 'virt-vgpu pool preview {name}' says why")
+            format!(
+                "pool '{name}' takes none; {} says why",
+                proposed("virt-vgpu pool preview", name)
+            )
         }
         (None, ShownKind::NvidiaVgpu) => match supply.unbound().first() {
             Some((gpu, why)) => format!("no GPU is bound to nvidia; {gpu}: {why}"),
