@@ -2,7 +2,7 @@
 //! and a terminal that is gone changes nothing.
 
 use std::{
-    fs, io,
+    fs,
     os::{fd::OwnedFd, unix::process::ExitStatusExt},
     process::{Command, Stdio},
 };
@@ -142,9 +142,9 @@ fn attributes_that_are_too_long() {
 
 /// An end of a pipe that nobody reads.
 fn unread() -> OwnedFd {
-    let (reader, writer) = io::pipe().unwrap();
+    let (reader, writer) = nix::unistd::pipe().unwrap();
     drop(reader);
-    writer.into()
+    writer
 }
 
 #[test]

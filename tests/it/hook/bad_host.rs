@@ -49,7 +49,7 @@ fn claims_that_cannot_be_listed_are_logged_where_nobody_is_refused() {
 fn nobody_who_reads_what_is_said() {
     let (scene, domain) = (scene(), Domain::with_one(1, "none"));
     let closed = || {
-        let (reader, writer) = std::io::pipe().unwrap();
+        let (reader, writer) = nix::unistd::pipe().unwrap();
         drop(reader);
         writer
     };
