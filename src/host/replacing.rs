@@ -201,12 +201,12 @@ mod tests {
         fs::create_dir(&pools).unwrap();
         symlink(&victim, pools.join(".cad.toml.tmp")).unwrap();
         let place = Place::open(&pools.join("cad.toml")).unwrap();
-        place.put_file(b"new", 0o644).unwrap();
+        place.put_file(b"new", 0o600).unwrap();
         assert_eq!(fs::read_to_string(&victim).unwrap(), "as it was");
         let file = pools.join("cad.toml");
         assert_eq!(fs::read_to_string(&file).unwrap(), "new");
         assert!(file.symlink_metadata().unwrap().is_file());
-        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o644);
+        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(names(&pools), BTreeSet::from(["cad.toml".to_owned()]));
     }
 

@@ -103,6 +103,7 @@ mod tests {
     impl Tree {
         fn new() -> Self {
             let tree = Self(tempfile::tempdir().unwrap());
+            tree.mode("", 0o755);
             tree.directory("etc/pools.d").directory("srv/git");
             tree.file("etc/pools.d/cad.toml").file("srv/git/cad.toml");
             tree
