@@ -340,8 +340,13 @@ pub fn domains(host: &Host) -> io::Result<Vec<DomainUuid>> {
     Ok(optional(list(host, DIRECTORY))?
         .unwrap_or_default()
         .iter()
-        .filter_map(|name| name.strip_suffix(".json")?.parse().ok())
+        .filter_map(|name| domain_of(name))
         .collect())
+}
+
+/// The domain that a file of that name is about.
+fn domain_of(name: &str) -> Option<DomainUuid> {
+    name.strip_suffix(".json")?.parse().ok()
 }
 
 /// Looks at a host while no claim changes, so that no start or stop is seen half. After
@@ -349,9 +354,17 @@ pub fn domains(host: &Host) -> io::Result<Vec<DomainUuid>> {
 pub fn while_settled<T>(host: &Host, mut look: impl FnMut() -> T) -> T {
     const TRIES: u32 = 5;
     let files = || {
-        let domains = domains(host).unwrap_or_default().into_iter();
-        let texts = domains.map(|domain| (domain, host.read_file(&Claim::path(domain)).ok()));
-        texts.collect::<Vec<_>>()
+        let mut texts: Vec<(String, Option<String>)> = Vec::new();
+        // What cannot be listed or read stays so, and who looks is told by its own reads.
+        let _ = host.read_each(
+            DIRECTORY,
+            |_| true,
+            |name, text| {
+                texts.push((name.to_owned(), text.ok().map(ToOwned::to_owned)));
+                Ok(())
+            },
+        );
+        texts
     };
     let mut before = files();
     for _ in 1..TRIES {
@@ -390,18 +403,22 @@ pub fn functions(
 /// can say then how many there are.
 pub fn pool_in_use(host: &Host, pool: &PoolName) -> io::Result<u32> {
     let mut count = 0;
-    for domain in domains(host)? {
-        // Most claims are about other pools, and to see that costs less than to
-        // understand them.
-        let text = match host.read_file(&Claim::path(domain)) {
-            Ok(text) if text.ends_with("}\n") && !text.contains(pool.as_str()) => continue,
+    let is_claim = |name: &str| domain_of(name).is_some();
+    host.read_each(DIRECTORY, is_claim, |name, text| {
+        let Some(domain) = domain_of(name) else {
+            return Ok(());
+        };
+        let text = match text {
+            // Most claims are about other pools, and to see that costs less than to
+            // understand them.
+            Ok(text) if text.ends_with("}\n") && !text.contains(pool.as_str()) => return Ok(()),
             Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(error) => return Err(io::Error::other(damaged(domain, error.to_string()))),
         };
-        let claim = understood(domain, &text).map_err(io::Error::other)?;
+        let claim = understood(domain, text).map_err(io::Error::other)?;
         count += { claim.devices.iter() }.filter(|d| d.pool == *pool).count();
-    }
+        Ok(())
+    })?;
     Ok(u32::try_from(count).unwrap_or(u32::MAX))
 }
 

@@ -8,6 +8,12 @@ use std::{
     path::Path,
 };
 
+use nix::{
+    errno::Errno,
+    fcntl::{OFlag, openat},
+    sys::stat::Mode,
+};
+
 use super::{Host, fault, replacing::Place};
 
 /// Names in a directory, sorted.
@@ -41,6 +47,42 @@ impl Host {
     /// The kernel's errno; `InvalidData` when it is not UTF-8.
     pub fn read_file(&self, path: &str) -> io::Result<String> {
         fs::read_to_string(self.path(path))
+    }
+
+    /// Reads the files of one of our directories whose names `is_wanted`, one after the
+    /// other: many small ones cost less than by their paths. The texts that are not UTF-8,
+    /// and files that cannot be read, come as errors; those that go meanwhile do not come.
+    ///
+    /// # Errors
+    /// When the directory is there but cannot be listed, or what `each` says.
+    pub fn read_each(
+        &self,
+        directory: &str,
+        is_wanted: impl Fn(&str) -> bool,
+        mut each: impl FnMut(&str, io::Result<&str>) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let path = self.path(directory);
+        let names = match list(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            names => names?,
+        };
+        let directory = File::open(&path)?;
+        let mut bytes = Vec::with_capacity(ATTRIBUTE);
+        for name in names.iter().filter(|name| is_wanted(name)) {
+            let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+            let file = match openat(&directory, name.as_str(), flags, Mode::empty()) {
+                Err(Errno::ENOENT) => continue,
+                file => file.map(File::from).map_err(io::Error::from),
+            };
+            bytes.clear();
+            let read = file.and_then(|mut file| read_whole(&mut file, &mut bytes));
+            let text = read.and_then(|()| {
+                std::str::from_utf8(&bytes)
+                    .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+            });
+            each(name, text)?;
+        }
+        Ok(())
     }
 
     /// Puts `contents` at `path`: a reader, and a machine that loses power, sees
@@ -117,6 +159,23 @@ fn effect<T>(name: &str, path: &Path, act: impl FnOnce() -> io::Result<T>) -> io
     let value = act()?;
     fault::after(name, path);
     Ok(value)
+}
+
+/// A short file takes one read, and one that says that this was all.
+fn read_whole(file: &mut File, bytes: &mut Vec<u8>) -> io::Result<()> {
+    bytes.resize(ATTRIBUTE, 0);
+    let mut filled = 0;
+    loop {
+        let count = file.read(&mut bytes[filled..])?;
+        filled += count;
+        // Of a regular file a read gives less than asked for only at its end.
+        if count == 0 || filled < bytes.len() {
+            break;
+        }
+        bytes.resize(filled + ATTRIBUTE, 0);
+    }
+    bytes.truncate(filled);
+    Ok(())
 }
 
 /// Longest text of an attribute, in bytes. sysfs gives a page at most (`sysfs_emit`).
