@@ -52,9 +52,11 @@ fn is_ready() -> Result<(), String> {
     if !Path::new("/dev/fuse").exists() {
         return Err("missing: /dev/fuse; run: modprobe fuse".to_owned());
     }
-    if !hook().exists() {
-        let hook = hook().display().to_string();
-        return Err(format!("missing: {hook}; run: packaging/build"));
+    for program in [hook(), status()] {
+        if !program.exists() {
+            let program = program.display();
+            return Err(format!("missing: {program}; run: packaging/build"));
+        }
     }
     Ok(())
 }
@@ -64,9 +66,14 @@ fn hook() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("target/dist/usr/sbin/virt-vgpu-hook")
 }
 
+/// The command, likewise.
+fn status() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("target/dist/usr/bin/virt-vgpu")
+}
+
 fn run() {
     let bench = Bench::set_up();
-    let session = make_host(Framework::Mdev);
+    let session = make_host(Framework::Mdev, sysfs::BOARDS);
     // For profiling on the same tree: cargo bench --bench hook -- --exec 'strace …'
     let arguments: Vec<String> = std::env::args().collect();
     match arguments.iter().position(|argument| argument == "--exec") {
@@ -77,16 +84,22 @@ fn run() {
     if arguments.iter().any(|argument| argument == "--exec") {
         return;
     }
-    unmount("/sys");
-    mount_tmpfs("/sys");
-    let session = make_host(Framework::VendorVfio);
+    let other_host = |framework, boards| {
+        unmount("/sys");
+        mount_tmpfs("/sys");
+        make_host(framework, boards)
+    };
+    let session = other_host(Framework::VendorVfio, sysfs::BOARDS);
     bench.run_on_functions();
+    drop(session);
+    let session = other_host(Framework::Mdev, 2 * sysfs::BOARDS);
+    bench.look();
     drop(session);
 }
 
 /// Fills `/sys` and starts to react to writes; ends when dropped.
-fn make_host(framework: Framework) -> fuser::BackgroundSession {
-    sysfs::fill(framework);
+fn make_host(framework: Framework, boards: usize) -> fuser::BackgroundSession {
+    sysfs::fill(framework, boards);
     sysfs::react()
 }
 
@@ -183,7 +196,8 @@ fn write_pool(name: &str, kind: &str) {
 fn mount_tmpfs(path: &str) {
     fs::create_dir_all(path).unwrap();
     let status = Command::new("mount")
-        .args(["-t", "tmpfs", "bench", path])
+        // As these directories are: what anybody can write to is not used.
+        .args(["-t", "tmpfs", "-o", "mode=755", "bench", path])
         .status()
         .unwrap();
     assert!(
@@ -281,6 +295,72 @@ impl Bench {
 
     fn run_on_functions(&self) {
         self.one_vgpu("(f) one vGPU, vendor VFIO", Ask::Function);
+    }
+
+    /// Who looks at a big host, and who starts a VM meanwhile.
+    fn look(&self) {
+        const POOLS: usize = 20;
+        const ROUNDS: usize = 15;
+        for number in 0..POOLS {
+            let kind = format!("kind = \"nvidia-vgpu\"\nprofile = \"L40S-{number}Q\"");
+            write_pool(&format!("look{number}"), &kind);
+        }
+        let status = || {
+            let mut command = Command::new(status());
+            command.arg("status").stdout(Stdio::null());
+            command
+        };
+        let cat = || {
+            let mut command = Command::new("find");
+            let name = "available_instances";
+            command.args(["/sys/devices", "-name", name, "-exec", "cat", "{}", "+"]);
+            command.stdout(Stdio::null());
+            command
+        };
+        let took = |mut command: Command| {
+            let started = Instant::now();
+            assert!(command.status().unwrap().success(), "{command:?}");
+            started.elapsed()
+        };
+        let mut times = [Vec::new(), Vec::new()];
+        for _ in 0..ROUNDS {
+            times[0].push(took(cat()));
+            times[1].push(took(status()));
+        }
+        let [cat, looked] = times.map(|times| median(times) / 1000.0);
+        println!("(g) 16 boards with 32 VFs each, {POOLS} pools; medians of {ROUNDS} rounds");
+        println!("| | median ms | × find and cat |\n|---|---|---|");
+        println!("| find and cat of all available_instances | {cat:.0} | 1.00 |");
+        println!("| virt-vgpu status | {looked:.0} | {:.2} |\n", looked / cat);
+
+        let starts = || -> f64 {
+            let one = |_| self.one(Contestant::Hook, Ask::Vgpu);
+            median((0..ROUNDS * 4).map(one).collect())
+        };
+        let alone = starts();
+        let ends = std::sync::atomic::AtomicBool::new(false);
+        let (meanwhile, looks) = std::thread::scope(|scope| {
+            let looks = scope.spawn(|| {
+                let mut looks = 0;
+                while !ends.load(std::sync::atomic::Ordering::SeqCst) {
+                    took(status());
+                    looks += 1;
+                }
+                looks
+            });
+            let meanwhile = starts();
+            ends.store(true, std::sync::atomic::Ordering::SeqCst);
+            (meanwhile, looks.join().unwrap())
+        });
+        println!(
+            "(h) one vGPU there, while virt-vgpu status runs {looks} times one after the other"
+        );
+        println!("| | median µs | × alone |\n|---|---|---|");
+        println!("| virt-vgpu-hook alone | {alone:.0} | 1.00 |");
+        println!(
+            "| virt-vgpu-hook meanwhile | {meanwhile:.0} | {:.2} |",
+            meanwhile / alone
+        );
     }
 
     fn one_vgpu(&self, title: &str, ask: Ask) {

@@ -31,7 +31,8 @@ pub enum Framework {
     VendorVfio,
 }
 
-const BOARDS: usize = 8;
+/// As many as most tables are about.
+pub const BOARDS: usize = 8;
 const VIRTUAL_FUNCTIONS: usize = 32;
 
 /// A parent's address.
@@ -54,7 +55,7 @@ pub fn current_type(address: &str) -> String {
 }
 
 /// Fills `/sys`, which must be an empty tmpfs.
-pub fn fill(framework: Framework) {
+pub fn fill(framework: Framework, boards: usize) {
     if framework == Framework::Mdev {
         fs::create_dir_all("/sys/class/mdev_bus").unwrap();
     }
@@ -62,7 +63,7 @@ pub fn fill(framework: Framework) {
     fs::create_dir_all("/sys/bus/pci/drivers/nvidia").unwrap();
     fs::create_dir_all("/sys/bus/mdev/devices").unwrap();
     fs::create_dir_all("/sys/fuse").unwrap();
-    for board in 0..BOARDS {
+    for board in 0..boards {
         for function in 0..=VIRTUAL_FUNCTIONS {
             let address = address(board, function);
             let path = device(&address);
