@@ -214,8 +214,18 @@ left_over() {
 	hook_processes || true
 }
 
-# hook_processes: the pids of running hooks, and (exe) of the children that write for them
-hook_processes() { pgrep -x '50-virt-vgpu|exe'; }
+# hook_processes: the pids of running hooks, and (exe) of the children that ask drivers for them, or did.
+# virt-vgpud has such a child whenever it looks at the host.
+hook_processes() {
+	local pid parent status=1
+	for pid in $(pgrep -x '50-virt-vgpu|exe'); do
+		parent=$(ps -o ppid= -p "$pid") || continue
+		[ "$(cat "/proc/${parent// /}/comm" 2> /dev/null)" != virt-vgpud ] || continue
+		printf '%s\n' "$pid"
+		status=0
+	done
+	return $status
+}
 
 # events [FIELD...]: what the product has logged since the scenario began, the named fields of each
 # entry (default: MESSAGE_ID and MESSAGE)

@@ -45,7 +45,7 @@ KNOWN = [
     ("refused: no placeholder yet", r"asks for device '\S+' in its metadata but has no <hostdev> with UUID \S+; virt-vgpud adds it"),
     ("refused: no room", r"virt-vgpu: pool '\S+' has no free \S+ for domain "),
     ("refused: device of an earlier run", r"virt-vgpu: domain '\S+' still has devices of an earlier run: "),
-    ("refused: slow driver", r"virt-vgpu: .*no answer from the driver within "),
+    ("refused: slow driver", r"virt-vgpu: .*(no answer from the driver within |the driver of \S+ does not answer)"),
     ("refused: locked", r"virt-vgpu: /run/virt-vgpu/lock has been locked for "),
     # A placeholder whose request has gone a moment ago.
     ("refused: placeholder without a request", r"device not found: mediated device '\S+' not found"),
@@ -57,7 +57,7 @@ KNOWN = [
     ("transient", r"transient domain|domain is transient|domain '\S+' is transient"),
     ("busy", r"cannot acquire state change lock|another (asynchronous )?job is active|Timed out during operation"),
     ("no such device", r"device not found|no matching|not found in (the )?(inactive|persistent|domain)|host device .* not found"),
-    ("QEMU died", r"process exited while connecting to monitor|qemu unexpectedly closed the monitor|End of file from qemu monitor|monitor (was )?(closed|unexpectedly)|domain is no longer running|QEMU terminated|failed to connect to monitor|guest unexpectedly quit"),
+    ("QEMU died", r"process exited while connecting to monitor|(qemu|QEMU) unexpectedly closed the monitor|End of file from qemu monitor|monitor (was )?(closed|unexpectedly)|domain is no longer running|QEMU terminated|failed to connect to monitor|guest unexpectedly quit"),
     ("saved", r"managed save(d state)?"),
     ("already there", r"already exists"),
     ("no metadata", r"metadata not found|[Rr]equested metadata element is not present"),
