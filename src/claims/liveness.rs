@@ -1,12 +1,12 @@
 //! Whether a claim is still needed. Freeing takes proof that the domain neither
 //! runs nor is about to; whatever cannot be settled counts as needed.
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
 use super::{Claim, State};
 use crate::{
-    device::Sysfs,
-    host::{Holder, Host, Processes, boot_id, since_boot},
+    device::{optional, read},
+    host::{Holder, Host, Processes, since_boot},
 };
 
 /// How long after a step of a domain's start its claim is left alone while the
@@ -62,11 +62,14 @@ impl Claim {
         if processes.runs(self.domain) {
             return Liveness::InUse(format!("domain '{}' is running", self.domain_name));
         }
-        if let Some(pid) = self.qemu_by_pidfile(host) {
-            return Liveness::InUse(format!(
-                "domain '{}' is running as process {pid}",
-                self.domain_name
-            ));
+        match self.qemu_by_pidfile(host) {
+            Ok(None) => {}
+            Ok(Some(pid)) => {
+                let vm = &self.domain_name;
+                let what = format!("domain '{vm}' is running as process {pid}");
+                return Liveness::InUse(what);
+            }
+            Err(error) => return Liveness::Unknown(Doubt::Unreadable(error.to_string())),
         }
         let mut opened = Vec::new();
         for device in &self.devices {
@@ -84,7 +87,7 @@ impl Claim {
             }
         }
         // Only the hook, which libvirt is about to call, is told how the domain ended.
-        let may_be_ending = self.boot_id == boot_id(host) && self.may_be_wedged();
+        let may_be_ending = self.may_be_of_this_boot(host) && self.may_be_wedged();
         if self.may_be_starting(host, grace) {
             return Liveness::Unknown(Doubt::Starting);
         }
@@ -107,16 +110,19 @@ impl Claim {
     /// QEMU's process by libvirt's pidfile (`/run/libvirt/qemu/NAME.pid`), if
     /// that process is this domain's QEMU: a number left behind by a power cut
     /// of QEMU may belong to another process now.
-    fn qemu_by_pidfile(&self, host: &Host) -> Option<u32> {
-        let text = host
-            .read(&format!("/run/libvirt/qemu/{}.pid", self.domain_name))
-            .ok()?;
-        let pid: u32 = text.parse().ok()?;
-        let line = Processes::command_line(host, pid).ok()?;
+    fn qemu_by_pidfile(&self, host: &Host) -> io::Result<Option<u32>> {
+        let path = format!("/run/libvirt/qemu/{}.pid", self.domain_name);
+        let Some(text) = optional(read(host, &path))? else {
+            return Ok(None);
+        };
+        let pid: u32 = text.parse().map_err(|_| {
+            let what = format!("{path}: '{text}' is no number of a process");
+            io::Error::new(io::ErrorKind::InvalidData, what)
+        })?;
+        let line = Processes::command_line(host, pid)?.unwrap_or_default();
         let uuid = self.domain.to_string();
-        line.windows(uuid.len())
-            .any(|part| part == uuid.as_bytes())
-            .then_some(pid)
+        let is_its = line.windows(uuid.len()).any(|part| part == uuid.as_bytes());
+        Ok(is_its.then_some(pid))
     }
 
     /// Whether the claim's VM has functions and started so little ago that their plugin
@@ -133,7 +139,7 @@ impl Claim {
     }
 
     fn may_be_starting(&self, host: &Host, grace: Duration) -> bool {
-        if self.state == State::Releasing || self.boot_id != boot_id(host) {
+        if self.state == State::Releasing || !self.may_be_of_this_boot(host) {
             return false;
         }
         let daemon_lives = self.daemon.is_some_and(|daemon| daemon.is_alive(host));

@@ -256,6 +256,13 @@ impl Claim {
             || (other.launched >= self.launched && other.daemon == self.daemon)
     }
 
+    /// Whether it was made since the host has started, or may have been: who has no word
+    /// for the boot cannot tell.
+    pub(super) fn may_be_of_this_boot(&self, host: &Host) -> bool {
+        let now = boot_id(host);
+        self.boot_id.is_none() || now.is_none() || self.boot_id == now
+    }
+
     /// Notes that the start has come a step further just now.
     pub fn touch(&mut self) {
         self.since_boot_ms = u64::try_from(since_boot().as_millis()).unwrap_or(u64::MAX);

@@ -85,3 +85,81 @@ fn a_claim_that_cannot_be_understood_may_hold_devices_of_the_pool() {
     // Not even of others: it was cut off before it came to its pools, maybe.
     assert!(pool_in_use(&host, &"other".parse().unwrap()).is_err());
 }
+
+/// What is left of a start: its daemon lives, or cannot be looked at.
+fn starting(host: &Host) -> Claim {
+    let mut claim = claim(host);
+    claim.daemon = Some(ProcessId::noted(host, 1));
+    claim
+}
+
+fn put(host: &Host, path: &str, text: &str) {
+    let path = host.path(path);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path, text).unwrap();
+}
+
+/// A directory where a file is looked for: it is there and cannot be read.
+fn unreadable(host: &Host, path: &str) {
+    std::fs::create_dir_all(host.path(path)).unwrap();
+}
+
+fn liveness(claim: &Claim, host: &Host) -> Liveness {
+    let processes = crate::host::Processes::scan_to_free(host).unwrap();
+    claim.liveness(host, &processes, DEFAULT_GRACE)
+}
+
+#[test]
+fn a_start_is_left_alone_where_its_daemon_cannot_be_looked_at() {
+    let (_root, host) = host();
+    assert_eq!(liveness(&starting(&host), &host), Liveness::Stale);
+    unreadable(&host, "/proc/1/stat");
+    let doubt = Liveness::Unknown(Doubt::Starting);
+    assert_eq!(liveness(&starting(&host), &host), doubt);
+}
+
+#[test]
+fn a_start_is_left_alone_where_the_boot_cannot_be_told() {
+    const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+    let (_root, host) = host();
+    put(
+        &host,
+        "/proc/1/stat",
+        &format!("1 (x) S{}", " 0".repeat(19)),
+    );
+    put(&host, BOOT_ID, "one\n");
+    let claim = starting(&host);
+    let doubt = Liveness::Unknown(Doubt::Starting);
+    assert_eq!(liveness(&claim, &host), doubt);
+    put(&host, BOOT_ID, "another\n");
+    assert_eq!(liveness(&claim, &host), Liveness::Stale);
+    std::fs::remove_file(host.path(BOOT_ID)).unwrap();
+    unreadable(&host, BOOT_ID);
+    assert_eq!(liveness(&claim, &host), doubt);
+    // Nor is what cannot be told a proof for those that could not note it.
+    let unnoted = starting(&host);
+    std::fs::remove_dir(host.path(BOOT_ID)).unwrap();
+    put(&host, BOOT_ID, "one\n");
+    assert_eq!(liveness(&unnoted, &host), doubt);
+}
+
+#[test]
+fn a_domain_is_not_over_where_libvirts_pidfile_cannot_be_read() {
+    const PIDFILE: &str = "/run/libvirt/qemu/vm1.pid";
+    let (_root, host) = host();
+    let claim = claim(&host);
+    let doubt = |what: &str| Liveness::Unknown(Doubt::Unreadable(what.to_owned()));
+    assert_eq!(liveness(&claim, &host), Liveness::Stale);
+    unreadable(&host, PIDFILE);
+    let what = format!("{PIDFILE}: Is a directory (os error 21)");
+    assert_eq!(liveness(&claim, &host), doubt(&what));
+    std::fs::remove_dir(host.path(PIDFILE)).unwrap();
+    put(&host, PIDFILE, "");
+    let what = format!("{PIDFILE}: '' is no number of a process");
+    assert_eq!(liveness(&claim, &host), doubt(&what));
+    put(&host, PIDFILE, "7\n");
+    assert_eq!(liveness(&claim, &host), Liveness::Stale);
+    unreadable(&host, "/proc/7/cmdline");
+    let what = "/proc/7/cmdline: Is a directory (os error 21)";
+    assert_eq!(liveness(&claim, &host), doubt(what));
+}

@@ -299,11 +299,10 @@ impl Agenda {
     }
 }
 
-/// Whether one of libvirt's daemons runs on this host.
+/// Whether one of libvirt's daemons runs on this host. A file that says nothing is asked
+/// again after a pause.
 fn daemon_runs(host: &Host) -> bool {
-    let lives = |path: &str| {
-        let pid = host.read_file(path).ok()?.trim().parse().ok()?;
-        ProcessId::of(host, pid)
-    };
-    PID_FILES.iter().any(|path| lives(path).is_some())
+    let pid = |path: &&str| -> Option<u32> { host.read_file(path).ok()?.trim().parse().ok() };
+    let lives = |pid| !matches!(ProcessId::of(host, pid), Ok(None));
+    PID_FILES.iter().filter_map(pid).any(lives)
 }

@@ -36,7 +36,7 @@ impl Notes {
         let_go: BTreeSet<(DomainUuid, DeviceName)>,
     ) -> Self {
         Self {
-            process: ProcessId::of(host, std::process::id()),
+            process: Some(ProcessId::noted(host, std::process::id())),
             connected,
             problems,
             let_go,

@@ -10,7 +10,10 @@ use nix::fcntl::OFlag;
 use serde::{Deserialize, Serialize};
 
 use super::Host;
-use crate::{device::Sysfs, model::DomainUuid};
+use crate::{
+    device::{Sysfs, at, optional},
+    model::DomainUuid,
+};
 
 /// A process that cannot be mistaken for a later one with the same number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,37 +25,59 @@ pub struct ProcessId {
 }
 
 impl ProcessId {
+    /// The start of one that could not be looked at: any process with its number may be it.
+    const UNKNOWN: u64 = u64::MAX - 1;
+
     /// The process with that number, if there is one.
-    #[must_use]
-    pub fn of(host: &Host, pid: u32) -> Option<Self> {
+    ///
+    /// # Errors
+    /// When it has not ended and cannot be looked at.
+    pub fn of(host: &Host, pid: u32) -> io::Result<Option<Self>> {
         // The command in field 2 may hold spaces and parentheses: count from its end.
         const START_TIME_AFTER_COMMAND: usize = 19;
-        let stat = host.read(&format!("/proc/{pid}/stat")).ok()?;
-        let (_, fields) = stat.rsplit_once(')')?;
+        let path = format!("/proc/{pid}/stat");
+        let stat = match host.read(&path) {
+            Err(error) if has_ended(&error) => return Ok(None),
+            stat => stat.map_err(|error| at(&path, &error))?,
+        };
+        let fields = stat.rsplit_once(')').map(|(_, fields)| fields);
         let start_time = fields
-            .split_whitespace()
-            .nth(START_TIME_AFTER_COMMAND)?
-            .parse()
-            .ok()?;
-        Some(Self { pid, start_time })
+            .and_then(|fields| fields.split_whitespace().nth(START_TIME_AFTER_COMMAND))
+            .and_then(|field| field.parse().ok())
+            .ok_or_else(|| {
+                let what = format!("{path}: it does not say when the process started");
+                io::Error::new(io::ErrorKind::InvalidData, what)
+            })?;
+        Ok(Some(Self { pid, start_time }))
     }
 
-    /// The process that started this one: the libvirt daemon, for a hook. One that
-    /// cannot be looked at counts as ended.
+    /// The process that started this one: the libvirt daemon, for a hook.
     #[must_use]
     pub fn parent(host: &Host) -> Self {
-        const OF_NO_PROCESS: u64 = u64::MAX;
-        let pid = std::os::unix::process::parent_id();
-        Self::of(host, pid).unwrap_or(Self {
-            pid,
-            start_time: OF_NO_PROCESS,
-        })
+        Self::noted(host, std::os::unix::process::parent_id())
     }
 
-    /// Whether it still lives.
+    /// What is noted of the process with that number. One that cannot be looked at lives
+    /// as long as any process has its number.
+    #[must_use]
+    pub fn noted(host: &Host, pid: u32) -> Self {
+        const OF_NO_PROCESS: u64 = u64::MAX;
+        let start_time = match Self::of(host, pid) {
+            Ok(Some(found)) => found.start_time,
+            Ok(None) => OF_NO_PROCESS,
+            Err(_) => Self::UNKNOWN,
+        };
+        Self { pid, start_time }
+    }
+
+    /// Whether it still lives, or may do so.
     #[must_use]
     pub fn is_alive(self, host: &Host) -> bool {
-        Self::of(host, self.pid) == Some(self)
+        match Self::of(host, self.pid) {
+            Ok(Some(found)) => found == self || self.start_time == Self::UNKNOWN,
+            Ok(None) => false,
+            Err(_) => true,
+        }
     }
 }
 
@@ -66,7 +91,7 @@ pub struct Processes {
     may_ask_nodes: bool,
 }
 
-/// A process of which not all open files can be seen: it is confined, or we are.
+/// A process of which not all can be seen: it is confined, or we are.
 #[derive(Debug)]
 struct Hidden {
     pid: u32,
@@ -100,11 +125,18 @@ impl Processes {
             Err(error) => return Err(error),
         };
         for pid in names.iter().filter_map(|name| name.parse::<u32>().ok()) {
-            if let Ok(bytes) = Self::command_line(host, pid) {
-                let domain = domain_of(&bytes).filter(|_| may_be_qemu(host, pid));
-                seen.domains.extend(domain);
+            let mut unseen = None;
+            match Self::command_line(host, pid) {
+                Ok(Some(bytes)) => {
+                    let domain = domain_of(&bytes).filter(|_| may_be_qemu(host, pid));
+                    seen.domains.extend(domain);
+                }
+                Ok(None) => {}
+                Err(error) => unseen = Some(error.to_string()),
             }
-            seen.add_descriptors(host, pid);
+            let unseen_files = seen.add_descriptors(host, pid);
+            let why = unseen.or(unseen_files);
+            seen.hidden.extend(why.map(|why| Hidden { pid, why }));
         }
         Ok(seen)
     }
@@ -122,15 +154,21 @@ impl Processes {
         })
     }
 
-    /// A process's arguments, each ended by a zero byte.
+    /// A process's arguments, each ended by a zero byte; None when it has ended.
     ///
     /// # Errors
-    /// The kernel's errno, as when the process has ended.
-    pub fn command_line(host: &Host, pid: u32) -> io::Result<Vec<u8>> {
-        std::fs::read(host.path(&format!("/proc/{pid}/cmdline")))
+    /// The kernel's errno with the path.
+    pub fn command_line(host: &Host, pid: u32) -> io::Result<Option<Vec<u8>>> {
+        let path = format!("/proc/{pid}/cmdline");
+        match std::fs::read(host.path(&path)) {
+            Ok(line) => Ok(Some(line)),
+            Err(error) if has_ended(&error) => Ok(None),
+            Err(error) => Err(at(&path, &error)),
+        }
     }
 
-    fn add_descriptors(&mut self, host: &Host, pid: u32) {
+    /// What of its open files cannot be seen.
+    fn add_descriptors(&mut self, host: &Host, pid: u32) -> Option<String> {
         let directory = format!("/proc/{pid}/fd");
         let mut unseen = None;
         let mut note = |path: &str, error: &io::Error| {
@@ -163,7 +201,7 @@ impl Processes {
                 }
             }
         }
-        self.hidden.extend(unseen.map(|why| Hidden { pid, why }));
+        unseen
     }
 
     /// Whether a QEMU runs under that domain UUID, whatever started it.
@@ -249,13 +287,15 @@ fn may_be_qemu(host: &Host, pid: u32) -> bool {
     else {
         return true;
     };
-    user == 0 || qemu_users(host).contains(&user)
+    // Where it cannot be told whom QEMU runs as, it may be anybody.
+    user == 0 || qemu_users(host).map_or(true, |users| users.contains(&user))
 }
 
 /// The users that libvirt runs QEMU as: the one of `qemu.conf`, and those that
 /// distributions build in.
-fn qemu_users(host: &Host) -> BTreeSet<u32> {
-    let conf = host.read_file("/etc/libvirt/qemu.conf").unwrap_or_default();
+fn qemu_users(host: &Host) -> io::Result<BTreeSet<u32>> {
+    let text = |path| Ok::<_, io::Error>(optional(host.read_file(path))?.unwrap_or_default());
+    let conf = text("/etc/libvirt/qemu.conf")?;
     let named = conf.lines().find_map(|line| {
         let (key, value) = line.trim().split_once('=')?;
         (key.trim() == "user").then(|| value.trim().trim_matches('"').to_owned())
@@ -269,13 +309,13 @@ fn qemu_users(host: &Host) -> BTreeSet<u32> {
         .as_deref()
         .and_then(|name| name.trim_start_matches('+').parse().ok());
     let mut users: BTreeSet<u32> = number.into_iter().collect();
-    for line in host.read_file("/etc/passwd").unwrap_or_default().lines() {
+    for line in text("/etc/passwd")?.lines() {
         let mut fields = line.split(':');
         if fields.next().is_some_and(|name| names.contains(&name)) {
             users.extend(fields.nth(1).and_then(|number| number.parse::<u32>().ok()));
         }
     }
-    users
+    Ok(users)
 }
 
 /// The processes that have a GPU of NVIDIA's driver open, each with its command's
@@ -357,7 +397,7 @@ mod tests {
     #[test]
     fn this_process_is_alive_and_a_later_one_is_not_it() {
         let host = Host::new("/");
-        let own = ProcessId::of(&host, std::process::id()).unwrap();
+        let own = ProcessId::of(&host, std::process::id()).unwrap().unwrap();
         assert!(own.is_alive(&host));
         assert!(
             !ProcessId {
@@ -366,5 +406,80 @@ mod tests {
             }
             .is_alive(&host)
         );
+    }
+
+    /// A host whose processes' files cannot be read: what is there is a directory.
+    fn with_unreadable(paths: &[&str]) -> (tempfile::TempDir, Host) {
+        let root = tempfile::tempdir().unwrap();
+        for path in paths {
+            std::fs::create_dir_all(root.path().join(path)).unwrap();
+        }
+        let host = Host::new(root.path());
+        (root, host)
+    }
+
+    #[test]
+    fn a_process_that_cannot_be_looked_at_may_be_alive() {
+        let (root, host) = with_unreadable(&["proc/7/stat"]);
+        let error = ProcessId::of(&host, 7).unwrap_err().to_string();
+        assert!(error.starts_with("/proc/7/stat: Is a directory"), "{error}");
+        let seen_before = ProcessId {
+            pid: 7,
+            start_time: 70,
+        };
+        let never_seen = ProcessId::noted(&host, 7);
+        assert!(seen_before.is_alive(&host) && never_seen.is_alive(&host));
+
+        // Who can look may see any process there, which may be the one.
+        std::fs::remove_dir(root.path().join("proc/7/stat")).unwrap();
+        let fields = format!("7 (a ) b) S{} 71 0\n", " 0".repeat(18));
+        std::fs::write(root.path().join("proc/7/stat"), fields).unwrap();
+        assert!(!seen_before.is_alive(&host));
+        assert!(never_seen.is_alive(&host));
+        assert_eq!(ProcessId::noted(&host, 7).start_time, 71);
+
+        std::fs::write(root.path().join("proc/7/stat"), "7 (sh) S 1\n").unwrap();
+        let error = ProcessId::of(&host, 7).unwrap_err().to_string();
+        let odd = "/proc/7/stat: it does not say when the process started";
+        assert_eq!(error, odd);
+
+        std::fs::remove_file(root.path().join("proc/7/stat")).unwrap();
+        assert!(!seen_before.is_alive(&host) && !never_seen.is_alive(&host));
+        assert!(!ProcessId::noted(&host, 7).is_alive(&host));
+    }
+
+    #[test]
+    fn a_process_without_readable_arguments_may_have_every_device() {
+        let (root, host) = with_unreadable(&["proc/7/cmdline", "proc/7/fd"]);
+        let nodes = ["/dev/vfio/12".to_owned()];
+        let seen = Processes::scan(&host).unwrap();
+        let doubt = "process 7 cannot be looked at (/proc/7/cmdline: Is a directory (os error 21)) \
+                     and may have /dev/vfio/12 open";
+        assert_eq!(
+            seen.holder(&host, &nodes),
+            Holder::Unknown(doubt.to_owned())
+        );
+        std::fs::remove_dir(root.path().join("proc/7/cmdline")).unwrap();
+        let seen = Processes::scan(&host).unwrap();
+        assert_eq!(seen.holder(&host, &nodes), Holder::Nobody);
+    }
+
+    #[test]
+    fn any_user_may_be_qemus_where_that_cannot_be_read() {
+        let domain: DomainUuid = "aaaaaaaa-0000-4000-8000-000000000001".parse().unwrap();
+        for (unreadable, runs) in [
+            ("etc/libvirt/qemu.conf", true),
+            ("etc/passwd", true),
+            ("etc/shadow", false),
+        ] {
+            let (root, host) = with_unreadable(&["proc/7/fd", unreadable]);
+            let put = |file: &str, text: String| {
+                std::fs::write(root.path().join(file), text).unwrap();
+            };
+            put("proc/7/cmdline", format!("sh\0-uuid\0{domain}\0"));
+            put("proc/7/status", "Uid:\t1000\t1000\t1000\t1000\n".into());
+            let seen = Processes::scan(&host).unwrap();
+            assert_eq!(seen.runs(domain), runs, "{unreadable}");
+        }
     }
 }
