@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::Claim;
 use crate::{
     device::{PCI_DEVICES, list, optional, vendor_vfio},
-    host::{Host, HostLock, boot_id},
+    host::{Host, HostLock},
     model::{DomainName, ParentName},
 };
 
@@ -54,7 +54,8 @@ pub fn quarantine(host: &Host, _lock: &HostLock, claim: &Claim, reason: &str) ->
             function: device.parent.clone(),
             domain: Some(claim.domain_name.clone()),
             reason: reason.to_owned(),
-            made: made(host, &device.parent),
+            // Without it the function is kept back until it is not there any more.
+            made: made(host, &device.parent).ok().flatten(),
         };
         let path = path(&device.parent);
         let text = serde_json::to_string_pretty(&noted)? + "\n";
@@ -90,7 +91,7 @@ pub fn quarantine_suspects(
     lock: &HostLock,
     claim: &Claim,
 ) -> io::Result<Option<String>> {
-    let has_just_ended = claim.boot_id == boot_id(host) && claim.may_be_wedged();
+    let has_just_ended = claim.may_be_of_this_boot(host) && claim.may_be_wedged();
     let suspicion = { claim.suspicion.clone() }
         .or_else(|| has_just_ended.then(|| claim.killed_early()))
         .filter(|_| claim.functions().next().is_some());
@@ -100,8 +101,8 @@ pub fn quarantine_suspects(
     Ok(suspicion)
 }
 
-fn made(host: &Host, function: &ParentName) -> Option<u64> {
-    host.inode(&format!("{PCI_DEVICES}/{function}"))
+fn made(host: &Host, function: &ParentName) -> io::Result<Option<u64>> {
+    optional(host.inode(&format!("{PCI_DEVICES}/{function}")))
 }
 
 /// All that are still to be kept back. A file that cannot be understood keeps its
@@ -114,7 +115,9 @@ pub fn quarantined(host: &Host) -> io::Result<Vec<Quarantined>> {
     Ok(functions
         .filter_map(|function| match noted(host, function) {
             Noted::There(noted) => {
-                let is_same = noted.made.is_none() || noted.made == made(host, &noted.function);
+                let now = made(host, &noted.function);
+                // One that cannot be looked at now may be the same.
+                let is_same = noted.made.is_none() || now.map_or(true, |now| noted.made == now);
                 is_same.then_some(noted)
             }
             Noted::Unreadable(noted) => Some(noted),
@@ -136,7 +139,7 @@ pub fn repaired(host: &Host) -> io::Result<Vec<ParentName>> {
     let there = list(host, PCI_DEVICES)?;
     let is_repaired = |function: &ParentName| match noted(host, function.clone()) {
         Noted::There(noted) if there.iter().any(|name| *name == function.as_str()) => {
-            let now = made(host, function);
+            let now = made(host, function).ok().flatten();
             noted.made.is_some() && now.is_some() && noted.made != now
         }
         Noted::There(_) => true,

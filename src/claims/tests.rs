@@ -163,3 +163,29 @@ fn a_domain_is_not_over_where_libvirts_pidfile_cannot_be_read() {
     let what = "/proc/7/cmdline: Is a directory (os error 21)";
     assert_eq!(liveness(&claim, &host), doubt(what));
 }
+
+#[test]
+fn a_function_that_cannot_be_looked_at_stays_in_quarantine() {
+    const FUNCTION: &str = "/sys/bus/pci/devices/0000:41:00.4";
+    let (_root, host) = host();
+    let lock = HostLock::acquire(
+        &host,
+        "test",
+        crate::host::Deadline::after(std::time::Duration::ZERO),
+    )
+    .unwrap();
+    let mut claim = claim(&host);
+    claim.devices[0].kind = DeviceKind::VendorVfio;
+    claim.devices[0].parent = "0000:41:00.4".parse().unwrap();
+    unreadable(&host, FUNCTION);
+    quarantine(&host, &lock, &claim, "it is wedged").unwrap();
+    assert_eq!(quarantined(&host).unwrap().len(), 1);
+    // A link that leads to itself: there, and nothing is known of it.
+    std::fs::remove_dir(host.path(FUNCTION)).unwrap();
+    std::os::unix::fs::symlink("0000:41:00.4", host.path(FUNCTION)).unwrap();
+    assert_eq!(quarantined(&host).unwrap().len(), 1);
+    assert_eq!(repaired(&host).unwrap(), Vec::new());
+    std::fs::remove_file(host.path(FUNCTION)).unwrap();
+    assert_eq!(quarantined(&host).unwrap(), Vec::new());
+    assert_eq!(repaired(&host).unwrap().len(), 1);
+}

@@ -211,13 +211,13 @@ impl Host {
         Self::PATIENCE.min(left.max(LAST_TRY))
     }
 
-    /// The number of the directory or file that a path leads to; None when it leads
-    /// nowhere.
-    #[must_use]
-    pub fn inode(&self, path: &str) -> Option<u64> {
+    /// The number of the directory or file that a path leads to.
+    ///
+    /// # Errors
+    /// The kernel's errno.
+    pub fn inode(&self, path: &str) -> io::Result<u64> {
         use std::os::unix::fs::MetadataExt;
-        let metadata = std::fs::metadata(self.path(path));
-        metadata.ok().map(|metadata| metadata.ino())
+        Ok(std::fs::metadata(self.path(path))?.ino())
     }
 
     /// NVML, with as much patience as there is left.
