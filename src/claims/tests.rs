@@ -1,6 +1,9 @@
+use std::time::Duration;
+
 use tempfile::TempDir;
 
 use super::*;
+use crate::host::{Deadline, Processes};
 
 const DOMAIN: &str = "aaaaaaaa-0000-4000-8000-000000000001";
 
@@ -105,7 +108,7 @@ fn unreadable(host: &Host, path: &str) {
 }
 
 fn liveness(claim: &Claim, host: &Host) -> Liveness {
-    let processes = crate::host::Processes::scan_to_free(host).unwrap();
+    let processes = Processes::scan_to_free(host).unwrap();
     claim.liveness(host, &processes, DEFAULT_GRACE)
 }
 
@@ -164,25 +167,55 @@ fn a_domain_is_not_over_where_libvirts_pidfile_cannot_be_read() {
     assert_eq!(liveness(&claim, &host), doubt(what));
 }
 
-#[test]
-fn a_function_that_cannot_be_looked_at_stays_in_quarantine() {
-    const FUNCTION: &str = "/sys/bus/pci/devices/0000:41:00.4";
-    let (_root, host) = host();
-    let lock = HostLock::acquire(
-        &host,
-        "test",
-        crate::host::Deadline::after(std::time::Duration::ZERO),
-    )
-    .unwrap();
-    let mut claim = claim(&host);
+const FUNCTION: &str = "/sys/bus/pci/devices/0000:41:00.4";
+
+fn claim_of_function(host: &Host) -> Claim {
+    let mut claim = claim(host);
     claim.devices[0].kind = DeviceKind::VendorVfio;
     claim.devices[0].parent = "0000:41:00.4".parse().unwrap();
+    claim
+}
+
+fn now() -> Deadline {
+    Deadline::after(Duration::ZERO)
+}
+
+/// A link that leads to itself: there, and nothing is known of it.
+fn loops(host: &Host, path: &str) {
+    let path = host.path(path);
+    std::os::unix::fs::symlink(path.file_name().unwrap(), &path).unwrap();
+}
+
+#[test]
+fn a_function_that_cannot_be_looked_at_stays_claimed() {
+    let (_root, host) = host();
+    let lock = HostLock::acquire(&host, "test", now()).unwrap();
+    let claim = claim_of_function(&host);
+    save(&host, &lock, &claim).unwrap();
+    unreadable(&host, FUNCTION);
+    loops(&host, &format!("{FUNCTION}/nvidia"));
+    let released = give_back(&host, &lock, &claim, now());
+    let why = format!(
+        "{FUNCTION}/nvidia/current_vgpu_type: Too many levels of symbolic links (os error 40)"
+    );
+    assert_eq!(released.devices[0].1, DeviceOutcome::Kept(why));
+    let left = load(&host, claim.domain).unwrap().unwrap();
+    assert_eq!(
+        (left.state, left.devices),
+        (State::Releasing, claim.devices)
+    );
+}
+
+#[test]
+fn a_function_that_cannot_be_looked_at_stays_in_quarantine() {
+    let (_root, host) = host();
+    let lock = HostLock::acquire(&host, "test", now()).unwrap();
+    let claim = claim_of_function(&host);
     unreadable(&host, FUNCTION);
     quarantine(&host, &lock, &claim, "it is wedged").unwrap();
     assert_eq!(quarantined(&host).unwrap().len(), 1);
-    // A link that leads to itself: there, and nothing is known of it.
     std::fs::remove_dir(host.path(FUNCTION)).unwrap();
-    std::os::unix::fs::symlink("0000:41:00.4", host.path(FUNCTION)).unwrap();
+    loops(&host, FUNCTION);
     assert_eq!(quarantined(&host).unwrap().len(), 1);
     assert_eq!(repaired(&host).unwrap(), Vec::new());
     std::fs::remove_file(host.path(FUNCTION)).unwrap();

@@ -55,7 +55,8 @@ pub trait Sysfs {
     /// The kernel's errno.
     fn list(&self, path: &str) -> io::Result<Vec<String>>;
 
-    /// Whether something is there (a broken link counts).
+    /// Whether something is there: a broken link counts, and so does what cannot be
+    /// looked at, of which whoever reads it then learns why.
     fn exists(&self, path: &str) -> bool;
 }
 

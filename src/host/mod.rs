@@ -158,7 +158,13 @@ impl Sysfs for Host {
     }
 
     fn exists(&self, path: &str) -> bool {
-        self.path(path).symlink_metadata().is_ok()
+        match self.path(path).symlink_metadata() {
+            Ok(_) => true,
+            Err(error) => !matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ),
+        }
     }
 }
 
