@@ -27,7 +27,9 @@ use crate::{
         optional, vendor_vfio,
     },
     host::{Host, HostLock, ProcessId, boot_id, since_boot},
-    model::{DeviceName, DomainName, DomainUuid, MdevTypeId, MdevUuid, ParentName, PoolName},
+    model::{
+        DeviceName, DomainName, DomainUuid, MdevTypeId, MdevUuid, ParentName, PciAddress, PoolName,
+    },
 };
 
 mod liveness;
@@ -386,21 +388,43 @@ pub fn while_settled<T>(host: &Host, mut look: impl FnMut() -> T) -> T {
 }
 
 /// The virtual functions that claims name, with their domains; a claim of `except`
-/// does not count.
+/// does not count. Of one that cannot be understood it is every PCI address in it, and
+/// the domain's UUID stands for its name.
 ///
 /// # Errors
-/// When the claims cannot be listed.
+/// When the claims cannot be listed, or one cannot be read.
 pub fn functions(
     host: &Host,
     except: Option<DomainUuid>,
 ) -> io::Result<BTreeMap<ParentName, DomainName>> {
-    let (claims, _) = load_all(host)?;
-    let others = claims.iter().filter(|claim| Some(claim.domain) != except);
-    let functions = others.flat_map(|claim| {
-        let functions = claim.functions();
-        functions.map(|device| (device.parent.clone(), claim.domain_name.clone()))
-    });
-    Ok(functions.collect())
+    let mut functions = BTreeMap::new();
+    for domain in domains(host)? {
+        if Some(domain) == except {
+            continue;
+        }
+        let text = match host.read_file(&Claim::path(domain)) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(io::Error::other(damaged(domain, error.to_string()))),
+        };
+        match understood(domain, &text) {
+            Ok(claim) => {
+                let its = claim.functions().map(|device| &device.parent);
+                functions.extend(its.map(|one| (one.clone(), claim.domain_name.clone())));
+            }
+            Err(_) => {
+                let name: DomainName = { domain.to_string().parse() }.map_err(io::Error::other)?;
+                functions.extend(addresses_in(&text).map(|one| (one, name.clone())));
+            }
+        }
+    }
+    Ok(functions)
+}
+
+fn addresses_in(text: &str) -> impl Iterator<Item = ParentName> {
+    let words = text.split(|c: char| !(c.is_ascii_hexdigit() || matches!(c, ':' | '.')));
+    let addresses = words.filter_map(|word| word.parse::<PciAddress>().ok());
+    addresses.filter_map(|address| address.to_string().parse().ok())
 }
 
 /// Devices of a pool that claims hold, those that are leaving among them.

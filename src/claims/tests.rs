@@ -222,3 +222,36 @@ fn a_function_that_cannot_be_looked_at_stays_in_quarantine() {
     assert_eq!(quarantined(&host).unwrap(), Vec::new());
     assert_eq!(repaired(&host).unwrap().len(), 1);
 }
+
+#[test]
+fn a_claim_that_cannot_be_understood_holds_its_functions() {
+    let (_root, host) = host();
+    let claim = claim_of_function(&host);
+    let path = Claim::path(claim.domain);
+    let held = |except| functions(&host, except).map_err(|error| error.to_string());
+    let by = |name: &str| {
+        let function = "0000:41:00.4".parse().unwrap();
+        Ok(BTreeMap::from([(function, name.parse().unwrap())]))
+    };
+    let text = serde_json::to_string_pretty(&claim).unwrap() + "\n";
+    put(&host, &path, &text);
+    assert_eq!(held(None), by("vm1"));
+    assert_eq!(held(Some(claim.domain)), Ok(BTreeMap::new()));
+    // Cut off, or of a later version.
+    put(&host, &path, &text[..text.len() - 3]);
+    assert_eq!(held(None), by(DOMAIN));
+    put(
+        &host,
+        &path,
+        &text.replace("\"version\": 1", "\"version\": 2"),
+    );
+    assert_eq!(held(None), by(DOMAIN));
+    assert_eq!(held(Some(claim.domain)), Ok(BTreeMap::new()));
+    std::fs::remove_file(host.path(&path)).unwrap();
+    unreadable(&host, &path);
+    let why = format!(
+        "claim {path}: Is a directory (os error 21); when nothing of that domain runs any more, \
+         remove the file"
+    );
+    assert_eq!(held(None), Err(why));
+}
