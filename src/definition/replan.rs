@@ -278,8 +278,10 @@ fn refusal(
         };
         return Ok(is_function.then(reason));
     }
-    let Err(AllocateError::Refused(refusal)) = demand.plan(host, &Failed::default()) else {
-        return Ok(None);
+    let refusal = match demand.plan(host, &Failed::default()) {
+        Err(AllocateError::Refused(refusal)) => refusal,
+        Err(error @ AllocateError::Io { .. }) => return Err(error.into()),
+        Ok(_) | Err(_) => return Ok(None),
     };
     Ok(match refusal.kind {
         RefusalKind::Function {
@@ -325,3 +327,7 @@ fn exchange(target: &Target, other: &Elsewhere) -> anyhow::Result<[Change; 2]> {
     };
     Ok([Change::Detach(former), Change::Attach(next)])
 }
+
+#[cfg(test)]
+#[path = "replan_tests.rs"]
+mod tests;
