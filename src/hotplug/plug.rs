@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     claims::{self, Claim, ClaimedDevice, State},
-    config::{self, Kind, Pool},
+    config::{self, Kind, Pool, PoolError},
     definition::{self, Named, Seat},
     domain::{DomainDef, PciHostdev, Request, alias},
     hook::{self, AllocateError, Base, Demand, Making, Order},
@@ -19,7 +19,7 @@ use crate::{
         Deadline, Host, HostLock,
         libvirt::{Domain, Libvirt, LibvirtError},
     },
-    model::{DeviceName, MdevUuid, ParentName, handle, proposed},
+    model::{DeviceName, MdevUuid, ParentName, PoolName, handle, proposed},
     plan::{Failed, Source},
 };
 
@@ -77,7 +77,7 @@ pub fn foresee(
     let mut demand = Demand::load(host, &live.def, orders(def, &wanted))?;
     let is_wanted = |device: &ClaimedDevice| wanted.iter().any(|(one, _)| one.name == device.name);
     let (replaced, others): (Vec<_>, Vec<_>) = held.into_iter().partition(is_wanted);
-    demand.beside = Some(pools(host, &others));
+    demand.beside = Some(pools(host, def, &others)?);
     demand.replaced = replaced;
     let plan = demand.plan_anew(host, &Failed::default())?;
     Ok(plan.assignments.iter().map(Plugged::from).collect())
@@ -242,11 +242,15 @@ fn source(planned: &mut DomainDef, name: &DeviceName, seat: Option<Seat>) -> Sou
 }
 
 fn load_pool(host: &Host, def: &DomainDef, request: &Request) -> Result<Pool, AllocateError> {
-    config::load_pool(host, &request.pool).map_err(|cause| AllocateError::Pool {
+    config::load_pool(host, &request.pool).map_err(|cause| unusable(def, &request.pool, cause))
+}
+
+fn unusable(def: &DomainDef, pool: &PoolName, cause: PoolError) -> AllocateError {
+    AllocateError::Pool {
         domain: def.name.to_string(),
-        pool: request.pool.clone(),
+        pool: pool.clone(),
         cause: Box::new(cause),
-    })
+    }
 }
 
 fn orders<'a>(def: &DomainDef, wanted: &'a [(Request, Source)]) -> Vec<Order<'a>> {
@@ -258,13 +262,22 @@ fn orders<'a>(def: &DomainDef, wanted: &'a [(Request, Source)]) -> Vec<Order<'a>
     wanted.iter().map(order).collect()
 }
 
-/// The pools of devices that the domain has. One that is gone has no rules left.
-fn pools(host: &Host, held: &[ClaimedDevice]) -> Vec<(Pool, ParentName)> {
-    let pool = |device: &ClaimedDevice| {
-        let pool = config::load_pool(host, &device.pool).ok()?;
-        Some((pool, device.parent.clone()))
-    };
-    held.iter().filter_map(pool).collect()
+/// The pools of devices that the domain has. One that is gone has no rules left; of one
+/// that cannot be read nobody knows what may stand beside its devices.
+fn pools(
+    host: &Host,
+    def: &DomainDef,
+    held: &[ClaimedDevice],
+) -> Result<Vec<(Pool, ParentName)>, AllocateError> {
+    let mut pools = Vec::new();
+    for device in held {
+        match config::load_pool(host, &device.pool) {
+            Ok(pool) => pools.push((pool, device.parent.clone())),
+            Err(PoolError::NotFound { .. } | PoolError::Masked { .. }) => {}
+            Err(cause) => return Err(unusable(def, &device.pool, cause)),
+        }
+    }
+    Ok(pools)
 }
 
 /// Devices that are claimed and there, and not attached yet.
@@ -337,7 +350,7 @@ fn make(host: &Host, live: &Live, wanted: Vec<(Request, Source)>) -> Result<Made
         let mut others = claim.devices.clone();
         others.retain(|one| !lost.contains(one));
         let mut demand = Demand::load(host, def, orders(def, &lacking))?;
-        demand.beside = Some(pools(host, &others));
+        demand.beside = Some(pools(host, def, &others)?);
         demand.replaced = lost;
         demand.check_uuids_are_free(host, None)?;
         let mut making = Making {

@@ -79,3 +79,35 @@ fn what_could_not_be_undone_is_said_whatever_the_error() {
          a is busy; b too"
     );
 }
+
+#[test]
+fn a_pool_beside_that_cannot_be_read_is_not_passed_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let host = Host::new(directory.path());
+    let def = domain("", "");
+    let held = [ClaimedDevice {
+        name: "a".parse().unwrap(),
+        pool: "p".parse().unwrap(),
+        kind: crate::claims::DeviceKind::VendorVfio,
+        uuid: MdevUuid::for_device(def.uuid, &"a".parse().unwrap()),
+        parent: "0000:41:00.4".parse().unwrap(),
+        type_id: "1153".parse().unwrap(),
+        against_migration: Vec::new(),
+    }];
+    let beside = || {
+        let pools = pools(&host, &def, &held).map_err(|error| error.to_string());
+        pools.map(|pools| pools.len())
+    };
+    // Deleted since.
+    assert_eq!(beside(), Ok(0));
+    let file = host.path("/etc/virt-vgpu/pools.d/p.toml");
+    std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+    let good = "kind = 'nvidia-vgpu'\nprofile = 'L40S-12Q'\n[[rule]]\n\
+                where = [{ field = 'vendor-id', op = 'equal', value = '10de' }]\n";
+    std::fs::write(&file, good).unwrap();
+    assert_eq!(beside(), Ok(1));
+    std::fs::write(&file, good.replace("profile", "profil")).unwrap();
+    let error = beside().unwrap_err();
+    let start = "domain 'd' asks for a device of pool 'p': /etc/virt-vgpu/pools.d/p.toml:";
+    assert!(error.starts_with(start), "{error}");
+}
