@@ -153,14 +153,16 @@ fn claimed_domain(host: &Host, call: &HookCall, xml: &[u8]) -> anyhow::Result<Op
         return Ok(host.exists(&Claim::path(domain)).then_some(domain));
     }
     // The XML is beyond reading: libvirt's argument still names the domain.
-    let (claims, _) = claims::load_all(host)?;
+    let (claims, damaged) = claims::load_all(host)?;
     let claim = claims.iter().find(|claim| claim.domain_name == call.domain);
-    anyhow::ensure!(
-        claim.is_some() || claims.is_empty(),
-        "cannot tell the UUID of domain '{}'",
-        call.domain
-    );
-    Ok(claim.map(|claim| claim.domain))
+    let cannot = || format!("cannot tell the UUID of domain '{}'", call.domain);
+    // One that cannot be read may be its.
+    match (claim, damaged.into_iter().next()) {
+        (Some(claim), _) => Ok(Some(claim.domain)),
+        (None, Some(damaged)) => Err(damaged).with_context(cannot),
+        (None, None) if claims.is_empty() => Ok(None),
+        (None, None) => anyhow::bail!(cannot()),
+    }
 }
 
 /// The domain's UUID, also from XML that asks for devices in a way that we
@@ -170,5 +172,44 @@ fn identify(call: &HookCall, xml: &[u8]) -> Option<DomainUuid> {
     match domain::identity(&xml) {
         Ok(Some((uuid, name))) if name == call.domain => Some(uuid),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_claim_that_cannot_be_read_may_be_that_of_a_domain_without_a_uuid() {
+        let root = tempfile::tempdir().unwrap();
+        let host = Host::new(root.path());
+        let call = HookCall {
+            domain: "ws1".parse().unwrap(),
+            operation: Operation::Release,
+            reason: "shutdown".to_owned(),
+        };
+        let found = || {
+            let found = claimed_domain(&host, &call, b"<domain>");
+            found.map_err(|error| format!("{error:#}"))
+        };
+        assert_eq!(found(), Ok(None));
+        let uuid = "aaaaaaaa-0000-4000-8000-000000000001".parse().unwrap();
+        let path = Claim::path(uuid);
+        host.make_directory(claims::DIRECTORY, 0o755).unwrap();
+        host.replace_file(&path, b"{}", 0o644).unwrap();
+        let error = found().unwrap_err();
+        let start = format!("cannot tell the UUID of domain 'ws1': claim {path}: missing field");
+        assert!(error.starts_with(&start), "{error}");
+
+        let claim = |name: &str| Claim::of_running(&host, (uuid, name.parse().unwrap()));
+        let put = |claim: Claim| {
+            let text = serde_json::to_vec(&claim).unwrap();
+            host.replace_file(&path, &text, 0o644).unwrap();
+        };
+        put(claim("ws1"));
+        assert_eq!(found(), Ok(Some(uuid)));
+        put(claim("ws2"));
+        let other = "cannot tell the UUID of domain 'ws1'";
+        assert_eq!(found(), Err(other.to_owned()));
     }
 }
