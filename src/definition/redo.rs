@@ -82,13 +82,11 @@ fn exchanged(changes: &[Change]) -> Vec<Device> {
 /// what is missing.
 pub fn redo(host: &Host, target: &mut Target) -> anyhow::Result<Vec<String>> {
     let path = path(target.definition.def.uuid);
-    let Ok(text) = host.read_file(&path) else {
+    let Some(devices) = noted(host, &path)? else {
         return Ok(Vec::new());
     };
     let mut done = Vec::new();
-    // A file that cannot be read is none of ours.
-    let note = serde_json::from_str::<Note>(&text);
-    for device in note.map(|note| note.devices).unwrap_or_default() {
+    for device in devices {
         if is_missing(&target.definition, &device)
             && target.domain.attach(&device.whole, &device.what).is_ok()
         {
@@ -101,6 +99,29 @@ pub fn redo(host: &Host, target: &mut Target) -> anyhow::Result<Vec<String>> {
     host.remove_file(&path)
         .with_context(|| format!("cannot remove {path}"))?;
     Ok(done)
+}
+
+/// What is noted in that file; None without one.
+fn noted(host: &Host, path: &str) -> anyhow::Result<Option<Vec<Device>>> {
+    let text = match host.read_file(path) {
+        Ok(text) => text,
+        // Who is not root has noted nothing and reads nothing.
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::NotFound | ErrorKind::PermissionDenied
+            ) =>
+        {
+            return Ok(None);
+        }
+        Err(error) => {
+            let what = format!("cannot read {path}, which names devices that were taken out");
+            return Err(error).context(what);
+        }
+    };
+    // A text that is no such note is none of ours.
+    let note = serde_json::from_str::<Note>(&text);
+    Ok(Some(note.map(|note| note.devices).unwrap_or_default()))
 }
 
 /// Whether the definition asks for the device and does not have it.
@@ -198,5 +219,27 @@ mod tests {
         assert!(!is_missing(&without, &mdev(other, "gpu0")));
         assert!(!is_missing(&without, &device("x", "<input/>".to_owned())));
         assert!(!is_missing(&without, &device("x", "<".to_owned())));
+    }
+
+    #[test]
+    fn a_note_that_cannot_be_read_is_not_as_if_nothing_had_been_taken_out() {
+        let root = tempfile::tempdir().unwrap();
+        let host = Host::new(root.path());
+        let path = path(UUID.parse().unwrap());
+        let found = || {
+            let found = noted(&host, &path).map_err(|error| format!("{error:#}"));
+            found.map(|devices| devices.map(|devices| devices.len()))
+        };
+        assert_eq!(found(), Ok(None));
+        std::fs::create_dir_all(host.path(&path)).unwrap();
+        let why = format!(
+            "cannot read {path}, which names devices that were taken out: Is a directory (os error 21)"
+        );
+        assert_eq!(found(), Err(why));
+        std::fs::remove_dir(host.path(&path)).unwrap();
+        let one = device("gpu0", String::new());
+        let text = serde_json::to_vec(&Note { devices: vec![one] }).unwrap();
+        host.replace_file(&path, &text, 0o600).unwrap();
+        assert_eq!(found(), Ok(Some(1)));
     }
 }
