@@ -10,7 +10,10 @@ use super::{output, target::Edit};
 use crate::{
     definition::{self, Manner, Named, Synced},
     domain::{ALIAS_PREFIX, mentions_requests},
-    host::{Host, libvirt::Domain},
+    host::{
+        Host,
+        libvirt::{Domain, LibvirtError},
+    },
 };
 
 /// Give domains the placeholders that their metadata asks for.
@@ -92,10 +95,22 @@ impl Sync {
 
 /// Whether there is anything of ours in the persistent definition.
 fn is_ours(domain: &Domain) -> bool {
-    let xml = domain.inactive_xml().unwrap_or_default();
-    let persistent = domain.is_persistent().unwrap_or(false);
-    let has_ours = mentions_requests(xml.as_bytes()) || xml.contains(ALIAS_PREFIX);
-    persistent && (has_ours || !definition::asks_for_nothing(&xml).is_empty())
+    may_be_ours(&domain.inactive_xml(), &domain.is_persistent())
+}
+
+/// A domain that does not answer may be ours, and why it does not is said when it is put
+/// right; one that has gone meanwhile is nobody's.
+fn may_be_ours(
+    xml: &Result<String, LibvirtError>,
+    persistent: &Result<bool, LibvirtError>,
+) -> bool {
+    match (xml, persistent) {
+        (Ok(xml), Ok(persistent)) => {
+            let has_ours = mentions_requests(xml.as_bytes()) || xml.contains(ALIAS_PREFIX);
+            *persistent && (has_ours || !definition::asks_for_nothing(xml).is_empty())
+        }
+        (Err(error), _) | (_, Err(error)) => !error.is_gone(),
+    }
 }
 
 impl Report {
@@ -127,5 +142,36 @@ impl std::fmt::Display for Report {
             writeln!(f, "nothing to do")?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_domain_that_does_not_answer_is_not_left_out() {
+        const OURS: &str = "<domain><metadata><v:devices xmlns:v='urn:virt-vgpu:devices:1'/>\
+                            </metadata></domain>";
+        let no_answer = || LibvirtError::EventLoop {
+            why: "stands for any".to_owned(),
+        };
+        let gone = || LibvirtError::NoDomain {
+            domain: "ws1".to_owned(),
+            uri: "qemu:///system".to_owned(),
+        };
+        let xml = |text: &str| Ok(text.to_owned());
+        for (xml, persistent, is_ours) in [
+            (xml(OURS), Ok(true), true),
+            (xml(OURS), Ok(false), false),
+            (xml("<domain/>"), Ok(true), false),
+            (Err(no_answer()), Ok(true), true),
+            (xml("<domain/>"), Err(no_answer()), true),
+            (Err(gone()), Ok(true), false),
+            (xml(OURS), Err(gone()), false),
+        ] {
+            let found = may_be_ours(&xml, &persistent);
+            assert_eq!(found, is_ours, "{xml:?} {persistent:?}");
+        }
     }
 }
