@@ -286,8 +286,13 @@ fn pool_report(
 /// What virt-vgpud could not put right, or that it is not there any more. One that
 /// was not started since boot is not missed: nothing depends on it.
 fn daemon_problems(host: &Host) -> Vec<String> {
-    let Some(notes) = Notes::read(host) else {
-        return Vec::new();
+    let notes = match Notes::read(host) {
+        Ok(Some(notes)) => notes,
+        Ok(None) => return Vec::new(),
+        Err(error) => {
+            let next = "see 'systemctl status virt-vgpud' for whether it runs";
+            return vec![format!("{error}; {next}")];
+        }
     };
     if !notes.is_current(host) {
         return vec![

@@ -51,14 +51,47 @@ impl Notes {
             .map_err(|error| io::Error::new(error.kind(), format!("cannot write {PATH}: {error}")))
     }
 
-    /// What a daemon has said, if there has been one since boot. A file that cannot
-    /// be read is as none: it is written anew with the next event.
-    pub(crate) fn read(host: &Host) -> Option<Self> {
-        serde_json::from_str(&host.read_file(PATH).ok()?).ok()
+    /// What a daemon has said, if there has been one since boot.
+    ///
+    /// # Errors
+    /// When the file cannot be read or understood. It is written anew with the daemon's
+    /// next event.
+    pub(crate) fn read(host: &Host) -> io::Result<Option<Self>> {
+        let cannot =
+            |error: io::Error| io::Error::new(error.kind(), format!("cannot read {PATH}: {error}"));
+        match host.read_file(PATH) {
+            Ok(text) => serde_json::from_str(&text).map_err(|error| cannot(error.into())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(cannot(error)),
+        }
     }
 
     /// Whether the daemon that has said it lives.
     pub(crate) fn is_current(&self, host: &Host) -> bool {
         self.process.is_some_and(|process| process.is_alive(host))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_read_is_not_as_if_no_daemon_had_been_there() {
+        let root = tempfile::tempdir().unwrap();
+        let host = Host::new(root.path());
+        let read = || Notes::read(&host).map_err(|error| error.to_string());
+        assert_eq!(read(), Ok(None));
+        let notes = Notes::new(&host, true, Vec::new(), BTreeSet::new());
+        notes.publish(&host).unwrap();
+        assert_eq!(read(), Ok(Some(notes)));
+        std::fs::write(host.path(PATH), "{}").unwrap();
+        let error = read().unwrap_err();
+        let start = "cannot read /run/virt-vgpu/daemon.json: missing field";
+        assert!(error.starts_with(start), "{error}");
+        std::fs::remove_file(host.path(PATH)).unwrap();
+        std::fs::create_dir(host.path(PATH)).unwrap();
+        let error = "cannot read /run/virt-vgpu/daemon.json: Is a directory (os error 21)";
+        assert_eq!(read(), Err(error.to_owned()));
     }
 }

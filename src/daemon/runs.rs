@@ -64,7 +64,10 @@ struct Unpluggable {
 
 impl<'h> Runs<'h> {
     pub(super) fn new(host: &'h Host) -> Self {
-        let notes = Notes::read(host);
+        let notes = Notes::read(host).unwrap_or_else(|error| {
+            tracing::warn!("{error}; what was taken out of domains may be plugged in again");
+            None
+        });
         Self {
             host,
             unpluggable: BTreeMap::new(),

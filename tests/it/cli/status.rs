@@ -298,3 +298,14 @@ fn who_looks_waits_for_no_lock() {
     scene.stop(&domain);
     scene.is_empty();
 }
+
+#[test]
+fn notes_of_the_daemon_that_cannot_be_read_are_a_problem() {
+    let scene = Scene::new(Machine::of_boards(1));
+    scene.pool("cad", SMALL);
+    assert_eq!(notes(&scene), [""; 0]);
+    scene.file("run/virt-vgpu/daemon.json", "{\"connected\": true}\n");
+    let line = "problem: cannot read /run/virt-vgpu/daemon.json: missing field `problems` at line 1 \
+                column 19; see 'systemctl status virt-vgpud' for whether it runs";
+    assert_eq!(notes(&scene), [line]);
+}
