@@ -86,9 +86,11 @@ impl<'h> Keeper<'h> {
     /// Looks at the definitions of all domains.
     fn scan(&mut self, libvirt: &Libvirt) -> Result<(), Lost> {
         self.rescan = false;
-        self.named = self
-            .asked(libvirt, Named::read(libvirt))?
-            .unwrap_or_default();
+        // Without it a function would be chosen that another domain counts on.
+        let Some(named) = self.asked(libvirt, Named::read(libvirt))? else {
+            return Ok(());
+        };
+        self.named = named;
         let domains = libvirt.domains().map_err(anyhow::Error::from);
         let Some(domains) = self.asked(libvirt, domains)? else {
             return Ok(());
