@@ -172,7 +172,7 @@ fn look(host: &Host) -> anyhow::Result<Report> {
 
 fn pools(
     host: &Host,
-    (claims, in_doubt): (&[Claim], bool),
+    known: (&[Claim], bool),
     problems: &mut Vec<String>,
 ) -> anyhow::Result<(Vec<PoolReport>, Vec<Foreign>, bool)> {
     let names = PciIds::new(host);
@@ -198,20 +198,20 @@ fn pools(
     for pool in loaded.pools.into_values() {
         match pool {
             Ok(pool) => {
-                reports.push(pool_report(&pool, &supply, claims, &mut taken, problems));
+                reports.push(pool_report(&pool, &supply, known, &mut taken, problems));
                 problems.extend(media_problem(host, &pool));
             }
             Err(error) => problems.push(error.to_string()),
         }
     }
-    let foreign = foreign::find(host, &supply, taken, (claims, in_doubt), problems);
+    let foreign = foreign::find(host, &supply, taken, known, problems);
     Ok((reports, foreign, has_pool_files))
 }
 
 fn pool_report(
     pool: &Pool,
     supply: &HostSupply<'_>,
-    claims: &[Claim],
+    (claims, in_doubt): (&[Claim], bool),
     taken: &mut Taken,
     problems: &mut Vec<String>,
 ) -> PoolReport {
@@ -251,6 +251,8 @@ fn pool_report(
         0 => free,
         limit => free.within(limit.saturating_sub(in_use)),
     };
+    // A claim that cannot be read may hold some of those that the pool may hand out.
+    let is_exact = free.is_exact() && !(in_doubt && pool.instances > 0);
     let without = free.most() == 0 && in_use == 0;
     for Idle {
         rejection,
@@ -278,7 +280,7 @@ fn pool_report(
         parents: rooms.len(),
         in_use,
         free: free.most(),
-        exact: free.is_exact(),
+        exact: is_exact,
         instances: pool.instances,
     }
 }

@@ -309,3 +309,26 @@ fn notes_of_the_daemon_that_cannot_be_read_are_a_problem() {
                 column 19; see 'systemctl status virt-vgpud' for whether it runs";
     assert_eq!(notes(&scene), [line]);
 }
+
+#[test]
+fn what_is_free_of_a_limit_is_a_bound_while_a_claim_cannot_be_read() {
+    let scene = Scene::new(Machine::of_boards(1));
+    scene.pool_with("cad", SMALL, "instances = 2");
+    scene.pool("viz", SMALL);
+    let free = || {
+        let report = report(&scene);
+        let pools = report["pools"].as_array().unwrap();
+        let free = pools
+            .iter()
+            .map(|one| (one["free"].clone(), one["exact"].clone()));
+        free.collect::<Vec<_>>()
+    };
+    let exactly = |free: u32| (json!(free), json!(true));
+    let all = free()[1].0.clone();
+    assert_eq!(free(), [exactly(2), (all.clone(), json!(true))]);
+    scene.file(
+        "run/virt-vgpu/claims/aaaaaaaa-0000-4000-8000-000000000009.json",
+        "{",
+    );
+    assert_eq!(free(), [(json!(2), json!(false)), (all, json!(true))]);
+}
