@@ -62,11 +62,13 @@ impl Host {
         mut each: impl FnMut(&str, io::Result<&str>) -> io::Result<()>,
     ) -> io::Result<()> {
         let path = self.path(directory);
+        let named =
+            |error: io::Error| io::Error::new(error.kind(), format!("{directory}: {error}"));
         let names = match list(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            names => names?,
+            names => names.map_err(named)?,
         };
-        let directory = File::open(&path)?;
+        let directory = File::open(&path).map_err(named)?;
         let mut bytes = Vec::with_capacity(ATTRIBUTE);
         for name in names.iter().filter(|name| is_wanted(name)) {
             let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
