@@ -285,12 +285,24 @@ impl Claim {
 
 /// A claim file that cannot be used. Its devices stay as they are.
 #[derive(Debug, thiserror::Error)]
-#[error("claim {path}: {reason}; when nothing of that domain runs any more, remove the file")]
+#[error("claim {path}: {reason}; {}", self.next_step())]
 pub struct Damaged {
     /// The file.
     pub path: String,
     /// What is wrong with it.
     pub reason: String,
+    /// Whether nothing is wrong with it, but a later version of ours has written it.
+    pub is_of_later_version: bool,
+}
+
+impl Damaged {
+    fn next_step(&self) -> &'static str {
+        if self.is_of_later_version {
+            "install that version again; it knows the devices in it"
+        } else {
+            "when nothing of that domain runs any more, remove the file"
+        }
+    }
 }
 
 /// Reads a domain's claim.
@@ -309,16 +321,28 @@ fn damaged(domain: DomainUuid, reason: String) -> Damaged {
     Damaged {
         path: Claim::path(domain),
         reason,
+        is_of_later_version: false,
     }
 }
 
 fn understood(domain: DomainUuid, text: &str) -> Result<Claim, Damaged> {
-    let claim: Claim =
-        serde_json::from_str(text).map_err(|error| damaged(domain, error.to_string()))?;
-    if claim.version != VERSION {
-        let what = format!("format {} is not known to this version", claim.version);
-        return Err(damaged(domain, what));
+    // What else is in it depends on the format.
+    #[derive(Deserialize)]
+    struct Format {
+        version: u32,
     }
+    let wrong = |error: serde_json::Error| damaged(domain, error.to_string());
+    let Format { version } = serde_json::from_str(text).map_err(wrong)?;
+    if version != VERSION {
+        return Err(Damaged {
+            is_of_later_version: version > VERSION,
+            ..damaged(
+                domain,
+                format!("format {version} is not known to this version"),
+            )
+        });
+    }
+    let claim: Claim = serde_json::from_str(text).map_err(wrong)?;
     if claim.domain != domain {
         let what = format!("it is about domain {}", claim.domain);
         return Err(damaged(domain, what));
@@ -397,6 +421,26 @@ pub fn functions(
     host: &Host,
     except: Option<DomainUuid>,
 ) -> io::Result<BTreeMap<ParentName, DomainName>> {
+    functions_of(host, except, |damaged| Err(io::Error::other(damaged)))
+}
+
+/// The same for who only looks, and tells damaged claims anyway ([`load_all`]): one that
+/// cannot be read is passed over.
+///
+/// # Errors
+/// When the claims cannot be listed.
+pub fn known_functions(
+    host: &Host,
+    except: Option<DomainUuid>,
+) -> io::Result<BTreeMap<ParentName, DomainName>> {
+    functions_of(host, except, |_| Ok(()))
+}
+
+fn functions_of(
+    host: &Host,
+    except: Option<DomainUuid>,
+    unreadable: impl Fn(Damaged) -> io::Result<()>,
+) -> io::Result<BTreeMap<ParentName, DomainName>> {
     let mut functions = BTreeMap::new();
     for domain in domains(host)? {
         if Some(domain) == except {
@@ -405,7 +449,10 @@ pub fn functions(
         let text = match host.read_file(&Claim::path(domain)) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(io::Error::other(damaged(domain, error.to_string()))),
+            Err(error) => {
+                unreadable(damaged(domain, error.to_string()))?;
+                continue;
+            }
         };
         match understood(domain, &text) {
             Ok(claim) => {

@@ -70,7 +70,7 @@ impl Order<'_> {
 }
 
 /// The supply less the virtual functions that claims name, but for one domain's, and
-/// those in quarantine.
+/// those in quarantine, for who only looks.
 ///
 /// # Errors
 /// When either cannot be listed.
@@ -79,7 +79,7 @@ pub fn with_held<'a>(
     host: &Host,
     except: Option<DomainUuid>,
 ) -> io::Result<HostSupply<'a>> {
-    without(supply, host, claims::functions(host, except)?)
+    without(supply, host, claims::known_functions(host, except)?)
 }
 
 fn without<'a>(

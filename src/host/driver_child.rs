@@ -14,7 +14,8 @@
 //!
 //! A child can be split off early, while the program has one thread and holds no
 //! lock: that costs a fraction of starting a program. Later it is the program
-//! started anew, so that it inherits nothing.
+//! started anew, so that it inherits nothing. On a host that is busy this takes its time:
+//! a child says when it is there, and only then does patience with a driver begin.
 
 use std::{
     io::{self, BufRead, BufReader, Write},
@@ -35,7 +36,7 @@ use nix::{
     unistd::{dup2_stderr, dup2_stdin, dup2_stdout},
 };
 
-use super::{Deadline, fault, files, write_attribute};
+use super::{Deadline, Host, fault, files, write_attribute};
 
 /// Name under which a program is started that is to act as the child. Arguments come from
 /// libvirt, a domain's name among them, but the name of a hook is its path.
@@ -61,6 +62,9 @@ enum Answer {
     Text(String),
 }
 
+/// What a child says first.
+const THERE: &[u8] = b"\"there\"\n";
+
 /// `EILSEQ` stands for a text that is not UTF-8; no read says it.
 const NOT_UTF_8: i32 = Errno::EILSEQ as i32;
 
@@ -83,6 +87,8 @@ pub(super) struct DriverChild {
     child: BufReader<UnixStream>,
     /// None for one that was split off.
     process: Option<Child>,
+    /// Whether it has said that it is there.
+    is_there: bool,
 }
 
 impl DriverChild {
@@ -94,6 +100,7 @@ impl DriverChild {
             Fork::Parent(_) => Ok(Self {
                 child: BufReader::new(ours),
                 process: None,
+                is_there: false,
             }),
             Fork::Child => {
                 drop(ours);
@@ -118,6 +125,7 @@ impl DriverChild {
         Ok(Self {
             child: BufReader::new(ours),
             process: Some(process),
+            is_there: false,
         })
     }
 
@@ -177,6 +185,14 @@ impl DriverChild {
     }
 
     fn answer(&mut self, patience: Duration) -> io::Result<Answer> {
+        if !self.is_there {
+            self.next_line(Host::PATIENCE)?;
+            self.is_there = true;
+        }
+        self.next_line(patience)
+    }
+
+    fn next_line(&mut self, patience: Duration) -> io::Result<Answer> {
         if self.child.buffer().is_empty() {
             self.wait(patience)?;
         }
@@ -252,6 +268,7 @@ pub fn act_if_asked() -> Option<ExitCode> {
 
 /// Carries out orders until the parent is gone.
 fn serve(mut parent: &UnixStream) -> io::Result<()> {
+    parent.write_all(THERE)?;
     for line in BufReader::new(parent).lines() {
         let parts: Vec<String> = serde_json::from_str(&line?)?;
         let number = |error: io::Error| match error.kind() {

@@ -4,7 +4,7 @@
 use std::{
     fs::{self, File},
     io::{self, Read},
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::Path,
 };
 
@@ -46,7 +46,14 @@ impl Host {
     /// # Errors
     /// The kernel's errno; `InvalidData` when it is not UTF-8.
     pub fn read_file(&self, path: &str) -> io::Result<String> {
-        fs::read_to_string(self.path(path))
+        // Else a pipe in its place would be waited for.
+        let mut file = File::options()
+            .read(true)
+            .custom_flags(OFlag::O_NONBLOCK.bits())
+            .open(self.path(path))?;
+        let mut text = String::new();
+        file.read_to_string(&mut text)?;
+        Ok(text)
     }
 
     /// Reads the files of one of our directories whose names `is_wanted`, one after the
@@ -71,7 +78,8 @@ impl Host {
         let directory = File::open(&path).map_err(named)?;
         let mut bytes = Vec::with_capacity(ATTRIBUTE);
         for name in names.iter().filter(|name| is_wanted(name)) {
-            let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+            // As above: a pipe is not waited for.
+            let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
             let file = match openat(&directory, name.as_str(), flags, Mode::empty()) {
                 Err(Errno::ENOENT) => continue,
                 file => file.map(File::from).map_err(io::Error::from),

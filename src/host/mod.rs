@@ -7,7 +7,10 @@ use std::{
     io::{self, Write},
     path::{Path, PathBuf},
     process::Child,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -65,6 +68,8 @@ pub struct Host {
     writer: Mutex<Option<DriverChild>>,
     /// Whether attributes of drivers are read by the child.
     asks_drivers_apart: bool,
+    /// Whether there is time for a driver that is slow.
+    waits_for_drivers: AtomicBool,
     /// GPUs whose drivers do not answer, or slowly.
     slow: Mutex<SlowDrivers>,
     /// Children of before that may still hang in a driver. Each is a zombie from its
@@ -88,6 +93,7 @@ impl Host {
             deadline: Mutex::new(None),
             writer: Mutex::new(None),
             asks_drivers_apart: false,
+            waits_for_drivers: AtomicBool::new(false),
             slow: Mutex::default(),
             former: Mutex::new(Vec::new()),
         }
@@ -102,6 +108,13 @@ impl Host {
             asks_drivers_apart: true,
             ..self
         }
+    }
+
+    /// From now on a driver may take as long to answer as to make a device: for who sets
+    /// GPUs up, whose drivers are busy with what was just done to them, and keeps no start
+    /// from anything.
+    pub fn wait_for_drivers(&self) {
+        self.waits_for_drivers.store(true, Ordering::Relaxed);
     }
 
     /// The root named by [`Self::ROOT_VARIABLE`], else `/`.

@@ -3,12 +3,13 @@
 //! Who reads such an attribute may hold the host lock, and so keep every other start
 //! waiting: a read is waited for two seconds at most, and all reads from one GPU
 //! together five. A GPU whose driver was waited for in vain is noted, so that for some
-//! seconds nobody waits for it anew; others are asked as ever.
+//! seconds nobody waits for it anew; others are asked as ever. Who sets GPUs up, which takes
+//! minutes, has more patience, and asks also then ([`Host::wait_for_drivers`]).
 
 use std::{
     collections::BTreeMap,
     io,
-    sync::PoisonError,
+    sync::{PoisonError, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -59,6 +60,9 @@ impl Host {
     /// Reads an attribute by the child. What comes after the deadline of a program is
     /// read with little patience.
     pub(super) fn ask_driver(&self, path: &str) -> io::Result<String> {
+        if self.waits_for_drivers.load(Ordering::Relaxed) {
+            return self.read_by_child(path, self.patience_left())?;
+        }
         let mut slow = self.slow.lock().unwrap_or_else(PoisonError::into_inner);
         slow.look(self);
         let is_any_slow = !slow.noted.is_empty() || !slow.waited.is_empty();
@@ -107,7 +111,7 @@ impl Host {
         };
         let mut answers = Vec::with_capacity(paths.len());
         for paths in paths.chunks(AT_ONCE) {
-            let is_any_slow = {
+            let is_any_slow = !self.waits_for_drivers.load(Ordering::Relaxed) && {
                 let mut slow = self.slow.lock().unwrap_or_else(PoisonError::into_inner);
                 slow.look(self);
                 !slow.noted.is_empty() || !slow.waited.is_empty()

@@ -114,6 +114,7 @@ pub(super) struct StepReport {
 
 impl Apply {
     pub(super) fn run(&self, host: &Host) -> anyhow::Result<ExitCode> {
+        host.wait_for_drivers();
         let survey = Survey::read(host)?;
         let chosen = if self.all {
             let named = |surveyed: &&Surveyed| !matches!(surveyed.wish, Ok(None));

@@ -52,7 +52,10 @@ struct Report {
 #[derive(Debug, Serialize)]
 struct Problem {
     level: Level,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "output::some_path"
+    )]
     file: Option<PathBuf>,
     #[serde(skip_serializing_if = "Option::is_none")]
     line: Option<usize>,

@@ -50,6 +50,7 @@ struct PoolReport {
     rules: usize,
     /// Devices that the rules take.
     devices: usize,
+    #[serde(serialize_with = "crate::cli::output::path")]
     file: PathBuf,
 }
 
@@ -62,11 +63,13 @@ struct BrokenReport {
 #[derive(Debug, Serialize)]
 struct MaskedReport {
     name: PoolName,
+    #[serde(serialize_with = "crate::cli::output::path")]
     file: PathBuf,
 }
 
 #[derive(Debug, Serialize)]
 struct IgnoredReport {
+    #[serde(serialize_with = "crate::cli::output::path")]
     file: PathBuf,
     reason: String,
 }

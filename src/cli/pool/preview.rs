@@ -53,6 +53,7 @@ pub(super) struct Preview {
 #[derive(Debug, Serialize)]
 struct Report {
     pool: PoolName,
+    #[serde(serialize_with = "crate::cli::output::path")]
     file: PathBuf,
     #[serde(rename = "type")]
     device_type: String,

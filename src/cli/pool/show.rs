@@ -42,6 +42,7 @@ pub(super) struct Show {
 #[derive(Debug, Serialize)]
 struct Report {
     name: PoolName,
+    #[serde(serialize_with = "crate::cli::output::path")]
     file: PathBuf,
     kind: Kind,
     description: Option<String>,
@@ -105,14 +106,21 @@ fn gather(host: &Host, pool: Pool) -> anyhow::Result<Report> {
     let mut devices =
         candidates::candidates(&supply, &pool, &others).context("cannot look for devices")?;
     devices.retain(|candidate| candidate.matches);
-    let in_use = claims::pool_in_use(host, &pool.name).context("cannot read the claims")?;
+    let mut warnings = pool.warnings();
+    let (in_use, in_doubt) = match claims::pool_in_use(host, &pool.name) {
+        Ok(in_use) => (in_use, false),
+        Err(error) => {
+            warnings.push(format!("its devices in use cannot be counted: {error}"));
+            (0, true)
+        }
+    };
     let room = candidates::room(&supply, &pool, &devices);
     let free = match pool.instances {
         0 => room,
         limit => room.within(limit.saturating_sub(in_use)),
     };
     Ok(Report {
-        warnings: pool.warnings(),
+        warnings,
         rules: rules(&pool),
         defaults: defaults(&pool.defaults),
         name: pool.name,
@@ -127,7 +135,7 @@ fn gather(host: &Host, pool: Pool) -> anyhow::Result<Report> {
         devices,
         in_use,
         free: free.most(),
-        exact: free.is_exact(),
+        exact: free.is_exact() && !in_doubt,
     })
 }
 

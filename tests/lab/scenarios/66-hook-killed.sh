@@ -28,7 +28,7 @@ start_and_kill "\$($hook)"
 # The device comes into being without them; the hook of the failed start takes it away.
 start_and_kill "\$($writer) \$($hook)"
 start_and_kill "\$($writer)"
-refusal="virt-vgpu: cannot make device 'gpu0' of domain 'ws1': /sys/class/mdev_bus/0000:3b:00.0/mdev_supported_types/nvidia-232/create: the writing process died without an answer"
+refusal="virt-vgpu: cannot make device 'gpu0' of domain 'ws1': /sys/class/mdev_bus/0000:3b:00.0/mdev_supported_types/nvidia-232/create: the process that asks the driver died without an answer"
 [[ $(on_lab 'cat /run/lab-start.out') == *"$refusal"* ]] || fail 'the refusal has another reason'
 
 # Killed while the device goes back: the claim stays for whoever comes next, here libvirt's next step,
