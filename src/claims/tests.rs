@@ -255,3 +255,32 @@ fn a_claim_that_cannot_be_understood_holds_its_functions() {
     );
     assert_eq!(held(None), Err(why));
 }
+
+#[test]
+fn a_claim_of_a_later_version_is_not_called_broken() {
+    let (_root, host) = host();
+    let domain: DomainUuid = DOMAIN.parse().unwrap();
+    let path = Claim::path(domain);
+    put(&host, &path, "{\"version\": 99, \"whatever\": 1}\n");
+    let error = load(&host, domain).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "claim {path}: format 99 is not known to this version; install that version again; it \
+             knows the devices in it"
+        )
+    );
+}
+
+/// Else a hook would wait for ever for somebody to write into it.
+#[test]
+fn a_pipe_in_the_place_of_a_claim_is_not_waited_for() {
+    let (_root, host) = host();
+    let domain: DomainUuid = DOMAIN.parse().unwrap();
+    host.make_directory(DIRECTORY, 0o755).unwrap();
+    let path = host.path(&Claim::path(domain));
+    let made = std::process::Command::new("mkfifo").arg(&path).status();
+    assert!(made.unwrap().success());
+    assert!(load(&host, domain).is_err());
+    assert!(pool_in_use(&host, &"cad".parse().unwrap()).is_err());
+}

@@ -332,3 +332,39 @@ fn what_is_free_of_a_limit_is_a_bound_while_a_claim_cannot_be_read() {
     );
     assert_eq!(free(), [(json!(2), json!(false)), (all, json!(true))]);
 }
+
+/// One claim that cannot be read at all takes no table away.
+#[test]
+fn a_claim_that_cannot_be_read_is_one_problem() {
+    let scene = Scene::new(Machine::of_boards(1));
+    scene.pool("cad", SMALL);
+    let claim = format!("run/virt-vgpu/claims/{}.json", uuid(1));
+    std::fs::create_dir_all(scene.path(&claim)).unwrap();
+    let problem = format!(
+        "problem: claim /{claim}: Is a directory (os error 21); when nothing of that domain runs any \
+         more, remove the file"
+    );
+    assert_eq!(notes(&scene), [problem]);
+    assert_eq!(report(&scene)["pools"][0]["free"], 4);
+    for words in ["pool show cad --json", "pool preview cad --json"] {
+        let outcome = Program::command(scene.root(), words).run();
+        outcome.succeeds();
+        let shown: Value = serde_json::from_str(&outcome.stdout).unwrap();
+        assert_eq!(shown["devices"][0]["available"], 4, "{words}: {shown}");
+    }
+}
+
+/// The name of a file is bytes, and JSON has none.
+#[test]
+fn a_file_name_that_is_not_utf8_does_not_take_the_json_away() {
+    use std::os::unix::ffi::OsStrExt;
+    let scene = Scene::new(Machine::of_boards(1));
+    scene.pool("cad", SMALL);
+    let name = std::ffi::OsStr::from_bytes(b"\xff\xfe.toml");
+    std::fs::write(scene.path("etc/virt-vgpu/pools.d").join(name), "").unwrap();
+    let outcome = Program::command(scene.root(), "pool list --json").run();
+    outcome.succeeds();
+    let listed: Value = serde_json::from_str(&outcome.stdout).unwrap();
+    let file = listed["ignored"][0]["file"].as_str().unwrap();
+    assert_eq!(file, "/etc/virt-vgpu/pools.d/\u{fffd}\u{fffd}.toml");
+}
