@@ -1,7 +1,7 @@
 //! A GPU as it will be when a vGPU more is on it, so that several can be planned
 //! at once: all functions of a board share what the board has left.
 
-use super::{Fit, Placement, choose_placement, more_of, most_of};
+use super::{Fit, Placement, choose_placement, more_of, most_of, placement::left};
 use crate::{
     device::gpu::{GpuState, Vgpu, VgpuType},
     model::{ProfileParts, VgpuTypeId},
@@ -37,9 +37,7 @@ pub fn with_one(gpu: &GpuState, id: VgpuTypeId, place: Option<Placement>) -> Gpu
             false => one.available.map(|_| 0),
         };
         if let (Some(place), Some(places)) = (place, &mut one.placements) {
-            let size = places.size;
-            let is_free = |id: &u32| !place.overlaps(Placement { id: *id, size });
-            places.creatable.retain(is_free);
+            places.creatable = left(places.size, &places.creatable, place);
         }
     }
     close_what_is_full(&mut after);

@@ -128,7 +128,7 @@ impl Places {
 }
 
 /// Those of the ids that are free beside a place.
-fn left(size: u32, ids: &[u32], taken: Placement) -> Vec<u32> {
+pub(super) fn left(size: u32, ids: &[u32], taken: Placement) -> Vec<u32> {
     let is_free = |id: &u32| !taken.overlaps(Placement { id: *id, size });
     ids.iter().copied().filter(is_free).collect()
 }

@@ -9,14 +9,17 @@ use crate::{
     capacity::Fit,
     claims::{self, Claim, DEFAULT_GRACE, Doubt, Liveness},
     config::{self, Pool},
-    device::mdev::Offer,
+    device::{Remembered, mdev::Offer},
     domain::{DomainDef, Request},
     hook::{AllocateError, Demand, Order, devices_wanted, has_placeholder, nearness_of, with_held},
     host::{Host, PciIds, Processes},
     model::{
         DeviceName, DomainName, DomainUuid, MdevTypeId, MdevUuid, NumaNode, ParentName, PoolName,
     },
-    plan::{Detail, Failed, HostSupply, RefusalKind, Rejection, Source, Supply, Surveyed, survey},
+    plan::{
+        Detail, Failed, HostSupply, RefusalKind, Rejection, Source, Standing, Supply, Surveyed,
+        survey,
+    },
     rule::Verdict,
 };
 
@@ -315,7 +318,8 @@ impl Forecast {
             functions_only: false,
         };
         let nvml = host.nvml();
-        let supply = HostSupply::discover(host, &names, detail)
+        let sysfs = Remembered::new(host);
+        let supply = HostSupply::discover(&sysfs, &names, detail)
             .and_then(|supply| with_held(supply, host, Some(domain.uuid)));
         let supply = match supply {
             Ok(supply) => supply.with_nvml(&nvml),
@@ -404,21 +408,14 @@ impl Forecast {
 /// none.
 fn free(supply: &HostSupply<'_>, pool: &Pool, in_use: u32) -> Fit {
     let mut rooms = Vec::new();
-    for standing in supply.standings(pool).unwrap_or_default() {
-        if matches!(standing.verdict, Verdict::Match { .. }) {
-            let (offer, exact) = supply.room(pool, &standing.parent);
-            rooms.push((standing.parent, offer, exact));
+    let standings = supply.standings(pool).unwrap_or_default();
+    for Standing { parent, verdict } in &standings {
+        if matches!(verdict, Verdict::Match { .. }) {
+            let (offer, exact) = supply.room(pool, parent);
+            rooms.push((parent, offer, exact));
         }
     }
-    let rooms = rooms.iter();
-    let free = supply.free(
-        pool,
-        rooms.map(|(parent, offer, exact)| (parent, offer, *exact)),
-    );
-    match pool.instances {
-        0 => free,
-        limit => free.within(limit.saturating_sub(in_use)),
-    }
+    supply.free(pool, in_use, rooms)
 }
 
 /// What a domain will be served that has no hostdevs yet: whatever its pools' drivers

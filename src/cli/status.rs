@@ -235,22 +235,16 @@ fn pool_report(
         }
         rooms.push((parent, offer, is_exact));
     }
-    let free = supply.free(
-        pool,
-        rooms
-            .iter()
-            .map(|(parent, offer, exact)| (*parent, offer, *exact)),
-    );
+    let parents = rooms.len();
     let claimed = claims
         .iter()
         .flat_map(|claim| &claim.devices)
         .filter(|d| d.pool == pool.name)
         .count();
     let in_use = u32::try_from(claimed).unwrap_or(u32::MAX);
-    let free = match pool.instances {
-        0 => free,
-        limit => free.within(limit.saturating_sub(in_use)),
-    };
+    let is_without = |(_, offer, _): &(_, Offer, _)| matches!(offer, Offer::NoSuchType);
+    let has_no_type = !rooms.is_empty() && rooms.iter().all(is_without);
+    let free = supply.free(pool, in_use, rooms);
     // A claim that cannot be read may hold some of those that the pool may hand out.
     let is_exact = free.is_exact() && !(in_doubt && pool.instances > 0);
     let without = free.most() == 0 && in_use == 0;
@@ -264,8 +258,7 @@ fn pool_report(
             problems.push(format!("pool '{}': {candidate}: {reason}", pool.name));
         }
     }
-    let has_no_type = |(_, offer, _): &(_, Offer, _)| matches!(offer, Offer::NoSuchType);
-    if !rooms.is_empty() && rooms.iter().all(has_no_type) {
+    if has_no_type {
         problems.push(format!(
             "pool '{}': none of its devices has {}; 'virt-vgpu devices --pool={}' lists what they \
              have",
@@ -277,7 +270,7 @@ fn pool_report(
     PoolReport {
         name: pool.name.clone(),
         device_type: pool.device_type.to_string(),
-        parents: rooms.len(),
+        parents,
         in_use,
         free: free.most(),
         exact: is_exact,

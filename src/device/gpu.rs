@@ -421,7 +421,7 @@ fn types_of(function: PciAddress) -> String {
 }
 
 /// The number in `nvidia-558`; None for a type of another driver.
-fn number(type_id: &str) -> Option<VgpuTypeId> {
+pub(crate) fn number(type_id: &str) -> Option<VgpuTypeId> {
     type_id.strip_prefix("nvidia-")?.parse().ok()
 }
 

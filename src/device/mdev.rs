@@ -190,19 +190,6 @@ impl<'a> MdevHost<'a> {
         }
     }
 
-    /// All these parents are about to be asked for the type ([`Self::offer`]): where one
-    /// driver's parents share its ids, as they do, what it takes is known after the first.
-    pub fn will_ask(&self, parents: &[&Parent], selector: &TypeSelector) {
-        let [first, others @ ..] = parents else {
-            return;
-        };
-        let Ok(Some((id, _))) = self.type_id(first, selector) else {
-            return;
-        };
-        let paths = others.iter().map(|parent| available_of(parent, &id));
-        self.sysfs.will_read(&paths.collect::<Vec<_>>());
-    }
-
     /// The id, with the availability where finding the id has read it already.
     fn type_id(
         &self,
@@ -259,7 +246,10 @@ impl<'a> MdevHost<'a> {
     }
 
     fn available(&self, parent: &Parent, id: &MdevTypeId) -> io::Result<u32> {
-        let path = available_of(parent, id);
+        let path = format!(
+            "{}/mdev_supported_types/{id}/available_instances",
+            parent.path()
+        );
         let text = read(self.sysfs, &path)?;
         // Negative counts have been seen from drivers that count down without a floor.
         let number: i64 = text.parse().map_err(|_| {
@@ -310,11 +300,6 @@ impl<'a> MdevHost<'a> {
         }
         Ok(found)
     }
-}
-
-fn available_of(parent: &Parent, id: &MdevTypeId) -> String {
-    let parent = parent.path();
-    format!("{parent}/mdev_supported_types/{id}/available_instances")
 }
 
 fn listed(

@@ -34,15 +34,6 @@ pub trait Sysfs {
     /// The kernel's errno; `InvalidData` for text that is not UTF-8.
     fn read(&self, path: &str) -> io::Result<String>;
 
-    /// Several attributes' texts, in their order: where it costs more to ask than to
-    /// answer, all are asked for before the first answer is waited for.
-    fn read_all(&self, paths: &[String]) -> Vec<io::Result<String>> {
-        paths.iter().map(|path| self.read(path)).collect()
-    }
-
-    /// Tells that these are about to be read. It means nothing to who remembers nothing.
-    fn will_read(&self, _paths: &[String]) {}
-
     /// Where a link points, as written in it.
     ///
     /// # Errors

@@ -80,18 +80,6 @@ impl Sysfs for Remembered<'_> {
         known(&self.texts, path, || self.sysfs.read(path))
     }
 
-    fn will_read(&self, paths: &[String]) {
-        let unknown: Vec<String> = { paths.iter() }
-            .filter(|path| !self.texts.borrow().contains_key(*path))
-            .cloned()
-            .collect();
-        let answers = self.sysfs.read_all(&unknown);
-        let mut texts = self.texts.borrow_mut();
-        for (path, answer) in unknown.into_iter().zip(answers) {
-            texts.insert(path, answer.map_err(|error| Failed::of(&error)));
-        }
-    }
-
     fn read_link(&self, path: &str) -> io::Result<String> {
         known(&self.links, path, || self.sysfs.read_link(path))
     }
@@ -147,20 +135,6 @@ mod tests {
         fn exists(&self, path: &str) -> bool {
             self.answer(path, ()).is_ok()
         }
-    }
-
-    #[test]
-    fn what_is_asked_for_ahead_is_not_asked_again() {
-        let counts = Counts::default();
-        let sysfs = Remembered::new(&counts);
-        let paths = ["/there", "/busy", "/odd"].map(ToOwned::to_owned);
-        assert_eq!(sysfs.read("/there").unwrap(), "text");
-        sysfs.will_read(&paths);
-        assert_eq!(counts.0.get(), 3);
-        assert_eq!(sysfs.read("/there").unwrap(), "text");
-        assert_eq!(sysfs.read("/busy").unwrap_err().raw_os_error(), Some(16));
-        assert_eq!(sysfs.read("/odd").unwrap_err().to_string(), "not UTF-8");
-        assert_eq!(counts.0.get(), 3);
     }
 
     #[test]

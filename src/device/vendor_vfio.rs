@@ -77,12 +77,6 @@ pub fn all_functions(sysfs: &dyn Sysfs) -> io::Result<Vec<(PciAddress, PciAddres
     Ok(found)
 }
 
-/// What is read to know what a function is and can become.
-#[must_use]
-pub fn asked(function: impl Display) -> [String; 2] {
-    ["current_vgpu_type", "creatable_vgpu_types"].map(|name| attribute(&function, name))
-}
-
 /// The type that a function has; None when it is free.
 ///
 /// # Errors

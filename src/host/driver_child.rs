@@ -24,7 +24,7 @@ use std::{
         unix::{net::UnixStream, process::CommandExt},
     },
     panic,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Command, ExitCode, Stdio, exit},
     time::Duration,
 };
@@ -159,24 +159,6 @@ impl DriverChild {
     ) -> io::Result<io::Result<String>> {
         let line = serde_json::to_string(&[path])? + "\n";
         Ok(text(self.ask(&line, patience)?))
-    }
-
-    /// Has attributes read as [`Self::read`], each with that much patience. After an
-    /// error of the child's own no others follow.
-    pub(super) fn read_all(
-        &mut self,
-        paths: impl IntoIterator<Item = PathBuf>,
-        patience: Duration,
-    ) -> io::Result<Vec<io::Result<String>>> {
-        let (mut orders, mut count) = (String::new(), 0);
-        for path in paths {
-            orders += &(serde_json::to_string(&[path])? + "\n");
-            count += 1;
-        }
-        self.child.get_mut().write_all(orders.as_bytes())?;
-        (0..count)
-            .map(|_| Ok(text(self.answer(patience)?)))
-            .collect()
     }
 
     fn ask(&mut self, line: &str, patience: Duration) -> io::Result<Answer> {

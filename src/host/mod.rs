@@ -152,13 +152,6 @@ impl Sysfs for Host {
         files::read_text(&self.path(path), longest)
     }
 
-    fn read_all(&self, paths: &[String]) -> Vec<io::Result<String>> {
-        if self.asks_drivers_apart && paths.iter().all(|path| slow_driver::is_asked(path)) {
-            return self.ask_driver_for(paths);
-        }
-        paths.iter().map(|path| self.read(path)).collect()
-    }
-
     fn read_link(&self, path: &str) -> io::Result<String> {
         std::fs::read_link(self.path(path))?
             .into_os_string()
@@ -188,29 +181,34 @@ impl Attributes for Host {
             write: self.place(attribute)?,
             undo: undo.map(|undo| self.place(undo)).transpose()?,
         };
-        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut child = match writer.take() {
-            Some(child) => child,
-            None => DriverChild::start()?,
-        };
-        match child.carry_out(&order, self.patience_left()) {
-            Ok(answer) => {
-                *writer = Some(child);
-                answer?;
-            }
-            Err(error) => {
-                if let Some(child) = child.end() {
-                    self.leave_behind(child);
-                }
-                return Err(error);
-            }
-        }
+        let patience = self.patience_left();
+        self.with_child(|child| child.carry_out(&order, patience))??;
         fault::after("attribute", &attribute.path);
         Ok(())
     }
 }
 
 impl Host {
+    /// Asks the child, which is started where there is none. One that fails takes no
+    /// further orders.
+    fn with_child<T>(&self, ask: impl FnOnce(&mut DriverChild) -> io::Result<T>) -> io::Result<T> {
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut child = match writer.take() {
+            Some(child) => child,
+            None => DriverChild::start()?,
+        };
+        let answer = ask(&mut child);
+        match &answer {
+            Ok(_) => *writer = Some(child),
+            Err(_) => {
+                if let Some(child) = child.end() {
+                    self.leave_behind(child);
+                }
+            }
+        }
+        answer
+    }
+
     /// Bounds all writes to attributes together. What comes after the deadline,
     /// to undo or to give back, is still tried, with little patience.
     pub fn be_done_by(&self, deadline: Deadline) {

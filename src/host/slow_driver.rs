@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Host, driver_child::DriverChild, since_boot};
+use super::{Host, since_boot};
 use crate::device::{Sysfs, link_name};
 
 /// Where they are noted, a file each, with the milliseconds since boot.
@@ -101,53 +101,8 @@ impl Host {
         answer?
     }
 
-    /// Reads several that one GPU's driver answers: the orders go out together. Where that
-    /// does not go well they are read one by one, each as [`Self::ask_driver`] does it.
-    pub(super) fn ask_driver_for(&self, paths: &[String]) -> Vec<io::Result<String>> {
-        /// So that neither side waits for the other to read what it has written.
-        const AT_ONCE: usize = 32;
-        let one_by_one = |paths: &[String]| -> Vec<_> {
-            paths.iter().map(|path| self.ask_driver(path)).collect()
-        };
-        let mut answers = Vec::with_capacity(paths.len());
-        for paths in paths.chunks(AT_ONCE) {
-            let is_any_slow = !self.waits_for_drivers.load(Ordering::Relaxed) && {
-                let mut slow = self.slow.lock().unwrap_or_else(PoisonError::into_inner);
-                slow.look(self);
-                !slow.noted.is_empty() || !slow.waited.is_empty()
-            };
-            let places = paths.iter().map(|path| self.path(path));
-            let read =
-                (!is_any_slow).then(|| self.with_child(|child| child.read_all(places, QUICK)));
-            match read {
-                Some(Ok(read)) => answers.extend(read),
-                _ => answers.extend(one_by_one(paths)),
-            }
-        }
-        answers
-    }
-
     fn read_by_child(&self, path: &str, patience: Duration) -> io::Result<io::Result<String>> {
         self.with_child(|child| child.read(&self.path(path), patience))
-    }
-
-    /// A child that fails takes no further orders.
-    fn with_child<T>(&self, ask: impl FnOnce(&mut DriverChild) -> io::Result<T>) -> io::Result<T> {
-        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut child = match writer.take() {
-            Some(child) => child,
-            None => DriverChild::start()?,
-        };
-        let answer = ask(&mut child);
-        match &answer {
-            Ok(_) => *writer = Some(child),
-            Err(_) => {
-                if let Some(child) = child.end() {
-                    self.leave_behind(child);
-                }
-            }
-        }
-        answer
     }
 
     /// The GPU whose driver answers for the path, or what is next to it. The kernel

@@ -13,7 +13,7 @@ use crate::{
     capacity::{Placement, choose_placement, more_beside, more_of},
     config::{self, Kind, Pool},
     device::{
-        gpu::GpuState,
+        gpu::{self, GpuState},
         mdev::{self, Offer},
         nvml::Placements,
         step::Step,
@@ -106,6 +106,14 @@ pub(super) struct Boards {
     left: BTreeMap<(ParentName, MdevTypeId, usize), Option<u32>>,
 }
 
+impl Boards {
+    /// What the candidate's board is.
+    fn model(&mut self, supply: &dyn Supply, candidate: &Candidate) -> Option<String> {
+        let model = self.models.entry(candidate.board.clone());
+        model.or_insert_with(|| supply.model(candidate)).clone()
+    }
+}
+
 /// Requests of one pool share their candidates, unless the XML names one.
 pub(super) type MarketKey<'a> = (&'a PoolName, &'a Source);
 
@@ -158,7 +166,7 @@ impl<'a> Planner<'a> {
                 let kind = RefusalKind::Limit {
                     limit,
                     in_use: wanted.pool_in_use,
-                    wanted: u32::try_from(asked.count()).unwrap_or(u32::MAX),
+                    wanted: self::count(asked.count()),
                 };
                 return Err(Refusal::new(self.domain, wanted, kind));
             }
@@ -189,10 +197,7 @@ impl<'a> Planner<'a> {
             }
             // Functions of a board mostly are alike to all requests: what one leaves,
             // its neighbour leaves too.
-            let named = self.wanted.iter().any(|other| match &other.source {
-                Source::Function(name) => *name == candidate.parent.name,
-                _ => false,
-            });
+            let named = self.is_named(&candidate.parent.name);
             let takers = self.takers(&candidate.parent.name);
             if !tried.insert((
                 candidate.board.clone(),
@@ -264,8 +269,9 @@ impl<'a> Planner<'a> {
     }
 
     /// Positions of the pool's candidates, best first: what another request names
-    /// last, then a board that has refused to make that many, then a board that would have to hold two types (few drivers can), then
-    /// the board by placement, then by distance, then by address.
+    /// last, then a board that has refused to make that many, then a board that would
+    /// have to hold two types (few drivers can), then the board by placement, then by
+    /// distance, then by address.
     pub(super) fn order(&self, ask: Ask<'a>) -> Vec<usize> {
         let pool = ask.pool;
         let candidates = &self.markets[&ask.key()].candidates;
@@ -303,21 +309,29 @@ impl<'a> Planner<'a> {
             .filter(move |assignment| assignment.board == *board)
     }
 
-    /// The type that a pool of this plan hands out.
+    /// A pool of this plan.
+    fn pool(&self, name: &PoolName) -> Option<&Pool> {
+        let mut wanted = self.wanted.iter();
+        let wanted = wanted.find(|wanted| wanted.pool.name == *name)?;
+        Some(wanted.pool)
+    }
+
+    /// What this plan makes on a board, and where.
+    fn made_on(&self, board: &ParentName) -> Vec<(MdevTypeId, Option<Placement>)> {
+        let made = self.on_board(board);
+        made.map(|one| (one.type_id.clone(), one.placement))
+            .collect()
+    }
+
+    /// The type that it hands out.
     fn selector(&self, pool: &PoolName) -> Option<&TypeSelector> {
-        let wanted = self
-            .wanted
-            .iter()
-            .find(|wanted| wanted.pool.name == *pool)?;
-        Some(&wanted.pool.device_type)
+        Some(&self.pool(pool)?.device_type)
     }
 
     /// Devices on the candidate's board, those of this plan included.
     fn in_use(&self, candidate: &Candidate) -> u32 {
         let planned = self.on_board(&candidate.board).count();
-        candidate
-            .in_use
-            .saturating_add(u32::try_from(planned).unwrap_or(u32::MAX))
+        candidate.in_use.saturating_add(count(planned))
     }
 
     pub(super) fn offer(&mut self, ask: Ask<'a>, position: usize) -> Option<Offer> {
@@ -381,9 +395,7 @@ impl<'a> Planner<'a> {
         if let Some(left) = self.boards.left.get(&key) {
             return *left;
         }
-        let made: Vec<(MdevTypeId, Option<Placement>)> = { self.on_board(board) }
-            .map(|one| (one.type_id.clone(), one.placement))
-            .collect();
+        let made = self.made_on(board);
         let left = match self.state_of(candidate) {
             Some(state) => left_beside(state, &made, id),
             None => None,
@@ -395,53 +407,44 @@ impl<'a> Planner<'a> {
     /// Whether the first of several vGPUs of NVIDIA decides what board the others can be
     /// on.
     fn is_of_several_models(&mut self, wanted: &'a [Wanted<'a>]) -> bool {
-        let wanted = wanted
-            .iter()
-            .filter(|one| one.pool.kind == Kind::NvidiaVgpu);
-        let keys: Vec<MarketKey<'a>> = wanted.map(|one| Ask::of(one).key()).collect();
-        if keys.len() < 2 || !self.taken.is_empty() {
+        let wanted = wanted.iter();
+        let vgpus: Vec<&Wanted<'a>> = wanted
+            .filter(|one| one.pool.kind == Kind::NvidiaVgpu)
+            .collect();
+        if vgpus.len() < 2 || !self.taken.is_empty() {
             return false;
         }
-        let candidates: Vec<Candidate> = { keys.iter() }
-            .flat_map(|key| self.markets[key].candidates.clone())
+        let keys: BTreeSet<MarketKey<'a>> = { vgpus.into_iter() }
+            .map(|one| Ask::of(one).key())
             .collect();
-        let models = candidates.iter().map(|candidate| self.model_of(candidate));
-        let models: BTreeSet<Option<String>> = models.collect();
+        let candidates = keys.iter().flat_map(|key| &self.markets[key].candidates);
+        let models: BTreeSet<Option<String>> = candidates
+            .map(|candidate| self.boards.model(self.supply, candidate))
+            .collect();
         models.len() > 1
-    }
-
-    fn model_of(&mut self, candidate: &Candidate) -> Option<String> {
-        let supply = self.supply;
-        let models = &mut self.boards.models;
-        let model = models.entry(candidate.board.clone());
-        model.or_insert_with(|| supply.model(candidate)).clone()
     }
 
     /// The device, or the rest, whose board is of another type than the candidate's: the
     /// vGPUs of one VM are of one (NVIDIA's Virtual GPU Software User Guide, "Multiple
     /// vGPUs"). What does not say what it is may be the same.
     fn other_model(&mut self, pool: &Pool, candidate: &Candidate) -> Option<String> {
-        if pool.kind != Kind::NvidiaVgpu || (self.wanted.len() < 2 && !self.runs_beside()) {
+        if pool.kind != Kind::NvidiaVgpu || (self.wanted.len() < 2 && self.beside().is_none()) {
             return None;
         }
-        let model = self.model_of(candidate)?;
+        let model = self.boards.model(self.supply, candidate)?;
         if self.beside().is_some_and(|beside| *beside != model) {
             return Some("the vGPUs that the domain has".to_owned());
         }
-        let kinds: BTreeMap<&PoolName, Kind> = { self.wanted.iter() }
-            .map(|one| (&one.pool.name, one.pool.kind))
-            .collect();
+        let is_vgpu = |pool| {
+            self.pool(pool)
+                .is_some_and(|pool| pool.kind == Kind::NvidiaVgpu)
+        };
         let mut taken = self.taken.iter();
         let other = taken.find(|one| {
             let of_board = self.boards.models.get(&one.board).cloned().flatten();
-            kinds.get(&one.pool) == Some(&Kind::NvidiaVgpu)
-                && of_board.is_some_and(|other| other != model)
+            is_vgpu(&one.pool) && of_board.is_some_and(|other| other != model)
         })?;
         Some(format!("'{}' of this domain", other.device))
-    }
-
-    fn runs_beside(&mut self) -> bool {
-        self.beside().is_some()
     }
 
     fn beside(&mut self) -> Option<&String> {
@@ -538,9 +541,7 @@ impl<'a> Planner<'a> {
 
     /// Whether the candidate's board takes all of these beside those of the plan.
     fn takes(&mut self, candidate: &Candidate, types: &[&MdevTypeId]) -> bool {
-        let mut made: Vec<(MdevTypeId, Option<Placement>)> = { self.on_board(&candidate.board) }
-            .map(|one| (one.type_id.clone(), one.placement))
-            .collect();
+        let mut made = self.made_on(&candidate.board);
         let Some(state) = self.state_of(candidate) else {
             return true;
         };
@@ -711,8 +712,7 @@ fn left_beside(
 
 /// The driver's number of a type, of a mediated device or of a virtual function.
 fn vgpu_type(id: &MdevTypeId) -> Option<VgpuTypeId> {
-    let id = id.as_str();
-    id.strip_prefix("nvidia-").unwrap_or(id).parse().ok()
+    gpu::number(id.as_str()).or_else(|| id.as_str().parse().ok())
 }
 
 /// Whether the candidate is a virtual function of an NVIDIA GPU, which holds one

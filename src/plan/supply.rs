@@ -1,7 +1,7 @@
 //! What a real host, or a directory that looks like one, has for pools.
 
 use std::{
-    cell::{OnceCell, RefCell},
+    cell::{LazyCell, OnceCell, RefCell},
     collections::BTreeMap,
     io,
 };
@@ -256,21 +256,26 @@ impl<'a> HostSupply<'a> {
         if pool.kind != Kind::NvidiaVgpu {
             return (self.mdev.offer(device, &pool.device_type), true);
         }
-        let has_room =
-            |one: &Candidate| matches!(self.makes(pool, one), Offer::Type { available: 1.., .. });
-        let on_it = self
-            .on_gpus(pool)
-            .ok()
-            .and_then(|gpus| gpus.get(&device.name));
-        // One that says so is enough: the sums are about the GPU.
-        if on_it.is_some_and(|on_it| on_it.iter().any(has_room)) {
-            // That something can be made says that one fits, whatever the sums say.
-            if let Some((id, fit)) = self.fit(pool, &device.name) {
-                let available = fit.most().max(1);
-                return (Offer::Type { id, available }, fit.is_exact());
+        let on_it = match self.on_gpus(pool) {
+            Ok(gpus) => gpus.get(&device.name),
+            Err(why) => return (Offer::Unreadable(why.clone()), true),
+        };
+        let fit = LazyCell::new(|| self.fit(pool, &device.name));
+        let mut offers = Vec::new();
+        for one in on_it.into_iter().flatten() {
+            let offer = self.makes(pool, one);
+            // One that says so is enough: the sums are about the GPU. That something can
+            // be made says that one fits, whatever the sums say.
+            if matches!(offer, Offer::Type { available: 1.., .. }) {
+                if let Some((id, fit)) = &*fit {
+                    let (id, available) = (id.clone(), fit.most().max(1));
+                    return (Offer::Type { id, available }, fit.is_exact());
+                }
             }
+            offers.push(offer);
         }
-        match self.offers_on(pool, device) {
+        let unready = offers.is_empty().then(|| self.unready(&device.name));
+        match unready.flatten().map_or_else(|| sum(offers), Offer::Taken) {
             offer @ Offer::Type { available: 1.., .. } => (offer, false),
             offer => (offer, true),
         }
@@ -278,11 +283,13 @@ impl<'a> HostSupply<'a> {
 
     /// How many more the pool's devices ([`Self::standings`] that match) make
     /// together, from what each has by itself ([`Self::room`]): functions of one GPU
-    /// share what the GPU has.
+    /// share what the GPU has, and the pool's `instances` bound them together with the
+    /// `in_use` that it has handed out.
     pub fn free<'r>(
         &self,
         pool: &Pool,
-        rooms: impl IntoIterator<Item = (&'r Parent, &'r Offer, bool)>,
+        in_use: u32,
+        rooms: impl IntoIterator<Item = (&'r Parent, Offer, bool)>,
     ) -> Fit {
         let mut boards: BTreeMap<ParentName, (Fit, Option<MdevTypeId>)> = BTreeMap::new();
         for (device, offer, exact) in rooms {
@@ -290,8 +297,8 @@ impl<'a> HostSupply<'a> {
                 continue;
             };
             let more = match exact {
-                true => Fit::Exactly(*available),
-                false => Fit::AtMost(*available),
+                true => Fit::Exactly(available),
+                false => Fit::AtMost(available),
             };
             let board = match pool.kind {
                 Kind::NvidiaVgpu => device.name.clone(),
@@ -301,7 +308,7 @@ impl<'a> HostSupply<'a> {
             let (sum, of_board) = { boards.entry(board) }.or_insert((Fit::Exactly(0), None));
             *sum = [*sum, more].into_iter().sum();
             if is_function {
-                of_board.get_or_insert_with(|| id.clone());
+                of_board.get_or_insert(id);
             }
         }
         let boards = boards.into_iter().map(|(board, (sum, shared))| {
@@ -311,50 +318,23 @@ impl<'a> HostSupply<'a> {
                 _ => sum,
             }
         });
-        boards.sum()
+        let free: Fit = boards.sum();
+        match pool.instances {
+            0 => free,
+            limit => free.within(limit.saturating_sub(in_use)),
+        }
     }
 
     /// How many of a type of mediated devices a GPU of NVIDIA's takes over all its
     /// functions; None for other boards. One that says it makes any makes one.
     fn left_on(&self, board: &ParentName, id: &MdevTypeId) -> Option<Fit> {
-        let number = id.as_str().strip_prefix("nvidia-")?.parse().ok()?;
+        let number = gpu::number(id.as_str())?;
         let state = self.state(board, true)?;
         state.vgpu_type(number)?;
         Some(match more_of(&state, number) {
             Fit::Exactly(0) => Fit::Exactly(1),
             fit => fit,
         })
-    }
-
-    /// The offers of all that makes vGPUs on a GPU, as one: each by itself.
-    fn offers_on(&self, pool: &Pool, device: &Parent) -> Offer {
-        let on_it = match self.on_gpus(pool) {
-            Ok(gpus) => gpus
-                .get(&device.name)
-                .map(Vec::as_slice)
-                .unwrap_or_default(),
-            Err(why) => return Offer::Unreadable(why.clone()),
-        };
-        self.will_ask(pool, on_it);
-        let offers: Vec<Offer> = on_it.iter().map(|one| self.makes(pool, one)).collect();
-        let unready = offers.is_empty().then(|| self.unready(&device.name));
-        unready.flatten().map_or_else(|| sum(offers), Offer::Taken)
-    }
-
-    /// All of them are about to be asked for the pool's type.
-    fn will_ask(&self, pool: &Pool, candidates: &[Candidate]) {
-        let mut functions = Vec::new();
-        let mut parents = Vec::new();
-        for candidate in candidates {
-            match candidate.interface {
-                Interface::Mdev => parents.push(&candidate.parent),
-                Interface::VendorVfio => {
-                    functions.extend(vendor_vfio::asked(&candidate.parent.name));
-                }
-            }
-        }
-        self.mdev.sysfs().will_read(&functions);
-        self.mdev.will_ask(&parents, &pool.device_type);
     }
 
     /// `pool` is any of NVIDIA's vGPUs: they all have the same.

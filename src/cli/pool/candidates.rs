@@ -131,18 +131,17 @@ pub(super) fn rejected(candidates: &[Candidate]) -> String {
     text
 }
 
-/// How many more the members make together.
-pub(super) fn room(supply: &HostSupply<'_>, pool: &Pool, candidates: &[Candidate]) -> Fit {
-    let offers: Vec<(&Parent, Offer, bool)> = { candidates.iter() }
-        .filter(|one| one.matches)
-        .filter_map(|one| {
-            let (id, available) = (one.type_id.clone()?, one.available);
-            Some((&one.device, Offer::Type { id, available }, one.exact))
-        })
-        .collect();
-    let offers = offers.iter();
-    supply.free(
-        pool,
-        offers.map(|(device, offer, exact)| (*device, offer, *exact)),
-    )
+/// How many more the pool can hand out beside the `in_use` that it has handed out.
+pub(super) fn free(
+    supply: &HostSupply<'_>,
+    pool: &Pool,
+    in_use: u32,
+    candidates: &[Candidate],
+) -> Fit {
+    let members = candidates.iter().filter(|one| one.matches);
+    let offers = members.filter_map(|one| {
+        let (id, available) = (one.type_id.clone()?, one.available);
+        Some((&one.device, Offer::Type { id, available }, one.exact))
+    });
+    supply.free(pool, in_use, offers)
 }

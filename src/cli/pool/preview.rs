@@ -17,6 +17,7 @@ use super::{
 use crate::{
     cli::output,
     config::{self, ConfigFiles, Pool},
+    device::Remembered,
     hook,
     host::{Host, PciIds},
     model::{ParentName, PoolName},
@@ -102,7 +103,8 @@ pub(super) fn read_file(file: &Path) -> anyhow::Result<Pool> {
 fn gather(host: &Host, pool: Pool) -> anyhow::Result<Report> {
     let names = PciIds::new(host);
     let nvml = host.nvml();
-    let supply = HostSupply::discover(host, &names, Detail::default())
+    let sysfs = Remembered::new(host);
+    let supply = HostSupply::discover(&sysfs, &names, Detail::default())
         .and_then(|supply| hook::with_held(supply, host, None))
         .context("cannot look for devices")?
         .with_nvml(&nvml);

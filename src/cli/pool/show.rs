@@ -14,6 +14,7 @@ use crate::{
     claims,
     cli::output,
     config::{self, Class, Defaults, Kind, Placement, Pool},
+    device::Remembered,
     hook,
     host::{Host, PciIds},
     model::{PoolName, proposed},
@@ -98,7 +99,8 @@ impl Show {
 fn gather(host: &Host, pool: Pool) -> anyhow::Result<Report> {
     let names = PciIds::new(host);
     let nvml = host.nvml();
-    let supply = HostSupply::discover(host, &names, Detail::default())
+    let sysfs = Remembered::new(host);
+    let supply = HostSupply::discover(&sysfs, &names, Detail::default())
         .and_then(|supply| hook::with_held(supply, host, None))
         .context("cannot look for devices")?
         .with_nvml(&nvml);
@@ -114,11 +116,7 @@ fn gather(host: &Host, pool: Pool) -> anyhow::Result<Report> {
             (0, true)
         }
     };
-    let room = candidates::room(&supply, &pool, &devices);
-    let free = match pool.instances {
-        0 => room,
-        limit => room.within(limit.saturating_sub(in_use)),
-    };
+    let free = candidates::free(&supply, &pool, in_use, &devices);
     Ok(Report {
         warnings,
         rules: rules(&pool),

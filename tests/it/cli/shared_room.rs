@@ -32,14 +32,7 @@ fn said(scene: &Scene, pool: &str, domain: &Domain) -> [(u64, bool); 3] {
 /// on each.
 #[test]
 fn of_mediated_devices() {
-    let mut machine = Machine::with(["41", "61"].map(|bus| Function::sriov_board(bus, 6)));
-    for (board, bus) in ["41", "61"].iter().enumerate() {
-        for number in 0..3 {
-            let uuid = format!("f0e1c000-0000-4000-8000-0000000000{board}{number}");
-            machine = machine.with_mdev(&uuid, &format!("0000:{bus}:00.{}", number + 4), SMALL);
-        }
-    }
-    let scene = Scene::new(machine);
+    let scene = Scene::new(Machine::of_sriov_boards(3));
     scene.pool("small", SMALL);
     let domain = Domain::with_one(1, "small");
     assert_eq!(said(&scene, "small", &domain), [(2, true); 3]);
@@ -51,14 +44,7 @@ fn of_mediated_devices() {
 
 #[test]
 fn of_vgpus_of_functions() {
-    let gpus = ["41", "61"].map(|bus| Gpu::l40s(&format!("0000:{bus}:00.0")).functions(6));
-    let mut machine = Machine::of_gpus(gpus);
-    for bus in ["41", "61"] {
-        for number in 4..7 {
-            machine = machine.with_vgpu(&format!("0000:{bus}:00.{number}"), "L40S-12Q");
-        }
-    }
-    let scene = Scene::new(machine);
+    let scene = Scene::new(Machine::of_l40s_with_one_left());
     scene.vgpu_pool("cad", "L40S-12Q");
     let domain = Domain::new(1).function("gpu0", "cad", "0000:41:00.7");
     assert_eq!(said(&scene, "cad", &domain), [(2, true); 3]);

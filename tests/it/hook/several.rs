@@ -15,14 +15,7 @@ use crate::support::{
 /// Two boards of virtual functions with mediated devices, `there` of them taken on
 /// each.
 fn boards(there: usize) -> Scene {
-    let mut machine = Machine::with(["41", "61"].map(|bus| Function::sriov_board(bus, 6)));
-    for (board, bus) in ["41", "61"].iter().enumerate() {
-        for number in 0..there {
-            let uuid = format!("f0e1c000-0000-4000-8000-0000000000{board}{number}");
-            machine = machine.with_mdev(&uuid, &format!("0000:{bus}:00.{}", number + 4), SMALL);
-        }
-    }
-    Scene::new(machine)
+    Scene::new(Machine::of_sriov_boards(there))
 }
 
 fn two(number: usize) -> Domain {
@@ -119,14 +112,7 @@ fn another_function_of_the_only_board_is_tried() {
 /// comes late, but it is not taken for more than it says.
 #[test]
 fn a_board_that_refused_is_asked_for_what_it_did_make() {
-    let gpus = ["41", "61"].map(|bus| Gpu::l40s(&format!("0000:{bus}:00.0")).functions(6));
-    let mut machine = Machine::of_gpus(gpus);
-    for bus in ["41", "61"] {
-        for number in 4..7 {
-            machine = machine.with_vgpu(&format!("0000:{bus}:00.{number}"), "L40S-12Q");
-        }
-    }
-    let scene = Scene::new(machine);
+    let scene = Scene::new(Machine::of_l40s_with_one_left());
     scene.without_nvml();
     scene.vgpu_pool("cad", "L40S-12Q");
     let domain = Domain::new(1)

@@ -286,6 +286,33 @@ impl Machine {
         }
     }
 
+    /// Two boards with six virtual functions each, which hold four × [`SMALL`], and the
+    /// first `there` functions of each taken by somebody else.
+    pub fn of_sriov_boards(there: usize) -> Self {
+        let buses = ["41", "61"];
+        let mut machine = Self::with(buses.map(|bus| Function::sriov_board(bus, 6)));
+        for (board, bus) in buses.iter().enumerate() {
+            for number in 0..there {
+                let uuid = format!("f0e1c000-0000-4000-8000-0000000000{board}{number}");
+                machine = machine.with_mdev(&uuid, &format!("0000:{bus}:00.{}", number + 4), SMALL);
+            }
+        }
+        machine
+    }
+
+    /// Two L40S with six virtual functions each, and one `L40S-12Q` left on each.
+    pub fn of_l40s_with_one_left() -> Self {
+        let buses = ["41", "61"];
+        let gpu = |bus| Gpu::l40s(&format!("0000:{bus}:00.0")).functions(6);
+        let mut machine = Self::of_gpus(buses.map(gpu));
+        for bus in buses {
+            for number in 4..7 {
+                machine = machine.with_vgpu(&format!("0000:{bus}:00.{number}"), "L40S-12Q");
+            }
+        }
+        machine
+    }
+
     /// `boards` boards, each of which holds 4 × [`SMALL`] or 2 × [`LARGE`].
     pub fn of_boards(boards: usize) -> Self {
         Self::with((0..boards).map(|n| Function::board(&format!("0000:{:02x}:00.0", 0x3b + n))))
