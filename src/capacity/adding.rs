@@ -47,7 +47,9 @@ pub fn with_one(gpu: &GpuState, id: VgpuTypeId, place: Option<Placement>) -> Gpu
 /// That a type can be created says that there is room for one, so it must not be
 /// said of what the sums leave no room for.
 fn close_what_is_full(gpu: &mut GpuState) {
-    let full: Vec<VgpuTypeId> = { gpu.types.iter() }
+    let full: Vec<VgpuTypeId> = gpu
+        .types
+        .iter()
         .filter(|one| {
             let told = match gpu.heterogeneous {
                 Some(true) => one
@@ -78,9 +80,15 @@ fn best_place(gpu: &GpuState, made: &VgpuType) -> Option<Placement> {
 /// they are: it has a vGPU and makes others of another size.
 fn are_sizes_mixed(gpu: &GpuState) -> bool {
     gpu.heterogeneous.unwrap_or_else(|| {
-        let there = { gpu.vgpus.iter() }.filter_map(|vgpu| gpu.vgpu_type(vgpu.type_id?));
+        let there = gpu
+            .vgpus
+            .iter()
+            .filter_map(|vgpu| gpu.vgpu_type(vgpu.type_id?));
         let there: Vec<&VgpuType> = there.filter(|one| !one.in_gpu_instance).collect();
-        let mut makes = { gpu.types.iter() }.filter(|one| one.creatable && !one.in_gpu_instance);
+        let mut makes = gpu
+            .types
+            .iter()
+            .filter(|one| one.creatable && !one.in_gpu_instance);
         makes.any(|one| there.iter().any(|other| !is_of_one_size(one, other)))
     })
 }

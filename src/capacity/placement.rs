@@ -46,7 +46,9 @@ pub fn choose_placement<'a>(
 #[must_use]
 pub fn no_place(type_name: &str, placements: &Placements) -> String {
     let name = short_name(type_name);
-    let ids: Vec<String> = { placements.supported.iter() }
+    let ids: Vec<String> = placements
+        .supported
+        .iter()
         .map(ToString::to_string)
         .collect();
     match ids.as_slice() {

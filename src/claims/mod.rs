@@ -460,7 +460,7 @@ fn functions_of(
                 functions.extend(its.map(|one| (one.clone(), claim.domain_name.clone())));
             }
             Err(_) => {
-                let name: DomainName = { domain.to_string().parse() }.map_err(io::Error::other)?;
+                let name: DomainName = domain.to_string().parse().map_err(io::Error::other)?;
                 functions.extend(addresses_in(&text).map(|one| (one, name.clone())));
             }
         }
@@ -494,7 +494,7 @@ pub fn pool_in_use(host: &Host, pool: &PoolName) -> io::Result<u32> {
             Err(error) => return Err(io::Error::other(damaged(domain, error.to_string()))),
         };
         let claim = understood(domain, text).map_err(io::Error::other)?;
-        count += { claim.devices.iter() }.filter(|d| d.pool == *pool).count();
+        count += claim.devices.iter().filter(|d| d.pool == *pool).count();
         Ok(())
     })?;
     Ok(u32::try_from(count).unwrap_or(u32::MAX))

@@ -92,7 +92,9 @@ pub fn quarantine_suspects(
     claim: &Claim,
 ) -> io::Result<Option<String>> {
     let has_just_ended = claim.may_be_of_this_boot(host) && claim.may_be_wedged();
-    let suspicion = { claim.suspicion.clone() }
+    let suspicion = claim
+        .suspicion
+        .clone()
         .or_else(|| has_just_ended.then(|| claim.killed_early()))
         .filter(|_| claim.functions().next().is_some());
     if let Some(reason) = &suspicion {

@@ -103,7 +103,10 @@ fn take_out(
     let (devices, claim_error) = match announce(host, lock, claim, names) {
         Err(error) => (Vec::new(), Some(error)),
         Ok(()) => {
-            let devices: Vec<_> = { claim.devices.iter().rev() }
+            let devices: Vec<_> = claim
+                .devices
+                .iter()
+                .rev()
                 .filter(|device| names.contains(&device.name))
                 .map(|device| (device.clone(), give_back_device(host, device, deadline)))
                 .collect();

@@ -251,7 +251,8 @@ fn by_turns(
     let requests = attachment.requests.iter();
     let (optional, needed): (Vec<_>, Vec<_>) =
         requests.partition(|request| request.optional == Some(true));
-    let needed: Vec<DeviceName> = { needed.into_iter() }
+    let needed: Vec<DeviceName> = needed
+        .into_iter()
         .map(|request| request.name.clone())
         .collect();
     live.plugged.extend(plug(&needed)?);

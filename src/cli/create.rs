@@ -75,7 +75,8 @@ impl Create {
         let xml = with_identity(host, text).with_context(|| self.name())?;
         let def = domain::parse(&xml).with_context(|| self.name())?;
         let uuid = def.uuid;
-        let near_misses: Vec<String> = { near_misses.iter() }
+        let near_misses: Vec<String> = near_misses
+            .iter()
             .map(|miss| format!("{}: line {}: {miss}", self.name(), miss.line))
             .collect();
         // The domain would be created without the device that it shall have.

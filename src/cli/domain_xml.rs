@@ -15,7 +15,7 @@ pub(super) fn read(path: &Path) -> anyhow::Result<String> {
     let read = if path == Path::new("-") {
         let mut text = String::new();
         let input = std::io::stdin().lock();
-        { input.take(LONGEST + 1).read_to_string(&mut text) }.map(|_| text)
+        (input.take(LONGEST + 1).read_to_string(&mut text)).map(|_| text)
     } else {
         host::read_at_most(path, LONGEST + 1)
     };

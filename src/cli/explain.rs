@@ -107,7 +107,9 @@ fn of_file(host: &Host, xml: &str) -> anyhow::Result<Forecast> {
         return unusable(identity, cause, XmlOf::File);
     }
     let near_misses = domain::near_misses(xml).unwrap_or_default();
-    let notes = { near_misses.iter() }.map(|miss| format!("line {}: {miss}", miss.line));
+    let notes = near_misses
+        .iter()
+        .map(|miss| format!("line {}: {miss}", miss.line));
     let (parsed, xml_of) = match domain::parse(xml) {
         Err(error) if *error.problem() == Problem::MissingElement("uuid") => {
             let whole = domain::with_uuid(xml, NO_UUID.parse()?)?;

@@ -282,7 +282,9 @@ impl Forecast {
                 device.place = Some(Place {
                     parent: assignment.parent,
                     type_id: assignment.type_id,
-                    against_migration: { assignment.against_migration.into_iter() }
+                    against_migration: assignment
+                        .against_migration
+                        .into_iter()
                         .map(ToOwned::to_owned)
                         .collect(),
                     reason: assignment.reason,
@@ -350,7 +352,8 @@ impl Forecast {
                 in_use,
                 free: free.most(),
                 exact: free.is_exact(),
-                candidates: { candidates.into_iter() }
+                candidates: candidates
+                    .into_iter()
                     .map(|one| candidate(one, &pool))
                     .chain(supply.idle(&pool, &Source::Any).into_iter().map(idle))
                     .collect(),
@@ -391,7 +394,8 @@ impl Forecast {
         };
         let has_unused = |claim: &&Claim| !claim.unused(host, &processes, DEFAULT_GRACE).is_empty();
         let others = claims.iter().filter(|claim| claim.domain != own);
-        let lax: Vec<String> = { others.filter(has_unused) }
+        let lax: Vec<String> = others
+            .filter(has_unused)
             .map(|claim| format!("'{}'", claim.domain_name))
             .collect();
         if !lax.is_empty() {

@@ -27,7 +27,9 @@ pub(super) fn what_there_is(wanted: &str, have: &[String]) -> String {
     const NAMED: usize = 4;
     let mut nearest: Vec<&String> = have.iter().collect();
     nearest.sort_by_key(|name| std::cmp::Reverse(same_places(wanted, name)));
-    let named: Vec<&str> = { nearest.iter().take(NAMED) }
+    let named: Vec<&str> = nearest
+        .iter()
+        .take(NAMED)
         .map(|name| name.as_str())
         .collect();
     match named.split_last() {
@@ -80,7 +82,9 @@ pub(super) fn unknown_parent(host: &Host, mdev: &MdevHost<'_>, text: &str) -> an
              mediated devices"
         );
     }
-    let have: Vec<String> = { mdev.parents().iter() }
+    let have: Vec<String> = mdev
+        .parents()
+        .iter()
         .map(|parent| parent.name.to_string())
         .collect();
     anyhow!(

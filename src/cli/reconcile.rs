@@ -163,15 +163,23 @@ fn claim_report(one: &claims::Reconciled) -> ClaimReport {
         }
     };
     let devices = match (&one.liveness, &one.released) {
-        (Liveness::Stale, Some(released)) => { released.devices.iter() }
+        (Liveness::Stale, Some(released)) => released
+            .devices
+            .iter()
             .map(|(device, outcome)| device_report(device, outcome_text(outcome)))
             .collect(),
-        _ => { one.claim.devices.iter() }
+        _ => one
+            .claim
+            .devices
+            .iter()
             .map(|device| device_report(device, outcome_alone(one, device)))
             .collect(),
     };
     let is_partial = one.liveness != Liveness::Stale;
-    let has_failed = { one.released.iter() }.any(|released| is_partial && !released.is_complete());
+    let has_failed = one
+        .released
+        .iter()
+        .any(|released| is_partial && !released.is_complete());
     ClaimReport {
         domain: one.claim.domain_name.clone(),
         domain_uuid: one.claim.domain,

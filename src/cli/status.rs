@@ -142,8 +142,8 @@ fn gather(host: &Host) -> anyhow::Result<Report> {
 impl Report {
     /// Whether every claim is of a domain that runs or starts, and has its devices.
     fn is_in_order(&self) -> bool {
-        let claims = self.claims.iter();
-        { claims }.all(|claim| {
+        let mut claims = self.claims.iter();
+        claims.all(|claim| {
             claim.state != ClaimState::Stale && claim.devices.iter().all(|device| device.present)
         })
     }

@@ -69,7 +69,7 @@ impl Sync {
             failures: Vec::new(),
         };
         let chosen: Vec<Domain> = if self.all {
-            { libvirt.domains()?.into_iter() }.filter(is_ours).collect()
+            libvirt.domains()?.into_iter().filter(is_ours).collect()
         } else {
             let found = self.domains.iter().map(|name| libvirt.domain(name));
             found.collect::<Result<_, _>>()?

@@ -219,7 +219,8 @@ impl<'d, 't> Node<'d, 't> {
         let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
         let fits = !whole.is_empty() && digits(whole) && digits(part) && part.len() <= PLACES;
         let millionths = fits.then(|| format!("{whole}{part:0<PLACES$}").parse().ok());
-        { millionths.flatten() }
+        millionths
+            .flatten()
             .ok_or_else(|| self.wants(&format!("a number of {unit}, as in 2.0, below 4294")))
     }
 

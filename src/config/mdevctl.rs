@@ -127,7 +127,9 @@ pub fn definitions(files: &dyn ConfigFiles, parent: &ParentName) -> (Vec<Definit
 }
 
 fn read(files: &dyn ConfigFiles, path: &str) -> Result<Written, String> {
-    let text = { files.read(Path::new(path)) }.map_err(|error| format!("cannot be read: {error}"));
+    let text = files
+        .read(Path::new(path))
+        .map_err(|error| format!("cannot be read: {error}"));
     let parsed = serde_json::from_str(&text?);
     parsed.map_err(|error| format!("is no definition of mdevctl: {error}"))
 }

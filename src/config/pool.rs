@@ -75,8 +75,8 @@ impl Pool {
         }
         let mut warnings = Vec::new();
         for (index, rule) in self.rules.iter().enumerate() {
-            let fields = rule.filters.iter().map(Filter::field);
-            if let Some(field) = { fields }.find(|field| !field.is_read_for(self.kind)) {
+            let mut fields = rule.filters.iter().map(Filter::field);
+            if let Some(field) = fields.find(|field| !field.is_read_for(self.kind)) {
                 let (rule, kind) = (rule.label(index), self.kind);
                 warnings.push(format!(
                     "{rule} never matches: this version reads no '{field}' for kind '{kind}'"
@@ -137,7 +137,9 @@ pub fn parse(name: PoolName, origin: &Path, text: &str) -> Result<Pool, ConfigEr
     })?;
     let device_type = device_type(origin, &fragment)?;
     let heterogeneous = fragment.heterogeneous.unwrap_or_default();
-    let scheduler = { fragment.scheduler.as_ref() }
+    let scheduler = fragment
+        .scheduler
+        .as_ref()
         .map(|scheduler| scheduler.check(origin, heterogeneous))
         .transpose()?;
     Ok(Pool {

@@ -95,7 +95,8 @@ impl<'h> Keeper<'h> {
         let Some(domains) = self.asked(libvirt, domains)? else {
             return Ok(());
         };
-        let there: BTreeSet<_> = { domains.iter() }
+        let there: BTreeSet<_> = domains
+            .iter()
             .filter_map(|domain| domain.uuid().ok())
             .collect();
         self.problems.retain(|domain, _| there.contains(domain));
@@ -317,7 +318,9 @@ impl<'h> Keeper<'h> {
     /// Logs what was done; what is left to complain about.
     fn settle(&mut self, synced: &Synced, allowed: bool, started: bool) -> Vec<String> {
         let (name, uuid) = (&synced.domain, synced.domain_uuid);
-        let mut problems: Vec<String> = { synced.complaints().into_iter() }
+        let mut problems: Vec<String> = synced
+            .complaints()
+            .into_iter()
             .map(|line| format!("domain '{name}': {line}"))
             .collect();
         if synced.done.is_empty() {
@@ -393,8 +396,10 @@ impl<'h> Keeper<'h> {
             Ok(report) => {
                 hook::log_reconciled(&report);
                 self.unreleased = report.claims.iter().any(|one| {
-                    let freed =
-                        { one.released.as_ref() }.is_some_and(claims::Released::is_complete);
+                    let freed = one
+                        .released
+                        .as_ref()
+                        .is_some_and(claims::Released::is_complete);
                     !matches!(one.liveness, Liveness::InUse(_)) && !freed
                 });
             }

@@ -297,7 +297,9 @@ mod tests {
         let (_, devices) = text.split_once("<devices>").unwrap();
         assert_eq!(devices, format!("{wanted}</domain>\n"));
         assert!(text.contains("<v:device name='c' pool='spare' optional='yes'/></v:devices>"));
-        let outcomes: Vec<_> = { filled.devices.iter() }
+        let outcomes: Vec<_> = filled
+            .devices
+            .iter()
             .map(|one| (one.request, one.hostdev, one.function))
             .collect();
         use {HostdevChange::*, RequestChange::Changed};

@@ -44,7 +44,8 @@ pub fn carry_out_noted(host: &Host, target: &Target, changes: &[Change]) -> anyh
         return Ok(change::carry_out(&target.domain, changes)?);
     }
     let text = serde_json::to_string_pretty(&Note { devices })? + "\n";
-    let noted = { host.make_directory(EDITS, 0o755) }
+    let noted = host
+        .make_directory(EDITS, 0o755)
         .and_then(|()| host.replace_file(&path(uuid), text.as_bytes(), 0o600));
     match noted {
         // Who edits through libvirt without being root has no lock either.

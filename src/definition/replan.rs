@@ -267,7 +267,10 @@ fn refusal(
     order: &Order<'_>,
 ) -> anyhow::Result<Option<(String, Passing)>> {
     let demand = Demand::load(host, def, vec![order.clone()])?;
-    let vgpus = { demand.pools.values() }.any(|pool| pool.kind == Kind::NvidiaVgpu);
+    let vgpus = demand
+        .pools
+        .values()
+        .any(|pool| pool.kind == Kind::NvidiaVgpu);
     if !vgpus {
         let is_function = function_of(&order.source).is_some();
         let reason = || {

@@ -63,7 +63,9 @@ impl Named {
 
     /// Takes a definition down as it is now.
     pub fn note(&mut self, def: &DomainDef) {
-        let functions: Vec<PciAddress> = { def.pci_hostdevs.iter() }
+        let functions: Vec<PciAddress> = def
+            .pci_hostdevs
+            .iter()
             .map(|hostdev| hostdev.address)
             .collect();
         if functions.is_empty() {
@@ -88,7 +90,8 @@ impl Named {
                 let mut functions = functions.iter().filter_map(parent_name);
                 functions.any(|function| is_one(&function, **domain))
             };
-        { self.0.iter() }
+        self.0
+            .iter()
             .filter(names_one)
             .map(|(domain, _)| *domain)
             .collect()
@@ -97,7 +100,7 @@ impl Named {
     /// What the other domains name.
     #[must_use]
     pub fn reserved(&self, except: DomainUuid) -> Reserved {
-        let others = { self.0.iter() }.filter(|(domain, _)| **domain != except);
+        let others = self.0.iter().filter(|(domain, _)| **domain != except);
         let functions = others.flat_map(|(_, (name, functions))| {
             let functions = functions.iter().filter_map(parent_name);
             functions.map(|function| (function, name.clone()))
@@ -338,7 +341,10 @@ impl<'a> Choice<'a> {
             &Failed::default(),
         );
         let Ok(plan) = plan else { return Ok(None) };
-        let seats = { plan.assignments.iter() }.map(|one| seat(one.interface, &one.parent));
+        let seats = plan
+            .assignments
+            .iter()
+            .map(|one| seat(one.interface, &one.parent));
         Ok(Some(seats.collect::<anyhow::Result<_>>()?))
     }
 
@@ -385,7 +391,9 @@ impl<'a> Choice<'a> {
 
     fn missing_functions(&self) -> anyhow::Result<String> {
         let gpus = gpu::all(self.host).context("cannot look for GPUs")?;
-        let lacking = { gpus.iter() }.find(|&&gpu| readiness::lacks_functions(self.host, gpu));
+        let lacking = gpus
+            .iter()
+            .find(|&&gpu| readiness::lacks_functions(self.host, gpu));
         Ok(lacking.map_or(String::new(), |gpu| {
             format!(": virtual functions of {gpu} are not there, 'virt-vgpu host apply' makes them")
         }))

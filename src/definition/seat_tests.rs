@@ -69,7 +69,8 @@ fn chosen(host: &Host, reserved: &Reserved, names: &[&str]) -> String {
     let names: Vec<DeviceName> = names.iter().map(|name| name.parse().unwrap()).collect();
     let pool = pool();
     match choose(host, reserved, &def.unwrap(), &pool, &names) {
-        Ok(seats) => { seats.iter() }
+        Ok(seats) => seats
+            .iter()
             .map(|seat| match seat {
                 Seat::Mdev(_) => "mdev ".to_owned(),
                 Seat::Function(function) => format!("{function} "),

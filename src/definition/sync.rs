@@ -149,7 +149,8 @@ pub fn sync(
     };
     let work = work_out(&target.definition, &pools, seats).with_context(|| cannot(&def.name))?;
     let writes_metadata = work.writes_metadata();
-    synced.done = { put_back.into_iter() }
+    synced.done = put_back
+        .into_iter()
         .map(|what| Done::PutBack { what })
         .chain(work.done)
         .collect();
@@ -216,7 +217,8 @@ fn functions_held(host: &Host, domain: DomainUuid) -> anyhow::Result<Vec<Held>> 
     let Some(claim) = claims::load(host, domain)? else {
         return Ok(Vec::new());
     };
-    Ok({ claim.functions() }
+    Ok(claim
+        .functions()
         .filter_map(|device| {
             Some(Held {
                 function: device.parent.as_str().parse().ok()?,
@@ -378,7 +380,9 @@ fn is_unchanged(read: &Definition, now: &str) -> anyhow::Result<()> {
 
 impl Work {
     fn writes_metadata(&self) -> bool {
-        { self.changes.iter() }.any(|change| matches!(change, Change::Metadata { .. }))
+        self.changes
+            .iter()
+            .any(|change| matches!(change, Change::Metadata { .. }))
     }
 
     fn add(&mut self, planned: &mut DomainDef, pool: &Pool, names: &[DeviceName], seats: &[Seat]) {

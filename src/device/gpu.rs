@@ -340,7 +340,9 @@ impl<'a> Board<'a> {
                 creatable.into_iter().map(one).collect()
             }
             _ => {
-                let name: ParentName = { function.to_string().parse() }
+                let name: ParentName = function
+                    .to_string()
+                    .parse()
                     .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
                 let mdev = MdevHost::without_parents(self.sysfs);
                 let types = mdev.types(&mdev::pci_function(&name))?;

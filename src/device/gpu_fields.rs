@@ -111,8 +111,8 @@ impl GpuFields<'_> {
     fn profile_id(&self, sysfs: &dyn Sysfs, gpu: PciAddress) -> Option<i64> {
         let profile = self.profile?;
         let listed = gpu::read(sysfs, gpu, None, &BTreeSet::new()).ok();
-        let listed = listed.into_iter().flat_map(|state| state.types);
-        let number = { listed }
+        let mut listed = listed.into_iter().flat_map(|state| state.types);
+        let number = listed
             .find(|one| profile.means_name(&one.name))
             .map(|one| one.id);
         let told = || {
@@ -289,7 +289,8 @@ mod tests {
         };
         let rule = |filters: &[(&str, &str)]| Rule {
             name: None,
-            filters: { filters.iter() }
+            filters: filters
+                .iter()
                 .map(|(field, value)| crate::rule::Filter::new(field, "equal", value).unwrap())
                 .collect(),
             allow_critical: false,

@@ -25,11 +25,12 @@ impl Parameters {
     pub fn text(&self) -> Option<String> {
         let number = |name: &str, on: bool| format!("{name}={}", u8::from(on));
         let parts: Vec<String> = [
-            { self.frame_rate_limit }.map(|limit| number("frame_rate_limiter", limit != 0)),
-            { self.console_vnc }.map(|shown| number("disable_vnc", !shown)),
-            { self.unified_memory }.map(|on| number("enable_uvm", on)),
-            { self.debuggers }.map(|on| number("enable_debugging", on)),
-            { self.profilers }.map(|on| number("enable_profiling", on)),
+            self.frame_rate_limit
+                .map(|limit| number("frame_rate_limiter", limit != 0)),
+            self.console_vnc.map(|shown| number("disable_vnc", !shown)),
+            self.unified_memory.map(|on| number("enable_uvm", on)),
+            self.debuggers.map(|on| number("enable_debugging", on)),
+            self.profilers.map(|on| number("enable_profiling", on)),
         ]
         .into_iter()
         .flatten()

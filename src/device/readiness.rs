@@ -153,7 +153,9 @@ pub fn vgpus(sysfs: &dyn Sysfs, gpu: PciAddress) -> io::Result<Vec<Vgpu>> {
             }));
         }
     }
-    let makers: BTreeSet<String> = { functions.iter().chain([&gpu]) }
+    let makers: BTreeSet<String> = functions
+        .iter()
+        .chain([&gpu])
         .map(ToString::to_string)
         .collect();
     for (uuid, parent) in mdev::MdevHost::without_parents(sysfs).parents_in_use()? {

@@ -155,8 +155,8 @@ fn some_domain() -> impl Strategy<Value = (String, Vec<Request>)> {
 
 /// The text with the parts that the other has more taken out is that other one.
 fn is_longer_by(long: &str, short: &str, part: &str) -> bool {
-    let places = long.match_indices(part.trim());
-    { places }.any(|(place, _)| {
+    let mut places = long.match_indices(part.trim());
+    places.any(|(place, _)| {
         let before = long[..place].trim_end();
         let after = &long[place + part.trim().len()..];
         short.starts_with(before)

@@ -40,7 +40,8 @@ fn check(xml: &str) -> Result<(), Fault> {
     config.allow_dangling_amp = false;
     loop {
         let start = as_offset(reader.buffer_position());
-        let event = { reader.read_event() }
+        let event = reader
+            .read_event()
             .map_err(|error| (as_offset(reader.error_position()), error.to_string()))?;
         let end = as_offset(reader.buffer_position());
         let fault = |what: String| (start, what);

@@ -414,7 +414,8 @@ impl Allocation<'_> {
 }
 
 fn functions_of(claim: &Claim) -> Vec<(DeviceName, PciAddress)> {
-    { claim.functions() }
+    claim
+        .functions()
         .filter_map(|device| Some((device.name.clone(), device.parent.as_str().parse().ok()?)))
         .collect()
 }

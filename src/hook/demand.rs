@@ -203,7 +203,9 @@ impl<'a> Demand<'a> {
         let detail = Detail {
             nodes: !nearness.nodes.is_empty(),
             boards: self.wanted.len() > 1 || !failed.is_empty(),
-            functions_only: { self.wanted.iter() }
+            functions_only: self
+                .wanted
+                .iter()
                 .all(|order| matches!(order.source, Source::Function(_) | Source::Functions)),
         };
         let nvml = host.nvml();
@@ -271,7 +273,10 @@ impl<'a> Demand<'a> {
         }
         let claimed = claims::pool_in_use(host, &pool.name)
             .map_err(|cause| io_error("cannot count the pool's devices", cause))?;
-        let replaced = { self.replaced.iter() }.filter(|device| device.pool == pool.name);
+        let replaced = self
+            .replaced
+            .iter()
+            .filter(|device| device.pool == pool.name);
         let replaced = u32::try_from(replaced.count()).unwrap_or(u32::MAX);
         Ok(claimed.saturating_sub(replaced))
     }

@@ -27,7 +27,10 @@ pub(super) fn give_back(
         return Ok(());
     }
     if may_be_wedged && is_suspicious(&claim, &call.reason) {
-        let reason = { claim.suspicion.clone() }.unwrap_or_else(|| claim.killed_early());
+        let reason = claim
+            .suspicion
+            .clone()
+            .unwrap_or_else(|| claim.killed_early());
         if let Err(error) = claims::quarantine(host, &lock, &claim, &reason) {
             // Whoever gives them back later has to do this first.
             claim.suspicion = Some(reason);

@@ -203,7 +203,9 @@ fn claimed(assignment: &plan::Assignment) -> ClaimedDevice {
         uuid: assignment.uuid,
         parent: assignment.parent.clone(),
         type_id: assignment.type_id.clone(),
-        against_migration: { assignment.against_migration.iter() }
+        against_migration: assignment
+            .against_migration
+            .iter()
             .map(|&name| name.to_owned())
             .collect(),
     }

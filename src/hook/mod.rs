@@ -151,7 +151,8 @@ fn run(host: &Host, call: &HookCall, input: impl std::io::Read) -> anyhow::Resul
 fn hand_on(changed: Option<String>) -> anyhow::Result<()> {
     use std::io::Write;
     let Some(xml) = changed else { return Ok(()) };
-    { std::io::stdout().lock() }
+    std::io::stdout()
+        .lock()
         .write_all(xml.as_bytes())
         .context("cannot hand the changed XML to libvirt")
 }

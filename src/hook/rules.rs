@@ -21,7 +21,11 @@ impl Demand<'_> {
     pub(super) fn check_rules(&self, supply: &HostSupply<'_>) -> Result<(), AllocateError> {
         let wanted = self.wanted.iter();
         let pools = wanted.map(|order| &self.pools[&order.request.pool]);
-        let profiles: Vec<&ProfileName> = { self.beside.iter().flatten().map(|(pool, _)| pool) }
+        let profiles: Vec<&ProfileName> = self
+            .beside
+            .iter()
+            .flatten()
+            .map(|(pool, _)| pool)
             .chain(pools)
             .filter_map(profile)
             .collect();
@@ -113,7 +117,8 @@ pub fn together(profiles: &[&ProfileName], facts: &[GpuFacts]) -> Result<(), Str
     if profiles.len() < 2 {
         return Ok(());
     }
-    let wanted: Vec<Wanted<'_>> = { profiles.iter() }
+    let wanted: Vec<Wanted<'_>> = profiles
+        .iter()
         .map(|profile| Wanted {
             profile,
             max_per_vm: type_of(profile, facts).and_then(|one| one.max_per_vm),
@@ -140,8 +145,8 @@ pub fn profile(pool: &Pool) -> Option<&ProfileName> {
 }
 
 fn type_of<'f>(profile: &ProfileName, facts: &'f [GpuFacts]) -> Option<&'f TypeFacts> {
-    let types = facts.iter().filter_map(|gpu| gpu.types.value()).flatten();
-    { types }.find(|one| profile.means(&one.name))
+    let mut types = facts.iter().filter_map(|gpu| gpu.types.value()).flatten();
+    types.find(|one| profile.means(&one.name))
 }
 
 fn is_managed(domain: &DomainDef, order: &Order<'_>) -> bool {

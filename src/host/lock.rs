@@ -301,7 +301,8 @@ mod tests {
     /// The descriptors of this process that lead to the file.
     fn descriptors(file: &Path) -> usize {
         let entries = std::fs::read_dir("/proc/self/fd").unwrap();
-        { entries.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok()) }
+        entries
+            .filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok())
             .filter(|target| target == file)
             .count()
     }

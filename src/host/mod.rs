@@ -257,7 +257,11 @@ impl Host {
     /// that hangs in a driver is asked for again the next time.
     pub fn be_done_writing(&self) {
         const MOMENT: Duration = Duration::from_secs(1);
-        let writer = { self.writer.lock().unwrap_or_else(PoisonError::into_inner) }.take();
+        let writer = self
+            .writer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         if let Some(mut child) = writer.and_then(DriverChild::end) {
             let mut ended = || !matches!(child.try_wait(), Ok(None));
             if !Deadline::after(MOMENT).wait_until(&mut ended) {
@@ -270,7 +274,10 @@ impl Host {
     /// Keeps a child that cannot be waited for now.
     fn leave_behind(&self, child: Child) {
         self.reap();
-        { self.former.lock().unwrap_or_else(PoisonError::into_inner) }.push(child);
+        self.former
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(child);
     }
 
     /// Asks for the children of before, and waits for none.

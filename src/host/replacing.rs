@@ -188,7 +188,9 @@ mod tests {
 
     fn names(directory: &Path) -> BTreeSet<String> {
         let entries = fs::read_dir(directory).unwrap();
-        { entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()) }.collect()
+        entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect()
     }
 
     /// Who can write to the directory would have root write to a file of his choice.

@@ -114,7 +114,9 @@ impl Host {
             "/sys/class/mdev_bus/",
             GPUS,
         ];
-        let rest = { below.iter() }.find_map(|directory| path.strip_prefix(directory));
+        let rest = below
+            .iter()
+            .find_map(|directory| path.strip_prefix(directory));
         let name = rest.and_then(|rest| rest.split('/').next()).unwrap_or(path);
         let parent = match path.starts_with("/sys/bus/mdev/") {
             true => {

@@ -475,7 +475,11 @@ fn hint(error: &LibvirtError, live: &Live) -> String {
         None => "in the XML that it is created from".to_owned(),
     };
     let is_express = |model: &str| model.starts_with("pcie-");
-    let mut models = { live.def.controllers.iter() }.filter_map(|one| one.model.as_deref());
+    let mut models = live
+        .def
+        .controllers
+        .iter()
+        .filter_map(|one| one.model.as_deref());
     if models.any(is_express) {
         format!(
             ": the guest has no free PCIe port; add <controller type='pci' \

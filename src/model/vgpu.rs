@@ -29,7 +29,7 @@ impl FromStr for VgpuTypeId {
 
     fn from_str(text: &str) -> Result<Self, InvalidName> {
         let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-        let number = { digits }.then(|| text.parse().ok()).flatten();
+        let number = digits.then(|| text.parse().ok()).flatten();
         number
             .and_then(Self::new)
             .ok_or_else(|| InvalidName::new("a vGPU type's number", text))
@@ -66,7 +66,7 @@ impl ProfileName {
     /// letters behind the size, or a space too much.
     #[must_use]
     pub fn meant(&self) -> Option<Self> {
-        let text: String = { self.as_str().chars() }.filter(|c| *c != ' ').collect();
+        let text: String = self.as_str().chars().filter(|c| *c != ' ').collect();
         let (front, size) = text.rsplit_once('-')?;
         let meant = format!("{front}-{}", size.to_uppercase());
         let is_other = self.parts().is_none() && ProfileParts::of(&meant).is_some();

@@ -38,8 +38,7 @@ pub(super) fn read(device: &Device<'_>, gpu: PciAddress) -> Result<Scheduler, Fa
 /// nothing: the default, or that no vGPU runs.
 fn from_nvml(state: raw::SchedulerState) -> Option<Scheduler> {
     let policy = policy(state.policy)?;
-    let given =
-        |value: u32| { policy != SchedulerPolicy::BestEffort && value > 0 }.then_some(value);
+    let given = |value: u32| (policy != SchedulerPolicy::BestEffort && value > 0).then_some(value);
     let strict = match state.arr {
         Some(ARR_ON) => Some(true),
         Some(ARR_OFF) => Some(false),

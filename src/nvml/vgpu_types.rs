@@ -79,7 +79,7 @@ fn placements(device: &Device<'_>, id: u32, mode: Heterogeneous) -> Option<Place
     let supported = raw::supported_placements(device, id).ok()?;
     let creatable = if mode.enabled {
         let list = raw::creatable_placements(device, id).ok()?;
-        { list.heterogeneous }.then_some(list.ids)?
+        list.heterogeneous.then_some(list.ids)?
     } else {
         Vec::new()
     };

@@ -63,7 +63,8 @@ pub(super) fn all_served(
     if !is_matched(classes, &wanted, room, None) {
         return false;
     }
-    let boards: BTreeSet<&ParentName> = { classes.iter() }
+    let boards: BTreeSet<&ParentName> = classes
+        .iter()
         .flat_map(|class| class.slots.iter().map(|slot| &slot.board))
         .collect();
     // What the boards so far can serve.
@@ -267,16 +268,16 @@ mod tests {
                     room.insert(slot(number, type_id).seat, size);
                 }
             }
-            let boards: BTreeMap<ParentName, Board> = { boards.iter().enumerate() }
+            let boards: BTreeMap<ParentName, Board> = boards.iter().enumerate()
                 .map(|(number, &(most, strict))| (slot(number * 2, 0).board, Board { most, strict }))
                 .collect();
-            let classes: Vec<Class> = { wishes.iter() }
+            let classes: Vec<Class> = wishes.iter()
                 .map(|(wanted, set, type_id)| Class {
                     wanted: *wanted,
                     slots: set.iter().map(|&number| slot(number, *type_id)).collect(),
                 })
                 .collect();
-            let requests: Vec<&[Slot]> = { classes.iter() }
+            let requests: Vec<&[Slot]> = classes.iter()
                 .flat_map(|class| std::iter::repeat_n(class.slots.as_slice(), class.wanted))
                 .collect();
             let ours = all_served(&classes, &room, &mut |board, types| takes(&boards[board], types));

@@ -59,10 +59,14 @@ pub fn wish(pools: &[&Pool]) -> Result<Option<Wish>, Box<Conflict>> {
         return Ok(None);
     };
     let sizes = |pool: &Pool| format!("heterogeneous = {}", pool.heterogeneous);
-    if let Some(other) = { pools.iter() }.find(|pool| pool.heterogeneous != first.heterogeneous) {
+    if let Some(other) = pools
+        .iter()
+        .find(|pool| pool.heterogeneous != first.heterogeneous)
+    {
         return Err(conflict((first, sizes(first)), (other, sizes(other))));
     }
-    let mut schedulers = { pools.iter() }
+    let mut schedulers = pools
+        .iter()
         .filter_map(|pool| Some((*pool, Scheduler::from(pool.scheduler.as_ref()?))));
     let scheduler = schedulers.next();
     if let Some((pool, wanted)) = &scheduler {

@@ -95,7 +95,9 @@ impl HostSupply<'_> {
         let functions = pci::functions(sysfs).unwrap_or_default();
         // One look at the driver spares one at each of its virtual functions.
         let bound = gpu::bound(sysfs).unwrap_or_default();
-        let gpus = { functions.iter().map(|(address, _)| *address) }
+        let gpus = functions
+            .iter()
+            .map(|(address, _)| *address)
             .filter(|address| !bound.contains(&address.to_string()));
         let mut found: Vec<(ParentName, String)> = gpus
             .filter(|&gpu| readiness::is_gpu(sysfs, gpu))

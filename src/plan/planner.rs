@@ -353,7 +353,9 @@ impl<'a> Planner<'a> {
             return None;
         }
         let is_function = is_function(&candidate, &id);
-        let taken = { self.on_parent(&candidate) }.filter(|one| is_function || one.type_id == id);
+        let taken = self
+            .on_parent(&candidate)
+            .filter(|one| is_function || one.type_id == id);
         let mut left = available.saturating_sub(count(taken.count()));
         if left > 0 {
             if let Some(on_board) = self.left_on_board(&candidate, &id) {
@@ -414,9 +416,8 @@ impl<'a> Planner<'a> {
         if vgpus.len() < 2 || !self.taken.is_empty() {
             return false;
         }
-        let keys: BTreeSet<MarketKey<'a>> = { vgpus.into_iter() }
-            .map(|one| Ask::of(one).key())
-            .collect();
+        let keys: BTreeSet<MarketKey<'a>> =
+            vgpus.into_iter().map(|one| Ask::of(one).key()).collect();
         let candidates = keys.iter().flat_map(|key| &self.markets[key].candidates);
         let models: BTreeSet<Option<String>> = candidates
             .map(|candidate| self.boards.model(self.supply, candidate))
@@ -464,7 +465,8 @@ impl<'a> Planner<'a> {
     /// The places that the candidate's GPU has besides those of this plan.
     fn places(&self, candidate: &Candidate) -> Vec<(String, Placements)> {
         let mut places = self.supply.places(candidate);
-        let taken: Vec<Placement> = { self.on_board(&candidate.board) }
+        let taken: Vec<Placement> = self
+            .on_board(&candidate.board)
             .filter_map(|other| other.placement)
             .collect();
         for (
@@ -524,7 +526,9 @@ impl<'a> Planner<'a> {
                     },
                     type_id: id,
                 };
-                { boards.entry(candidate.board.clone()) }.or_insert_with(|| candidate.clone());
+                boards
+                    .entry(candidate.board.clone())
+                    .or_insert_with(|| candidate.clone());
                 room.insert(slot.seat.clone(), left);
                 slots.push(slot);
             }
@@ -673,11 +677,15 @@ impl<'a> Planner<'a> {
             return None;
         }
         let wanted_type = &wanted.pool.device_type;
-        let alike = { self.wanted.iter() }.filter(|one| one.pool.device_type == *wanted_type);
+        let alike = self
+            .wanted
+            .iter()
+            .filter(|one| one.pool.device_type == *wanted_type);
         let (alike, board) = (alike.count(), &candidate.board);
         let alone = self.state_of(candidate)?;
         let alone = more_of(alone, vgpu_type(id)?).most();
-        let others: Vec<&str> = { self.on_board(board) }
+        let others: Vec<&str> = self
+            .on_board(board)
             .filter(|one| one.type_id != *id)
             .map(|one| one.device.as_str())
             .collect();
@@ -706,7 +714,9 @@ fn left_beside(
 ) -> Option<u32> {
     let id = vgpu_type(id)?;
     state.vgpu_type(id)?;
-    let made = { made.iter() }.filter_map(|(id, place)| Some((vgpu_type(id)?, *place)));
+    let made = made
+        .iter()
+        .filter_map(|(id, place)| Some((vgpu_type(id)?, *place)));
     Some(more_beside(state, made, id).most())
 }
 

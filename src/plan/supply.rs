@@ -305,7 +305,7 @@ impl<'a> HostSupply<'a> {
                 _ => self.mdev.board(device),
             };
             let is_function = board != device.name;
-            let (sum, of_board) = { boards.entry(board) }.or_insert((Fit::Exactly(0), None));
+            let (sum, of_board) = boards.entry(board).or_insert((Fit::Exactly(0), None));
             *sum = [*sum, more].into_iter().sum();
             if is_function {
                 of_board.get_or_insert(id);

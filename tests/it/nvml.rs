@@ -147,7 +147,7 @@ fn gpus_are_what_their_tables_say() {
 /// What an empty GPU, MIG mode and heterogeneous mode off, has to tell of a type.
 fn wanted(board: &boards::Board, kind: &VgpuType) -> TypeFacts {
     let time_sliced = kind.gi_profile.is_none();
-    let placements = { board.features.hetero && time_sliced }.then(|| Placements {
+    let placements = (board.features.hetero && time_sliced).then(|| Placements {
         size: kind.slots(),
         supported: board.mixed[&kind.slots()].clone(),
         creatable: Vec::new(),

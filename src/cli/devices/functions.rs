@@ -88,7 +88,7 @@ fn gather(
         functions.retain(|(address, _)| wanted.contains(address));
     }
     if let Some(of_kind) = &of_kind {
-        let mut named = { functions.iter() }.filter(|_| !verb.addresses.is_empty());
+        let mut named = functions.iter().filter(|_| !verb.addresses.is_empty());
         if let Some((other, _)) = named.find(|(address, _)| !of_kind.contains(address)) {
             return Err(anyhow!("{}", not_among(*other, pool)));
         }
@@ -113,7 +113,9 @@ fn gather(
 /// The GPUs that a pool's rules take.
 fn in_pool(supply: &HostSupply<'_>, pool: &Pool) -> anyhow::Result<Vec<PciAddress>> {
     let standings = supply.standings(pool).context("cannot look for devices")?;
-    let taken = { standings.iter() }.filter(|one| matches!(one.verdict, Verdict::Match { .. }));
+    let taken = standings
+        .iter()
+        .filter(|one| matches!(one.verdict, Verdict::Match { .. }));
     Ok(taken
         .filter_map(|one| one.parent.name.as_str().parse().ok())
         .collect())
@@ -149,7 +151,8 @@ fn if_none(kind: ShownKind, pool: Option<&Pool>, supply: &HostSupply<'_>) -> Str
 }
 
 fn unknown(text: &str, functions: &[(PciAddress, String)]) -> anyhow::Error {
-    let have: Vec<String> = { functions.iter() }
+    let have: Vec<String> = functions
+        .iter()
         .map(|(address, _)| address.to_string())
         .collect();
     anyhow!(
@@ -205,7 +208,8 @@ impl fmt::Display for Report {
                 or_unknown(&device.vendor_id),
                 or_unknown(&device.device_id)
             );
-            let names: Vec<&str> = { [&device.vendor, &device.device].into_iter() }
+            let names: Vec<&str> = [&device.vendor, &device.device]
+                .into_iter()
                 .filter_map(|name| name.as_deref())
                 .collect();
             table.row([

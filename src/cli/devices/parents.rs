@@ -244,7 +244,9 @@ fn write_alike(f: &mut fmt::Formatter<'_>, alike: &[&ParentReport]) -> fmt::Resu
     let Some(first) = alike.first() else {
         return Ok(());
     };
-    let named: Vec<&str> = { alike.iter().take(NAMED) }
+    let named: Vec<&str> = alike
+        .iter()
+        .take(NAMED)
         .map(|device| device.address.as_str())
         .collect();
     write!(f, "{}", named.join(", "))?;
@@ -271,7 +273,9 @@ fn write_types(f: &mut fmt::Formatter<'_>, types: &[MdevType]) -> fmt::Result {
     for one in types {
         let text = |text: &Option<String>| {
             // Drivers of integrated GPUs describe a type in several lines.
-            let lines: Vec<&str> = { text.iter().flat_map(|text| text.lines()) }
+            let lines: Vec<&str> = text
+                .iter()
+                .flat_map(|text| text.lines())
                 .map(|line| line.trim().trim_end_matches(','))
                 .collect();
             lines.join(", ")

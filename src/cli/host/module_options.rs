@@ -88,7 +88,9 @@ impl ModuleOptions {
                     .and_then(|()| host.replace_file(FILE, text.as_bytes(), MODE))
                     .with_context(|| format!("cannot write {FILE}"))?;
             }
-            None => { host.remove_file(FILE) }.with_context(|| format!("cannot remove {FILE}"))?,
+            None => host
+                .remove_file(FILE)
+                .with_context(|| format!("cannot remove {FILE}"))?,
         }
         Ok(true)
     }

@@ -131,7 +131,8 @@ fn no_sriov_manage(error: &io::Error) -> String {
 
 fn who_has_it_open(host: &Host) -> String {
     let openers = gpu_openers(host);
-    let named: Vec<String> = { openers.iter() }
+    let named: Vec<String> = openers
+        .iter()
         .map(|(pid, name)| format!("{name} (process {pid})"))
         .collect();
     if named.is_empty() {

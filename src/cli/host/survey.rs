@@ -112,7 +112,9 @@ impl Survey {
                 );
             }
         }
-        let have: Vec<String> = { self.gpus.iter() }
+        let have: Vec<String> = self
+            .gpus
+            .iter()
             .map(|known| known.gpu.to_string())
             .collect();
         anyhow!(

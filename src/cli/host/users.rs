@@ -31,7 +31,9 @@ pub(super) fn users(host: &Host, gpu: PciAddress) -> anyhow::Result<Vec<User>> {
     if let Some(damaged) = damaged.into_iter().next() {
         return Err(damaged).with_context(cannot);
     }
-    let places: Vec<String> = { functions.iter().chain([&gpu]) }
+    let places: Vec<String> = functions
+        .iter()
+        .chain([&gpu])
         .map(ToString::to_string)
         .collect();
     let mut users = Vec::new();

@@ -118,7 +118,7 @@ impl Job {
     /// The step of the way that `wanted` picks, while the job goes on.
     fn step(&self, actual: &Actual, wanted: impl Fn(&Step) -> bool) -> Option<Planned> {
         let way = way(self.report.gpu, self.wish.as_ref()?, actual);
-        { way.steps.into_iter() }.find(|planned| wanted(&planned.step))
+        way.steps.into_iter().find(|planned| wanted(&planned.step))
     }
 
     /// How the GPU is; a job whose GPU cannot be looked at ends.
@@ -175,7 +175,9 @@ fn await_drivers(host: &Host, jobs: &mut [Job], wait: Duration) {
         let Some(actual) = job.look(host) else {
             continue;
         };
-        let obstacles = { job.wish.as_ref() }
+        let obstacles = job
+            .wish
+            .as_ref()
             .map(|wish| way(job.report.gpu, wish, &actual).obstacles)
             .unwrap_or_default();
         if let Some(obstacle) = obstacles.into_iter().next() {

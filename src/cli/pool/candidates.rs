@@ -46,7 +46,8 @@ pub(super) fn candidates(
     pool: &Pool,
     others: &[Pool],
 ) -> io::Result<Vec<Candidate>> {
-    let others = { others.iter() }
+    let others = others
+        .iter()
         .map(|other| Ok((other, taken_by(supply, other)?)))
         .collect::<io::Result<Vec<_>>>()?;
     let mut found = Vec::new();
@@ -67,7 +68,8 @@ pub(super) fn candidates(
             let gpus = other.kind == Kind::NvidiaVgpu;
             taken.contains(if gpus { &board } else { &standing.parent.name })
         };
-        let also_in = { others.iter() }
+        let also_in = others
+            .iter()
             .filter(|(other, taken)| takes(other, taken))
             .map(|(other, _)| other.name.clone());
         found.push(Candidate {

@@ -112,7 +112,9 @@ fn unknown_profile(host: &Host, pool: &Pool) -> Option<String> {
         return None;
     }
     // A word is compared in small letters.
-    let short: BTreeMap<String, &str> = { known.iter().map(|name| short_name(name)) }
+    let short: BTreeMap<String, &str> = known
+        .iter()
+        .map(|name| short_name(name))
         .map(|name| (name.to_lowercase(), name))
         .collect();
     let small: Vec<&str> = short.keys().map(String::as_str).collect();

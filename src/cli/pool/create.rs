@@ -114,7 +114,8 @@ const PATIENCE: Duration = Duration::from_secs(25);
 
 impl Create {
     pub(super) fn run(&self, host: &Host) -> anyhow::Result<ExitCode> {
-        let report = { self.create(host) }
+        let report = self
+            .create(host)
             .with_context(|| format!("pool '{}' was not created", self.name))?;
         if self.json {
             output::json(&report)?;
@@ -157,7 +158,8 @@ impl Create {
         let mut notes = Vec::new();
         let new = self.new_pool(host, &supply, &mut notes)?;
         // No file has that line yet, so only the key is told.
-        let pool = { new.check(self.name.clone(), Path::new(&file)) }
+        let pool = new
+            .check(self.name.clone(), Path::new(&file))
             .map_err(|error| anyhow!("{}: {}", error.key.unwrap_or_default(), error.message))?;
         notes.extend(media_note(host, &pool));
         let text = render(&new);

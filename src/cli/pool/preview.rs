@@ -122,7 +122,9 @@ fn gather(host: &Host, pool: Pool) -> anyhow::Result<Report> {
         }
     }
     Ok(Report {
-        unbound: { unbound.iter().cloned() }
+        unbound: unbound
+            .iter()
+            .cloned()
             .map(|(address, reason)| Unbound { address, reason })
             .collect(),
         kind: pool.kind,

@@ -173,7 +173,9 @@ fn gpu_report(
 fn vgpus(host: &Host, state: &GpuState) -> Option<usize> {
     match state.framework {
         Some(_) => Some(state.vgpus.len()),
-        None => { readiness::vgpus(host, state.address).ok() }.map(|vgpus| vgpus.len()),
+        None => readiness::vgpus(host, state.address)
+            .ok()
+            .map(|vgpus| vgpus.len()),
     }
 }
 
@@ -266,7 +268,7 @@ impl<'a> Pools<'a> {
         };
         let takes = |pool: &&Pool| match pool.kind {
             Kind::NvidiaVgpu => self.takes(host, pool, state.address),
-            Kind::Mdev => { parents.iter() }.any(|&parent| self.takes(host, pool, parent)),
+            Kind::Mdev => parents.iter().any(|&parent| self.takes(host, pool, parent)),
             _ => false,
         };
         self.pools.iter().filter(takes).collect()

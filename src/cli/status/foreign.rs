@@ -118,7 +118,8 @@ impl Search<'_> {
             problems.extend(wrong);
             let mut mdevs = active.remove(&parent).unwrap_or_default();
             // One of another type than its definition is not what mdevctl would make.
-            let active: BTreeSet<(MdevUuid, MdevTypeId)> = { mdevs.iter() }
+            let active: BTreeSet<(MdevUuid, MdevTypeId)> = mdevs
+                .iter()
                 .map(|mdev| (mdev.uuid, mdev.type_id.clone()))
                 .collect();
             mdevs.retain(|mdev| !self.is_ours(mdev));
@@ -137,7 +138,8 @@ impl Search<'_> {
                 let mut mdevs = mdevs.iter();
                 mdevs.any(|mdev| mdev.uuid == wanted.uuid && mdev.type_id == wanted.type_id)
             };
-            let not_there = { defined.iter() }
+            let not_there = defined
+                .iter()
                 .filter(|one| match one.start {
                     // Ours will meet it at the next boot.
                     Start::Auto => !is_there(one),
@@ -220,14 +222,21 @@ impl Foreign {
     /// In lines for people.
     pub(super) fn notes(&self) -> Vec<String> {
         let is_there = |device: &&Device| device.active;
-        let mdevs: Vec<_> = { self.devices.iter().filter(is_there) }
+        let mdevs: Vec<_> = self
+            .devices
+            .iter()
+            .filter(is_there)
             .filter(|device| device.uuid.is_some())
             .collect();
-        let functions: Vec<_> = { self.devices.iter().filter(is_there) }
+        let functions: Vec<_> = self
+            .devices
+            .iter()
+            .filter(is_there)
             .filter(|device| device.uuid.is_none())
             .collect();
         let defined = |start| -> Vec<_> {
-            { self.devices.iter() }
+            self.devices
+                .iter()
                 .filter(|device| !device.active && device.mdevctl == Some(start))
                 .collect()
         };

@@ -37,7 +37,7 @@ impl Domain {
     /// # Errors
     /// libvirt's reason.
     pub fn live_xml(&self) -> Result<String, LibvirtError> {
-        { self.0.xml_desc(0) }.map_err(failed("read the domain's XML"))
+        self.0.xml_desc(0).map_err(failed("read the domain's XML"))
     }
 
     /// The XML that the next start uses.
@@ -116,7 +116,8 @@ impl Domain {
     /// # Errors
     /// libvirt's reason, with what a hook printed in it.
     pub fn start(&self) -> Result<(), LibvirtError> {
-        { self.0.create() }
+        self.0
+            .create()
             .map(|_| ())
             .map_err(failed("start the domain"))
     }

@@ -232,7 +232,8 @@ impl Libvirt {
     /// # Errors
     /// libvirt's reason, with what a hook printed in it; there is no such domain then.
     pub fn create_transient(&self, xml: &str) -> Result<Domain, LibvirtError> {
-        { self.connection.create_domain_xml(xml, 0) }
+        self.connection
+            .create_domain_xml(xml, 0)
             .map(Domain)
             .map_err(failed("create the domain"))
     }

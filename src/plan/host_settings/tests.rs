@@ -65,7 +65,7 @@ proptest! {
     /// Pools conflict exactly when two of them do, in whatever order they come.
     #[test]
     fn pools_agree_when_each_two_do(chosen in proptest::collection::vec(0..SETTINGS.len(), 1..5)) {
-        let pools: Vec<Pool> = { chosen.iter().enumerate() }
+        let pools: Vec<Pool> = chosen.iter().enumerate()
             .map(|(index, settings)| pool(&format!("p{index}"), SETTINGS[*settings]))
             .collect();
         let all: Vec<&Pool> = pools.iter().collect();

@@ -277,7 +277,7 @@ fn of_many_that_make_one_pool_at_once_one_does() {
         command.spawn().unwrap()
     };
     let children: Vec<_> = (1..=8).map(start).collect();
-    let won: Vec<usize> = { children.into_iter().zip(1..) }
+    let won: Vec<usize> = (children.into_iter().zip(1..))
         .filter_map(|(mut child, instances)| child.wait().unwrap().success().then_some(instances))
         .collect();
     assert_eq!(won.len(), 1, "{won:?}");

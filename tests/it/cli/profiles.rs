@@ -492,7 +492,7 @@ fn vgpus_that_cannot_be_counted_are_not_none() {
     assert_eq!(count(&tree.with(&current, "?\n")), serde_json::Value::Null);
     // A GPU without types now may have some of before.
     let uuids = [1, 2, 3].map(|number| format!("f0e1c000-0000-4000-8000-{number:012}"));
-    let tree = { uuids.iter() }.fold(board(), |tree, uuid| {
+    let tree = uuids.iter().fold(board(), |tree, uuid| {
         tree.mdev(uuid, &function(0), "nvidia-1")
     });
     assert_eq!(count(&tree), 3);

@@ -136,7 +136,7 @@ fn json_says_which_device_went() {
 #[test]
 fn a_function_goes_likewise() {
     let scene = functions();
-    let domain = { Domain::new(1) }
+    let domain = Domain::new(1)
         .function("gpu0", "cad", FIRST)
         .function("gpu1", "cad", SECOND);
     scene.starts(QEMU, &domain, &[FIRST, SECOND]);

@@ -59,7 +59,8 @@ fn the_process_and_the_model_say_the_same() {
     let Ok(Answer::Gpus(gpus)) = ask(&host, &Question::Gpus) else {
         panic!("no GPUs");
     };
-    let names: Vec<&str> = { gpus.iter() }
+    let names: Vec<&str> = gpus
+        .iter()
         .map(|gpu| gpu.name.value().unwrap().as_str())
         .collect();
     assert_eq!(names, ["Tesla T4", "NVIDIA L40S"]);

@@ -36,7 +36,8 @@ fn release(scene: &Scene, domain: &Domain) -> Program {
 
 fn kept_back(scene: &Scene) -> Vec<String> {
     let noted = claims::quarantined(&scene.host()).unwrap();
-    { noted.into_iter() }
+    noted
+        .into_iter()
         .map(|one| one.function.to_string())
         .collect()
 }

@@ -99,12 +99,14 @@ impl Stage {
             Self::Mdev | Self::Sriov => {
                 let mut mdevs = scene.kernel.mdevs();
                 mdevs.retain(|uuid, _| scene.ours().contains(uuid));
-                let found: Vec<_> = { mdevs.iter() }
+                let found: Vec<_> = mdevs
+                    .iter()
                     .map(|(uuid, mdev)| (uuid.as_str(), mdev.parameters.as_str()))
                     .collect();
                 let mut wanted = domain.mdevs();
                 wanted.sort();
-                let wanted: Vec<_> = { wanted.iter() }
+                let wanted: Vec<_> = wanted
+                    .iter()
                     .map(|uuid| (uuid.as_str(), "frame_rate_limiter=0"))
                     .collect();
                 assert_eq!(found, wanted);

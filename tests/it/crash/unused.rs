@@ -54,7 +54,8 @@ fn reconnect_is_content(scene: &Scene, domain: &Domain) {
 fn has_first(stage: Stage, scene: &Scene, domain: &Domain) {
     scene.is_settled();
     let claims = scene.claims();
-    let claimed = { claims.iter() }
+    let claimed = claims
+        .iter()
         .flat_map(|claim| &claim.devices)
         .map(|device| device.label());
     assert_eq!(

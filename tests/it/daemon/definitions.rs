@@ -156,8 +156,11 @@ impl<'l> Vm<'l> {
     fn await_placeholders(&self, wanted: &[(&str, bool)]) {
         let is_so = || {
             let found = self.placeholders();
-            found.len() == wanted.len() && { found.iter().zip(wanted) }
-                .all(|((alias, own), wanted)| (alias.as_str(), *own) == *wanted)
+            found.len() == wanted.len()
+                && found
+                    .iter()
+                    .zip(wanted)
+                    .all(|((alias, own), wanted)| (alias.as_str(), *own) == *wanted)
         };
         let so = Deadline::after(PATIENCE).wait_until(is_so);
         assert!(so, "{:?}, not {wanted:?}", self.placeholders());

@@ -269,13 +269,13 @@ proptest! {
     fn served_if_and_only_if_there_is_a_way(case in case()) {
         let kernel = kernel(&case);
         let pools = pools(&case);
-        let requests: Vec<usize> = { case.wishes.iter() }
+        let requests: Vec<usize> = case.wishes.iter()
             .flat_map(|wish| std::iter::repeat_n(wish.pool, wish.count))
             .collect();
-        let names: Vec<DeviceName> = { 0..requests.len() }
+        let names: Vec<DeviceName> = (0..requests.len())
             .map(|number| format!("gpu{number}").parse().unwrap())
             .collect();
-        let wanted: Vec<Wanted<'_>> = { requests.iter().enumerate() }
+        let wanted: Vec<Wanted<'_>> = requests.iter().enumerate()
             .map(|(number, &pool)| Wanted {
                 device: &names[number],
                 uuid: uuid(300 + number).parse::<MdevUuid>().unwrap(),

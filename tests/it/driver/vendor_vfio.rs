@@ -95,9 +95,7 @@ fn functions_are_told_from_all_else() {
     let gpu = "0000:41:00.0".parse().unwrap();
     let all: Vec<_> = kernel.functions("0000:41:00.0");
     assert_eq!(all, [FIRST, SECOND, "0000:41:00.6", "0000:41:00.7"]);
-    let wanted: Vec<_> = { all.iter() }
-        .map(|at| (at.parse().unwrap(), gpu))
-        .collect();
+    let wanted: Vec<_> = all.iter().map(|at| (at.parse().unwrap(), gpu)).collect();
     assert_eq!(vendor_vfio::all_functions(&kernel).unwrap(), wanted);
     let read = |path: &str| kernel.read(&format!("/sys/bus/pci/devices/{path}"));
     for (path, text) in [

@@ -55,9 +55,13 @@ fn made(scene: &Scene) -> String {
     let ours = scene.ours();
     let mut mdevs = scene.kernel.mdevs();
     mdevs.retain(|uuid, _| ours.contains(uuid));
-    let mdevs = { mdevs.into_values() }.map(|mdev| format!("{} {}", mdev.parent, mdev.parameters));
-    let functions =
-        { scene.our_vgpus().into_iter() }.map(|(at, vgpu)| format!("{at} {}", vgpu.parameters));
+    let mdevs = mdevs
+        .into_values()
+        .map(|mdev| format!("{} {}", mdev.parent, mdev.parameters));
+    let functions = scene
+        .our_vgpus()
+        .into_iter()
+        .map(|(at, vgpu)| format!("{at} {}", vgpu.parameters));
     let all: Vec<String> = mdevs.chain(functions).collect();
     assert_eq!(all.len(), 1, "{all:?}");
     all[0].clone()

@@ -34,9 +34,12 @@ fn domain(number: usize, functions: &[&str]) -> Domain {
          <address domain=\"0x0000\" bus='0x41' slot='0x00' function='0x6'/></source>\
          <alias name='ua-theirs'/></hostdev></devices>\n",
     );
-    { functions.iter().enumerate() }.fold(domain, |domain, (number, function)| {
-        domain.function(&format!("gpu{number}"), "cad", function)
-    })
+    functions
+        .iter()
+        .enumerate()
+        .fold(domain, |domain, (number, function)| {
+            domain.function(&format!("gpu{number}"), "cad", function)
+        })
 }
 
 fn run(scene: &Scene, domain: &Domain, words: &str) -> Outcome {

@@ -105,8 +105,10 @@ fn starts_and_stops_at_once_keep_the_books() {
         running.push(scene.hook(comes, "prepare begin -").start());
     }
     let outcomes = all(running);
-    let (stops, starts): (Vec<_>, Vec<_>) =
-        { outcomes.into_iter().enumerate() }.partition(|(number, _)| number % 2 == 0);
+    let (stops, starts): (Vec<_>, Vec<_>) = outcomes
+        .into_iter()
+        .enumerate()
+        .partition(|(number, _)| number % 2 == 0);
     for (_, outcome) in stops {
         outcome.ends_well();
     }

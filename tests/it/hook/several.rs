@@ -33,7 +33,8 @@ fn creations(scene: &Scene) -> Vec<(String, bool)> {
 }
 
 fn made_on(parents: &[&str]) -> Vec<(String, bool)> {
-    { parents.iter() }
+    parents
+        .iter()
         .map(|&parent| (parent.to_owned(), true))
         .collect()
 }
@@ -100,7 +101,9 @@ fn another_function_of_the_only_board_is_tried() {
     scene.prepare(&domain).ends_well();
     scene.is_settled();
     let claims = scene.claims();
-    let parents: Vec<String> = { claims[0].devices.iter() }
+    let parents: Vec<String> = claims[0]
+        .devices
+        .iter()
         .map(|device| device.parent.to_string())
         .collect();
     assert_eq!(parents, ["0000:41:00.4", "0000:41:00.6"]);

@@ -168,7 +168,7 @@ pub fn describe(nvml: &Nvml, code: u32) -> Option<String> {
         }
         CStr::from_ptr(text).to_string_lossy().into_owned()
     };
-    { !text.is_empty() }.then_some(text)
+    (!text.is_empty()).then_some(text)
 }
 
 /// All of a GPU's memory in bytes, by the call that older drivers have.
@@ -461,7 +461,7 @@ pub fn vgpu_type(nvml: &Nvml, vgpu: u32) -> Answer<u32> {
 pub fn vgpu_vm_uuid(nvml: &Nvml, vgpu: u32) -> Answer<Option<String>> {
     let mut kind = 0;
     let id = text(|to| call!(nvml, nvmlVgpuInstanceGetVmID(vgpu, to, TEXT, &mut kind)))?;
-    Ok({ kind == nvmlVgpuVmIdType_NVML_VGPU_VM_ID_UUID }.then_some(id))
+    Ok((kind == nvmlVgpuVmIdType_NVML_VGPU_VM_ID_UUID).then_some(id))
 }
 
 /// The UUID of the mediated device.
@@ -495,7 +495,7 @@ pub fn vgpu_placement(nvml: &Nvml, vgpu: u32) -> Answer<Option<u32>> {
     };
     call!(nvml, nvmlVgpuInstanceGetPlacementId(vgpu, &mut placement))?;
     let id = placement.placementId;
-    Ok({ id != NOT_PLACED }.then_some(id))
+    Ok((id != NOT_PLACED).then_some(id))
 }
 
 fn text(ask: impl FnOnce(*mut c_char) -> Answer<()>) -> Answer<String> {

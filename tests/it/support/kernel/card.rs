@@ -311,7 +311,8 @@ impl Kernel {
     /// The process ends and with it what it had open; `killed`: by SIGKILL.
     pub fn close_all(&self, pid: u32, killed: bool) {
         let mut state = self.state();
-        let (ended, others) = { std::mem::take(&mut state.opened).into_iter() }
+        let (ended, others) = std::mem::take(&mut state.opened)
+            .into_iter()
             .partition::<Vec<_>, _>(|(owner, _)| *owner == pid);
         state.opened = others;
         state.tree = None;

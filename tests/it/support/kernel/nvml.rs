@@ -84,7 +84,9 @@ impl Card {
         let mixed = known.hetero && !known.mig;
         let address: PciAddress = self.twin.address().parse().unwrap();
         let has = board.features;
-        let mut types: Vec<TypeFacts> = { board.types.iter() }
+        let mut types: Vec<TypeFacts> = board
+            .types
+            .iter()
             .map(|kind| self.type_facts(kind, mixed))
             .collect();
         types.sort_by_key(|kind| kind.id);
@@ -178,7 +180,7 @@ impl Card {
             type_id: type_id(vgpu.type_id),
             vm: vgpu.vm_uuid.as_ref().and_then(|uuid| uuid.parse().ok()),
             mdev: vgpu.mdev.as_ref().and_then(|uuid| uuid.parse().ok()),
-            function: { Some(&vgpu.place) }
+            function: Some(&vgpu.place)
                 .filter(|place| *place != self.twin.address())
                 .and_then(|place| place.parse().ok()),
             placement: vgpu.placement,
@@ -236,9 +238,8 @@ impl Kernel {
     fn ask(&self, question: &Question, gpu: Option<&str>) -> Result<Answer, Errno> {
         let mut state = self.state();
         let wanted = |card: &Card| gpu.is_none_or(|gpu| card.twin.address() == gpu);
-        let mut cards: Vec<&mut Card> = { state.cards.iter_mut() }
-            .filter(|card| wanted(card))
-            .collect();
+        let mut cards: Vec<&mut Card> =
+            state.cards.iter_mut().filter(|card| wanted(card)).collect();
         cards.sort_by_key(|card| card.twin.address().to_owned());
         if gpu.is_some() && cards.is_empty() {
             return Err(Errno::ENODEV);
