@@ -7,7 +7,6 @@
 //! |---|---|
 //! | [`model`] | addresses, UUIDs, names: checked once, then trusted |
 //! | [`domain`] | domain XML read into plain data, and edits back into it |
-//! | [`hook`] | libvirt's hook protocol and what each operation does |
 //! | [`rule`] | fields, operators, and the verdict on a device |
 //! | [`config`] | pool files: as written, then validated |
 //! | [`device`] | how each kind of device is found and made, one file a kind |
@@ -15,6 +14,9 @@
 //! | [`plan`] | which device a domain gets, or why none: pure |
 //! | [`apply`] | carries out a plan's steps, undoes them in reverse |
 //! | [`claims`] | what was made for which domain: the proof of ownership |
+//! | [`allocate`] | from a domain's requests to its devices |
+//! | [`events`] | what goes to the journal |
+//! | [`hook`] | libvirt's hook protocol and what each operation does |
 //! | [`host`] | every effect on the system |
 //! | [`udev`] | which pools a device is told to be in when it appears |
 //! | `nvml` | asks NVIDIA's library, in a program of its own |
@@ -26,7 +28,7 @@
 //! # The dependency rule
 //!
 //! `model` ← `domain`, `rule`, `config` ← `device` ← `capacity` ←
-//! `plan` ← `apply`, `claims` ← `hook`, `udev` ←
+//! `plan` ← `apply`, `claims` ← `events` ← `allocate` ← `hook`, `udev` ←
 //! `definition` ← `hotplug` ← `cli`, binaries. From `model` to `plan` nothing
 //! opens a file, starts a process or names libvirt; `device` reads through
 //! [`device::Sysfs`]. Only `host` touches the system, and `host::libvirt`
@@ -36,6 +38,7 @@
 //! `host/libvirt/raw` for libvirt's events.
 //! `tests/it/dependency_rule.rs` holds this.
 
+pub mod allocate;
 pub mod apply;
 pub mod capacity;
 pub mod claims;
@@ -48,6 +51,7 @@ pub mod daemon;
 mod definition;
 pub mod device;
 pub mod domain;
+pub mod events;
 pub mod hook;
 pub mod host;
 #[cfg(feature = "cli")]

@@ -12,9 +12,9 @@ use super::{
     target::Connection,
 };
 use crate::{
+    allocate::AllocateError,
     claims,
     domain::{self, DomainDef, DomainError, Problem},
-    hook::AllocateError,
     host::Host,
     model::{DomainName, DomainUuid, proposed},
 };

@@ -6,12 +6,14 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use crate::{
+    allocate::{
+        AllocateError, Demand, Order, devices_wanted, has_placeholder, nearness_of, with_held,
+    },
     capacity::Fit,
     claims::{self, Claim, DEFAULT_GRACE, Doubt, Liveness},
     config::{self, Pool},
     device::{Remembered, mdev::Offer},
     domain::{DomainDef, Request},
-    hook::{AllocateError, Demand, Order, devices_wanted, has_placeholder, nearness_of, with_held},
     host::{Host, PciIds, Processes},
     model::{
         DeviceName, DomainName, DomainUuid, MdevTypeId, MdevUuid, NumaNode, ParentName, PoolName,

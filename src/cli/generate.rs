@@ -16,7 +16,7 @@ use clap_mangen::Man;
 
 use crate::{
     domain::{ATTRIBUTES, MAX_REQUESTS},
-    hook::MESSAGE_IDS,
+    events::MESSAGE_IDS,
     rule::{Field, Operator},
 };
 

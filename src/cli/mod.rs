@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::{
-    hook,
+    events,
     host::{Host, complain, driver_child, start_logging, usage},
 };
 
@@ -100,7 +100,7 @@ pub fn main() -> ExitCode {
     match done {
         Ok(code) => code,
         Err(error) => {
-            complain(&format!("virt-vgpu: {}", hook::one_line(&error)));
+            complain(&format!("virt-vgpu: {}", events::one_line(&error)));
             ExitCode::FAILURE
         }
     }

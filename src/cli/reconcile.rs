@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::output;
 use crate::{
     claims::{self, ClaimedDevice, DEFAULT_GRACE, DeviceOutcome, Doubt, Liveness},
-    hook,
+    events,
     host::{Deadline, Host, HostLock},
     model::{DomainName, DomainUuid, MdevUuid, ParentName},
 };
@@ -117,7 +117,7 @@ impl Reconcile {
         let grace = Duration::from_secs(self.grace);
         let report = claims::reconcile(host, &lock, None, grace, self.dry_run, deadline)
             .context("nothing was freed")?;
-        hook::log_reconciled(&report);
+        events::log_reconciled(&report);
         let repaired = if self.dry_run {
             claims::repaired(host)
         } else {
@@ -125,7 +125,7 @@ impl Reconcile {
         }
         .context("cannot look which functions are still to be kept back")?;
         if !self.dry_run {
-            hook::log_repaired(&repaired);
+            events::log_repaired(&repaired);
         }
         Ok(Report {
             dry_run: self.dry_run,

@@ -16,11 +16,11 @@ use super::{
     output::{self, Table},
 };
 use crate::{
+    allocate,
     claims::{self, Claim, DEFAULT_GRACE, Liveness, State},
     config::{self, Pool},
     daemon::Notes,
     device::{Remembered, mdev::Offer},
-    hook,
     host::{Deadline, Host, HostLock, PciIds, Processes},
     model::{DeviceName, DomainName, DomainUuid, MdevTypeId, MdevUuid, ParentName, PoolName},
     plan::{Detail, HostSupply, Idle, Rejection, Source, Standing},
@@ -179,7 +179,7 @@ fn pools(
     let nvml = host.nvml();
     let sysfs = Remembered::new(host);
     let supply = HostSupply::discover(&sysfs, &names, Detail::default())
-        .and_then(|supply| hook::with_held(supply, host, None))
+        .and_then(|supply| allocate::with_held(supply, host, None))
         .context("cannot look for devices")?
         .with_nvml(&nvml);
     for one in claims::quarantined(host).context("cannot read the quarantine")? {
@@ -303,7 +303,7 @@ fn daemon_problems(host: &Host) -> Vec<String> {
 
 fn media_problem(host: &Host, pool: &Pool) -> Option<String> {
     let image = pool.guest_driver.as_deref()?;
-    let problem = hook::check_image(host, Path::new(image)).err()?;
+    let problem = allocate::check_image(host, Path::new(image)).err()?;
     Some(format!("pool '{}': guest-driver: {problem}", pool.name))
 }
 

@@ -11,7 +11,7 @@ use crate::{
     claims::{self, DEFAULT_GRACE, Liveness, State},
     definition::{self, Manner, Named, Synced},
     domain::{self, ALIAS_PREFIX, mentions_requests},
-    hook,
+    events,
     host::{
         Deadline, Host, HostLock, LockError,
         libvirt::{Domain, Libvirt, LibvirtError},
@@ -232,7 +232,7 @@ impl<'h> Keeper<'h> {
             Ok(answer) => Ok(Some(answer)),
             Err(_) if !libvirt.is_alive() => Err(Lost),
             Err(error) => {
-                tracing::warn!("{}", hook::one_line(&error));
+                tracing::warn!("{}", events::one_line(&error));
                 self.rescan = true;
                 Ok(None)
             }
@@ -308,7 +308,7 @@ impl<'h> Keeper<'h> {
                     return Ok(());
                 }
                 self.guard.note(uuid, since_boot());
-                vec![hook::one_line(&error)]
+                vec![events::one_line(&error)]
             }
         };
         self.note_problems(uuid, problems);
@@ -329,7 +329,7 @@ impl<'h> Keeper<'h> {
         let done: Vec<String> = synced.done.iter().map(ToString::to_string).collect();
         if allowed {
             for line in &done {
-                hook::log_synced(name, uuid, line);
+                events::log_synced(name, uuid, line);
             }
             if self.guard.note(uuid, since_boot()) {
                 self.come_again(uuid, false);
@@ -350,7 +350,7 @@ impl<'h> Keeper<'h> {
         let known = self.problems.get(&domain);
         for problem in &problems {
             if !known.is_some_and(|known| known.contains(problem)) {
-                hook::log_unsettled(domain, problem);
+                events::log_unsettled(domain, problem);
             }
         }
         if problems.is_empty() {
@@ -394,7 +394,7 @@ impl<'h> Keeper<'h> {
         self.host.be_done_by(deadline);
         match claims::reconcile(self.host, &lock, None, DEFAULT_GRACE, false, deadline) {
             Ok(report) => {
-                hook::log_reconciled(&report);
+                events::log_reconciled(&report);
                 self.unreleased = report.claims.iter().any(|one| {
                     let freed = one
                         .released
@@ -416,10 +416,10 @@ impl<'h> Keeper<'h> {
             .map_err(anyhow::Error::from)
             .and_then(|lock| Ok(claims::forget_repaired(self.host, &lock)?));
         match forgotten {
-            Ok(functions) => hook::log_repaired(&functions),
+            Ok(functions) => events::log_repaired(&functions),
             Err(error) => tracing::warn!(
                 "cannot hand out again functions that were made anew: {}",
-                hook::one_line(&error)
+                events::one_line(&error)
             ),
         }
     }

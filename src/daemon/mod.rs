@@ -19,7 +19,7 @@ use anyhow::{Context, anyhow};
 use clap::Parser;
 
 use crate::{
-    definition, hook,
+    definition, events as journal,
     host::{
         Deadline, Host, ProcessId, complain, driver_child,
         libvirt::{Event, EventLoop, Libvirt, Subscription},
@@ -95,7 +95,7 @@ pub fn main() -> ExitCode {
     match run(&host, arguments.uri.as_deref()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let line = hook::one_line(&error);
+            let line = journal::one_line(&error);
             tracing::error!("{line}");
             complain(&format!("virt-vgpud: {line}"));
             ExitCode::FAILURE
@@ -136,14 +136,14 @@ fn run(host: &Host, uri: Option<&str>) -> anyhow::Result<()> {
                 say_connected(&libvirt, &subscription);
                 let since = since_boot();
                 serve(&mut keeper, &libvirt, &news);
-                hook::log_libvirt("the connection to libvirt is lost; looking for it again");
+                journal::log_libvirt("the connection to libvirt is lost; looking for it again");
                 // One that is lost again and again is not looked for each second.
                 if since_boot().saturating_sub(since) > TICK {
                     pause = FIRST_PAUSE;
                 }
             }
             Err(error) => {
-                let line = hook::one_line(&error);
+                let line = journal::one_line(&error);
                 if line != said {
                     tracing::warn!("{line}; trying again, at last once a minute");
                     said = line;
@@ -196,7 +196,7 @@ fn open(
 }
 
 fn say_connected(libvirt: &Libvirt, subscription: &Subscription) {
-    hook::log_libvirt(&format!("connected to {}", libvirt.uri()));
+    journal::log_libvirt(&format!("connected to {}", libvirt.uri()));
     if let Some(why) = subscription.without_node_devices() {
         tracing::warn!("libvirt tells nothing of the host's devices: {why}");
     }

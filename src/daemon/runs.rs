@@ -13,10 +13,11 @@ use super::{
     notes::Notes,
 };
 use crate::{
+    allocate::{self, AllocateError},
     claims::{self, Claim},
     definition,
     domain::{self, DomainDef, mentions_requests},
-    hook::{self, AllocateError},
+    events,
     host::{
         Deadline, Host, LockError,
         libvirt::{Domain, Libvirt, LibvirtError},
@@ -172,7 +173,7 @@ impl<'h> Runs<'h> {
             Err(error) if error.is_gone() => Ok(None),
             Err(_) if !libvirt.is_alive() => Err(Lost),
             Err(error) => {
-                tracing::warn!("{}", hook::one_line(&error.into()));
+                tracing::warn!("{}", events::one_line(&error.into()));
                 self.again = true;
                 Ok(None)
             }
@@ -190,7 +191,7 @@ impl<'h> Runs<'h> {
         // What was plugged in again by hand is not out of the run any more.
         let has = |name: &DeviceName| {
             let mut requests = def.requests.iter().filter(|request| request.name == *name);
-            requests.any(|request| hook::has_placeholder(def, request))
+            requests.any(|request| allocate::has_placeholder(def, request))
         };
         self.keep_let_go(|(of, name)| *of != uuid || !has(name));
         let claim = match claims::load(self.host, uuid) {
@@ -217,7 +218,7 @@ impl<'h> Runs<'h> {
             Err(error) => {
                 // It is that program's turn, and not all that it does is an event.
                 if !is_held(&error) {
-                    tracing::warn!("domain '{vm}': {}", hook::one_line(&error));
+                    tracing::warn!("domain '{vm}': {}", events::one_line(&error));
                 }
                 self.again = true;
                 return;
@@ -237,7 +238,7 @@ impl<'h> Runs<'h> {
                 continue;
             }
             tell_alive();
-            self.host.be_done_by(Deadline::after(hook::PATIENCE));
+            self.host.be_done_by(Deadline::after(allocate::PATIENCE));
             let name = &key.1;
             let plugged = hotplug::plug(self.host, libvirt, domain, std::slice::from_ref(name));
             self.unpluggable.remove(&key);
@@ -247,7 +248,7 @@ impl<'h> Runs<'h> {
                         let (pool, place) = (&one.pool, one.place());
                         let what =
                             format!("domain '{vm}': plugged in {name} of pool '{pool}' {place}");
-                        hook::log_plugged(uuid, &what);
+                        events::log_plugged(uuid, &what);
                     }
                 }
                 // It is tried again whenever something may have become free.
@@ -256,7 +257,7 @@ impl<'h> Runs<'h> {
                 Err(error) => {
                     // To make the device and to take it back are events themselves.
                     let why = format!("domain '{vm}': {name} is not plugged in: {error:#}");
-                    hook::log_unsettled(uuid, &why);
+                    events::log_unsettled(uuid, &why);
                     let until = since_boot() + PLUG_AGAIN;
                     self.unpluggable.insert(key, Unpluggable { why, until });
                 }
@@ -267,11 +268,11 @@ impl<'h> Runs<'h> {
     /// What was taken out of a run goes back at once; what QEMU has not closed yet later.
     fn take_back(&mut self, claim: &Claim, names: &[DeviceName]) {
         tell_alive();
-        self.host.be_done_by(Deadline::after(hook::PATIENCE));
+        self.host.be_done_by(Deadline::after(allocate::PATIENCE));
         match hotplug::take_back(self.host, claim, names) {
             Ok(nothing_left) => self.again |= !nothing_left,
             Err(error) => {
-                let (vm, why) = (&claim.domain_name, hook::one_line(&error));
+                let (vm, why) = (&claim.domain_name, events::one_line(&error));
                 tracing::warn!("domain '{vm}': {why}");
                 self.again = true;
             }

@@ -11,11 +11,11 @@ use super::{
     seat::{self, Named, Reserved, Seat},
 };
 use crate::{
+    allocate::{AllocateError, Demand, Order, devices_wanted},
     claims,
     config::{self, Kind},
     device::{optional, vendor_vfio},
     domain::{self, DomainDef, alias},
-    hook::{AllocateError, Demand, Order, devices_wanted},
     host::{Host, libvirt::Libvirt},
     model::{DeviceName, MdevUuid, PciAddress, PoolName},
     plan::{Failed, RefusalKind, Source},

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, anyhow, bail, ensure};
 
 use crate::{
+    allocate::{nearness_of, profile, together},
     claims,
     config::{self, Kind, Pool},
     device::{
@@ -17,7 +18,6 @@ use crate::{
         readiness,
     },
     domain::{self, DomainDef},
-    hook::{nearness_of, profile, together},
     host::{Host, NvmlChild, PciIds, libvirt::Libvirt},
     model::{
         DeviceName, DomainName, DomainUuid, MdevModel, MdevUuid, ParentName, PciAddress, proposed,

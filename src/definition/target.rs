@@ -11,7 +11,7 @@ use crate::{
         Deadline, EditLock, Host, LockError,
         libvirt::{Domain, Libvirt, uri_or_default},
     },
-    model::{DomainUuid, handle, proposed},
+    model::{DomainUuid, domain_word, proposed},
 };
 
 /// A persistent definition.
@@ -190,7 +190,7 @@ impl Target {
                  or after {}",
                 proposed(
                     "virsh managedsave-remove",
-                    handle(name, self.definition.def.uuid)
+                    domain_word(name, self.definition.def.uuid)
                 )
             )
         } else {

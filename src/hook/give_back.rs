@@ -3,10 +3,11 @@
 
 use anyhow::Context;
 
-use super::{HookCall, Operation, events, has_placeholder};
+use super::{HookCall, Operation};
 use crate::{
+    allocate::has_placeholder,
     claims::{self, Claim, ClaimedDevice, State},
-    domain,
+    domain, events,
     host::{Deadline, Host, HostLock},
     model::DomainUuid,
 };

@@ -2,42 +2,24 @@
 //! means there. It never calls libvirt, prints nothing where libvirt would read
 //! it, and leaves alone what no claim of ours names.
 
-use std::{ffi::OsString, process::ExitCode, time::Duration};
+use std::{ffi::OsString, process::ExitCode};
 
 use anyhow::Context;
 
 use crate::{
+    allocate::PATIENCE,
     domain,
+    events::{self, one_line},
     host::{Deadline, Host, complain, start_logging},
     model::InvalidName,
 };
 
 mod allocate;
 mod call;
-mod demand;
-mod events;
 mod give_back;
-mod making;
-mod media;
-mod nearness;
 mod restore;
-mod rules;
 
-pub use allocate::AllocateError;
 pub use call::{HookCall, Invocation, Operation};
-pub use demand::{Demand, Order, devices_wanted, has_placeholder, with_held};
-pub use events::{
-    MESSAGE_IDS, kept_reason, log_allocated, log_libvirt, log_media_problem, log_plugged,
-    log_reconciled, log_released, log_repaired, log_synced, log_unsettled,
-};
-pub use making::{Base, Making};
-pub use media::{MediaProblem, check_image};
-pub use nearness::nearness_of;
-pub use rules::{profile, together};
-
-/// The hook's own patience for everything together: libvirt sets no limit, but
-/// the domain stays locked for every client while the hook runs.
-pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Under which the hook logs.
 const NAME: &str = "virt-vgpu-hook";
@@ -99,19 +81,18 @@ fn fail(host: &Host, call: &HookCall, error: &anyhow::Error) -> ExitCode {
     start_logging(host, NAME);
     // libvirt shows stderr to the user as it is.
     let line = one_line(error);
-    events::log_failure(call, &line);
+    events::log_failure(
+        &call.domain,
+        &call.operation.words(),
+        call.operation.allocates(),
+        &line,
+    );
     if call.operation.allocates() {
         complain(&format!("virt-vgpu: {line}"));
         ExitCode::FAILURE
     } else {
         ExitCode::SUCCESS
     }
-}
-
-/// An error with its causes, in one line whatever is in them.
-#[must_use]
-pub fn one_line(error: &anyhow::Error) -> String {
-    format!("{error:#}").replace(['\n', '\r'], " ")
 }
 
 fn run(host: &Host, call: &HookCall, input: impl std::io::Read) -> anyhow::Result<()> {
@@ -181,6 +162,7 @@ fn decode(xml: &[u8]) -> anyhow::Result<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::allocate::AllocateError;
 
     #[test]
     fn a_cause_is_named_once() {

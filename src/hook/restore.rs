@@ -1,8 +1,9 @@
 //! `restore begin`: a domain comes back from its saved state, whose XML names the
 //! virtual functions of the time it was saved.
 
-use super::{AllocateError, Demand, HookCall, allocate::moved, devices_wanted};
+use super::{HookCall, allocate::moved};
 use crate::{
+    allocate::{AllocateError, Demand, devices_wanted},
     domain::{self, DomainDef},
     host::{Deadline, Host, HostLock},
     model::{DeviceName, PciAddress},

@@ -5,11 +5,11 @@ use anyhow::Context;
 
 use super::PlugError;
 use crate::{
+    allocate::has_placeholder,
     claims::{ClaimedDevice, DeviceKind},
     definition::Definition,
     device::mdev,
     domain::{self, DomainDef, alias},
-    hook::has_placeholder,
     host::{Host, libvirt::Domain},
     model::{DeviceName, MdevUuid, PciAddress},
 };

@@ -22,8 +22,8 @@ mod unplug;
 use serde::Serialize;
 
 use crate::{
+    allocate::AllocateError,
     claims::{ClaimedDevice, DeviceKind},
-    hook::AllocateError,
     host::{LockError, libvirt::LibvirtError},
     model::{DeviceName, DomainName, MdevTypeId, MdevUuid, ParentName, PoolName, proposed_with},
     plan::{Assignment, Interface, Refusal, RefusalKind},

@@ -10,21 +10,22 @@ use super::{
     unplug,
 };
 use crate::{
+    allocate::{self, AllocateError, Base, Demand, Making, Order},
     claims::{self, Claim, ClaimedDevice, State},
     config::{self, Kind, Pool, PoolError},
     definition::{self, Named, Seat},
     domain::{DomainDef, PciHostdev, Request, alias},
-    hook::{self, AllocateError, Base, Demand, Making, Order},
+    events,
     host::{
         Deadline, Host, HostLock,
         libvirt::{Domain, Libvirt, LibvirtError},
     },
-    model::{DeviceName, MdevUuid, ParentName, PoolName, handle, proposed},
+    model::{DeviceName, MdevUuid, ParentName, PoolName, domain_word, proposed},
     plan::{Failed, Source},
 };
 
 /// As long as a hook's: others wait for the lock meanwhile.
-const PATIENCE: Duration = hook::PATIENCE;
+const PATIENCE: Duration = allocate::PATIENCE;
 
 /// How long a guest may take for a device that it has only just got, when another one
 /// of the same call failed.
@@ -339,11 +340,11 @@ fn make(host: &Host, live: &Live, wanted: Vec<(Request, Source)>) -> Result<Made
         lacking,
     } = sort(host, &claim, wanted);
     let released = claims::make_way(host, &lock, &lost, deadline);
-    hook::log_released(&claim.domain_name, claim.domain, &released);
+    events::log_released(&claim.domain_name, claim.domain, &released);
     if !released.is_complete() {
         return Err(PlugError::Allocate(AllocateError::StillHeld {
             domain: def.name.to_string(),
-            why: hook::kept_reason(&released),
+            why: events::kept_reason(&released),
         }));
     }
     if !lacking.is_empty() {
@@ -362,7 +363,7 @@ fn make(host: &Host, live: &Live, wanted: Vec<(Request, Source)>) -> Result<Made
         };
         claim = making.make()?;
         let made = claim.devices.get(others.len()..).unwrap_or_default();
-        hook::log_allocated("plug", &claim, made);
+        events::log_allocated("plug", &claim, made);
         devices.extend_from_slice(made);
     }
     claim.take_into_run();
@@ -469,7 +470,7 @@ fn hint(error: &LibvirtError, live: &Live) -> String {
     }
     let place = match &live.persistent {
         Some(_) => {
-            let edit = proposed("virsh edit", handle(&live.def.name, live.def.uuid));
+            let edit = proposed("virsh edit", domain_word(&live.def.name, live.def.uuid));
             format!("with {edit} and start it anew")
         }
         None => "in the XML that it is created from".to_owned(),

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use super::{PlugError, Plugged, live};
 use crate::{
+    allocate,
     claims::{self, Claim, ClaimedDevice, Damaged},
-    hook,
+    events,
     host::{
         Deadline, Host, HostLock, Processes,
         libvirt::{Domain, LibvirtError},
@@ -15,7 +16,7 @@ use crate::{
 };
 
 /// As long as a hook's.
-const LOCK_PATIENCE: Duration = hook::PATIENCE;
+const LOCK_PATIENCE: Duration = allocate::PATIENCE;
 
 /// Why a device is not out, or not back.
 #[derive(Debug, thiserror::Error)]
@@ -242,11 +243,11 @@ pub(super) fn give_back(
         }
         None => claims::give_back_part(host, &lock, &now, &names, deadline),
     };
-    hook::log_released(&now.domain_name, now.domain, &released);
+    events::log_released(&now.domain_name, now.domain, &released);
     if released.is_complete() {
         Ok(())
     } else {
-        Err(hook::kept_reason(&released))
+        Err(events::kept_reason(&released))
     }
 }
 

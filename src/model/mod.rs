@@ -3,6 +3,7 @@
 //! libvirt, no policy.
 
 mod address;
+mod handle;
 mod mdev;
 mod names;
 mod numa;
@@ -14,11 +15,12 @@ mod vgpu;
 mod visible;
 
 pub use address::PciAddress;
+pub use handle::Handle;
 pub use mdev::{MdevModel, MdevTypeId, MdevUuid, ParentName};
 pub use names::{DeviceName, DomainName, DomainUuid, PoolName};
 pub use numa::{CpuSet, NumaNode};
 pub use profile::{ProfileParts, Series, short_name};
-pub use proposal::{handle, proposed, proposed_with};
+pub use proposal::{domain_word, proposed, proposed_with};
 pub use selector::TypeSelector;
 pub(crate) use spelling::slips;
 pub use vgpu::{ProfileName, VgpuTypeId};

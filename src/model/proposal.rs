@@ -34,7 +34,7 @@ pub fn proposed_with(command: &str, argument: impl Display, options: &str) -> St
 /// What a command calls a domain: its name, or its UUID where the name would have to be
 /// quoted or could be taken for something else (virsh takes a number for an ID).
 #[must_use]
-pub fn handle(name: &DomainName, uuid: DomainUuid) -> String {
+pub fn domain_word(name: &DomainName, uuid: DomainUuid) -> String {
     let name = name.as_str();
     let is_number = name.bytes().all(|byte| byte.is_ascii_digit());
     if is_plain(name) && !name.starts_with('-') && !is_number {
@@ -115,7 +115,7 @@ mod tests {
     #[test]
     fn a_domain_whose_name_is_not_plain_is_called_by_its_uuid() {
         let uuid = "aaaaaaaa-0000-4000-8000-000000000001";
-        let called = |name: &str| handle(&name.parse().unwrap(), uuid.parse().unwrap());
+        let called = |name: &str| domain_word(&name.parse().unwrap(), uuid.parse().unwrap());
         assert_eq!(called("ws-7.lab_2"), "ws-7.lab_2");
         for name in [
             "Windows 11",

@@ -21,17 +21,25 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     // Effects; the traits that it carries out belong to those who need them.
     ("host", &["model", "domain", "config", "device", "apply"]),
     ("claims", &["model", "domain", "device", "apply", "host"]),
+    ("events", &["model", "claims"]),
+    (
+        "allocate",
+        &[
+            "model", "domain", "rule", "config", "device", "capacity", "plan", "apply", "claims",
+            "events", "host",
+        ],
+    ),
     (
         "hook",
         &[
             "model", "domain", "rule", "config", "device", "capacity", "plan", "apply", "claims",
-            "host",
+            "host", "events", "allocate",
         ],
     ),
     (
         "definition",
         &[
-            "model", "domain", "rule", "config", "device", "plan", "claims", "host", "hook",
+            "model", "domain", "rule", "config", "device", "plan", "claims", "host", "allocate",
         ],
     ),
     (
@@ -45,6 +53,8 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "plan",
             "claims",
             "host",
+            "allocate",
+            "events",
             "hook",
             "definition",
         ],
@@ -62,6 +72,8 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "apply",
             "claims",
             "host",
+            "allocate",
+            "events",
             "hook",
             "definition",
             "hotplug",
@@ -76,6 +88,8 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "config",
             "claims",
             "host",
+            "allocate",
+            "events",
             "hook",
             "definition",
             "hotplug",

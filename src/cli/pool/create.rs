@@ -11,10 +11,10 @@ use serde::Serialize;
 
 use super::{candidates, candidates::Candidate, new_device, new_gpu, other_pools};
 use crate::{
+    allocate,
     cli::{host as gpus, output},
     config::{self, Class, ConfigFiles, NewPool, POOL_DIRS, Placement, Pool, render},
     device::Sysfs,
-    hook,
     host::{Deadline, Host, HostLock, PciIds, complain},
     model::{PoolName, ProfileName, TypeSelector},
     plan::{Detail, HostSupply},
@@ -152,7 +152,7 @@ impl Create {
         let names = PciIds::new(host);
         let nvml = host.nvml();
         let supply = HostSupply::discover(host, &names, Detail::default())
-            .and_then(|supply| hook::with_held(supply, host, None))
+            .and_then(|supply| allocate::with_held(supply, host, None))
             .context("cannot look for devices")?
             .with_nvml(&nvml);
         let mut notes = Vec::new();
@@ -251,7 +251,7 @@ fn refuse_existing(host: &Host, name: &PoolName) -> anyhow::Result<()> {
 
 fn media_note(host: &Host, pool: &Pool) -> Option<String> {
     let image = pool.guest_driver.as_deref()?;
-    let problem = hook::check_image(host, Path::new(image)).err()?;
+    let problem = allocate::check_image(host, Path::new(image)).err()?;
     Some(format!("guest-driver: {problem}"))
 }
 

@@ -15,10 +15,10 @@ use super::{
     load, other_pools,
 };
 use crate::{
+    allocate,
     cli::output,
     config::{self, ConfigFiles, Pool},
     device::Remembered,
-    hook,
     host::{Host, PciIds},
     model::{ParentName, PoolName},
     plan::{Detail, HostSupply},
@@ -105,7 +105,7 @@ fn gather(host: &Host, pool: Pool) -> anyhow::Result<Report> {
     let nvml = host.nvml();
     let sysfs = Remembered::new(host);
     let supply = HostSupply::discover(&sysfs, &names, Detail::default())
-        .and_then(|supply| hook::with_held(supply, host, None))
+        .and_then(|supply| allocate::with_held(supply, host, None))
         .context("cannot look for devices")?
         .with_nvml(&nvml);
     let others = other_pools(config::load_all(host), &pool.name);

@@ -11,11 +11,10 @@ use super::{
     limit, load, other_pools,
 };
 use crate::{
-    claims,
+    allocate, claims,
     cli::output,
     config::{self, Class, Defaults, Kind, Placement, Pool},
     device::Remembered,
-    hook,
     host::{Host, PciIds},
     model::{PoolName, proposed},
     plan::{Detail, HostSupply},
@@ -101,7 +100,7 @@ fn gather(host: &Host, pool: Pool) -> anyhow::Result<Report> {
     let nvml = host.nvml();
     let sysfs = Remembered::new(host);
     let supply = HostSupply::discover(&sysfs, &names, Detail::default())
-        .and_then(|supply| hook::with_held(supply, host, None))
+        .and_then(|supply| allocate::with_held(supply, host, None))
         .context("cannot look for devices")?
         .with_nvml(&nvml);
     let others = other_pools(config::load_all(host), &pool.name);

@@ -10,7 +10,7 @@ use std::{
 
 use fs2::FileExt;
 use nix::errno::Errno;
-use virt_vgpu::hook::PATIENCE;
+use virt_vgpu::allocate::PATIENCE;
 
 use crate::support::{
     domain::Domain,

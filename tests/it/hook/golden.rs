@@ -12,9 +12,9 @@ use std::{
 };
 
 use virt_vgpu::{
+    allocate::{AllocateError, Demand, Order, devices_wanted},
     apply,
     domain::{self, DomainDef},
-    hook::{AllocateError, Demand, Order, devices_wanted},
     model::MdevUuid,
     plan::{self, Failed, Plan, Source},
 };

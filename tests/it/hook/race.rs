@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use virt_vgpu::hook::PATIENCE;
+use virt_vgpu::allocate::PATIENCE;
 
 use crate::support::{
     domain::Domain,

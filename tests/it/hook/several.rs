@@ -159,8 +159,8 @@ fn a_device_that_is_leaving_counts() {
 #[test]
 fn what_is_plugged_in_is_of_the_board_type_that_is_there() {
     use virt_vgpu::{
+        allocate::{Demand, Order},
         config, domain,
-        hook::{Demand, Order},
         model::MdevUuid,
         plan::{Failed, Source},
     };

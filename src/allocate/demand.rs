@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, io};
 
-use super::{AllocateError, allocate::io_error, nearness_of};
+use super::{AllocateError, io_error, nearness_of};
 use crate::{
     claims::{self, Claim, ClaimedDevice},
     config::{self, Kind, Pool},

@@ -3,10 +3,11 @@
 
 use std::io;
 
-use super::{AllocateError, Demand, allocate::io_error, events};
+use super::{AllocateError, Demand, io_error};
 use crate::{
     apply,
     claims::{self, Claim, ClaimedDevice, DeviceKind, Origin, State},
+    events,
     host::{Deadline, Host, HostLock},
     model::DeviceName,
     plan::{self, Failed, Interface, Plan, RefusalKind},

@@ -9,11 +9,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{HookCall, Order, events};
+use super::Order;
 use crate::{
     claims::{Claim, ClaimedMedia},
     config::Pool,
     domain::{MEDIA_DIRECTORY, media_path},
+    events,
     host::Host,
     model::{PoolName, proposed},
 };
@@ -88,7 +89,7 @@ pub fn check_image(host: &Host, image: &Path) -> Result<(), MediaProblem> {
 
 /// The medium that the requests ask for: that of the first one that wants guest
 /// drivers from a pool that has them.
-pub(super) fn choose(
+pub(crate) fn choose(
     host: &Host,
     wanted: &[Order<'_>],
     pools: &BTreeMap<PoolName, Pool>,
@@ -117,12 +118,12 @@ pub(super) fn choose(
 
 /// Makes the domain's path lead to its medium, or to nothing when the medium
 /// cannot be used: a link to an image that QEMU cannot open would fail the VM.
-pub(super) fn provide(host: &Host, call: &HookCall, claim: &Claim) {
+pub(crate) fn provide(host: &Host, claim: &Claim) {
     let Some(media) = &claim.media else { return };
     let path = media_path(claim.domain);
     let result = match &media.problem {
         Some(problem) => {
-            events::log_media_problem(&call.domain, claim.domain, &media.pool, problem);
+            events::log_media_problem(&claim.domain_name, claim.domain, &media.pool, problem);
             host.remove_link(&path)
         }
         None => host
@@ -131,7 +132,7 @@ pub(super) fn provide(host: &Host, call: &HookCall, claim: &Claim) {
     };
     if let Err(error) = result {
         events::log_media_problem(
-            &call.domain,
+            &claim.domain_name,
             claim.domain,
             &media.pool,
             &format!("{path}: {error}"),

@@ -1,7 +1,6 @@
 //! What goes to the journal. Every kind of event has an id that never changes
 //! (`journalctl MESSAGE_ID=…`) and fields that scripts can select by.
 
-use super::HookCall;
 use crate::{
     claims::{Claim, ClaimedDevice, DeviceOutcome, Liveness, Released, Report},
     model::{DomainName, DomainUuid, ParentName, PoolName},
@@ -64,7 +63,7 @@ pub fn log_allocated(operation: &str, claim: &Claim, devices: &[ClaimedDevice]) 
     }
 }
 
-pub(super) fn log_quarantined(claim: &Claim, reason: &str) {
+pub(crate) fn log_quarantined(claim: &Claim, reason: &str) {
     for device in claim.functions() {
         tracing::warn!(
             message_id = QUARANTINED,
@@ -89,16 +88,22 @@ pub fn log_repaired(functions: &[ParentName]) {
     }
 }
 
-pub(super) fn log_failure(call: &HookCall, line: &str) {
-    let operation = call.operation.words();
-    if call.operation.allocates() {
-        tracing::error!(message_id = REFUSED, domain_name = %call.domain, operation, "{line}");
+/// Logs that an operation went wrong, and whether that refuses a start.
+pub(crate) fn log_failure(domain: &DomainName, operation: &str, refuses: bool, line: &str) {
+    if refuses {
+        tracing::error!(message_id = REFUSED, domain_name = %domain, operation, "{line}");
     } else {
-        tracing::error!(message_id = TROUBLE, domain_name = %call.domain, operation, "{line}");
+        tracing::error!(message_id = TROUBLE, domain_name = %domain, operation, "{line}");
     }
 }
 
-pub(super) fn log_driver_refusal(domain: &DomainName, parent: &ParentName, cause: &str) {
+/// An error with its causes, in one line whatever is in them.
+#[must_use]
+pub fn one_line(error: &anyhow::Error) -> String {
+    format!("{error:#}").replace(['\n', '\r'], " ")
+}
+
+pub(crate) fn log_driver_refusal(domain: &DomainName, parent: &ParentName, cause: &str) {
     tracing::warn!(
         message_id = DRIVER,
         domain_name = %domain,
@@ -107,7 +112,7 @@ pub(super) fn log_driver_refusal(domain: &DomainName, parent: &ParentName, cause
     );
 }
 
-pub(super) fn log_left_behind(domain: &DomainName, left_behind: &[(usize, String)]) {
+pub(crate) fn log_left_behind(domain: &DomainName, left_behind: &[(usize, String)]) {
     for (_, why) in left_behind {
         tracing::error!(
             message_id = KEPT,

@@ -1,7 +1,7 @@
 //! What NVIDIA's driver would refuse only after the VM has been started, and in
 //! words that help nobody: asked for here, before anything is made.
 
-use super::{AllocateError, Demand, Order, allocate::io_error};
+use super::{AllocateError, Demand, Order, io_error};
 use crate::{
     capacity::{Wanted, unified_memory_allowed, vm_rules},
     config::{Kind, Pool},
