@@ -3,7 +3,7 @@
 
 use crate::{
     claims::{Claim, ClaimedDevice, DeviceOutcome, Liveness, Released, Report},
-    model::{DomainName, DomainUuid, ParentName, PoolName},
+    model::{DomainName, DomainUuid, ParentName, PciAddress, PoolName},
 };
 
 macro_rules! message_ids {
@@ -64,21 +64,21 @@ pub fn log_allocated(operation: &str, claim: &Claim, devices: &[ClaimedDevice]) 
 }
 
 pub(crate) fn log_quarantined(claim: &Claim, reason: &str) {
-    for device in claim.functions() {
+    for (device, function) in claim.functions() {
         tracing::warn!(
             message_id = QUARANTINED,
             domain_uuid = %claim.domain,
             domain_name = %claim.domain_name,
             device_name = %device.name,
-            parent = %device.parent,
-            "domain '{}': {} is kept back: {reason}; 'virt-vgpu status' tells the remedy",
-            claim.domain_name, device.parent
+            parent = %function,
+            "domain '{}': {function} is kept back: {reason}; 'virt-vgpu status' tells the remedy",
+            claim.domain_name
         );
     }
 }
 
 /// Logs which functions are not kept back any more.
-pub fn log_repaired(functions: &[ParentName]) {
+pub fn log_repaired(functions: &[PciAddress]) {
     for function in functions {
         tracing::info!(
             message_id = REPAIRED,

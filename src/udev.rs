@@ -46,7 +46,7 @@ pub fn properties(host: &Host, name: &str) -> Option<String> {
     if pools.is_empty() {
         return None;
     }
-    let address: Option<PciAddress> = name.as_str().parse().ok();
+    let address = name.pci();
     let of_gpu = address.and_then(|address| pools_of_gpu(host, &pools, address));
     let mut names: BTreeSet<&str> = pools_of_parent(host, &pools, &name);
     names.extend(of_gpu.iter().flat_map(|(_, names)| names));
@@ -77,7 +77,7 @@ fn pools_of_gpu<'p>(
         return None;
     }
     let names = PciIds::new(host);
-    let (name, path) = (gpu.to_string(), format!("{PCI_DEVICES}/{gpu}"));
+    let (name, path) = (ParentName::from(gpu), format!("{PCI_DEVICES}/{gpu}"));
     let verdict = |pool: &Pool| {
         let fields = DeviceFields {
             sysfs: host,
@@ -108,7 +108,7 @@ fn pools_of_parent<'p>(host: &Host, pools: &'p [Pool], name: &ParentName) -> BTr
     let fields = DeviceFields {
         sysfs: host,
         names: &names,
-        name: name.as_str(),
+        name,
         path: &path,
         gpu: None,
     };

@@ -11,7 +11,7 @@ use crate::{
     device::{mdev, parameters::Parameters},
     domain::{DomainDef, Request},
     host::{Host, PciIds},
-    model::{DomainName, DomainUuid, MdevUuid, ParentName, PoolName},
+    model::{DomainName, DomainUuid, MdevUuid, ParentName, PciAddress, PoolName},
     plan::{self, Detail, Failed, HostSupply, Plan, Refusal, RefusalKind, Source, Wanted},
 };
 
@@ -85,7 +85,7 @@ pub fn with_held<'a>(
 fn without<'a>(
     supply: HostSupply<'a>,
     host: &Host,
-    held: BTreeMap<ParentName, DomainName>,
+    held: BTreeMap<PciAddress, DomainName>,
 ) -> io::Result<HostSupply<'a>> {
     let quarantined = claims::kept_back(host)?;
     Ok(supply.with_claimed(held).with_quarantined(quarantined))
@@ -103,8 +103,7 @@ fn source_of(domain: &DomainDef, request: &Request, uuid: MdevUuid) -> Option<So
         return Some(Source::Mdev);
     }
     let hostdev = domain.function_of(&request.name)?;
-    let name = hostdev.address.to_string().parse().ok()?;
-    Some(Source::Function(name))
+    Some(Source::Function(hostdev.address))
 }
 
 /// The demand of a domain.
@@ -290,10 +289,10 @@ impl<'a> Demand<'a> {
 
     fn less_replaced(
         &self,
-        mut held: BTreeMap<ParentName, DomainName>,
-    ) -> BTreeMap<ParentName, DomainName> {
+        mut held: BTreeMap<PciAddress, DomainName>,
+    ) -> BTreeMap<PciAddress, DomainName> {
         let own = &self.domain.name;
-        let is_replaced = |function: &ParentName| {
+        let is_replaced = |function: &PciAddress| {
             let mut replaced = self.replaced.iter();
             replaced.any(|device| device.parent == *function)
         };

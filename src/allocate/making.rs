@@ -199,7 +199,7 @@ fn claimed(assignment: &plan::Assignment) -> ClaimedDevice {
         pool: assignment.pool.clone(),
         kind: match assignment.interface {
             Interface::Mdev => DeviceKind::Mdev,
-            Interface::VendorVfio => DeviceKind::VendorVfio,
+            Interface::VendorVfio(_) => DeviceKind::VendorVfio,
         },
         uuid: assignment.uuid,
         parent: assignment.parent.clone(),

@@ -28,7 +28,8 @@ use crate::{
     },
     host::{Host, HostLock, ProcessId, boot_id, since_boot},
     model::{
-        DeviceName, DomainName, DomainUuid, MdevTypeId, MdevUuid, ParentName, PciAddress, PoolName,
+        DeviceName, DomainName, DomainUuid, Handle, MdevTypeId, MdevUuid, ParentName, PciAddress,
+        PoolName,
     },
 };
 
@@ -105,6 +106,28 @@ impl ClaimedDevice {
         }
     }
 
+    /// What it is to libvirt and to the kernel.
+    ///
+    /// # Errors
+    /// As [`Self::function`].
+    pub fn handle(&self) -> io::Result<Handle> {
+        Ok(match self.kind {
+            DeviceKind::Mdev => self.uuid.into(),
+            DeviceKind::VendorVfio => self.function()?.into(),
+        })
+    }
+
+    /// The virtual function that it is.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn function(&self) -> io::Result<PciAddress> {
+        self.parent.pci().ok_or_else(|| {
+            let what = format!("{} is no virtual function", self.parent);
+            io::Error::new(io::ErrorKind::InvalidData, what)
+        })
+    }
+
     /// The nodes through which a process can have it open.
     ///
     /// # Errors
@@ -112,7 +135,7 @@ impl ClaimedDevice {
     pub fn nodes(&self, host: &Host) -> io::Result<Vec<String>> {
         match self.kind {
             DeviceKind::Mdev => mdev::nodes(host, self.uuid),
-            DeviceKind::VendorVfio => vendor_vfio::nodes(host, &self.parent),
+            DeviceKind::VendorVfio => vendor_vfio::nodes(host, self.function()?),
         }
     }
 
@@ -126,7 +149,7 @@ impl ClaimedDevice {
                 Ok(mdev::find(host, self.uuid)?.is_some_and(|found| self.is(&found)))
             }
             DeviceKind::VendorVfio => {
-                let current = vendor_vfio::current(host, &self.parent)?;
+                let current = vendor_vfio::current(host, self.function()?)?;
                 Ok(current.is_some_and(|id| id.to_string() == self.type_id.as_str()))
             }
         }
@@ -139,7 +162,10 @@ impl ClaimedDevice {
     pub fn is_to_stay(&self, host: &Host) -> bool {
         match self.kind {
             DeviceKind::Mdev => mdev::is_parent(host, &self.parent),
-            DeviceKind::VendorVfio => vendor_vfio::has_driver(host, &self.parent),
+            DeviceKind::VendorVfio => {
+                let function = self.function();
+                function.is_ok_and(|function| vendor_vfio::has_driver(host, function))
+            }
         }
     }
 
@@ -271,9 +297,10 @@ impl Claim {
     }
 
     /// The devices that are virtual functions.
-    pub fn functions(&self) -> impl Iterator<Item = &ClaimedDevice> {
+    pub fn functions(&self) -> impl Iterator<Item = (&ClaimedDevice, PciAddress)> {
         let devices = self.devices.iter();
-        devices.filter(|device| device.kind == DeviceKind::VendorVfio)
+        let devices = devices.filter(|device| device.kind == DeviceKind::VendorVfio);
+        devices.filter_map(|device| Some((device, device.function().ok()?)))
     }
 
     /// The file that it is kept in.
@@ -420,7 +447,7 @@ pub fn while_settled<T>(host: &Host, mut look: impl FnMut() -> T) -> T {
 pub fn functions(
     host: &Host,
     except: Option<DomainUuid>,
-) -> io::Result<BTreeMap<ParentName, DomainName>> {
+) -> io::Result<BTreeMap<PciAddress, DomainName>> {
     functions_of(host, except, |damaged| Err(io::Error::other(damaged)))
 }
 
@@ -432,7 +459,7 @@ pub fn functions(
 pub fn known_functions(
     host: &Host,
     except: Option<DomainUuid>,
-) -> io::Result<BTreeMap<ParentName, DomainName>> {
+) -> io::Result<BTreeMap<PciAddress, DomainName>> {
     functions_of(host, except, |_| Ok(()))
 }
 
@@ -440,7 +467,7 @@ fn functions_of(
     host: &Host,
     except: Option<DomainUuid>,
     unreadable: impl Fn(Damaged) -> io::Result<()>,
-) -> io::Result<BTreeMap<ParentName, DomainName>> {
+) -> io::Result<BTreeMap<PciAddress, DomainName>> {
     let mut functions = BTreeMap::new();
     for domain in domains(host)? {
         if Some(domain) == except {
@@ -456,8 +483,8 @@ fn functions_of(
         };
         match understood(domain, &text) {
             Ok(claim) => {
-                let its = claim.functions().map(|device| &device.parent);
-                functions.extend(its.map(|one| (one.clone(), claim.domain_name.clone())));
+                let its = claim.functions().map(|(_, function)| function);
+                functions.extend(its.map(|one| (one, claim.domain_name.clone())));
             }
             Err(_) => {
                 let name: DomainName = domain.to_string().parse().map_err(io::Error::other)?;
@@ -468,10 +495,9 @@ fn functions_of(
     Ok(functions)
 }
 
-fn addresses_in(text: &str) -> impl Iterator<Item = ParentName> {
+fn addresses_in(text: &str) -> impl Iterator<Item = PciAddress> {
     let words = text.split(|c: char| !(c.is_ascii_hexdigit() || matches!(c, ':' | '.')));
-    let addresses = words.filter_map(|word| word.parse::<PciAddress>().ok());
-    addresses.filter_map(|address| address.to_string().parse().ok())
+    words.filter_map(|word| word.parse().ok())
 }
 
 /// Devices of a pool that claims hold, those that are leaving among them.

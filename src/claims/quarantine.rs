@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Claim;
 use crate::{
-    device::{PCI_DEVICES, list, optional, vendor_vfio},
+    device::{PCI_DEVICES, list, optional, pci, vendor_vfio},
     host::{Host, HostLock},
-    model::{DomainName, ParentName},
+    model::{DomainName, ParentName, PciAddress},
 };
 
 /// Where they are noted, a file each.
@@ -21,7 +21,7 @@ pub const QUARANTINE: &str = "/run/virt-vgpu/quarantine";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Quarantined {
     /// The function.
-    pub function: ParentName,
+    pub function: PciAddress,
     /// The domain that had it, where that is known.
     pub domain: Option<DomainName>,
     /// What happened, for people.
@@ -35,7 +35,7 @@ impl Quarantined {
     /// The reason with the remedy.
     #[must_use]
     pub fn in_words(&self, host: &Host) -> String {
-        let gpu = vendor_vfio::gpu(host, &self.function).ok().flatten();
+        let gpu = vendor_vfio::gpu(host, self.function).ok().flatten();
         let gpu = gpu.map_or_else(|| "GPU".to_owned(), |gpu| gpu.to_string());
         format!(
             "{}; when no VM uses {gpu}, 'virt-vgpu host apply --renew {gpu}' repairs it",
@@ -49,15 +49,15 @@ impl Quarantined {
 /// # Errors
 /// The kernel's errno with the file's name.
 pub fn quarantine(host: &Host, _lock: &HostLock, claim: &Claim, reason: &str) -> io::Result<()> {
-    for device in claim.functions() {
+    for (_, function) in claim.functions() {
         let noted = Quarantined {
-            function: device.parent.clone(),
+            function,
             domain: Some(claim.domain_name.clone()),
             reason: reason.to_owned(),
             // Without it the function is kept back until it is not there any more.
-            made: made(host, &device.parent).ok().flatten(),
+            made: made(host, function).ok().flatten(),
         };
-        let path = path(&device.parent);
+        let path = path(function);
         let text = serde_json::to_string_pretty(&noted)? + "\n";
         host.make_directory(QUARANTINE, 0o755)
             .and_then(|()| host.replace_file(&path, text.as_bytes(), 0o644))
@@ -103,7 +103,7 @@ pub fn quarantine_suspects(
     Ok(suspicion)
 }
 
-fn made(host: &Host, function: &ParentName) -> io::Result<Option<u64>> {
+fn made(host: &Host, function: PciAddress) -> io::Result<Option<u64>> {
     optional(host.inode(&format!("{PCI_DEVICES}/{function}")))
 }
 
@@ -117,7 +117,7 @@ pub fn quarantined(host: &Host) -> io::Result<Vec<Quarantined>> {
     Ok(functions
         .filter_map(|function| match noted(host, function) {
             Noted::There(noted) => {
-                let now = made(host, &noted.function);
+                let now = made(host, noted.function);
                 // One that cannot be looked at now may be the same.
                 let is_same = noted.made.is_none() || now.map_or(true, |now| noted.made == now);
                 is_same.then_some(noted)
@@ -133,14 +133,14 @@ pub fn quarantined(host: &Host) -> io::Result<Vec<Quarantined>> {
 ///
 /// # Errors
 /// When the directory, or the host's PCI functions, cannot be listed.
-pub fn repaired(host: &Host) -> io::Result<Vec<ParentName>> {
+pub fn repaired(host: &Host) -> io::Result<Vec<PciAddress>> {
     let functions = functions(host)?;
     if functions.is_empty() {
         return Ok(functions);
     }
-    let there = list(host, PCI_DEVICES)?;
-    let is_repaired = |function: &ParentName| match noted(host, function.clone()) {
-        Noted::There(noted) if there.iter().any(|name| *name == function.as_str()) => {
+    let there = pci::functions(host)?;
+    let is_repaired = |&function: &PciAddress| match noted(host, function) {
+        Noted::There(noted) if there.iter().any(|(one, _)| *one == function) => {
             let now = made(host, function).ok().flatten();
             noted.made.is_some() && now.is_some() && noted.made != now
         }
@@ -154,9 +154,9 @@ pub fn repaired(host: &Host) -> io::Result<Vec<ParentName>> {
 ///
 /// # Errors
 /// As [`repaired`], or the kernel's errno with the file's name.
-pub fn forget_repaired(host: &Host, _lock: &HostLock) -> io::Result<Vec<ParentName>> {
+pub fn forget_repaired(host: &Host, _lock: &HostLock) -> io::Result<Vec<PciAddress>> {
     let repaired = repaired(host)?;
-    for function in &repaired {
+    for &function in &repaired {
         let path = path(function);
         host.remove_file(&path).map_err(|error| {
             io::Error::new(error.kind(), format!("cannot remove {path}: {error}"))
@@ -165,15 +165,16 @@ pub fn forget_repaired(host: &Host, _lock: &HostLock) -> io::Result<Vec<ParentNa
     Ok(repaired)
 }
 
-fn path(function: &ParentName) -> String {
+fn path(function: PciAddress) -> String {
     format!("{QUARANTINE}/{function}.json")
 }
 
 /// The functions that there are files about.
-fn functions(host: &Host) -> io::Result<Vec<ParentName>> {
+fn functions(host: &Host) -> io::Result<Vec<PciAddress>> {
     let names = optional(list(host, QUARANTINE))?.unwrap_or_default();
     let functions = names.iter().filter_map(|name| name.strip_suffix(".json"));
-    Ok(functions.filter_map(|name| name.parse().ok()).collect())
+    let functions = functions.filter_map(|name| name.parse::<ParentName>().ok()?.pci());
+    Ok(functions.collect())
 }
 
 /// What a file says.
@@ -184,14 +185,14 @@ enum Noted {
     Gone,
 }
 
-fn noted(host: &Host, function: ParentName) -> Noted {
-    let path = path(&function);
+fn noted(host: &Host, function: PciAddress) -> Noted {
+    let path = path(function);
     let unreadable = |why: String| {
         Noted::Unreadable(Quarantined {
             reason: format!("{path} keeps it back and cannot be read ({why})"),
             domain: None,
             made: None,
-            function: function.clone(),
+            function,
         })
     };
     match host.read_file(&path) {
@@ -208,9 +209,7 @@ fn noted(host: &Host, function: ParentName) -> Noted {
 ///
 /// # Errors
 /// As [`quarantined`].
-pub fn kept_back(host: &Host) -> io::Result<BTreeMap<ParentName, String>> {
+pub fn kept_back(host: &Host) -> io::Result<BTreeMap<PciAddress, String>> {
     let all = quarantined(host)?.into_iter();
-    Ok(all
-        .map(|one| (one.function.clone(), one.in_words(host)))
-        .collect())
+    Ok(all.map(|one| (one.function, one.in_words(host))).collect())
 }

@@ -158,7 +158,7 @@ fn give_back_function(
     device: &ClaimedDevice,
     deadline: Deadline,
 ) -> io::Result<DeviceOutcome> {
-    let name = &device.parent;
+    let name = device.function()?;
     if !vendor_vfio::is_function(host, name) {
         return Ok(DeviceOutcome::Absent);
     }

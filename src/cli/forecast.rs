@@ -436,11 +436,10 @@ fn devices_to_come<'d>(host: &Host, domain: &'d DomainDef) -> Vec<Order<'d>> {
     };
     let order = |request: &'d Request| {
         let function = domain.function_of(&request.name);
-        let named = function.and_then(|one| one.address.to_string().parse().ok());
         Order {
             request,
             uuid: MdevUuid::for_device(domain.uuid, &request.name),
-            source: named.map_or(Source::Any, Source::Function),
+            source: function.map_or(Source::Any, |one| Source::Function(one.address)),
         }
     };
     let requests = domain.requests.iter();

@@ -6,7 +6,7 @@ use anyhow::anyhow;
 use crate::{
     device::{Sysfs, link_name, mdev::MdevHost, readiness},
     host::Host,
-    model::PciAddress,
+    model::{ParentName, PciAddress},
     rule::spelling,
 };
 
@@ -54,14 +54,16 @@ fn same_places(one: &str, other: &str) -> usize {
 /// The places in the list of parents of the one that a text names, or of the
 /// virtual functions of the board that it names.
 pub(super) fn parents_named(mdev: &MdevHost<'_>, text: &str) -> std::io::Result<Vec<usize>> {
-    let name = canonical(text);
+    let Ok(name) = canonical(text).parse::<ParentName>() else {
+        return Ok(Vec::new());
+    };
     let parents = mdev.parents();
-    if let Some(index) = parents.iter().position(|p| p.name.as_str() == name) {
+    if let Some(index) = parents.iter().position(|parent| parent.name == name) {
         return Ok(vec![index]);
     }
     let mut functions = Vec::new();
     for (index, parent) in parents.iter().enumerate() {
-        if mdev.board(parent).as_str() == name {
+        if mdev.board(parent) == name {
             functions.push(index);
         }
     }

@@ -11,7 +11,7 @@ use crate::{
     claims::{self, ClaimedDevice, DEFAULT_GRACE, DeviceOutcome, Doubt, Liveness},
     events,
     host::{Deadline, Host, HostLock},
-    model::{DomainName, DomainUuid, MdevUuid, ParentName},
+    model::{DomainName, DomainUuid, MdevUuid, ParentName, PciAddress},
 };
 
 /// Free devices whose domain does not run any more.
@@ -54,7 +54,7 @@ struct Report {
     claims: Vec<ClaimReport>,
     damaged: Vec<String>,
     /// Functions that are kept back no longer.
-    repaired: Vec<ParentName>,
+    repaired: Vec<PciAddress>,
 }
 
 #[derive(Debug, Serialize)]

@@ -17,7 +17,7 @@ use crate::{
         libvirt::{Domain, Libvirt, LibvirtError},
         since_boot, tell_alive,
     },
-    model::{DomainUuid, ParentName},
+    model::{DomainUuid, PciAddress},
 };
 
 /// How long the lock is waited for: as long as a hook may hold it.
@@ -365,13 +365,13 @@ impl<'h> Keeper<'h> {
         let Ok((claims, _)) = claims::load_all(self.host) else {
             return Vec::new();
         };
-        let mut holders: BTreeMap<ParentName, DomainUuid> = BTreeMap::new();
+        let mut holders: BTreeMap<PciAddress, DomainUuid> = BTreeMap::new();
         for claim in claims {
             let functions = claim.functions();
-            holders.extend(functions.map(|device| (device.parent.clone(), claim.domain)));
+            holders.extend(functions.map(|(_, function)| (function, claim.domain)));
         }
-        let is_held = |function: &ParentName, domain: DomainUuid| {
-            let holder = holders.get(function);
+        let is_held = |function: PciAddress, domain: DomainUuid| {
+            let holder = holders.get(&function);
             holder.is_some_and(|holder| *holder != domain)
         };
         self.named.domains_with(is_held)

@@ -238,14 +238,14 @@ struct Passing(bool);
 /// # Errors
 /// When that cannot be told.
 fn is_taken(host: &Host, def: &DomainDef, source: &Source) -> anyhow::Result<bool> {
-    let Source::Function(function) = source else {
+    let Some(function) = function_of(source) else {
         return Ok(false);
     };
     let claimed = claims::functions(host, Some(def.uuid)).context("cannot read the claims")?;
     let kept_back = claims::kept_back(host).context("cannot read what is kept back")?;
     // One that is gone with its GPU is nobody's.
     let typed = optional(vendor_vfio::current(host, function))?.flatten();
-    Ok(claimed.contains_key(function) || kept_back.contains_key(function) || typed.is_some())
+    Ok(claimed.contains_key(&function) || kept_back.contains_key(&function) || typed.is_some())
 }
 
 /// Whether a seat is worth the change.
@@ -297,7 +297,7 @@ fn refusal(
 
 fn function_of(source: &Source) -> Option<PciAddress> {
     match source {
-        Source::Function(name) => name.as_str().parse().ok(),
+        Source::Function(function) => Some(*function),
         Source::Mdev | Source::Functions | Source::Any => None,
     }
 }

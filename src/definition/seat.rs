@@ -19,9 +19,7 @@ use crate::{
     },
     domain::{self, DomainDef},
     host::{Host, NvmlChild, PciIds, libvirt::Libvirt},
-    model::{
-        DeviceName, DomainName, DomainUuid, MdevModel, MdevUuid, ParentName, PciAddress, proposed,
-    },
+    model::{DeviceName, DomainName, DomainUuid, MdevModel, MdevUuid, PciAddress, proposed},
     plan::{self, Candidate, Detail, Failed, HostSupply, Interface, Source, Supply, Wanted},
     rule::Verdict,
 };
@@ -81,14 +79,11 @@ impl Named {
     }
 
     /// The domains that name one of these functions.
-    pub fn domains_with(
-        &self,
-        is_one: impl Fn(&ParentName, DomainUuid) -> bool,
-    ) -> Vec<DomainUuid> {
+    pub fn domains_with(&self, is_one: impl Fn(PciAddress, DomainUuid) -> bool) -> Vec<DomainUuid> {
         let names_one =
             |(domain, (_, functions)): &(&DomainUuid, &(DomainName, Vec<PciAddress>))| {
-                let mut functions = functions.iter().filter_map(parent_name);
-                functions.any(|function| is_one(&function, **domain))
+                let mut functions = functions.iter();
+                functions.any(|&function| is_one(function, **domain))
             };
         self.0
             .iter()
@@ -102,30 +97,26 @@ impl Named {
     pub fn reserved(&self, except: DomainUuid) -> Reserved {
         let others = self.0.iter().filter(|(domain, _)| **domain != except);
         let functions = others.flat_map(|(_, (name, functions))| {
-            let functions = functions.iter().filter_map(parent_name);
-            functions.map(|function| (function, name.clone()))
+            let functions = functions.iter();
+            functions.map(|&function| (function, name.clone()))
         });
         Reserved(functions.collect())
     }
 }
 
-fn parent_name(function: &PciAddress) -> Option<ParentName> {
-    function.to_string().parse().ok()
-}
-
 /// Virtual functions that other domains' definitions name.
 #[derive(Debug, Default)]
-pub struct Reserved(BTreeMap<ParentName, DomainName>);
+pub struct Reserved(BTreeMap<PciAddress, DomainName>);
 
 impl Reserved {
     /// The domain that names the function too.
     #[must_use]
     pub fn by(&self, function: PciAddress) -> Option<&DomainName> {
-        self.0.get(&parent_name(&function)?)
+        self.0.get(&function)
     }
 
     /// These and those.
-    fn with(&self, claimed: &BTreeMap<ParentName, DomainName>) -> BTreeMap<ParentName, DomainName> {
+    fn with(&self, claimed: &BTreeMap<PciAddress, DomainName>) -> BTreeMap<PciAddress, DomainName> {
         let mut all = self.0.clone();
         all.extend(claimed.clone());
         all
@@ -257,9 +248,9 @@ struct Choice<'a> {
     pool: &'a Pool,
     names: &'a [DeviceName],
     /// The functions that the domain has already, for whatever.
-    own: Vec<ParentName>,
+    own: Vec<PciAddress>,
     /// Those that other domains hold.
-    claimed: BTreeMap<ParentName, DomainName>,
+    claimed: BTreeMap<PciAddress, DomainName>,
 }
 
 impl<'a> Choice<'a> {
@@ -270,13 +261,13 @@ impl<'a> Choice<'a> {
         names: &'a [DeviceName],
     ) -> anyhow::Result<Self> {
         let claimed = claims::functions(host, Some(def.uuid)).context("cannot read the claims")?;
-        let own = def.pci_hostdevs.iter().map(|one| one.address.to_string());
+        let own = def.pci_hostdevs.iter().map(|one| one.address);
         Ok(Self {
             host,
             def,
             pool,
             names,
-            own: own.filter_map(|text| text.parse().ok()).collect(),
+            own: own.collect(),
             claimed,
         })
     }
@@ -293,10 +284,10 @@ impl<'a> Choice<'a> {
     fn supply<'s>(
         &'s self,
         (names, nvml): (&'s PciIds<'_>, &'s NvmlChild<'_>),
-        mut taken: BTreeMap<ParentName, DomainName>,
+        mut taken: BTreeMap<PciAddress, DomainName>,
     ) -> anyhow::Result<HostSupply<'s>> {
         let own = self.own.iter();
-        taken.extend(own.map(|name| (name.clone(), self.def.name.clone())));
+        taken.extend(own.map(|&function| (function, self.def.name.clone())));
         let detail = Detail {
             nodes: true,
             boards: true,
@@ -314,7 +305,7 @@ impl<'a> Choice<'a> {
     /// By a plan as the hook makes it; None when there is no room now.
     fn planned(
         &self,
-        taken: BTreeMap<ParentName, DomainName>,
+        taken: BTreeMap<PciAddress, DomainName>,
     ) -> anyhow::Result<Option<Vec<Seat>>> {
         let (names, nvml) = (PciIds::new(self.host), self.host.nvml());
         let supply = self.supply((&names, &nvml), taken)?;
@@ -341,11 +332,8 @@ impl<'a> Choice<'a> {
             &Failed::default(),
         );
         let Ok(plan) = plan else { return Ok(None) };
-        let seats = plan
-            .assignments
-            .iter()
-            .map(|one| seat(one.interface, &one.parent));
-        Ok(Some(seats.collect::<anyhow::Result<_>>()?))
+        let seats = plan.assignments.iter().map(|one| seat(one.interface));
+        Ok(Some(seats.collect()))
     }
 
     /// What the pool's rules take, full or not: those that no other domain names or
@@ -357,11 +345,16 @@ impl<'a> Choice<'a> {
         let candidates = supply.candidates(self.pool, &Source::Any);
         let candidates = candidates.map_err(|why| anyhow!("pool '{pool}': {why}"))?;
         let in_pool = |one: &Candidate| supply.offer(self.pool, one).is_some();
-        let mut found: Vec<&Candidate> = candidates.iter().filter(|one| in_pool(one)).collect();
-        if found.iter().any(|one| one.interface == Interface::Mdev) {
-            return Ok(vec![Seat::Mdev(MdevModel::VfioPci); self.names.len()]);
+        let mut found = Vec::new();
+        for one in candidates.iter().filter(|one| in_pool(one)) {
+            match one.interface {
+                Interface::Mdev => {
+                    return Ok(vec![Seat::Mdev(MdevModel::VfioPci); self.names.len()]);
+                }
+                Interface::VendorVfio(function) => found.push(function),
+            }
         }
-        found.retain(|one| !self.own.contains(&one.parent.name));
+        found.retain(|function| !self.own.contains(function));
         if found.is_empty() {
             bail!(
                 "pool '{pool}' has nothing on this host that could stand for the device{}; see \
@@ -376,17 +369,14 @@ impl<'a> Choice<'a> {
             found.len(),
             self.def.name
         );
-        found.sort_by_key(|one| {
-            let name = &one.parent.name;
+        found.sort_by_key(|function| {
             (
-                self.claimed.contains_key(name),
-                reserved.0.contains_key(name),
+                self.claimed.contains_key(function),
+                reserved.0.contains_key(function),
             )
         });
-        let chosen = found.iter().take(self.names.len());
-        chosen
-            .map(|one| seat(one.interface, &one.parent.name))
-            .collect()
+        let chosen = found.into_iter().take(self.names.len());
+        Ok(chosen.map(Seat::Function).collect())
     }
 
     fn missing_functions(&self) -> anyhow::Result<String> {
@@ -400,10 +390,10 @@ impl<'a> Choice<'a> {
     }
 }
 
-fn seat(interface: Interface, parent: &ParentName) -> anyhow::Result<Seat> {
+fn seat(interface: Interface) -> Seat {
     match interface {
-        Interface::Mdev => Ok(Seat::Mdev(MdevModel::VfioPci)),
-        Interface::VendorVfio => Ok(Seat::Function(parent.as_str().parse()?)),
+        Interface::Mdev => Seat::Mdev(MdevModel::VfioPci),
+        Interface::VendorVfio(function) => Seat::Function(function),
     }
 }
 

@@ -219,12 +219,10 @@ fn functions_held(host: &Host, domain: DomainUuid) -> anyhow::Result<Vec<Held>> 
     };
     Ok(claim
         .functions()
-        .filter_map(|device| {
-            Some(Held {
-                function: device.parent.as_str().parse().ok()?,
-                name: device.name.clone(),
-                pool: device.pool.clone(),
-            })
+        .map(|(device, function)| Held {
+            function,
+            name: device.name.clone(),
+            pool: device.pool.clone(),
         })
         .collect())
 }

@@ -12,7 +12,7 @@ use super::{
     nvml::{FailureKind, GpuFacts, Placements, Told, TypeFacts},
     optional, vendor_vfio,
 };
-use crate::model::{MdevUuid, ParentName, PciAddress, ProfileParts, VgpuTypeId};
+use crate::model::{MdevUuid, PciAddress, ProfileParts, VgpuTypeId};
 
 /// How vGPUs of a GPU appear. The kernel and the driver decide, not the board.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -133,24 +133,20 @@ impl From<&TypeFacts> for VgpuType {
 /// # Errors
 /// When the driver is there but cannot be listed.
 pub fn all(sysfs: &dyn Sysfs) -> io::Result<Vec<PciAddress>> {
-    let functions = bound(sysfs)?;
-    // The driver's own attributes are no addresses.
-    let addresses = functions.iter().filter_map(|name| name.parse().ok());
     let is_physical = |&function: &PciAddress| !sysfs.exists(&format!("{}/physfn", path(function)));
-    let mut gpus: Vec<PciAddress> = addresses.filter(is_physical).collect();
-    gpus.sort_unstable();
-    Ok(gpus)
+    Ok(bound(sysfs)?.into_iter().filter(is_physical).collect())
 }
 
-/// The names of all functions that NVIDIA's driver has, virtual ones too: one look
-/// at the driver instead of one at each function.
+/// All functions that NVIDIA's driver has, virtual ones too: one look at the driver
+/// instead of one at each function.
 ///
 /// # Errors
 /// When the driver is there but cannot be listed.
-pub fn bound(sysfs: &dyn Sysfs) -> io::Result<BTreeSet<String>> {
+pub fn bound(sysfs: &dyn Sysfs) -> io::Result<BTreeSet<PciAddress>> {
     const BOUND: &str = "/sys/bus/pci/drivers/nvidia";
     let names = optional(list(sysfs, BOUND))?.unwrap_or_default();
-    Ok(names.into_iter().collect())
+    // The driver's own attributes are no addresses.
+    Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
 }
 
 /// The virtual functions of a GPU, in ascending order.
@@ -255,7 +251,10 @@ impl<'a> Board<'a> {
             Some(Framework::LegacyMdev)
         } else if functions.iter().any(|&function| has_types(function)) {
             Some(Framework::SriovMdev)
-        } else if { functions.iter() }.any(|function| vendor_vfio::is_function(sysfs, function)) {
+        } else if functions
+            .iter()
+            .any(|&function| vendor_vfio::is_function(sysfs, function))
+        {
             Some(Framework::VendorVfio)
         } else {
             None
@@ -291,7 +290,7 @@ impl<'a> Board<'a> {
                 .map(|function| self.mdev_seat(function))
                 .collect(),
             Some(Framework::VendorVfio) => functions
-                .filter(|function| vendor_vfio::is_function(self.sysfs, function))
+                .filter(|&function| vendor_vfio::is_function(self.sysfs, function))
                 .map(|function| self.vfio_seat(function))
                 .collect(),
         }
@@ -340,12 +339,8 @@ impl<'a> Board<'a> {
                 creatable.into_iter().map(one).collect()
             }
             _ => {
-                let name: ParentName = function
-                    .to_string()
-                    .parse()
-                    .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
                 let mdev = MdevHost::without_parents(self.sysfs);
-                let types = mdev.types(&mdev::pci_function(&name))?;
+                let types = mdev.types(&mdev::pci_function(function))?;
                 let is_whole = self.framework == Some(Framework::LegacyMdev);
                 let one = |one: &MdevType| VgpuType::of_mdev(one, is_whole);
                 types.iter().filter_map(one).collect()

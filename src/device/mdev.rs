@@ -312,7 +312,9 @@ fn listed(
         let name = name.parse().ok()?;
         Some(Parent { name, listed_in })
     };
-    Ok(names.into_iter().filter_map(parent).filter(keep).collect())
+    let mut found: Vec<Parent> = names.into_iter().filter_map(parent).filter(keep).collect();
+    found.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(found)
 }
 
 fn parent_of(sysfs: &dyn Sysfs, uuid: MdevUuid) -> io::Result<Option<ParentName>> {
@@ -408,9 +410,9 @@ pub fn creation(parent: &Parent, type_id: &MdevTypeId, uuid: MdevUuid) -> Step {
 
 /// The PCI function of that address as the parent of its own only device.
 #[must_use]
-pub fn pci_function(name: &ParentName) -> Parent {
+pub fn pci_function(name: impl Into<ParentName>) -> Parent {
     Parent {
-        name: name.clone(),
+        name: name.into(),
         listed_in: PCI_DEVICES,
     }
 }

@@ -5,7 +5,7 @@ use std::io;
 
 use super::{PCI_DEVICES, Sysfs, gpu_fields::GpuFields, link_name, list, optional};
 use crate::{
-    model::PciAddress,
+    model::{ParentName, PciAddress},
     rule::{Class, Field, FieldValue, Fields},
 };
 
@@ -29,7 +29,7 @@ pub struct DeviceFields<'a> {
     /// Reading access to names.
     pub names: &'a dyn PciNames,
     /// The device's kernel name.
-    pub name: &'a str,
+    pub name: &'a ParentName,
     /// The device's directory in sysfs, or a link to it.
     pub path: &'a str,
     /// What a GPU has besides; None for pools of other kinds, whose devices have none
@@ -49,7 +49,7 @@ impl Fields for DeviceFields<'_> {
     fn field(&self, field: Field) -> Option<FieldValue> {
         match field {
             Field::Host => self.names.host().map(FieldValue::Text),
-            Field::Address => Some(FieldValue::Text(self.name.to_owned())),
+            Field::Address => Some(FieldValue::Text(self.name.to_string())),
             Field::SlotLabel => self.slot_label().map(FieldValue::Text),
             Field::Class => Some(FieldValue::Text(self.class().to_string())),
             Field::Vendor => self.names.vendor(self.id("vendor")?).map(FieldValue::Text),
@@ -76,7 +76,7 @@ impl Fields for DeviceFields<'_> {
             )),
             Field::PhysicalFunction => self.link("physfn").map(FieldValue::Text),
             Field::GpuName | Field::GpuUuid | Field::GpuMemoryMib | Field::ProfileId => {
-                let address = self.name.parse().ok()?;
+                let address = self.name.pci()?;
                 self.gpu?.field(self.sysfs, address, field)
             }
             Field::Serial
@@ -113,7 +113,8 @@ impl DeviceFields<'_> {
     /// (`/sys/bus/pci/slots/NAME/address`), else the firmware's own label.
     fn slot_label(&self) -> Option<String> {
         const SLOTS: &str = "/sys/bus/pci/slots";
-        let (slot, _function) = self.name.rsplit_once('.')?;
+        let name = self.name.to_string();
+        let (slot, _function) = name.rsplit_once('.')?;
         let slots = self.sysfs.list(SLOTS).unwrap_or_default();
         slots
             .into_iter()

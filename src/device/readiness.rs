@@ -3,10 +3,10 @@
 //! them. Nothing here depends on the generation of a board: what the driver shows
 //! decides.
 
-use std::{collections::BTreeSet, io};
+use std::io;
 
 use super::{PCI_DEVICES, Sysfs, gpu, link_name, mdev, optional, pci, read, vendor_vfio};
-use crate::model::{ParentName, PciAddress};
+use crate::model::{Handle, ParentName, PciAddress};
 
 /// The driver of GPUs that make vGPUs.
 pub const DRIVER: &str = "nvidia";
@@ -25,8 +25,8 @@ pub enum Driver {
 /// A vGPU that exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Vgpu {
-    /// A mediated device's UUID, or the address of the virtual function that it is.
-    pub device: String,
+    /// The mediated device, or the virtual function that it is.
+    pub device: Handle,
     /// The function that it was made on.
     pub parent: ParentName,
 }
@@ -119,8 +119,8 @@ pub fn functions(sysfs: &dyn Sysfs, gpu: PciAddress) -> io::Result<Functions> {
         });
     }
     let mut unready = gpu::functions(sysfs, gpu)?;
-    unready.retain(|function| {
-        !vendor_vfio::is_function(sysfs, function) && !has_types(sysfs, *function)
+    unready.retain(|&function| {
+        !vendor_vfio::is_function(sysfs, function) && !has_types(sysfs, function)
     });
     Ok(Functions {
         total,
@@ -143,25 +143,21 @@ pub fn lacks_functions(sysfs: &dyn Sysfs, gpu: PciAddress) -> bool {
 pub fn vgpus(sysfs: &dyn Sysfs, gpu: PciAddress) -> io::Result<Vec<Vgpu>> {
     let functions = gpu::functions(sysfs, gpu)?;
     let mut found = Vec::new();
-    for function in &functions {
+    for &function in &functions {
         let is_vgpu = vendor_vfio::is_function(sysfs, function)
             && vendor_vfio::current(sysfs, function)?.is_some();
         if is_vgpu {
-            found.extend(function.to_string().parse().ok().map(|parent| Vgpu {
-                device: function.to_string(),
-                parent,
-            }));
+            found.push(Vgpu {
+                device: Handle::Pci(function),
+                parent: function.into(),
+            });
         }
     }
-    let makers: BTreeSet<String> = functions
-        .iter()
-        .chain([&gpu])
-        .map(ToString::to_string)
-        .collect();
     for (uuid, parent) in mdev::MdevHost::without_parents(sysfs).parents_in_use()? {
-        if makers.contains(parent.as_str()) {
+        let maker = parent.pci();
+        if maker.is_some_and(|maker| maker == gpu || functions.contains(&maker)) {
             found.push(Vgpu {
-                device: uuid.to_string(),
+                device: Handle::Mdev(uuid),
                 parent,
             });
         }

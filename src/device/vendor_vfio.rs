@@ -3,12 +3,12 @@
 //! paths, formats and errnos are those of the released `nvidia-vgpu-vfio` sources
 //! and of dumps of real hosts; type numbers are read where they are used.
 
-use std::{fmt::Display, io};
+use std::io;
 
 use super::{PCI_DEVICES, Sysfs, gpu::bound, link_name, optional, read};
 use crate::{
     device::step::{Attribute, Check, Effect, Setting, Step, Undo},
-    model::{MdevTypeId, ParentName, PciAddress, VgpuTypeId},
+    model::{MdevTypeId, PciAddress, VgpuTypeId},
 };
 
 /// A type that a function can be given now.
@@ -20,24 +20,24 @@ pub struct Creatable {
     pub name: String,
 }
 
-fn path(function: impl Display) -> String {
+fn path(function: PciAddress) -> String {
     format!("{PCI_DEVICES}/{function}")
 }
 
-fn attribute(function: impl Display, name: &str) -> String {
+fn attribute(function: PciAddress, name: &str) -> String {
     format!("{PCI_DEVICES}/{function}/nvidia/{name}")
 }
 
 /// Whether the function's driver makes vGPUs this way. Its attributes come a
 /// moment after the driver has bound, without a uevent.
 #[must_use]
-pub fn is_function(sysfs: &dyn Sysfs, function: impl Display) -> bool {
+pub fn is_function(sysfs: &dyn Sysfs, function: PciAddress) -> bool {
     sysfs.exists(&attribute(function, "current_vgpu_type"))
 }
 
 /// Whether a driver is bound to the function.
 #[must_use]
-pub fn has_driver(sysfs: &dyn Sysfs, function: impl Display) -> bool {
+pub fn has_driver(sysfs: &dyn Sysfs, function: PciAddress) -> bool {
     sysfs.exists(&format!("{}/driver", path(function)))
 }
 
@@ -45,7 +45,7 @@ pub fn has_driver(sysfs: &dyn Sysfs, function: impl Display) -> bool {
 ///
 /// # Errors
 /// When sysfs cannot be read.
-pub fn gpu(sysfs: &dyn Sysfs, function: impl Display) -> io::Result<Option<PciAddress>> {
+pub fn gpu(sysfs: &dyn Sysfs, function: PciAddress) -> io::Result<Option<PciAddress>> {
     let name = optional(link_name(sysfs, &format!("{}/physfn", path(function))))?;
     Ok(name.and_then(|name| name.parse().ok()))
 }
@@ -64,16 +64,13 @@ pub fn is_first(sysfs: &dyn Sysfs, function: PciAddress, gpu: PciAddress) -> boo
 /// When sysfs cannot be read.
 pub fn all_functions(sysfs: &dyn Sysfs) -> io::Result<Vec<(PciAddress, PciAddress)>> {
     let mut found = Vec::new();
-    for name in bound(sysfs)? {
-        // The driver's own attributes are no addresses.
-        let Ok(function) = name.parse() else { continue };
+    for function in bound(sysfs)? {
         if let Some(gpu) = gpu(sysfs, function)? {
             if is_function(sysfs, function) {
                 found.push((function, gpu));
             }
         }
     }
-    found.sort_unstable();
     Ok(found)
 }
 
@@ -81,7 +78,7 @@ pub fn all_functions(sysfs: &dyn Sysfs) -> io::Result<Vec<(PciAddress, PciAddres
 ///
 /// # Errors
 /// The kernel's errno with the path, `InvalidData` for what is no number.
-pub fn current(sysfs: &dyn Sysfs, function: impl Display) -> io::Result<Option<VgpuTypeId>> {
+pub fn current(sysfs: &dyn Sysfs, function: PciAddress) -> io::Result<Option<VgpuTypeId>> {
     let path = attribute(function, "current_vgpu_type");
     let text = read(sysfs, &path)?;
     let number: u32 = text.parse().map_err(|_| {
@@ -96,7 +93,7 @@ pub fn current(sysfs: &dyn Sysfs, function: impl Display) -> io::Result<Option<V
 ///
 /// # Errors
 /// The kernel's errno with the path.
-pub fn creatable(sysfs: &dyn Sysfs, function: impl Display) -> io::Result<Vec<Creatable>> {
+pub fn creatable(sysfs: &dyn Sysfs, function: PciAddress) -> io::Result<Vec<Creatable>> {
     let path = attribute(function, "creatable_vgpu_types");
     let text = read(sysfs, &path)?;
     Ok(text.lines().filter_map(creatable_line).collect())
@@ -114,13 +111,13 @@ fn creatable_line(line: &str) -> Option<Creatable> {
 ///
 /// # Errors
 /// When sysfs cannot be read.
-pub fn nodes(sysfs: &dyn Sysfs, function: &ParentName) -> io::Result<Vec<String>> {
+pub fn nodes(sysfs: &dyn Sysfs, function: PciAddress) -> io::Result<Vec<String>> {
     super::vfio_nodes(sysfs, &path(function))
 }
 
 /// Where the function's vGPU has its attributes.
 #[must_use]
-pub fn attributes(function: &ParentName) -> String {
+pub fn attributes(function: PciAddress) -> String {
     format!("{}/nvidia", path(function))
 }
 
@@ -128,7 +125,7 @@ pub fn attributes(function: &ParentName) -> String {
 /// afterwards. A function with a type takes none: the driver answers `EPERM` even
 /// to the one it has.
 #[must_use]
-pub fn assignment(function: &ParentName, id: &MdevTypeId, name: &str) -> Step {
+pub fn assignment(function: PciAddress, id: &MdevTypeId, name: &str) -> Step {
     let device = path(function);
     let path = attribute(function, "current_vgpu_type");
     Step {
@@ -151,7 +148,7 @@ pub fn assignment(function: &ParentName, id: &MdevTypeId, name: &str) -> Step {
 /// What frees a function. It is `EPERM` while QEMU has the vGPU open, and `EBUSY`
 /// while the driver's plugin is still ending.
 #[must_use]
-pub fn release(function: &ParentName) -> Undo {
+pub fn release(function: PciAddress) -> Undo {
     let path = attribute(function, "current_vgpu_type");
     Undo {
         write: Attribute {

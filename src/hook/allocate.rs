@@ -214,7 +214,7 @@ impl Allocation<'_> {
 fn functions_of(claim: &Claim) -> Vec<(DeviceName, PciAddress)> {
     claim
         .functions()
-        .filter_map(|device| Some((device.name.clone(), device.parent.as_str().parse().ok()?)))
+        .map(|(device, function)| (device.name.clone(), function))
         .collect()
 }
 

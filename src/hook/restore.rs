@@ -40,9 +40,10 @@ fn functions(
     let mut demand = Demand::load(host, domain, devices_wanted(domain)?)?;
     let plan = demand.plan_anew(host, &Failed::default())?;
     let functions = plan.assignments.into_iter().filter_map(|assignment| {
-        let is_function = assignment.interface == Interface::VendorVfio;
-        let address = assignment.parent.as_str().parse().ok()?;
-        is_function.then_some((assignment.device, address))
+        let Interface::VendorVfio(function) = assignment.interface else {
+            return None;
+        };
+        Some((assignment.device, function))
     });
     Ok(functions.collect())
 }

@@ -81,7 +81,7 @@ pub(super) fn definition(domain: &Domain) -> Result<DomainDef, PlugError> {
 pub(super) fn function(device: &ClaimedDevice) -> anyhow::Result<Option<PciAddress>> {
     match device.kind {
         DeviceKind::Mdev => Ok(None),
-        DeviceKind::VendorVfio => Ok(Some(device.parent.as_str().parse()?)),
+        DeviceKind::VendorVfio => Ok(Some(device.function()?)),
     }
 }
 
@@ -98,12 +98,11 @@ fn written(xml: &str, device: &ClaimedDevice) -> anyhow::Result<Option<String>> 
 
 /// Whether a domain of that definition has the device.
 pub(super) fn has(def: &DomainDef, device: &ClaimedDevice) -> bool {
-    let label = device.label();
     match device.kind {
         DeviceKind::Mdev => def.hostdevs.iter().any(|one| one.uuid == device.uuid),
         DeviceKind::VendorVfio => {
             let mut functions = def.pci_hostdevs.iter();
-            functions.any(|one| one.address.to_string() == label)
+            functions.any(|one| device.parent == one.address)
         }
     }
 }

@@ -68,7 +68,7 @@ impl From<&Assignment> for Plugged {
             uuid: planned.uuid,
             parent: planned.parent.clone(),
             type_id: planned.type_id.clone(),
-            is_function: planned.interface == Interface::VendorVfio,
+            is_function: matches!(planned.interface, Interface::VendorVfio(_)),
         }
     }
 }

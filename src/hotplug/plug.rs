@@ -215,7 +215,7 @@ fn sources(
 fn written(live: &Live, request: &Request) -> Option<Source> {
     let def = &live.persistent.as_ref()?.def;
     if let Some(function) = def.function_of(&request.name) {
-        return Some(Source::Function(function.address.to_string().parse().ok()?));
+        return Some(Source::Function(function.address));
     }
     let uuid = MdevUuid::for_device(def.uuid, &request.name);
     let mut mdevs = def.hostdevs.iter();
@@ -233,10 +233,7 @@ fn source(planned: &mut DomainDef, name: &DeviceName, seat: Option<Seat>) -> Sou
                 managed: false,
                 display: false,
             });
-            match address.to_string().parse() {
-                Ok(parent) => Source::Function(parent),
-                Err(_) => Source::Any,
-            }
+            Source::Function(address)
         }
         None => Source::Any,
     }

@@ -48,7 +48,7 @@ impl fmt::Display for PciAddress {
             slot,
             function,
         } = self;
-        write!(f, "{domain:04x}:{bus:02x}:{slot:02x}.{function}")
+        f.pad(&format!("{domain:04x}:{bus:02x}:{slot:02x}.{function}"))
     }
 }
 

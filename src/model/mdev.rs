@@ -1,10 +1,12 @@
-//! Mediated devices: their UUID, the id of their type, the name of their parent.
+//! Mediated devices: their UUID and the id of their type.
 
 use std::{fmt, str::FromStr};
 
 use uuid::Uuid;
 
-use super::{DeviceName, DomainUuid, InvalidName, checked_text, serde_as_text};
+use super::{
+    DeviceName, DomainUuid, InvalidName, checked_text, names::is_directory_name, serde_as_text,
+};
 
 /// The UUID by which the kernel and libvirt know a mediated device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -95,18 +97,6 @@ impl FromStr for MdevModel {
     }
 }
 
-/// A sysfs directory name: not empty, no '/', not '.' or '..', no control
-/// characters, within the kernel's name length. Such a name can be joined to a
-/// path without leaving it.
-fn is_directory_name(text: &str) -> bool {
-    const NAME_MAX: usize = 255;
-    !text.is_empty()
-        && text.len() <= NAME_MAX
-        && text != "."
-        && text != ".."
-        && !text.contains(|c: char| c == '/' || c.is_control())
-}
-
 checked_text!(
     /// A type's directory under `mdev_supported_types`, as in `nvidia-558`:
     /// the driver's name, a hyphen, the driver's own id (kernel
@@ -124,15 +114,6 @@ impl MdevTypeId {
         self.as_str().starts_with("nvidia-")
     }
 }
-
-checked_text!(
-    /// The kernel name of a device that can make mediated devices: its entry
-    /// under `/sys/class/mdev_bus`. For a PCI function that is its address; a
-    /// software parent has a name of its own, as in `mtty`.
-    ParentName,
-    is_directory_name,
-    "a device name of sysfs (as in 0000:3b:00.0)"
-);
 
 #[cfg(test)]
 mod tests {
@@ -154,7 +135,6 @@ mod tests {
     fn names_that_would_leave_their_directory_are_refused() {
         for text in ["", ".", "..", "a/b", "/", "a\n", "a\0"] {
             assert!(text.parse::<MdevTypeId>().is_err(), "{text:?}");
-            assert!(text.parse::<ParentName>().is_err(), "{text:?}");
         }
         assert!("x".repeat(256).parse::<MdevTypeId>().is_err());
         assert!("nvidia-558".parse::<MdevTypeId>().is_ok());

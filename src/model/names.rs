@@ -118,6 +118,18 @@ checked_text!(
     "a pool name (1 to 64 of a-z, 0-9 and '-')"
 );
 
+/// A sysfs directory name: not empty, no '/', not '.' or '..', no control
+/// characters, within the kernel's name length. Such a name can be joined to a
+/// path without leaving it.
+pub(super) fn is_directory_name(text: &str) -> bool {
+    const NAME_MAX: usize = 255;
+    !text.is_empty()
+        && text.len() <= NAME_MAX
+        && text != "."
+        && text != ".."
+        && !text.contains(|c: char| c == '/' || c.is_control())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -38,7 +38,7 @@ impl HostSupply<'_> {
         let any = self.candidates(pool, &Source::Any).unwrap_or_default();
         let stands = |interface: Interface| match source {
             Source::Mdev => interface == Interface::Mdev,
-            Source::Function(_) | Source::Functions => interface == Interface::VendorVfio,
+            Source::Function(_) | Source::Functions => interface != Interface::Mdev,
             Source::Any => true,
         };
         let (mut served, mut otherwise) = (BTreeSet::new(), BTreeSet::new());
@@ -76,9 +76,9 @@ impl HostSupply<'_> {
             }
         }
         for (gpu, why) in self.unbound() {
-            let verdict = self.verdict(pool, &mdev::pci_function(gpu));
+            let verdict = self.verdict(pool, &mdev::pci_function(*gpu));
             if matches!(verdict, Verdict::Match { .. }) {
-                idle.push(Idle::new(gpu, why.clone(), false));
+                idle.push(Idle::new(&ParentName::from(*gpu), why.clone(), false));
             }
         }
         idle
@@ -86,11 +86,11 @@ impl HostSupply<'_> {
 
     /// NVIDIA's GPUs that its driver does not have, each with what has it.
     #[must_use]
-    pub fn unbound(&self) -> &[(ParentName, String)] {
+    pub fn unbound(&self) -> &[(PciAddress, String)] {
         self.unbound.get_or_init(|| self.find_unbound())
     }
 
-    fn find_unbound(&self) -> Vec<(ParentName, String)> {
+    fn find_unbound(&self) -> Vec<(PciAddress, String)> {
         let sysfs = self.mdev().sysfs();
         let functions = pci::functions(sysfs).unwrap_or_default();
         // One look at the driver spares one at each of its virtual functions.
@@ -98,8 +98,8 @@ impl HostSupply<'_> {
         let gpus = functions
             .iter()
             .map(|(address, _)| *address)
-            .filter(|address| !bound.contains(&address.to_string()));
-        let mut found: Vec<(ParentName, String)> = gpus
+            .filter(|address| !bound.contains(address));
+        let mut found: Vec<(PciAddress, String)> = gpus
             .filter(|&gpu| readiness::is_gpu(sysfs, gpu))
             .filter_map(|gpu| {
                 let why = match readiness::driver(sysfs, gpu) {
@@ -112,7 +112,7 @@ impl HostSupply<'_> {
                     }
                     Err(error) => error.to_string(),
                 };
-                Some((gpu.to_string().parse().ok()?, why))
+                Some((gpu, why))
             })
             .collect();
         found.sort();
@@ -123,8 +123,7 @@ impl HostSupply<'_> {
     /// nothing is lacking.
     pub(super) fn unready(&self, gpu: &ParentName) -> Option<String> {
         let sysfs = self.mdev().sysfs();
-        let address: PciAddress = gpu.as_str().parse().ok()?;
-        let functions = readiness::functions(sysfs, address).ok()?;
+        let functions = readiness::functions(sysfs, gpu.pci()?).ok()?;
         if functions.are_missing() {
             Some(format!(
                 "its virtual functions are not there; run 'virt-vgpu host apply {gpu}'"

@@ -18,7 +18,9 @@ use crate::{
         parameters::Parameters,
         step::Step,
     },
-    model::{DeviceName, DomainName, MdevTypeId, MdevUuid, NumaNode, ParentName, PoolName},
+    model::{
+        DeviceName, DomainName, MdevTypeId, MdevUuid, NumaNode, ParentName, PciAddress, PoolName,
+    },
 };
 
 pub mod host_settings;
@@ -45,7 +47,7 @@ pub enum Source {
     /// A mediated device, made anywhere under the UUID of the request.
     Mdev,
     /// This virtual function and no other.
-    Function(ParentName),
+    Function(PciAddress),
     /// A virtual function, whichever is free: the XML is changed on the way.
     Functions,
     /// Nothing yet: whatever the pool's drivers make, the XML is written after the
@@ -115,8 +117,8 @@ pub trait Supply {
 pub enum Interface {
     /// It is the parent of mediated devices.
     Mdev,
-    /// It is a virtual function that becomes a vGPU itself.
-    VendorVfio,
+    /// It is this virtual function, which becomes a vGPU itself.
+    VendorVfio(PciAddress),
 }
 
 /// A parent that may serve a pool, if the pool's rules take it.

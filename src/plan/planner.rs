@@ -32,8 +32,7 @@ fn making(candidate: &Candidate, assignment: &Assignment, wanted: &Wanted<'_>) -
             let nvidias = type_id.is_nvidias();
             (step, nvidias.then(|| mdev::nvidia_attributes(wanted.uuid)))
         }
-        Interface::VendorVfio => {
-            let function = &candidate.parent.name;
+        Interface::VendorVfio(function) => {
             let name = wanted.pool.device_type.as_str();
             let step = vendor_vfio::assignment(function, type_id, name);
             (step, Some(vendor_vfio::attributes(function)))
@@ -197,7 +196,7 @@ impl<'a> Planner<'a> {
             }
             // Functions of a board mostly are alike to all requests: what one leaves,
             // its neighbour leaves too.
-            let named = self.is_named(&candidate.parent.name);
+            let named = self.is_named(candidate.interface);
             let takers = self.takers(&candidate.parent.name);
             if !tried.insert((
                 candidate.board.clone(),
@@ -286,7 +285,7 @@ impl<'a> Planner<'a> {
             let mixed = self
                 .on_board(&candidate.board)
                 .any(|other| self.selector(&other.pool) != Some(&pool.device_type));
-            let named = self.is_named(&candidate.parent.name);
+            let named = self.is_named(candidate.interface);
             let planned = self.on_board(&candidate.board).count();
             let refused = self.failed.has_refused(&candidate.board, planned);
             // Equals keep their order, which is that of the addresses.
@@ -297,9 +296,12 @@ impl<'a> Planner<'a> {
     }
 
     /// Whether a request is for this function and no other.
-    fn is_named(&self, function: &ParentName) -> bool {
+    fn is_named(&self, interface: Interface) -> bool {
+        let Interface::VendorVfio(function) = interface else {
+            return false;
+        };
         let mut wanted = self.wanted.iter();
-        wanted.any(|one| matches!(&one.source, Source::Function(name) if name == function))
+        wanted.any(|one| one.source == Source::Function(function))
     }
 
     /// Devices of this plan on a board.
@@ -613,7 +615,7 @@ impl<'a> Planner<'a> {
                 None => "the pool's rules do not take its GPU".to_owned(),
             };
             let kind = RefusalKind::Function {
-                function: function.clone(),
+                function: *function,
                 reason,
                 passing,
             };
@@ -729,7 +731,8 @@ fn vgpu_type(id: &MdevTypeId) -> Option<VgpuTypeId> {
 /// device whatever its type.
 fn is_function(candidate: &Candidate, id: &MdevTypeId) -> bool {
     let on_a_board = candidate.board != candidate.parent.name;
-    candidate.interface == Interface::VendorVfio || (on_a_board && vgpu_type(id).is_some())
+    matches!(candidate.interface, Interface::VendorVfio(_))
+        || (on_a_board && vgpu_type(id).is_some())
 }
 
 fn count(number: usize) -> u32 {

@@ -6,7 +6,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::Wanted;
-use crate::model::{DeviceName, DomainName, ParentName, PoolName, proposed};
+use crate::model::{DeviceName, DomainName, ParentName, PciAddress, PoolName, proposed};
 
 /// A candidate and why it lost.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -38,7 +38,7 @@ pub enum RefusalKind {
     /// The virtual function that the XML names cannot serve; another may.
     Function {
         /// The function.
-        function: ParentName,
+        function: PciAddress,
         /// Why it cannot.
         reason: String,
         /// Whether it may again by itself: it is not there, or its GPU has no room.

@@ -58,13 +58,13 @@ pub struct HostSupply<'a> {
     on_gpus: OnceCell<Result<BTreeMap<ParentName, Vec<Candidate>>, String>>,
     nvml: Option<&'a dyn Nvml>,
     facts: OnceCell<Result<Vec<GpuFacts>, Failure>>,
-    quarantined: BTreeMap<ParentName, String>,
-    claimed: BTreeMap<ParentName, DomainName>,
+    quarantined: BTreeMap<PciAddress, String>,
+    claimed: BTreeMap<PciAddress, DomainName>,
     beside: Option<ParentName>,
     /// GPUs as they were read, with what NVML says or without.
     gpus: RefCell<BTreeMap<(ParentName, bool), Option<GpuState>>>,
     /// GPUs that NVIDIA's driver does not have, each with what has it.
-    pub(super) unbound: OnceCell<Vec<(ParentName, String)>>,
+    pub(super) unbound: OnceCell<Vec<(PciAddress, String)>>,
 }
 
 /// Devices by board, and the boards of the parents that matter.
@@ -118,7 +118,7 @@ impl<'a> HostSupply<'a> {
     /// to does not tell whose it is, and one that is claimed may be free for a
     /// moment yet.
     #[must_use]
-    pub fn with_claimed(mut self, claimed: BTreeMap<ParentName, DomainName>) -> Self {
+    pub fn with_claimed(mut self, claimed: BTreeMap<PciAddress, DomainName>) -> Self {
         self.claimed = claimed;
         self
     }
@@ -139,7 +139,7 @@ impl<'a> HostSupply<'a> {
 
     /// Virtual functions that are not to be handed out, with the reason.
     #[must_use]
-    pub fn with_quarantined(mut self, quarantined: BTreeMap<ParentName, String>) -> Self {
+    pub fn with_quarantined(mut self, quarantined: BTreeMap<PciAddress, String>) -> Self {
         self.quarantined = quarantined;
         self
     }
@@ -162,9 +162,7 @@ impl<'a> HostSupply<'a> {
     /// What NVML says of one GPU, in words where it says nothing.
     fn facts_of(&self, gpu: &ParentName) -> Result<&GpuFacts, String> {
         let facts = self.facts().map_err(|failure| failure.message.clone())?;
-        let its = facts
-            .iter()
-            .find(|one| one.address.to_string() == gpu.as_str());
+        let its = facts.iter().find(|one| *gpu == one.address);
         its.ok_or_else(|| format!("NVML does not answer for {gpu}"))
     }
 
@@ -187,7 +185,7 @@ impl<'a> HostSupply<'a> {
 
     fn model_of(&self, gpu: &ParentName) -> Option<String> {
         let read = |name: &str| {
-            let path = format!("{}/{name}", mdev::pci_function(gpu).path());
+            let path = format!("{}/{name}", mdev::pci_function(gpu.clone()).path());
             self.mdev.sysfs().read(&path).ok()
         };
         Some(format!("{}:{}", read("vendor")?, read("device")?))
@@ -200,13 +198,10 @@ impl<'a> HostSupply<'a> {
             return state.clone();
         }
         let read = || {
-            let address: PciAddress = gpu.as_str().parse().ok()?;
-            let names = self.claimed.keys().chain(self.quarantined.keys());
-            let withheld = names
-                .filter_map(|name| name.as_str().parse().ok())
-                .collect();
+            let withheld = self.claimed.keys().chain(self.quarantined.keys());
+            let withheld = withheld.copied().collect();
             let facts = with_nvml.then(|| self.facts_of(gpu).ok()).flatten();
-            gpu::read(self.mdev.sysfs(), address, facts, &withheld).ok()
+            gpu::read(self.mdev.sysfs(), gpu.pci()?, facts, &withheld).ok()
         };
         let state = read();
         self.gpus.borrow_mut().insert(key, state.clone());
@@ -237,9 +232,7 @@ impl<'a> HostSupply<'a> {
             return Ok(self.mdev.parents().to_vec());
         }
         let gpus = gpu::all(self.mdev.sysfs())?;
-        let name = |gpu: &PciAddress| gpu.to_string().parse().ok();
-        let names = gpus.iter().filter_map(name);
-        Ok(names.map(|name| mdev::pci_function(&name)).collect())
+        Ok(gpus.into_iter().map(mdev::pci_function).collect())
     }
 
     /// The GPU or other board that a device is or belongs to.
@@ -355,7 +348,7 @@ impl<'a> HostSupply<'a> {
         let fields = DeviceFields {
             sysfs: self.mdev.sysfs(),
             names: self.names,
-            name: parent.name.as_str(),
+            name: &parent.name,
             path: &parent.path(),
             gpu: (pool.kind == Kind::NvidiaVgpu).then_some(GpuFields {
                 nvml: Some(self),
@@ -439,7 +432,8 @@ impl HostSupply<'_> {
             return Ok(parents.map(candidate).collect());
         }
         let bound = gpu::bound(self.mdev.sysfs()).map_err(|e| format!("cannot list GPUs: {e}"))?;
-        let is_nvidias = |parent: &&Parent| bound.contains(parent.name.as_str());
+        let is_nvidias =
+            |parent: &&Parent| parent.name.pci().is_some_and(|name| bound.contains(&name));
         Ok(parents.filter(is_nvidias).map(candidate).collect())
     }
 
@@ -457,47 +451,43 @@ impl HostSupply<'_> {
         let cannot = |e: io::Error| format!("cannot list virtual functions: {e}");
         let functions = vendor_vfio::all_functions(sysfs).map_err(cannot)?;
         let mut in_use: BTreeMap<PciAddress, u32> = BTreeMap::new();
-        for (function, gpu) in &functions {
+        for &(function, gpu) in &functions {
             // One that cannot be read is no argument for or against its GPU.
             if let Ok(Some(_)) = vendor_vfio::current(sysfs, function) {
-                *in_use.entry(*gpu).or_default() += 1;
+                *in_use.entry(gpu).or_default() += 1;
             }
         }
         let candidate = |(function, gpu): (PciAddress, PciAddress)| {
             let in_use = in_use.get(&gpu).copied().unwrap_or_default();
             self.function_of(function, gpu, in_use)
         };
-        Ok(functions.into_iter().filter_map(candidate).collect())
+        Ok(functions.into_iter().map(candidate).collect())
     }
 
-    fn function_of(&self, function: PciAddress, gpu: PciAddress, in_use: u32) -> Option<Candidate> {
-        let name = function.to_string().parse().ok()?;
-        let parent = mdev::pci_function(&name);
-        Some(Candidate {
+    fn function_of(&self, function: PciAddress, gpu: PciAddress, in_use: u32) -> Candidate {
+        let parent = mdev::pci_function(function);
+        Candidate {
             node: self.node(&parent),
             parent,
-            interface: Interface::VendorVfio,
-            board: gpu.to_string().parse().ok()?,
+            interface: Interface::VendorVfio(function),
+            board: gpu.into(),
             in_use,
-        })
+        }
     }
 
     /// The one function that the XML names, looked at without any other.
-    fn function(&self, name: &ParentName) -> Result<Vec<Candidate>, String> {
-        let sysfs = self.mdev.sysfs();
-        let function: PciAddress = name.as_str().parse().map_err(|e| format!("{e}"))?;
-        let gpu = vendor_vfio::gpu(sysfs, function).map_err(|e| format!("{name}: {e}"))?;
-        Ok(gpu
-            .and_then(|gpu| self.function_of(function, gpu, 0))
-            .into_iter()
-            .collect())
+    fn function(&self, function: PciAddress) -> Result<Vec<Candidate>, String> {
+        let gpu = vendor_vfio::gpu(self.mdev.sysfs(), function);
+        let gpu = gpu.map_err(|e| format!("{function}: {e}"))?;
+        let candidate = gpu.map(|gpu| self.function_of(function, gpu, 0));
+        Ok(candidate.into_iter().collect())
     }
 
     /// What a candidate has of the pool's type, whether or not the rules take it.
     fn makes(&self, pool: &Pool, candidate: &Candidate) -> Offer {
         let offer = match candidate.interface {
             Interface::Mdev => self.mdev.offer(&candidate.parent, &pool.device_type),
-            Interface::VendorVfio => self.becomes(pool, &candidate.parent.name),
+            Interface::VendorVfio(function) => self.becomes(pool, function),
         };
         if pool.heterogeneous && !matches!(offer, Offer::Unreadable(_)) {
             return self.among_mixed(pool, candidate, offer);
@@ -540,37 +530,38 @@ impl HostSupply<'_> {
     fn gpu_of(&self, candidate: &Candidate) -> ParentName {
         match candidate.interface {
             Interface::Mdev => self.mdev.board(&candidate.parent),
-            Interface::VendorVfio => candidate.board.clone(),
+            Interface::VendorVfio(_) => candidate.board.clone(),
         }
     }
 
     /// Whether the candidate itself is why it has nothing to offer.
     fn is_spoken_for(&self, candidate: &Candidate) -> bool {
-        let name = &candidate.parent.name;
-        candidate.interface == Interface::VendorVfio
-            && (self.claimed.contains_key(name)
-                || self.quarantined.contains_key(name)
-                || !matches!(vendor_vfio::current(self.mdev.sysfs(), name), Ok(None)))
+        let Interface::VendorVfio(function) = candidate.interface else {
+            return false;
+        };
+        self.claimed.contains_key(&function)
+            || self.quarantined.contains_key(&function)
+            || !matches!(vendor_vfio::current(self.mdev.sysfs(), function), Ok(None))
     }
 
     /// What a virtual function can become.
-    fn becomes(&self, pool: &Pool, name: &ParentName) -> Offer {
+    fn becomes(&self, pool: &Pool, function: PciAddress) -> Offer {
         let sysfs = self.mdev.sysfs();
         let read = || -> io::Result<Offer> {
-            if !vendor_vfio::is_function(sysfs, name) {
+            if !vendor_vfio::is_function(sysfs, function) {
                 return Ok(Offer::Taken("its driver makes no vGPUs of it".to_owned()));
             }
-            if let Some(why) = self.quarantined.get(name) {
+            if let Some(why) = self.quarantined.get(&function) {
                 return Ok(Offer::Taken(why.clone()));
             }
-            if let Some(domain) = self.claimed.get(name) {
+            if let Some(domain) = self.claimed.get(&function) {
                 return Ok(Offer::Taken(format!("domain '{domain}' has it")));
             }
-            if let Some(id) = vendor_vfio::current(sysfs, name)? {
+            if let Some(id) = vendor_vfio::current(sysfs, function)? {
                 let what = format!("has the type {id} already, and no domain of ours");
                 return Ok(Offer::Taken(what));
             }
-            let creatable = vendor_vfio::creatable(sysfs, name)?;
+            let creatable = vendor_vfio::creatable(sysfs, function)?;
             let nothing = creatable.is_empty();
             let meant = creatable
                 .into_iter()
@@ -603,7 +594,7 @@ impl GpuSource for HostSupply<'_> {
 impl Supply for HostSupply<'_> {
     fn candidates(&self, pool: &Pool, source: &Source) -> Result<Vec<Candidate>, String> {
         match (source, pool.kind) {
-            (Source::Function(name), Kind::NvidiaVgpu) => self.function(name),
+            (Source::Function(function), Kind::NvidiaVgpu) => self.function(*function),
             (Source::Functions, Kind::NvidiaVgpu) => self.functions(),
             (Source::Function(_) | Source::Functions, kind) => Err(format!(
                 "its placeholder is a PCI function, which a pool of kind '{kind}' never hands out"
@@ -635,7 +626,7 @@ impl Supply for HostSupply<'_> {
     fn gpu(&self, candidate: &Candidate) -> Option<GpuState> {
         // Types of mediated devices say how many of them a GPU holds; those of
         // functions are names only.
-        let is_needed = candidate.interface == Interface::VendorVfio;
+        let is_needed = matches!(candidate.interface, Interface::VendorVfio(_));
         let was_asked = self.facts.get().is_some();
         self.state(&self.gpu_of(candidate), is_needed || was_asked)
     }
@@ -645,7 +636,7 @@ impl Supply for HostSupply<'_> {
     }
 
     fn model_beside(&self) -> Option<String> {
-        let parent = mdev::pci_function(self.beside.as_ref()?);
+        let parent = mdev::pci_function(self.beside.clone()?);
         self.model_of(&self.mdev.board(&parent))
     }
 
@@ -655,7 +646,7 @@ impl Supply for HostSupply<'_> {
         let of_gpu;
         let subject = match pool.kind {
             Kind::NvidiaVgpu => {
-                of_gpu = mdev::pci_function(&self.mdev.board(&candidate.parent));
+                of_gpu = mdev::pci_function(self.mdev.board(&candidate.parent));
                 &of_gpu
             }
             _ => &candidate.parent,

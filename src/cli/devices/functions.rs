@@ -95,7 +95,7 @@ fn gather(
         functions.retain(|(address, _)| of_kind.contains(address));
     }
     let report = |(address, path): &(PciAddress, String)| {
-        let name = address.to_string();
+        let name = (*address).into();
         let of_gpu = (kind == ShownKind::NvidiaVgpu).then_some(GpuFields {
             nvml: Some(&supply),
             profile: pool.map(|pool| &pool.device_type),
@@ -116,9 +116,7 @@ fn in_pool(supply: &HostSupply<'_>, pool: &Pool) -> anyhow::Result<Vec<PciAddres
     let taken = standings
         .iter()
         .filter(|one| matches!(one.verdict, Verdict::Match { .. }));
-    Ok(taken
-        .filter_map(|one| one.parent.name.as_str().parse().ok())
-        .collect())
+    Ok(taken.filter_map(|one| one.parent.name.pci()).collect())
 }
 
 fn not_among(address: PciAddress, pool: Option<&Pool>) -> String {

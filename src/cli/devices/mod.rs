@@ -9,7 +9,7 @@ use super::output::Table;
 use crate::{
     device::{Sysfs, gpu_fields::GpuFields, pci::DeviceFields, pci::PciNames},
     host::Host,
-    model::PoolName,
+    model::{ParentName, PoolName},
     rule::{Field, Fields, Kind},
 };
 
@@ -144,7 +144,7 @@ impl std::fmt::Display for FieldValues {
 fn fields_of<'a>(
     sysfs: &'a dyn Sysfs,
     names: &'a dyn PciNames,
-    name: &'a str,
+    name: &'a ParentName,
     path: &'a str,
     gpu: Option<GpuFields<'a>>,
 ) -> DeviceFields<'a> {

@@ -83,7 +83,7 @@ fn gather(verb: &Devices, host: &Host, pool: Option<&Pool>) -> anyhow::Result<Re
         };
         let fields = verb.fields.then(|| {
             let path = parent.path();
-            let device = fields_of(host, &names, parent.name.as_str(), &path, None);
+            let device = fields_of(host, &names, &parent.name, &path, None);
             FieldValues::read(&device, Kind::Mdev)
         });
         devices.push(ParentReport {
@@ -244,10 +244,10 @@ fn write_alike(f: &mut fmt::Formatter<'_>, alike: &[&ParentReport]) -> fmt::Resu
     let Some(first) = alike.first() else {
         return Ok(());
     };
-    let named: Vec<&str> = alike
+    let named: Vec<String> = alike
         .iter()
         .take(NAMED)
-        .map(|device| device.address.as_str())
+        .map(|device| device.address.to_string())
         .collect();
     write!(f, "{}", named.join(", "))?;
     if let Some(more @ 1..) = alike.len().checked_sub(NAMED) {

@@ -51,7 +51,7 @@ impl Survey {
             let fields = DeviceFields {
                 sysfs: host,
                 names: &names,
-                name: &gpu.to_string(),
+                name: &gpu.into(),
                 path: &format!("/sys/bus/pci/devices/{gpu}"),
                 gpu: Some(GpuFields {
                     nvml: Some(&nvml),

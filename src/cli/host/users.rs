@@ -7,14 +7,14 @@ use crate::{
     claims,
     device::{gpu, readiness},
     host::Host,
-    model::{DomainName, PciAddress},
+    model::{DomainName, Handle, ParentName, PciAddress},
 };
 
 /// A vGPU, or the promise of one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct User {
-    /// A mediated device's UUID, or a virtual function's address.
-    pub(super) device: String,
+    /// The mediated device or the virtual function.
+    pub(super) device: Handle,
     /// The domain; None: no claim of ours names it.
     pub(super) domain: Option<DomainName>,
 }
@@ -31,17 +31,16 @@ pub(super) fn users(host: &Host, gpu: PciAddress) -> anyhow::Result<Vec<User>> {
     if let Some(damaged) = damaged.into_iter().next() {
         return Err(damaged).with_context(cannot);
     }
-    let places: Vec<String> = functions
-        .iter()
-        .chain([&gpu])
-        .map(ToString::to_string)
-        .collect();
+    let is_here = |parent: &ParentName| {
+        let parent = parent.pci();
+        parent.is_some_and(|parent| parent == gpu || functions.contains(&parent))
+    };
     let mut users = Vec::new();
     for claim in &claims {
         for device in &claim.devices {
-            if { places.iter() }.any(|place| place == device.parent.as_str()) {
+            if is_here(&device.parent) {
                 users.push(User {
-                    device: device.label(),
+                    device: device.handle().with_context(cannot)?,
                     domain: Some(claim.domain_name.clone()),
                 });
             }

@@ -37,7 +37,7 @@ pub(super) fn resolve(
     for parent in &parents {
         match mdev.offer(parent, device_type) {
             Offer::Type { .. } => {
-                return Ok(if first.name.as_str() == name {
+                return Ok(if first.name.to_string() == name {
                     Resolved {
                         device: NewDevice::Itself(name),
                         note: None,

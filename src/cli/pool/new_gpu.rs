@@ -9,7 +9,7 @@ use super::new_device::Resolved;
 use crate::{
     cli::near,
     config::NewDevice,
-    device::{PCI_DEVICES, Sysfs, gpu, link_name, nvml::Nvml, readiness},
+    device::{PCI_DEVICES, Sysfs, gpu, link_name, nvml::Nvml, readiness, vendor_vfio},
     host::Host,
     model::{PciAddress, ProfileName},
     rule::spelling::nearest,
@@ -18,16 +18,15 @@ use crate::{
 /// Finds the GPU of that address; one of its virtual functions stands for it.
 pub(super) fn resolve(host: &Host, profile: &ProfileName, text: &str) -> anyhow::Result<Resolved> {
     let gpus = gpu::all(host).context("cannot look for GPUs")?;
-    let named = near::canonical(text);
-    let physical = link_name(host, &format!("{PCI_DEVICES}/{named}/physfn")).ok();
-    let name = physical.clone().unwrap_or_else(|| named.clone());
-    let Some(&gpu) = gpus.iter().find(|gpu| gpu.to_string() == name) else {
+    let named = text.parse::<PciAddress>().ok();
+    let physical = named.and_then(|function| vendor_vfio::gpu(host, function).ok()?);
+    let Some(gpu) = physical.or(named).filter(|gpu| gpus.contains(gpu)) else {
         return Err(no_gpu(host, &gpus, text));
     };
     let known = known_profiles(host, gpu)?;
-    let mut notes = Vec::from_iter(
-        physical.map(|gpu| format!("{named} is a virtual function: the pool takes its GPU, {gpu}")),
-    );
+    let mut notes = Vec::from_iter(named.zip(physical).map(|(function, gpu)| {
+        format!("{function} is a virtual function: the pool takes its GPU, {gpu}")
+    }));
     if known.is_empty() {
         notes.push(format!(
             "{gpu}: whether it has the profile '{profile}' cannot be told yet: {}",

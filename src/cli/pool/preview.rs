@@ -20,7 +20,7 @@ use crate::{
     config::{self, ConfigFiles, Pool},
     device::Remembered,
     host::{Host, PciIds},
-    model::{ParentName, PoolName},
+    model::{PciAddress, PoolName},
     plan::{Detail, HostSupply},
     rule::{Field, Kind, fields_used},
 };
@@ -69,7 +69,7 @@ struct Report {
 
 #[derive(Debug, Serialize)]
 struct Unbound {
-    address: ParentName,
+    address: PciAddress,
     reason: String,
 }
 

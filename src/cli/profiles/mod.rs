@@ -19,7 +19,7 @@ use crate::{
         readiness, vendor_vfio,
     },
     host::{Host, PciIds},
-    model::{MdevTypeId, ParentName, PciAddress, PoolName, ProfileParts, short_name},
+    model::{MdevTypeId, PciAddress, PoolName, ProfileParts, short_name},
     rule::{Kind, Verdict, evaluate},
 };
 
@@ -134,11 +134,9 @@ fn withheld(host: &Host, problems: &mut Vec<String>) -> anyhow::Result<BTreeSet<
     problems.extend(damaged.iter().map(ToString::to_string));
     let quarantined = claims::quarantined(host).context("cannot read the quarantine")?;
     let devices = claims.iter().flat_map(|claim| &claim.devices);
-    let names = devices.map(|device| &device.parent);
-    let names = names.chain(quarantined.iter().map(|one| &one.function));
-    Ok(names
-        .filter_map(|name| name.as_str().parse().ok())
-        .collect())
+    let functions = devices.filter_map(|device| device.parent.pci());
+    let functions = functions.chain(quarantined.iter().map(|one| one.function));
+    Ok(functions.collect())
 }
 
 fn gpu_report(
@@ -275,14 +273,12 @@ impl<'a> Pools<'a> {
     }
 
     fn takes(&self, host: &Host, pool: &Pool, function: PciAddress) -> bool {
-        let Ok(name) = function.to_string().parse::<ParentName>() else {
-            return false;
-        };
+        let parent = mdev::pci_function(function);
         let device = DeviceFields {
             sysfs: host,
             names: &self.names,
-            name: name.as_str(),
-            path: &mdev::pci_function(&name).path(),
+            name: &parent.name,
+            path: &parent.path(),
             gpu: (pool.kind == Kind::NvidiaVgpu).then_some(GpuFields {
                 nvml: Some(self.facts),
                 profile: Some(&pool.device_type),

@@ -4,7 +4,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt, io,
+    io,
 };
 
 use serde::Serialize;
@@ -17,7 +17,7 @@ use crate::{
         vendor_vfio,
     },
     host::Host,
-    model::{MdevTypeId, MdevUuid, ParentName, PoolName},
+    model::{MdevTypeId, MdevUuid, ParentName, PciAddress, PoolName},
     plan::HostSupply,
 };
 
@@ -161,15 +161,12 @@ impl Search<'_> {
     /// The virtual functions of the pools' GPUs that somebody has given a type.
     fn functions(&mut self) -> io::Result<()> {
         for (function, gpu) in vendor_vfio::all_functions(self.host)? {
-            let Some((function, gpu)) = name(function).zip(name(gpu)) else {
-                continue;
-            };
-            let subjects = self.subjects([&gpu, &function]);
-            if subjects.is_empty() || self.is_claimed(&function) {
+            let subjects = self.subjects([&gpu.into(), &function.into()]);
+            if subjects.is_empty() || self.is_claimed(function) {
                 continue;
             }
             // One that cannot be read is said so where room is counted.
-            let Ok(Some(id)) = vendor_vfio::current(self.host, &function) else {
+            let Ok(Some(id)) = vendor_vfio::current(self.host, function) else {
                 continue;
             };
             let Ok(type_id) = id.to_string().parse() else {
@@ -177,7 +174,7 @@ impl Search<'_> {
             };
             let device = Device {
                 uuid: None,
-                parent: function,
+                parent: function.into(),
                 type_id,
                 active: true,
                 mdevctl: None,
@@ -208,14 +205,10 @@ impl Search<'_> {
         })
     }
 
-    fn is_claimed(&self, function: &ParentName) -> bool {
+    fn is_claimed(&self, function: PciAddress) -> bool {
         let mut devices = self.claims.iter().flat_map(|claim| &claim.devices);
-        devices.any(|device| device.kind == DeviceKind::VendorVfio && device.parent == *function)
+        devices.any(|device| device.kind == DeviceKind::VendorVfio && device.parent == function)
     }
-}
-
-fn name(address: impl fmt::Display) -> Option<ParentName> {
-    address.to_string().parse().ok()
 }
 
 impl Foreign {

@@ -335,7 +335,10 @@ fn parents(sysfs: &dyn Sysfs) -> Vec<Parent> {
 fn the_model_in_memory_passes() {
     let kernel = Kernel::new(machine());
     let parents = parents(&kernel);
-    let names: Vec<&str> = parents.iter().map(|parent| parent.name.as_str()).collect();
+    let names: Vec<String> = parents
+        .iter()
+        .map(|parent| parent.name.to_string())
+        .collect();
     assert_eq!(
         names,
         [
@@ -405,7 +408,7 @@ fn a_real_kernel_passes() {
     let files = Files(sys.clone().into());
     let parent = parents(&files)
         .into_iter()
-        .find(|parent| parent.name.as_str() == name)
+        .find(|parent| parent.name.to_string() == name)
         .expect("a registered parent");
     let path = format!("{}/physfn", parent.path());
     let subject = Subject {

@@ -158,7 +158,7 @@ fn try_to_make(
     let kind = case.type_id(kind);
     let step = if case.functions {
         let id: MdevTypeId = profile(kind).id.to_string().parse().unwrap();
-        vendor_vfio::assignment(parent, &id, kind)
+        vendor_vfio::assignment(parent.pci().unwrap(), &id, kind)
     } else {
         let parent = mdev::parent_named(kernel, parent);
         mdev::creation(&parent, &kind.parse().unwrap(), uuid.parse().unwrap())
@@ -244,8 +244,8 @@ fn some_way(case: &Case, requests: &[(usize, usize)], made: &mut Vec<(ParentName
         let alike = case
             .pools
             .iter()
-            .map(|(_, rules, _)| takes(case, *rules, parent.as_str()));
-        let key = (parent.as_str()[..7].to_owned(), alike.collect());
+            .map(|(_, rules, _)| takes(case, *rules, &parent.to_string()));
+        let key = (parent.to_string()[..7].to_owned(), alike.collect());
         if tried.contains_key(&key) {
             continue;
         }

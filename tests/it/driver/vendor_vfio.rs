@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use virt_vgpu::{
     apply::{Failure, apply, take_back},
     device::{Sysfs, parameters::Parameters, step::Step, vendor_vfio},
-    model::{MdevTypeId, ParentName},
+    model::{MdevTypeId, PciAddress},
 };
 
 use crate::support::{
@@ -35,7 +35,7 @@ fn kernel() -> Kernel {
     Kernel::new(Machine::of_gpus([card()]))
 }
 
-fn name(function: &str) -> ParentName {
+fn name(function: &str) -> PciAddress {
     function.parse().unwrap()
 }
 
@@ -48,10 +48,8 @@ fn steps(function: &str, profile_name: &str) -> Vec<Step> {
     let function = name(function);
     let type_name = &profile(profile_name).name;
     vec![
-        vendor_vfio::assignment(&function, &id(profile_name), type_name),
-        PARAMETERS
-            .step(&vendor_vfio::attributes(&function))
-            .unwrap(),
+        vendor_vfio::assignment(function, &id(profile_name), type_name),
+        PARAMETERS.step(&vendor_vfio::attributes(function)).unwrap(),
     ]
 }
 
@@ -109,7 +107,7 @@ fn functions_are_told_from_all_else() {
         assert_eq!(read(path).unwrap(), text, "{path}");
     }
     assert!(!kernel.exists("/sys/bus/pci/devices/0000:41:00.0/nvidia"));
-    let nodes = vendor_vfio::nodes(&kernel, &name(SECOND)).unwrap();
+    let nodes = vendor_vfio::nodes(&kernel, name(SECOND)).unwrap();
     assert_eq!(nodes, kernel.nodes(SECOND));
     assert_ne!(nodes, kernel.nodes(FIRST));
 }
@@ -118,7 +116,7 @@ fn functions_are_told_from_all_else() {
 fn what_can_be_had_follows_what_is_there() {
     let kernel = kernel();
     let names = |function: &str| -> Vec<String> {
-        let creatable = vendor_vfio::creatable(&kernel, function).unwrap();
+        let creatable = vendor_vfio::creatable(&kernel, name(function)).unwrap();
         creatable.into_iter().map(|one| one.name).collect()
     };
     assert_eq!(names(FIRST).len(), 30);
@@ -128,7 +126,7 @@ fn what_can_be_had_follows_what_is_there() {
         names(SECOND),
         ["NVIDIA L40S-24Q", "NVIDIA L40S-24A", "NVIDIA L40S-24C"]
     );
-    let current = |function: &str| vendor_vfio::current(&kernel, function).unwrap();
+    let current = |function: &str| vendor_vfio::current(&kernel, name(function)).unwrap();
     assert_eq!(
         current(FIRST).map(|id| id.to_string()),
         Some("1155".to_owned())
@@ -159,12 +157,12 @@ fn a_vgpu_is_made_and_taken_back() {
         );
         assert_eq!(read("placement_id").unwrap(), "0");
         assert_eq!(read("gpu_instance_id").unwrap(), "Not Applicable");
-        take_back(&vendor_vfio::release(&name(FIRST)), &kernel).unwrap();
+        take_back(&vendor_vfio::release(name(FIRST)), &kernel).unwrap();
         assert!(kernel.vgpus().is_empty());
         assert_eq!(types_written(&kernel), ["1153\n", "0\n"]);
         // Parameters go with the vGPU, and freeing what is free writes nothing:
         // NVIDIA's driver would answer EPERM.
-        take_back(&vendor_vfio::release(&name(FIRST)), &kernel).unwrap();
+        take_back(&vendor_vfio::release(name(FIRST)), &kernel).unwrap();
         assert_eq!(types_written(&kernel).len(), 2);
         kernel.set_type(FIRST, "L40S-12Q");
         assert_eq!(read("vgpu_params").unwrap(), "");
@@ -273,7 +271,7 @@ fn success_without_effect_is_seen() {
 
     apply(&steps(FIRST, "L40S-12Q"), &kernel).unwrap();
     kernel.inject(Fault::pretended(Target::ReleaseType).times(1));
-    let release = vendor_vfio::release(&name(FIRST));
+    let release = vendor_vfio::release(name(FIRST));
     let path = attribute(FIRST, "current_vgpu_type");
     assert_eq!(
         take_back(&release, &kernel).unwrap_err().to_string(),
@@ -312,7 +310,7 @@ fn what_somebody_else_has_stays() {
 #[test]
 fn what_a_vm_has_open_stays_until_it_is_closed() {
     let kernel = kernel();
-    let release = vendor_vfio::release(&name(FIRST));
+    let release = vendor_vfio::release(name(FIRST));
     apply(&steps(FIRST, "L40S-12Q"), &kernel).unwrap();
     kernel.open(FIRST, vm(4711)).unwrap();
     let path = attribute(FIRST, "current_vgpu_type");
@@ -322,7 +320,7 @@ fn what_a_vm_has_open_stays_until_it_is_closed() {
         errno("Operation not permitted (os error 1)")
     );
     // Nor can it be given other parameters.
-    let step = PARAMETERS.step(&vendor_vfio::attributes(&name(FIRST)));
+    let step = PARAMETERS.step(&vendor_vfio::attributes(name(FIRST)));
     let failure = fails(&kernel, &[step.unwrap()]);
     assert_eq!(
         failure.cause,
@@ -348,7 +346,7 @@ fn what_a_vm_has_open_stays_until_it_is_closed() {
 #[test]
 fn a_function_or_gpu_that_falls_off_the_bus() {
     let kernel = kernel();
-    let release = |function: &str| take_back(&vendor_vfio::release(&name(function)), &kernel);
+    let release = |function: &str| take_back(&vendor_vfio::release(name(function)), &kernel);
     apply(&steps(FIRST, "L40S-12Q"), &kernel).unwrap();
     apply(&steps(SECOND, "L40S-12Q"), &kernel).unwrap();
     kernel.remove_parent(FIRST);

@@ -44,7 +44,7 @@ fn boards(scene: &Scene) -> Vec<String> {
     let claims = scene.claims();
     let devices = claims.iter().flat_map(|claim| &claim.devices);
     devices
-        .map(|device| device.parent.as_str()[..7].to_owned())
+        .map(|device| device.parent.to_string()[..7].to_owned())
         .collect()
 }
 
