@@ -16,6 +16,8 @@
 //! | [`claims`] | what was made for which domain: the proof of ownership |
 //! | [`allocate`] | from a domain's requests to its devices |
 //! | [`events`] | what goes to the journal |
+//! | `gpu_setup` | what whole GPUs need before anything of them can be handed out |
+//! | `report` | what is where, as data |
 //! | [`hook`] | libvirt's hook protocol and what each operation does |
 //! | [`host`] | every effect on the system |
 //! | [`udev`] | which pools a device is told to be in when it appears |
@@ -28,8 +30,8 @@
 //! # The dependency rule
 //!
 //! `model` ← `domain`, `rule`, `config` ← `device` ← `capacity` ←
-//! `plan` ← `apply`, `claims` ← `events` ← `allocate` ← `hook`, `udev` ←
-//! `definition` ← `hotplug` ← `cli`, binaries. From `model` to `plan` nothing
+//! `plan` ← `apply`, `claims` ← `events` ← `allocate` ← `gpu_setup` ← `report` ←
+//! `hook`, `udev`, `definition` ← `hotplug` ← `daemon`, `cli`, binaries. From `model` to `plan` nothing
 //! opens a file, starts a process or names libvirt; `device` reads through
 //! [`device::Sysfs`]. Only `host` touches the system, and `host::libvirt`
 //! cannot be reached from the hook: it exists only with the feature `cli`.
@@ -52,6 +54,8 @@ mod definition;
 pub mod device;
 pub mod domain;
 pub mod events;
+#[cfg(feature = "cli")]
+mod gpu_setup;
 pub mod hook;
 pub mod host;
 #[cfg(feature = "cli")]
@@ -60,5 +64,7 @@ pub mod model;
 #[cfg(feature = "nvml")]
 pub mod nvml;
 pub mod plan;
+#[cfg(feature = "cli")]
+mod report;
 pub mod rule;
 pub mod udev;

@@ -22,7 +22,7 @@ use crate::{
     },
     host::{Host, PciIds},
     model::{ParentName, PciAddress},
-    plan::host_settings::pools_of,
+    plan::pools_taking,
     rule::{Kind, Verdict, evaluate},
 };
 
@@ -92,7 +92,7 @@ fn pools_of_gpu<'p>(
         };
         evaluate(&pool.rules, &fields)
     };
-    let taking = pools_of(pools, verdict).into_iter();
+    let taking = pools_taking(pools, verdict).into_iter();
     let names: Vec<&str> = taking.map(|pool| pool.name.as_str()).collect();
     (!names.is_empty()).then_some((gpu, names))
 }

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::{agenda::Agenda, guard::Guard, notes::Notes, runs::Runs};
+use super::{agenda::Agenda, guard::Guard, runs::Runs};
 use crate::{
     claims::{self, DEFAULT_GRACE, Liveness, State},
     definition::{self, Manner, Named, Synced},
@@ -18,6 +18,7 @@ use crate::{
         since_boot, tell_alive,
     },
     model::{DomainUuid, PciAddress},
+    report::DaemonNotes,
 };
 
 /// How long the lock is waited for: as long as a hook may hold it.
@@ -52,7 +53,7 @@ pub(super) struct Keeper<'h> {
     /// Until when devices are looked for that a guest has let go of.
     let_go_until: Duration,
     ticks: u32,
-    published: Option<Notes>,
+    published: Option<DaemonNotes>,
 }
 
 impl<'h> Keeper<'h> {
@@ -429,7 +430,7 @@ impl<'h> Keeper<'h> {
         self.host.be_done_writing();
         let problems = self.problems.values().flatten();
         let problems = problems.chain(self.runs.problems()).cloned().collect();
-        let notes = Notes::new(self.host, connected, problems, self.runs.let_go().clone());
+        let notes = DaemonNotes::new(self.host, connected, problems, self.runs.let_go().clone());
         if self.published.as_ref() == Some(&notes) {
             return;
         }

@@ -30,12 +30,10 @@ use crate::{
 mod agenda;
 mod guard;
 mod keeper;
-mod notes;
 mod runs;
 
 use agenda::Agenda;
 use keeper::{Keeper, Lost};
-pub(crate) use notes::Notes;
 
 /// Look after domains that ask for devices of pools.
 ///

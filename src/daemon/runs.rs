@@ -10,7 +10,6 @@ use std::{
 use super::{
     agenda::Agenda,
     keeper::{EDIT_PATIENCE, Lost, is_held},
-    notes::Notes,
 };
 use crate::{
     allocate::{self, AllocateError},
@@ -25,6 +24,7 @@ use crate::{
     },
     hotplug::{self, PlugError},
     model::{DeviceName, DomainUuid},
+    report::DaemonNotes,
 };
 
 /// After this long it is tried again to plug in a device that could not be.
@@ -65,7 +65,7 @@ struct Unpluggable {
 
 impl<'h> Runs<'h> {
     pub(super) fn new(host: &'h Host) -> Self {
-        let notes = Notes::read(host).unwrap_or_else(|error| {
+        let notes = DaemonNotes::read(host).unwrap_or_else(|error| {
             tracing::warn!("{error}; what was taken out of domains may be plugged in again");
             None
         });

@@ -48,6 +48,20 @@ impl Functions {
     pub fn are_missing(&self) -> bool {
         self.total > 0 && self.enabled == 0
     }
+
+    /// Which of them have no types yet.
+    #[must_use]
+    pub fn unready_in_words(&self) -> String {
+        match self.unready.as_slice() {
+            _ if self.total == 0 => "the driver offers no vGPU types".to_owned(),
+            [one] => format!("virtual function {one} has no vGPU types"),
+            [first, .., last] => format!(
+                "{} virtual functions have no vGPU types ({first} to {last})",
+                self.unready.len()
+            ),
+            [] => "all functions have vGPU types".to_owned(),
+        }
+    }
 }
 
 fn path(gpu: PciAddress) -> String {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{HostSupply, Interface, Rejection, Source, Supply, host_settings::unready_in_words};
+use super::{HostSupply, Interface, Rejection, Source, Supply};
 use crate::{
     config::Pool,
     device::{
@@ -133,7 +133,7 @@ impl HostSupply<'_> {
         } else {
             Some(format!(
                 "{}; 'systemctl status nvidia-vgpud' tells whether NVIDIA's types were loaded",
-                unready_in_words(functions.total, &functions.unready)
+                functions.unready_in_words()
             ))
         }
     }

@@ -23,12 +23,11 @@ use crate::{
     },
 };
 
-pub mod host_settings;
-
 mod failed;
 mod feasible;
 mod idle;
 mod planner;
+mod pools_taking;
 mod refusal;
 mod supply;
 mod survey;
@@ -37,6 +36,7 @@ use planner::Planner;
 
 pub use failed::Failed;
 pub use idle::Idle;
+pub use pools_taking::pools_taking;
 pub use refusal::{Refusal, RefusalKind, Rejection};
 pub use supply::{Detail, HostSupply, Standing};
 pub use survey::{Surveyed, survey};

@@ -30,6 +30,27 @@ const MAY_NAME: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "gpu_setup",
+        &[
+            "model", "rule", "config", "device", "plan", "claims", "host",
+        ],
+    ),
+    (
+        "report",
+        &[
+            "model",
+            "rule",
+            "config",
+            "device",
+            "capacity",
+            "plan",
+            "claims",
+            "host",
+            "allocate",
+            "gpu_setup",
+        ],
+    ),
+    (
         "hook",
         &[
             "model", "domain", "rule", "config", "device", "capacity", "plan", "apply", "claims",
@@ -74,6 +95,8 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "host",
             "allocate",
             "events",
+            "gpu_setup",
+            "report",
             "hook",
             "definition",
             "hotplug",
@@ -90,6 +113,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "host",
             "allocate",
             "events",
+            "report",
             "hook",
             "definition",
             "hotplug",
@@ -139,6 +163,7 @@ const NOT_IN_THE_HOOK: &[&str] = &[
     "crate::definition",
     "crate::hotplug",
     "crate::cli",
+    "crate::daemon",
     "virt::",
     "crate::nvml",
 ];

@@ -11,17 +11,11 @@ use anyhow::bail;
 use clap::Args;
 use serde::Serialize;
 
-use super::{
-    state,
-    survey::{Survey, Surveyed},
-    users,
-    work::{self, Job, Order},
-};
+use super::chosen;
 use crate::{
     cli::output,
+    gpu_setup::{Asked, Job, JobReport, JobResult, Survey, Surveyed, carry_out},
     host::{Host, ask, is_root},
-    model::{PciAddress, PoolName},
-    plan::host_settings::{Step, step_in_words, way},
 };
 
 /// Set GPUs as their pools want them.
@@ -75,41 +69,9 @@ pub(super) struct Apply {
 #[derive(Debug, Serialize)]
 struct Report {
     dry_run: bool,
-    gpus: Vec<GpuReport>,
+    gpus: Vec<JobReport>,
     /// What concerns no single GPU.
     problems: Vec<String>,
-}
-
-/// What became of a GPU.
-#[derive(Debug, Serialize)]
-pub(super) struct GpuReport {
-    pub(super) gpu: PciAddress,
-    pub(super) pools: Vec<PoolName>,
-    pub(super) result: GpuResult,
-    pub(super) steps: Vec<StepReport>,
-    /// Why it was refused or failed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) reason: Option<String>,
-    /// What else to know.
-    pub(super) notes: Vec<String>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum GpuResult {
-    NothingToDo,
-    WouldBeSet,
-    Set,
-    /// Not touched, or not any further.
-    Refused,
-    Failed,
-}
-
-#[derive(Debug, Serialize)]
-pub(super) struct StepReport {
-    pub(super) what: String,
-    pub(super) why: String,
-    pub(super) done: bool,
 }
 
 impl Apply {
@@ -117,16 +79,16 @@ impl Apply {
         host.wait_for_drivers();
         let survey = Survey::read(host)?;
         let chosen = if self.all {
-            let named = |surveyed: &&Surveyed| !matches!(surveyed.wish, Ok(None));
+            let named = |surveyed: &&Surveyed| !matches!(surveyed.wanted, Ok(None));
             survey.gpus.iter().filter(named).collect()
         } else {
-            survey.choose(host, &self.gpus)?
+            chosen(&survey, host, &self.gpus)?
         };
         let mut jobs: Vec<Job> = chosen.into_iter().map(Job::new).collect();
         let mut problems = survey.problems.clone();
         if self.dry_run {
             for job in &mut jobs {
-                self.foresee(host, job);
+                job.foresee(host, self.renew);
             }
         } else {
             if host.is_real() && !is_root() {
@@ -138,11 +100,11 @@ impl Apply {
             if self.renew && !self.yes {
                 confirm(&jobs)?;
             }
-            let order = Order {
+            let asked = Asked {
                 wait: Duration::from_secs(self.wait),
                 renew: self.renew,
             };
-            problems.extend(work::carry_out(host, &survey, &mut jobs, order));
+            problems.extend(carry_out(host, &survey, &mut jobs, asked));
         }
         let report = Report {
             dry_run: self.dry_run,
@@ -151,47 +113,6 @@ impl Apply {
         };
         output::report(self.json, &report)?;
         Ok(report.exit_code())
-    }
-
-    fn foresee(&self, host: &Host, job: &mut Job) {
-        let Some(wish) = job.wish.clone() else { return };
-        let gpu = job.report.gpu;
-        let seen = state::of(host, gpu).and_then(|actual| Ok((actual, users::users(host, gpu)?)));
-        let (mut actual, users) = match seen {
-            Ok(seen) => seen,
-            Err(error) => return job.fail(format!("{error:#}")),
-        };
-        if self.renew {
-            let why = "asked for by --renew".to_owned();
-            job.foresee(&Step::RenewFunctions, why);
-            // As it is afterwards.
-            actual.functions.unready.clear();
-        } else {
-            actual = state::complete(host, gpu, Some(&wish), &users, actual);
-        }
-        let way = way(gpu, &wish, &actual);
-        let waits = |step: &Step| matches!(step, Step::AwaitDriver | Step::AwaitTypes);
-        let touches = self.renew || !way.steps.iter().all(|planned| waits(&planned.step));
-        for planned in way.steps {
-            job.foresee(&planned.step, planned.why);
-        }
-        if let Some(obstacle) = way.obstacles.into_iter().next() {
-            return job.fail(obstacle);
-        }
-        if let Some(refusal) = users::refusal(gpu, &users).filter(|_| touches) {
-            job.refuse(refusal);
-        }
-    }
-}
-
-impl Job {
-    fn foresee(&mut self, step: &Step, why: String) {
-        self.report.result = GpuResult::WouldBeSet;
-        self.report.steps.push(StepReport {
-            what: step_in_words(self.report.gpu, step),
-            why,
-            done: false,
-        });
     }
 }
 
@@ -216,7 +137,7 @@ fn confirm(jobs: &[Job]) -> anyhow::Result<()> {
 
 impl Report {
     fn exit_code(&self) -> ExitCode {
-        let bad = |gpu: &GpuReport| matches!(gpu.result, GpuResult::Refused | GpuResult::Failed);
+        let bad = |gpu: &JobReport| matches!(gpu.result, JobResult::Refused | JobResult::Failed);
         if self.gpus.iter().any(bad) || !self.problems.is_empty() {
             ExitCode::FAILURE
         } else {
@@ -240,14 +161,14 @@ impl fmt::Display for Report {
     }
 }
 
-impl fmt::Display for GpuReport {
+impl fmt::Display for JobReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let result = match self.result {
-            GpuResult::NothingToDo => "nothing to do",
-            GpuResult::WouldBeSet => "would be set",
-            GpuResult::Set => "set",
-            GpuResult::Refused => "REFUSED",
-            GpuResult::Failed => "FAILED",
+            JobResult::NothingToDo => "nothing to do",
+            JobResult::WouldBeSet => "would be set",
+            JobResult::Set => "set",
+            JobResult::Refused => "REFUSED",
+            JobResult::Failed => "FAILED",
         };
         match &self.reason {
             Some(reason) => writeln!(f, "{}: {result}: {}", self.gpu, output::one_line(reason))?,
@@ -261,7 +182,7 @@ impl fmt::Display for GpuReport {
                 (true, false) => "not done: ",
             };
             let mark = match self.result {
-                GpuResult::WouldBeSet => format!("{}. ", index + 1),
+                JobResult::WouldBeSet => format!("{}. ", index + 1),
                 _ => mark.to_owned(),
             };
             writeln!(f, "  {mark}{} ({})", step.what, output::one_line(&step.why))?;

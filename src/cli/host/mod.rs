@@ -1,33 +1,23 @@
 //! `virt-vgpu host`: settings of whole GPUs that pools want, shown and made.
-//!
-//! # Who waits for whom
-//!
-//! | lock | held for | by |
-//! |---|---|---|
-//! | a GPU's | all that is done to it | `host apply` |
-//! | the driver's | one run of `sriov-manage`, one question to NVML | `host apply` |
-//! | the host's | one change of a setting, at most as long as a hook's own driver may take | `host apply`, hooks |
-//!
-//! In that order. Waiting and `sriov-manage` take longer than a hook's patience,
-//! so the host lock is not held then: a GPU without functions makes no vGPU that
-//! a hook could get in between. Once its functions have types, a start may be
-//! faster than the setting; the setting is then refused like any other on a GPU
-//! in use, and names the domain. At boot no daemon starts a VM before all is set.
 
 use std::process::ExitCode;
 
+use anyhow::anyhow;
 use clap::{Args, Subcommand};
 
-use crate::host::Host;
+use super::near;
+use crate::{
+    device::{
+        readiness::{self, Driver},
+        vendor_vfio,
+    },
+    gpu_setup::{Survey, Surveyed},
+    host::Host,
+    model::PciAddress,
+};
 
 mod apply;
-mod module_options;
 mod show;
-mod sriov;
-mod state;
-mod survey;
-mod users;
-mod work;
 
 /// Show and make the settings of whole GPUs that pools want.
 ///
@@ -61,7 +51,49 @@ impl HostVerb {
     }
 }
 
-/// The GPUs whose pools want different settings, each in words.
-pub(super) fn conflicts(host: &Host) -> anyhow::Result<Vec<String>> {
-    Ok(survey::Survey::read(host)?.conflicts())
+/// The GPUs of these addresses.
+fn chosen<'s>(
+    survey: &'s Survey,
+    host: &Host,
+    texts: &[String],
+) -> anyhow::Result<Vec<&'s Surveyed>> {
+    let mut chosen = Vec::new();
+    for surveyed in texts.iter().map(|text| one(survey, host, text)) {
+        chosen.push(surveyed?);
+    }
+    chosen.sort_by_key(|surveyed| surveyed.gpu);
+    chosen.dedup_by_key(|surveyed| surveyed.gpu);
+    Ok(chosen)
+}
+
+fn one<'s>(survey: &'s Survey, host: &Host, text: &str) -> anyhow::Result<&'s Surveyed> {
+    let parsed = text.parse::<PciAddress>().ok();
+    let found = parsed.and_then(|gpu| survey.gpus.iter().find(|known| known.gpu == gpu));
+    found.ok_or_else(|| unknown(survey, host, text, parsed))
+}
+
+fn unknown(survey: &Survey, host: &Host, text: &str, parsed: Option<PciAddress>) -> anyhow::Error {
+    let text = near::one_line(text);
+    if let Some(function) = parsed {
+        if let Ok(Some(gpu)) = vendor_vfio::gpu(host, function) {
+            return anyhow!(
+                "{function} is a virtual function: settings are those of its GPU, {gpu}"
+            );
+        }
+        if let Ok(Driver::Other(driver)) = readiness::driver(host, function) {
+            return anyhow!(
+                "{function} is not for vGPUs: its driver is '{driver}', not nvidia; bind it to \
+                     nvidia first"
+            );
+        }
+    }
+    let have: Vec<String> = survey
+        .gpus
+        .iter()
+        .map(|known| known.gpu.to_string())
+        .collect();
+    anyhow!(
+        "there is no GPU '{text}': {}; 'virt-vgpu host show' lists all",
+        near::what_there_is(&near::canonical(&text), &have)
+    )
 }

@@ -6,22 +6,13 @@ use std::{fmt, process::ExitCode};
 use clap::Args;
 use serde::Serialize;
 
-use super::{
-    module_options::ModuleOptions,
-    state,
-    survey::{Survey, Surveyed},
-    users::{self, User},
-};
+use super::chosen;
 use crate::{
     cli::output::{self, Table},
-    device::{
-        driver_option::{self, FILE},
-        nvml::Scheduler,
-        readiness::Driver,
-    },
+    device::nvml::Scheduler,
+    gpu_setup::{GpuSettings, ModuleOptions, SchedulerInWords, Survey, Surveyed, gpu_settings},
     host::Host,
-    model::{PciAddress, PoolName},
-    plan::host_settings::{Actual, InWords, Step, Wish, step_in_words, way},
+    model::PoolName,
 };
 
 /// Show what pools want of each GPU, what is, and why the two differ.
@@ -44,30 +35,8 @@ pub(super) struct Show {
 
 #[derive(Debug, Serialize)]
 struct Report {
-    gpus: Vec<GpuReport>,
+    gpus: Vec<GpuSettings>,
     problems: Vec<String>,
-}
-
-#[derive(Debug, Serialize)]
-struct GpuReport {
-    gpu: PciAddress,
-    /// Those that take it; empty: it is never touched.
-    pools: Vec<PoolName>,
-    /// None: no driver is bound.
-    driver: Option<String>,
-    virtual_functions: Setting<u32>,
-    heterogeneous: Setting<bool>,
-    scheduler: Setting<Scheduler>,
-    vgpus: Vec<User>,
-    /// What is not as wanted, and why.
-    differences: Vec<String>,
-}
-
-/// None: nothing is wanted, or it cannot be told.
-#[derive(Debug, Serialize)]
-struct Setting<T> {
-    wanted: Option<T>,
-    actual: Option<T>,
 }
 
 impl Show {
@@ -76,12 +45,12 @@ impl Show {
         let chosen: Vec<&Surveyed> = if self.gpus.is_empty() {
             survey.gpus.iter().collect()
         } else {
-            survey.choose(host, &self.gpus)?
+            chosen(&survey, host, &self.gpus)?
         };
         let options = ModuleOptions::read(host)?;
         let mut gpus = Vec::new();
         for surveyed in chosen {
-            gpus.push(gpu_report(host, surveyed, &options)?);
+            gpus.push(gpu_settings(host, surveyed, &options)?);
         }
         let report = Report {
             gpus,
@@ -90,98 +59,6 @@ impl Show {
         output::report(self.json, &report)?;
         Ok(ExitCode::SUCCESS)
     }
-}
-
-fn gpu_report(
-    host: &Host,
-    surveyed: &Surveyed,
-    options: &ModuleOptions,
-) -> anyhow::Result<GpuReport> {
-    let gpu = surveyed.gpu;
-    let wish = surveyed.wish.as_ref().ok().and_then(Option::as_ref);
-    let (users, doubt) = match users::users(host, gpu) {
-        Ok(users) => (users, None),
-        Err(error) => (Vec::new(), Some(format!("{error:#}"))),
-    };
-    let actual = state::complete(host, gpu, wish, &users, state::of(host, gpu)?);
-    let mut differences = match (&surveyed.wish, wish) {
-        (Err(conflict), _) => vec![conflict.to_string()],
-        (_, Some(wish)) => differences(gpu, wish, &actual, &users, options),
-        _ => Vec::new(),
-    };
-    differences.extend(doubt);
-    let facts = actual.facts.as_ref().and_then(|facts| facts.as_ref().ok());
-    let scheduler = facts.and_then(|facts| facts.scheduler.value());
-    let heterogeneous = facts.and_then(|facts| facts.heterogeneous.value());
-    let functions = &actual.functions;
-    Ok(GpuReport {
-        gpu,
-        pools: wish.map(|wish| wish.pools.clone()).unwrap_or_default(),
-        driver: match actual.driver {
-            Driver::Nvidia => Some("nvidia".to_owned()),
-            Driver::None => None,
-            Driver::Other(name) => Some(name),
-        },
-        virtual_functions: Setting {
-            wanted: wish.map(|_| functions.total),
-            actual: Some(functions.enabled),
-        },
-        heterogeneous: Setting {
-            wanted: wish.map(|wish| wish.heterogeneous),
-            actual: heterogeneous.map(|mode| mode.enabled),
-        },
-        scheduler: Setting {
-            wanted: wish.and_then(|wish| Some(wish.scheduler.as_ref()?.0)),
-            actual: scheduler.copied(),
-        },
-        vgpus: users,
-        differences,
-    })
-}
-
-/// A sentence for each step that is still to be done, with what holds it up.
-fn differences(
-    gpu: PciAddress,
-    wish: &Wish,
-    actual: &Actual,
-    users: &[User],
-    options: &ModuleOptions,
-) -> Vec<String> {
-    let way = way(gpu, wish, actual);
-    let refusal = users::refusal(gpu, users);
-    let reason = |step: &Step| {
-        if let Step::SetScheduler(scheduler) = step {
-            let waits = driver_option::encode(scheduler).ok();
-            if waits.is_some() && options.options.get(&gpu).copied() == waits {
-                return format!("it waits in {FILE} until the driver is loaded anew");
-            }
-        }
-        let apply = || match step {
-            // Nothing can be done here but to wait for what may never come.
-            Step::AwaitDriver => {
-                "'modprobe nvidia' loads it, 'journalctl -k -g NVRM' tells what it says".to_owned()
-            }
-            Step::AwaitTypes if actual.driver == Driver::None => {
-                "they come with its driver".to_owned()
-            }
-            Step::AwaitTypes if actual.functions.total == 0 => {
-                "its driver may be one without vGPUs, or not know this kernel; 'systemctl status \
-                 nvidia-vgpud' tells whether NVIDIA's types were loaded"
-                    .to_owned()
-            }
-            _ => format!("'virt-vgpu host apply {gpu}' does it"),
-        };
-        refusal.clone().unwrap_or_else(apply)
-    };
-    let steps = way.steps.iter().map(|planned| {
-        format!(
-            "{} ({}): {}",
-            step_in_words(gpu, &planned.step),
-            planned.why,
-            reason(&planned.step)
-        )
-    });
-    steps.chain(way.obstacles.iter().cloned()).collect()
 }
 
 impl fmt::Display for Report {
@@ -200,7 +77,7 @@ impl fmt::Display for Report {
     }
 }
 
-impl fmt::Display for GpuReport {
+impl fmt::Display for GpuSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let pools: Vec<&str> = self.pools.iter().map(PoolName::as_str).collect();
         let pools = match pools.len() {
@@ -235,7 +112,7 @@ impl fmt::Display for GpuReport {
         ]);
         let scheduler = |one: &Option<Scheduler>| {
             one.as_ref()
-                .map_or_else(String::new, |s| InWords(s).to_string())
+                .map_or_else(String::new, |s| SchedulerInWords(s).to_string())
         };
         table.row([
             "scheduler".to_owned(),

@@ -12,9 +12,10 @@ use serde::Serialize;
 use super::{candidates, candidates::Candidate, new_device, new_gpu, other_pools};
 use crate::{
     allocate,
-    cli::{host as gpus, output},
+    cli::output,
     config::{self, Class, ConfigFiles, NewPool, POOL_DIRS, Placement, Pool, render},
     device::Sysfs,
+    gpu_setup::Survey,
     host::{Deadline, Host, HostLock, PciIds, complain},
     model::{PoolName, ProfileName, TypeSelector},
     plan::{Detail, HostSupply},
@@ -174,7 +175,7 @@ impl Create {
             candidates::candidates(&supply, &pool, &others).context("cannot look for devices")?;
         devices.retain(|candidate| candidate.matches);
         if !self.dry_run {
-            notes.extend(gpus::conflicts(host)?);
+            notes.extend(Survey::read(host)?.conflicts());
         }
         Ok(Report {
             pool: self.name.clone(),

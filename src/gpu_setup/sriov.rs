@@ -3,25 +3,27 @@
 
 use std::{io, time::Duration};
 
-use super::work::{OTHERS, PURPOSE};
+use super::{
+    steps::SRIOV_MANAGE,
+    work::{OTHERS, PURPOSE},
+};
 use crate::{
     device::readiness,
     host::{Deadline, DriverLock, Host, LockError, gpu_openers, patience},
     model::PciAddress,
-    plan::host_settings::SRIOV_MANAGE,
 };
 
 /// Why a step was not done.
 #[derive(Debug)]
-pub(super) enum Trouble {
+pub(super) enum NotDone {
     /// It must not be done now.
     Refused(String),
     /// It was tried.
     Failed(String),
 }
 
-pub(super) fn held(error: LockError) -> Trouble {
-    Trouble::Failed(error.to_string())
+pub(super) fn lock_not_got(error: LockError) -> NotDone {
+    NotDone::Failed(error.to_string())
 }
 
 /// How long virtual functions may take after `sriov-manage -e` has ended well, before it
@@ -29,7 +31,7 @@ pub(super) fn held(error: LockError) -> Trouble {
 const PAUSES: [Duration; 2] = [Duration::from_secs(15), Duration::from_secs(30)];
 
 /// Makes the virtual functions of a GPU that has none.
-pub(super) fn make_functions(host: &Host, gpu: PciAddress) -> Result<(), Trouble> {
+pub(super) fn make_functions(host: &Host, gpu: PciAddress) -> Result<(), NotDone> {
     let run = |flag: &str| sriov_manage(host, flag, gpu, &mut || {});
     let are_there = || -> io::Result<bool> { Ok(!readiness::functions(host, gpu)?.are_missing()) };
     let wait = |span| {
@@ -43,11 +45,11 @@ pub(super) fn make_functions(host: &Host, gpu: PciAddress) -> Result<(), Trouble
 /// word, also where it makes nothing. A second `-e` alone would change nothing: it
 /// finds the GPU as it left it.
 fn until_there(
-    mut run: impl FnMut(&str) -> Result<String, Trouble>,
+    mut run: impl FnMut(&str) -> Result<String, NotDone>,
     are_there: impl Fn() -> io::Result<bool>,
     mut wait: impl FnMut(Duration),
-) -> Result<(), Trouble> {
-    let there = || are_there().map_err(|error| Trouble::Failed(error.to_string()));
+) -> Result<(), NotDone> {
+    let there = || are_there().map_err(|error| NotDone::Failed(error.to_string()));
     let mut said = run("-e")?;
     for pause in PAUSES {
         if there()? {
@@ -68,7 +70,7 @@ fn until_there(
         said => format!("it says '{said}'"),
     };
     let pauses = PAUSES.map(|pause| format!("{} s", pause.as_secs()));
-    Err(Trouble::Failed(format!(
+    Err(NotDone::Failed(format!(
         "sriov-manage -e made no virtual functions, nor after {} more, with -d before it; {said}; \
          either this version of NVIDIA's driver makes no vGPUs on this board ('journalctl -k -g \
          NVRM' tells what it says), or SR-IOV, ARI or above-4G decoding is off in the firmware, or \
@@ -85,25 +87,26 @@ pub(super) fn sriov_manage(
     flag: &str,
     gpu: PciAddress,
     meanwhile: &mut dyn FnMut(),
-) -> Result<String, Trouble> {
+) -> Result<String, NotDone> {
     const LOCKED: &str = "Cannot obtain unbindLock";
     const PATIENCE: Duration = Duration::from_secs(120);
     const PAUSE: Duration = Duration::from_secs(1);
     const TRIES: u32 = 6;
-    let _driver = DriverLock::acquire(host, PURPOSE, Deadline::after(OTHERS)).map_err(held)?;
+    let _driver =
+        DriverLock::acquire(host, PURPOSE, Deadline::after(OTHERS)).map_err(lock_not_got)?;
     let arguments = [flag, &gpu.to_string()];
     let mut said = String::new();
     for _ in 0..TRIES {
         let deadline = Deadline::after(PATIENCE);
         let ended = host
             .run_program(SRIOV_MANAGE, &arguments, deadline, meanwhile)
-            .map_err(|error| Trouble::Failed(no_sriov_manage(&error)))?;
+            .map_err(|error| NotDone::Failed(no_sriov_manage(&error)))?;
         said = ended.said.split_whitespace().collect::<Vec<_>>().join(" ");
         if ended.status.success() {
             return Ok(said);
         }
         if !ended.said.contains(LOCKED) {
-            return Err(Trouble::Failed(format!(
+            return Err(NotDone::Failed(format!(
                 "sriov-manage {flag} failed ({}): {said}; 'journalctl -k -g NVRM' tells what the \
                  driver says",
                 ended.status
@@ -114,7 +117,7 @@ pub(super) fn sriov_manage(
             false
         });
     }
-    Err(Trouble::Failed(format!(
+    Err(NotDone::Failed(format!(
         "sriov-manage {flag} failed {TRIES} times: {said}; {}",
         who_has_it_open(host)
     )))
@@ -164,7 +167,7 @@ mod tests {
             |span| told(format!("{span:?}")),
         );
         let result = result.map_err(|trouble| match trouble {
-            Trouble::Refused(why) | Trouble::Failed(why) => why,
+            NotDone::Refused(why) | NotDone::Failed(why) => why,
         });
         (story.into_inner(), result)
     }

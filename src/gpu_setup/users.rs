@@ -12,11 +12,11 @@ use crate::{
 
 /// A vGPU, or the promise of one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(super) struct User {
+pub struct User {
     /// The mediated device or the virtual function.
-    pub(super) device: Handle,
+    pub device: Handle,
     /// The domain; None: no claim of ours names it.
-    pub(super) domain: Option<DomainName>,
+    pub domain: Option<DomainName>,
 }
 
 /// The vGPUs that there are, and those that a domain is about to get.

@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 
-use super::users::User;
+use super::{steps::Actual, users::User, wanted::WantedSettings};
 use crate::{
     device::{
         Sysfs, driver_option,
@@ -11,7 +11,6 @@ use crate::{
     },
     host::Host,
     model::PciAddress,
-    plan::host_settings::{Actual, Wish},
 };
 
 /// Reads what sysfs tells; NVML is not asked.
@@ -31,12 +30,12 @@ pub(super) fn of(host: &Host, gpu: PciAddress) -> anyhow::Result<Actual> {
 pub(super) fn complete(
     host: &Host,
     gpu: PciAddress,
-    wish: Option<&Wish>,
+    wanted: Option<&WantedSettings>,
     users: &[User],
     mut actual: Actual,
 ) -> Actual {
     actual.in_use = !users.is_empty();
-    actual.loaded_with_scheduler = loaded_with_scheduler(host, gpu, wish);
+    actual.loaded_with_scheduler = loaded_with_scheduler(host, gpu, wanted);
     if actual.driver == Driver::Nvidia && !actual.functions.are_missing() {
         actual.facts = Some(facts(host, gpu));
     }
@@ -49,8 +48,8 @@ pub(super) fn facts(host: &Host, gpu: PciAddress) -> Result<GpuFacts, Failure> {
 }
 
 /// Whether the running driver was given the wanted scheduler when it was loaded.
-fn loaded_with_scheduler(host: &Host, gpu: PciAddress, wish: Option<&Wish>) -> bool {
-    let wanted = wish.and_then(|wish| wish.scheduler.as_ref());
+fn loaded_with_scheduler(host: &Host, gpu: PciAddress, wanted: Option<&WantedSettings>) -> bool {
+    let wanted = wanted.and_then(|wanted| wanted.scheduler.as_ref());
     let wanted = wanted.and_then(|(scheduler, _)| driver_option::encode(scheduler).ok());
     let params = host.read(driver_option::LOADED).unwrap_or_default();
     let loaded = driver_option::loaded(&params);

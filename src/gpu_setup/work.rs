@@ -5,11 +5,12 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use super::{
-    apply::{GpuReport, GpuResult, StepReport},
+    job::Job,
     module_options::ModuleOptions,
-    sriov::{Trouble, held, make_functions, sriov_manage},
+    sriov::{NotDone, lock_not_got, make_functions, sriov_manage},
     state,
-    survey::{Survey, Surveyed},
+    steps::{PlannedStep, SetupStep, setup_plan},
+    survey::Survey,
     users,
 };
 use crate::{
@@ -22,7 +23,6 @@ use crate::{
     },
     host::{Deadline, DriverLock, GpuLock, Host, HostLock, NvmlChild},
     model::PciAddress,
-    plan::host_settings::{Actual, Planned, Step, Wish, step_in_words, unready_in_words, way},
 };
 
 /// What the locks are held for.
@@ -37,129 +37,34 @@ const HOOKS: Duration = Duration::from_secs(25);
 
 /// What was asked for.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Order {
-    pub(super) wait: Duration,
-    pub(super) renew: bool,
-}
-
-/// A GPU at work.
-#[derive(Debug)]
-pub(super) struct Job {
-    /// None: there is nothing to do but to say why.
-    pub(super) wish: Option<Wish>,
-    pub(super) report: GpuReport,
-    lock: Option<GpuLock>,
-}
-
-impl Job {
-    pub(super) fn new(surveyed: &Surveyed) -> Self {
-        let mut job = Self {
-            wish: None,
-            report: GpuReport {
-                gpu: surveyed.gpu,
-                pools: Vec::new(),
-                result: GpuResult::NothingToDo,
-                steps: Vec::new(),
-                reason: None,
-                notes: Vec::new(),
-            },
-            lock: None,
-        };
-        match &surveyed.wish {
-            Ok(Some(wish)) => {
-                job.report.pools.clone_from(&wish.pools);
-                job.wish = Some(wish.clone());
-            }
-            Ok(None) => job.refuse(
-                "no pool of kind nvidia-vgpu takes it, so nothing is known of how it should be; \
-                 'virt-vgpu pool preview POOL' tells why a pool does not"
-                    .to_owned(),
-            ),
-            Err(conflict) => job.refuse(conflict.to_string()),
-        }
-        job
-    }
-
-    pub(super) fn refuse(&mut self, reason: String) {
-        self.end(GpuResult::Refused, reason);
-    }
-
-    pub(super) fn fail(&mut self, reason: String) {
-        self.end(GpuResult::Failed, reason);
-    }
-
-    /// The first reason counts; later steps are not tried.
-    fn end(&mut self, result: GpuResult, reason: String) {
-        self.report.result = result;
-        self.report.reason = Some(reason);
-        self.wish = None;
-        self.lock = None;
-    }
-
-    fn stumble(&mut self, trouble: Trouble) {
-        match trouble {
-            Trouble::Refused(reason) => self.refuse(reason),
-            Trouble::Failed(reason) => self.fail(reason),
-        }
-    }
-
-    fn note(&mut self, planned: &Planned, done: bool) {
-        let what = step_in_words(self.report.gpu, &planned.step);
-        self.note_as(what, planned.why.clone(), done);
-    }
-
-    fn note_as(&mut self, what: String, why: String, done: bool) {
-        if done {
-            self.report.result = GpuResult::Set;
-        }
-        self.report.steps.push(StepReport { what, why, done });
-    }
-
-    /// The step of the way that `wanted` picks, while the job goes on.
-    fn step(&self, actual: &Actual, wanted: impl Fn(&Step) -> bool) -> Option<Planned> {
-        let way = way(self.report.gpu, self.wish.as_ref()?, actual);
-        way.steps.into_iter().find(|planned| wanted(&planned.step))
-    }
-
-    /// How the GPU is; a job whose GPU cannot be looked at ends.
-    fn look(&mut self, host: &Host) -> Option<Actual> {
-        self.wish.as_ref()?;
-        match state::of(host, self.report.gpu) {
-            Ok(actual) => Some(actual),
-            Err(error) => {
-                self.fail(format!("{error:#}"));
-                None
-            }
-        }
-    }
+pub struct Asked {
+    /// How long to wait for the driver, and again for the functions' types.
+    pub wait: Duration,
+    /// Whether all virtual functions are to be made anew.
+    pub renew: bool,
 }
 
 /// Does what there is to do, and tells what concerns no single GPU.
-pub(super) fn carry_out(
-    host: &Host,
-    survey: &Survey,
-    jobs: &mut [Job],
-    order: Order,
-) -> Vec<String> {
+pub fn carry_out(host: &Host, survey: &Survey, jobs: &mut [Job], asked: Asked) -> Vec<String> {
     let others = Deadline::after(OTHERS);
-    for job in jobs.iter_mut().filter(|job| job.wish.is_some()) {
+    for job in jobs.iter_mut().filter(|job| job.wanted.is_some()) {
         match GpuLock::acquire(host, job.report.gpu, PURPOSE, others) {
             Ok(lock) => job.lock = Some(lock),
             Err(error) => job.fail(error.to_string()),
         }
     }
-    await_drivers(host, jobs, order.wait);
+    await_drivers(host, jobs, asked.wait);
     for job in jobs.iter_mut() {
-        if order.renew {
+        if asked.renew {
             renew_functions(host, job);
         } else {
             enable_functions(host, job);
         }
     }
-    await_types(host, jobs, order.wait);
+    await_types(host, jobs, asked.wait);
     let mut options = OptionUse::default();
     for job in jobs.iter_mut() {
-        if order.renew {
+        if asked.renew {
             end_quarantine(host, job);
         }
         set(host, job, &mut options);
@@ -176,13 +81,13 @@ fn await_drivers(host: &Host, jobs: &mut [Job], wait: Duration) {
             continue;
         };
         let obstacles = job
-            .wish
+            .wanted
             .as_ref()
-            .map(|wish| way(job.report.gpu, wish, &actual).obstacles)
+            .map(|wanted| setup_plan(job.report.gpu, wanted, &actual).obstacles)
             .unwrap_or_default();
         if let Some(obstacle) = obstacles.into_iter().next() {
             job.refuse(obstacle);
-        } else if let Some(planned) = job.step(&actual, |step| *step == Step::AwaitDriver) {
+        } else if let Some(planned) = job.step(&actual, |step| *step == SetupStep::AwaitDriver) {
             waiting.push((job, planned));
         }
     }
@@ -205,13 +110,13 @@ fn await_drivers(host: &Host, jobs: &mut [Job], wait: Duration) {
 
 fn enable_functions(host: &Host, job: &mut Job) {
     let Some(actual) = job.look(host) else { return };
-    let Some(planned) = job.step(&actual, |step| *step == Step::EnableFunctions) else {
+    let Some(planned) = job.step(&actual, |step| *step == SetupStep::EnableFunctions) else {
         return;
     };
     let done = make_functions(host, job.report.gpu);
     job.note(&planned, done.is_ok());
-    if let Err(trouble) = done {
-        job.stumble(trouble);
+    if let Err(why) = done {
+        job.stop(why);
     }
 }
 
@@ -223,22 +128,22 @@ fn renew_functions(host: &Host, job: &mut Job) {
     }
     let done = take_functions_away(host, gpu, actual.functions.enabled)
         .and_then(|()| make_functions(host, gpu));
-    let planned = Planned {
-        step: Step::RenewFunctions,
+    let planned = PlannedStep {
+        step: SetupStep::RenewFunctions,
         why: "asked for by --renew".to_owned(),
     };
     job.note(&planned, done.is_ok());
-    if let Err(trouble) = done {
-        job.stumble(trouble);
+    if let Err(why) = done {
+        job.stop(why);
     }
 }
 
 /// Holds the host lock for as long as others can wait for it without giving up:
 /// by then `sriov-manage` has the GPU to itself, and nobody can make a vGPU of a
 /// function that is going away.
-fn take_functions_away(host: &Host, gpu: PciAddress, enabled: u32) -> Result<(), Trouble> {
+fn take_functions_away(host: &Host, gpu: PciAddress, enabled: u32) -> Result<(), NotDone> {
     const LONGEST: Duration = Duration::from_secs(10);
-    let lock = HostLock::acquire(host, PURPOSE, Deadline::after(HOOKS)).map_err(held)?;
+    let lock = HostLock::acquire(host, PURPOSE, Deadline::after(HOOKS)).map_err(lock_not_got)?;
     refuse_in_use(host, gpu)?;
     if enabled == 0 {
         return Ok(());
@@ -253,9 +158,9 @@ fn take_functions_away(host: &Host, gpu: PciAddress, enabled: u32) -> Result<(),
     Ok(())
 }
 
-fn refuse_in_use(host: &Host, gpu: PciAddress) -> Result<(), Trouble> {
-    let users = users::users(host, gpu).map_err(|error| Trouble::Refused(format!("{error:#}")))?;
-    users::refusal(gpu, &users).map_or(Ok(()), |refusal| Err(Trouble::Refused(refusal)))
+fn refuse_in_use(host: &Host, gpu: PciAddress) -> Result<(), NotDone> {
+    let users = users::users(host, gpu).map_err(|error| NotDone::Refused(format!("{error:#}")))?;
+    users::refusal(gpu, &users).map_or(Ok(()), |refusal| Err(NotDone::Refused(refusal)))
 }
 
 fn await_types(host: &Host, jobs: &mut [Job], wait: Duration) {
@@ -269,7 +174,7 @@ fn await_types(host: &Host, jobs: &mut [Job], wait: Duration) {
         let Some(actual) = job.look(host) else {
             continue;
         };
-        if let Some(planned) = job.step(&actual, |step| *step == Step::AwaitTypes) {
+        if let Some(planned) = job.step(&actual, |step| *step == SetupStep::AwaitTypes) {
             waiting.push((job, planned));
         }
     }
@@ -289,7 +194,7 @@ fn await_types(host: &Host, jobs: &mut [Job], wait: Duration) {
         job.fail(format!(
             "{} after {} s; 'systemctl status nvidia-vgpud' tells whether NVIDIA's types were \
              loaded; {renew}",
-            unready_in_words(left.total, &left.unready),
+            left.unready_in_words(),
             wait.as_secs()
         ));
     }
@@ -297,7 +202,7 @@ fn await_types(host: &Host, jobs: &mut [Job], wait: Duration) {
 
 /// New functions have nothing of the old ones.
 fn end_quarantine(host: &Host, job: &mut Job) {
-    if job.wish.is_none() {
+    if job.wanted.is_none() {
         return;
     }
     let functions = gpu::functions(host, job.report.gpu).unwrap_or_default();
@@ -319,7 +224,7 @@ struct OptionUse {
 }
 
 fn set(host: &Host, job: &mut Job, options: &mut OptionUse) {
-    let (Some(actual), Some(wish)) = (job.look(host), job.wish.clone()) else {
+    let (Some(actual), Some(wanted)) = (job.look(host), job.wanted.clone()) else {
         return;
     };
     let gpu = job.report.gpu;
@@ -330,92 +235,96 @@ fn set(host: &Host, job: &mut Job, options: &mut OptionUse) {
     let actual = {
         let driver = DriverLock::acquire(host, PURPOSE, Deadline::after(OTHERS));
         match driver {
-            Ok(_driver) => state::complete(host, gpu, Some(&wish), &users, actual),
+            Ok(_driver) => state::complete(host, gpu, Some(&wanted), &users, actual),
             Err(error) => return job.fail(error.to_string()),
         }
     };
-    let way = way(gpu, &wish, &actual);
-    for planned in &way.steps {
+    let plan = setup_plan(gpu, &wanted, &actual);
+    for planned in &plan.steps {
         match set_one(host, gpu, &planned.step) {
-            Ok(Done::Now) => {
+            Ok(TakesEffect::Now) => {
                 job.note(planned, true);
-                if matches!(planned.step, Step::SetScheduler(_)) {
+                if matches!(planned.step, SetupStep::SetScheduler(_)) {
                     options.took.insert(gpu);
                 }
             }
-            Ok(Done::AtLoad) => {
+            Ok(TakesEffect::AtLoad) => {
                 options.needing.insert(gpu);
             }
-            Err(trouble) => {
+            Err(why) => {
                 job.note(planned, false);
-                job.stumble(trouble);
+                job.stop(why);
                 return;
             }
         }
     }
-    if let Some(obstacle) = way.obstacles.into_iter().next() {
+    if let Some(obstacle) = plan.obstacles.into_iter().next() {
         job.fail(obstacle);
     }
 }
 
 /// When a setting takes effect.
-enum Done {
+enum TakesEffect {
     Now,
     AtLoad,
 }
 
 /// Under the host lock from the look at who uses the GPU to the end of the change,
 /// so that no hook makes a vGPU in between.
-fn set_one(host: &Host, gpu: PciAddress, step: &Step) -> Result<Done, Trouble> {
+fn set_one(host: &Host, gpu: PciAddress, step: &SetupStep) -> Result<TakesEffect, NotDone> {
     let question = match step {
-        Step::SetHeterogeneous(on) => Question::SetHeterogeneous { gpu, on: *on },
-        Step::SetScheduler(scheduler) => Question::SetScheduler {
+        SetupStep::SetHeterogeneous(on) => Question::SetHeterogeneous { gpu, on: *on },
+        SetupStep::SetScheduler(scheduler) => Question::SetScheduler {
             gpu,
             scheduler: *scheduler,
         },
         // Earlier phases have done what there was; a GPU that has lost its driver
         // or functions since is told as what it is.
-        Step::AwaitDriver | Step::EnableFunctions | Step::RenewFunctions | Step::AwaitTypes => {
+        SetupStep::AwaitDriver
+        | SetupStep::EnableFunctions
+        | SetupStep::RenewFunctions
+        | SetupStep::AwaitTypes => {
             let lost = "it has lost its driver or its virtual functions meanwhile; try again";
-            return Err(Trouble::Failed(lost.to_owned()));
+            return Err(NotDone::Failed(lost.to_owned()));
         }
     };
-    let _driver = DriverLock::acquire(host, PURPOSE, Deadline::after(OTHERS)).map_err(held)?;
-    let _lock = HostLock::acquire(host, PURPOSE, Deadline::after(HOOKS)).map_err(held)?;
+    let _driver =
+        DriverLock::acquire(host, PURPOSE, Deadline::after(OTHERS)).map_err(lock_not_got)?;
+    let _lock = HostLock::acquire(host, PURPOSE, Deadline::after(HOOKS)).map_err(lock_not_got)?;
     refuse_in_use(host, gpu)?;
     let nvml = NvmlChild::new(host, Deadline::after(NvmlChild::PATIENCE));
     match nvml.ask(&question) {
-        Ok(_) => Ok(Done::Now),
+        Ok(_) => Ok(TakesEffect::Now),
         Err(failure) => refused_by_nvml(step, failure),
     }
 }
 
-fn refused_by_nvml(step: &Step, failure: Failure) -> Result<Done, Trouble> {
+fn refused_by_nvml(step: &SetupStep, failure: Failure) -> Result<TakesEffect, NotDone> {
     let Failure { kind, message } = failure;
     match (step, kind) {
         // No vGPU is there, so it is the driver that cannot.
-        (Step::SetScheduler(scheduler), FailureKind::NotSupported | FailureKind::NoSymbol) => {
-            encodable(scheduler, &message).map(|()| Done::AtLoad)
+        (SetupStep::SetScheduler(scheduler), FailureKind::NotSupported | FailureKind::NoSymbol) => {
+            encodable(scheduler, &message).map(|()| TakesEffect::AtLoad)
         }
-        (_, FailureKind::InUse) => Err(Trouble::Refused(format!(
+        (_, FailureKind::InUse) => Err(NotDone::Refused(format!(
             "in use, says its driver: {message}; 'nvidia-smi vgpu' shows by whom"
         ))),
-        (_, FailureKind::NoGpu) => Err(Trouble::Failed(format!(
+        (_, FailureKind::NoGpu) => Err(NotDone::Failed(format!(
             "{message}; 'journalctl -k -g NVRM' tells what the driver says"
         ))),
-        (_, FailureKind::NoLibrary) => Err(Trouble::Failed(format!(
+        (_, FailureKind::NoLibrary) => Err(NotDone::Failed(format!(
             "{message}; check that NVIDIA's driver and its library are of one version"
         ))),
-        _ => Err(Trouble::Failed(format!(
+        _ => Err(NotDone::Failed(format!(
             "{message}; 'virt-vgpu host show' tells what the GPU takes"
         ))),
     }
 }
 
-fn encodable(scheduler: &Scheduler, message: &str) -> Result<(), Trouble> {
+fn encodable(scheduler: &Scheduler, message: &str) -> Result<(), NotDone> {
     match driver_option::encode(scheduler) {
         Ok(_) => Ok(()),
-        Err(why) => Err(Trouble::Failed(format!(
+        Err(why) => Err(NotDone::Failed(format!(
             "{message}; and as an option of the driver it cannot be written: {why}; change the \
              pool's [scheduler]"
         ))),

@@ -13,14 +13,18 @@ use crate::{
 
 /// What the file has.
 #[derive(Debug)]
-pub(super) struct ModuleOptions {
+pub struct ModuleOptions {
     pub(super) options: Options,
     /// Whether it is ours to change; one that is not there is.
     is_ours: bool,
 }
 
 impl ModuleOptions {
-    pub(super) fn read(host: &Host) -> anyhow::Result<Self> {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// When it is there but cannot be read.
+    pub fn read(host: &Host) -> anyhow::Result<Self> {
         let text = match host.read_file(FILE) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -51,7 +55,9 @@ impl ModuleOptions {
         for gpu in self.options.keys().chain(needing) {
             let is_there = survey.gpus.iter().any(|known| known.gpu == *gpu);
             let value = if is_there {
-                let scheduler = survey.wish(*gpu).and_then(|wish| wish.scheduler.as_ref());
+                let scheduler = survey
+                    .wanted(*gpu)
+                    .and_then(|wanted| wanted.scheduler.as_ref());
                 scheduler
                     .filter(|_| !took.contains(gpu))
                     .and_then(|(scheduler, _)| driver_option::encode(scheduler).ok())

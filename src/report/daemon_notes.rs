@@ -15,21 +15,21 @@ const PATH: &str = "/run/virt-vgpu/daemon.json";
 
 /// What the daemon says of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Notes {
+pub struct DaemonNotes {
     /// The daemon. When it does not live any more, the rest is of the past.
     process: Option<ProcessId>,
     /// Whether it has a connection to libvirt.
-    pub(crate) connected: bool,
+    pub connected: bool,
     /// What is not as it should be, a line each.
-    pub(crate) problems: Vec<String>,
+    pub problems: Vec<String>,
     /// What was taken out of runs on purpose: the next daemon must not plug it in again.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub(super) let_go: BTreeSet<(DomainUuid, DeviceName)>,
+    pub let_go: BTreeSet<(DomainUuid, DeviceName)>,
 }
 
-impl Notes {
+impl DaemonNotes {
     /// Those of this process.
-    pub(super) fn new(
+    pub fn new(
         host: &Host,
         connected: bool,
         problems: Vec<String>,
@@ -44,7 +44,7 @@ impl Notes {
     }
 
     /// Puts them where `status` finds them.
-    pub(super) fn publish(&self, host: &Host) -> io::Result<()> {
+    pub fn publish(&self, host: &Host) -> io::Result<()> {
         let text = serde_json::to_string_pretty(self)? + "\n";
         host.make_directory("/run/virt-vgpu", 0o755)
             .and_then(|()| host.replace_file(PATH, text.as_bytes(), 0o644))
@@ -56,7 +56,7 @@ impl Notes {
     /// # Errors
     /// When the file cannot be read or understood. It is written anew with the daemon's
     /// next event.
-    pub(crate) fn read(host: &Host) -> io::Result<Option<Self>> {
+    pub fn read(host: &Host) -> io::Result<Option<Self>> {
         let cannot =
             |error: io::Error| io::Error::new(error.kind(), format!("cannot read {PATH}: {error}"));
         match host.read_file(PATH) {
@@ -67,7 +67,7 @@ impl Notes {
     }
 
     /// Whether the daemon that has said it lives.
-    pub(crate) fn is_current(&self, host: &Host) -> bool {
+    pub fn is_current(&self, host: &Host) -> bool {
         self.process.is_some_and(|process| process.is_alive(host))
     }
 }
@@ -80,9 +80,9 @@ mod tests {
     fn what_cannot_be_read_is_not_as_if_no_daemon_had_been_there() {
         let root = tempfile::tempdir().unwrap();
         let host = Host::new(root.path());
-        let read = || Notes::read(&host).map_err(|error| error.to_string());
+        let read = || DaemonNotes::read(&host).map_err(|error| error.to_string());
         assert_eq!(read(), Ok(None));
-        let notes = Notes::new(&host, true, Vec::new(), BTreeSet::new());
+        let notes = DaemonNotes::new(&host, true, Vec::new(), BTreeSet::new());
         notes.publish(&host).unwrap();
         assert_eq!(read(), Ok(Some(notes)));
         std::fs::write(host.path(PATH), "{}").unwrap();

@@ -1,13 +1,22 @@
-//! Wishes and ways, on settings in memory.
+//! What pools want and the steps that lead there, on settings in memory.
 
 use std::path::Path;
 
 use proptest::prelude::*;
 
-use super::*;
+use super::{
+    scheduler::InWords,
+    steps::{Actual, SetupStep, setup_plan},
+    wanted::{WantedSettings, wanted_settings},
+};
 use crate::{
-    device::nvml::{FailureKind, Heterogeneous},
-    rule::{Field, FieldValue, Fields, evaluate},
+    config::Pool,
+    device::{
+        nvml::{Failure, FailureKind, GpuFacts, Heterogeneous, Scheduler, SchedulerPolicy, Told},
+        readiness::{Driver, Functions},
+    },
+    plan::pools_taking,
+    rule::{Field, FieldValue, Fields, Kind, evaluate},
 };
 
 /// A GPU of that address and nothing else.
@@ -35,7 +44,7 @@ fn only_pools_of_vgpus_whose_rules_match_take_a_gpu() {
     mdev.kind = Kind::Mdev;
     let pools = [pool("a", ""), mdev, pool("b", "")];
     let names = |gpu: &'static str| -> Vec<String> {
-        let taking = pools_of(&pools, |pool| evaluate(&pool.rules, &At(gpu)));
+        let taking = pools_taking(&pools, |pool| evaluate(&pool.rules, &At(gpu)));
         taking.iter().map(|pool| pool.name.to_string()).collect()
     };
     assert_eq!(names(GPU), ["a", "b"]);
@@ -45,12 +54,12 @@ fn only_pools_of_vgpus_whose_rules_match_take_a_gpu() {
 #[test]
 fn a_pool_without_a_scheduler_has_no_opinion() {
     let (quiet, fixed) = (pool("a", ""), pool("b", "scheduler.policy = 'fixed-share'"));
-    assert_eq!(wish(&[]), Ok(None));
-    let wished = wish(&[&quiet, &fixed]).unwrap().unwrap();
+    assert_eq!(wanted_settings(&[]), Ok(None));
+    let wished = wanted_settings(&[&quiet, &fixed]).unwrap().unwrap();
     let (scheduler, from) = wished.scheduler.unwrap();
     assert_eq!(scheduler.policy, SchedulerPolicy::FixedShare);
     assert_eq!((from.as_str(), wished.heterogeneous), ("b", false));
-    assert_eq!(wish(&[&quiet]).unwrap().unwrap().scheduler, None);
+    assert_eq!(wanted_settings(&[&quiet]).unwrap().unwrap().scheduler, None);
 }
 
 const SETTINGS: [&str; 5] = [
@@ -70,13 +79,13 @@ proptest! {
             .collect();
         let all: Vec<&Pool> = pools.iter().collect();
         let reversed: Vec<&Pool> = pools.iter().rev().collect();
-        let mut pairs = all.iter().flat_map(|a| all.iter().map(move |b| wish(&[a, b])));
+        let mut pairs = all.iter().flat_map(|a| all.iter().map(move |b| wanted_settings(&[a, b])));
         let agree = pairs.all(|wished| wished.is_ok());
-        prop_assert_eq!(wish(&all).is_ok(), agree);
-        prop_assert_eq!(wish(&reversed).is_ok(), agree);
-        if let (Ok(Some(one)), Ok(Some(other))) = (wish(&all), wish(&reversed)) {
+        prop_assert_eq!(wanted_settings(&all).is_ok(), agree);
+        prop_assert_eq!(wanted_settings(&reversed).is_ok(), agree);
+        if let (Ok(Some(one)), Ok(Some(other))) = (wanted_settings(&all), wanted_settings(&reversed)) {
             prop_assert_eq!(one.heterogeneous, other.heterogeneous);
-            let scheduler = |wish: Wish| wish.scheduler.map(|(scheduler, _)| scheduler);
+            let scheduler = |wish: WantedSettings| wish.scheduler.map(|(scheduler, _)| scheduler);
             prop_assert_eq!(scheduler(one), scheduler(other));
         }
     }
@@ -134,25 +143,25 @@ fn actual(scheduler: Told<Scheduler>) -> Actual {
     }
 }
 
-fn wished(heterogeneous: bool, scheduler: Option<Scheduler>) -> Wish {
-    Wish {
+fn wanted(heterogeneous: bool, scheduler: Option<Scheduler>) -> WantedSettings {
+    WantedSettings {
         pools: vec!["cad".parse().unwrap()],
         heterogeneous,
         scheduler: scheduler.map(|scheduler| (scheduler, "cad".parse().unwrap())),
     }
 }
 
-fn steps(wish: &Wish, actual: &Actual) -> Vec<Step> {
-    let way = way(GPU.parse().unwrap(), wish, actual);
-    assert!(way.obstacles.is_empty(), "{:?}", way.obstacles);
-    way.steps.into_iter().map(|planned| planned.step).collect()
+fn steps(wish: &WantedSettings, actual: &Actual) -> Vec<SetupStep> {
+    let plan = setup_plan(GPU.parse().unwrap(), wish, actual);
+    assert!(plan.obstacles.is_empty(), "{:?}", plan.obstacles);
+    plan.steps.into_iter().map(|planned| planned.step).collect()
 }
 
 #[test]
 fn schedulers_are_compared_by_what_is_wanted_and_told() {
-    let wish = wished(false, Some(equal_share()));
+    let wish = wanted(false, Some(equal_share()));
     let is = |scheduler: Scheduler| steps(&wish, &actual(Told::Value(scheduler)));
-    let set = vec![Step::SetScheduler(equal_share())];
+    let set = vec![SetupStep::SetScheduler(equal_share())];
     assert_eq!(is(equal_share()), []);
     let more = Scheduler {
         time_slice_ns: Some(2_000_000),
@@ -199,15 +208,15 @@ fn settings_come_after_what_undoes_them() {
         facts: None,
         ..actual(told())
     };
-    let mixed = wished(true, Some(equal_share()));
+    let mixed = wanted(true, Some(equal_share()));
     assert_eq!(
         steps(&mixed, &fresh),
         [
-            Step::AwaitDriver,
-            Step::EnableFunctions,
-            Step::AwaitTypes,
-            Step::SetHeterogeneous(true),
-            Step::SetScheduler(equal_share()),
+            SetupStep::AwaitDriver,
+            SetupStep::EnableFunctions,
+            SetupStep::AwaitTypes,
+            SetupStep::SetHeterogeneous(true),
+            SetupStep::SetScheduler(equal_share()),
         ]
     );
     let best_effort = Scheduler {
@@ -217,10 +226,14 @@ fn settings_come_after_what_undoes_them() {
         frequency: None,
         time_slice_ns: None,
     };
-    let plain = wished(false, Some(best_effort));
+    let plain = wanted(false, Some(best_effort));
     assert_eq!(
         steps(&plain, &fresh),
-        [Step::AwaitDriver, Step::EnableFunctions, Step::AwaitTypes]
+        [
+            SetupStep::AwaitDriver,
+            SetupStep::EnableFunctions,
+            SetupStep::AwaitTypes
+        ]
     );
 }
 
@@ -230,10 +243,10 @@ fn nobody_needs_nvml_to_leave_a_gpu_as_it_is() {
         facts: Some(Err(failure())),
         ..actual(told())
     };
-    assert_eq!(steps(&wished(false, None), &mute), []);
-    let way = way(GPU.parse().unwrap(), &wished(true, None), &mute);
+    assert_eq!(steps(&wanted(false, None), &mute), []);
+    let plan = setup_plan(GPU.parse().unwrap(), &wanted(true, None), &mute);
     assert_eq!(
-        way.obstacles,
+        plan.obstacles,
         ["whether it mixes sizes cannot be told: Not Supported; see whether 'nvidia-smi' works"]
     );
 }

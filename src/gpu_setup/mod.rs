@@ -1,0 +1,39 @@
+//! What whole GPUs need before anything of them can be handed out: virtual functions,
+//! mixed sizes, the scheduler. What pools want is compared with what is, and the steps
+//! between the two are carried out. All of it is gone when the driver is loaded anew.
+//!
+//! # Who waits for whom
+//!
+//! | lock | held for | by |
+//! |---|---|---|
+//! | a GPU's | all that is done to it | `host apply` |
+//! | the driver's | one run of `sriov-manage`, one question to NVML | `host apply` |
+//! | the host's | one change of a setting, at most as long as a hook's own driver may take | `host apply`, hooks |
+//!
+//! In that order. Waiting and `sriov-manage` take longer than a hook's patience,
+//! so the host lock is not held then: a GPU without functions makes no vGPU that
+//! a hook could get in between. Once its functions have types, a start may be
+//! faster than the setting; the setting is then refused like any other on a GPU
+//! in use, and names the domain. At boot no daemon starts a VM before all is set.
+
+mod job;
+mod module_options;
+mod scheduler;
+mod settings;
+mod sriov;
+mod state;
+mod steps;
+mod survey;
+mod users;
+mod wanted;
+mod work;
+
+pub use job::{Job, JobReport, JobResult};
+pub use module_options::ModuleOptions;
+pub use scheduler::InWords as SchedulerInWords;
+pub use settings::{GpuSettings, gpu_settings};
+pub use survey::{Survey, Surveyed};
+pub use work::{Asked, carry_out};
+
+#[cfg(test)]
+mod tests;

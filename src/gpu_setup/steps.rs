@@ -1,0 +1,222 @@
+//! The steps from how a GPU is to how its pools want it: a function of pool files and of
+//! what sysfs and NVML say.
+
+use super::{
+    scheduler::{Comparison, InWords, comparison, outside},
+    wanted::WantedSettings,
+};
+use crate::{
+    device::{
+        nvml::{Failure, GpuFacts, Scheduler, SchedulerPolicy, Told},
+        readiness::{Driver, Functions},
+    },
+    model::{PciAddress, PoolName},
+};
+
+/// How a GPU is.
+#[derive(Debug, Clone)]
+pub struct Actual {
+    /// What drives it.
+    pub driver: Driver,
+    /// Its virtual functions.
+    pub functions: Functions,
+    /// What NVML says; None when it was not asked, since the driver is not there
+    /// yet or forgets its settings in an earlier step.
+    pub facts: Option<Result<GpuFacts, Failure>>,
+    /// Whether there are vGPUs on it.
+    pub in_use: bool,
+    /// Whether the driver was loaded with the wanted scheduler as an option.
+    pub loaded_with_scheduler: bool,
+}
+
+/// Something to do on a GPU.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SetupStep {
+    /// Wait until its driver has bound.
+    AwaitDriver,
+    /// Make all virtual functions. Whatever the GPU was set to is lost by it.
+    EnableFunctions,
+    /// Take all virtual functions away and make them anew.
+    RenewFunctions,
+    /// Wait until what makes vGPUs knows types.
+    AwaitTypes,
+    /// Mix sizes, or not.
+    SetHeterogeneous(bool),
+    /// Share time this way.
+    SetScheduler(Scheduler),
+}
+
+/// A step and why it is needed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedStep {
+    /// The step.
+    pub step: SetupStep,
+    /// What is not as wanted.
+    pub why: String,
+}
+
+/// What leads from how a GPU is to how it is wanted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SetupPlan {
+    /// In this order.
+    pub steps: Vec<PlannedStep>,
+    /// What no step can reach: a sentence each, with what to do.
+    pub obstacles: Vec<String>,
+}
+
+impl SetupPlan {
+    fn add(&mut self, step: SetupStep, why: String) {
+        self.steps.push(PlannedStep { step, why });
+    }
+}
+
+/// The steps that make the GPU able to make vGPUs, then those that set it: what
+/// is set earlier is undone by the first ones.
+#[must_use]
+pub fn setup_plan(gpu: PciAddress, wanted: &WantedSettings, actual: &Actual) -> SetupPlan {
+    let mut plan = SetupPlan::default();
+    if let Driver::Other(driver) = &actual.driver {
+        plan.obstacles.push(format!(
+            "its driver is '{driver}', not nvidia; bind it to nvidia, or take it out of {}",
+            pools_in_words(&wanted.pools)
+        ));
+        return plan;
+    }
+    if actual.driver == Driver::None {
+        plan.add(SetupStep::AwaitDriver, "no driver is bound".to_owned());
+    }
+    let functions = &actual.functions;
+    if functions.are_missing() {
+        let why = format!("0 of {} virtual functions are there", functions.total);
+        plan.add(SetupStep::EnableFunctions, why);
+        let why = "new functions show their vGPU types a while later".to_owned();
+        plan.add(SetupStep::AwaitTypes, why);
+    } else if !functions.unready.is_empty() {
+        plan.add(SetupStep::AwaitTypes, functions.unready_in_words());
+    }
+    add_heterogeneous(&mut plan, gpu, wanted, actual);
+    add_scheduler(&mut plan, wanted, actual);
+    plan
+}
+
+fn pools_in_words(pools: &[PoolName]) -> String {
+    let names: Vec<&str> = pools.iter().map(PoolName::as_str).collect();
+    let noun = if names.len() == 1 { "pool" } else { "pools" };
+    format!("{noun} '{}'", names.join("', '"))
+}
+
+fn add_heterogeneous(
+    plan: &mut SetupPlan,
+    gpu: PciAddress,
+    wanted: &WantedSettings,
+    actual: &Actual,
+) {
+    let pools = pools_in_words(&wanted.pools);
+    let on = SetupStep::SetHeterogeneous(true);
+    match (wanted.heterogeneous, &actual.facts) {
+        (true, None) => plan.add(on, format!("for {pools}; a GPU begins with one size")),
+        (true, Some(Err(failure))) => plan.obstacles.push(format!(
+            "whether it mixes sizes cannot be told: {}; see whether 'nvidia-smi' works",
+            failure.message
+        )),
+        (true, Some(Ok(facts))) => match &facts.heterogeneous {
+            Told::Value(mode) if mode.enabled => {}
+            Told::Value(mode) if !mode.supported => plan.obstacles.push(format!(
+                "it cannot mix sizes{}; take heterogeneous = true out of {pools}",
+                mig_in_words(facts, gpu)
+            )),
+            Told::Value(_) => plan.add(on, format!("for {pools}; it is off")),
+            Told::Unavailable(failure) => plan.obstacles.push(format!(
+                "whether it mixes sizes cannot be told: {}; take heterogeneous = true out of \
+                 {pools}, or install a driver of vGPU 17.2 or newer",
+                failure.message
+            )),
+        },
+        (false, Some(Ok(facts))) if is_mixing(facts) => {
+            let why = format!("for {pools}; it is on");
+            plan.add(SetupStep::SetHeterogeneous(false), why);
+        }
+        // Who wants what is so anyway needs nobody to say so.
+        (false, _) => {}
+    }
+}
+
+fn is_mixing(facts: &GpuFacts) -> bool {
+    let mode = facts.heterogeneous.value();
+    mode.is_some_and(|mode| mode.enabled)
+}
+
+fn mig_in_words(facts: &GpuFacts, gpu: PciAddress) -> String {
+    match facts.mig.value() {
+        Some(true) => {
+            format!(" while MIG mode is on ('nvidia-smi -i {gpu} -mig 0' switches it off)")
+        }
+        _ => String::new(),
+    }
+}
+
+fn add_scheduler(plan: &mut SetupPlan, wanted: &WantedSettings, actual: &Actual) {
+    let Some((scheduler, pool)) = &wanted.scheduler else {
+        return;
+    };
+    let set = |why: String| (SetupStep::SetScheduler(*scheduler), why);
+    let step = match &actual.facts {
+        // As the driver begins.
+        None if scheduler.policy == SchedulerPolicy::BestEffort => return,
+        None => set(format!("for pool '{pool}'; a GPU begins with best-effort")),
+        Some(Err(failure)) => {
+            plan.obstacles.push(format!(
+                "its scheduler cannot be told: {}; see whether 'nvidia-smi' works",
+                failure.message
+            ));
+            return;
+        }
+        Some(Ok(facts)) if facts.mig.value() == Some(&true) => {
+            plan.obstacles.push(format!(
+                "MIG mode is on, and the scheduler that pool '{pool}' wants is for whole GPUs; \
+                 take [scheduler] out of the pool, or switch MIG mode off"
+            ));
+            return;
+        }
+        Some(Ok(facts)) => {
+            let limits = facts.scheduler_limits.value();
+            if let Some(excess) = limits.and_then(|limits| outside(scheduler, limits)) {
+                plan.obstacles.push(format!(
+                    "pool '{pool}' wants what the card does not take: {excess}; change its \
+                     [scheduler]"
+                ));
+                return;
+            }
+            match &facts.scheduler {
+                Told::Value(is) => match comparison(scheduler, is) {
+                    Comparison::Same => return,
+                    // Some drivers tell parameters only while a VM runs, and take
+                    // them only while there is no vGPU.
+                    Comparison::Untold if actual.in_use => return,
+                    _ => set(format!("for pool '{pool}'; it is {}", InWords(is))),
+                },
+                Told::Unavailable(_) if actual.loaded_with_scheduler => return,
+                Told::Unavailable(_) => set(format!("for pool '{pool}'; the driver tells none")),
+            }
+        }
+    };
+    plan.add(step.0, step.1);
+}
+
+/// What a step does to a GPU, as a command where there is one.
+#[must_use]
+pub fn step_in_words(gpu: PciAddress, step: &SetupStep) -> String {
+    match step {
+        SetupStep::AwaitDriver => "wait until the driver nvidia has bound".to_owned(),
+        SetupStep::EnableFunctions => format!("{SRIOV_MANAGE} -e {gpu}"),
+        SetupStep::RenewFunctions => format!("{SRIOV_MANAGE} -d {gpu}, then -e {gpu}"),
+        SetupStep::AwaitTypes => "wait until its functions have vGPU types".to_owned(),
+        SetupStep::SetHeterogeneous(true) => "switch heterogeneous mode on".to_owned(),
+        SetupStep::SetHeterogeneous(false) => "switch heterogeneous mode off".to_owned(),
+        SetupStep::SetScheduler(scheduler) => format!("set the scheduler: {}", InWords(scheduler)),
+    }
+}
+
+/// NVIDIA's program that makes virtual functions: the driver refuses
+/// `sriov_numvfs`.
+pub const SRIOV_MANAGE: &str = "/usr/lib/nvidia/sriov-manage";

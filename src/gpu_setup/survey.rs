@@ -1,0 +1,92 @@
+//! The host's GPUs, and what the pools want of each.
+
+use anyhow::Context;
+
+use super::wanted::{Conflict, WantedSettings, wanted_settings};
+use crate::{
+    config::{self, Pool},
+    device::{
+        gpu_fields::{AskedOnce, GpuFields},
+        pci::DeviceFields,
+        readiness,
+    },
+    host::{Host, PciIds},
+    model::PciAddress,
+    plan::pools_taking,
+    rule::evaluate,
+};
+
+/// A GPU and what is wanted of it.
+#[derive(Debug)]
+pub struct Surveyed {
+    pub gpu: PciAddress,
+    /// None: no pool takes it.
+    pub wanted: Result<Option<WantedSettings>, Box<Conflict>>,
+}
+
+/// All of them.
+#[derive(Debug)]
+pub struct Survey {
+    /// In ascending order of address.
+    pub gpus: Vec<Surveyed>,
+    /// Pools that cannot be used: what they want is not known.
+    pub problems: Vec<String>,
+}
+
+impl Survey {
+    /// Reads the pools and looks for the GPUs.
+    ///
+    /// # Errors
+    /// When the PCI bus cannot be read.
+    pub fn read(host: &Host) -> anyhow::Result<Self> {
+        let loaded = config::load_all(host);
+        let mut problems = Vec::new();
+        let mut pools: Vec<Pool> = Vec::new();
+        for pool in loaded.pools.into_values() {
+            match pool {
+                Ok(pool) => pools.push(pool),
+                Err(error) => problems.push(error.to_string()),
+            }
+        }
+        let names = PciIds::new(host);
+        let nvml = host.nvml();
+        let nvml = AskedOnce::new(&nvml);
+        let verdict = |gpu: PciAddress, pool: &Pool| {
+            let fields = DeviceFields {
+                sysfs: host,
+                names: &names,
+                name: &gpu.into(),
+                path: &format!("/sys/bus/pci/devices/{gpu}"),
+                gpu: Some(GpuFields {
+                    nvml: Some(&nvml),
+                    profile: Some(&pool.device_type),
+                }),
+            };
+            evaluate(&pool.rules, &fields)
+        };
+        let survey = |gpu: PciAddress| Surveyed {
+            gpu,
+            wanted: wanted_settings(&pools_taking(&pools, |pool| verdict(gpu, pool))),
+        };
+        let gpus = readiness::all(host).context("cannot look for GPUs")?;
+        Ok(Self {
+            gpus: gpus.into_iter().map(survey).collect(),
+            problems,
+        })
+    }
+
+    /// The GPUs whose pools do not agree, in words.
+    pub fn conflicts(&self) -> Vec<String> {
+        let conflicts = self.gpus.iter().filter_map(|known| {
+            let conflict = known.wanted.as_ref().err()?;
+            Some(format!("{}: {conflict}", known.gpu))
+        });
+        conflicts.collect()
+    }
+
+    /// What is wanted of a GPU, if it is there and its pools agree.
+    pub(super) fn wanted(&self, gpu: PciAddress) -> Option<&WantedSettings> {
+        let known = self.gpus.iter().find(|known| known.gpu == gpu)?;
+        known.wanted.as_ref().ok()?.as_ref()
+    }
+}
