@@ -8,6 +8,8 @@
 //! | [`model`] | addresses, UUIDs, names: checked once, then trusted |
 //! | [`domain`] | domain XML read into plain data, and edits back into it |
 //! | [`rule`] | fields, operators, and the verdict on a device |
+//! | [`document`] | a TOML text with the place of every key |
+//! | [`kind`] | what a kind of device is, one file or folder a kind, and the list of them |
 //! | [`config`] | pool files: as written, then validated |
 //! | [`device`] | how each kind of device is found and made, one file a kind |
 //! | [`capacity`] | what still fits on a GPU, and where it goes: pure |
@@ -52,6 +54,7 @@ pub mod daemon;
 #[cfg(feature = "cli")]
 mod definition;
 pub mod device;
+pub mod document;
 pub mod domain;
 pub mod events;
 #[cfg(feature = "cli")]
@@ -60,6 +63,7 @@ pub mod hook;
 pub mod host;
 #[cfg(feature = "cli")]
 mod hotplug;
+pub mod kind;
 pub mod model;
 #[cfg(feature = "nvml")]
 pub mod nvml;

@@ -23,7 +23,7 @@ use crate::{
     host::{Host, PciIds},
     model::{ParentName, PciAddress},
     plan::pools_taking,
-    rule::{Kind, Verdict, evaluate},
+    rule::{Verdict, evaluate},
 };
 
 /// The property with the names of the pools, separated by spaces.
@@ -87,7 +87,7 @@ fn pools_of_gpu<'p>(
             // Whoever asks NVML may wait for the very driver that this event is about.
             gpu: Some(GpuFields {
                 nvml: None,
-                profile: Some(&pool.device_type),
+                profile: Some(pool.device_type()),
             }),
         };
         evaluate(&pool.rules, &fields)
@@ -113,7 +113,7 @@ fn pools_of_parent<'p>(host: &Host, pools: &'p [Pool], name: &ParentName) -> BTr
         gpu: None,
     };
     let takes = |pool: &&Pool| {
-        pool.kind == Kind::Mdev && matches!(evaluate(&pool.rules, &fields), Verdict::Match { .. })
+        !pool.is_of_gpus() && matches!(evaluate(&pool.rules, &fields), Verdict::Match { .. })
     };
     let taking = pools.iter().filter(takes);
     taking.map(|pool| pool.name.as_str()).collect()

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, io};
 use super::{AllocateError, io_error, nearness_of};
 use crate::{
     claims::{self, Claim, ClaimedDevice},
-    config::{self, Kind, Pool},
+    config::{self, Pool},
     device::{mdev, parameters::Parameters},
     domain::{DomainDef, Request},
     host::{Host, PciIds},
@@ -283,7 +283,7 @@ impl<'a> Demand<'a> {
     /// Where the running domain has an NVIDIA vGPU.
     fn parent_beside(&self) -> Option<ParentName> {
         let mut beside = self.beside.iter().flatten();
-        let (_, parent) = beside.find(|(pool, _)| pool.kind == Kind::NvidiaVgpu)?;
+        let (_, parent) = beside.find(|(pool, _)| pool.is_of_gpus())?;
         Some(parent.clone())
     }
 

@@ -4,7 +4,7 @@
 use super::{AllocateError, Demand, Order, io_error};
 use crate::{
     capacity::{Wanted, unified_memory_allowed, vm_rules},
-    config::{Kind, Pool},
+    config::Pool,
     device::{
         mdev,
         nvml::{GpuFacts, TypeFacts},
@@ -138,9 +138,9 @@ pub fn together(profiles: &[&ProfileName], facts: &[GpuFacts]) -> Result<(), Str
 /// The profile that a pool of NVIDIA's vGPUs hands out.
 #[must_use]
 pub fn profile(pool: &Pool) -> Option<&ProfileName> {
-    match (&pool.device_type, pool.kind) {
-        (TypeSelector::Profile(profile), Kind::NvidiaVgpu) => Some(profile),
-        _ => None,
+    match pool.device_type() {
+        TypeSelector::Profile(profile) => Some(profile),
+        TypeSelector::IdOrName(_) => None,
     }
 }
 

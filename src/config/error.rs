@@ -1,36 +1,9 @@
 //! What can be wrong with a pool: its file's text, or getting at the file.
 
-use std::{fmt, io, path::PathBuf};
+use std::{io, path::PathBuf};
 
 use super::Distrust;
-use crate::model::PoolName;
-
-/// A mistake in a pool file, with its place. Shown in one line:
-/// `FILE:LINE: key 'KEY': WHAT; accepted: A, B`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConfigError {
-    /// The file.
-    pub file: PathBuf,
-    /// The line, counted from 1.
-    pub line: usize,
-    /// The key, with the tables around it, as in `rule.where.op`; None when the
-    /// text is no TOML.
-    pub key: Option<String>,
-    /// What is wrong, and what would be accepted.
-    pub message: String,
-}
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}: ", self.file.display(), self.line)?;
-        if let Some(key) = &self.key {
-            write!(f, "key '{key}': ")?;
-        }
-        f.write_str(&self.message)
-    }
-}
-
-impl std::error::Error for ConfigError {}
+use crate::{document::ConfigError, model::PoolName};
 
 /// Why a pool cannot be used.
 #[derive(Debug, thiserror::Error)]

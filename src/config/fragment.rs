@@ -1,30 +1,28 @@
 //! A pool file as written: every key known for the pool's kind and of the right
-//! TOML type, with its place, nothing defaulted and no value judged yet.
+//! TOML type, with its place, nothing defaulted and no value judged yet, but for the
+//! kind's own part, which the kind has checked.
 
-use super::{
-    Defaults,
-    document::{Node, Place, Source, Table, Written},
-    error::ConfigError,
-    keys,
-    scheduler::SchedulerFragment,
+use std::sync::Arc;
+
+use super::{Defaults, keys};
+use crate::{
+    document::{ConfigError, Place, Source, Table, Written},
+    kind::{self, Devices, Kind, PLANNED, Part},
+    rule::{Field, Operator, spelling::did_you_mean, spelling::shown},
 };
-use crate::rule::{Field, Kind, Operator, spelling::did_you_mean, spelling::shown};
 
 type Parsed<T> = Result<T, ConfigError>;
 
 /// What a pool file says.
 #[derive(Debug)]
 pub(super) struct PoolFragment {
-    pub(super) kind: Written<Kind>,
+    pub(super) kind: Written<&'static dyn Kind>,
+    pub(super) devices: Arc<dyn Devices>,
     pub(super) description: Option<Written<String>>,
     pub(super) class: Option<Written<String>>,
-    pub(super) mdev_type: Option<Written<String>>,
-    pub(super) profile: Option<Written<String>>,
     pub(super) instances: Option<u32>,
     pub(super) placement: Option<Written<String>>,
     pub(super) guest_driver: Option<Written<String>>,
-    pub(super) heterogeneous: Option<bool>,
-    pub(super) scheduler: Option<SchedulerFragment>,
     pub(super) defaults: Defaults,
     pub(super) rules: Vec<RuleFragment>,
 }
@@ -53,114 +51,99 @@ impl PoolFragment {
         let top = source.top(&document);
         // The kind first: it decides which other keys are right.
         let kind = kind(&top)?;
-        top.check_keys(keys::POOL, kind.value)?;
-        // A MIG profile would otherwise be handed out without what it stands on.
-        if let Some(node) = top.get("mig") {
-            return Err(node.refuse("is not supported by this version", &[]));
-        }
-        let text = |key| top.get(key).map(Node::text).transpose();
+        let not_here = |key: &str| not_for(kind.value, kind::is_anothers_key(key));
+        top.check_keys(&keys::pool(kind.value), not_here)?;
+        let part = Part {
+            top: &top,
+            kind: &kind.at,
+        };
         Ok(Self {
-            description: text("description")?,
-            class: text("class")?,
-            mdev_type: text("type")?,
-            profile: text("profile")?,
-            instances: top.get("instances").map(Node::number).transpose()?,
-            placement: text("placement")?,
-            guest_driver: text("guest-driver")?,
-            heterogeneous: top.get("heterogeneous").map(Node::flag).transpose()?,
-            scheduler: SchedulerFragment::read(&top, kind.value)?,
+            description: top.text("description")?,
+            class: top.text("class")?,
+            instances: top.number("instances")?,
+            placement: top.text("placement")?,
+            guest_driver: top.text("guest-driver")?,
             defaults: defaults(&top, kind.value)?,
-            rules: rules(&top, kind.value)?,
+            rules: rules(&top)?,
+            devices: kind.value.parse(&part)?,
             kind,
         })
     }
 }
 
-fn kind(top: &Table<'_, '_>) -> Parsed<Written<Kind>> {
-    let supported = Kind::supported_names();
-    let Some(node) = top.get("kind") else {
-        return Err(missing(top, "kind", &supported));
-    };
-    let text = node.text()?;
-    let refused = |what: String| node.refuse(&what, &supported);
-    let written = shown(&text.value);
-    let kind: Kind = text.value.parse().map_err(|_| {
-        let meant = did_you_mean(&text.value, &supported);
-        refused(format!("unknown kind '{written}'{meant}"))
-    })?;
-    if !kind.is_supported() {
-        let what = format!("kind '{kind}' is not supported by this version");
-        return Err(refused(what));
-    }
-    Ok(Written {
-        value: kind,
-        at: text.at,
-    })
+/// What is wrong with a key that is another kind's.
+fn not_for(kind: &dyn Kind, is_anothers: bool) -> Option<String> {
+    is_anothers.then(|| format!("not for kind '{kind}'"))
 }
 
-fn defaults(top: &Table<'_, '_>, kind: Kind) -> Parsed<Defaults> {
+fn kind(top: &Table<'_, '_>) -> Parsed<Written<&'static dyn Kind>> {
+    let names = kind::names();
+    let Some(node) = top.get("kind") else {
+        return Err(top.missing("kind", &names));
+    };
+    let Written { value: text, at } = node.text()?;
+    if let Some(value) = kind::named(&text) {
+        return Ok(Written { value, at });
+    }
+    let written = shown(&text);
+    let what = if PLANNED.iter().any(|kind| kind.name == text) {
+        format!("kind '{written}' is not supported by this version")
+    } else {
+        let meant = did_you_mean(&text, &names);
+        format!("unknown kind '{written}'{meant}")
+    };
+    Err(node.refuse(&what, &names))
+}
+
+fn defaults(top: &Table<'_, '_>, kind: &dyn Kind) -> Parsed<Defaults> {
     let Some(node) = top.get("defaults") else {
         return Ok(Defaults::default());
     };
     let table = node.table("a table, [defaults]")?;
-    table.check_keys(keys::DEFAULTS, kind)?;
-    let flag = |key| table.get(key).map(Node::flag).transpose();
+    let not_here = |key: &str| not_for(kind, kind::is_anothers_default(key));
+    table.check_keys(&keys::defaults(kind), not_here)?;
     Ok(Defaults {
-        frame_rate_limit: table
-            .get("frame-rate-limit")
-            .map(Node::number)
-            .transpose()?,
-        console_vnc: flag("console-vnc")?,
-        unified_memory: flag("unified-memory")?,
-        debuggers: flag("debuggers")?,
-        profilers: flag("profilers")?,
-        optional: flag("optional")?,
+        frame_rate_limit: table.number("frame-rate-limit")?,
+        console_vnc: table.flag("console-vnc")?,
+        unified_memory: table.flag("unified-memory")?,
+        debuggers: table.flag("debuggers")?,
+        profilers: table.flag("profilers")?,
+        optional: table.flag("optional")?,
     })
 }
 
-fn rules(top: &Table<'_, '_>, kind: Kind) -> Parsed<Vec<RuleFragment>> {
+fn rules(top: &Table<'_, '_>) -> Parsed<Vec<RuleFragment>> {
     let Some(node) = top.get("rule") else {
         return Ok(Vec::new());
     };
     let tables = node.tables("tables, each under its own [[rule]]")?;
-    tables.iter().map(|table| rule(table, kind)).collect()
+    tables.iter().map(rule).collect()
 }
 
-fn rule(table: &Table<'_, '_>, kind: Kind) -> Parsed<RuleFragment> {
-    table.check_keys(keys::RULE, kind)?;
+fn rule(table: &Table<'_, '_>) -> Parsed<RuleFragment> {
+    table.check_keys(keys::RULE, |_| None)?;
     let wanted = "a list of filters, [{ field = …, op = …, value = … }]";
     let Some(conditions) = table.get("where") else {
-        return Err(missing(table, "where", &[]));
+        return Err(table.missing("where", &[]));
     };
     let filters = conditions.tables(wanted)?;
     Ok(RuleFragment {
         at: conditions.at.clone(),
-        name: table.get("name").map(Node::text).transpose()?,
-        allow_critical: match table.get("allow-critical") {
-            Some(node) => node.flag()?,
-            None => false,
-        },
-        filters: filters
-            .iter()
-            .map(|table| filter(table, kind))
-            .collect::<Parsed<_>>()?,
+        name: table.text("name")?,
+        allow_critical: table.flag("allow-critical")?.unwrap_or_default(),
+        filters: filters.iter().map(filter).collect::<Parsed<_>>()?,
     })
 }
 
-fn filter(table: &Table<'_, '_>, kind: Kind) -> Parsed<FilterFragment> {
-    table.check_keys(keys::FILTER, kind)?;
+fn filter(table: &Table<'_, '_>) -> Parsed<FilterFragment> {
+    table.check_keys(keys::FILTER, |_| None)?;
     let node = |key, accepted: &[&str]| {
         let node = table.get(key);
-        node.ok_or_else(|| missing(table, key, accepted))
+        node.ok_or_else(|| table.missing(key, accepted))
     };
     Ok(FilterFragment {
         field: node("field", Field::NAMES)?.text()?,
         op: node("op", Operator::NAMES)?.text()?,
         value: node("value", &[])?.scalar()?,
     })
-}
-
-fn missing(table: &Table<'_, '_>, key: &str, accepted: &[&str]) -> ConfigError {
-    let at = table.at.inside(key);
-    at.refuse(table.source.file, "is missing", accepted)
 }

@@ -2,7 +2,6 @@
 //! is first read as written (`fragment`), then checked into a [`Pool`]; files
 //! are reached only through [`ConfigFiles`], so that nothing here does I/O.
 
-mod document;
 mod error;
 mod files;
 mod fragment;
@@ -12,16 +11,14 @@ pub mod mdevctl;
 mod pool;
 mod precedence;
 mod render;
-mod scheduler;
 
-pub use crate::rule::{Class, Kind};
-pub use error::{ConfigError, PoolError};
+pub use crate::rule::Class;
+pub use error::PoolError;
 pub use files::{ConfigFiles, Distrust, Entry, MAX_FILE_BYTES, MemoryFiles, POOL_DIRS, Wrong};
 pub use load::{LoadedPools, load_all, load_pool};
 pub use pool::{Defaults, Placement, Pool, parse};
 pub use precedence::{Effective, IgnoredFile, Listing, effective};
 pub use render::{NewDevice, NewPool, render};
-pub use scheduler::{SchedulerPolicy, SchedulerSettings};
 
 #[cfg(test)]
 mod tests;

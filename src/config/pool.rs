@@ -1,17 +1,19 @@
 //! A pool, validated: what the rest of the program works with. Every value in
 //! it has passed its check, and what the file leaves out has its default.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use super::{
-    Class, Kind, MAX_FILE_BYTES,
-    document::{LineEnds, Place, Source, Written},
-    error::ConfigError,
+    Class, MAX_FILE_BYTES,
     fragment::{FilterFragment, PoolFragment, RuleFragment},
-    scheduler::SchedulerSettings,
 };
 use crate::{
-    model::{InvalidName, PoolName, TypeSelector},
+    document::{ConfigError, LineEnds, Source, Written},
+    kind::{Devices, Kind, Subject},
+    model::{PoolName, TypeSelector},
     rule::{
         Filter, FilterPart, Operator, Rule, labels::labels, spelling::did_you_mean, spelling::shown,
     },
@@ -26,29 +28,24 @@ const MAX_FILTERS: usize = 64;
 const MAX_PATTERNS: usize = 64;
 
 /// A pool of devices.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Pool {
     /// Its name: that of its file.
     pub name: PoolName,
     /// What its devices are.
-    pub kind: Kind,
+    pub kind: &'static dyn Kind,
     /// The administrator's note.
     pub description: Option<String>,
     /// A label to sort by.
     pub class: Option<Class>,
-    /// What its devices are made as.
-    pub device_type: TypeSelector,
+    /// What the kind's own part of the file says.
+    pub devices: Arc<dyn Devices>,
     /// Most devices at once; 0 = as many as fit.
     pub instances: u32,
     /// How devices are spread over the parents.
     pub placement: Placement,
     /// Absolute path of the ISO file with the guest's driver.
     pub guest_driver: Option<String>,
-    /// Whether its GPUs hold vGPUs of several sizes at once: a setting of the host.
-    pub heterogeneous: bool,
-    /// How vGPUs share the time of its GPUs: a setting of the host. None: the
-    /// pool has no opinion.
-    pub scheduler: Option<SchedulerSettings>,
     /// For requests that do not say otherwise.
     pub defaults: Defaults,
     /// A device is in the pool when any of them matches.
@@ -58,13 +55,29 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// What its devices are made as, in words: "mdev type 'nvidia-558'".
+    /// What its devices are made as.
+    #[must_use]
+    pub fn device_type(&self) -> &TypeSelector {
+        self.devices.made_as()
+    }
+
+    /// The same in words: "mdev type 'nvidia-558'".
     #[must_use]
     pub fn type_in_words(&self) -> String {
-        match &self.device_type {
-            TypeSelector::IdOrName(text) => format!("mdev type '{text}'"),
-            TypeSelector::Profile(profile) => format!("profile '{profile}'"),
-        }
+        self.devices.type_in_words()
+    }
+
+    /// Whether its rules are about whole GPUs.
+    #[must_use]
+    pub fn is_of_gpus(&self) -> bool {
+        self.kind.subject() == Subject::Gpu
+    }
+
+    /// Whether its GPUs are to hold devices of several sizes at once.
+    #[must_use]
+    pub fn mixes_sizes(&self) -> bool {
+        let settings = self.devices.gpu_settings();
+        settings.is_some_and(|settings| settings.heterogeneous)
     }
 
     /// What is accepted in the file but surely not meant, one line each.
@@ -76,7 +89,7 @@ impl Pool {
         let mut warnings = Vec::new();
         for (index, rule) in self.rules.iter().enumerate() {
             let mut fields = rule.filters.iter().map(Filter::field);
-            if let Some(field) = fields.find(|field| !field.is_read_for(self.kind)) {
+            if let Some(field) = fields.find(|field| !self.kind.reads(*field)) {
                 let (rule, kind) = (rule.label(index), self.kind);
                 warnings.push(format!(
                     "{rule} never matches: this version reads no '{field}' for kind '{kind}'"
@@ -135,24 +148,15 @@ pub fn parse(name: PoolName, origin: &Path, text: &str) -> Result<Pool, ConfigEr
         text,
         line_ends: &LineEnds::of(text),
     })?;
-    let device_type = device_type(origin, &fragment)?;
-    let heterogeneous = fragment.heterogeneous.unwrap_or_default();
-    let scheduler = fragment
-        .scheduler
-        .as_ref()
-        .map(|scheduler| scheduler.check(origin, heterogeneous))
-        .transpose()?;
     Ok(Pool {
         name,
         kind: fragment.kind.value,
         description: fragment.description.map(|text| text.value),
         class: checked(origin, fragment.class, class)?,
-        device_type,
+        devices: fragment.devices,
         instances: fragment.instances.unwrap_or_default(),
         placement: checked(origin, fragment.placement, placement)?.unwrap_or_default(),
         guest_driver: checked(origin, fragment.guest_driver, guest_driver)?,
-        heterogeneous,
-        scheduler,
         defaults: fragment.defaults,
         rules: rules(origin, &fragment.rules)?,
         origin: origin.to_owned(),
@@ -198,32 +202,6 @@ fn guest_driver(text: &str) -> Result<String, Refusal> {
     }
     let what = format!("driver sets (here '{text}') are not supported by this version");
     Err((what, &["the absolute path of an .iso file"]))
-}
-
-/// `type` or `profile`, whichever the kind has.
-fn device_type(file: &Path, fragment: &PoolFragment) -> Result<TypeSelector, ConfigError> {
-    let kind = &fragment.kind;
-    let (key, wants, written) = match kind.value {
-        Kind::NvidiaVgpu => ("profile", "a profile (as in L40S-12Q)", &fragment.profile),
-        _ => (
-            "type",
-            "a type's id (as in nvidia-558) or name",
-            &fragment.mdev_type,
-        ),
-    };
-    let Some(written) = written else {
-        let at = Place {
-            key: key.to_owned(),
-            line: kind.at.line,
-        };
-        let what = format!("is missing: kind '{}' wants {wants}", kind.value);
-        return Err(at.refuse(file, &what, &[]));
-    };
-    let parsed = match kind.value {
-        Kind::NvidiaVgpu => written.value.parse().map(TypeSelector::Profile),
-        _ => written.value.parse(),
-    };
-    parsed.map_err(|invalid: InvalidName| written.at.refuse(file, &invalid.to_string(), &[]))
 }
 
 fn rules(file: &Path, fragments: &[RuleFragment]) -> Result<Vec<Rule>, ConfigError> {

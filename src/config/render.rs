@@ -3,8 +3,12 @@
 
 use std::path::Path;
 
-use super::{Class, ConfigError, Kind, Placement, Pool, parse};
-use crate::model::{PciAddress, PoolName, TypeSelector};
+use super::{Class, Placement, Pool, parse};
+use crate::{
+    document::ConfigError,
+    kind::Kind,
+    model::{PciAddress, PoolName, TypeSelector},
+};
 
 /// What one rule of a new pool takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,7 +23,9 @@ pub enum NewDevice {
 /// A pool to be written.
 #[derive(Debug, Clone)]
 pub struct NewPool {
-    /// The mediated-device type, or the profile of a pool of NVIDIA's vGPUs.
+    /// What its devices are.
+    pub kind: &'static dyn Kind,
+    /// What they are made as.
     pub device_type: TypeSelector,
     /// The devices, a rule for each.
     pub devices: Vec<NewDevice>,
@@ -58,29 +64,16 @@ pub fn render(pool: &NewPool) -> String {
         }
         text.push('\n');
     };
-    let (kind, about, key, wants) = match &pool.device_type {
-        TypeSelector::Profile(_) => (
-            Kind::NvidiaVgpu,
-            "vGPUs of NVIDIA's driver",
-            "profile",
-            "name of the vGPU profile",
-        ),
-        TypeSelector::IdOrName(_) => (
-            Kind::Mdev,
-            "mediated devices of any driver",
-            "type",
-            "id or name of the mdev type",
-        ),
-    };
-    line("kind", &quoted(kind.as_str()), about);
+    line("kind", &quoted(pool.kind.name()), pool.kind.about());
     if let Some(description) = &pool.description {
         line("description", &quoted(description), "");
     }
     if let Some(class) = pool.class {
         line("class", &quoted(class.as_str()), "a label to sort by");
     }
-    let device_type = quoted(pool.device_type.as_str());
-    line(key, &device_type, wants);
+    if let Some(key) = pool.kind.keys().made_as {
+        line(key.name, &quoted(pool.device_type.as_str()), key.about);
+    }
     let instances = pool.instances.to_string();
     line(
         "instances",

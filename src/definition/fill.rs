@@ -12,7 +12,7 @@ use super::{
     seat,
 };
 use crate::{
-    config::{self, Kind, Pool},
+    config::{self, Pool},
     domain::{self, DomainDef, DomainError, Request, alias},
     host::Host,
     model::{DeviceName, MdevModel, MdevUuid, PoolName},
@@ -159,7 +159,7 @@ impl Filled {
         };
         // A pool that cannot be used is told by the hook.
         let pool = config::load_pool(host, &request.pool).ok();
-        let Some(pool) = pool.filter(|pool| pool.kind == Kind::Mdev) else {
+        let Some(pool) = pool.filter(|pool| !pool.is_of_gpus()) else {
             return Ok(None);
         };
         let wanted = seat::model(host, &pool)?;

@@ -12,8 +12,7 @@ use super::{
 };
 use crate::{
     allocate::{AllocateError, Demand, Order, devices_wanted},
-    claims,
-    config::{self, Kind},
+    claims, config,
     device::{optional, vendor_vfio},
     domain::{self, DomainDef, alias},
     host::{Host, libvirt::Libvirt},
@@ -131,10 +130,11 @@ pub fn elsewhere(
         };
         let name = &order.request.name;
         let pool = config::load_pool(host, &order.request.pool)?;
-        let seat = match pool.kind {
-            Kind::NvidiaVgpu => seat::choose_free(host, &reserved, &planned, &pool, name)?,
+        let seat = if pool.is_of_gpus() {
+            seat::choose_free(host, &reserved, &planned, &pool, name)?
+        } else {
             // Made on whatever parent the start finds.
-            _ => Some(Seat::Mdev(seat::model(host, &pool)?.unwrap_or_default())),
+            Some(Seat::Mdev(seat::model(host, &pool)?.unwrap_or_default()))
         };
         let seat = seat.filter(|seat| is_better(*seat, &order.source, must, &reserved));
         let from = function_of(&order.source);
@@ -267,10 +267,7 @@ fn refusal(
     order: &Order<'_>,
 ) -> anyhow::Result<Option<(String, Passing)>> {
     let demand = Demand::load(host, def, vec![order.clone()])?;
-    let vgpus = demand
-        .pools
-        .values()
-        .any(|pool| pool.kind == Kind::NvidiaVgpu);
+    let vgpus = demand.pools.values().any(|pool| pool.is_of_gpus());
     if !vgpus {
         let is_function = function_of(&order.source).is_some();
         let reason = || {

@@ -9,7 +9,7 @@ use anyhow::{Context, anyhow, bail, ensure};
 use crate::{
     allocate::{nearness_of, profile, together},
     claims,
-    config::{self, Kind, Pool},
+    config::{self, Pool},
     device::{
         gpu,
         mdev::{self, Offer},
@@ -132,9 +132,10 @@ pub fn seats(
     pool: &Pool,
     names: &[DeviceName],
 ) -> anyhow::Result<Vec<Seat>> {
-    let reserved = match pool.kind {
-        Kind::NvidiaVgpu if !names.is_empty() => Named::read(libvirt)?.reserved(def.uuid),
-        _ => Reserved::default(),
+    let reserved = if pool.is_of_gpus() && !names.is_empty() {
+        Named::read(libvirt)?.reserved(def.uuid)
+    } else {
+        Reserved::default()
     };
     seats_beside(host, libvirt, &reserved, def, pool, names)
 }
@@ -168,7 +169,7 @@ pub fn choose(
     if names.is_empty() {
         return Ok(Vec::new());
     }
-    if pool.kind != Kind::NvidiaVgpu {
+    if !pool.is_of_gpus() {
         let model = model(host, pool)?.unwrap_or_default();
         return Ok(vec![Seat::Mdev(model); names.len()]);
     }
@@ -195,7 +196,7 @@ pub fn model(host: &Host, pool: &Pool) -> anyhow::Result<Option<MdevModel>> {
         let Verdict::Match { .. } = standing.verdict else {
             continue;
         };
-        let Offer::Type { id, .. } = supply.mdev().offer(&standing.parent, &pool.device_type)
+        let Offer::Type { id, .. } = supply.mdev().offer(&standing.parent, pool.device_type())
         else {
             continue;
         };

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     claims,
-    config::{self, Kind, Pool, PoolError},
+    config::{self, Pool, PoolError},
     domain::{self, ALIAS_PREFIX, DomainDef, PciHostdev, Request},
     host::{
         Host,
@@ -137,7 +137,7 @@ pub fn sync(
     let pools = Pools::load(host, &def.requests);
     let mut reserved = None;
     let seats = |planned: &DomainDef, pool: &Pool, names: &[DeviceName]| {
-        if pool.kind == Kind::NvidiaVgpu && reserved.is_none() {
+        if pool.is_of_gpus() && reserved.is_none() {
             // What others name may have changed since it was noted, and a definition is
             // not written every day.
             *named = Named::read(libvirt)?;
@@ -244,7 +244,7 @@ impl Pools {
                 continue;
             }
             let pool = config::load_pool(host, name);
-            if let Some(pool) = pool.as_ref().ok().filter(|pool| pool.kind == Kind::Mdev) {
+            if let Some(pool) = pool.as_ref().ok().filter(|pool| !pool.is_of_gpus()) {
                 // One that libvirt cannot give to a VM is told where it is asked for.
                 let model = seat::model(host, pool).ok().flatten();
                 all.models.extend(model.map(|model| (name.clone(), model)));

@@ -3,8 +3,8 @@
 use std::fmt;
 
 use crate::{
-    config::{SchedulerPolicy as Policy, SchedulerSettings},
     device::nvml::{Scheduler, SchedulerLimits, SchedulerPolicy},
+    kind::{SchedulerPolicy as Policy, SchedulerSettings},
 };
 
 impl From<&SchedulerSettings> for Scheduler {

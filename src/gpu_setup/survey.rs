@@ -59,7 +59,7 @@ impl Survey {
                 path: &format!("/sys/bus/pci/devices/{gpu}"),
                 gpu: Some(GpuFields {
                     nvml: Some(&nvml),
-                    profile: Some(&pool.device_type),
+                    profile: Some(pool.device_type()),
                 }),
             };
             evaluate(&pool.rules, &fields)

@@ -16,7 +16,7 @@ use crate::{
         readiness::{Driver, Functions},
     },
     plan::pools_taking,
-    rule::{Field, FieldValue, Fields, Kind, evaluate},
+    rule::{Field, FieldValue, Fields, evaluate},
 };
 
 /// A GPU of that address and nothing else.
@@ -33,15 +33,21 @@ const GPU: &str = "0000:3b:00.0";
 fn pool(name: &str, text: &str) -> Pool {
     let rule =
         format!("[[rule]]\nwhere = [{{ field = 'address', op = 'equal', value = '{GPU}' }}]");
-    let text = format!("kind = 'nvidia-vgpu'\nprofile = 'L40S-12Q'\n{text}\n{rule}");
+    parsed(
+        name,
+        &format!("kind = 'nvidia-vgpu'\nprofile = 'L40S-12Q'\n{text}\n{rule}"),
+    )
+}
+
+fn parsed(name: &str, text: &str) -> Pool {
     let origin = format!("/etc/virt-vgpu/pools.d/{name}.toml");
-    crate::config::parse(name.parse().unwrap(), Path::new(&origin), &text).unwrap()
+    crate::config::parse(name.parse().unwrap(), Path::new(&origin), text).unwrap()
 }
 
 #[test]
 fn only_pools_of_vgpus_whose_rules_match_take_a_gpu() {
-    let mut mdev = pool("mdev", "");
-    mdev.kind = Kind::Mdev;
+    let rule = "[[rule]]\nwhere = [{ field = 'address', op = 'contains', value = ':' }]";
+    let mdev = parsed("mdev", &format!("kind = 'mdev'\ntype = 'x'\n{rule}"));
     let pools = [pool("a", ""), mdev, pool("b", "")];
     let names = |gpu: &'static str| -> Vec<String> {
         let taking = pools_taking(&pools, |pool| evaluate(&pool.rules, &At(gpu)));

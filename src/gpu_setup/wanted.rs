@@ -36,16 +36,17 @@ pub fn wanted_settings(pools: &[&Pool]) -> Result<Option<WantedSettings>, Box<Co
     let Some(first) = pools.first() else {
         return Ok(None);
     };
-    let sizes = |pool: &Pool| format!("heterogeneous = {}", pool.heterogeneous);
+    let sizes = |pool: &Pool| format!("heterogeneous = {}", pool.mixes_sizes());
     if let Some(other) = pools
         .iter()
-        .find(|pool| pool.heterogeneous != first.heterogeneous)
+        .find(|pool| pool.mixes_sizes() != first.mixes_sizes())
     {
         return Err(conflict((first, sizes(first)), (other, sizes(other))));
     }
-    let mut schedulers = pools
-        .iter()
-        .filter_map(|pool| Some((*pool, Scheduler::from(pool.scheduler.as_ref()?))));
+    let mut schedulers = pools.iter().filter_map(|pool| {
+        let settings = pool.devices.gpu_settings()?;
+        Some((*pool, Scheduler::from(settings.scheduler.as_ref()?)))
+    });
     let scheduler = schedulers.next();
     if let Some((pool, wanted)) = &scheduler {
         if let Some((other, its)) = schedulers.find(|(_, its)| its != wanted) {
@@ -55,7 +56,7 @@ pub fn wanted_settings(pools: &[&Pool]) -> Result<Option<WantedSettings>, Box<Co
     }
     Ok(Some(WantedSettings {
         pools: pools.iter().map(|pool| pool.name.clone()).collect(),
-        heterogeneous: first.heterogeneous,
+        heterogeneous: first.mixes_sizes(),
         scheduler: scheduler.map(|(pool, wanted)| (wanted, pool.name.clone())),
     }))
 }

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     allocate::{self, AllocateError, Base, Demand, Making, Order},
     claims::{self, Claim, ClaimedDevice, State},
-    config::{self, Kind, Pool, PoolError},
+    config::{self, Pool, PoolError},
     definition::{self, Named, Seat},
     domain::{DomainDef, PciHostdev, Request, alias},
     events,
@@ -183,7 +183,7 @@ fn sources(
     let mut sources = Vec::new();
     for request in missing {
         let pool = load_pool(host, &live.def, request)?;
-        let source = if pool.kind == Kind::NvidiaVgpu {
+        let source = if pool.is_of_gpus() {
             match written(live, request) {
                 Some(source) => source,
                 None => {

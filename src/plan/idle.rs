@@ -13,7 +13,7 @@ use crate::{
         readiness::{self, Driver},
     },
     model::{ParentName, PciAddress},
-    rule::{Kind, Verdict},
+    rule::Verdict,
 };
 
 /// Such a GPU.
@@ -31,7 +31,7 @@ impl HostSupply<'_> {
     /// none of theirs.
     #[must_use]
     pub fn idle_gpus(&self, pool: &Pool, source: &Source) -> Vec<Idle> {
-        if pool.kind != Kind::NvidiaVgpu {
+        if !pool.is_of_gpus() {
             return Vec::new();
         }
         // What cannot be listed has been told where it was asked for.

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     capacity::{Placement, choose_placement, more_beside, more_of},
-    config::{self, Kind, Pool},
+    config::{self, Pool},
     device::{
         gpu::{self, GpuState},
         mdev::{self, Offer},
@@ -33,7 +33,7 @@ fn making(candidate: &Candidate, assignment: &Assignment, wanted: &Wanted<'_>) -
             (step, nvidias.then(|| mdev::nvidia_attributes(wanted.uuid)))
         }
         Interface::VendorVfio(function) => {
-            let name = wanted.pool.device_type.as_str();
+            let name = wanted.pool.device_type().as_str();
             let step = vendor_vfio::assignment(function, type_id, name);
             (step, Some(vendor_vfio::attributes(function)))
         }
@@ -284,7 +284,7 @@ impl<'a> Planner<'a> {
             };
             let mixed = self
                 .on_board(&candidate.board)
-                .any(|other| self.selector(&other.pool) != Some(&pool.device_type));
+                .any(|other| self.selector(&other.pool) != Some(pool.device_type()));
             let named = self.is_named(candidate.interface);
             let planned = self.on_board(&candidate.board).count();
             let refused = self.failed.has_refused(&candidate.board, planned);
@@ -327,7 +327,7 @@ impl<'a> Planner<'a> {
 
     /// The type that it hands out.
     fn selector(&self, pool: &PoolName) -> Option<&TypeSelector> {
-        Some(&self.pool(pool)?.device_type)
+        Some(self.pool(pool)?.device_type())
     }
 
     /// Devices on the candidate's board, those of this plan included.
@@ -412,9 +412,7 @@ impl<'a> Planner<'a> {
     /// on.
     fn is_of_several_models(&mut self, wanted: &'a [Wanted<'a>]) -> bool {
         let wanted = wanted.iter();
-        let vgpus: Vec<&Wanted<'a>> = wanted
-            .filter(|one| one.pool.kind == Kind::NvidiaVgpu)
-            .collect();
+        let vgpus: Vec<&Wanted<'a>> = wanted.filter(|one| one.pool.is_of_gpus()).collect();
         if vgpus.len() < 2 || !self.taken.is_empty() {
             return false;
         }
@@ -431,17 +429,14 @@ impl<'a> Planner<'a> {
     /// vGPUs of one VM are of one (NVIDIA's Virtual GPU Software User Guide, "Multiple
     /// vGPUs"). What does not say what it is may be the same.
     fn other_model(&mut self, pool: &Pool, candidate: &Candidate) -> Option<String> {
-        if pool.kind != Kind::NvidiaVgpu || (self.wanted.len() < 2 && self.beside().is_none()) {
+        if !pool.is_of_gpus() || (self.wanted.len() < 2 && self.beside().is_none()) {
             return None;
         }
         let model = self.boards.model(self.supply, candidate)?;
         if self.beside().is_some_and(|beside| *beside != model) {
             return Some("the vGPUs that the domain has".to_owned());
         }
-        let is_vgpu = |pool| {
-            self.pool(pool)
-                .is_some_and(|pool| pool.kind == Kind::NvidiaVgpu)
-        };
+        let is_vgpu = |pool| self.pool(pool).is_some_and(|pool| pool.is_of_gpus());
         let mut taken = self.taken.iter();
         let other = taken.find(|one| {
             let of_board = self.boards.models.get(&one.board).cloned().flatten();
@@ -486,12 +481,12 @@ impl<'a> Planner<'a> {
 
     /// Where the pool's next device goes on the candidate's GPU.
     fn place(&self, pool: &Pool, candidate: &Candidate) -> Place {
-        if !pool.heterogeneous {
+        if !pool.mixes_sizes() {
             return Place::Anywhere;
         }
         let places = self.places(candidate);
         let mut named = places.iter();
-        let Some((_, wanted)) = named.find(|(name, _)| pool.device_type.means_name(name)) else {
+        let Some((_, wanted)) = named.find(|(name, _)| pool.device_type().means_name(name)) else {
             return Place::Anywhere;
         };
         let chosen = choose_placement(wanted, places.iter().map(|(_, places)| places));
@@ -650,7 +645,8 @@ impl<'a> Planner<'a> {
                     .map(|a| a.device.as_str())
                     .collect();
                 let mut requests = self.wanted.iter();
-                let differ = requests.any(|one| one.pool.device_type != wanted.pool.device_type)
+                let differ = requests
+                    .any(|one| one.pool.device_type() != wanted.pool.device_type())
                     || is_of_several_models;
                 if others.is_empty() && differ && has_gpu {
                     "it does not take all devices of this domain at once".to_owned()
@@ -678,11 +674,11 @@ impl<'a> Planner<'a> {
         if self.left_on_board(candidate, id)? > 0 {
             return None;
         }
-        let wanted_type = &wanted.pool.device_type;
+        let wanted_type = wanted.pool.device_type();
         let alike = self
             .wanted
             .iter()
-            .filter(|one| one.pool.device_type == *wanted_type);
+            .filter(|one| one.pool.device_type() == wanted_type);
         let (alike, board) = (alike.count(), &candidate.board);
         let alone = self.state_of(candidate)?;
         let alone = more_of(alone, vgpu_type(id)?).most();

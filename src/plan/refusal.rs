@@ -78,7 +78,7 @@ impl Refusal {
             domain: domain.clone(),
             device: wanted.device.clone(),
             pool: wanted.pool.name.clone(),
-            device_type: wanted.pool.device_type.to_string(),
+            device_type: wanted.pool.device_type().to_string(),
             kind,
         }
     }

@@ -21,7 +21,7 @@ use crate::{
         vendor_vfio,
     },
     model::{DomainName, MdevTypeId, NumaNode, ParentName, PciAddress},
-    rule::{Kind, Verdict, evaluate},
+    rule::{Verdict, evaluate},
 };
 
 /// Where a device stands towards a pool.
@@ -173,7 +173,7 @@ impl<'a> HostSupply<'a> {
         let wanted = state
             .types
             .iter()
-            .find(|one| pool.device_type.means_name(&one.name))?;
+            .find(|one| pool.device_type().means_name(&one.name))?;
         let id = match state.framework? {
             Framework::VendorVfio => wanted.id.to_string().parse().ok()?,
             Framework::LegacyMdev | Framework::SriovMdev => {
@@ -228,7 +228,7 @@ impl<'a> HostSupply<'a> {
 
     /// What the rules of such a pool are about.
     fn subjects(&self, pool: &Pool) -> io::Result<Vec<Parent>> {
-        if pool.kind != Kind::NvidiaVgpu {
+        if !pool.is_of_gpus() {
             return Ok(self.mdev.parents().to_vec());
         }
         let gpus = gpu::all(self.mdev.sysfs())?;
@@ -246,8 +246,8 @@ impl<'a> HostSupply<'a> {
     /// be fewer.
     #[must_use]
     pub fn room(&self, pool: &Pool, device: &Parent) -> (Offer, bool) {
-        if pool.kind != Kind::NvidiaVgpu {
-            return (self.mdev.offer(device, &pool.device_type), true);
+        if !pool.is_of_gpus() {
+            return (self.mdev.offer(device, pool.device_type()), true);
         }
         let on_it = match self.on_gpus(pool) {
             Ok(gpus) => gpus.get(&device.name),
@@ -293,9 +293,9 @@ impl<'a> HostSupply<'a> {
                 true => Fit::Exactly(available),
                 false => Fit::AtMost(available),
             };
-            let board = match pool.kind {
-                Kind::NvidiaVgpu => device.name.clone(),
-                _ => self.mdev.board(device),
+            let board = match pool.is_of_gpus() {
+                true => device.name.clone(),
+                false => self.mdev.board(device),
             };
             let is_function = board != device.name;
             let (sum, of_board) = boards.entry(board).or_insert((Fit::Exactly(0), None));
@@ -350,9 +350,9 @@ impl<'a> HostSupply<'a> {
             names: self.names,
             name: &parent.name,
             path: &parent.path(),
-            gpu: (pool.kind == Kind::NvidiaVgpu).then_some(GpuFields {
+            gpu: (pool.is_of_gpus()).then_some(GpuFields {
                 nvml: Some(self),
-                profile: Some(&pool.device_type),
+                profile: Some(pool.device_type()),
             }),
         };
         evaluate(&pool.rules, &fields)
@@ -428,7 +428,7 @@ impl HostSupply<'_> {
             }
         };
         let parents = self.mdev.parents().iter();
-        if pool.kind != Kind::NvidiaVgpu {
+        if !pool.is_of_gpus() {
             return Ok(parents.map(candidate).collect());
         }
         let bound = gpu::bound(self.mdev.sysfs()).map_err(|e| format!("cannot list GPUs: {e}"))?;
@@ -486,10 +486,10 @@ impl HostSupply<'_> {
     /// What a candidate has of the pool's type, whether or not the rules take it.
     fn makes(&self, pool: &Pool, candidate: &Candidate) -> Offer {
         let offer = match candidate.interface {
-            Interface::Mdev => self.mdev.offer(&candidate.parent, &pool.device_type),
+            Interface::Mdev => self.mdev.offer(&candidate.parent, pool.device_type()),
             Interface::VendorVfio(function) => self.becomes(pool, function),
         };
-        if pool.heterogeneous && !matches!(offer, Offer::Unreadable(_)) {
+        if pool.mixes_sizes() && !matches!(offer, Offer::Unreadable(_)) {
             return self.among_mixed(pool, candidate, offer);
         }
         offer
@@ -515,7 +515,7 @@ impl HostSupply<'_> {
         let types = facts.types.value().map(Vec::as_slice).unwrap_or_default();
         let wanted = types
             .iter()
-            .find(|one| pool.device_type.means_name(&one.name));
+            .find(|one| pool.device_type().means_name(&one.name));
         let placements = wanted.and_then(|one| Some((&one.name, one.placements.as_ref()?)));
         let full = !matches!(offer, Offer::NoSuchType) && !self.is_spoken_for(candidate);
         match placements {
@@ -565,17 +565,17 @@ impl HostSupply<'_> {
             let nothing = creatable.is_empty();
             let meant = creatable
                 .into_iter()
-                .find(|one| pool.device_type.means_name(&one.name));
+                .find(|one| pool.device_type().means_name(&one.name));
             Ok(
                 match meant.and_then(|one| one.id.to_string().parse().ok()) {
                     Some(id) => Offer::Type { id, available: 1 },
                     None if nothing => {
-                        Offer::NoRoom(format!("its GPU has no room for a {}", pool.device_type))
+                        Offer::NoRoom(format!("its GPU has no room for a {}", pool.device_type()))
                     }
                     // The driver lists what can be made, not what there is.
                     None => Offer::NoRoom(format!(
                         "its GPU makes no {} now, only vGPUs of other sizes or profiles",
-                        pool.device_type
+                        pool.device_type()
                     )),
                 },
             )
@@ -593,13 +593,14 @@ impl GpuSource for HostSupply<'_> {
 
 impl Supply for HostSupply<'_> {
     fn candidates(&self, pool: &Pool, source: &Source) -> Result<Vec<Candidate>, String> {
-        match (source, pool.kind) {
-            (Source::Function(function), Kind::NvidiaVgpu) => self.function(*function),
-            (Source::Functions, Kind::NvidiaVgpu) => self.functions(),
-            (Source::Function(_) | Source::Functions, kind) => Err(format!(
-                "its placeholder is a PCI function, which a pool of kind '{kind}' never hands out"
+        match (source, pool.is_of_gpus()) {
+            (Source::Function(function), true) => self.function(*function),
+            (Source::Functions, true) => self.functions(),
+            (Source::Function(_) | Source::Functions, false) => Err(format!(
+                "its placeholder is a PCI function, which a pool of kind '{}' never hands out",
+                pool.kind
             )),
-            (Source::Any, Kind::NvidiaVgpu) => {
+            (Source::Any, true) => {
                 let mut candidates = self.parents(pool)?;
                 candidates.extend(self.functions()?);
                 Ok(candidates)
@@ -644,12 +645,12 @@ impl Supply for HostSupply<'_> {
         // The rules of a pool of vGPUs are about GPUs, whichever of its functions
         // makes them.
         let of_gpu;
-        let subject = match pool.kind {
-            Kind::NvidiaVgpu => {
+        let subject = match pool.is_of_gpus() {
+            true => {
                 of_gpu = mdev::pci_function(self.mdev.board(&candidate.parent));
                 &of_gpu
             }
-            _ => &candidate.parent,
+            false => &candidate.parent,
         };
         match self.verdict(pool, subject) {
             Verdict::Match { .. } => Some(self.makes(pool, candidate)),

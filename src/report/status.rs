@@ -265,7 +265,7 @@ fn pool_report(
     }
     PoolReport {
         name: pool.name.clone(),
-        device_type: pool.device_type.to_string(),
+        device_type: pool.device_type().to_string(),
         parents,
         in_use,
         free: free.most(),

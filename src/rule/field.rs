@@ -1,9 +1,10 @@
-//! The fields that a filter can ask for: one table of name, type, kinds and
-//! meaning. How a field is read from the host is the business of `device`.
+//! The fields that a filter can ask for: one table of name, type and meaning. How a
+//! field is read from the host is the business of `device`, and which devices have it
+//! that of `kind`.
 
 use std::fmt;
 
-use super::{FieldType, Kind, Operator, spelling::did_you_mean};
+use super::{FieldType, Operator, spelling::did_you_mean};
 
 /// A field's entry in the registry.
 #[derive(Debug, Clone, Copy)]
@@ -12,8 +13,6 @@ pub struct FieldInfo {
     pub name: &'static str,
     /// How its values are written and compared.
     pub value_type: FieldType,
-    /// The kinds of pool whose devices have it.
-    pub kinds: &'static [Kind],
     /// Whether this version reads it. A filter on a field that is not read is
     /// accepted, so that a file may be written ahead, and never matches.
     pub is_read: bool,
@@ -21,18 +20,11 @@ pub struct FieldInfo {
     pub about: &'static str,
 }
 
-const ALL: &[Kind] = Kind::ALL;
-const PCI: &[Kind] = &[Kind::NvidiaVgpu, Kind::Mdev, Kind::Pci, Kind::SriovNic];
-const NVIDIA: &[Kind] = &[Kind::NvidiaVgpu];
-const NIC: &[Kind] = &[Kind::SriovNic];
-const USB: &[Kind] = &[Kind::Usb];
-const WITH_SERIAL: &[Kind] = &[Kind::NvidiaVgpu, Kind::Pci, Kind::SriovNic, Kind::Usb];
-
 const ID: FieldType = FieldType::Hex { digits: 4 };
 const CLASS_ID: FieldType = FieldType::Hex { digits: 6 };
 
 macro_rules! fields {
-    ($($variant:ident $name:literal $type:expr, $kinds:ident, $is_read:literal, $about:literal;)+) => {
+    ($($variant:ident $name:literal $type:expr, $is_read:literal, $about:literal;)+) => {
         /// A property of a device that a filter can ask for.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Field { $(#[doc = $about] $variant),+ }
@@ -50,7 +42,6 @@ macro_rules! fields {
                     $(Self::$variant => &FieldInfo {
                         name: $name,
                         value_type: $type,
-                        kinds: $kinds,
                         is_read: $is_read,
                         about: $about,
                     }),+
@@ -61,34 +52,34 @@ macro_rules! fields {
 }
 
 fields! {
-    Host "host" FieldType::Text, ALL, true, "Name of the host (uname -n): one file for many hosts.";
-    Address "address" FieldType::Address, ALL, true, "Kernel name of the device: a PCI address (0000:3b:00.0), else a plain name (mtty).";
-    SlotLabel "slot-label" FieldType::Text, PCI, true, "Name of the slot as the firmware has it.";
-    Class "class" FieldType::Class, ALL, true, "What the device is for, as a label (gpu, network, …).";
-    ClassId "class-id" CLASS_ID, PCI, true, "PCI class code, six hexadecimal digits (030200).";
-    Vendor "vendor" FieldType::Text, ALL, true, "Name of the vendor.";
-    VendorId "vendor-id" ID, ALL, true, "Vendor id, four hexadecimal digits (10de).";
-    Device "device" FieldType::Text, ALL, true, "Name of the device model.";
-    DeviceId "device-id" ID, ALL, true, "Device or product id, four hexadecimal digits (26b9).";
-    SubsystemId "subsystem-id" FieldType::IdPair, PCI, true, "Subsystem vendor and device id with a colon between (10de:1851).";
-    Driver "driver" FieldType::Text, ALL, true, "Kernel driver bound to the device (nvidia).";
-    Serial "serial" FieldType::Text, WITH_SERIAL, false, "Serial number.";
-    NumaNode "numa-node" FieldType::Number, PCI, true, "NUMA node that the device is attached to.";
-    IommuGroup "iommu-group" FieldType::Number, PCI, true, "IOMMU group of the device.";
-    VirtualFunction "virtual-function" FieldType::Bool, PCI, true, "Whether the device is an SR-IOV virtual function.";
-    PhysicalFunction "physical-function" FieldType::Address, PCI, true, "Address of the physical function that a virtual function belongs to.";
-    GpuName "gpu-name" FieldType::Text, NVIDIA, true, "Product name of the GPU (NVIDIA L40S).";
-    GpuUuid "gpu-uuid" FieldType::Text, NVIDIA, true, "UUID of the GPU (GPU-…).";
-    GpuMemoryMib "gpu-memory-mib" FieldType::Number, NVIDIA, true, "Memory of the GPU in MiB, which NVML tells.";
-    ProfileId "profile-id" FieldType::Number, NVIDIA, true, "Number that the pool's profile has on the GPU (1153).";
-    Netdev "netdev" FieldType::Text, NIC, false, "Name of the network interface (ens3f0np0).";
-    Mac "mac" FieldType::Text, NIC, false, "Permanent MAC address of the network interface.";
-    LinkSpeedMbps "link-speed-mbps" FieldType::Number, NIC, false, "Speed of the network link in Mbit/s.";
-    Bus "bus" FieldType::Number, USB, false, "Number of the USB bus.";
-    PortPath "port-path" FieldType::Text, USB, false, "USB bus and ports that lead to the device (1-2.3).";
-    UsbVersion "usb-version" FieldType::Decimal, USB, false, "USB version of the device (2.0, 3.2).";
-    SpeedMbps "speed-mbps" FieldType::Decimal, USB, false, "Speed of the USB device in Mbit/s (1.5, 480).";
-    InterfaceDriver "interface-driver" FieldType::Text, USB, false, "Kernel driver bound to one of the USB device's interfaces.";
+    Host "host" FieldType::Text, true, "Name of the host (uname -n): one file for many hosts.";
+    Address "address" FieldType::Address, true, "Kernel name of the device: a PCI address (0000:3b:00.0), else a plain name (mtty).";
+    SlotLabel "slot-label" FieldType::Text, true, "Name of the slot as the firmware has it.";
+    Class "class" FieldType::Class, true, "What the device is for, as a label (gpu, network, …).";
+    ClassId "class-id" CLASS_ID, true, "PCI class code, six hexadecimal digits (030200).";
+    Vendor "vendor" FieldType::Text, true, "Name of the vendor.";
+    VendorId "vendor-id" ID, true, "Vendor id, four hexadecimal digits (10de).";
+    Device "device" FieldType::Text, true, "Name of the device model.";
+    DeviceId "device-id" ID, true, "Device or product id, four hexadecimal digits (26b9).";
+    SubsystemId "subsystem-id" FieldType::IdPair, true, "Subsystem vendor and device id with a colon between (10de:1851).";
+    Driver "driver" FieldType::Text, true, "Kernel driver bound to the device (nvidia).";
+    Serial "serial" FieldType::Text, false, "Serial number.";
+    NumaNode "numa-node" FieldType::Number, true, "NUMA node that the device is attached to.";
+    IommuGroup "iommu-group" FieldType::Number, true, "IOMMU group of the device.";
+    VirtualFunction "virtual-function" FieldType::Bool, true, "Whether the device is an SR-IOV virtual function.";
+    PhysicalFunction "physical-function" FieldType::Address, true, "Address of the physical function that a virtual function belongs to.";
+    GpuName "gpu-name" FieldType::Text, true, "Product name of the GPU (NVIDIA L40S).";
+    GpuUuid "gpu-uuid" FieldType::Text, true, "UUID of the GPU (GPU-…).";
+    GpuMemoryMib "gpu-memory-mib" FieldType::Number, true, "Memory of the GPU in MiB, which NVML tells.";
+    ProfileId "profile-id" FieldType::Number, true, "Number that the pool's profile has on the GPU (1153).";
+    Netdev "netdev" FieldType::Text, false, "Name of the network interface (ens3f0np0).";
+    Mac "mac" FieldType::Text, false, "Permanent MAC address of the network interface.";
+    LinkSpeedMbps "link-speed-mbps" FieldType::Number, false, "Speed of the network link in Mbit/s.";
+    Bus "bus" FieldType::Number, false, "Number of the USB bus.";
+    PortPath "port-path" FieldType::Text, false, "USB bus and ports that lead to the device (1-2.3).";
+    UsbVersion "usb-version" FieldType::Decimal, false, "USB version of the device (2.0, 3.2).";
+    SpeedMbps "speed-mbps" FieldType::Decimal, false, "Speed of the USB device in Mbit/s (1.5, 480).";
+    InterfaceDriver "interface-driver" FieldType::Text, false, "Kernel driver bound to one of the USB device's interfaces.";
 }
 
 impl Field {
@@ -106,12 +97,6 @@ impl Field {
     #[must_use]
     pub const fn name(self) -> &'static str {
         self.info().name
-    }
-
-    /// Whether devices of that kind have the field and this version reads it.
-    #[must_use]
-    pub fn is_read_for(self, kind: Kind) -> bool {
-        self.info().is_read && self.info().kinds.contains(&kind)
     }
 
     /// The operators that work on the field.
@@ -133,24 +118,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_field_is_found_by_its_name_and_has_a_kind() {
+    fn every_field_is_found_by_its_name() {
         assert_eq!(Field::ALL.len(), 28);
         for (field, name) in Field::ALL.iter().zip(Field::NAMES) {
             assert_eq!(Field::parse(name), Ok(*field));
-            assert!(!field.info().kinds.is_empty(), "{name}");
             assert!(field.info().about.ends_with('.'), "{name}");
             assert!(field.operators().count() >= 2, "{name}");
         }
-    }
-
-    #[test]
-    fn what_mdev_parents_have_is_read() {
-        let read = Field::ALL.iter().filter(|f| f.is_read_for(Kind::Mdev));
-        let names: Vec<_> = read.map(|field| field.name()).collect();
-        assert_eq!(
-            names.join(" "),
-            "host address slot-label class class-id vendor vendor-id device device-id \
-             subsystem-id driver numa-node iommu-group virtual-function physical-function"
-        );
     }
 }

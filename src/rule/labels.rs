@@ -1,5 +1,5 @@
-//! The two sets of labels that pools and devices share: the kind of a pool and
-//! the class of a device. Each is one table of names.
+//! Sets of labels, each one table of names, and the set that pools and devices share:
+//! the class of a device.
 
 use super::spelling::did_you_mean;
 use crate::model::InvalidName;
@@ -51,37 +51,6 @@ macro_rules! labels {
 pub(crate) use labels;
 
 labels!(
-    /// What a pool's devices are. All names are known to the parser; see
-    /// [`Kind::is_supported`] for what works.
-    Kind, "a kind of pool";
-    /// vGPUs of NVIDIA's driver, whichever interface the driver has for them.
-    NvidiaVgpu "nvidia-vgpu",
-    /// Mediated devices of any driver.
-    Mdev "mdev",
-    /// Whole PCI functions.
-    Pci "pci",
-    /// Virtual functions of network cards.
-    SriovNic "sriov-nic",
-    /// USB devices.
-    Usb "usb",
-);
-
-impl Kind {
-    /// Whether this version can serve pools of the kind.
-    #[must_use]
-    pub const fn is_supported(self) -> bool {
-        matches!(self, Self::NvidiaVgpu | Self::Mdev)
-    }
-
-    /// The names of the kinds that this version serves.
-    #[must_use]
-    pub fn supported_names() -> Vec<&'static str> {
-        let supported = Self::ALL.iter().filter(|kind| kind.is_supported());
-        supported.map(|kind| kind.as_str()).collect()
-    }
-}
-
-labels!(
     /// What a device is for: a coarse label, on pools for people to sort by, on
     /// devices from the PCI class code.
     Class, "a device class";
@@ -128,14 +97,9 @@ mod tests {
 
     #[test]
     fn names_and_labels_agree() {
-        for (kind, name) in Kind::ALL.iter().zip(Kind::NAMES) {
-            assert_eq!(name.parse::<Kind>().unwrap(), *kind);
-            assert_eq!(kind.to_string(), *name);
-        }
         for (class, name) in Class::ALL.iter().zip(Class::NAMES) {
             assert_eq!(name.parse::<Class>().unwrap(), *class);
         }
-        assert_eq!(Kind::supported_names(), ["nvidia-vgpu", "mdev"]);
         assert_eq!(
             Class::parse("gpus").unwrap_err(),
             "unknown class 'gpus' (did you mean 'gpu'?)"

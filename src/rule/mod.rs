@@ -1,5 +1,5 @@
 //! Rules: which devices are in a pool, and the reason for each verdict. Fields,
-//! operators, kinds and classes are one table each, which the parser, the man
+//! operators and classes are one table each, which the parser, the man
 //! page and the error messages read. Nothing here knows files or how a device's
 //! fields are read.
 
@@ -14,6 +14,6 @@ mod value;
 pub use evaluate::{Fields, Rule, Verdict, evaluate, fields_used, matching_rule};
 pub use field::{Field, FieldInfo};
 pub use filter::{Filter, FilterError, FilterPart};
-pub use labels::{Class, Kind};
+pub use labels::Class;
 pub use operator::{Operator, OperatorInfo};
 pub use value::{FieldType, FieldValue};

@@ -13,10 +13,15 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("domain", &["model"]),
     ("rule", &["model"]),
-    ("config", &["model", "rule"]),
+    ("document", &["rule"]),
     ("device", &["model", "rule"]),
     ("capacity", &["model", "device"]),
-    ("plan", &["model", "rule", "config", "device", "capacity"]),
+    ("kind", &["model", "rule", "document", "device", "capacity"]),
+    ("config", &["model", "rule", "document", "kind"]),
+    (
+        "plan",
+        &["model", "rule", "config", "device", "capacity", "kind"],
+    ),
     ("apply", &["device", "model"]),
     // Effects; the traits that it carries out belong to those who need them.
     ("host", &["model", "domain", "config", "device", "apply"]),
@@ -25,20 +30,21 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     (
         "allocate",
         &[
-            "model", "domain", "rule", "config", "device", "capacity", "plan", "apply", "claims",
-            "events", "host",
+            "model", "kind", "domain", "rule", "config", "device", "capacity", "plan", "apply",
+            "claims", "events", "host",
         ],
     ),
     (
         "gpu_setup",
         &[
-            "model", "rule", "config", "device", "plan", "claims", "host",
+            "model", "kind", "rule", "config", "device", "plan", "claims", "host",
         ],
     ),
     (
         "report",
         &[
             "model",
+            "kind",
             "rule",
             "config",
             "device",
@@ -53,20 +59,22 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     (
         "hook",
         &[
-            "model", "domain", "rule", "config", "device", "capacity", "plan", "apply", "claims",
-            "host", "events", "allocate",
+            "model", "kind", "domain", "rule", "config", "device", "capacity", "plan", "apply",
+            "claims", "host", "events", "allocate",
         ],
     ),
     (
         "definition",
         &[
-            "model", "domain", "rule", "config", "device", "plan", "claims", "host", "allocate",
+            "model", "kind", "domain", "rule", "config", "device", "plan", "claims", "host",
+            "allocate",
         ],
     ),
     (
         "hotplug",
         &[
             "model",
+            "kind",
             "domain",
             "rule",
             "config",
@@ -84,6 +92,8 @@ const MAY_NAME: &[(&str, &[&str])] = &[
         "cli",
         &[
             "model",
+            "document",
+            "kind",
             "domain",
             "rule",
             "config",
@@ -121,7 +131,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ),
     (
         "udev",
-        &["model", "rule", "config", "device", "plan", "host"],
+        &["model", "kind", "rule", "config", "device", "plan", "host"],
     ),
     // With `nvml/raw`, a crate of its own.
     ("nvml", &["model", "device"]),

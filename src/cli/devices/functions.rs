@@ -5,7 +5,7 @@ use std::{fmt, process::ExitCode};
 use anyhow::{Context, anyhow};
 use serde::Serialize;
 
-use super::{Devices, FieldValues, ShownKind, fields_of};
+use super::{Devices, FieldValues, Shown, fields_of};
 use crate::{
     cli::{
         near,
@@ -18,6 +18,7 @@ use crate::{
         pci::{self, DeviceFields},
     },
     host::{Host, PciIds},
+    kind::Subject,
     model::{PciAddress, proposed},
     plan::{Detail, HostSupply},
     rule::{Field, Fields, Verdict},
@@ -48,10 +49,10 @@ struct FunctionReport {
 pub(super) fn run(
     verb: &Devices,
     host: &Host,
-    kind: ShownKind,
+    shown: Shown,
     pool: Option<&Pool>,
 ) -> anyhow::Result<ExitCode> {
-    let report = gather(verb, host, kind, pool)?;
+    let report = gather(verb, host, shown, pool)?;
     output::report(verb.json, &report)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -59,7 +60,7 @@ pub(super) fn run(
 fn gather(
     verb: &Devices,
     host: &Host,
-    kind: ShownKind,
+    shown: Shown,
     pool: Option<&Pool>,
 ) -> anyhow::Result<Report> {
     let names = PciIds::new(host);
@@ -69,10 +70,11 @@ fn gather(
     let supply = HostSupply::discover(host, &names, Detail::default())
         .context("cannot look for devices")?
         .with_nvml(&nvml);
-    let of_kind = match (kind, pool) {
-        (ShownKind::NvidiaVgpu, None) => Some(gpu::all(host).context("cannot look for GPUs")?),
+    let is_of_gpus = shown.subject() == Some(Subject::Gpu);
+    let of_kind = match (is_of_gpus, pool) {
+        (true, None) => Some(gpu::all(host).context("cannot look for GPUs")?),
         (_, Some(pool)) => Some(in_pool(&supply, pool)?),
-        (ShownKind::Mdev | ShownKind::Pci, None) => None,
+        (false, None) => None,
     };
     if !verb.addresses.is_empty() {
         let mut wanted = Vec::new();
@@ -96,17 +98,17 @@ fn gather(
     }
     let report = |(address, path): &(PciAddress, String)| {
         let name = (*address).into();
-        let of_gpu = (kind == ShownKind::NvidiaVgpu).then_some(GpuFields {
+        let of_gpu = is_of_gpus.then_some(GpuFields {
             nvml: Some(&supply),
-            profile: pool.map(|pool| &pool.device_type),
+            profile: pool.map(|pool| pool.device_type()),
         });
         let device = fields_of(host, &names, &name, path, of_gpu);
-        let fields = verb.fields.then(|| FieldValues::read(&device, kind.kind()));
+        let fields = verb.fields.then(|| FieldValues::read(&device, shown));
         function_report(*address, &device, fields)
     };
     Ok(Report {
         devices: functions.iter().map(report).collect(),
-        if_none: if_none(kind, pool, &supply),
+        if_none: if_none(is_of_gpus, pool, &supply),
     })
 }
 
@@ -132,19 +134,19 @@ fn not_among(address: PciAddress, pool: Option<&Pool>) -> String {
     }
 }
 
-fn if_none(kind: ShownKind, pool: Option<&Pool>, supply: &HostSupply<'_>) -> String {
-    match (pool, kind) {
+fn if_none(is_of_gpus: bool, pool: Option<&Pool>, supply: &HostSupply<'_>) -> String {
+    match (pool, is_of_gpus) {
         (Some(Pool { name, .. }), _) => {
             format!(
                 "pool '{name}' takes none; {} says why",
                 proposed("virt-vgpu pool preview", name)
             )
         }
-        (None, ShownKind::NvidiaVgpu) => match supply.unbound().first() {
+        (None, true) => match supply.unbound().first() {
             Some((gpu, why)) => format!("no GPU is bound to nvidia; {gpu}: {why}"),
             None => "no GPUs; 'virt-vgpu devices --kind pci' lists PCI functions".to_owned(),
         },
-        (None, ShownKind::Mdev | ShownKind::Pci) => "no PCI functions".to_owned(),
+        (None, false) => "no PCI functions".to_owned(),
     }
 }
 

@@ -2,15 +2,19 @@
 
 use std::process::ExitCode;
 
-use clap::{Args, ValueEnum};
+use clap::{
+    Args,
+    builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
+};
 use serde::{Serialize, Serializer};
 
 use super::output::Table;
 use crate::{
     device::{Sysfs, gpu_fields::GpuFields, pci::DeviceFields, pci::PciNames},
     host::Host,
+    kind::{self, KINDS, Kind, Subject},
     model::{ParentName, PoolName},
-    rule::{Field, Fields, Kind},
+    rule::{Field, Fields},
 };
 
 mod functions;
@@ -37,8 +41,8 @@ pub(super) struct Devices {
     addresses: Vec<String>,
 
     /// Which devices; without it those of the pool, or mdev.
-    #[arg(long, value_enum)]
-    kind: Option<ShownKind>,
+    #[arg(long, value_parser = shown())]
+    kind: Option<Shown>,
 
     /// Only devices that the rules of this pool take.
     #[arg(long)]
@@ -53,33 +57,55 @@ pub(super) struct Devices {
     json: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum ShownKind {
-    /// GPUs of NVIDIA's driver.
-    NvidiaVgpu,
-    /// Parents of mediated devices.
-    Mdev,
-    /// PCI functions.
-    Pci,
+/// Which devices are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shown {
+    /// Those that rules of a kind of pool are about.
+    Of(&'static dyn Kind),
+    /// All PCI functions.
+    Functions,
 }
 
-impl ShownKind {
-    const fn kind(self) -> Kind {
+/// The name of all PCI functions.
+const FUNCTIONS: &str = "pci";
+
+/// A value for each.
+fn shown() -> impl TypedValueParser<Value = Shown> {
+    let kinds = KINDS
+        .iter()
+        .map(|kind| PossibleValue::new(kind.name()).help(kind.subjects_in_words()));
+    let all = kinds.chain([PossibleValue::new(FUNCTIONS).help("PCI functions")]);
+    let parser = PossibleValuesParser::new(all);
+    parser.map(|name| kind::named(&name).map_or(Shown::Functions, Shown::Of))
+}
+
+impl Shown {
+    fn name(self) -> &'static str {
         match self {
-            Self::NvidiaVgpu => Kind::NvidiaVgpu,
-            Self::Mdev => Kind::Mdev,
-            Self::Pci => Kind::Pci,
+            Self::Of(kind) => kind.name(),
+            Self::Functions => FUNCTIONS,
         }
     }
 
-    /// What a pool of that kind takes; None where this version shows none.
-    const fn of(kind: Kind) -> Option<Self> {
-        match kind {
-            Kind::NvidiaVgpu => Some(Self::NvidiaVgpu),
-            Kind::Mdev => Some(Self::Mdev),
-            Kind::Pci => Some(Self::Pci),
-            Kind::SriovNic | Kind::Usb => None,
+    fn subject(self) -> Option<Subject> {
+        match self {
+            Self::Of(kind) => Some(kind.subject()),
+            Self::Functions => None,
         }
+    }
+
+    /// Whether the devices have the field and this version reads it.
+    fn has(self, field: Field) -> bool {
+        match self {
+            Self::Of(kind) => kind.reads(field),
+            Self::Functions => kind::PCI_FIELDS.contains(&field),
+        }
+    }
+
+    /// What makes mediated devices: shown where nobody asks for anything else.
+    fn parents() -> Option<Self> {
+        let is_it = |kind: &&&dyn Kind| kind.subject() == Subject::Parent;
+        KINDS.iter().find(is_it).map(|kind| Self::Of(*kind))
     }
 }
 
@@ -89,33 +115,34 @@ impl Devices {
             Some(name) => Some(super::pool::load(host, name)?),
             None => None,
         };
-        let of_pool = pool.as_ref().map(|pool| pool.kind);
-        let kind = match (self.kind, of_pool) {
-            (Some(asked), Some(kind)) if asked.kind() != kind => anyhow::bail!(
-                "pool '{}' has no devices of kind '{}': it is of kind '{kind}'; leave out --kind",
+        let of_pool = pool.as_ref().map(|pool| Shown::Of(pool.kind));
+        let shown = match (self.kind, of_pool) {
+            (Some(asked), Some(has)) if asked != has => anyhow::bail!(
+                "pool '{}' has no devices of kind '{}': it is of kind '{}'; leave out --kind",
                 pool.map(|pool| pool.name.to_string()).unwrap_or_default(),
-                asked.kind(),
+                asked.name(),
+                has.name(),
             ),
-            (Some(asked), _) => Some(asked),
-            (None, Some(kind)) => ShownKind::of(kind),
-            (None, None) => Some(ShownKind::Mdev),
+            (asked, has) => asked.or(has).or(Shown::parents()),
         };
-        match kind {
-            Some(ShownKind::Mdev) => parents::run(self, host, pool.as_ref()),
-            Some(kind) => functions::run(self, host, kind, pool.as_ref()),
-            None => anyhow::bail!("devices of such a pool are not shown by this version"),
+        match shown {
+            Some(shown) if shown.subject() != Some(Subject::Parent) => {
+                functions::run(self, host, shown, pool.as_ref())
+            }
+            Some(shown) => parents::run(self, host, shown, pool.as_ref()),
+            None => functions::run(self, host, Shown::Functions, pool.as_ref()),
         }
     }
 }
 
-/// The value of every field that this version reads for a kind, as a rule would
+/// The value of every field that this version reads for such a device, as a rule would
 /// have it; None where the device has no such field.
 #[derive(Debug)]
 struct FieldValues(Vec<(Field, Option<String>)>);
 
 impl FieldValues {
-    fn read(device: &DeviceFields<'_>, kind: Kind) -> Self {
-        let fields = Field::ALL.iter().filter(|field| field.is_read_for(kind));
+    fn read(device: &DeviceFields<'_>, shown: Shown) -> Self {
+        let fields = Field::ALL.iter().filter(|field| shown.has(**field));
         let value = |field: Field| {
             let value = device.field(field)?;
             Some(field.info().value_type.print(&value))

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, process::ExitCode};
 use anyhow::Context;
 use serde::Serialize;
 
-use super::{Devices, FieldValues, fields_of};
+use super::{Devices, FieldValues, Shown, fields_of};
 use crate::{
     claims::{self, Claim},
     cli::{
@@ -17,7 +17,7 @@ use crate::{
     host::{Host, PciIds},
     model::{DeviceName, DomainName, MdevTypeId, MdevUuid, ParentName, PoolName, proposed},
     plan::{Detail, HostSupply},
-    rule::{Kind, Verdict},
+    rule::Verdict,
 };
 
 #[derive(Debug, Serialize)]
@@ -62,13 +62,23 @@ struct OwnerReport {
     pool: PoolName,
 }
 
-pub(super) fn run(verb: &Devices, host: &Host, pool: Option<&Pool>) -> anyhow::Result<ExitCode> {
-    let report = gather(verb, host, pool)?;
+pub(super) fn run(
+    verb: &Devices,
+    host: &Host,
+    shown: Shown,
+    pool: Option<&Pool>,
+) -> anyhow::Result<ExitCode> {
+    let report = gather(verb, host, shown, pool)?;
     output::report(verb.json, &report)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn gather(verb: &Devices, host: &Host, pool: Option<&Pool>) -> anyhow::Result<Report> {
+fn gather(
+    verb: &Devices,
+    host: &Host,
+    shown: Shown,
+    pool: Option<&Pool>,
+) -> anyhow::Result<Report> {
     let names = PciIds::new(host);
     let supply = HostSupply::discover(host, &names, Detail::default())
         .context("cannot look for mdev parents")?;
@@ -84,7 +94,7 @@ fn gather(verb: &Devices, host: &Host, pool: Option<&Pool>) -> anyhow::Result<Re
         let fields = verb.fields.then(|| {
             let path = parent.path();
             let device = fields_of(host, &names, &parent.name, &path, None);
-            FieldValues::read(&device, Kind::Mdev)
+            FieldValues::read(&device, shown)
         });
         devices.push(ParentReport {
             physical_function: (board != parent.name).then_some(board),

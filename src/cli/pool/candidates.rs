@@ -12,7 +12,7 @@ use crate::{
     device::mdev::{Offer, Parent},
     model::{MdevTypeId, ParentName, PoolName},
     plan::HostSupply,
-    rule::{Kind, Verdict},
+    rule::Verdict,
 };
 
 /// A parent of mediated devices or a GPU, seen from one pool.
@@ -59,13 +59,17 @@ pub(super) fn candidates(
         let (room, exact) = supply.room(pool, &standing.parent);
         let (type_id, available, problem) = match room {
             Offer::Type { id, available } => (Some(id), available, None),
-            Offer::NoSuchType => (None, 0, Some(format!("has no type '{}'", pool.device_type))),
+            Offer::NoSuchType => (
+                None,
+                0,
+                Some(format!("has no type '{}'", pool.device_type())),
+            ),
             Offer::Unreadable(why) | Offer::Taken(why) | Offer::NoRoom(why) => (None, 0, Some(why)),
         };
         // A pool of vGPUs takes GPUs, one of mediated devices what makes them.
         let board = supply.board(&standing.parent);
         let takes = |other: &Pool, taken: &BTreeSet<ParentName>| {
-            let gpus = other.kind == Kind::NvidiaVgpu;
+            let gpus = other.is_of_gpus();
             taken.contains(if gpus { &board } else { &standing.parent.name })
         };
         let also_in = others

@@ -13,8 +13,9 @@ use serde::Serialize;
 use super::{new_gpu, not_found, preview};
 use crate::{
     cli::output,
-    config::{self, ConfigError, POOL_DIRS, Pool, PoolError},
+    config::{self, POOL_DIRS, Pool, PoolError},
     device::gpu,
+    document::ConfigError,
     host::Host,
     model::{PoolName, TypeSelector, short_name},
     rule::spelling::nearest,
@@ -97,7 +98,7 @@ impl Check {
 /// the same. A profile of a board that is not here is none of that: the file may be for
 /// many hosts.
 fn unknown_profile(host: &Host, pool: &Pool) -> Option<String> {
-    let TypeSelector::Profile(profile) = &pool.device_type else {
+    let TypeSelector::Profile(profile) = pool.device_type() else {
         return None;
     };
     if profile.parts().is_some() {

@@ -17,6 +17,7 @@ use crate::{
     device::Sysfs,
     gpu_setup::Survey,
     host::{Deadline, Host, HostLock, PciIds, complain},
+    kind,
     model::{PoolName, ProfileName, TypeSelector},
     plan::{Detail, HostSupply},
 };
@@ -212,7 +213,13 @@ impl Create {
                 devices.push(resolved.device);
             }
         }
+        let key = match &device_type {
+            TypeSelector::Profile(_) => "profile",
+            TypeSelector::IdOrName(_) => "type",
+        };
+        let kind = kind::with_type_key(key);
         Ok(NewPool {
+            kind: kind.with_context(|| format!("no kind of pool has the key '{key}'"))?,
             device_type,
             devices,
             description: self.description.clone(),

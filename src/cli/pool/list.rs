@@ -8,8 +8,9 @@ use serde::Serialize;
 
 use crate::{
     cli::output::{self, Table},
-    config::{self, Kind, Placement, Pool},
+    config::{self, Placement, Pool},
     host::{Host, PciIds},
+    kind::Kind,
     model::PoolName,
     plan::{Detail, HostSupply},
     rule::Verdict,
@@ -41,7 +42,7 @@ struct Report {
 #[derive(Debug, Serialize)]
 struct PoolReport {
     name: PoolName,
-    kind: Kind,
+    kind: &'static dyn Kind,
     #[serde(rename = "type")]
     device_type: String,
     placement: Placement,
@@ -121,11 +122,12 @@ fn pool_report(supply: &HostSupply<'_>, pool: Pool) -> std::io::Result<PoolRepor
     let members = standings
         .iter()
         .filter(|standing| matches!(standing.verdict, Verdict::Match { .. }));
+    let device_type = pool.device_type().to_string();
     Ok(PoolReport {
         devices: members.count(),
         name: pool.name,
         kind: pool.kind,
-        device_type: pool.device_type.to_string(),
+        device_type,
         placement: pool.placement,
         instances: pool.instances,
         rules: pool.rules.len(),

@@ -22,7 +22,7 @@ use crate::{
     host::{Host, PciIds},
     model::{PciAddress, PoolName},
     plan::{Detail, HostSupply},
-    rule::{Field, Kind, fields_used},
+    rule::{Field, fields_used},
 };
 
 /// Show which devices a pool's rules take, and why not the others.
@@ -64,7 +64,7 @@ struct Report {
     unbound: Vec<Unbound>,
     warnings: Vec<String>,
     #[serde(skip)]
-    kind: Kind,
+    is_of_gpus: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -109,9 +109,9 @@ fn gather(host: &Host, pool: Pool) -> anyhow::Result<Report> {
         .context("cannot look for devices")?
         .with_nvml(&nvml);
     let others = other_pools(config::load_all(host), &pool.name);
-    let unbound = match pool.kind {
-        Kind::NvidiaVgpu => supply.unbound(),
-        _ => &[],
+    let unbound = match pool.is_of_gpus() {
+        true => supply.unbound(),
+        false => &[],
     };
     let mut warnings = pool.warnings();
     // Nobody but NVML tells it, and a rule on what is not told matches nothing.
@@ -121,19 +121,20 @@ fn gather(host: &Host, pool: Pool) -> anyhow::Result<Report> {
             warnings.push(format!("'{field}' is not known now: {}", failure.message));
         }
     }
+    let device_type = pool.device_type().to_string();
     Ok(Report {
         unbound: unbound
             .iter()
             .cloned()
             .map(|(address, reason)| Unbound { address, reason })
             .collect(),
-        kind: pool.kind,
+        is_of_gpus: pool.is_of_gpus(),
         devices: candidates::candidates(&supply, &pool, &others)
             .context("cannot look for devices")?,
         warnings,
         pool: pool.name,
         file: pool.origin,
-        device_type: pool.device_type.to_string(),
+        device_type,
     })
 }
 
@@ -150,10 +151,10 @@ impl fmt::Display for Report {
             self.file.display()
         )?;
         if all == 0 {
-            let nothing = match self.kind {
-                Kind::NvidiaVgpu if self.unbound.is_empty() => "this host has no NVIDIA GPU",
-                Kind::NvidiaVgpu => "no GPU of this host is bound to nvidia",
-                _ => "this host has no mdev parents",
+            let nothing = match self.is_of_gpus {
+                true if self.unbound.is_empty() => "this host has no NVIDIA GPU",
+                true => "no GPU of this host is bound to nvidia",
+                false => "this host has no mdev parents",
             };
             writeln!(f, "\n{nothing}")?;
         }

@@ -13,9 +13,10 @@ use super::{
 use crate::{
     allocate, claims,
     cli::output,
-    config::{self, Class, Defaults, Kind, Placement, Pool},
+    config::{self, Class, Defaults, Placement, Pool},
     device::Remembered,
     host::{Host, PciIds},
+    kind::Kind,
     model::{PoolName, proposed},
     plan::{Detail, HostSupply},
     rule::{Filter, Operator},
@@ -44,7 +45,7 @@ struct Report {
     name: PoolName,
     #[serde(serialize_with = "crate::cli::output::path")]
     file: PathBuf,
-    kind: Kind,
+    kind: &'static dyn Kind,
     description: Option<String>,
     class: Option<Class>,
     #[serde(rename = "type")]
@@ -115,6 +116,7 @@ fn gather(host: &Host, pool: Pool) -> anyhow::Result<Report> {
             (0, true)
         }
     };
+    let device_type = pool.device_type().to_string();
     let free = candidates::free(&supply, &pool, in_use, &devices);
     Ok(Report {
         warnings,
@@ -125,7 +127,7 @@ fn gather(host: &Host, pool: Pool) -> anyhow::Result<Report> {
         kind: pool.kind,
         description: pool.description,
         class: pool.class,
-        device_type: pool.device_type.to_string(),
+        device_type,
         instances: pool.instances,
         placement: pool.placement,
         guest_driver: pool.guest_driver,

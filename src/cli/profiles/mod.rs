@@ -20,7 +20,7 @@ use crate::{
     },
     host::{Host, PciIds},
     model::{MdevTypeId, PciAddress, PoolName, ProfileParts, short_name},
-    rule::{Kind, Verdict, evaluate},
+    rule::{Verdict, evaluate},
 };
 
 mod report;
@@ -264,10 +264,9 @@ impl<'a> Pools<'a> {
             Some(Framework::SriovMdev) => gpu::functions(host, state.address).unwrap_or_default(),
             _ => Vec::new(),
         };
-        let takes = |pool: &&Pool| match pool.kind {
-            Kind::NvidiaVgpu => self.takes(host, pool, state.address),
-            Kind::Mdev => parents.iter().any(|&parent| self.takes(host, pool, parent)),
-            _ => false,
+        let takes = |pool: &&Pool| match pool.is_of_gpus() {
+            true => self.takes(host, pool, state.address),
+            false => parents.iter().any(|&parent| self.takes(host, pool, parent)),
         };
         self.pools.iter().filter(takes).collect()
     }
@@ -279,9 +278,9 @@ impl<'a> Pools<'a> {
             names: &self.names,
             name: &parent.name,
             path: &parent.path(),
-            gpu: (pool.kind == Kind::NvidiaVgpu).then_some(GpuFields {
+            gpu: (pool.is_of_gpus()).then_some(GpuFields {
                 nvml: Some(self.facts),
-                profile: Some(&pool.device_type),
+                profile: Some(pool.device_type()),
             }),
         };
         matches!(evaluate(&pool.rules, &device), Verdict::Match { .. })
@@ -290,7 +289,7 @@ impl<'a> Pools<'a> {
 
 fn is_of(pool: &Pool, one: &VgpuType) -> bool {
     let by_id = |id: MdevTypeId| id.as_str() == format!("nvidia-{}", one.id);
-    pool.device_type.means_name(&one.name) || pool.device_type.as_id().is_some_and(by_id)
+    pool.device_type().means_name(&one.name) || pool.device_type().as_id().is_some_and(by_id)
 }
 
 impl GpuReport {

@@ -3,23 +3,25 @@
 use std::{fs, path::Path};
 
 use super::*;
-use crate::{device::gpu::Functions, model::TypeSelector};
+use crate::device::gpu::Functions;
 
 const GPU: &str = "0000:3b:00.0";
 
 /// A pool whose rules take the GPU alone.
-fn pool(name: &str, kind: Kind, wanted: &str) -> Pool {
+fn pool(name: &str, what: &str) -> Pool {
     let text = format!(
-        "kind = 'mdev'\ntype = 'x'\n[[rule]]\nwhere = [{{ field = 'address', op = 'equal', value \
+        "{what}\n[[rule]]\nwhere = [{{ field = 'address', op = 'equal', value \
          = '{GPU}' }}]\n"
     );
-    let mut pool = config::parse(name.parse().unwrap(), Path::new("x"), &text).unwrap();
-    pool.kind = kind;
-    pool.device_type = match kind {
-        Kind::NvidiaVgpu => TypeSelector::Profile(wanted.parse().unwrap()),
-        _ => wanted.parse().unwrap(),
-    };
-    pool
+    config::parse(name.parse().unwrap(), Path::new("x"), &text).unwrap()
+}
+
+fn profile(name: &str, wanted: &str) -> Pool {
+    pool(name, &format!("kind = 'nvidia-vgpu'\nprofile = '{wanted}'"))
+}
+
+fn mdev_type(name: &str, wanted: &str) -> Pool {
+    pool(name, &format!("kind = 'mdev'\ntype = '{wanted}'"))
 }
 
 fn state(address: &str, framework: Framework) -> GpuState {
@@ -45,12 +47,12 @@ fn pools_of_profiles_go_by_the_gpu_and_of_mdev_types_by_their_parents() {
     let host = Host::new(root.path().to_owned());
     let pools = Pools {
         pools: vec![
-            pool("short", Kind::NvidiaVgpu, "L40S-24Q"),
-            pool("full", Kind::NvidiaVgpu, "NVIDIA L40S-24Q"),
-            pool("other", Kind::NvidiaVgpu, "L40S-24C"),
-            pool("id", Kind::Mdev, "nvidia-1155"),
-            pool("name", Kind::Mdev, "NVIDIA L40S-24Q"),
-            pool("other-id", Kind::Mdev, "nvidia-1156"),
+            profile("short", "L40S-24Q"),
+            profile("full", "NVIDIA L40S-24Q"),
+            profile("other", "L40S-24C"),
+            mdev_type("id", "nvidia-1155"),
+            mdev_type("name", "NVIDIA L40S-24Q"),
+            mdev_type("other-id", "nvidia-1156"),
         ],
         names: PciIds::new(&host),
         facts: &Vec::new(),

@@ -5,6 +5,10 @@ mod pools;
 use std::path::Path;
 
 use super::*;
+use crate::{
+    document::ConfigError,
+    kind::{self, GpuSettings, SchedulerPolicy, SchedulerSettings},
+};
 
 const FILE: &str = "/etc/virt-vgpu/pools.d/cad.toml";
 

@@ -38,10 +38,10 @@ where = [{ field = "numa-node", op = "less-than", value = 2 },
 fn a_whole_file_is_read() {
     let pool = read(CAD).unwrap();
     assert_eq!(pool.name.as_str(), "cad");
-    assert_eq!(pool.kind, Kind::Mdev);
+    assert_eq!(pool.kind.name(), "mdev");
     assert_eq!(pool.description.as_deref(), Some("CAD desktops"));
     assert_eq!(pool.class, Some(Class::Vgpu));
-    assert_eq!(pool.device_type.as_str(), "nvidia-558");
+    assert_eq!(pool.device_type().as_str(), "nvidia-558");
     assert_eq!(pool.instances, 4);
     assert_eq!(pool.placement, Placement::Spread);
     assert_eq!(
@@ -114,6 +114,7 @@ fn what_is_surely_not_meant_is_warned_of() {
 
 fn new_pool() -> NewPool {
     NewPool {
+        kind: kind::named("mdev").unwrap(),
         device_type: "nvidia-558".parse().unwrap(),
         devices: vec![
             NewDevice::Itself("3B:00.0".to_owned()),
@@ -196,6 +197,7 @@ proptest! {
         spread: bool,
     ) {
         let new = NewPool {
+            kind: kind::named("mdev").unwrap(),
             device_type: device_type.parse().unwrap(),
             devices: devices.iter().cloned().map(NewDevice::Itself).collect(),
             description,
@@ -205,7 +207,7 @@ proptest! {
             guest_driver: path,
         };
         let pool = new.check("cad".parse().unwrap(), Path::new(FILE)).unwrap();
-        prop_assert_eq!(pool.device_type, new.device_type);
+        prop_assert_eq!(pool.device_type(), &new.device_type);
         prop_assert_eq!(pool.description, new.description);
         prop_assert_eq!(pool.class, new.class);
         prop_assert_eq!(pool.instances, new.instances);
@@ -246,13 +248,14 @@ fn host_settings_are_read() {
         let start = "kind = 'nvidia-vgpu'\nprofile = 'L40S-12Q'\n";
         read(&format!("{start}{text}")).unwrap()
     };
+    let scheduler = |pool: &Pool| pool.devices.gpu_settings().unwrap().scheduler.clone();
     let plain = vgpu("");
-    assert_eq!((plain.heterogeneous, plain.scheduler), (false, None));
+    assert_eq!(plain.devices.gpu_settings(), Some(&GpuSettings::default()));
     let mixed = vgpu(
         "heterogeneous = true\n[scheduler]\npolicy = 'equal-share'\nstrict-round-robin = \
          true\naveraging-factor = 33\nfrequency = 480",
     );
-    assert!(mixed.heterogeneous);
+    assert!(mixed.mixes_sizes());
     let equal = SchedulerSettings {
         policy: SchedulerPolicy::EqualShare,
         strict_round_robin: Some(true),
@@ -260,7 +263,7 @@ fn host_settings_are_read() {
         frequency: Some(480),
         time_slice_ns: None,
     };
-    assert_eq!(mixed.scheduler, Some(equal.clone()));
+    assert_eq!(scheduler(&mixed), Some(equal.clone()));
     for (written, nanoseconds) in [("2", 2_000_000), ("2.0", 2_000_000), ("1.25", 1_250_000)] {
         let sliced = vgpu(&format!(
             "[scheduler]\npolicy = 'equal-share'\nstrict-round-robin = false\ntime-slice-ms = \
@@ -273,6 +276,6 @@ fn host_settings_are_read() {
             time_slice_ns: Some(nanoseconds),
             ..equal.clone()
         };
-        assert_eq!(sliced.scheduler, Some(wanted), "{written}");
+        assert_eq!(scheduler(&sliced), Some(wanted), "{written}");
     }
 }

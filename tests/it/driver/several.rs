@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use virt_vgpu::{
     apply::apply,
-    config::{self, Kind, Pool},
+    config::{self, Pool},
     device::{Sysfs, mdev, parameters::Parameters, pci::PciNames, vendor_vfio},
     model::{DeviceName, DomainName, MdevTypeId, MdevUuid, ParentName},
     plan::{Detail, Failed, HostSupply, Nearness, Plan, Refusal, Source, Wanted, plan},
@@ -189,8 +189,8 @@ fn pools(case: &Case) -> Vec<Pool> {
             }
         };
         let (kind, key) = match case.functions {
-            true => (Kind::NvidiaVgpu, "profile"),
-            false => (Kind::Mdev, "type"),
+            true => ("nvidia-vgpu", "profile"),
+            false => ("mdev", "type"),
         };
         let placement = if *pack { "pack" } else { "spread" };
         let text = format!(

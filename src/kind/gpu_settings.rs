@@ -1,14 +1,44 @@
-//! How a pool wants vGPUs to share the time of a GPU: `[scheduler]` as written,
-//! and the combinations that make sense. What a card takes is not known here.
+//! How a pool wants its GPUs to be set as a whole: mixed sizes, and how vGPUs share the
+//! time, `[scheduler]`, with the combinations that make sense. What a card takes is not
+//! known here.
 
 use std::path::Path;
 
-use super::{
-    document::{Node, Place, Table, Written},
-    error::ConfigError,
-    keys,
+use crate::{
+    document::{ConfigError, Node, Place, Table, Written},
+    rule::{labels::labels, spelling::did_you_mean, spelling::shown},
 };
-use crate::rule::{Kind, labels::labels, spelling::did_you_mean, spelling::shown};
+
+/// Settings of the host that are a GPU's as a whole, so its pools have to agree.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GpuSettings {
+    /// Whether a GPU holds vGPUs of several sizes at once.
+    pub heterogeneous: bool,
+    /// How vGPUs share the time of a GPU; None: the pool has no opinion.
+    pub scheduler: Option<SchedulerSettings>,
+}
+
+impl GpuSettings {
+    /// Reads them at the top of a pool file.
+    pub(super) fn read(top: &Table<'_, '_>) -> Result<Self, ConfigError> {
+        let heterogeneous = top.flag("heterogeneous")?.unwrap_or_default();
+        let scheduler = SchedulerFragment::read(top)?;
+        let scheduler = scheduler.map(|scheduler| scheduler.check(top.file(), heterogeneous));
+        Ok(Self {
+            heterogeneous,
+            scheduler: scheduler.transpose()?,
+        })
+    }
+}
+
+/// The keys of `[scheduler]`.
+const SCHEDULER: &[&str] = &[
+    "policy",
+    "strict-round-robin",
+    "averaging-factor",
+    "frequency",
+    "time-slice-ms",
+];
 
 labels!(
     /// NVIDIA's policies of the vGPU scheduler.
@@ -38,7 +68,7 @@ pub struct SchedulerSettings {
 
 /// What `[scheduler]` says.
 #[derive(Debug)]
-pub(super) struct SchedulerFragment {
+struct SchedulerFragment {
     at: Place,
     policy: Option<Written<String>>,
     strict_round_robin: Option<Written<bool>>,
@@ -49,12 +79,12 @@ pub(super) struct SchedulerFragment {
 
 impl SchedulerFragment {
     /// Reads it, if it is there.
-    pub(super) fn read(top: &Table<'_, '_>, kind: Kind) -> Result<Option<Self>, ConfigError> {
+    fn read(top: &Table<'_, '_>) -> Result<Option<Self>, ConfigError> {
         let Some(node) = top.get("scheduler") else {
             return Ok(None);
         };
         let table = node.table("a table, [scheduler]")?;
-        table.check_keys(keys::SCHEDULER, kind)?;
+        table.check_keys(SCHEDULER, |_| None)?;
         let flag = |node: &Node<'_, '_>| Ok(node.written(node.flag()?));
         let number = |node: &Node<'_, '_>| Ok(node.written(node.number()?));
         let nanoseconds = |node: &Node<'_, '_>| Ok(node.written(node.millionths("milliseconds")?));
@@ -69,11 +99,7 @@ impl SchedulerFragment {
     }
 
     /// Checks it; `heterogeneous` is what the pool says of the GPU's sizes.
-    pub(super) fn check(
-        &self,
-        file: &Path,
-        heterogeneous: bool,
-    ) -> Result<SchedulerSettings, ConfigError> {
+    fn check(&self, file: &Path, heterogeneous: bool) -> Result<SchedulerSettings, ConfigError> {
         let (at, policy) = self.policy(file)?;
         if policy == SchedulerPolicy::FixedShare && heterogeneous {
             let what = "'fixed-share' cannot be had with heterogeneous = true: a share is that of \

@@ -9,29 +9,37 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use super::{
-    error::ConfigError,
-    keys::{self, KeyInfo},
+use crate::rule::{
+    filter::accepted_list,
+    spelling::{did_you_mean, shown},
 };
-use crate::rule::{Kind, filter::accepted_list, spelling::shown};
+
+mod error;
+
+pub use error::ConfigError;
 
 /// A value and where it was written.
 #[derive(Debug, Clone)]
-pub(super) struct Written<T> {
-    pub(super) value: T,
-    pub(super) at: Place,
+pub struct Written<T> {
+    /// The value.
+    pub value: T,
+    /// Its place.
+    pub at: Place,
 }
 
 /// A key and its line.
 #[derive(Debug, Clone)]
-pub(super) struct Place {
-    pub(super) key: String,
-    pub(super) line: usize,
+pub struct Place {
+    /// The key, with the tables around it.
+    pub key: String,
+    /// The line, counted from 1.
+    pub line: usize,
 }
 
 impl Place {
     /// An error here.
-    pub(super) fn refuse(&self, file: &Path, what: &str, accepted: &[&str]) -> ConfigError {
+    #[must_use]
+    pub fn refuse(&self, file: &Path, what: &str, accepted: &[&str]) -> ConfigError {
         ConfigError {
             file: file.to_owned(),
             line: self.line,
@@ -41,7 +49,7 @@ impl Place {
     }
 
     /// The place of a key that should be in the table here, but is not.
-    pub(super) fn inside(&self, key: &str) -> Self {
+    pub fn inside(&self, key: &str) -> Self {
         Self {
             key: joined(&self.key, key),
             line: self.line,
@@ -60,20 +68,25 @@ fn joined(path: &str, key: &str) -> String {
 /// Where the lines of a text end. Made once, so that a large file full of small
 /// tables is not counted through from its start for each of them.
 #[derive(Debug)]
-pub(super) struct LineEnds(Vec<usize>);
+pub struct LineEnds(Vec<usize>);
 
 impl LineEnds {
-    pub(super) fn of(text: &str) -> Self {
+    /// Those of the text.
+    #[must_use]
+    pub fn of(text: &str) -> Self {
         Self(text.match_indices('\n').map(|(offset, _)| offset).collect())
     }
 }
 
 /// The text, its name and its lines.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Source<'t> {
-    pub(super) file: &'t Path,
-    pub(super) text: &'t str,
-    pub(super) line_ends: &'t LineEnds,
+pub struct Source<'t> {
+    /// The file that it was read from.
+    pub file: &'t Path,
+    /// The text.
+    pub text: &'t str,
+    /// Its lines.
+    pub line_ends: &'t LineEnds,
 }
 
 impl<'t> Source<'t> {
@@ -83,7 +96,10 @@ impl<'t> Source<'t> {
     }
 
     /// Parses the text.
-    pub(super) fn parse(&self) -> Result<Spanned<DeTable<'t>>, ConfigError> {
+    ///
+    /// # Errors
+    /// When it is no TOML.
+    pub fn parse(&self) -> Result<Spanned<DeTable<'t>>, ConfigError> {
         DeTable::parse(self.text).map_err(|error| {
             let words: Vec<&str> = error.message().split_whitespace().collect();
             ConfigError {
@@ -96,7 +112,8 @@ impl<'t> Source<'t> {
     }
 
     /// The table at the top of the text.
-    pub(super) fn top<'d>(self, table: &'d Spanned<DeTable<'t>>) -> Table<'d, 't> {
+    #[must_use]
+    pub fn top<'d>(self, table: &'d Spanned<DeTable<'t>>) -> Table<'d, 't> {
         let at = Place {
             key: String::new(),
             line: 1,
@@ -107,9 +124,10 @@ impl<'t> Source<'t> {
 
 /// A table's entries, in the order of the file.
 #[derive(Debug)]
-pub(super) struct Table<'d, 't> {
-    pub(super) source: Source<'t>,
-    pub(super) at: Place,
+pub struct Table<'d, 't> {
+    source: Source<'t>,
+    /// Where the table begins.
+    pub at: Place,
     entries: Vec<(&'d str, Node<'d, 't>)>,
 }
 
@@ -133,35 +151,86 @@ impl<'d, 't> Table<'d, 't> {
     }
 
     /// The value of a key, if it is there.
-    pub(super) fn get(&self, key: &str) -> Option<&Node<'d, 't>> {
+    pub fn get(&self, key: &str) -> Option<&Node<'d, 't>> {
         let (_, node) = self.entries.iter().find(|(name, _)| *name == key)?;
         Some(node)
     }
 
-    /// Refuses the first key that is not in the registry for this kind.
-    pub(super) fn check_keys(&self, place: &[KeyInfo], kind: Kind) -> Result<(), ConfigError> {
-        let refusal = |(name, node): &(&str, Node<'_, '_>)| {
-            let what = keys::refusal(place, kind, name)?;
-            Some(node.refuse(&what, &keys::accepted(place, kind)))
+    /// Refuses the first key that is not accepted here. `elsewhere` says of a key what is
+    /// wrong with it where it is one, but not here.
+    ///
+    /// # Errors
+    /// The key, with what is wrong.
+    pub fn check_keys(
+        &self,
+        accepted: &[&str],
+        elsewhere: impl Fn(&str) -> Option<String>,
+    ) -> Result<(), ConfigError> {
+        let mut entries = self.entries.iter();
+        let Some((name, node)) = entries.find(|(name, _)| !accepted.contains(name)) else {
+            return Ok(());
         };
-        self.entries.iter().find_map(refusal).map_or(Ok(()), Err)
+        let what = elsewhere(name)
+            .unwrap_or_else(|| format!("unknown key{}", did_you_mean(&shown(name), accepted)));
+        Err(node.refuse(&what, accepted))
+    }
+
+    /// The value of a text of one line, if it is there.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn text(&self, key: &str) -> Result<Option<Written<String>>, ConfigError> {
+        self.get(key).map(Node::text).transpose()
+    }
+
+    /// The value of a flag, if it is there.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn flag(&self, key: &str) -> Result<Option<bool>, ConfigError> {
+        self.get(key).map(Node::flag).transpose()
+    }
+
+    /// The value of a whole number, if it is there.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn number(&self, key: &str) -> Result<Option<u32>, ConfigError> {
+        self.get(key).map(Node::number).transpose()
+    }
+
+    /// The refusal of a table without a key that it needs.
+    #[must_use]
+    pub fn missing(&self, key: &str, accepted: &[&str]) -> ConfigError {
+        let at = self.at.inside(key);
+        at.refuse(self.source.file, "is missing", accepted)
+    }
+
+    /// The file that the table is in.
+    #[must_use]
+    pub fn file(&self) -> &'t Path {
+        self.source.file
     }
 }
 
 /// A value in the file.
 #[derive(Debug)]
-pub(super) struct Node<'d, 't> {
+pub struct Node<'d, 't> {
     source: Source<'t>,
     value: &'d Spanned<DeValue<'t>>,
-    pub(super) at: Place,
+    /// Where it stands.
+    pub at: Place,
 }
 
 impl<'d, 't> Node<'d, 't> {
-    pub(super) fn refuse(&self, what: &str, accepted: &[&str]) -> ConfigError {
+    /// An error here.
+    #[must_use]
+    pub fn refuse(&self, what: &str, accepted: &[&str]) -> ConfigError {
         self.at.refuse(self.source.file, what, accepted)
     }
 
-    pub(super) fn written<T>(&self, value: T) -> Written<T> {
+    /// A value that was read here.
+    pub fn written<T>(&self, value: T) -> Written<T> {
         Written {
             value,
             at: self.at.clone(),
@@ -182,7 +251,10 @@ impl<'d, 't> Node<'d, 't> {
     }
 
     /// A text of one line.
-    pub(super) fn text(&self) -> Result<Written<String>, ConfigError> {
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn text(&self) -> Result<Written<String>, ConfigError> {
         match self.value.get_ref() {
             DeValue::String(text) if text.chars().any(char::is_control) => {
                 Err(self.refuse("wants one line without control characters", &[]))
@@ -193,13 +265,19 @@ impl<'d, 't> Node<'d, 't> {
     }
 
     /// True or false.
-    pub(super) fn flag(&self) -> Result<bool, ConfigError> {
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn flag(&self) -> Result<bool, ConfigError> {
         let flag = self.value.get_ref().as_bool();
         flag.ok_or_else(|| self.wants("true or false"))
     }
 
     /// A whole number that fits 32 bits, as all our numbers do.
-    pub(super) fn number(&self) -> Result<u32, ConfigError> {
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn number(&self) -> Result<u32, ConfigError> {
         let integer = self.value.get_ref().as_integer();
         integer
             .and_then(|number| u32::from_str_radix(number.as_str(), number.radix()).ok())
@@ -208,7 +286,10 @@ impl<'d, 't> Node<'d, 't> {
 
     /// A number with up to six places behind the point, in millionths: 2.5 is
     /// 2500000. What has an exponent or a sign is none.
-    pub(super) fn millionths(&self, unit: &str) -> Result<u32, ConfigError> {
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn millionths(&self, unit: &str) -> Result<u32, ConfigError> {
         const PLACES: usize = 6;
         let text = match self.value.get_ref() {
             DeValue::Integer(number) if number.radix() == 10 => number.as_str(),
@@ -225,7 +306,10 @@ impl<'d, 't> Node<'d, 't> {
     }
 
     /// A text, number or boolean, as text: what a filter compares with.
-    pub(super) fn scalar(&self) -> Result<Written<String>, ConfigError> {
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn scalar(&self) -> Result<Written<String>, ConfigError> {
         match self.value.get_ref() {
             DeValue::String(text) => Ok(self.written(text.clone().into_owned())),
             DeValue::Integer(number) => Ok(self.written(number.to_string())),
@@ -236,7 +320,10 @@ impl<'d, 't> Node<'d, 't> {
     }
 
     /// A table.
-    pub(super) fn table(&self, wanted: &str) -> Result<Table<'d, 't>, ConfigError> {
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn table(&self, wanted: &str) -> Result<Table<'d, 't>, ConfigError> {
         match self.value.get_ref() {
             DeValue::Table(table) => Ok(Table::new(self.source, table, self.at.clone())),
             _ => Err(self.wants(wanted)),
@@ -244,7 +331,10 @@ impl<'d, 't> Node<'d, 't> {
     }
 
     /// A list of tables.
-    pub(super) fn tables(&self, wanted: &str) -> Result<Vec<Table<'d, 't>>, ConfigError> {
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn tables(&self, wanted: &str) -> Result<Vec<Table<'d, 't>>, ConfigError> {
         let Some(items) = self.value.get_ref().as_array() else {
             return Err(self.wants(wanted));
         };
