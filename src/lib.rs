@@ -11,7 +11,7 @@
 //! | [`document`] | a TOML text with the place of every key |
 //! | [`kind`] | what a kind of device is, one file or folder a kind, and the list of them |
 //! | [`config`] | pool files: as written, then validated |
-//! | [`device`] | how each kind of device is found and made, one file a kind |
+//! | [`device`] | what sysfs, NVML and the kernel tell of devices |
 //! | [`capacity`] | what still fits on a GPU, and where it goes: pure |
 //! | [`plan`] | which device a domain gets, or why none: pure |
 //! | [`apply`] | carries out a plan's steps, undoes them in reverse |
@@ -31,7 +31,7 @@
 //!
 //! # The dependency rule
 //!
-//! `model` ← `domain`, `rule`, `config` ← `device` ← `capacity` ←
+//! `model` ← `domain`, `rule` ← `document`, `device` ← `capacity` ← `kind` ← `config` ←
 //! `plan` ← `apply`, `claims` ← `events` ← `allocate` ← `gpu_setup` ← `report` ←
 //! `hook`, `udev`, `definition` ← `hotplug` ← `daemon`, `cli`, binaries. From `model` to `plan` nothing
 //! opens a file, starts a process or names libvirt; `device` reads through
