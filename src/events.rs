@@ -64,7 +64,7 @@ pub fn log_allocated(operation: &str, claim: &Claim, devices: &[ClaimedDevice]) 
 }
 
 pub(crate) fn log_quarantined(claim: &Claim, reason: &str) {
-    for (device, function) in claim.functions() {
+    for (device, function) in claim.wedging() {
         tracing::warn!(
             message_id = QUARANTINED,
             domain_uuid = %claim.domain,

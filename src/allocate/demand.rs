@@ -4,15 +4,17 @@
 
 use std::{collections::BTreeMap, io};
 
-use super::{AllocateError, io_error, nearness_of};
+use super::{AllocateError, Look, io_error, nearness_of};
 use crate::{
-    claims::{self, Claim, ClaimedDevice},
+    claims::{self, Claim, ClaimedDevice, Interest, Seen},
     config::{self, Pool},
     device::{mdev, parameters::Parameters},
     domain::{DomainDef, Request},
     host::{Host, PciIds},
     model::{DomainName, DomainUuid, MdevUuid, ParentName, PciAddress, PoolName},
-    plan::{self, Detail, Failed, HostSupply, Plan, Refusal, RefusalKind, Source, Wanted},
+    plan::{
+        self, Announced, Detail, Failed, HostSupply, Plan, Refusal, RefusalKind, Source, Wanted,
+    },
 };
 
 /// The requests that the hook serves. One that may be missing and has no
@@ -191,14 +193,56 @@ impl<'a> Demand<'a> {
         Ok(())
     }
 
-    /// Plans a device for each request.
+    /// What of other claims has to do with the demand.
+    fn interest(&self) -> Interest<'_> {
+        let limited = self.pools.values().filter(|pool| pool.instances != 0);
+        Interest {
+            pools: limited.map(|pool| &pool.name).collect(),
+            functions: self.wants_functions(),
+            announced: Some(self.domain.uuid),
+            // A domain that starts has given back what it had; one that runs has it.
+            except: self.beside.is_none().then_some(self.domain.uuid),
+            tolerant: false,
+        }
+    }
+
+    fn wants_functions(&self) -> bool {
+        self.wanted.iter().any(|order| order.source != Source::Mdev)
+    }
+
+    /// Reads what the claims say of what is demanded, for a look that has begun: what has
+    /// changed since may not show in it.
+    ///
+    /// # Errors
+    /// When that cannot be told.
+    pub fn see_claims(&self, look: &Look<'_>) -> Result<Seen, AllocateError> {
+        Seen::read(look.host, &self.interest(), Some(look.began))
+            .map_err(|cause| io_error("cannot count what other domains have", cause))
+    }
+
+    /// Plans a device for each request, as the host stands now.
     ///
     /// # Errors
     /// A refusal, or what of the host cannot be read.
     pub fn plan(&self, host: &Host, failed: &Failed) -> Result<Plan, AllocateError> {
-        let nearness = nearness_of(self.domain, host)
+        let look = Look::new(host);
+        let seen = self.see_claims(&look)?;
+        self.plan_from(&look, &seen, failed)
+    }
+
+    /// Plans a device for each request from what is known of the host.
+    ///
+    /// # Errors
+    /// A refusal, or what of the host cannot be read.
+    pub fn plan_from(
+        &self,
+        look: &Look<'_>,
+        seen: &Seen,
+        failed: &Failed,
+    ) -> Result<Plan, AllocateError> {
+        let nearness = nearness_of(self.domain, &look.sysfs)
             .map_err(|cause| io_error("cannot read the NUMA layout", cause))?;
-        let names = PciIds::new(host);
+        let names = PciIds::new(look.host);
         let detail = Detail {
             nodes: !nearness.nodes.is_empty(),
             boards: self.wanted.len() > 1 || !failed.is_empty(),
@@ -207,38 +251,57 @@ impl<'a> Demand<'a> {
                 .iter()
                 .all(|order| matches!(order.source, Source::Function(_) | Source::Functions)),
         };
-        let nvml = host.nvml();
-        let mut supply = HostSupply::discover(host, &names, detail)
+        let mut supply = HostSupply::discover(&look.sysfs, &names, detail)
             .map_err(|cause| io_error("cannot look for mdev parents", cause))?
             .with_beside(self.parent_beside())
-            .with_nvml(&nvml);
-        // No claim is read where no function is planned for.
-        if self.wanted.iter().any(|order| order.source != Source::Mdev) {
-            // A domain that starts has given back what it had; one that runs has it.
-            let except = self.beside.is_none().then_some(self.domain.uuid);
-            supply = claims::functions(host, except)
-                .map(|held| self.less_replaced(held))
-                .and_then(|held| without(supply, host, held))
-                .map_err(|cause| io_error("cannot read the claims", cause))?;
+            .with_nvml(&look.nvml);
+        if self.wants_functions() {
+            supply = without(
+                supply,
+                look.host,
+                self.less_replaced(seen.functions.clone()),
+            )
+            .map_err(|cause| io_error("cannot read the claims", cause))?;
         }
+        let announced = self
+            .announced(look, seen)
+            .map_err(|cause| io_error("cannot list mediated devices", cause))?;
+        supply = supply.with_announced(announced);
         self.check_rules(&supply)?;
         let mut requests = Vec::with_capacity(self.wanted.len());
         for order in &self.wanted {
             let pool = &self.pools[&order.request.pool];
-            let pool_in_use = self.pool_in_use(host, pool)?;
             requests.push(Wanted {
                 device: &order.request.name,
                 uuid: order.uuid,
                 source: order.source.clone(),
                 pool,
-                pool_in_use,
+                pool_in_use: self.pool_in_use(seen, pool),
                 parameters: order.parameters(pool),
             });
         }
         let domain = &self.domain.name;
         let plan = plan::plan(domain, &requests, &supply, &nearness, failed)?;
-        self.check_models(host, &plan)?;
+        self.check_models(&look.sysfs, &plan)?;
         Ok(plan)
+    }
+
+    /// Devices of others that are being made, where the look does not show them.
+    fn announced(&self, look: &Look<'_>, seen: &Seen) -> io::Result<Vec<Announced>> {
+        if seen.announced.is_empty() {
+            return Ok(Vec::new());
+        }
+        let there = mdev::uuids(&look.sysfs)?;
+        let hidden = seen.not_among(&there).into_iter();
+        let others = hidden.filter(|device| !self.replaced.contains(device));
+        Ok(others
+            .map(|device| Announced {
+                parent: device.parent.clone(),
+                board: device.board.clone(),
+                type_id: device.type_id.clone(),
+                placement: device.placement,
+            })
+            .collect())
     }
 
     /// Plans for an XML that is changed on its way: where a function that it names
@@ -247,13 +310,29 @@ impl<'a> Demand<'a> {
     /// # Errors
     /// As [`Self::plan`], but none about one function.
     pub fn plan_anew(&mut self, host: &Host, failed: &Failed) -> Result<Plan, AllocateError> {
+        let look = Look::new(host);
+        let seen = self.see_claims(&look)?;
+        self.plan_anew_from(&look, &seen, failed)
+    }
+
+    /// The same from what is known of the host.
+    ///
+    /// # Errors
+    /// As [`Self::plan_from`], but none about one function.
+    pub fn plan_anew_from(
+        &mut self,
+        look: &Look<'_>,
+        seen: &Seen,
+        failed: &Failed,
+    ) -> Result<Plan, AllocateError> {
         loop {
-            let device = match self.plan(host, failed) {
+            let device = match self.plan_from(look, seen, failed) {
+                // What was not asked for is no reason to give the function up.
                 Err(AllocateError::Refused(Refusal {
                     kind: RefusalKind::Function { .. },
                     device,
                     ..
-                })) => device,
+                })) if !look.has_missed() => device,
                 other => return other,
             };
             let mut orders = self.wanted.iter_mut();
@@ -266,18 +345,13 @@ impl<'a> Demand<'a> {
 
     /// Devices of the pool that are claimed, those among them that are leaving and not
     /// on any bus any more.
-    fn pool_in_use(&self, host: &Host, pool: &Pool) -> Result<u32, AllocateError> {
-        if pool.instances == 0 {
-            return Ok(0);
-        }
-        let claimed = claims::pool_in_use(host, &pool.name)
-            .map_err(|cause| io_error("cannot count the pool's devices", cause))?;
+    fn pool_in_use(&self, seen: &Seen, pool: &Pool) -> u32 {
+        let claimed = seen.in_use.get(&pool.name).copied().unwrap_or_default();
         let replaced = self
             .replaced
             .iter()
             .filter(|device| device.pool == pool.name);
-        let replaced = u32::try_from(replaced.count()).unwrap_or(u32::MAX);
-        Ok(claimed.saturating_sub(replaced))
+        claimed.saturating_sub(u32::try_from(replaced.count()).unwrap_or(u32::MAX))
     }
 
     /// Where the running domain has an NVIDIA vGPU.

@@ -1,16 +1,17 @@
-//! Devices made for a domain under the host lock, whether it starts or runs:
-//! planned, announced in its claim, made and checked, all of them or none.
+//! Devices made for a domain, whether it starts or runs: planned, announced in its claim,
+//! made and checked, all of them or none.
 
-use std::io;
+use std::{collections::BTreeSet, io};
 
-use super::{AllocateError, Demand, io_error};
+use super::{AllocateError, Demand, Look, io_error};
 use crate::{
     apply,
-    claims::{self, Claim, ClaimedDevice, DeviceKind, Origin, State},
+    claims::{self, Claim, ClaimedDevice, Origin, Seen, State},
+    device::{board_of, step::Step},
     events,
-    host::{Deadline, Host, HostLock},
-    model::DeviceName,
-    plan::{self, Failed, Interface, Plan, RefusalKind},
+    host::{ClaimLock, Deadline, DeviceLock, Host, HostLock},
+    model::{DeviceName, DomainUuid, ParentName},
+    plan::{Assignment, Failed, Plan, Refusal, RefusalKind},
 };
 
 /// What the domain has before.
@@ -29,7 +30,7 @@ pub struct Making<'a> {
     /// The host.
     pub host: &'a Host,
     /// Held until the claim says what there is.
-    pub lock: &'a HostLock,
+    pub lock: &'a ClaimLock<'a>,
     /// What is demanded.
     pub demand: Demand<'a>,
     /// What they come on top of.
@@ -38,11 +39,29 @@ pub struct Making<'a> {
     pub deadline: Deadline,
 }
 
+/// What has been tried so far.
+#[derive(Debug, Default)]
+struct Tries {
+    /// What drivers have refused.
+    failed: Failed,
+    /// Refusals by drivers that others may be the reason of.
+    lost_races: u32,
+    /// Refusals while claims were being changed.
+    unsettled: u32,
+    /// Whether what crashes have left behind was looked for.
+    has_reconciled: bool,
+    /// Domains whose starts and stops were waited for.
+    awaited: BTreeSet<DomainUuid>,
+}
+
 impl Making<'_> {
     /// Plans and makes the devices and returns the claim that has announced them,
-    /// last in its list. When a driver refuses what its attributes promised, plans
-    /// again without that parent; when nothing is free, frees what crashes have
-    /// left behind and plans once more.
+    /// last in its list. Plans again when a driver refuses what its attributes promised,
+    /// or when somebody else was faster; when nothing is free, frees what crashes have
+    /// left behind and waits for starts and stops that are under way.
+    ///
+    /// Drivers are asked for the plan without any lock; it is settled under the host lock,
+    /// and made under the locks of its devices.
     ///
     /// The claim of a domain that runs stays committed all the time: it speaks of
     /// the other devices too. New ones are leaving in it until its caller knows that
@@ -52,25 +71,19 @@ impl Making<'_> {
     /// # Errors
     /// Why there are none; the claim is then as before.
     pub fn make(&mut self) -> Result<Claim, AllocateError> {
-        let mut failed = Failed::default();
-        let mut may_reconcile = true;
+        /// Races that may be lost before a driver's refusal counts as its last word.
+        const RACES: u32 = 16;
+        let mut tries = Tries::default();
         loop {
-            let plan = match self.plan(&failed) {
-                Err(AllocateError::Refused(refusal))
-                    if may_reconcile && !matches!(refusal.kind, RefusalKind::Unreadable { .. }) =>
-                {
-                    may_reconcile = false;
-                    if self.reconcile_others() {
-                        continue;
-                    }
-                    return Err(refusal.into());
-                }
-                other => other?,
+            let look = Look::new(self.host);
+            let Some((plan, mut claim)) = self.announce(&look, &mut tries)? else {
+                continue;
             };
-            let claim = self.intent(&plan);
-            claims::save(self.host, self.lock, &claim)
-                .map_err(|cause| io_error("no device was made", cause))?;
-            let Err(failure) = apply::apply(&plan.steps, self.host) else {
+            let devices = self.lock_devices(&claim, &plan)?;
+            let applied = apply::apply(&plan.steps, self.host);
+            drop(devices);
+            let Err(failure) = applied else {
+                note_nodes(self.host, &mut claim, plan.assignments.len());
                 return Ok(claim);
             };
             self.after_failure(claim, &plan, &failure)?;
@@ -83,24 +96,149 @@ impl Making<'_> {
                     cause: failure.cause,
                 });
             }
+            let may_be_race = !failure.timed_out && tries.lost_races < RACES;
+            if may_be_race && self.is_crowded(&look, assignment)? {
+                tries.lost_races += 1;
+                continue;
+            }
             let domain = &self.demand.domain.name;
             events::log_driver_refusal(domain, &assignment.parent, &failure.cause);
-            failed.note(&plan, number, &failure.reason);
+            tries.failed.note(&plan, number, &failure.reason);
         }
     }
 
-    fn plan(&mut self, failed: &Failed) -> Result<Plan, AllocateError> {
-        match self.base {
-            Base::Start(Origin::Prepare) => self.demand.plan(self.host, failed),
-            // The XML is changed on the way, or written after the plan.
-            Base::Start(Origin::Migrate) | Base::Running(_) => {
-                self.demand.plan_anew(self.host, failed)
+    /// Plans, settles the plan under the host lock, and writes it into the claim. None
+    /// where it is worth another look.
+    fn announce(
+        &mut self,
+        look: &Look<'_>,
+        tries: &mut Tries,
+    ) -> Result<Option<(Plan, Claim)>, AllocateError> {
+        let mut seen = self.demand.see_claims(look)?;
+        let mut plan = match self.plan(look, &seen, &tries.failed) {
+            Err(AllocateError::Refused(refusal)) => {
+                self.make_room(&refusal, &seen, tries)?;
+                return Ok(None);
+            }
+            planned => planned?,
+        };
+        look.ask_no_driver_any_more();
+        let planning = HostLock::acquire(self.host, &self.purpose(), self.lock_deadline())?;
+        if !seen.is_current(self.host) {
+            seen = self.demand.see_claims(look)?;
+            let planned = self.plan(look, &seen, &tries.failed);
+            let was_faster = look.has_missed() || matches!(planned, Err(AllocateError::Refused(_)));
+            // Somebody was: another look, at another place or for the refusal.
+            if was_faster && self.deadline.left() > Host::PATIENCE {
+                return Ok(None);
+            }
+            plan = planned?;
+        }
+        let claim = self.intent(&plan, look);
+        claims::announce(self.host, &planning, self.lock, &claim)
+            .map_err(|cause| io_error("no device was made", cause))?;
+        Ok(Some((plan, claim)))
+    }
+
+    /// Whether devices for others were being made on the board since the look began: a
+    /// driver's refusal may be about them.
+    fn is_crowded(&self, look: &Look<'_>, assignment: &Assignment) -> Result<bool, AllocateError> {
+        let board = board_of(&look.sysfs, &assignment.parent);
+        let seen = self.demand.see_claims(look)?;
+        Ok(seen.announced.iter().any(|device| device.board == board))
+    }
+
+    /// Whether it is worth to plan again after a refusal: something was freed, or has
+    /// changed, or somebody was at work on what was refused and is done.
+    fn make_room(
+        &self,
+        refusal: &Refusal,
+        seen: &Seen,
+        tries: &mut Tries,
+    ) -> Result<(), AllocateError> {
+        /// Far more than anybody needs: claims of others come and go all the time.
+        const UNSETTLED: u32 = 64;
+        let refused = || Err(AllocateError::Refused(refusal.clone()));
+        if matches!(refusal.kind, RefusalKind::Unreadable { .. }) {
+            return refused();
+        }
+        if !tries.has_reconciled {
+            tries.has_reconciled = true;
+            if self.reconcile_others() {
+                return Ok(());
+            }
+        }
+        if self.deadline.left() < Host::PATIENCE {
+            return refused();
+        }
+        let own = self.demand.domain.uuid;
+        let busy = claims::at_work(self.host, |claim| {
+            claim.domain != own
+                && !tries.awaited.contains(&claim.domain)
+                && is_about(refusal, claim)
+        });
+        let Some(busy) = busy.map_err(|cause| io_error("cannot read the claims", cause))? else {
+            if seen.is_current(self.host) || tries.unsettled >= UNSETTLED {
+                return refused();
+            }
+            tries.unsettled += 1;
+            return Ok(());
+        };
+        tries.awaited.insert(busy);
+        let patience = self.deadline.left().saturating_sub(Host::PATIENCE);
+        ClaimLock::wait_until_free(self.host, busy, Deadline::after(patience));
+        Ok(())
+    }
+
+    fn purpose(&self) -> String {
+        format!("devices for domain {}", self.demand.domain.name)
+    }
+
+    /// Leaves enough of the deadline to make devices, and to undo them.
+    fn lock_deadline(&self) -> Deadline {
+        const SHARE: u32 = 2;
+        self.deadline.at_most(self.deadline.left() / SHARE)
+    }
+
+    /// The locks of all devices whose drivers have something to do. Without them what was
+    /// announced is taken out of the claim again.
+    fn lock_devices(&self, claim: &Claim, plan: &Plan) -> Result<Vec<DeviceLock>, AllocateError> {
+        let first = claim.devices.len().saturating_sub(plan.assignments.len());
+        let new = claim.devices.iter().skip(first);
+        let boards: BTreeSet<ParentName> = new.map(|device| device.board.clone()).collect();
+        let locks =
+            DeviceLock::acquire_all(self.host, &boards, &self.purpose(), self.lock_deadline());
+        match locks {
+            Ok(locks) => Ok(locks),
+            Err(error) => {
+                self.restore_claim(claim.domain)
+                    .map_err(|cause| io_error(&error.to_string(), cause))?;
+                Err(error.into())
             }
         }
     }
 
-    fn intent(&self, plan: &Plan) -> Claim {
-        let devices = plan.assignments.iter().map(claimed);
+    fn plan(
+        &mut self,
+        look: &Look<'_>,
+        seen: &Seen,
+        failed: &Failed,
+    ) -> Result<Plan, AllocateError> {
+        match self.base {
+            Base::Start(Origin::Prepare) => self.demand.plan_from(look, seen, failed),
+            // The XML is changed on the way, or written after the plan.
+            Base::Start(Origin::Migrate) | Base::Running(_) => {
+                self.demand.plan_anew_from(look, seen, failed)
+            }
+        }
+    }
+
+    fn intent(&self, plan: &Plan, look: &Look<'_>) -> Claim {
+        let devices = plan
+            .assignments
+            .iter()
+            .enumerate()
+            .map(|(number, assignment)| claimed(plan, number, assignment, look));
         match &self.base {
             Base::Start(origin) => Claim::intent(
                 self.host,
@@ -126,6 +264,16 @@ impl Making<'_> {
         }
     }
 
+    /// Makes the claim what it was before anything was announced.
+    fn restore_claim(&self, domain: DomainUuid) -> io::Result<()> {
+        match &self.base {
+            Base::Running(before) if !before.is_empty() => {
+                claims::save(self.host, self.lock, before)
+            }
+            Base::Start(_) | Base::Running(_) => claims::remove(self.host, self.lock, domain),
+        }
+    }
+
     /// Keeps claimed only what could not be taken back, and what there was before.
     fn after_failure(
         &self,
@@ -145,11 +293,7 @@ impl Making<'_> {
             .collect();
         let io_error = |cause| io_error(&failure.cause, cause);
         if left_behind.is_empty() {
-            return match before {
-                Some(before) if !before.is_empty() => claims::save(self.host, self.lock, before),
-                _ => claims::remove(self.host, self.lock, claim.domain),
-            }
-            .map_err(io_error);
+            return self.restore_claim(claim.domain).map_err(io_error);
         }
         events::log_left_behind(&self.demand.domain.name, &failure.left_behind);
         if before.is_none() {
@@ -175,7 +319,6 @@ impl Making<'_> {
     fn reconcile_others(&self) -> bool {
         let report = claims::reconcile_at_once(
             self.host,
-            self.lock,
             Some(self.demand.domain.uuid),
             claims::DEFAULT_GRACE,
             self.deadline,
@@ -193,21 +336,52 @@ impl Making<'_> {
     }
 }
 
-fn claimed(assignment: &plan::Assignment) -> ClaimedDevice {
+/// Whether the claim's devices may be why there was nothing.
+fn is_about(refusal: &Refusal, claim: &Claim) -> bool {
+    claim.devices.iter().any(|device| match &refusal.kind {
+        RefusalKind::Limit { .. } => device.pool == refusal.pool,
+        RefusalKind::NoCandidate { candidates } => candidates
+            .iter()
+            .any(|one| one.candidate == device.parent || one.candidate == device.board),
+        RefusalKind::Function { .. } => true,
+        RefusalKind::Unreadable { .. } => false,
+    })
+}
+
+/// What the claim says of a planned device.
+fn claimed(plan: &Plan, number: usize, assignment: &Assignment, look: &Look<'_>) -> ClaimedDevice {
+    let steps = plan.steps.iter().zip(&plan.owners);
+    let its = steps.filter(|(_, owner)| **owner == number);
+    let its: Vec<Step> = its.map(|(step, _)| step.clone()).collect();
+    let (identity, undo) = claims::way_back(&its);
     ClaimedDevice {
         name: assignment.device.clone(),
         pool: assignment.pool.clone(),
-        kind: match assignment.interface {
-            Interface::Mdev => DeviceKind::Mdev,
-            Interface::VendorVfio(_) => DeviceKind::VendorVfio,
-        },
+        kind: assignment.made_as.word.to_owned(),
         uuid: assignment.uuid,
+        handle: assignment.handle,
+        board: board_of(&look.sysfs, &assignment.parent),
         parent: assignment.parent.clone(),
         type_id: assignment.type_id.clone(),
+        placement: assignment.placement,
+        nodes: Vec::new(),
+        identity,
+        undo,
+        rests_on: assignment.made_as.rests_on.clone(),
+        can_wedge: assignment.made_as.can_wedge,
         against_migration: assignment
             .against_migration
             .iter()
             .map(|&name| name.to_owned())
             .collect(),
+    }
+}
+
+/// Notes by which nodes a holder of the devices shows that were just made.
+fn note_nodes(host: &Host, claim: &mut Claim, made: usize) {
+    let first = claim.devices.len().saturating_sub(made);
+    for device in claim.devices.iter_mut().skip(first) {
+        // They are looked for again when somebody has to know.
+        device.nodes = device.nodes(host).unwrap_or_default();
     }
 }

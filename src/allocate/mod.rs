@@ -6,6 +6,7 @@ use std::time::Duration;
 
 mod demand;
 mod error;
+mod look;
 mod making;
 mod media;
 mod nearness;
@@ -14,6 +15,7 @@ mod rules;
 pub use demand::{Demand, Order, devices_wanted, has_placeholder, with_held};
 pub use error::AllocateError;
 pub(crate) use error::io_error;
+pub use look::Look;
 pub use making::{Base, Making};
 pub use media::{MediaProblem, check_image};
 pub(crate) use media::{choose, provide};

@@ -6,11 +6,10 @@ use crate::{
     capacity::{Wanted, unified_memory_allowed, vm_rules},
     config::Pool,
     device::{
-        mdev,
+        Sysfs, mdev,
         nvml::{GpuFacts, TypeFacts},
     },
     domain::DomainDef,
-    host::Host,
     model::{InvalidName, ProfileName, TypeSelector},
     plan::{HostSupply, Interface, Plan},
 };
@@ -50,7 +49,7 @@ impl Demand<'_> {
     }
 
     /// Checks that hostdevs have the model of the types that they get.
-    pub(super) fn check_models(&self, host: &Host, plan: &Plan) -> Result<(), AllocateError> {
+    pub(super) fn check_models(&self, sysfs: &dyn Sysfs, plan: &Plan) -> Result<(), AllocateError> {
         for assignment in &plan.assignments {
             let mut hostdevs = self.domain.hostdevs.iter();
             let hostdev = hostdevs.find(|hostdev| hostdev.uuid == assignment.uuid);
@@ -60,8 +59,8 @@ impl Demand<'_> {
             if assignment.interface != Interface::Mdev {
                 continue;
             }
-            let parent = mdev::parent_named(host, &assignment.parent);
-            let wanted = mdev::model(host, &parent, &assignment.type_id)
+            let parent = mdev::parent_named(sysfs, &assignment.parent);
+            let wanted = mdev::model(sysfs, &parent, &assignment.type_id)
                 .map_err(|cause| io_error("no device was made", cause))?;
             if let Some(wanted) = wanted.filter(|wanted| wanted.as_str() != found) {
                 return Err(AllocateError::Model {

@@ -32,6 +32,8 @@ pub struct Failure {
     pub reason: String,
     /// Whether another device might still do: the driver refused this one.
     pub refused_by_driver: bool,
+    /// Whether the driver said nothing at all.
+    pub timed_out: bool,
     /// Steps whose effect could not be taken back, with the reason.
     pub left_behind: Vec<(usize, String)>,
 }
@@ -50,6 +52,7 @@ pub fn apply(steps: &[Step], host: &dyn Attributes) -> Result<(), Failure> {
                 cause: stop.cause,
                 reason: stop.reason,
                 refused_by_driver: stop.refused_by_driver,
+                timed_out: stop.timed_out,
                 left_behind,
             });
         }
@@ -131,6 +134,7 @@ struct Stop {
     /// Whether what is there now, if anything, is of our making.
     ours: bool,
     refused_by_driver: bool,
+    timed_out: bool,
 }
 
 fn carry_out(step: &Step, host: &dyn Attributes) -> Result<(), Stop> {
@@ -141,6 +145,7 @@ fn carry_out(step: &Step, host: &dyn Attributes) -> Result<(), Stop> {
             cause,
             ours: false,
             refused_by_driver: false,
+            timed_out: false,
         });
     }
     let undo = step.undo.as_ref().map(|undo| &undo.write);
@@ -168,10 +173,12 @@ fn carry_out(step: &Step, host: &dyn Attributes) -> Result<(), Stop> {
             reason: format!("{} failed: {error}", verb(step)),
             ours,
             refused_by_driver,
+            timed_out: hangs,
         });
     }
     for check in &step.checks {
-        if let Err(cause) = holds(check, host) {
+        let found = otherwise(check, host).unwrap_or_else(|error| Some(error.to_string()));
+        if let Some(cause) = found {
             let reason = match check {
                 Check::LinkPasses { .. } | Check::Reads { .. } => {
                     "what was created is not what was asked for"
@@ -184,6 +191,7 @@ fn carry_out(step: &Step, host: &dyn Attributes) -> Result<(), Stop> {
                 reason: reason.to_owned(),
                 ours: true,
                 refused_by_driver: true,
+                timed_out: false,
             });
         }
     }
@@ -222,42 +230,37 @@ fn verb(step: &Step) -> &str {
     step.write.path.rsplit('/').next().unwrap_or_default()
 }
 
-fn holds(check: &Check, host: &dyn Attributes) -> Result<(), String> {
-    let (path, component) = match check {
-        Check::LinkPasses { path, component } => (path, component),
+/// What is there instead of what the check wants; None when it holds.
+///
+/// # Errors
+/// The kernel's errno with the path.
+pub fn otherwise(check: &Check, sysfs: &dyn Sysfs) -> io::Result<Option<String>> {
+    match check {
         Check::Reads { path, value } => {
-            let text = host.read(path).map_err(|e| at(path, &e).to_string())?;
-            return if text == *value {
-                Ok(())
-            } else {
-                Err(format!("{path} reads '{text}', not '{value}'"))
-            };
+            let text = sysfs.read(path).map_err(|error| at(path, &error))?;
+            Ok((text != *value).then(|| format!("{path} reads '{text}', not '{value}'")))
         }
-        Check::Openable { device } => return is_openable(device, host),
-    };
-    let target = host
-        .read_link(path)
-        .map_err(|error| at(path, &error).to_string())?;
-    if target.rsplit('/').take(2).any(|part| part == component) {
-        Ok(())
-    } else {
-        Err(format!("{path} points to {target}, not to {component}"))
+        Check::LinkPasses { path, component } => {
+            let target = sysfs.read_link(path).map_err(|error| at(path, &error))?;
+            let passes = target.rsplit('/').take(2).any(|part| part == component);
+            Ok((!passes).then(|| format!("{path} points to {target}, not to {component}")))
+        }
+        Check::Openable { device } => why_not_openable(device, sysfs),
     }
 }
 
-/// Whether QEMU could open it. libvirt would say only that a file is missing.
-fn is_openable(device: &str, host: &dyn Attributes) -> Result<(), String> {
-    if host.exists(&format!("{device}/iommu_group")) {
-        return Ok(());
+/// Why QEMU could not open it, if it could not. libvirt would say only that a file is missing.
+fn why_not_openable(device: &str, sysfs: &dyn Sysfs) -> io::Result<Option<String>> {
+    if sysfs.exists(&format!("{device}/iommu_group")) {
+        return Ok(None);
     }
-    let nodes = vfio_nodes(host, device).map_err(|error| error.to_string())?;
-    if nodes.is_empty() {
-        return Err(format!(
+    let nodes = vfio_nodes(sysfs, device)?;
+    Ok(nodes.is_empty().then(|| {
+        format!(
             "{device} has neither an iommu_group nor a vfio-dev, one of which QEMU has to open; \
              see 'journalctl -k' for what VFIO and the IOMMU say"
-        ));
-    }
-    Ok(())
+        )
+    }))
 }
 
 fn create_failed(step: &Step, error: &io::Error) -> String {

@@ -13,7 +13,9 @@ use crate::{
 };
 
 /// A place in a GPU's memory: `id` to `id + size`, in the driver's own unit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
 pub struct Placement {
     /// What is written to `placement_id`.
     pub id: u32,

@@ -37,6 +37,8 @@ pub enum Doubt {
     Ending,
     /// There was no time left to look.
     NotReached,
+    /// Somebody else is making or giving back its devices; who.
+    AtWork(String),
     /// Something could not be read.
     Unreadable(String),
 }
@@ -49,6 +51,7 @@ impl std::fmt::Display for Doubt {
                 "the domain has ended soon after its start, and libvirt is about to say how",
             ),
             Self::NotReached => f.write_str("it was not looked at: others took too long"),
+            Self::AtWork(who) => write!(f, "its devices are in the hands of {who}"),
             Self::Unreadable(what) => f.write_str(what),
         }
     }
@@ -78,7 +81,7 @@ impl Claim {
                     if let Some(pid) = processes.opener(&nodes) {
                         return Liveness::InUse(format!(
                             "process {pid} has {} open",
-                            device.label()
+                            device.handle
                         ));
                     }
                     opened.push(nodes);
@@ -131,7 +134,7 @@ impl Claim {
     #[must_use]
     pub fn may_be_wedged(&self) -> bool {
         let is_committed = self.launched && self.state == State::Committed;
-        self.functions().next().is_some() && is_committed && self.age() < INITIALISING
+        self.wedging().next().is_some() && is_committed && self.age() < INITIALISING
     }
 
     pub(super) fn age(&self) -> Duration {

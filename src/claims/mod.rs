@@ -14,32 +14,35 @@
 //! leaving before they are removed, and dropped when they are gone. One that is plugged
 //! in is leaving until it is made.
 //!
-//! Every transition is one rename under the host lock.
+//! Every transition is one rename under the claim's own lock. What a claim announces, so
+//! that other plans must count it, is written under the host lock too.
 
-use std::{collections::BTreeMap, io, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    path::PathBuf,
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    device::{
-        list,
-        mdev::{self, Mdev},
-        optional, vendor_vfio,
-    },
-    host::{Host, HostLock, ProcessId, boot_id, since_boot},
-    model::{
-        DeviceName, DomainName, DomainUuid, Handle, MdevTypeId, MdevUuid, ParentName, PciAddress,
-        PoolName,
-    },
+    device::{Sysfs, list, optional},
+    host::{ClaimLock, Deadline, Host, HostLock, ProcessId, boot_id, since_boot},
+    model::{DeviceName, DomainName, DomainUuid, PciAddress, PoolName},
 };
 
+mod device;
+mod former;
 mod liveness;
 mod quarantine;
 mod reconcile;
 mod release;
 mod running;
+mod seen;
 mod unused;
 
+pub use device::{ClaimedDevice, Standing, way_back};
 pub use liveness::{DEFAULT_GRACE, Doubt, Liveness};
 pub use quarantine::{
     QUARANTINE, Quarantined, forget_repaired, kept_back, quarantine, quarantine_suspects,
@@ -47,6 +50,7 @@ pub use quarantine::{
 };
 pub use reconcile::{Reconciled, Report, reconcile, reconcile_at_once};
 pub use release::{DeviceOutcome, Released, give_back, make_way};
+pub use seen::{Interest, Seen, begin_look};
 pub use unused::{give_back_part, undo_part};
 
 /// Where the claims are.
@@ -73,117 +77,6 @@ pub enum Origin {
     Prepare,
     /// An incoming migration; `prepare` follows and takes the claim over.
     Migrate,
-}
-
-/// A device that a claim owns.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ClaimedDevice {
-    /// The request's name in the domain.
-    pub name: DeviceName,
-    /// The pool it was counted against.
-    pub pool: PoolName,
-    /// Its kind.
-    pub kind: DeviceKind,
-    /// The UUID of the request; a mediated device's own.
-    pub uuid: MdevUuid,
-    /// The parent it was made on, or the virtual function that it is.
-    pub parent: ParentName,
-    /// Its type's id; a virtual function's is a number.
-    #[serde(rename = "type")]
-    pub type_id: MdevTypeId,
-    /// The parameters it was given that keep the VM from being saved and migrated.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub against_migration: Vec<String>,
-}
-
-impl ClaimedDevice {
-    /// What it is to the kernel: a mediated device's UUID, a function's address.
-    #[must_use]
-    pub fn label(&self) -> String {
-        match self.kind {
-            DeviceKind::Mdev => self.uuid.to_string(),
-            DeviceKind::VendorVfio => self.parent.to_string(),
-        }
-    }
-
-    /// What it is to libvirt and to the kernel.
-    ///
-    /// # Errors
-    /// As [`Self::function`].
-    pub fn handle(&self) -> io::Result<Handle> {
-        Ok(match self.kind {
-            DeviceKind::Mdev => self.uuid.into(),
-            DeviceKind::VendorVfio => self.function()?.into(),
-        })
-    }
-
-    /// The virtual function that it is.
-    ///
-    /// # Errors
-    /// When it is none.
-    pub fn function(&self) -> io::Result<PciAddress> {
-        self.parent.pci().ok_or_else(|| {
-            let what = format!("{} is no virtual function", self.parent);
-            io::Error::new(io::ErrorKind::InvalidData, what)
-        })
-    }
-
-    /// The nodes through which a process can have it open.
-    ///
-    /// # Errors
-    /// When sysfs cannot be read.
-    pub fn nodes(&self, host: &Host) -> io::Result<Vec<String>> {
-        match self.kind {
-            DeviceKind::Mdev => mdev::nodes(host, self.uuid),
-            DeviceKind::VendorVfio => vendor_vfio::nodes(host, self.function()?),
-        }
-    }
-
-    /// Whether it is there, as what was claimed.
-    ///
-    /// # Errors
-    /// When sysfs cannot be read.
-    pub fn is_there(&self, host: &Host) -> io::Result<bool> {
-        match self.kind {
-            DeviceKind::Mdev => {
-                Ok(mdev::find(host, self.uuid)?.is_some_and(|found| self.is(&found)))
-            }
-            DeviceKind::VendorVfio => {
-                let current = vendor_vfio::current(host, self.function()?)?;
-                Ok(current.is_some_and(|id| id.to_string() == self.type_id.as_str()))
-            }
-        }
-    }
-
-    /// Whether the kernel shows no sign of taking it away. Before it waits for whoever has
-    /// the device open it takes a parent out of the class (`mdev_unregister_parent`), and a
-    /// function's link to its driver away (`__device_release_driver`).
-    #[must_use]
-    pub fn is_to_stay(&self, host: &Host) -> bool {
-        match self.kind {
-            DeviceKind::Mdev => mdev::is_parent(host, &self.parent),
-            DeviceKind::VendorVfio => {
-                let function = self.function();
-                function.is_ok_and(|function| vendor_vfio::has_driver(host, function))
-            }
-        }
-    }
-
-    /// Whether the device that has its UUID is the one that was claimed.
-    #[must_use]
-    pub fn is(&self, found: &Mdev) -> bool {
-        found.parent == self.parent && found.type_id == self.type_id
-    }
-}
-
-/// Kinds of claimed devices.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum DeviceKind {
-    /// A mediated device.
-    Mdev,
-    /// A virtual function that was set to a vGPU type.
-    VendorVfio,
 }
 
 /// The guest-driver medium lent to the domain.
@@ -299,8 +192,12 @@ impl Claim {
     /// The devices that are virtual functions.
     pub fn functions(&self) -> impl Iterator<Item = (&ClaimedDevice, PciAddress)> {
         let devices = self.devices.iter();
-        let devices = devices.filter(|device| device.kind == DeviceKind::VendorVfio);
-        devices.filter_map(|device| Some((device, device.function().ok()?)))
+        devices.filter_map(|device| Some((device, device.function()?)))
+    }
+
+    /// The functions that a QEMU which is killed early may leave unusable.
+    pub fn wedging(&self) -> impl Iterator<Item = (&ClaimedDevice, PciAddress)> {
+        self.functions().filter(|(device, _)| device.can_wedge)
     }
 
     /// The file that it is kept in.
@@ -409,6 +306,36 @@ fn domain_of(name: &str) -> Option<DomainUuid> {
     name.strip_suffix(".json")?.parse().ok()
 }
 
+/// A domain whose devices somebody is making or giving back right now, of those whose
+/// claim `is_wanted`.
+///
+/// # Errors
+/// When the claims cannot be listed.
+pub fn at_work(host: &Host, is_wanted: impl Fn(&Claim) -> bool) -> io::Result<Option<DomainUuid>> {
+    let (claims, _) = load_all(host)?;
+    let is_at_work = |claim: &&Claim| {
+        let is_moving = claim.state != State::Committed || !claim.leaving.is_empty();
+        is_moving
+            && is_wanted(claim)
+            && !ClaimLock::wait_until_free(host, claim.domain, Deadline::after(Duration::ZERO))
+    };
+    Ok(claims.iter().find(is_at_work).map(|claim| claim.domain))
+}
+
+/// Waits for all who are making or giving back devices right now; whether there were any.
+///
+/// # Errors
+/// When the claims cannot be listed.
+pub fn wait_for_work(host: &Host, deadline: Deadline) -> io::Result<bool> {
+    let at_once = Deadline::after(Duration::ZERO);
+    let mut busy = domains(host)?;
+    busy.retain(|domain| !ClaimLock::wait_until_free(host, *domain, at_once));
+    for domain in &busy {
+        ClaimLock::wait_until_free(host, *domain, deadline);
+    }
+    Ok(!busy.is_empty())
+}
+
 /// Looks at a host while no claim changes, so that no start or stop is seen half. After
 /// some tries the last look has to do.
 pub fn while_settled<T>(host: &Host, mut look: impl FnMut() -> T) -> T {
@@ -448,7 +375,12 @@ pub fn functions(
     host: &Host,
     except: Option<DomainUuid>,
 ) -> io::Result<BTreeMap<PciAddress, DomainName>> {
-    functions_of(host, except, |damaged| Err(io::Error::other(damaged)))
+    let interest = Interest {
+        functions: true,
+        except,
+        ..Interest::default()
+    };
+    Ok(Seen::read(host, &interest, None)?.functions)
 }
 
 /// The same for who only looks, and tells damaged claims anyway ([`load_all`]): one that
@@ -460,39 +392,13 @@ pub fn known_functions(
     host: &Host,
     except: Option<DomainUuid>,
 ) -> io::Result<BTreeMap<PciAddress, DomainName>> {
-    functions_of(host, except, |_| Ok(()))
-}
-
-fn functions_of(
-    host: &Host,
-    except: Option<DomainUuid>,
-    unreadable: impl Fn(Damaged) -> io::Result<()>,
-) -> io::Result<BTreeMap<PciAddress, DomainName>> {
-    let mut functions = BTreeMap::new();
-    for domain in domains(host)? {
-        if Some(domain) == except {
-            continue;
-        }
-        let text = match host.read_file(&Claim::path(domain)) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => {
-                unreadable(damaged(domain, error.to_string()))?;
-                continue;
-            }
-        };
-        match understood(domain, &text) {
-            Ok(claim) => {
-                let its = claim.functions().map(|(_, function)| function);
-                functions.extend(its.map(|one| (one, claim.domain_name.clone())));
-            }
-            Err(_) => {
-                let name: DomainName = domain.to_string().parse().map_err(io::Error::other)?;
-                functions.extend(addresses_in(&text).map(|one| (one, name.clone())));
-            }
-        }
-    }
-    Ok(functions)
+    let interest = Interest {
+        functions: true,
+        except,
+        tolerant: true,
+        ..Interest::default()
+    };
+    Ok(Seen::read(host, &interest, None)?.functions)
 }
 
 fn addresses_in(text: &str) -> impl Iterator<Item = PciAddress> {
@@ -506,32 +412,21 @@ fn addresses_in(text: &str) -> impl Iterator<Item = PciAddress> {
 /// When the claims cannot be listed, or one that cannot be used may hold some: nobody
 /// can say then how many there are.
 pub fn pool_in_use(host: &Host, pool: &PoolName) -> io::Result<u32> {
-    let mut count = 0;
-    let is_claim = |name: &str| domain_of(name).is_some();
-    host.read_each(DIRECTORY, is_claim, |name, text| {
-        let Some(domain) = domain_of(name) else {
-            return Ok(());
-        };
-        let text = match text {
-            // Most claims are about other pools, and to see that costs less than to
-            // understand them.
-            Ok(text) if text.ends_with("}\n") && !text.contains(pool.as_str()) => return Ok(()),
-            Ok(text) => text,
-            Err(error) => return Err(io::Error::other(damaged(domain, error.to_string()))),
-        };
-        let claim = understood(domain, text).map_err(io::Error::other)?;
-        count += claim.devices.iter().filter(|d| d.pool == *pool).count();
-        Ok(())
-    })?;
-    Ok(u32::try_from(count).unwrap_or(u32::MAX))
+    let interest = Interest {
+        pools: BTreeSet::from([pool]),
+        ..Interest::default()
+    };
+    let in_use = Seen::read(host, &interest, None)?.in_use;
+    Ok(in_use.get(pool).copied().unwrap_or_default())
 }
 
-/// Writes a claim.
+/// Writes a claim that names no device that was not in it before.
 ///
 /// # Errors
 /// The kernel's errno with the file's name; the former claim is then still there.
-pub fn save(host: &Host, _lock: &HostLock, claim: &Claim) -> io::Result<()> {
+pub fn save(host: &Host, lock: &ClaimLock<'_>, claim: &Claim) -> io::Result<()> {
     const MODE: u32 = 0o644;
+    debug_assert_eq!(lock.domain(), claim.domain, "the lock of another claim");
     let path = Claim::path(claim.domain);
     let text = serde_json::to_string_pretty(claim)? + "\n";
     host.make_directory(DIRECTORY, 0o755)
@@ -539,14 +434,38 @@ pub fn save(host: &Host, _lock: &HostLock, claim: &Claim) -> io::Result<()> {
         .map_err(|error| io::Error::new(error.kind(), format!("cannot write {path}: {error}")))
 }
 
+/// Writes a claim that names new devices, so that from now on others count them. They
+/// were planned under the same host lock.
+///
+/// # Errors
+/// As [`save`].
+pub fn announce(
+    host: &Host,
+    _planning: &HostLock,
+    lock: &ClaimLock<'_>,
+    claim: &Claim,
+) -> io::Result<()> {
+    save(host, lock, claim)
+}
+
 /// Removes a claim whose devices are gone.
 ///
 /// # Errors
 /// The kernel's errno with the file's name.
-pub fn remove(host: &Host, _lock: &HostLock, domain: DomainUuid) -> io::Result<()> {
+pub fn remove(host: &Host, lock: &ClaimLock<'_>, domain: DomainUuid) -> io::Result<()> {
+    debug_assert_eq!(lock.domain(), domain, "the lock of another claim");
     let path = Claim::path(domain);
     host.remove_file(&path)
         .map_err(|error| io::Error::new(error.kind(), format!("cannot remove {path}: {error}")))
+}
+
+/// Lets go of a claim; of one that is gone its lock's file goes too.
+pub fn unlock(host: &Host, lock: ClaimLock<'_>) {
+    if host.exists(&Claim::path(lock.domain())) {
+        drop(lock);
+    } else {
+        lock.forget();
+    }
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::Claim;
 use crate::{
     device::{PCI_DEVICES, list, optional, pci, vendor_vfio},
-    host::{Host, HostLock},
+    host::{ClaimLock, Host, HostLock},
     model::{DomainName, ParentName, PciAddress},
 };
 
@@ -48,8 +48,13 @@ impl Quarantined {
 ///
 /// # Errors
 /// The kernel's errno with the file's name.
-pub fn quarantine(host: &Host, _lock: &HostLock, claim: &Claim, reason: &str) -> io::Result<()> {
-    for (_, function) in claim.functions() {
+pub fn quarantine(
+    host: &Host,
+    _lock: &ClaimLock<'_>,
+    claim: &Claim,
+    reason: &str,
+) -> io::Result<()> {
+    for (_, function) in claim.wedging() {
         let noted = Quarantined {
             function,
             domain: Some(claim.domain_name.clone()),
@@ -88,7 +93,7 @@ impl Claim {
 /// As [`quarantine`].
 pub fn quarantine_suspects(
     host: &Host,
-    lock: &HostLock,
+    lock: &ClaimLock<'_>,
     claim: &Claim,
 ) -> io::Result<Option<String>> {
     let has_just_ended = claim.may_be_of_this_boot(host) && claim.may_be_wedged();
@@ -96,7 +101,7 @@ pub fn quarantine_suspects(
         .suspicion
         .clone()
         .or_else(|| has_just_ended.then(|| claim.killed_early()))
-        .filter(|_| claim.functions().next().is_some());
+        .filter(|_| claim.wedging().next().is_some());
     if let Some(reason) = &suspicion {
         quarantine(host, lock, claim, reason)?;
     }

@@ -2,21 +2,16 @@
 
 use std::{io, time::Duration};
 
-use super::{Claim, ClaimedDevice, ClaimedMedia, DeviceKind, State, remove, save};
+use super::{Claim, ClaimedDevice, ClaimedMedia, Standing, State, remove, save};
 use crate::{
     apply::take_back,
-    device::{
-        Sysfs,
-        mdev::{self, Mdev},
-        vendor_vfio,
-    },
+    device::step::{Effect, Undo},
     domain::media_path,
-    host::{Deadline, Holder, Host, HostLock, Processes},
-    model::MdevUuid,
+    host::{ClaimLock, Deadline, DeviceLock, Holder, Host, Processes},
 };
 
-/// How long one device is waited for, with the host lock held: others must not
-/// run out of their own patience meanwhile.
+/// How long one device is waited for: others that want its board must not run out of
+/// their own patience meanwhile.
 const PATIENCE: Duration = Duration::from_secs(4);
 
 /// What became of one device.
@@ -69,19 +64,18 @@ impl Released {
 /// Removes the claim's devices, last first, its medium, and then the claim
 /// itself. A device that a process holds open is waited for until `deadline`
 /// and then kept in the claim for a later try.
-pub fn give_back(host: &Host, lock: &HostLock, claim: &Claim, deadline: Deadline) -> Released {
-    let mut devices = Vec::new();
-    for device in claim.devices.iter().rev() {
-        devices.push((device.clone(), give_back_device(host, device, deadline)));
+pub fn give_back(host: &Host, lock: &ClaimLock<'_>, claim: &Claim, deadline: Deadline) -> Released {
+    // Who finds no room meanwhile waits until this is done. On a full disk nobody does: to
+    // give back makes room, and must not need any.
+    if let Err(error) = note_releasing(host, lock, claim) {
+        tracing::debug!("domain '{}': {error}", claim.domain_name);
     }
-    let kept: Vec<ClaimedDevice> = devices
-        .iter()
-        .rev()
-        .filter(|(_, outcome)| matches!(outcome, DeviceOutcome::Kept(_)))
-        .map(|(device, _)| device.clone())
-        .collect();
+    let devices = give_back_devices(host, claim, |_| true, deadline);
     let media_error = remove_media(host, claim).err();
     let media = media_error.as_ref().and(claim.media.clone());
+    let kept = devices.iter().rev();
+    let kept = kept.filter(|(_, outcome)| matches!(outcome, DeviceOutcome::Kept(_)));
+    let kept = kept.map(|(device, _)| device.clone()).collect();
     let claim_error = settle(host, lock, claim, kept, media).err();
     Released {
         devices,
@@ -90,21 +84,51 @@ pub fn give_back(host: &Host, lock: &HostLock, claim: &Claim, deadline: Deadline
     }
 }
 
+/// Says in the claim that its devices are on their way back. Without devices there is
+/// nothing that anybody would wait for.
+fn note_releasing(host: &Host, lock: &ClaimLock<'_>, claim: &Claim) -> io::Result<()> {
+    if claim.devices.is_empty() || claim.state == State::Releasing {
+        return Ok(());
+    }
+    let releasing = Claim {
+        state: State::Releasing,
+        ..claim.clone()
+    };
+    save(host, lock, &releasing)
+}
+
 /// Removes devices and leaves their claim as it is: a domain that runs and has lost
 /// them gets others in their place, or keeps its claim to these.
 pub fn make_way(
     host: &Host,
-    _lock: &HostLock,
+    _lock: &ClaimLock<'_>,
+    claim: &Claim,
     devices: &[ClaimedDevice],
     deadline: Deadline,
 ) -> Released {
-    let outcome =
-        |device: &ClaimedDevice| (device.clone(), give_back_device(host, device, deadline));
     Released {
-        devices: devices.iter().map(outcome).collect(),
+        devices: give_back_devices(host, claim, |device| devices.contains(device), deadline),
         claim_error: None,
         media_error: None,
     }
+}
+
+/// Removes those devices of the claim, last first.
+pub(super) fn give_back_devices(
+    host: &Host,
+    claim: &Claim,
+    goes: impl Fn(&ClaimedDevice) -> bool,
+    deadline: Deadline,
+) -> Vec<(ClaimedDevice, DeviceOutcome)> {
+    let purpose = format!("a device of domain {}", claim.domain_name);
+    let outcome = |device: &ClaimedDevice| {
+        give_back_device(host, device, &purpose, deadline)
+            .unwrap_or_else(|error| DeviceOutcome::Kept(error.to_string()))
+    };
+    let going = claim.devices.iter().rev().filter(|device| goes(device));
+    going
+        .map(|device| (device.clone(), outcome(device)))
+        .collect()
 }
 
 fn remove_media(host: &Host, claim: &Claim) -> io::Result<()> {
@@ -118,7 +142,7 @@ fn remove_media(host: &Host, claim: &Claim) -> io::Result<()> {
 
 fn settle(
     host: &Host,
-    lock: &HostLock,
+    lock: &ClaimLock<'_>,
     claim: &Claim,
     kept: Vec<ClaimedDevice>,
     media: Option<ClaimedMedia>,
@@ -137,109 +161,104 @@ fn settle(
     save(host, lock, &rest)
 }
 
-/// Removes one device, or says why it stays.
-pub(super) fn give_back_device(
+/// Removes one device, or says why it stays. A device that was freed by a reset of its
+/// board, and set to something else by somebody since, is left alone.
+fn give_back_device(
     host: &Host,
     device: &ClaimedDevice,
-    deadline: Deadline,
-) -> DeviceOutcome {
-    match device.kind {
-        DeviceKind::Mdev => give_back_mdev(host, device, deadline),
-        DeviceKind::VendorVfio => give_back_function(host, device, deadline),
-    }
-    .unwrap_or_else(|error| DeviceOutcome::Kept(error.to_string()))
-}
-
-/// A function may have been freed by a reset of its GPU, and set to something
-/// else by somebody since. Its plugin needs a moment to end after QEMU has; until
-/// then the driver answers `EBUSY`, or `EPERM` as for one that is open.
-fn give_back_function(
-    host: &Host,
-    device: &ClaimedDevice,
+    purpose: &str,
     deadline: Deadline,
 ) -> io::Result<DeviceOutcome> {
-    let name = device.function()?;
-    if !vendor_vfio::is_function(host, name) {
-        return Ok(DeviceOutcome::Absent);
-    }
-    match vendor_vfio::current(host, name)? {
-        None => return Ok(DeviceOutcome::Absent),
-        Some(id) if id.to_string() != device.type_id.as_str() => {
-            let text = format!("{name} has the type {id} now, not {}", device.type_id);
-            return Ok(DeviceOutcome::Foreign(text));
-        }
-        Some(_) => {}
+    /// So long also who must not wait waits for a lock that is about to be free.
+    const MOMENT: Duration = Duration::from_millis(50);
+    /// So long a look at all processes holds good.
+    const FRESH: Duration = Duration::from_millis(50);
+    // Who has it open is waited for without its lock: others may want its board.
+    let standing = wait_for_driver(host, device, deadline.at_most(PATIENCE))?;
+    if let Some(outcome) = without_removal(standing) {
+        return Ok(outcome);
     }
     if let Some(why) = wait_for_holders(host, device, deadline.at_most(PATIENCE))? {
         return Ok(DeviceOutcome::Kept(why));
     }
-    let release = vendor_vfio::release(name);
+    let before = deadline.left();
+    let soon = Deadline::after(before.max(MOMENT));
+    let lock = DeviceLock::acquire(host, &device.lock_name(host), purpose, soon);
+    let _lock = match lock {
+        Ok(lock) => lock,
+        Err(error) => return Ok(DeviceOutcome::Kept(error.to_string())),
+    };
+    if let Some(outcome) = without_removal(device.standing(host)?) {
+        return Ok(outcome);
+    }
+    if before.saturating_sub(deadline.left()) > FRESH {
+        if let Some(why) = wait_for_holders(host, device, Deadline::after(Duration::ZERO))? {
+            return Ok(DeviceOutcome::Kept(why));
+        }
+    }
+    for undo in device.undo.iter().rev() {
+        take_back_patiently(host, undo, deadline.at_most(PATIENCE))?;
+    }
+    Ok(DeviceOutcome::Removed)
+}
+
+/// What becomes of a device that is not there as it was claimed.
+fn without_removal(standing: Standing) -> Option<DeviceOutcome> {
+    match standing {
+        Standing::There => None,
+        Standing::Gone => Some(DeviceOutcome::Absent),
+        Standing::Busy(why) => Some(DeviceOutcome::Kept(why)),
+        Standing::Foreign(what) => Some(DeviceOutcome::Foreign(what)),
+    }
+}
+
+/// A function's plugin needs a moment to end after QEMU has; until then its driver answers
+/// `EBUSY`, or `EPERM` as for one that is open. The kernel takes the attribute that removes
+/// a mediated device away at the first try.
+fn take_back_patiently(host: &Host, undo: &Undo, deadline: Deadline) -> io::Result<()> {
+    if matches!(undo.effect, Effect::Device(_)) {
+        return take_back(undo, host);
+    }
     let mut latest = Ok(());
-    deadline.at_most(PATIENCE).wait_until(|| {
-        latest = take_back(&release, host);
+    deadline.wait_until(|| {
+        latest = take_back(undo, host);
         !matches!(
             latest.as_ref().map_err(io::Error::kind),
             Err(io::ErrorKind::ResourceBusy | io::ErrorKind::PermissionDenied)
         )
     });
-    latest?;
-    Ok(DeviceOutcome::Removed)
+    latest
 }
 
-fn give_back_mdev(
+/// How the device stands once its driver has done with it. A driver may still be making or
+/// removing it for a writer that is gone.
+fn wait_for_driver(
     host: &Host,
     device: &ClaimedDevice,
     deadline: Deadline,
-) -> io::Result<DeviceOutcome> {
-    let parent = mdev::parent_named(host, &device.parent);
-    let removal = mdev::removal(&parent, device.uuid);
-    let traces = mdev::traces(&parent, device.uuid);
-    let Some(found) = wait_for_driver(host, device.uuid, &traces, deadline.at_most(PATIENCE))?
-    else {
-        return Ok(if traces.iter().any(|path| host.exists(path)) {
-            DeviceOutcome::Kept(format!("{} is still busy with it", device.parent))
-        } else {
-            DeviceOutcome::Absent
-        });
-    };
-    if !device.is(&found) {
-        let text = format!(
-            "{} is now {} on {}, not {} on {}",
-            device.uuid, found.type_id, found.parent, device.type_id, device.parent
-        );
-        return Ok(DeviceOutcome::Foreign(text));
-    }
-    if let Some(why) = wait_for_holders(host, device, deadline.at_most(PATIENCE))? {
-        return Ok(DeviceOutcome::Kept(why));
-    }
-    take_back(&removal, host)?;
-    Ok(DeviceOutcome::Removed)
-}
-
-/// The device, once its driver has done with it. A driver may still be making or
-/// removing it for a writer that is gone: then there are traces of it but no
-/// whole device.
-fn wait_for_driver(
-    host: &Host,
-    uuid: MdevUuid,
-    traces: &[String],
-    deadline: Deadline,
-) -> io::Result<Option<Mdev>> {
+) -> io::Result<Standing> {
     /// The kernel shows a device whole a moment before it takes removals.
     const SETTLE: Duration = Duration::from_millis(100);
-    let mut latest = mdev::find(host, uuid);
-    let is_busy = |latest: &io::Result<_>| {
-        matches!(latest, Ok(None)) && traces.iter().any(|path| host.exists(path))
-    };
-    if is_busy(&latest) {
-        deadline.wait_until(|| {
-            latest = mdev::find(host, uuid);
-            !is_busy(&latest)
+    let mut latest = device.standing(host)?;
+    if matches!(latest, Standing::Busy(_)) {
+        let mut failed = None;
+        deadline.wait_until(|| match device.standing(host) {
+            Ok(standing) => {
+                latest = standing;
+                !matches!(latest, Standing::Busy(_))
+            }
+            Err(error) => {
+                failed = Some(error);
+                true
+            }
         });
+        if let Some(error) = failed {
+            return Err(error);
+        }
         std::thread::sleep(SETTLE);
-        latest = mdev::find(host, uuid);
+        latest = device.standing(host)?;
     }
-    latest
+    Ok(latest)
 }
 
 /// Waits until no process has the device open; who still has, or may have, at the
@@ -258,7 +277,7 @@ fn wait_for_holders(
     });
     Ok(match latest? {
         Holder::Nobody => None,
-        Holder::Process(pid) => Some(format!("process {pid} still has {} open", device.label())),
+        Holder::Process(pid) => Some(format!("process {pid} still has {} open", device.handle)),
         Holder::Unknown(why) => Some(why),
     })
 }

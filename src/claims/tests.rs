@@ -15,16 +15,16 @@ fn host() -> (TempDir, Host) {
 
 fn claim(host: &Host) -> Claim {
     let domain = (DOMAIN.parse().unwrap(), "vm1".parse().unwrap());
-    let device = ClaimedDevice {
-        name: "gpu0".parse().unwrap(),
-        pool: "cad".parse().unwrap(),
-        kind: DeviceKind::Mdev,
-        uuid: DOMAIN.parse().unwrap(),
-        parent: "0000:3b:00.0".parse().unwrap(),
-        type_id: "nvidia-558".parse().unwrap(),
-        against_migration: Vec::new(),
-    };
+    let device = device("mdev", "0000:3b:00.0", "nvidia-558");
     Claim::intent(host, domain, Origin::Prepare, vec![device])
+}
+
+fn device(kind: &str, parent: &str, type_id: &str) -> ClaimedDevice {
+    let written = serde_json::json!({
+        "name": "gpu0", "pool": "cad", "kind": kind, "uuid": DOMAIN, "parent": parent,
+        "type": type_id,
+    });
+    serde_json::from_value(written).unwrap()
 }
 
 fn runs(mut claim: Claim) -> Claim {
@@ -171,8 +171,7 @@ const FUNCTION: &str = "/sys/bus/pci/devices/0000:41:00.4";
 
 fn claim_of_function(host: &Host) -> Claim {
     let mut claim = claim(host);
-    claim.devices[0].kind = DeviceKind::VendorVfio;
-    claim.devices[0].parent = "0000:41:00.4".parse().unwrap();
+    claim.devices[0] = device("vendor-vfio", "0000:41:00.4", "558");
     claim
 }
 
@@ -189,7 +188,7 @@ fn loops(host: &Host, path: &str) {
 #[test]
 fn a_function_that_cannot_be_looked_at_stays_claimed() {
     let (_root, host) = host();
-    let lock = HostLock::acquire(&host, "test", now()).unwrap();
+    let lock = ClaimLock::acquire(&host, DOMAIN.parse().unwrap(), "test", now()).unwrap();
     let claim = claim_of_function(&host);
     save(&host, &lock, &claim).unwrap();
     unreadable(&host, FUNCTION);
@@ -209,7 +208,7 @@ fn a_function_that_cannot_be_looked_at_stays_claimed() {
 #[test]
 fn a_function_that_cannot_be_looked_at_stays_in_quarantine() {
     let (_root, host) = host();
-    let lock = HostLock::acquire(&host, "test", now()).unwrap();
+    let lock = ClaimLock::acquire(&host, DOMAIN.parse().unwrap(), "test", now()).unwrap();
     let claim = claim_of_function(&host);
     unreadable(&host, FUNCTION);
     quarantine(&host, &lock, &claim, "it is wedged").unwrap();

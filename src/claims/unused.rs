@@ -9,10 +9,10 @@
 use std::{io, time::Duration};
 
 use super::{
-    Claim, ClaimedDevice, DeviceOutcome, Released, State, release::give_back_device, remove, save,
+    Claim, ClaimedDevice, DeviceOutcome, Released, State, release::give_back_devices, remove, save,
 };
 use crate::{
-    host::{Deadline, Holder, Host, HostLock, Processes, boot_id},
+    host::{ClaimLock, Deadline, Holder, Host, Processes, boot_id},
     model::DeviceName,
 };
 
@@ -66,7 +66,7 @@ fn is_there_unopened(host: &Host, processes: &Processes, device: &ClaimedDevice)
 /// its claim. With the last one the claim goes, unless its medium is still lent.
 pub fn give_back_part(
     host: &Host,
-    lock: &HostLock,
+    lock: &ClaimLock<'_>,
     claim: &Claim,
     names: &[DeviceName],
     deadline: Deadline,
@@ -78,7 +78,7 @@ pub fn give_back_part(
 /// one that had taken the place of another leaves it to that one again.
 pub fn undo_part(
     host: &Host,
-    lock: &HostLock,
+    lock: &ClaimLock<'_>,
     claim: &Claim,
     (names, before): (&[DeviceName], &Claim),
     deadline: Deadline,
@@ -88,7 +88,7 @@ pub fn undo_part(
 
 fn take_out(
     host: &Host,
-    lock: &HostLock,
+    lock: &ClaimLock<'_>,
     claim: &Claim,
     (names, before): (&[DeviceName], Option<&Claim>),
     deadline: Deadline,
@@ -103,13 +103,8 @@ fn take_out(
     let (devices, claim_error) = match announce(host, lock, claim, names) {
         Err(error) => (Vec::new(), Some(error)),
         Ok(()) => {
-            let devices: Vec<_> = claim
-                .devices
-                .iter()
-                .rev()
-                .filter(|device| names.contains(&device.name))
-                .map(|device| (device.clone(), give_back_device(host, device, deadline)))
-                .collect();
+            let goes = |device: &ClaimedDevice| names.contains(&device.name);
+            let devices = give_back_devices(host, claim, goes, deadline);
             let error = shrink(host, lock, (claim, before), &devices).err();
             (devices, error)
         }
@@ -123,7 +118,12 @@ fn take_out(
 
 /// Else a device that is gone when we die could not be told from one that was pulled
 /// out of the host. What somebody has announced before stays announced.
-fn announce(host: &Host, lock: &HostLock, claim: &Claim, unused: &[DeviceName]) -> io::Result<()> {
+fn announce(
+    host: &Host,
+    lock: &ClaimLock<'_>,
+    claim: &Claim,
+    unused: &[DeviceName],
+) -> io::Result<()> {
     let mut announced = claim.clone();
     let is_new = |name: &&DeviceName| !claim.leaving.contains(name);
     announced
@@ -137,7 +137,7 @@ fn announce(host: &Host, lock: &HostLock, claim: &Claim, unused: &[DeviceName]) 
 
 fn shrink(
     host: &Host,
-    lock: &HostLock,
+    lock: &ClaimLock<'_>,
     (claim, before): (&Claim, Option<&Claim>),
     outcomes: &[(ClaimedDevice, DeviceOutcome)],
 ) -> io::Result<()> {

@@ -1,6 +1,6 @@
 //! `virt-vgpu reconcile`: frees what crashes and failures left behind.
 
-use std::{process::ExitCode, time::Duration};
+use std::{io, process::ExitCode, time::Duration};
 
 use anyhow::Context;
 use clap::Args;
@@ -111,17 +111,18 @@ impl Reconcile {
     }
 
     fn gather(&self, host: &Host) -> anyhow::Result<Report> {
-        let lock = HostLock::acquire(host, "virt-vgpu reconcile", Deadline::after(PATIENCE))?;
         let deadline = Deadline::after(WORK);
         host.be_done_by(deadline);
         let grace = Duration::from_secs(self.grace);
-        let report = claims::reconcile(host, &lock, None, grace, self.dry_run, deadline)
+        let report = claims::reconcile(host, None, grace, self.dry_run, deadline)
             .context("nothing was freed")?;
         events::log_reconciled(&report);
         let repaired = if self.dry_run {
             claims::repaired(host)
         } else {
-            claims::forget_repaired(host, &lock)
+            HostLock::acquire(host, "virt-vgpu reconcile", Deadline::after(PATIENCE))
+                .map_err(io::Error::other)
+                .and_then(|lock| claims::forget_repaired(host, &lock))
         }
         .context("cannot look which functions are still to be kept back")?;
         if !self.dry_run {

@@ -384,16 +384,9 @@ impl<'h> Keeper<'h> {
             self.unreleased = false;
             return;
         }
-        let lock = match HostLock::acquire(self.host, "virt-vgpud", Deadline::after(PATIENCE)) {
-            Ok(lock) => lock,
-            Err(error) => {
-                tracing::warn!("cannot look for devices left behind: {error}");
-                return;
-            }
-        };
         let deadline = Deadline::after(WORK);
         self.host.be_done_by(deadline);
-        match claims::reconcile(self.host, &lock, None, DEFAULT_GRACE, false, deadline) {
+        match claims::reconcile(self.host, None, DEFAULT_GRACE, false, deadline) {
             Ok(report) => {
                 events::log_reconciled(&report);
                 self.unreleased = report.claims.iter().any(|one| {

@@ -329,10 +329,7 @@ mod tests {
     use std::{fs, os::unix::fs::symlink};
 
     use super::*;
-    use crate::{
-        claims::{ClaimedDevice, DeviceKind},
-        model::MdevUuid,
-    };
+    use crate::model::MdevUuid;
 
     /// A run's claim of one mediated device, which is there.
     fn made(host: &Host, root: &std::path::Path) -> (Key, Claim) {
@@ -352,15 +349,11 @@ mod tests {
         let target = format!("../../../../{parent}/{mdev}");
         symlink(target, links.join(mdev.to_string())).unwrap();
         let mut claim = Claim::of_running(host, (uuid, "ws1".parse().unwrap()));
-        claim.devices = vec![ClaimedDevice {
-            name: name.clone(),
-            pool: "cad".parse().unwrap(),
-            kind: DeviceKind::Mdev,
-            uuid: mdev,
-            parent: "0000:3b:00.0".parse().unwrap(),
-            type_id: "nvidia-232".parse().unwrap(),
-            against_migration: Vec::new(),
-        }];
+        let device = serde_json::json!({
+            "name": name, "pool": "cad", "kind": "mdev", "uuid": mdev,
+            "parent": "0000:3b:00.0", "type": "nvidia-232",
+        });
+        claim.devices = vec![serde_json::from_value(device).unwrap()];
         ((uuid, name), claim)
     }
 

@@ -2,7 +2,11 @@
 //! step that makes one. Layout and errno: kernel `drivers/vfio/mdev/`,
 //! `Documentation/driver-api/vfio-mediated-device.rst`.
 
-use std::{cell::RefCell, collections::BTreeMap, io};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    io,
+};
 
 use super::{PCI_DEVICES, Sysfs, at, link_name, list, optional, read};
 use crate::{
@@ -353,6 +357,15 @@ pub fn find(sysfs: &dyn Sysfs, uuid: MdevUuid) -> io::Result<Option<Mdev>> {
     }))
 }
 
+/// The UUIDs of all mediated devices.
+///
+/// # Errors
+/// When the bus cannot be listed.
+pub fn uuids(sysfs: &dyn Sysfs) -> io::Result<BTreeSet<MdevUuid>> {
+    let names = optional(list(sysfs, DEVICES))?.unwrap_or_default();
+    Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
+}
+
 /// The device nodes through which a process can have it open.
 ///
 /// # Errors
@@ -417,10 +430,19 @@ pub fn pci_function(name: impl Into<ParentName>) -> Parent {
     }
 }
 
+/// A device of that name that makes mediated devices.
+#[must_use]
+pub fn class_parent(name: &ParentName) -> Parent {
+    Parent {
+        name: name.clone(),
+        listed_in: PARENTS,
+    }
+}
+
 /// Whether the device makes mediated devices and is not just being unregistered.
 #[must_use]
 pub fn is_parent(sysfs: &dyn Sysfs, name: &ParentName) -> bool {
-    sysfs.exists(&format!("{PARENTS}/{name}"))
+    sysfs.exists(&class_parent(name).path())
 }
 
 /// The parent of that name, where this host has it.

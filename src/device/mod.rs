@@ -4,6 +4,8 @@
 
 use std::io;
 
+use crate::model::ParentName;
+
 pub mod driver_option;
 pub mod gpu;
 pub mod gpu_fields;
@@ -49,6 +51,13 @@ pub trait Sysfs {
     /// Whether something is there: a broken link counts, and so does what cannot be
     /// looked at, of which whoever reads it then learns why.
     fn exists(&self, path: &str) -> bool;
+
+    /// Whether a driver answers for the attribute, and not the kernel itself: it may take
+    /// its time.
+    fn is_of_driver(&self, path: &str) -> bool {
+        let _ = path;
+        false
+    }
 }
 
 /// The last component of a link's target: sysfs names drivers, types, IOMMU
@@ -76,6 +85,15 @@ pub fn vfio_nodes(sysfs: &dyn Sysfs, directory: &str) -> io::Result<Vec<String>>
         nodes.push(format!("/dev/vfio/devices/{name}"));
     }
     Ok(nodes)
+}
+
+/// The board that a parent is part of: the physical function of a virtual one, else the
+/// parent itself.
+#[must_use]
+pub fn board_of(sysfs: &dyn Sysfs, parent: &ParentName) -> ParentName {
+    let physical = link_name(sysfs, &format!("{PCI_DEVICES}/{parent}/physfn")).ok();
+    let physical = physical.and_then(|name| name.parse().ok());
+    physical.unwrap_or_else(|| parent.clone())
 }
 
 /// Puts the path in front of an errno, which alone says too little.

@@ -1,6 +1,10 @@
 //! A look at sysfs that asks for nothing twice.
 
-use std::{cell::RefCell, collections::HashMap, io};
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    io,
+};
 
 use super::Sysfs;
 
@@ -12,6 +16,8 @@ pub struct Remembered<'a> {
     links: Known<String>,
     lists: Known<Vec<String>>,
     there: RefCell<HashMap<String, bool>>,
+    asks_no_driver: Cell<bool>,
+    has_missed: Cell<bool>,
 }
 
 type Known<T> = RefCell<HashMap<String, Result<T, Failed>>>;
@@ -57,7 +63,21 @@ impl<'a> Remembered<'a> {
             links: RefCell::default(),
             lists: RefCell::default(),
             there: RefCell::default(),
+            asks_no_driver: Cell::new(false),
+            has_missed: Cell::new(false),
         }
+    }
+
+    /// From now on no driver is asked: what was not asked before cannot be read
+    /// ([`Self::has_missed`]).
+    pub fn ask_no_driver_any_more(&self) {
+        self.asks_no_driver.set(true);
+    }
+
+    /// Whether anything could not be read because no driver was to be asked.
+    #[must_use]
+    pub fn has_missed(&self) -> bool {
+        self.has_missed.get()
     }
 }
 
@@ -77,6 +97,11 @@ fn known<T: Clone>(
 
 impl Sysfs for Remembered<'_> {
     fn read(&self, path: &str) -> io::Result<String> {
+        let is_too_late = self.asks_no_driver.get() && self.sysfs.is_of_driver(path);
+        if is_too_late && !self.texts.borrow().contains_key(path) {
+            self.has_missed.set(true);
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
         known(&self.texts, path, || self.sysfs.read(path))
     }
 
@@ -95,6 +120,10 @@ impl Sysfs for Remembered<'_> {
         let there = self.sysfs.exists(path);
         self.there.borrow_mut().insert(path.to_owned(), there);
         there
+    }
+
+    fn is_of_driver(&self, path: &str) -> bool {
+        self.sysfs.is_of_driver(path)
     }
 }
 

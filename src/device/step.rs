@@ -2,7 +2,7 @@
 //! be true afterwards. `apply` carries them out without knowing kinds.
 
 /// One write to one attribute.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Attribute {
     /// Absolute path on the host.
     pub path: String,
@@ -11,7 +11,7 @@ pub struct Attribute {
 }
 
 /// A condition that shows a step has worked.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "check")]
 pub enum Check {
     /// The link's target has this component among its last two.
@@ -37,7 +37,7 @@ pub enum Check {
 }
 
 /// How an effect is taken back.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Undo {
     /// The write that does it.
     pub write: Attribute,
@@ -47,7 +47,7 @@ pub struct Undo {
 }
 
 /// How an effect shows.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(untagged)]
 pub enum Effect {
     /// A device came into being.
@@ -57,7 +57,7 @@ pub enum Effect {
 }
 
 /// The paths by which a device that was made shows.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Made {
     /// Only while this is there may it be written. Before, a driver is still busy
     /// with the device, and the kernel would answer `EAGAIN` and take the
@@ -70,7 +70,7 @@ pub struct Made {
 }
 
 /// An attribute that tells whether its device is set to anything.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Setting {
     /// The attribute.
     pub setting: String,
@@ -79,7 +79,7 @@ pub struct Setting {
 }
 
 /// One effect on the host.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Step {
     /// What it does, for people.
     pub what: String,

@@ -35,10 +35,10 @@ pub fn is_function(sysfs: &dyn Sysfs, function: PciAddress) -> bool {
     sysfs.exists(&attribute(function, "current_vgpu_type"))
 }
 
-/// Whether a driver is bound to the function.
+/// The link that is there while a driver is bound to the function.
 #[must_use]
-pub fn has_driver(sysfs: &dyn Sysfs, function: PciAddress) -> bool {
-    sysfs.exists(&format!("{}/driver", path(function)))
+pub fn driver_link(function: PciAddress) -> String {
+    format!("{}/driver", path(function))
 }
 
 /// The GPU that a virtual function is part of; None when it is none.

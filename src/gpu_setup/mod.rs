@@ -6,13 +6,13 @@
 //!
 //! | lock | held for | by |
 //! |---|---|---|
-//! | a GPU's | all that is done to it | `host apply` |
+//! | a GPU's set-up | all that is done to it | `host apply` |
 //! | the driver's | one run of `sriov-manage`, one question to NVML | `host apply` |
-//! | the host's | one change of a setting, at most as long as a hook's own driver may take | `host apply`, hooks |
+//! | the GPU's | one run of `sriov-manage`, one change of a setting; one vGPU made or removed | `host apply`, hooks |
 //!
-//! In that order. Waiting and `sriov-manage` take longer than a hook's patience,
-//! so the host lock is not held then: a GPU without functions makes no vGPU that
-//! a hook could get in between. Once its functions have types, a start may be
+//! In that order. Waiting takes longer than a hook's patience, so the GPU's own lock is not
+//! held then: a GPU without functions makes no vGPU that a hook could get in between. Once
+//! its functions have types, a start may be
 //! faster than the setting; the setting is then refused like any other on a GPU
 //! in use, and names the domain. At boot no daemon starts a VM before all is set.
 

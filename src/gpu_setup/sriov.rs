@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     device::readiness,
-    host::{Deadline, DriverLock, Host, LockError, gpu_openers, patience},
+    host::{Deadline, DeviceLock, DriverLock, Host, LockError, gpu_openers, patience},
     model::PciAddress,
 };
 
@@ -22,8 +22,29 @@ pub(super) enum NotDone {
     Failed(String),
 }
 
-pub(super) fn lock_not_got(error: LockError) -> NotDone {
-    NotDone::Failed(error.to_string())
+/// Proof that no other of our processes asks anything of NVIDIA's driver as a whole, or of
+/// that GPU.
+#[derive(Debug)]
+pub(super) struct Alone {
+    _gpu: DeviceLock,
+    _driver: DriverLock,
+}
+
+impl Alone {
+    /// Waits until that is so.
+    pub(super) fn with(host: &Host, gpu: PciAddress) -> Result<Self, NotDone> {
+        /// How long a start or a stop on the GPU may take.
+        const STARTS: Duration = Duration::from_secs(60);
+        let not_got = |error: LockError| NotDone::Failed(error.to_string());
+        let others = Deadline::after(OTHERS);
+        let driver = DriverLock::acquire(host, PURPOSE, others).map_err(not_got)?;
+        let starts = Deadline::after(STARTS);
+        let gpu = DeviceLock::acquire(host, &gpu.into(), PURPOSE, starts).map_err(not_got)?;
+        Ok(Self {
+            _gpu: gpu,
+            _driver: driver,
+        })
+    }
 }
 
 /// How long virtual functions may take after `sriov-manage -e` has ended well, before it
@@ -32,7 +53,7 @@ const PAUSES: [Duration; 2] = [Duration::from_secs(15), Duration::from_secs(30)]
 
 /// Makes the virtual functions of a GPU that has none.
 pub(super) fn make_functions(host: &Host, gpu: PciAddress) -> Result<(), NotDone> {
-    let run = |flag: &str| sriov_manage(host, flag, gpu, &mut || {});
+    let run = |flag: &str| sriov_manage(host, flag, gpu, &Alone::with(host, gpu)?);
     let are_there = || -> io::Result<bool> { Ok(!readiness::functions(host, gpu)?.are_missing()) };
     let wait = |span| {
         // An error is told by the look behind.
@@ -86,20 +107,18 @@ pub(super) fn sriov_manage(
     host: &Host,
     flag: &str,
     gpu: PciAddress,
-    meanwhile: &mut dyn FnMut(),
+    _alone: &Alone,
 ) -> Result<String, NotDone> {
     const LOCKED: &str = "Cannot obtain unbindLock";
     const PATIENCE: Duration = Duration::from_secs(120);
     const PAUSE: Duration = Duration::from_secs(1);
     const TRIES: u32 = 6;
-    let _driver =
-        DriverLock::acquire(host, PURPOSE, Deadline::after(OTHERS)).map_err(lock_not_got)?;
     let arguments = [flag, &gpu.to_string()];
     let mut said = String::new();
     for _ in 0..TRIES {
         let deadline = Deadline::after(PATIENCE);
         let ended = host
-            .run_program(SRIOV_MANAGE, &arguments, deadline, meanwhile)
+            .run_program(SRIOV_MANAGE, &arguments, deadline, &mut || {})
             .map_err(|error| NotDone::Failed(no_sriov_manage(&error)))?;
         said = ended.said.split_whitespace().collect::<Vec<_>>().join(" ");
         if ended.status.success() {
@@ -112,10 +131,7 @@ pub(super) fn sriov_manage(
                 ended.status
             )));
         }
-        patience(PAUSE).wait_until(|| {
-            meanwhile();
-            false
-        });
+        patience(PAUSE).wait_until(|| false);
     }
     Err(NotDone::Failed(format!(
         "sriov-manage {flag} failed {TRIES} times: {said}; {}",

@@ -40,7 +40,7 @@ pub(super) fn users(host: &Host, gpu: PciAddress) -> anyhow::Result<Vec<User>> {
         for device in &claim.devices {
             if is_here(&device.parent) {
                 users.push(User {
-                    device: device.handle().with_context(cannot)?,
+                    device: device.handle,
                     domain: Some(claim.domain_name.clone()),
                 });
             }

@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, time::Duration};
 use super::{
     job::Job,
     module_options::ModuleOptions,
-    sriov::{NotDone, lock_not_got, make_functions, sriov_manage},
+    sriov::{Alone, NotDone, make_functions, sriov_manage},
     state,
     steps::{PlannedStep, SetupStep, setup_plan},
     survey::Survey,
@@ -21,7 +21,7 @@ use crate::{
         nvml::{Failure, FailureKind, Question, Scheduler},
         readiness::{self, Driver},
     },
-    host::{Deadline, DriverLock, GpuLock, Host, HostLock, NvmlChild},
+    host::{Deadline, DriverLock, GpuLock, Host, NvmlChild},
     model::PciAddress,
 };
 
@@ -31,9 +31,6 @@ pub(super) const PURPOSE: &str = "virt-vgpu host apply";
 /// How long to wait for another run that is at work on the same GPU: it may wait
 /// for the driver and for types, and run `sriov-manage` twice.
 pub(super) const OTHERS: Duration = Duration::from_secs(300);
-
-/// How long to wait for a hook that is at work.
-const HOOKS: Duration = Duration::from_secs(25);
 
 /// What was asked for.
 #[derive(Debug, Clone, Copy)]
@@ -138,23 +135,14 @@ fn renew_functions(host: &Host, job: &mut Job) {
     }
 }
 
-/// Holds the host lock for as long as others can wait for it without giving up:
-/// by then `sriov-manage` has the GPU to itself, and nobody can make a vGPU of a
-/// function that is going away.
+/// Nobody can make a vGPU of a function that is going away: whoever has planned one waits
+/// for the lock of the GPU, and is refused by what there is then.
 fn take_functions_away(host: &Host, gpu: PciAddress, enabled: u32) -> Result<(), NotDone> {
-    const LONGEST: Duration = Duration::from_secs(10);
-    let lock = HostLock::acquire(host, PURPOSE, Deadline::after(HOOKS)).map_err(lock_not_got)?;
+    let alone = Alone::with(host, gpu)?;
     refuse_in_use(host, gpu)?;
-    if enabled == 0 {
-        return Ok(());
+    if enabled > 0 {
+        sriov_manage(host, "-d", gpu, &alone)?;
     }
-    let longest = Deadline::after(LONGEST);
-    let mut lock = Some(lock);
-    sriov_manage(host, "-d", gpu, &mut || {
-        if longest.has_passed() {
-            lock = None;
-        }
-    })?;
     Ok(())
 }
 
@@ -269,8 +257,8 @@ enum TakesEffect {
     AtLoad,
 }
 
-/// Under the host lock from the look at who uses the GPU to the end of the change,
-/// so that no hook makes a vGPU in between.
+/// Alone with the GPU from the look at who uses it to the end of the change, so that
+/// nobody makes a vGPU in between.
 fn set_one(host: &Host, gpu: PciAddress, step: &SetupStep) -> Result<TakesEffect, NotDone> {
     let question = match step {
         SetupStep::SetHeterogeneous(on) => Question::SetHeterogeneous { gpu, on: *on },
@@ -288,9 +276,7 @@ fn set_one(host: &Host, gpu: PciAddress, step: &SetupStep) -> Result<TakesEffect
             return Err(NotDone::Failed(lost.to_owned()));
         }
     };
-    let _driver =
-        DriverLock::acquire(host, PURPOSE, Deadline::after(OTHERS)).map_err(lock_not_got)?;
-    let _lock = HostLock::acquire(host, PURPOSE, Deadline::after(HOOKS)).map_err(lock_not_got)?;
+    let _alone = Alone::with(host, gpu)?;
     refuse_in_use(host, gpu)?;
     let nvml = NvmlChild::new(host, Deadline::after(NvmlChild::PATIENCE));
     match nvml.ask(&question) {

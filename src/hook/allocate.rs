@@ -7,12 +7,12 @@ use crate::{
         AllocateError, Base, Demand, Making, choose as choose_medium, devices_wanted, io_error,
         provide as provide_medium,
     },
-    claims::{self, Claim, ClaimedDevice, DeviceKind, Liveness, Origin, State},
+    claims::{self, Claim, ClaimedDevice, Liveness, Origin, State},
     device::Sysfs,
     domain::{DomainDef, alias, with_function},
     events,
-    host::{Deadline, Host, HostLock, Processes},
-    model::{DeviceName, PciAddress},
+    host::{ClaimLock, Deadline, Host, Processes},
+    model::{DeviceName, Handle, PciAddress},
     plan::Source,
 };
 
@@ -37,7 +37,7 @@ pub(super) fn allocate(
     const LOCK_SHARE: u32 = 2;
     let lock_deadline = deadline.at_most(deadline.left() / LOCK_SHARE);
     let purpose = format!("{} of domain {}", call.operation.words(), domain.name);
-    let lock = HostLock::acquire(host, &purpose, lock_deadline)?;
+    let lock = ClaimLock::acquire(host, domain.uuid, &purpose, lock_deadline)?;
     let origin = match call.operation {
         Operation::Migrate => Origin::Migrate,
         _ => Origin::Prepare,
@@ -52,11 +52,12 @@ pub(super) fn allocate(
             deadline,
         },
     };
-    let functions = allocation.run()?;
+    let functions = allocation.run();
+    claims::unlock(host, lock);
     if call.operation == Operation::Migrate {
-        moved(&domain, xml, &functions)
+        moved(&domain, xml, &functions?)
     } else {
-        Ok(None)
+        functions.map(|_| None)
     }
 }
 
@@ -220,9 +221,9 @@ fn functions_of(claim: &Claim) -> Vec<(DeviceName, PciAddress)> {
 
 /// Whether the domain's XML leads QEMU to that device.
 fn is_named(device: &ClaimedDevice, source: &Source) -> bool {
-    match (device.kind, source) {
-        (DeviceKind::Mdev, Source::Mdev) => true,
-        (DeviceKind::VendorVfio, Source::Function(name)) => device.parent == *name,
+    match (device.handle, source) {
+        (Handle::Mdev(_), Source::Mdev) => true,
+        (Handle::Pci(_), Source::Function(name)) => device.parent == *name,
         _ => false,
     }
 }

@@ -8,7 +8,7 @@ use crate::{
     allocate::has_placeholder,
     claims::{self, Claim, ClaimedDevice, State},
     domain, events,
-    host::{Deadline, Host, HostLock},
+    host::{ClaimLock, Deadline, Host},
     model::DomainUuid,
 };
 
@@ -19,9 +19,21 @@ pub(super) fn give_back(
     xml: &[u8],
     deadline: Deadline,
 ) -> anyhow::Result<()> {
-    let Some((lock, mut claim)) = locked_claim(host, call, xml, deadline)? else {
+    let Some((lock, claim)) = locked_claim(host, call, xml, deadline)? else {
         return Ok(());
     };
+    let given_back = give_back_claim(host, call, &lock, claim, deadline);
+    claims::unlock(host, lock);
+    given_back
+}
+
+fn give_back_claim(
+    host: &Host,
+    call: &HookCall,
+    lock: &ClaimLock<'_>,
+    mut claim: Claim,
+    deadline: Deadline,
+) -> anyhow::Result<()> {
     let may_be_wedged = claim.may_be_wedged() || claim.suspicion.is_some();
     // Only `release`, which follows at once, says how the domain ended.
     if may_be_wedged && call.operation == Operation::Stopped {
@@ -32,10 +44,10 @@ pub(super) fn give_back(
             .suspicion
             .clone()
             .unwrap_or_else(|| claim.killed_early());
-        if let Err(error) = claims::quarantine(host, &lock, &claim, &reason) {
+        if let Err(error) = claims::quarantine(host, lock, &claim, &reason) {
             // Whoever gives them back later has to do this first.
             claim.suspicion = Some(reason);
-            let noted = claims::save(host, &lock, &claim);
+            let noted = claims::save(host, lock, &claim);
             return Err(error).context(match noted {
                 Ok(()) => "the claim stays and 'virt-vgpu reconcile' tries again".to_owned(),
                 Err(error) => format!("the claim stays as it is: {error}"),
@@ -43,7 +55,7 @@ pub(super) fn give_back(
         }
         events::log_quarantined(&claim, &reason);
     }
-    let released = claims::give_back(host, &lock, &claim, deadline);
+    let released = claims::give_back(host, lock, &claim, deadline);
     events::log_released(&claim.domain_name, claim.domain, &released);
     if released.is_complete() {
         Ok(())
@@ -109,7 +121,7 @@ pub(super) fn check(host: &Host, call: &HookCall, xml: &[u8]) -> anyhow::Result<
             "domain '{}': device '{}' ({}) is not as claimed on {}",
             call.domain,
             device.name,
-            device.label(),
+            device.handle,
             device.parent
         );
     }
@@ -135,19 +147,25 @@ fn is_leaving(host: &Host, domain: DomainUuid, device: &ClaimedDevice) -> anyhow
     }))
 }
 
-/// The claim of the call's domain, read under the lock; None when there is none.
-fn locked_claim(
-    host: &Host,
+/// The claim of the call's domain, read under its lock; None when there is none.
+fn locked_claim<'a>(
+    host: &'a Host,
     call: &HookCall,
     xml: &[u8],
     deadline: Deadline,
-) -> anyhow::Result<Option<(HostLock, Claim)>> {
+) -> anyhow::Result<Option<(ClaimLock<'a>, Claim)>> {
     let Some(domain) = claimed_domain(host, call, xml)? else {
         return Ok(None);
     };
     let purpose = format!("{} of domain {}", call.operation.words(), call.domain);
-    let lock = HostLock::acquire(host, &purpose, deadline)?;
-    Ok(claims::load(host, domain)?.map(|claim| (lock, claim)))
+    let lock = ClaimLock::acquire(host, domain, &purpose, deadline)?;
+    match claims::load(host, domain)? {
+        Some(claim) => Ok(Some((lock, claim))),
+        None => {
+            claims::unlock(host, lock);
+            Ok(None)
+        }
+    }
 }
 
 /// The domain of the call when it has a claim: without one nothing is locked.

@@ -119,7 +119,7 @@ fn run(host: &Host, call: &HookCall, input: impl std::io::Read) -> anyhow::Resul
             }
             Ok(())
         }
-        Operation::Restore => hand_on(restore::replan(host, call, decode(&xml)?, deadline)?),
+        Operation::Restore => hand_on(restore::replan(host, call, decode(&xml)?)?),
         operation if operation.gives_back() => give_back::give_back(host, call, &xml, deadline),
         Operation::Start | Operation::Started => {
             give_back::note_progress(host, call, &xml, deadline)

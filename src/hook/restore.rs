@@ -5,7 +5,7 @@ use super::{HookCall, allocate::moved};
 use crate::{
     allocate::{AllocateError, Demand, devices_wanted},
     domain::{self, DomainDef},
-    host::{Deadline, Host, HostLock},
+    host::Host,
     model::{DeviceName, PciAddress},
     plan::{Failed, Interface},
 };
@@ -17,7 +17,6 @@ pub(super) fn replan(
     host: &Host,
     call: &HookCall,
     xml: &str,
-    deadline: Deadline,
 ) -> Result<Option<String>, AllocateError> {
     let domain = domain::parse(xml).map_err(|cause| AllocateError::Domain {
         domain: call.domain.to_string(),
@@ -26,8 +25,6 @@ pub(super) fn replan(
     if domain.pci_hostdevs.is_empty() {
         return Ok(None);
     }
-    let purpose = format!("{} of domain {}", call.operation.words(), domain.name);
-    let _lock = HostLock::acquire(host, &purpose, deadline)?;
     let functions = functions(host, &domain)?;
     moved(&domain, xml, &functions)
 }

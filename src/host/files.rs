@@ -12,6 +12,7 @@ use nix::{
     errno::Errno,
     fcntl::{OFlag, openat},
     sys::stat::Mode,
+    time::{ClockId, clock_gettime},
 };
 
 use super::{Host, fault, replacing::Place};
@@ -40,7 +41,30 @@ pub fn read_at_most(path: &Path, bytes: u64) -> io::Result<String> {
     Ok(text)
 }
 
+/// When entries of a directory were made, replaced or removed last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DirectoryStamp(Option<(u64, i64, i64)>);
+
 impl Host {
+    /// The moment of the last change of a directory's entries: two that are equal say that
+    /// nothing was made, replaced or removed between them. None where that cannot be told,
+    /// because the last change is so young that the next one may get the same time.
+    #[must_use]
+    pub fn directory_stamp(&self, path: &str) -> Option<DirectoryStamp> {
+        use std::os::unix::fs::MetadataExt;
+        // The kernel gives files the time of its last tick (`ktime_get_coarse_real_ts64`).
+        let tick = clock_gettime(ClockId::CLOCK_REALTIME_COARSE).ok()?;
+        match fs::metadata(self.path(path)) {
+            Ok(found) => {
+                let changed = (found.mtime(), found.mtime_nsec());
+                let is_settled = changed < (tick.tv_sec(), tick.tv_nsec());
+                is_settled.then_some(DirectoryStamp(Some((found.ino(), changed.0, changed.1))))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Some(DirectoryStamp(None)),
+            Err(_) => None,
+        }
+    }
+
     /// Reads a file of ours.
     ///
     /// # Errors

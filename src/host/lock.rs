@@ -1,12 +1,25 @@
-//! The host lock: one `flock` on `/run/virt-vgpu/lock`, held while devices are
-//! counted, planned and made. A lock for each domain whose definition is edited,
-//! one for each GPU that is being set, and one for what takes the driver of all
-//! GPUs to itself. The kernel drops a lock when its holder dies.
+//! Locks between our processes, all of them `flock`s that the kernel drops when their
+//! holder dies. They are taken in this order, and a lock of the same rank by ascending
+//! name; who holds one never waits for one that stands before it:
+//!
+//! | rank | file below `/run/virt-vgpu` | held for |
+//! |---|---|---|
+//! | [`EditLock`] | `edits/UUID.lock` | an edit of a domain's definition |
+//! | [`ClaimLock`] | `locks/UUID` | all that is done with the devices of one domain's claim |
+//! | [`GpuLock`] | `host/ADDRESS.lock` | setting up one GPU, minutes |
+//! | [`DriverLock`] | `host/driver.lock` | `sriov-manage` and NVML, which exclude each other |
+//! | [`DeviceLock`] | `locks/DEVICE` | what the driver of one device does |
+//! | [`HostLock`] | `lock` | planning, and announcing in a claim what was planned |
+//!
+//! The host lock is the last and the shortest: whoever has it takes no other one, and
+//! neither reads nor writes an attribute that a driver answers. Builds with debug
+//! assertions check both.
 
 use std::{
+    collections::BTreeSet,
     fs::{File, OpenOptions},
     io::{self, Read, Seek, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::PathBuf,
     sync::{
         atomic::{AtomicUsize, Ordering},
@@ -18,7 +31,7 @@ use std::{
 use fs2::FileExt;
 
 use super::{Deadline, Host};
-use crate::model::{DomainUuid, PciAddress};
+use crate::model::{DomainUuid, ParentName, PciAddress};
 
 /// The lock's file.
 const LOCK: &str = "/run/virt-vgpu/lock";
@@ -29,6 +42,9 @@ pub(crate) const EDITS: &str = "/run/virt-vgpu/edits";
 /// Directory of the locks on GPUs.
 const GPUS: &str = "/run/virt-vgpu/host";
 
+/// Directory of the locks on claims and on devices.
+const LOCKS: &str = "/run/virt-vgpu/locks";
+
 /// Directory of the lock and the claims.
 pub(crate) const RUNTIME: &str = "/run/virt-vgpu";
 
@@ -36,7 +52,7 @@ pub(crate) const RUNTIME: &str = "/run/virt-vgpu";
 #[derive(Debug)]
 pub struct HostLock {
     /// Closing the file drops the lock.
-    _file: File,
+    _held: Held,
 }
 
 /// Why the lock was not had.
@@ -81,19 +97,8 @@ impl HostLock {
     /// # Errors
     /// See [`LockError`].
     pub fn acquire(host: &Host, purpose: &str, deadline: Deadline) -> Result<Self, LockError> {
-        let file = lock(host, (RUNTIME, LOCK), purpose, deadline)?;
-        Ok(Self { _file: file })
-    }
-
-    /// Waits until nobody has the lock, for who only looks and may have seen something
-    /// half done; whether that is so before `deadline`. Who may not open the file sees
-    /// nobody.
-    pub fn wait_until_free(host: &Host, deadline: Deadline) -> bool {
-        let Ok(file) = File::open(host.path(LOCK)) else {
-            return true;
-        };
-        // Shared, and let go of at once: it keeps no start from anything.
-        deadline.wait_until(|| FileExt::try_lock_shared(&file).is_ok())
+        let held = lock(host, Rank::Host, LOCK, purpose, deadline)?;
+        Ok(Self { _held: held })
     }
 }
 
@@ -102,7 +107,7 @@ impl HostLock {
 /// to itself, and an edit waits for libvirt.
 #[derive(Debug)]
 pub struct EditLock {
-    _file: File,
+    _held: Held,
 }
 
 impl EditLock {
@@ -118,16 +123,117 @@ impl EditLock {
         deadline: Deadline,
     ) -> Result<Self, LockError> {
         let path = format!("{EDITS}/{domain}.lock");
-        let file = lock(host, (EDITS, &path), purpose, deadline)?;
-        Ok(Self { _file: file })
+        let held = lock(host, Rank::Edit, &path, purpose, deadline)?;
+        Ok(Self { _held: held })
     }
 }
 
-/// Proof that no other of our processes sets this GPU. Held longer than a hook
-/// can wait for the host lock: `sriov-manage` and the driver take their time.
+/// Proof that no other of our processes is at work on that domain's claim and its
+/// devices. Held as long as that takes, a driver's time included.
+#[derive(Debug)]
+pub struct ClaimLock<'a> {
+    held: Held,
+    host: &'a Host,
+    domain: DomainUuid,
+}
+
+impl<'a> ClaimLock<'a> {
+    /// Takes the lock of a domain's claim, waiting until `deadline`.
+    ///
+    /// # Errors
+    /// See [`LockError`].
+    pub fn acquire(
+        host: &'a Host,
+        domain: DomainUuid,
+        purpose: &str,
+        deadline: Deadline,
+    ) -> Result<Self, LockError> {
+        let held = lock(host, Rank::Claim, &claim_lock(domain), purpose, deadline)?;
+        Ok(Self { held, host, domain })
+    }
+
+    /// The domain.
+    #[must_use]
+    pub fn domain(&self) -> DomainUuid {
+        self.domain
+    }
+
+    /// Removes the lock's file, which is of no use without a claim. Others that wait for
+    /// it find that out when they have it, and look for the next one.
+    pub fn forget(self) {
+        if let Err(error) = self.host.remove_file(&claim_lock(self.domain)) {
+            tracing::debug!("cannot remove {}: {error}", self.held.path.display());
+        }
+    }
+
+    /// Waits until nobody is at work on the domain's claim; whether that is so before
+    /// `deadline`. Nothing is held afterwards. Who may not open the file sees nobody.
+    pub fn wait_until_free(host: &Host, domain: DomainUuid, deadline: Deadline) -> bool {
+        wait_until_free(host, &claim_lock(domain), deadline)
+    }
+}
+
+fn claim_lock(domain: DomainUuid) -> String {
+    format!("{LOCKS}/{domain}")
+}
+
+/// Proof that no other of our processes has that device's driver do anything. The device
+/// is what a driver answers for as a whole: a GPU with its functions, or a parent of
+/// mediated devices that stands alone.
+#[derive(Debug)]
+pub struct DeviceLock {
+    _held: Held,
+}
+
+impl DeviceLock {
+    /// Takes the lock of a device, waiting until `deadline`.
+    ///
+    /// # Errors
+    /// See [`LockError`].
+    pub fn acquire(
+        host: &Host,
+        device: &ParentName,
+        purpose: &str,
+        deadline: Deadline,
+    ) -> Result<Self, LockError> {
+        let path = format!("{LOCKS}/{device}");
+        let held = lock(host, Rank::Device, &path, purpose, deadline)?;
+        Ok(Self { _held: held })
+    }
+
+    /// Takes the locks of several devices, in their order.
+    ///
+    /// # Errors
+    /// The first that was not had; then none is held.
+    pub fn acquire_all(
+        host: &Host,
+        devices: &BTreeSet<ParentName>,
+        purpose: &str,
+        deadline: Deadline,
+    ) -> Result<Vec<Self>, LockError> {
+        let acquire = |device| Self::acquire(host, device, purpose, deadline);
+        devices.iter().map(acquire).collect()
+    }
+
+    /// Whether somebody has had the lock for at least `span`.
+    #[must_use]
+    pub fn has_been_held_for(host: &Host, device: &ParentName, span: Duration) -> bool {
+        let path = host.path(&format!("{LOCKS}/{device}"));
+        let Ok(file) = File::open(path) else {
+            return false;
+        };
+        // The holder writes its name when it has the lock.
+        let since = file.metadata().and_then(|file| file.modified());
+        let is_old = since.is_ok_and(|since| since.elapsed().is_ok_and(|age| age >= span));
+        is_old && FileExt::try_lock_shared(&file).is_err()
+    }
+}
+
+/// Proof that no other of our processes sets this GPU up: `sriov-manage` and the driver
+/// take their time.
 #[derive(Debug)]
 pub struct GpuLock {
-    _file: File,
+    _held: Held,
 }
 
 impl GpuLock {
@@ -142,8 +248,8 @@ impl GpuLock {
         deadline: Deadline,
     ) -> Result<Self, LockError> {
         let path = format!("{GPUS}/{gpu}.lock");
-        let file = lock(host, (GPUS, &path), purpose, deadline)?;
-        Ok(Self { _file: file })
+        let held = lock(host, Rank::Gpu, &path, purpose, deadline)?;
+        Ok(Self { _held: held })
     }
 }
 
@@ -151,7 +257,7 @@ impl GpuLock {
 /// NVML: each of the two is refused while the other is at work, on whatever GPU.
 #[derive(Debug)]
 pub struct DriverLock {
-    _file: File,
+    _held: Held,
 }
 
 impl DriverLock {
@@ -161,47 +267,165 @@ impl DriverLock {
     /// See [`LockError`].
     pub fn acquire(host: &Host, purpose: &str, deadline: Deadline) -> Result<Self, LockError> {
         let path = format!("{GPUS}/driver.lock");
-        let file = lock(host, (GPUS, &path), purpose, deadline)?;
-        Ok(Self { _file: file })
+        let held = lock(host, Rank::Driver, &path, purpose, deadline)?;
+        Ok(Self { _held: held })
     }
+}
+
+/// The order of the locks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    Edit,
+    Claim,
+    Gpu,
+    Driver,
+    Device,
+    Host,
+}
+
+/// A lock that is held. Closing the file drops it.
+#[derive(Debug)]
+struct Held {
+    _file: File,
+    path: PathBuf,
+    #[cfg(debug_assertions)]
+    rank: Rank,
+}
+
+#[cfg(debug_assertions)]
+mod order {
+    //! The locks that each thread holds.
+
+    use std::{cell::RefCell, path::PathBuf};
+
+    use super::{Held, Rank};
+
+    thread_local! {
+        static HELD: RefCell<Vec<(Rank, PathBuf)>> = const { RefCell::new(Vec::new()) };
+    }
+
+    /// To be called before a lock is waited for.
+    pub(super) fn check(rank: Rank, path: &std::path::Path) {
+        HELD.with_borrow(|held| {
+            for (other, of) in held {
+                assert!(
+                    (other, of.as_path()) < (&rank, path),
+                    "the lock {} is taken while {} is held",
+                    path.display(),
+                    of.display()
+                );
+            }
+        });
+    }
+
+    pub(super) fn note(rank: Rank, path: PathBuf) {
+        HELD.with_borrow_mut(|held| held.push((rank, path)));
+    }
+
+    /// Whether the thread holds the host lock.
+    pub(in super::super) fn is_planning() -> bool {
+        HELD.with_borrow(|held| held.iter().any(|(rank, _)| *rank == Rank::Host))
+    }
+
+    impl Drop for Held {
+        fn drop(&mut self) {
+            HELD.with_borrow_mut(|held| {
+                let mine = (self.rank, &self.path);
+                let place = held.iter().position(|(rank, path)| (*rank, path) == mine);
+                if let Some(place) = place {
+                    held.swap_remove(place);
+                }
+            });
+        }
+    }
+}
+
+/// To be called wherever an attribute is read or written that a driver answers: everybody
+/// who plans would wait for that driver.
+pub(super) fn is_about_to_ask_a_driver(path: &str) {
+    #[cfg(debug_assertions)]
+    assert!(
+        !order::is_planning(),
+        "{path} is asked for while the host lock is held"
+    );
+    #[cfg(not(debug_assertions))]
+    let _ = path;
+}
+
+fn wait_until_free(host: &Host, path: &str, deadline: Deadline) -> bool {
+    let Ok(file) = File::open(host.path(path)) else {
+        return true;
+    };
+    // Shared, and let go of at once: it keeps nobody from anything.
+    deadline.wait_until(|| FileExt::try_lock_shared(&file).is_ok())
 }
 
 fn lock(
     host: &Host,
-    (directory, path): (&str, &str),
+    rank: Rank,
+    path: &str,
     purpose: &str,
     deadline: Deadline,
-) -> Result<File, LockError> {
-    let path = host.path(path);
+) -> Result<Held, LockError> {
+    let place = host.path(path);
+    // Who does not wait cannot be part of a circle of those who do.
+    #[cfg(debug_assertions)]
+    if !deadline.has_passed() {
+        order::check(rank, &place);
+    }
     let io_error = |cause| LockError::Io {
-        path: path.clone(),
+        path: place.clone(),
         cause,
     };
     let started = std::time::Instant::now();
-    host.make_directory(directory, 0o755).map_err(io_error)?;
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&path)
-        .map_err(io_error)?;
-    match wait_for_lock(&file, deadline) {
-        Ok(true) => {}
-        Ok(false) => {
-            let holder = read_holder(&mut file);
-            let waited = started.elapsed();
+    loop {
+        let mut file = open(host, path).map_err(io_error)?;
+        if !wait_for_lock(&file, deadline).map_err(io_error)? {
             return Err(LockError::Held {
-                path,
-                waited,
-                holder,
+                path: place,
+                waited: started.elapsed(),
+                holder: read_holder(&mut file),
             });
         }
-        Err(cause) => return Err(io_error(cause)),
+        // Whoever had it may have removed the file, and somebody may have the next one.
+        if file.metadata().map_err(io_error)?.nlink() == 0 {
+            continue;
+        }
+        write_holder(&mut file, purpose);
+        #[cfg(debug_assertions)]
+        order::note(rank, place.clone());
+        #[cfg(not(debug_assertions))]
+        let _ = rank;
+        return Ok(Held {
+            _file: file,
+            path: place,
+            #[cfg(debug_assertions)]
+            rank,
+        });
     }
-    write_holder(&mut file, purpose);
-    Ok(file)
+}
+
+/// Opens the file of a lock, and makes it and its directory where they are not there.
+fn open(host: &Host, path: &str) -> io::Result<File> {
+    let open = || {
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(host.path(path))
+    };
+    match open() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let directory = path
+                .rsplit_once('/')
+                .map_or(RUNTIME, |(directory, _)| directory);
+            host.make_directory(directory, 0o755)?;
+            open()
+        }
+        opened => opened,
+    }
 }
 
 /// Threads that wait for a lock.
@@ -315,7 +539,12 @@ mod tests {
         let held = within(PATIENCE).unwrap();
         let path = host.path(LOCK).canonicalize().unwrap();
         for _ in 0..3 {
-            let refused = within(Duration::from_millis(30)).unwrap_err().to_string();
+            // Who holds a lock does not wait for it.
+            let elsewhere = std::thread::scope(|scope| {
+                let waiter = scope.spawn(|| within(Duration::from_millis(30)));
+                waiter.join().unwrap()
+            });
+            let refused = elsewhere.unwrap_err().to_string();
             let holder = format!("locked for 0 s by process {} (test);", std::process::id());
             assert!(refused.contains(&holder), "{refused}");
         }

@@ -43,11 +43,12 @@ mod terminal;
 mod trust;
 
 pub use clock::{Deadline, boot_id, patience, since_boot};
+pub use files::DirectoryStamp;
 pub use files::read_at_most;
 pub use journal::start_logging;
 #[cfg(feature = "cli")]
 pub(crate) use lock::EDITS;
-pub use lock::{DriverLock, EditLock, GpuLock, HostLock, LockError};
+pub use lock::{ClaimLock, DeviceLock, DriverLock, EditLock, GpuLock, HostLock, LockError};
 pub use nvml::{NVML_PROGRAM, NvmlChild};
 pub use pci_ids::PciIds;
 pub use process::{Holder, ProcessId, Processes, gpu_openers};
@@ -141,8 +142,11 @@ impl Host {
 
 impl Sysfs for Host {
     fn read(&self, path: &str) -> io::Result<String> {
-        if self.asks_drivers_apart && slow_driver::is_asked(path) {
-            return self.ask_driver(path);
+        if slow_driver::is_asked(path) {
+            lock::is_about_to_ask_a_driver(path);
+            if self.asks_drivers_apart {
+                return self.ask_driver(path);
+            }
         }
         let longest = if path.starts_with("/sys/") {
             files::ATTRIBUTE
@@ -163,6 +167,10 @@ impl Sysfs for Host {
         files::list(&self.path(path))
     }
 
+    fn is_of_driver(&self, path: &str) -> bool {
+        slow_driver::is_asked(path)
+    }
+
     fn exists(&self, path: &str) -> bool {
         match self.path(path).symlink_metadata() {
             Ok(_) => true,
@@ -176,6 +184,7 @@ impl Sysfs for Host {
 
 impl Attributes for Host {
     fn write(&self, attribute: &Attribute, undo: Option<&Attribute>) -> io::Result<()> {
+        lock::is_about_to_ask_a_driver(&attribute.path);
         fault::before("attribute", &attribute.path)?;
         let order = Order {
             write: self.place(attribute)?,

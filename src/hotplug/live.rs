@@ -6,12 +6,12 @@ use anyhow::Context;
 use super::PlugError;
 use crate::{
     allocate::has_placeholder,
-    claims::{ClaimedDevice, DeviceKind},
+    claims::ClaimedDevice,
     definition::Definition,
     device::mdev,
     domain::{self, DomainDef, alias},
     host::{Host, libvirt::Domain},
-    model::{DeviceName, MdevUuid, PciAddress},
+    model::{DeviceName, Handle, MdevUuid, PciAddress},
 };
 
 /// The XML of the run, read before any lock is taken.
@@ -79,9 +79,9 @@ pub(super) fn definition(domain: &Domain) -> Result<DomainDef, PlugError> {
 
 /// The function that the device is; None for a mediated device.
 pub(super) fn function(device: &ClaimedDevice) -> anyhow::Result<Option<PciAddress>> {
-    match device.kind {
-        DeviceKind::Mdev => Ok(None),
-        DeviceKind::VendorVfio => Ok(Some(device.function()?)),
+    match device.handle {
+        Handle::Mdev(_) => Ok(None),
+        Handle::Pci(address) => Ok(Some(address)),
     }
 }
 
@@ -98,11 +98,11 @@ fn written(xml: &str, device: &ClaimedDevice) -> anyhow::Result<Option<String>> 
 
 /// Whether a domain of that definition has the device.
 pub(super) fn has(def: &DomainDef, device: &ClaimedDevice) -> bool {
-    match device.kind {
-        DeviceKind::Mdev => def.hostdevs.iter().any(|one| one.uuid == device.uuid),
-        DeviceKind::VendorVfio => {
+    match device.handle {
+        Handle::Mdev(uuid) => def.hostdevs.iter().any(|one| one.uuid == uuid),
+        Handle::Pci(address) => {
             let mut functions = def.pci_hostdevs.iter();
-            functions.any(|one| device.parent == one.address)
+            functions.any(|one| one.address == address)
         }
     }
 }

@@ -23,7 +23,7 @@ use serde::Serialize;
 
 use crate::{
     allocate::AllocateError,
-    claims::{ClaimedDevice, DeviceKind},
+    claims::ClaimedDevice,
     host::{LockError, libvirt::LibvirtError},
     model::{DeviceName, DomainName, MdevTypeId, MdevUuid, ParentName, PoolName, proposed_with},
     plan::{Assignment, Interface, Refusal, RefusalKind},
@@ -55,7 +55,7 @@ impl From<&ClaimedDevice> for Plugged {
             uuid: device.uuid,
             parent: device.parent.clone(),
             type_id: device.type_id.clone(),
-            is_function: device.kind == DeviceKind::VendorVfio,
+            is_function: device.function().is_some(),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Plugging in.
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
 use anyhow::{Context, anyhow};
 
@@ -17,7 +17,7 @@ use crate::{
     domain::{DomainDef, PciHostdev, Request, alias},
     events,
     host::{
-        Deadline, Host, HostLock,
+        ClaimLock, Deadline, Host,
         libvirt::{Domain, Libvirt, LibvirtError},
     },
     model::{DeviceName, MdevUuid, ParentName, PoolName, domain_word, proposed},
@@ -321,11 +321,34 @@ fn sort(host: &Host, claim: &Claim, wanted: Vec<(Request, Source)>) -> Sorted {
     sorted
 }
 
-/// Claims and makes the devices under the host lock.
+/// Claims and makes the devices.
 fn make(host: &Host, live: &Live, wanted: Vec<(Request, Source)>) -> Result<Made, PlugError> {
-    let def = &live.def;
     let deadline = Deadline::after(PATIENCE);
-    let lock = lock(host, def, deadline)?;
+    let lock = lock(host, &live.def, deadline)?;
+    let made = make_locked(host, &lock, live, wanted, deadline);
+    claims::unlock(host, lock);
+    match made? {
+        (made, None) => Ok(made),
+        (made, Some(cause)) => {
+            let failures = take_back(host, &made, &made.devices);
+            let what = match failures {
+                Ok(()) => "the devices were taken back".to_owned(),
+                Err(why) => format!("the devices could not be taken back ({why})"),
+            };
+            Err(PlugError::Allocate(AllocateError::Io { what, cause }))
+        }
+    }
+}
+
+/// The devices, and why the claim does not say that they are there, if it does not.
+fn make_locked(
+    host: &Host,
+    lock: &ClaimLock<'_>,
+    live: &Live,
+    wanted: Vec<(Request, Source)>,
+    deadline: Deadline,
+) -> Result<(Made, Option<io::Error>), PlugError> {
+    let def = &live.def;
     let before = claims::load(host, def.uuid).map_err(AllocateError::from)?;
     let mut claim = match &before {
         Some(before) => before.clone(),
@@ -336,7 +359,7 @@ fn make(host: &Host, live: &Live, wanted: Vec<(Request, Source)>) -> Result<Made
         lost,
         lacking,
     } = sort(host, &claim, wanted);
-    let released = claims::make_way(host, &lock, &lost, deadline);
+    let released = claims::make_way(host, lock, &claim, &lost, deadline);
     events::log_released(&claim.domain_name, claim.domain, &released);
     if !released.is_complete() {
         return Err(PlugError::Allocate(AllocateError::StillHeld {
@@ -353,7 +376,7 @@ fn make(host: &Host, live: &Live, wanted: Vec<(Request, Source)>) -> Result<Made
         demand.check_uuids_are_free(host, None)?;
         let mut making = Making {
             host,
-            lock: &lock,
+            lock,
             demand,
             base: Base::Running(Box::new(claim)),
             deadline,
@@ -373,24 +396,20 @@ fn make(host: &Host, live: &Live, wanted: Vec<(Request, Source)>) -> Result<Made
         before,
         claim,
     };
-    if let Err(cause) = claims::save(host, &lock, &made.claim) {
-        drop(lock);
-        let failures = take_back(host, &made, &made.devices);
-        let what = match failures {
-            Ok(()) => "the devices were taken back".to_owned(),
-            Err(why) => format!("the devices could not be taken back ({why})"),
-        };
-        return Err(PlugError::Allocate(AllocateError::Io { what, cause }));
-    }
-    Ok(made)
+    let saved = claims::save(host, lock, &made.claim);
+    Ok((made, saved.err()))
 }
 
-fn lock(host: &Host, def: &DomainDef, deadline: Deadline) -> Result<HostLock, PlugError> {
+fn lock<'a>(
+    host: &'a Host,
+    def: &DomainDef,
+    deadline: Deadline,
+) -> Result<ClaimLock<'a>, PlugError> {
     // Leave enough of the deadline to make devices, and to undo them.
     const LOCK_SHARE: u32 = 2;
     let purpose = format!("plugging devices into domain {}", def.name);
     let deadline = deadline.at_most(deadline.left() / LOCK_SHARE);
-    Ok(HostLock::acquire(host, &purpose, deadline)?)
+    Ok(ClaimLock::acquire(host, def.uuid, &purpose, deadline)?)
 }
 
 /// Attaches all of them, or takes them back.

@@ -6,10 +6,10 @@ use std::time::Duration;
 use super::{PlugError, Plugged, live};
 use crate::{
     allocate,
-    claims::{self, Claim, ClaimedDevice, Damaged},
+    claims::{self, Claim, ClaimedDevice, Damaged, Released},
     events,
     host::{
-        Deadline, Host, HostLock, Processes,
+        ClaimLock, Deadline, Host, Processes,
         libvirt::{Domain, LibvirtError},
     },
     model::{DeviceName, DomainName, DomainUuid},
@@ -217,7 +217,7 @@ fn still_there(domain: &Domain, names: &[DeviceName]) -> Result<Vec<DeviceName>,
     Ok(there.cloned().collect())
 }
 
-/// Gives devices of a domain's claim back under the host lock. `known` is the claim
+/// Gives devices of a domain's claim back. `known` is the claim
 /// as it was when the devices were its; `before` what it was before they were made.
 /// The reason why one is kept.
 pub(super) fn give_back(
@@ -228,27 +228,44 @@ pub(super) fn give_back(
 ) -> Result<(), String> {
     let deadline = Deadline::after(LOCK_PATIENCE);
     let purpose = format!("unplugging devices of domain {}", known.domain_name);
-    let lock = HostLock::acquire(host, &purpose, deadline).map_err(|error| error.to_string())?;
-    let now = claims::load(host, known.domain).map_err(|error| error.to_string())?;
-    let Some(mut now) = now.filter(|now| known.is_of_run(now)) else {
+    let lock = ClaimLock::acquire(host, known.domain, &purpose, deadline)
+        .map_err(|error| error.to_string())?;
+    let released = give_back_locked(host, &lock, known, before, devices, deadline);
+    claims::unlock(host, lock);
+    let Some(released) = released? else {
         return Ok(());
     };
-    let its = devices.iter().filter(|device| now.devices.contains(device));
-    let names: Vec<DeviceName> = its.map(|device| device.name.clone()).collect();
-    let released = match before {
-        Some(before) => {
-            // A run is as old as it was: what was young is gone.
-            now.since_boot_ms = before.since_boot_ms;
-            claims::undo_part(host, &lock, &now, (&names, before), deadline)
-        }
-        None => claims::give_back_part(host, &lock, &now, &names, deadline),
-    };
-    events::log_released(&now.domain_name, now.domain, &released);
+    events::log_released(&known.domain_name, known.domain, &released);
     if released.is_complete() {
         Ok(())
     } else {
         Err(events::kept_reason(&released))
     }
+}
+
+/// None where the run that had the devices is over.
+fn give_back_locked(
+    host: &Host,
+    lock: &ClaimLock<'_>,
+    known: &Claim,
+    before: Option<&Claim>,
+    devices: &[ClaimedDevice],
+    deadline: Deadline,
+) -> Result<Option<Released>, String> {
+    let now = claims::load(host, known.domain).map_err(|error| error.to_string())?;
+    let Some(mut now) = now.filter(|now| known.is_of_run(now)) else {
+        return Ok(None);
+    };
+    let its = devices.iter().filter(|device| now.devices.contains(device));
+    let names: Vec<DeviceName> = its.map(|device| device.name.clone()).collect();
+    Ok(Some(match before {
+        Some(before) => {
+            // A run is as old as it was: what was young is gone.
+            now.since_boot_ms = before.since_boot_ms;
+            claims::undo_part(host, lock, &now, (&names, before), deadline)
+        }
+        None => claims::give_back_part(host, lock, &now, &names, deadline),
+    }))
 }
 
 #[cfg(test)]

@@ -19,7 +19,8 @@ use crate::{
         step::Step,
     },
     model::{
-        DeviceName, DomainName, MdevTypeId, MdevUuid, NumaNode, ParentName, PciAddress, PoolName,
+        DeviceName, DomainName, Handle, MdevTypeId, MdevUuid, NumaNode, ParentName, PciAddress,
+        PoolName,
     },
 };
 
@@ -104,6 +105,11 @@ pub trait Supply {
     /// board type.
     fn model_beside(&self) -> Option<String>;
 
+    /// Devices that other domains are about to have and that the host does not show.
+    fn announced(&self) -> &[Announced] {
+        &[]
+    }
+
     /// What the pool's rules take and no candidate for `source` stands for, each with
     /// the reason: asked for a refusal only.
     fn idle(&self, pool: &Pool, source: &Source) -> Vec<Rejection> {
@@ -134,6 +140,20 @@ pub struct Candidate {
     pub node: Option<NumaNode>,
     /// Mediated devices on its board, whoever made them.
     pub in_use: u32,
+}
+
+/// A device that is announced in another domain's claim and not made yet, as far as the
+/// host shows: its parent and its board have that much less.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Announced {
+    /// Where it is made.
+    pub parent: ParentName,
+    /// The parent's board.
+    pub board: ParentName,
+    /// As what.
+    pub type_id: MdevTypeId,
+    /// Where in the memory of its board, if somebody has chosen that.
+    pub placement: Option<Placement>,
 }
 
 /// Where the domain's memory and CPUs are.
@@ -178,6 +198,12 @@ pub struct Assignment {
     /// How it is made.
     #[serde(skip)]
     pub interface: Interface,
+    /// What it is to libvirt and the kernel.
+    #[serde(skip)]
+    pub handle: Handle,
+    /// What a claim says of the way it is made.
+    #[serde(skip)]
+    pub made_as: MadeAs,
     /// Where it is made.
     pub parent: ParentName,
     /// The parent's board, as far as the plan has looked.
@@ -194,6 +220,17 @@ pub struct Assignment {
     pub against_migration: Vec<&'static str>,
     /// Why there, for people.
     pub reason: String,
+}
+
+/// What is to be known of a device for as long as it is there, besides its steps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MadeAs {
+    /// The word for how it is made.
+    pub word: &'static str,
+    /// While this path is there the kernel is not about to take the device away.
+    pub rests_on: String,
+    /// Whether a QEMU that is killed early may leave it unusable until it is renewed.
+    pub can_wedge: bool,
 }
 
 /// Devices for all of a domain's requests and the steps that make them.

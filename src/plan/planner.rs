@@ -5,8 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Assignment, Candidate, Failed, Interface, Nearness, Plan, Refusal, RefusalKind, Rejection,
-    Source, Supply, Wanted,
+    Announced, Assignment, Candidate, Failed, Interface, MadeAs, Nearness, Plan, Refusal,
+    RefusalKind, Rejection, Source, Supply, Wanted,
     feasible::{self, Class, Seat, Slot},
 };
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
         step::Step,
         vendor_vfio,
     },
-    model::{DomainName, MdevTypeId, ParentName, PoolName, TypeSelector, VgpuTypeId},
+    model::{DomainName, Handle, MdevTypeId, ParentName, PoolName, TypeSelector, VgpuTypeId},
 };
 
 /// What makes the device on the candidate, puts it in its place, and gives it its
@@ -48,6 +48,30 @@ fn making(candidate: &Candidate, assignment: &Assignment, wanted: &Wanted<'_>) -
         steps.extend(wanted.parameters.step(&directory));
     }
     steps
+}
+
+/// What libvirt and the kernel will know the device by.
+fn handle(candidate: &Candidate, wanted: &Wanted<'_>) -> Handle {
+    match candidate.interface {
+        Interface::Mdev => Handle::Mdev(wanted.uuid),
+        Interface::VendorVfio(function) => Handle::Pci(function),
+    }
+}
+
+fn made_as(candidate: &Candidate) -> MadeAs {
+    let parent = &candidate.parent.name;
+    match candidate.interface {
+        Interface::Mdev => MadeAs {
+            word: "mdev",
+            rests_on: mdev::class_parent(parent).path(),
+            can_wedge: false,
+        },
+        Interface::VendorVfio(function) => MadeAs {
+            word: "vendor-vfio",
+            rests_on: vendor_vfio::driver_link(function),
+            can_wedge: true,
+        },
+    }
 }
 
 /// Where in a GPU's memory a device goes.
@@ -258,6 +282,8 @@ impl<'a> Planner<'a> {
             pool: wanted.pool.name.clone(),
             uuid: wanted.uuid,
             interface: candidate.interface,
+            handle: handle(candidate, wanted),
+            made_as: made_as(candidate),
             parent: candidate.parent.name.clone(),
             board: candidate.board.clone(),
             type_id,
@@ -318,11 +344,26 @@ impl<'a> Planner<'a> {
         Some(wanted.pool)
     }
 
-    /// What this plan makes on a board, and where.
+    /// Devices of others that are being made on a board.
+    fn announced_on(&self, board: &ParentName) -> impl Iterator<Item = &'a Announced> {
+        let board = board.clone();
+        let announced = self.supply.announced().iter();
+        announced.filter(move |one| one.board == board)
+    }
+
+    /// Whether others have what is left there, and nothing of this plan does.
+    fn is_being_made_for_others(&self, candidate: &Candidate) -> bool {
+        self.on_board(&candidate.board).next().is_none()
+            && self.announced_on(&candidate.board).next().is_some()
+    }
+
+    /// What is being made on a board by others, and what this plan makes, and where.
     fn made_on(&self, board: &ParentName) -> Vec<(MdevTypeId, Option<Placement>)> {
+        let announced = self.announced_on(board);
+        let announced = announced.map(|one| (one.type_id.clone(), one.placement));
         let made = self.on_board(board);
-        made.map(|one| (one.type_id.clone(), one.placement))
-            .collect()
+        let made = made.map(|one| (one.type_id.clone(), one.placement));
+        announced.chain(made).collect()
     }
 
     /// The type that it hands out.
@@ -333,7 +374,8 @@ impl<'a> Planner<'a> {
     /// Devices on the candidate's board, those of this plan included.
     fn in_use(&self, candidate: &Candidate) -> u32 {
         let planned = self.on_board(&candidate.board).count();
-        candidate.in_use.saturating_add(count(planned))
+        let announced = self.announced_on(&candidate.board).count();
+        candidate.in_use.saturating_add(count(planned + announced))
     }
 
     pub(super) fn offer(&mut self, ask: Ask<'a>, position: usize) -> Option<Offer> {
@@ -358,7 +400,11 @@ impl<'a> Planner<'a> {
         let taken = self
             .on_parent(&candidate)
             .filter(|one| is_function || one.type_id == id);
-        let mut left = available.saturating_sub(count(taken.count()));
+        let announced = self.supply.announced().iter().filter(|one| {
+            one.parent == candidate.parent.name && (is_function || one.type_id == id)
+        });
+        let taken = taken.count() + announced.count();
+        let mut left = available.saturating_sub(count(taken));
         if left > 0 {
             if let Some(on_board) = self.left_on_board(&candidate, &id) {
                 left = left.min(on_board);
@@ -392,7 +438,10 @@ impl<'a> Planner<'a> {
     fn left_on_board(&mut self, candidate: &Candidate, id: &MdevTypeId) -> Option<u32> {
         let board = &candidate.board;
         let planned = self.on_board(board).count();
-        if planned == 0 {
+        let is_announced = self.announced_on(board).next().is_some();
+        // What a function's driver is about to make for others is not worth a question to
+        // NVML: it says no where there is no room.
+        if planned == 0 && !(is_announced && candidate.interface == Interface::Mdev) {
             return None;
         }
         let key = (board.clone(), id.clone(), planned);
@@ -462,10 +511,11 @@ impl<'a> Planner<'a> {
     /// The places that the candidate's GPU has besides those of this plan.
     fn places(&self, candidate: &Candidate) -> Vec<(String, Placements)> {
         let mut places = self.supply.places(candidate);
-        let taken: Vec<Placement> = self
-            .on_board(&candidate.board)
-            .filter_map(|other| other.placement)
-            .collect();
+        let announced = self.announced_on(&candidate.board);
+        let announced = announced.filter_map(|other| other.placement);
+        let planned = self.on_board(&candidate.board);
+        let planned = planned.filter_map(|other| other.placement);
+        let taken: Vec<Placement> = announced.chain(planned).collect();
         for (
             _,
             Placements {
@@ -629,6 +679,9 @@ impl<'a> Planner<'a> {
             Offer::Type { id, .. } => {
                 if let Some(why) = self.refused(candidate, &id) {
                     return why;
+                }
+                if self.is_being_made_for_others(candidate) {
+                    return format!("its last {id} is being made for another domain");
                 }
                 if let Some(other) = self.other_model(wanted.pool, candidate) {
                     return format!("its board is of another type than that of {other}");

@@ -6,7 +6,7 @@ use std::{
     io,
 };
 
-use super::{Candidate, Interface, Rejection, Source, Supply};
+use super::{Announced, Candidate, Interface, Rejection, Source, Supply};
 use crate::{
     capacity::{Fit, more_of, no_place},
     config::Pool,
@@ -60,6 +60,7 @@ pub struct HostSupply<'a> {
     facts: OnceCell<Result<Vec<GpuFacts>, Failure>>,
     quarantined: BTreeMap<PciAddress, String>,
     claimed: BTreeMap<PciAddress, DomainName>,
+    announced: Vec<Announced>,
     beside: Option<ParentName>,
     /// GPUs as they were read, with what NVML says or without.
     gpus: RefCell<BTreeMap<(ParentName, bool), Option<GpuState>>>,
@@ -108,6 +109,7 @@ impl<'a> HostSupply<'a> {
             facts: OnceCell::new(),
             quarantined: BTreeMap::new(),
             claimed: BTreeMap::new(),
+            announced: Vec::new(),
             beside: None,
             gpus: RefCell::default(),
             unbound: OnceCell::new(),
@@ -120,6 +122,13 @@ impl<'a> HostSupply<'a> {
     #[must_use]
     pub fn with_claimed(mut self, claimed: BTreeMap<PciAddress, DomainName>) -> Self {
         self.claimed = claimed;
+        self
+    }
+
+    /// Devices of other domains that are being made and do not show yet.
+    #[must_use]
+    pub fn with_announced(mut self, announced: Vec<Announced>) -> Self {
+        self.announced = announced;
         self
     }
 
@@ -367,6 +376,10 @@ impl<'a> HostSupply<'a> {
             let board = self.board_in_use(&mut usage, name);
             *usage.in_use.entry(board).or_insert(0) += 1;
         }
+        // Their boards are compared with those of all others.
+        for one in &self.announced {
+            self.board_in_use(&mut usage, one.parent.clone());
+        }
         if self.detail.boards {
             for parent in self.mdev.parents() {
                 if !usage.boards.contains_key(&parent.name) {
@@ -607,6 +620,10 @@ impl Supply for HostSupply<'_> {
             }
             (Source::Any | Source::Mdev, _) => self.parents(pool),
         }
+    }
+
+    fn announced(&self) -> &[Announced] {
+        &self.announced
     }
 
     fn idle(&self, pool: &Pool, source: &Source) -> Vec<Rejection> {

@@ -10,14 +10,14 @@ use std::{
 use serde::Serialize;
 
 use crate::{
-    claims::{Claim, DeviceKind},
+    claims::Claim,
     config::mdevctl::{self, Start},
     device::{
         mdev::{self, Mdev},
         vendor_vfio,
     },
     host::Host,
-    model::{MdevTypeId, MdevUuid, ParentName, PciAddress, PoolName},
+    model::{Handle, MdevTypeId, MdevUuid, ParentName, PciAddress, PoolName},
     plan::HostSupply,
 };
 
@@ -205,12 +205,14 @@ impl Search<'_> {
     fn is_ours(&self, mdev: &Mdev) -> bool {
         let mut devices = self.claims.iter().flat_map(|claim| &claim.devices);
         devices.any(|device| {
-            device.kind == DeviceKind::Mdev && device.uuid == mdev.uuid && device.is(mdev)
+            device.handle == Handle::Mdev(mdev.uuid)
+                && device.parent == mdev.parent
+                && device.type_id == mdev.type_id
         })
     }
 
     fn is_claimed(&self, function: PciAddress) -> bool {
         let mut devices = self.claims.iter().flat_map(|claim| &claim.devices);
-        devices.any(|device| device.kind == DeviceKind::VendorVfio && device.parent == function)
+        devices.any(|device| device.handle == Handle::Pci(function))
     }
 }

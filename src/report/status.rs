@@ -16,7 +16,7 @@ use crate::{
     config::{self, Pool},
     device::{Remembered, mdev::Offer},
     gpu_setup::Survey,
-    host::{Deadline, Host, HostLock, PciIds, Processes},
+    host::{Deadline, Host, PciIds, Processes},
     model::{DeviceName, DomainName, DomainUuid, MdevTypeId, MdevUuid, ParentName, PoolName},
     plan::{Detail, HostSupply, Idle, Rejection, Source, Standing},
     rule::Verdict,
@@ -127,9 +127,11 @@ const PATIENCE: Duration = Duration::from_secs(25);
 /// When claims, processes or devices cannot be read at all.
 pub fn status(host: &Host) -> anyhow::Result<StatusReport> {
     let report = claims::while_settled(host, || look(host))?;
-    let at_once = Deadline::after(Duration::ZERO);
-    if !report.is_in_order() && !HostLock::wait_until_free(host, at_once) {
-        HostLock::wait_until_free(host, Deadline::after(PATIENCE));
+    if report.is_in_order() {
+        return Ok(report);
+    }
+    let was_busy = claims::wait_for_work(host, Deadline::after(PATIENCE));
+    if was_busy.context("cannot read the claims")? {
         return claims::while_settled(host, || look(host));
     }
     Ok(report)
@@ -333,8 +335,7 @@ fn claim_report(
         if let Some(error) = &unknown {
             problems.push(format!(
                 "domain '{name}': whether device '{}' ({}) is there cannot be told: {error}",
-                device.name,
-                device.label()
+                device.name, device.handle
             ));
         } else if !present && claim.state == State::Committed {
             let next = match state {
@@ -343,9 +344,7 @@ fn claim_report(
             };
             problems.push(format!(
                 "domain '{name}': device '{}' ({}) is not on {} as claimed; {next}",
-                device.name,
-                device.label(),
-                device.parent
+                device.name, device.handle, device.parent
             ));
         }
         devices.push(DeviceReport {

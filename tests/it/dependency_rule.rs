@@ -25,7 +25,10 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("apply", &["device", "model"]),
     // Effects; the traits that it carries out belong to those who need them.
     ("host", &["model", "domain", "config", "device", "apply"]),
-    ("claims", &["model", "domain", "device", "apply", "host"]),
+    (
+        "claims",
+        &["model", "domain", "device", "capacity", "apply", "host"],
+    ),
     ("events", &["model", "claims"]),
     (
         "allocate",

@@ -141,15 +141,6 @@ impl Create {
                  write {file} with rules of your own"
             );
         }
-        // Of two that make the same pool at once, the second finds it made.
-        let _lock = match self.dry_run {
-            true => None,
-            false => Some(HostLock::acquire(
-                host,
-                "virt-vgpu pool create",
-                Deadline::after(PATIENCE),
-            )?),
-        };
         refuse_existing(host, &self.name)?;
         let names = PciIds::new(host);
         let nvml = host.nvml();
@@ -166,10 +157,7 @@ impl Create {
         notes.extend(media_note(host, &pool));
         let text = render(&new);
         if !self.dry_run {
-            host.make_directory(POOL_DIRS[0], 0o755)
-                .with_context(|| format!("cannot make {}", POOL_DIRS[0]))?;
-            host.replace_file(&file, text.as_bytes(), 0o644)
-                .with_context(|| format!("cannot write {file}"))?;
+            self.write(host, &file, &text)?;
         }
         let others = other_pools(config::load_all(host), &self.name);
         let mut devices =
@@ -186,6 +174,17 @@ impl Create {
             notes,
             devices,
         })
+    }
+
+    /// Of two that make the same pool at once, the second finds it made.
+    fn write(&self, host: &Host, file: &str, text: &str) -> anyhow::Result<()> {
+        let deadline = Deadline::after(PATIENCE);
+        let _lock = HostLock::acquire(host, "virt-vgpu pool create", deadline)?;
+        refuse_existing(host, &self.name)?;
+        host.make_directory(POOL_DIRS[0], 0o755)
+            .with_context(|| format!("cannot make {}", POOL_DIRS[0]))?;
+        host.replace_file(file, text.as_bytes(), 0o644)
+            .with_context(|| format!("cannot write {file}"))
     }
 
     fn new_pool(

@@ -50,14 +50,12 @@ fn a_domain_lacks_what_was_pulled_and_not_what_is_leaving() {
     let name = |text: &str| text.parse::<DeviceName>().unwrap();
     assert_eq!(lacking(&host, &def, None), [name("c")]);
     let mut claim = Claim::of_running(&host, (def.uuid, def.name.clone()));
-    let device = |text: &str| ClaimedDevice {
-        name: name(text),
-        pool: "p".parse().unwrap(),
-        kind: claims::DeviceKind::Mdev,
-        uuid: MdevUuid::for_device(def.uuid, &name(text)),
-        parent: "0000:3b:00.0".parse().unwrap(),
-        type_id: "nvidia-558".parse().unwrap(),
-        against_migration: Vec::new(),
+    let device = |text: &str| -> ClaimedDevice {
+        let written = serde_json::json!({
+            "name": text, "pool": "p", "kind": "mdev", "parent": "0000:3b:00.0",
+            "uuid": MdevUuid::for_device(def.uuid, &name(text)), "type": "nvidia-558",
+        });
+        serde_json::from_value(written).unwrap()
     };
     claim.devices = vec![device("a"), device("b")];
     claim.leaving = vec![name("b")];
@@ -85,15 +83,11 @@ fn a_pool_beside_that_cannot_be_read_is_not_passed_over() {
     let directory = tempfile::tempdir().unwrap();
     let host = Host::new(directory.path());
     let def = domain("", "");
-    let held = [ClaimedDevice {
-        name: "a".parse().unwrap(),
-        pool: "p".parse().unwrap(),
-        kind: crate::claims::DeviceKind::VendorVfio,
-        uuid: MdevUuid::for_device(def.uuid, &"a".parse().unwrap()),
-        parent: "0000:41:00.4".parse().unwrap(),
-        type_id: "1153".parse().unwrap(),
-        against_migration: Vec::new(),
-    }];
+    let written = serde_json::json!({
+        "name": "a", "pool": "p", "kind": "vendor-vfio", "parent": "0000:41:00.4",
+        "uuid": MdevUuid::for_device(def.uuid, &"a".parse().unwrap()), "type": "1153",
+    });
+    let held: [ClaimedDevice; 1] = [serde_json::from_value(written).unwrap()];
     let beside = || {
         let pools = pools(&host, &def, &held).map_err(|error| error.to_string());
         pools.map(|pools| pools.len())

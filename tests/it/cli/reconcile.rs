@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use virt_vgpu::{
     claims::{self, Doubt, Liveness, State},
-    host::{Deadline, HostLock},
+    host::Deadline,
 };
 
 use crate::support::{
@@ -62,7 +62,7 @@ fn with_one_unused() -> (Scene, Domain, [String; 2]) {
 fn claimed(scene: &Scene) -> Vec<String> {
     let claims = scene.claims();
     let devices = claims.iter().flat_map(|claim| &claim.devices);
-    devices.map(|device| device.label()).collect()
+    devices.map(|device| device.handle.to_string()).collect()
 }
 
 /// Nothing is freed, with no regard to time.
@@ -284,11 +284,7 @@ fn what_there_is_no_time_for_is_left_for_the_next_time() {
     scene.kernel.remove_parent("0000:3b:00.0");
     let look = || {
         let (host, no_time) = (scene.host(), Deadline::after(Duration::ZERO));
-        // A child that another test has just started has the last lock open until it is a
-        // program of its own.
-        let soon = Deadline::after(Duration::from_secs(60));
-        let lock = HostLock::acquire(&host, "test", soon).unwrap();
-        let report = claims::reconcile(&host, &lock, None, Duration::ZERO, false, no_time);
+        let report = claims::reconcile(&host, None, Duration::ZERO, false, no_time);
         let claims = report.unwrap().claims.into_iter();
         claims
             .map(|one| (one.claim.domain, one.liveness, one.released.is_some()))

@@ -160,7 +160,7 @@ fn plugging_in_bears_an_error_at_any_effect() {
     let check = |scene: &Scene, outcome: &Outcome| {
         outcome.refusal();
         let claimed = scene.claims().into_iter().flat_map(|claim| claim.devices);
-        let claimed: BTreeSet<String> = claimed.map(|device| device.label()).collect();
+        let claimed: BTreeSet<String> = claimed.map(|device| device.handle.to_string()).collect();
         assert!(scene.ours().is_subset(&claimed), "{outcome:?}");
         assert_eq!(scene.temporary_files(), Vec::<String>::new());
     };

@@ -87,12 +87,11 @@ fn at_each_effect(faults: &[&str], check: impl Fn(&Scene, &Domain, &Outcome) + S
 fn only_functions_are_said_to_be_kept_back() {
     let (scene, domain) = scene();
     let mut claim = scene.claims().remove(0);
-    claim.devices.push(claims::ClaimedDevice {
-        name: "gpu2".parse().unwrap(),
-        kind: claims::DeviceKind::Mdev,
-        parent: "0000:99:00.0".parse().unwrap(),
-        ..claim.devices[0].clone()
+    let mdev = serde_json::json!({
+        "name": "gpu2", "pool": "cad", "kind": "mdev", "parent": "0000:99:00.0",
+        "uuid": claim.devices[0].uuid, "type": "nvidia-558",
     });
+    claim.devices.push(serde_json::from_value(mdev).unwrap());
     let path = format!("run/virt-vgpu/claims/{}.json", domain.uuid);
     scene.file(&path, serde_json::to_string(&claim).unwrap());
     let outcome = release(&scene, &domain).logging_at("warn").run();

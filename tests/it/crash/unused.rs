@@ -57,7 +57,7 @@ fn has_first(stage: Stage, scene: &Scene, domain: &Domain) {
     let claimed = claims
         .iter()
         .flat_map(|claim| &claim.devices)
-        .map(|device| device.label());
+        .map(|device| device.handle.to_string());
     assert_eq!(
         claimed.collect::<Vec<_>>(),
         [devices(stage, domain)[0].clone()]

@@ -356,7 +356,11 @@ fn run_is_read_only() {
     let bound = Overlay::read_only(&scene, "run");
     assert_eq!(
         on_host(&scene, scene.prepare(&domain).refusal()),
-        "cannot lock /run/virt-vgpu/lock: Read-only file system (os error 30); /run must be writable"
+        format!(
+            "cannot lock /run/virt-vgpu/locks/{}: Read-only file system (os error 30); /run must \
+             be writable",
+            domain.uuid
+        )
     );
     gives_back_silently(&scene, &running);
     scene.is_settled();
@@ -374,7 +378,11 @@ fn run_is_read_only_before_there_is_anything() {
         &scene,
         &domain,
         domain.xml(),
-        "cannot lock /run/virt-vgpu/lock: Read-only file system (os error 30); /run must be writable",
+        &format!(
+            "cannot lock /run/virt-vgpu/locks/{}: Read-only file system (os error 30); /run must \
+             be writable",
+            domain.uuid
+        ),
     );
 }
 
@@ -382,8 +390,8 @@ fn run_is_read_only_before_there_is_anything() {
 fn run_is_full() {
     let (scene, domain) = (scene(), Domain::with_one(1, "cad"));
     let running = Domain::with_one(2, "cad");
-    // The least that a tmpfs can have for files: a page, besides inodes.
-    let options = ["-t", "tmpfs", "-o", "size=16k,nr_inodes=64", "run"];
+    // A page for each of four locks, and two for the claim while it is replaced.
+    let options = ["-t", "tmpfs", "-o", "size=24k,nr_inodes=64", "run"];
     let _full = Overlay::new(&scene, "run", &options);
     scene.prepare(&running).ends_well();
     let mut filler = File::create(scene.path("run/filler")).unwrap();

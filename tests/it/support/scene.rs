@@ -12,8 +12,9 @@ use std::{
 use lab_nvidia::model::Vm;
 use tempfile::TempDir;
 use virt_vgpu::{
-    claims::{self, Claim, ClaimedDevice, DeviceKind, State},
+    claims::{self, Claim, ClaimedDevice, State},
     host::{Host, NVML_PROGRAM},
+    model::Handle,
 };
 
 use super::{
@@ -328,7 +329,10 @@ impl Scene {
                 let there = there.unwrap_or_else(|| panic!("not there: {device:?}"));
                 assert_eq!(there.0, device.parent.to_string(), "{device:?}");
                 assert_eq!(there.1, device.type_id.to_string(), "{device:?}");
-                assert!(claimed.insert(device.label()), "claimed twice: {device:?}");
+                assert!(
+                    claimed.insert(device.handle.to_string()),
+                    "claimed twice: {device:?}"
+                );
             }
         }
         let mut ours = self.ours();
@@ -338,13 +342,13 @@ impl Scene {
 
     /// Parent and type of what has the claimed device's place.
     fn there(&self, device: &ClaimedDevice) -> Option<(String, String)> {
-        let at = device.label();
-        match device.kind {
-            DeviceKind::Mdev => {
+        let at = device.handle.to_string();
+        match device.handle {
+            Handle::Mdev(_) => {
                 let mdev = self.kernel.mdevs().remove(&at)?;
                 Some((mdev.parent, mdev.type_id))
             }
-            DeviceKind::VendorVfio => {
+            Handle::Pci(_) => {
                 let vgpu = self.kernel.vgpus().remove(&at)?;
                 Some((at, vgpu.type_id.to_string()))
             }

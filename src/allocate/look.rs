@@ -1,0 +1,92 @@
+//! A host as it looked for one plan. Drivers are asked before the host lock is taken; under
+//! it a plan may be made again from what they said, and asks them nothing more.
+
+use std::{
+    cell::{Cell, OnceCell},
+    time::Duration,
+};
+
+use crate::{
+    claims,
+    device::{
+        Remembered,
+        nvml::{Failure, FailureKind, GpuFacts, Nvml},
+    },
+    host::{Host, NvmlChild},
+    model::PciAddress,
+};
+
+/// What has been read of a host since a moment, and can be read of it.
+#[derive(Debug)]
+pub struct Look<'a> {
+    /// The host.
+    pub host: &'a Host,
+    /// Its sysfs.
+    pub sysfs: Remembered<'a>,
+    /// What NVML says.
+    pub nvml: RememberedNvml<'a>,
+    /// When it began, since boot.
+    pub began: Duration,
+}
+
+impl<'a> Look<'a> {
+    /// Nothing is read yet.
+    #[must_use]
+    pub fn new(host: &'a Host) -> Self {
+        Self {
+            host,
+            sysfs: Remembered::new(host),
+            nvml: RememberedNvml {
+                nvml: host.nvml(),
+                facts: OnceCell::new(),
+                is_over: Cell::new(false),
+                has_missed: Cell::new(false),
+            },
+            began: claims::begin_look(),
+        }
+    }
+
+    /// From now on no driver is asked, NVML neither: to be called before the host lock is
+    /// taken.
+    pub fn ask_no_driver_any_more(&self) {
+        self.sysfs.ask_no_driver_any_more();
+        self.nvml.is_over.set(true);
+    }
+
+    /// Whether a plan has wanted to know something since that no driver was asked for.
+    #[must_use]
+    pub fn has_missed(&self) -> bool {
+        self.sysfs.has_missed() || self.nvml.has_missed.get()
+    }
+}
+
+/// NVML, asked once.
+#[derive(Debug)]
+pub struct RememberedNvml<'a> {
+    nvml: NvmlChild<'a>,
+    facts: OnceCell<Result<Vec<GpuFacts>, Failure>>,
+    is_over: Cell<bool>,
+    has_missed: Cell<bool>,
+}
+
+impl Nvml for RememberedNvml<'_> {
+    fn gpus(&self) -> Result<Vec<GpuFacts>, Failure> {
+        if self.is_over.get() && self.facts.get().is_none() {
+            self.has_missed.set(true);
+            return Err(Failure {
+                kind: FailureKind::Other,
+                message: "NVML was not asked".to_owned(),
+            });
+        }
+        self.facts.get_or_init(|| self.nvml.gpus()).clone()
+    }
+
+    fn gpu(&self, gpu: PciAddress) -> Result<GpuFacts, Failure> {
+        let facts = self.gpus()?;
+        let its = facts.into_iter().find(|one| one.address == gpu);
+        its.ok_or_else(|| Failure {
+            kind: FailureKind::Other,
+            message: format!("NVML does not answer for {gpu}"),
+        })
+    }
+}
