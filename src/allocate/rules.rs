@@ -11,7 +11,7 @@ use crate::{
     },
     domain::DomainDef,
     model::{InvalidName, ProfileName, TypeSelector},
-    plan::{HostSupply, Interface, Plan},
+    plan::{HostSupply, Plan},
 };
 
 impl Demand<'_> {
@@ -56,7 +56,7 @@ impl Demand<'_> {
             let Some(found) = hostdev.and_then(|hostdev| hostdev.model.as_ref()) else {
                 continue;
             };
-            if assignment.interface != Interface::Mdev {
+            if assignment.handle.mdev().is_none() {
                 continue;
             }
             let parent = mdev::parent_named(sysfs, &assignment.parent);

@@ -18,10 +18,7 @@ use crate::{
     model::{
         DeviceName, DomainName, DomainUuid, MdevTypeId, MdevUuid, NumaNode, ParentName, PoolName,
     },
-    plan::{
-        Detail, Failed, HostSupply, RefusalKind, Rejection, Source, Standing, Supply, Surveyed,
-        survey,
-    },
+    plan::{Detail, Failed, HostSupply, Idle, RefusalKind, Source, Standing, Surveyed, survey},
     rule::Verdict,
 };
 
@@ -471,7 +468,8 @@ fn device(domain: &DomainDef, request: &Request, has_uuid: bool) -> Device {
 }
 
 /// A GPU that the pool's rules take and that makes nothing now.
-fn idle(gpu: Rejection) -> CandidateForecast {
+fn idle(idle: Idle) -> CandidateForecast {
+    let gpu = idle.rejection;
     CandidateForecast {
         parent: gpu.candidate.clone(),
         board: gpu.candidate,

@@ -13,7 +13,7 @@ pub(super) const FILTER: &[&str] = &["field", "op", "value"];
 /// list them.
 pub(super) fn pool(kind: &dyn Kind) -> Vec<&'static str> {
     let mut accepted = vec!["kind", "description", "class"];
-    accepted.extend(kind.keys().made_as.map(|made_as| made_as.name));
+    accepted.extend(kind.keys().type_key.map(|key| key.name));
     accepted.extend(["instances", "placement"]);
     accepted.extend(kind.keys().settings);
     accepted.extend(["defaults", "rule"]);

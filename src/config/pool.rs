@@ -58,7 +58,7 @@ impl Pool {
     /// What its devices are made as.
     #[must_use]
     pub fn device_type(&self) -> &TypeSelector {
-        self.devices.made_as()
+        self.devices.device_type()
     }
 
     /// The same in words: "mdev type 'nvidia-558'".

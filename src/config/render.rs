@@ -71,7 +71,7 @@ pub fn render(pool: &NewPool) -> String {
     if let Some(class) = pool.class {
         line("class", &quoted(class.as_str()), "a label to sort by");
     }
-    if let Some(key) = pool.kind.keys().made_as {
+    if let Some(key) = pool.kind.keys().type_key {
         line(key.name, &quoted(pool.device_type.as_str()), key.about);
     }
     let instances = pool.instances.to_string();

@@ -19,8 +19,10 @@ use crate::{
     },
     domain::{self, DomainDef},
     host::{Host, NvmlChild, PciIds, libvirt::Libvirt},
-    model::{DeviceName, DomainName, DomainUuid, MdevModel, MdevUuid, PciAddress, proposed},
-    plan::{self, Candidate, Detail, Failed, HostSupply, Interface, Source, Supply, Wanted},
+    model::{
+        DeviceName, DomainName, DomainUuid, Handle, MdevModel, MdevUuid, PciAddress, proposed,
+    },
+    plan::{self, Candidate, Detail, Failed, HostSupply, Source, Wanted},
     rule::Verdict,
 };
 
@@ -333,7 +335,7 @@ impl<'a> Choice<'a> {
             &Failed::default(),
         );
         let Ok(plan) = plan else { return Ok(None) };
-        let seats = plan.assignments.iter().map(|one| seat(one.interface));
+        let seats = plan.assignments.iter().map(|one| seat(one.handle));
         Ok(Some(seats.collect()))
     }
 
@@ -348,11 +350,11 @@ impl<'a> Choice<'a> {
         let in_pool = |one: &Candidate| supply.offer(self.pool, one).is_some();
         let mut found = Vec::new();
         for one in candidates.iter().filter(|one| in_pool(one)) {
-            match one.interface {
-                Interface::Mdev => {
+            match one.function() {
+                None => {
                     return Ok(vec![Seat::Mdev(MdevModel::VfioPci); self.names.len()]);
                 }
-                Interface::VendorVfio(function) => found.push(function),
+                Some(function) => found.push(function),
             }
         }
         found.retain(|function| !self.own.contains(function));
@@ -391,10 +393,10 @@ impl<'a> Choice<'a> {
     }
 }
 
-fn seat(interface: Interface) -> Seat {
-    match interface {
-        Interface::Mdev => Seat::Mdev(MdevModel::VfioPci),
-        Interface::VendorVfio(function) => Seat::Function(function),
+fn seat(handle: Handle) -> Seat {
+    match handle {
+        Handle::Mdev(_) => Seat::Mdev(MdevModel::VfioPci),
+        Handle::Pci(function) => Seat::Function(function),
     }
 }
 

@@ -7,7 +7,7 @@ use crate::{
     domain::{self, DomainDef},
     host::Host,
     model::{DeviceName, PciAddress},
-    plan::{Failed, Interface},
+    plan::Failed,
 };
 
 /// The XML with functions that are free where those in it are not; None where it
@@ -36,11 +36,9 @@ fn functions(
 ) -> Result<Vec<(DeviceName, PciAddress)>, AllocateError> {
     let mut demand = Demand::load(host, domain, devices_wanted(domain)?)?;
     let plan = demand.plan_anew(host, &Failed::default())?;
-    let functions = plan.assignments.into_iter().filter_map(|assignment| {
-        let Interface::VendorVfio(function) = assignment.interface else {
-            return None;
-        };
-        Some((assignment.device, function))
-    });
+    let functions = plan
+        .assignments
+        .into_iter()
+        .filter_map(|assignment| Some((assignment.device, assignment.handle.pci()?)));
     Ok(functions.collect())
 }

@@ -26,7 +26,7 @@ use crate::{
     claims::ClaimedDevice,
     host::{LockError, libvirt::LibvirtError},
     model::{DeviceName, DomainName, MdevTypeId, MdevUuid, ParentName, PoolName, proposed_with},
-    plan::{Assignment, Interface, Refusal, RefusalKind},
+    plan::{Assignment, Refusal, RefusalKind},
 };
 
 pub use plug::{Optional, foresee, foresee_optional, lacking, plug, plug_optional};
@@ -68,7 +68,7 @@ impl From<&Assignment> for Plugged {
             uuid: planned.uuid,
             parent: planned.parent.clone(),
             type_id: planned.type_id.clone(),
-            is_function: matches!(planned.interface, Interface::VendorVfio(_)),
+            is_function: planned.handle.pci().is_some(),
         }
     }
 }

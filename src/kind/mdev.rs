@@ -1,9 +1,22 @@
 //! Mediated devices of any driver, by the id or the name of their type.
 
-use std::sync::Arc;
+use std::{io, rc::Rc, sync::Arc};
 
-use super::{Devices, Keys, Kind, NVIDIA_PARAMETERS, PCI_FIELDS, Part, Subject, TypeKey, made_as};
-use crate::{document::ConfigError, model::TypeSelector, rule::Field};
+use super::{
+    Board, Candidate, Devices, FieldSources, HostView, Keys, Kind, MadeAs, NVIDIA_PARAMETERS,
+    PCI_FIELDS, Part, Source, Subject, ToMake, TypeKey, Words, board, read_type,
+};
+use crate::{
+    capacity::Fit,
+    device::{
+        mdev::{self, Offer, Parent},
+        step::Step,
+        vendor_vfio,
+    },
+    document::ConfigError,
+    model::{MdevTypeId, ParentName, TypeSelector},
+    rule::{Field, Rule, Verdict},
+};
 
 /// The row in the registry.
 #[derive(Debug)]
@@ -22,13 +35,21 @@ impl Kind for Mdev {
         Subject::Parent
     }
 
-    fn subjects_in_words(&self) -> &'static str {
-        "Parents of mediated devices"
+    fn words(&self) -> Words {
+        Words {
+            subjects: "Parents of mediated devices",
+            subject: "parent of mediated devices",
+            none: "no mdev parents",
+            host_has_none: "this host has no mdev parents",
+            none_bound: "",
+            host_has_none_bound: "",
+            unbound: "",
+        }
     }
 
     fn keys(&self) -> Keys {
         Keys {
-            made_as: Some(TypeKey {
+            type_key: Some(TypeKey {
                 name: "type",
                 about: "id or name of the mdev type",
             }),
@@ -43,23 +64,109 @@ impl Kind for Mdev {
 
     fn parse(&self, part: &Part<'_>) -> Result<Arc<dyn Devices>, ConfigError> {
         let wants = ("type", "a type's id (as in nvidia-558) or name");
-        let mdev_type = made_as(part, wants, self)?;
+        let mdev_type = read_type(part, wants, self)?;
         Ok(Arc::new(MdevPool { mdev_type }))
+    }
+
+    fn subjects(&self, view: &HostView<'_>) -> io::Result<Vec<Parent>> {
+        Ok(view.mdev().parents().to_vec())
     }
 }
 
 /// What a pool of mediated devices hands out.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 struct MdevPool {
     mdev_type: TypeSelector,
 }
 
 impl Devices for MdevPool {
-    fn made_as(&self) -> &TypeSelector {
+    fn device_type(&self) -> &TypeSelector {
         &self.mdev_type
     }
 
     fn type_in_words(&self) -> String {
         format!("mdev type '{}'", self.mdev_type)
     }
+
+    fn verdict(&self, sources: FieldSources<'_>, rules: &[Rule], parent: &Parent) -> Verdict {
+        sources.verdict(rules, parent, None)
+    }
+
+    fn candidates(&self, view: &HostView<'_>, source: &Source) -> Result<Vec<Candidate>, String> {
+        match source {
+            Source::Mdev | Source::Any => view.parents(),
+            Source::Function(_) | Source::Functions => Err(format!(
+                "its placeholder is a PCI function, which a pool of kind '{}' never hands out",
+                Mdev.name()
+            )),
+        }
+    }
+
+    fn subject_of(&self, _: &HostView<'_>, candidate: &Candidate) -> Parent {
+        candidate.parent.clone()
+    }
+
+    fn offer(&self, view: &HostView<'_>, candidate: &Candidate) -> Offer {
+        view.mdev().offer(&candidate.parent, &self.mdev_type)
+    }
+
+    fn steps(&self, candidate: &Candidate, made: &ToMake<'_>) -> Vec<Step> {
+        mediated(candidate, made)
+    }
+
+    fn made_as(&self, candidate: &Candidate) -> MadeAs {
+        rests_on_parent(candidate)
+    }
+
+    fn room(&self, view: &HostView<'_>, parent: &Parent) -> (Offer, bool) {
+        (view.mdev().offer(parent, &self.mdev_type), true)
+    }
+
+    fn left_on_board(
+        &self,
+        view: &HostView<'_>,
+        board: &ParentName,
+        id: &MdevTypeId,
+    ) -> Option<Fit> {
+        board::left_on_gpu(view, board, id)
+    }
+
+    fn board(&self, view: &HostView<'_>, candidate: &Candidate) -> Option<Rc<dyn Board>> {
+        board::gpu_of(view, candidate)
+    }
+
+    fn holds_one(&self, candidate: &Candidate, id: &MdevTypeId) -> bool {
+        board::is_function(candidate, id)
+    }
+}
+
+/// What makes a mediated device, of whichever kind its pool is: it is created, then given
+/// its place and its parameters where NVIDIA's driver has made it.
+pub(super) fn mediated(candidate: &Candidate, made: &ToMake<'_>) -> Vec<Step> {
+    let mut steps = vec![mdev::creation(&candidate.parent, made.type_id, made.uuid)];
+    if made.type_id.is_nvidias() {
+        let directory = mdev::nvidia_attributes(made.uuid);
+        steps.extend(settings(&directory, made));
+    }
+    steps
+}
+
+/// What a claim says of a mediated device, of whichever kind its pool is.
+pub(super) fn rests_on_parent(candidate: &Candidate) -> MadeAs {
+    MadeAs {
+        word: "mdev",
+        rests_on: mdev::class_parent(&candidate.parent.name).path(),
+        can_wedge: false,
+    }
+}
+
+/// What gives a vGPU of NVIDIA's driver its place and its parameters; `directory` is
+/// where it has its attributes.
+pub(super) fn settings(directory: &str, made: &ToMake<'_>) -> Vec<Step> {
+    let place = made.placement;
+    let placing = place.map(|place| vendor_vfio::placing(directory, place.id));
+    placing
+        .into_iter()
+        .chain(made.parameters.step(directory))
+        .collect()
 }

@@ -5,21 +5,32 @@
 //! A new kind is a file here, a row in [`KINDS`] (and none any more in [`PLANNED`]) and a
 //! fixture that the tests of `tests/it/kinds.rs` run on.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, io, rc::Rc, sync::Arc};
 
 use serde::{Serialize, Serializer};
 
 use crate::{
-    document::{ConfigError, Place, Table},
-    model::TypeSelector,
-    rule::Field,
+    capacity::{Fit, Placement},
+    device::{
+        mdev::{Offer, Parent},
+        step::Step,
+    },
+    document::{self, ConfigError, Table},
+    model::{MdevTypeId, ParentName, PciAddress, TypeSelector},
+    rule::{Field, Rule, Verdict},
 };
 
+mod board;
+mod candidate;
 mod gpu_settings;
 mod mdev;
 mod nvidia_vgpu;
+mod view;
 
+pub use board::Board;
+pub use candidate::{Announced, Candidate, Detail, Idle, MadeAs, Place, Rejection, Source, ToMake};
 pub use gpu_settings::{GpuSettings, SchedulerPolicy, SchedulerSettings};
+pub use view::{FieldSources, HostView};
 
 /// Every kind that this version serves, in the order in which messages list them.
 pub const KINDS: &[&dyn Kind] = &[&nvidia_vgpu::NvidiaVgpu, &mdev::Mdev];
@@ -68,8 +79,8 @@ pub trait Kind: fmt::Debug + Sync {
     /// What the rules of its pools are about.
     fn subject(&self) -> Subject;
 
-    /// The same in words, for people who choose what to look at.
-    fn subjects_in_words(&self) -> &'static str;
+    /// The same in words.
+    fn words(&self) -> Words;
 
     /// The keys of a pool file that are not for all kinds and that it takes.
     fn keys(&self) -> Keys;
@@ -82,6 +93,19 @@ pub trait Kind: fmt::Debug + Sync {
     /// # Errors
     /// The first mistake, with its line and key.
     fn parse(&self, part: &Part<'_>) -> Result<Arc<dyn Devices>, ConfigError>;
+
+    /// Every device of the host that rules of its pools are about.
+    ///
+    /// # Errors
+    /// When sysfs cannot be read.
+    fn subjects(&self, view: &HostView<'_>) -> io::Result<Vec<Parent>>;
+
+    /// Devices that rules of its pools would be about if the right driver had them, each
+    /// with what has it.
+    fn unbound(&self, view: &HostView<'_>) -> Vec<(PciAddress, String)> {
+        let _ = view;
+        Vec::new()
+    }
 }
 
 /// What the rules of a pool take or do not take.
@@ -93,11 +117,30 @@ pub enum Subject {
     Gpu,
 }
 
+/// What the rules of a kind's pools are about, in words.
+#[derive(Debug, Clone, Copy)]
+pub struct Words {
+    /// All of them: "GPUs of NVIDIA's driver".
+    pub subjects: &'static str,
+    /// One: "GPU that NVIDIA's driver has".
+    pub subject: &'static str,
+    /// There are none: "no GPUs".
+    pub none: &'static str,
+    /// The same in a sentence: "this host has no NVIDIA GPU".
+    pub host_has_none: &'static str,
+    /// There are some, but the right driver has none of them ([`Kind::unbound`]).
+    pub none_bound: &'static str,
+    /// The same in a sentence about this host.
+    pub host_has_none_bound: &'static str,
+    /// What this is for pools, as a heading above those that the right driver lacks.
+    pub unbound: &'static str,
+}
+
 /// The keys of a pool file that a kind has of its own, or shares with some kinds only.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Keys {
     /// The one that says what the devices are made as, where they are made.
-    pub made_as: Option<TypeKey>,
+    pub type_key: Option<TypeKey>,
     /// The others at the top of the file.
     pub settings: &'static [&'static str],
     /// Those of `[defaults]`.
@@ -119,13 +162,14 @@ pub struct Part<'p> {
     /// The top of the file; all of its keys are known to be right for the kind.
     pub top: &'p Table<'p, 'p>,
     /// Where the kind is named.
-    pub kind: &'p Place,
+    pub kind: &'p document::Place,
 }
 
-/// What a pool of a kind is set to: the kind's own part of its file.
+/// What a pool of a kind is set to: the kind's own part of its file, and what that makes
+/// of the host. It reads, says what there is, and proposes steps; it changes nothing.
 pub trait Devices: fmt::Debug + Send + Sync {
     /// What they are made as, as the file has it.
-    fn made_as(&self) -> &TypeSelector;
+    fn device_type(&self) -> &TypeSelector;
 
     /// The same in words: "mdev type 'nvidia-558'".
     fn type_in_words(&self) -> String;
@@ -133,6 +177,89 @@ pub trait Devices: fmt::Debug + Send + Sync {
     /// How the pool wants its GPUs to be set as a whole; None for kinds that are not
     /// about GPUs.
     fn gpu_settings(&self) -> Option<&GpuSettings> {
+        None
+    }
+
+    /// The verdict of the pool's rules on what they are about ([`Kind::subjects`]).
+    fn verdict(&self, sources: FieldSources<'_>, rules: &[Rule], subject: &Parent) -> Verdict;
+
+    /// All that could serve a request with that source, in ascending order. Whether the
+    /// pool's rules take one is asked later, because to answer it costs reading.
+    ///
+    /// # Errors
+    /// A text, when the host cannot be read at all, or such a source cannot be served.
+    fn candidates(&self, view: &HostView<'_>, source: &Source) -> Result<Vec<Candidate>, String>;
+
+    /// What of the candidate the pool's rules are about.
+    fn subject_of(&self, view: &HostView<'_>, candidate: &Candidate) -> Parent;
+
+    /// What a candidate has for the pool now, whether or not the rules take it.
+    fn offer(&self, view: &HostView<'_>, candidate: &Candidate) -> Offer;
+
+    /// What makes the device; none where nothing has to be made.
+    fn steps(&self, candidate: &Candidate, made: &ToMake<'_>) -> Vec<Step>;
+
+    /// What a claim says of the way a device of the candidate is made.
+    fn made_as(&self, candidate: &Candidate) -> MadeAs;
+
+    /// What one that rules are about has for the pool over all that makes devices on it,
+    /// and whether the number is exact: else there may be fewer.
+    fn room(&self, view: &HostView<'_>, subject: &Parent) -> (Offer, bool);
+
+    /// How many of a type a board takes over all that makes them on it; None where that
+    /// is no more than these say by themselves.
+    fn left_on_board(
+        &self,
+        view: &HostView<'_>,
+        board: &ParentName,
+        id: &MdevTypeId,
+    ) -> Option<Fit> {
+        let _ = (view, board, id);
+        None
+    }
+
+    /// What the candidate's board has for several devices that are planned at once; None
+    /// where nobody knows its sums.
+    fn board(&self, view: &HostView<'_>, candidate: &Candidate) -> Option<Rc<dyn Board>> {
+        let _ = (view, candidate);
+        None
+    }
+
+    /// Whether all devices of the kind that one VM has must be on one type of board.
+    fn wants_one_board_type(&self) -> bool {
+        false
+    }
+
+    /// Whether the candidate holds one device, whatever its type; else it counts each of
+    /// its types by itself.
+    fn holds_one(&self, candidate: &Candidate, id: &MdevTypeId) -> bool {
+        let _ = id;
+        candidate.device.is_some()
+    }
+
+    /// Where on the candidate's board the next device goes, besides the places that are
+    /// taken by devices that are planned.
+    fn place(&self, view: &HostView<'_>, candidate: &Candidate, taken: &[Placement]) -> Place {
+        let _ = (view, candidate, taken);
+        Place::Anywhere
+    }
+
+    /// What the rules take and no candidate for `source` stands for, each with the
+    /// reason.
+    fn idle(
+        &self,
+        view: &HostView<'_>,
+        source: &Source,
+        takes: &dyn Fn(&Parent) -> bool,
+    ) -> Vec<Idle> {
+        let _ = (view, source, takes);
+        Vec::new()
+    }
+
+    /// Why the host itself needs what the candidate is, if it does: then no rule takes it
+    /// that does not say so.
+    fn critical(&self, view: &HostView<'_>, candidate: &Candidate) -> Option<String> {
+        let _ = (view, candidate);
         None
     }
 }
@@ -187,8 +314,8 @@ pub fn named(name: &str) -> Option<&'static dyn Kind> {
 pub fn with_type_key(key: &str) -> Option<&'static dyn Kind> {
     let has = |kind: &&dyn Kind| {
         kind.keys()
-            .made_as
-            .is_some_and(|made_as| made_as.name == key)
+            .type_key
+            .is_some_and(|key_of| key_of.name == key)
     };
     KINDS.iter().copied().find(has)
 }
@@ -204,7 +331,7 @@ pub fn names() -> Vec<&'static str> {
 pub fn is_anothers_key(key: &str) -> bool {
     let has = |kind: &&dyn Kind| {
         let keys = kind.keys();
-        keys.made_as.is_some_and(|made_as| made_as.name == key) || keys.settings.contains(&key)
+        keys.type_key.is_some_and(|key_of| key_of.name == key) || keys.settings.contains(&key)
     };
     KINDS.iter().any(has) || PLANNED.iter().any(|kind| kind.tables.contains(&key))
 }
@@ -246,7 +373,7 @@ const NVIDIA_PARAMETERS: &[&str] = &[
 ];
 
 /// What devices are made as: the text of the kind's own key, which has to be there.
-fn made_as<T>(
+fn read_type<T>(
     part: &Part<'_>,
     (key, wants): (&str, &str),
     kind: &dyn Kind,
@@ -257,7 +384,7 @@ where
 {
     let file = part.top.file();
     let Some(written) = part.top.text(key)? else {
-        let at = Place {
+        let at = document::Place {
             key: key.to_owned(),
             line: part.kind.line,
         };

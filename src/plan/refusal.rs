@@ -5,17 +5,8 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::Wanted;
+use super::{Rejection, Wanted};
 use crate::model::{DeviceName, DomainName, ParentName, PciAddress, PoolName, proposed};
-
-/// A candidate and why it lost.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Rejection {
-    /// The parent.
-    pub candidate: ParentName,
-    /// Why it cannot serve.
-    pub reason: String,
-}
 
 /// What stood in the way.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

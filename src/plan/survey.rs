@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Candidate, Failed, Nearness, Source, Supply,
-    planner::{Ask, Boards, Market, Planner},
+    Candidate, Failed, HostSupply, Nearness, Source,
+    planner::{Ask, Boards, Market, Planner, Taken},
 };
 use crate::{config::Pool, device::mdev::Offer, model::DomainName};
 
@@ -26,7 +26,7 @@ pub struct Surveyed {
 pub fn survey(
     domain: &DomainName,
     pool: &Pool,
-    supply: &dyn Supply,
+    supply: &HostSupply<'_>,
     nearness: &Nearness,
 ) -> Result<Vec<Surveyed>, String> {
     let source = &Source::Any;
@@ -41,7 +41,7 @@ pub fn survey(
         nearness,
         failed: &Failed::default(),
         markets: BTreeMap::from([(ask.key(), market)]),
-        taken: Vec::new(),
+        taken: Taken::beside(supply.view().announced()),
         boards: Boards::default(),
     };
     let order = planner.order(ask);

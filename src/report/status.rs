@@ -249,7 +249,7 @@ fn pool_report(
     for Idle {
         rejection,
         is_unready,
-    } in supply.idle_gpus(pool, &Source::Any)
+    } in supply.idle(pool, &Source::Any)
     {
         if is_unready || without {
             let Rejection { candidate, reason } = rejection;

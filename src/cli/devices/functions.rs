@@ -13,12 +13,11 @@ use crate::{
     },
     config::Pool,
     device::{
-        gpu,
         gpu_fields::GpuFields,
         pci::{self, DeviceFields},
     },
     host::{Host, PciIds},
-    kind::Subject,
+    kind::HostView,
     model::{PciAddress, proposed},
     plan::{Detail, HostSupply},
     rule::{Field, Fields, Verdict},
@@ -70,11 +69,14 @@ fn gather(
     let supply = HostSupply::discover(host, &names, Detail::default())
         .context("cannot look for devices")?
         .with_nvml(&nvml);
-    let is_of_gpus = shown.subject() == Some(Subject::Gpu);
-    let of_kind = match (is_of_gpus, pool) {
-        (true, None) => Some(gpu::all(host).context("cannot look for GPUs")?),
+    let view = supply.view();
+    let of_kind = match (shown, pool) {
         (_, Some(pool)) => Some(in_pool(&supply, pool)?),
-        (false, None) => None,
+        (Shown::Of(kind), None) => {
+            let all = kind.subjects(view).context("cannot look for GPUs")?;
+            Some(all.iter().filter_map(|one| one.name.pci()).collect())
+        }
+        (Shown::Functions, None) => None,
     };
     if !verb.addresses.is_empty() {
         let mut wanted = Vec::new();
@@ -92,23 +94,23 @@ fn gather(
     if let Some(of_kind) = &of_kind {
         let mut named = functions.iter().filter(|_| !verb.addresses.is_empty());
         if let Some((other, _)) = named.find(|(address, _)| !of_kind.contains(address)) {
-            return Err(anyhow!("{}", not_among(*other, pool)));
+            return Err(anyhow!("{}", not_among(*other, shown, pool)));
         }
         functions.retain(|(address, _)| of_kind.contains(address));
     }
     let report = |(address, path): &(PciAddress, String)| {
         let name = (*address).into();
-        let of_gpu = is_of_gpus.then_some(GpuFields {
-            nvml: Some(&supply),
+        let of_gpu = GpuFields {
+            nvml: Some(view),
             profile: pool.map(|pool| pool.device_type()),
-        });
-        let device = fields_of(host, &names, &name, path, of_gpu);
+        };
+        let device = fields_of(host, &names, &name, path, Some(of_gpu));
         let fields = verb.fields.then(|| FieldValues::read(&device, shown));
         function_report(*address, &device, fields)
     };
     Ok(Report {
         devices: functions.iter().map(report).collect(),
-        if_none: if_none(is_of_gpus, pool, &supply),
+        if_none: if_none(shown, pool, view),
     })
 }
 
@@ -121,32 +123,33 @@ fn in_pool(supply: &HostSupply<'_>, pool: &Pool) -> anyhow::Result<Vec<PciAddres
     Ok(taken.filter_map(|one| one.parent.name.pci()).collect())
 }
 
-fn not_among(address: PciAddress, pool: Option<&Pool>) -> String {
-    match pool {
-        Some(Pool { name, .. }) => format!(
+fn not_among(address: PciAddress, shown: Shown, pool: Option<&Pool>) -> String {
+    match (pool, shown) {
+        (Some(Pool { name, .. }), _) => format!(
             "pool '{name}' does not take {address}; {} says why",
             proposed("virt-vgpu pool preview", name)
         ),
-        None => format!(
-            "{address} is no GPU that NVIDIA's driver has; 'virt-vgpu devices --kind pci {address}' \
-             tells what it is"
+        (None, Shown::Of(kind)) => format!(
+            "{address} is no {}; 'virt-vgpu devices --kind pci {address}' tells what it is",
+            kind.words().subject
         ),
+        (None, Shown::Functions) => format!("{address} is no PCI function"),
     }
 }
 
-fn if_none(is_of_gpus: bool, pool: Option<&Pool>, supply: &HostSupply<'_>) -> String {
-    match (pool, is_of_gpus) {
+fn if_none(shown: Shown, pool: Option<&Pool>, view: &HostView<'_>) -> String {
+    match (pool, shown) {
         (Some(Pool { name, .. }), _) => {
             format!(
                 "pool '{name}' takes none; {} says why",
                 proposed("virt-vgpu pool preview", name)
             )
         }
-        (None, true) => match supply.unbound().first() {
-            Some((gpu, why)) => format!("no GPU is bound to nvidia; {gpu}: {why}"),
-            None => "no GPUs; 'virt-vgpu devices --kind pci' lists PCI functions".to_owned(),
+        (None, Shown::Of(kind)) => match kind.unbound(view).first() {
+            Some((device, why)) => format!("{}; {device}: {why}", kind.words().none_bound),
+            None => shown.none(),
         },
-        (None, false) => "no PCI functions".to_owned(),
+        (None, Shown::Functions) => shown.none(),
     }
 }
 

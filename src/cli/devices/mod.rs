@@ -73,7 +73,7 @@ const FUNCTIONS: &str = "pci";
 fn shown() -> impl TypedValueParser<Value = Shown> {
     let kinds = KINDS
         .iter()
-        .map(|kind| PossibleValue::new(kind.name()).help(kind.subjects_in_words()));
+        .map(|kind| PossibleValue::new(kind.name()).help(kind.words().subjects));
     let all = kinds.chain([PossibleValue::new(FUNCTIONS).help("PCI functions")]);
     let parser = PossibleValuesParser::new(all);
     parser.map(|name| kind::named(&name).map_or(Shown::Functions, Shown::Of))
@@ -99,6 +99,17 @@ impl Shown {
         match self {
             Self::Of(kind) => kind.reads(field),
             Self::Functions => kind::PCI_FIELDS.contains(&field),
+        }
+    }
+
+    /// What an empty list means.
+    fn none(self) -> String {
+        match self {
+            Self::Of(kind) => {
+                let none = kind.words().none;
+                format!("{none}; 'virt-vgpu devices --kind {FUNCTIONS}' lists PCI functions")
+            }
+            Self::Functions => "no PCI functions".to_owned(),
         }
     }
 

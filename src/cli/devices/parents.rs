@@ -110,9 +110,7 @@ fn gather(
         problems,
         may_fold: verb.addresses.is_empty(),
         if_none: match pool {
-            None => {
-                "no mdev parents; 'virt-vgpu devices --kind pci' lists PCI functions".to_owned()
-            }
+            None => shown.none(),
             Some(Pool { name, .. }) => {
                 format!(
                     "pool '{name}' takes none; {} says why",

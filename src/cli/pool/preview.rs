@@ -20,6 +20,7 @@ use crate::{
     config::{self, ConfigFiles, Pool},
     device::Remembered,
     host::{Host, PciIds},
+    kind::Words,
     model::{PciAddress, PoolName},
     plan::{Detail, HostSupply},
     rule::{Field, fields_used},
@@ -64,7 +65,7 @@ struct Report {
     unbound: Vec<Unbound>,
     warnings: Vec<String>,
     #[serde(skip)]
-    is_of_gpus: bool,
+    words: Words,
 }
 
 #[derive(Debug, Serialize)]
@@ -109,10 +110,7 @@ fn gather(host: &Host, pool: Pool) -> anyhow::Result<Report> {
         .context("cannot look for devices")?
         .with_nvml(&nvml);
     let others = other_pools(config::load_all(host), &pool.name);
-    let unbound = match pool.is_of_gpus() {
-        true => supply.unbound(),
-        false => &[],
-    };
+    let unbound = pool.kind.unbound(supply.view());
     let mut warnings = pool.warnings();
     // Nobody but NVML tells it, and a rule on what is not told matches nothing.
     if fields_used(&pool.rules).contains(&Field::GpuMemoryMib) {
@@ -124,11 +122,10 @@ fn gather(host: &Host, pool: Pool) -> anyhow::Result<Report> {
     let device_type = pool.device_type().to_string();
     Ok(Report {
         unbound: unbound
-            .iter()
-            .cloned()
+            .into_iter()
             .map(|(address, reason)| Unbound { address, reason })
             .collect(),
-        is_of_gpus: pool.is_of_gpus(),
+        words: pool.kind.words(),
         devices: candidates::candidates(&supply, &pool, &others)
             .context("cannot look for devices")?,
         warnings,
@@ -151,10 +148,9 @@ impl fmt::Display for Report {
             self.file.display()
         )?;
         if all == 0 {
-            let nothing = match self.is_of_gpus {
-                true if self.unbound.is_empty() => "this host has no NVIDIA GPU",
-                true => "no GPU of this host is bound to nvidia",
-                false => "this host has no mdev parents",
+            let nothing = match self.unbound.is_empty() {
+                true => self.words.host_has_none,
+                false => self.words.host_has_none_bound,
             };
             writeln!(f, "\n{nothing}")?;
         }
@@ -167,7 +163,7 @@ impl fmt::Display for Report {
             write!(f, "{}", candidates::rejected(&self.devices))?;
         }
         if !self.unbound.is_empty() {
-            writeln!(f, "\nnot bound to nvidia, so in no pool of vGPUs:")?;
+            writeln!(f, "\n{}:", self.words.unbound)?;
             for Unbound { address, reason } in &self.unbound {
                 writeln!(f, "  {address}\n    {reason}")?;
             }

@@ -1,14 +1,31 @@
 //! vGPUs of NVIDIA's driver, by their profile, whichever of its three frameworks the
 //! driver has for them: mediated devices of a GPU, mediated devices of its virtual
-//! functions, or virtual functions that become vGPUs themselves.
+//! functions (both in `mediated`), or virtual functions that become vGPUs themselves
+//! (`functions`).
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 use super::{
-    Devices, GpuSettings, Keys, Kind, NVIDIA_PARAMETERS, PCI_FIELDS, Part, Subject, TypeKey,
-    made_as,
+    Devices, GpuSettings, HostView, Keys, Kind, NVIDIA_PARAMETERS, PCI_FIELDS, Part, Subject,
+    TypeKey, Words, read_type,
 };
-use crate::{document::ConfigError, model::TypeSelector, rule::Field};
+use crate::{
+    device::{
+        gpu,
+        mdev::{self, Parent},
+    },
+    document::ConfigError,
+    model::{PciAddress, TypeSelector},
+    rule::Field,
+};
+
+mod functions;
+mod idle;
+mod mediated;
+mod mixed;
+mod pool;
+mod room;
+mod unbound;
 
 /// The row in the registry.
 #[derive(Debug)]
@@ -27,13 +44,21 @@ impl Kind for NvidiaVgpu {
         Subject::Gpu
     }
 
-    fn subjects_in_words(&self) -> &'static str {
-        "GPUs of NVIDIA's driver"
+    fn words(&self) -> Words {
+        Words {
+            subjects: "GPUs of NVIDIA's driver",
+            subject: "GPU that NVIDIA's driver has",
+            none: "no GPUs",
+            host_has_none: "this host has no NVIDIA GPU",
+            none_bound: "no GPU is bound to nvidia",
+            host_has_none_bound: "no GPU of this host is bound to nvidia",
+            unbound: "not bound to nvidia, so in no pool of vGPUs",
+        }
     }
 
     fn keys(&self) -> Keys {
         Keys {
-            made_as: Some(TypeKey {
+            type_key: Some(TypeKey {
                 name: "profile",
                 about: "name of the vGPU profile",
             }),
@@ -58,29 +83,17 @@ impl Kind for NvidiaVgpu {
             return Err(node.refuse("is not supported by this version", &[]));
         }
         let wants = ("profile", "a profile (as in L40S-12Q)");
-        let profile = TypeSelector::Profile(made_as(part, wants, self)?);
+        let profile = TypeSelector::Profile(read_type(part, wants, self)?);
         let settings = GpuSettings::read(part.top)?;
-        Ok(Arc::new(NvidiaVgpuPool { profile, settings }))
-    }
-}
-
-/// What a pool of NVIDIA's vGPUs hands out, and how its GPUs are to be set for that.
-#[derive(Debug, PartialEq, Eq)]
-struct NvidiaVgpuPool {
-    profile: TypeSelector,
-    settings: GpuSettings,
-}
-
-impl Devices for NvidiaVgpuPool {
-    fn made_as(&self) -> &TypeSelector {
-        &self.profile
+        Ok(Arc::new(pool::NvidiaVgpuPool { profile, settings }))
     }
 
-    fn type_in_words(&self) -> String {
-        format!("profile '{}'", self.profile)
+    fn subjects(&self, view: &HostView<'_>) -> io::Result<Vec<Parent>> {
+        let gpus = gpu::all(view.sysfs())?;
+        Ok(gpus.into_iter().map(mdev::pci_function).collect())
     }
 
-    fn gpu_settings(&self) -> Option<&GpuSettings> {
-        Some(&self.settings)
+    fn unbound(&self, view: &HostView<'_>) -> Vec<(PciAddress, String)> {
+        unbound::all(view)
     }
 }

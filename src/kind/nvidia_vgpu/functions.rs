@@ -1,0 +1,120 @@
+//! NVIDIA's vGPUs as virtual functions: one becomes a vGPU when the driver's own VFIO
+//! interface is given a type for it (vendor-specific VFIO).
+
+use std::{cell::OnceCell, collections::BTreeMap, io};
+
+use crate::{
+    device::{
+        mdev::{self, Offer},
+        step::Step,
+        vendor_vfio,
+    },
+    kind::{Candidate, HostView, MadeAs, ToMake, mdev::settings},
+    model::{PciAddress, TypeSelector},
+};
+
+/// Every function that can become a vGPU, once it has been looked for.
+#[derive(Debug, Default)]
+struct Found(OnceCell<Vec<Candidate>>);
+
+/// Every function that can become a vGPU.
+pub(super) fn all(view: &HostView<'_>) -> Result<Vec<Candidate>, String> {
+    let found = view.found::<Found>();
+    if let Some(functions) = found.0.get() {
+        return Ok(functions.clone());
+    }
+    let functions = find(view)?;
+    Ok(found.0.get_or_init(|| functions).clone())
+}
+
+fn find(view: &HostView<'_>) -> Result<Vec<Candidate>, String> {
+    let sysfs = view.sysfs();
+    let cannot = |e: io::Error| format!("cannot list virtual functions: {e}");
+    let functions = vendor_vfio::all_functions(sysfs).map_err(cannot)?;
+    let mut in_use: BTreeMap<PciAddress, u32> = BTreeMap::new();
+    for &(function, gpu) in &functions {
+        // One that cannot be read is no argument for or against its GPU.
+        if let Ok(Some(_)) = vendor_vfio::current(sysfs, function) {
+            *in_use.entry(gpu).or_default() += 1;
+        }
+    }
+    let candidate = |(function, gpu): (PciAddress, PciAddress)| {
+        let in_use = in_use.get(&gpu).copied().unwrap_or_default();
+        of(view, function, gpu, in_use)
+    };
+    Ok(functions.into_iter().map(candidate).collect())
+}
+
+/// The one function that the XML names, looked at without any other.
+pub(super) fn one(view: &HostView<'_>, function: PciAddress) -> Result<Vec<Candidate>, String> {
+    let gpu = vendor_vfio::gpu(view.sysfs(), function);
+    let gpu = gpu.map_err(|e| format!("{function}: {e}"))?;
+    let candidate = gpu.map(|gpu| of(view, function, gpu, 0));
+    Ok(candidate.into_iter().collect())
+}
+
+fn of(view: &HostView<'_>, function: PciAddress, gpu: PciAddress, in_use: u32) -> Candidate {
+    let parent = mdev::pci_function(function);
+    Candidate {
+        node: view.node(&parent),
+        parent,
+        device: Some(function.into()),
+        board: gpu.into(),
+        in_use,
+    }
+}
+
+/// What a virtual function can become.
+pub(super) fn offer(view: &HostView<'_>, profile: &TypeSelector, function: PciAddress) -> Offer {
+    let sysfs = view.sysfs();
+    let read = || -> io::Result<Offer> {
+        if !vendor_vfio::is_function(sysfs, function) {
+            return Ok(Offer::Taken("its driver makes no vGPUs of it".to_owned()));
+        }
+        if let Some(why) = view.withheld(function) {
+            return Ok(Offer::Taken(why));
+        }
+        if let Some(id) = vendor_vfio::current(sysfs, function)? {
+            let what = format!("has the type {id} already, and no domain of ours");
+            return Ok(Offer::Taken(what));
+        }
+        let creatable = vendor_vfio::creatable(sysfs, function)?;
+        let nothing = creatable.is_empty();
+        let meant = creatable
+            .into_iter()
+            .find(|one| profile.means_name(&one.name));
+        Ok(
+            match meant.and_then(|one| one.id.to_string().parse().ok()) {
+                Some(id) => Offer::Type { id, available: 1 },
+                None if nothing => Offer::NoRoom(format!("its GPU has no room for a {profile}")),
+                // The driver lists what can be made, not what there is.
+                None => Offer::NoRoom(format!(
+                    "its GPU makes no {profile} now, only vGPUs of other sizes or profiles"
+                )),
+            },
+        )
+    };
+    read().unwrap_or_else(|error| Offer::Unreadable(error.to_string()))
+}
+
+/// Whether the function itself is why it has nothing to offer.
+pub(super) fn is_spoken_for(view: &HostView<'_>, function: PciAddress) -> bool {
+    view.withheld(function).is_some()
+        || !matches!(vendor_vfio::current(view.sysfs(), function), Ok(None))
+}
+
+/// What a claim says of a vGPU that a function has become.
+pub(super) fn made_as(function: PciAddress) -> MadeAs {
+    MadeAs {
+        word: "vendor-vfio",
+        rests_on: vendor_vfio::driver_link(function),
+        can_wedge: true,
+    }
+}
+
+/// What gives a function its type, then its place and its parameters.
+pub(super) fn steps(function: PciAddress, profile: &str, made: &ToMake<'_>) -> Vec<Step> {
+    let mut steps = vec![vendor_vfio::assignment(function, made.type_id, profile)];
+    steps.extend(settings(&vendor_vfio::attributes(function), made));
+    steps
+}

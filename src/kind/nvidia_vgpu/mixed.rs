@@ -1,0 +1,88 @@
+//! GPUs on which sizes are mixed: each vGPU has a place in the GPU's memory, and only
+//! NVML knows the places.
+
+use super::functions;
+use crate::{
+    capacity::{Placement, choose_placement, no_place},
+    device::{
+        mdev::Offer,
+        nvml::{Placements, Told},
+    },
+    kind::{Candidate, HostView, Place},
+    model::TypeSelector,
+};
+
+/// The offer of a candidate, given what it would be where sizes are not mixed: there has
+/// to be a place.
+pub(super) fn offer(
+    view: &HostView<'_>,
+    profile: &TypeSelector,
+    candidate: &Candidate,
+    offer: Offer,
+) -> Offer {
+    let gpu = &view.board_of(candidate);
+    let facts = match view.facts_of(gpu) {
+        Ok(facts) => facts,
+        Err(why) => return Offer::Unreadable(format!("sizes are mixed on {gpu}, but {why}")),
+    };
+    match &facts.heterogeneous {
+        Told::Value(mode) if mode.enabled => {}
+        Told::Value(_) => {
+            return Offer::Taken(format!(
+                "{gpu} is not set to mix sizes yet; run 'virt-vgpu host apply {gpu}'"
+            ));
+        }
+        Told::Unavailable(failure) => return Offer::Unreadable(failure.message.clone()),
+    }
+    let types = facts.types.value().map(Vec::as_slice).unwrap_or_default();
+    let wanted = types.iter().find(|one| profile.means_name(&one.name));
+    let placements = wanted.and_then(|one| Some((&one.name, one.placements.as_ref()?)));
+    let is_spoken_for = || {
+        let function = candidate.function();
+        function.is_some_and(|function| functions::is_spoken_for(view, function))
+    };
+    let full = !matches!(offer, Offer::NoSuchType) && !is_spoken_for();
+    match placements {
+        Some((name, placements)) if full && placements.creatable.is_empty() => {
+            Offer::NoRoom(no_place(name, placements))
+        }
+        _ => offer,
+    }
+}
+
+/// Where the next vGPU of the profile goes on the candidate's GPU, besides what is there
+/// and what is taken.
+pub(super) fn place(
+    view: &HostView<'_>,
+    profile: &TypeSelector,
+    candidate: &Candidate,
+    taken: &[Placement],
+) -> Place {
+    let places = places(view, candidate, taken);
+    let mut named = places.iter();
+    let Some((_, wanted)) = named.find(|(name, _)| profile.means_name(name)) else {
+        return Place::Anywhere;
+    };
+    let chosen = choose_placement(wanted, places.iter().map(|(_, places)| places));
+    chosen.map_or(Place::Nowhere, Place::At)
+}
+
+/// The names of all types of the candidate's GPU and the places that they can have
+/// besides those that are taken; empty where nobody tells.
+fn places(
+    view: &HostView<'_>,
+    candidate: &Candidate,
+    taken: &[Placement],
+) -> Vec<(String, Placements)> {
+    let facts = view.facts_of(&view.board_of(candidate)).ok();
+    let types = facts.and_then(|facts| facts.types.value());
+    let places = types.into_iter().flatten();
+    let places = places.filter_map(|one| Some((one.name.clone(), one.placements.clone()?)));
+    let mut places: Vec<(String, Placements)> = places.collect();
+    for (_, of_type) in &mut places {
+        let size = of_type.size;
+        let is_free = |&id: &u32| !taken.iter().any(|one| one.overlaps(Placement { id, size }));
+        of_type.creatable.retain(is_free);
+    }
+    places
+}

@@ -1,0 +1,125 @@
+//! A pool of NVIDIA's vGPUs: its rules are about GPUs, whichever of a GPU's functions
+//! makes the vGPUs.
+
+use std::rc::Rc;
+
+use super::{functions, mediated, mixed};
+use crate::{
+    capacity::Placement,
+    device::{
+        gpu_fields::GpuFields,
+        mdev::{self, Offer, Parent},
+        step::Step,
+    },
+    kind::{
+        Board, Candidate, Devices, FieldSources, GpuSettings, HostView, Idle, MadeAs, Place,
+        Source, ToMake, board,
+    },
+    model::{MdevTypeId, TypeSelector},
+    rule::{Rule, Verdict},
+};
+
+/// What a pool of NVIDIA's vGPUs hands out, and how its GPUs are to be set for that.
+#[derive(Debug)]
+pub(super) struct NvidiaVgpuPool {
+    /// What they are made as.
+    pub(super) profile: TypeSelector,
+    /// How the GPUs are to be set.
+    pub(super) settings: GpuSettings,
+}
+
+impl Devices for NvidiaVgpuPool {
+    fn device_type(&self) -> &TypeSelector {
+        &self.profile
+    }
+
+    fn type_in_words(&self) -> String {
+        format!("profile '{}'", self.profile)
+    }
+
+    fn gpu_settings(&self) -> Option<&GpuSettings> {
+        Some(&self.settings)
+    }
+
+    fn verdict(&self, sources: FieldSources<'_>, rules: &[Rule], gpu: &Parent) -> Verdict {
+        let fields = GpuFields {
+            nvml: sources.nvml,
+            profile: Some(&self.profile),
+        };
+        sources.verdict(rules, gpu, Some(fields))
+    }
+
+    fn candidates(&self, view: &HostView<'_>, source: &Source) -> Result<Vec<Candidate>, String> {
+        match source {
+            Source::Function(function) => functions::one(view, *function),
+            Source::Functions => functions::all(view),
+            Source::Mdev => mediated::parents(view),
+            Source::Any => {
+                let mut candidates = mediated::parents(view)?;
+                candidates.extend(functions::all(view)?);
+                Ok(candidates)
+            }
+        }
+    }
+
+    fn subject_of(&self, view: &HostView<'_>, candidate: &Candidate) -> Parent {
+        mdev::pci_function(view.board(&candidate.parent))
+    }
+
+    fn offer(&self, view: &HostView<'_>, candidate: &Candidate) -> Offer {
+        let offer = match candidate.function() {
+            None => view.mdev().offer(&candidate.parent, &self.profile),
+            Some(function) => functions::offer(view, &self.profile, function),
+        };
+        if self.settings.heterogeneous && !matches!(offer, Offer::Unreadable(_)) {
+            return mixed::offer(view, &self.profile, candidate, offer);
+        }
+        offer
+    }
+
+    fn steps(&self, candidate: &Candidate, made: &ToMake<'_>) -> Vec<Step> {
+        match candidate.function() {
+            None => crate::kind::mdev::mediated(candidate, made),
+            Some(function) => functions::steps(function, self.profile.as_str(), made),
+        }
+    }
+
+    fn made_as(&self, candidate: &Candidate) -> MadeAs {
+        match candidate.function() {
+            None => crate::kind::mdev::rests_on_parent(candidate),
+            Some(function) => functions::made_as(function),
+        }
+    }
+
+    fn room(&self, view: &HostView<'_>, gpu: &Parent) -> (Offer, bool) {
+        self.room_on(view, gpu)
+    }
+
+    fn board(&self, view: &HostView<'_>, candidate: &Candidate) -> Option<Rc<dyn Board>> {
+        board::gpu_of(view, candidate)
+    }
+
+    fn wants_one_board_type(&self) -> bool {
+        true
+    }
+
+    fn holds_one(&self, candidate: &Candidate, id: &MdevTypeId) -> bool {
+        board::is_function(candidate, id)
+    }
+
+    fn place(&self, view: &HostView<'_>, candidate: &Candidate, taken: &[Placement]) -> Place {
+        match self.settings.heterogeneous {
+            true => mixed::place(view, &self.profile, candidate, taken),
+            false => Place::Anywhere,
+        }
+    }
+
+    fn idle(
+        &self,
+        view: &HostView<'_>,
+        source: &Source,
+        takes: &dyn Fn(&Parent) -> bool,
+    ) -> Vec<Idle> {
+        self.idle_gpus(view, source, takes)
+    }
+}

@@ -1,0 +1,76 @@
+//! Whether the requests that are still to come find devices beside those that the plan
+//! has.
+
+use std::collections::BTreeMap;
+
+use super::{Ask, Planner};
+use crate::{
+    config::Pool,
+    model::{MdevTypeId, ParentName},
+    plan::{
+        Candidate,
+        feasible::{self, Class, Seat, Slot},
+    },
+};
+
+impl Planner<'_> {
+    /// Whether the requests from `index` on still find devices beside those that the
+    /// plan has.
+    pub(super) fn rest_fits(&mut self, index: usize) -> bool {
+        let wanted = self.wanted.get(index..).unwrap_or_default();
+        // What is left depends on the devices that are being tried.
+        self.boards.left.clear();
+        let mut room: BTreeMap<Seat, u32> = BTreeMap::new();
+        let mut boards: BTreeMap<ParentName, (&Pool, Candidate)> = BTreeMap::new();
+        let mut classes: Vec<Class> = Vec::new();
+        for ask in self.asks() {
+            let of_it = wanted.iter().filter(|one| Ask::of(one).key() == ask.key());
+            let wanted = of_it.count();
+            if wanted == 0 {
+                continue;
+            }
+            let mut slots = Vec::new();
+            for position in 0..self.markets[&ask.key()].candidates.len() {
+                let Some((id, left)) = self.room(ask, position) else {
+                    continue;
+                };
+                let candidate = &self.markets[&ask.key()].candidates[position];
+                let parent = candidate.parent.name.clone();
+                let slot = Slot {
+                    board: candidate.board.clone(),
+                    seat: match ask.pool.devices.holds_one(candidate, &id) {
+                        true => Seat::Function(parent),
+                        false => Seat::Parent(parent, id.clone()),
+                    },
+                    type_id: id,
+                };
+                boards
+                    .entry(candidate.board.clone())
+                    .or_insert_with(|| (ask.pool, candidate.clone()));
+                room.insert(slot.seat.clone(), left);
+                slots.push(slot);
+            }
+            classes.push(Class { wanted, slots });
+        }
+        let fits = feasible::all_served(&classes, &room, &mut |board, types| {
+            boards
+                .get(board)
+                .is_none_or(|(pool, candidate)| self.takes(pool, candidate, types))
+        });
+        self.boards.left.clear();
+        fits
+    }
+
+    /// Whether the candidate's board takes all of these beside what is not there yet.
+    fn takes(&mut self, pool: &Pool, candidate: &Candidate, types: &[&MdevTypeId]) -> bool {
+        let mut made = self.taken.made_on_board(&candidate.board);
+        let Some(board) = self.board(pool, candidate) else {
+            return true;
+        };
+        types.iter().all(|&id| {
+            let left = board.left_beside(&made, id);
+            made.push((id.clone(), None));
+            left != Some(0)
+        })
+    }
+}

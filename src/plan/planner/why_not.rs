@@ -1,0 +1,146 @@
+//! The refusal of a request: every candidate, and why it does not serve.
+
+use super::{Ask, Planner};
+use crate::{
+    device::mdev::Offer,
+    model::MdevTypeId,
+    plan::{Candidate, Refusal, RefusalKind, Rejection, Source, Wanted},
+};
+
+impl<'a> Planner<'a> {
+    pub(super) fn no_candidate(&mut self, wanted: &'a Wanted<'a>) -> Refusal {
+        let count = self.markets[&Ask::of(wanted).key()].candidates.len();
+        let mut candidates = Vec::new();
+        let mut has_room = false;
+        for position in 0..count {
+            let Some(offer) = self.offer(Ask::of(wanted), position) else {
+                continue;
+            };
+            let candidate = self.markets[&Ask::of(wanted).key()].candidates[position].clone();
+            let parent = candidate.parent.name.clone();
+            has_room |= !matches!(offer, Offer::NoRoom(_) | Offer::Type { available: 0, .. });
+            let reason = self.why_not(wanted, &candidate, offer);
+            candidates.push(Rejection {
+                candidate: parent,
+                reason,
+            });
+        }
+        let idle = self.supply.idle(wanted.pool, &wanted.source).into_iter();
+        let idle: Vec<Rejection> = idle.map(|one| one.rejection).collect();
+        if let Source::Function(function) = &wanted.source {
+            let passing = count == 0 || (!candidates.is_empty() && !has_room);
+            let reason = match candidates.pop() {
+                Some(rejection) => rejection.reason,
+                None if count == 0 => match idle.first() {
+                    Some(Rejection { candidate, reason }) => {
+                        format!("it is no virtual function of this host; {candidate}: {reason}")
+                    }
+                    None => "it is no virtual function of this host (see 'virt-vgpu host show')"
+                        .to_owned(),
+                },
+                None => "the pool's rules do not take its GPU".to_owned(),
+            };
+            let kind = RefusalKind::Function {
+                function: *function,
+                reason,
+                passing,
+            };
+            return Refusal::new(self.domain, wanted, kind);
+        }
+        candidates.extend(idle);
+        candidates.sort_by(|a, b| a.candidate.cmp(&b.candidate));
+        Refusal::new(self.domain, wanted, RefusalKind::NoCandidate { candidates })
+    }
+
+    fn why_not(&mut self, wanted: &Wanted<'a>, candidate: &Candidate, offer: Offer) -> String {
+        match offer {
+            Offer::NoSuchType => format!("has no {}", wanted.pool.type_in_words()),
+            Offer::Unreadable(why) | Offer::Taken(why) | Offer::NoRoom(why) => why,
+            Offer::Type { id, available: 0 } => format!("no {id} left"),
+            Offer::Type { id, .. } => {
+                if let Some(why) = self.refused(candidate, &id) {
+                    return why;
+                }
+                if self.is_being_made_for_others(candidate) {
+                    return format!("its last {id} is being made for another domain");
+                }
+                if let Some(other) = self.other_board_type(wanted.pool, candidate) {
+                    return format!("its board is of another type than that of {other}");
+                }
+                if let Some(why) = self.why_not_on_board(wanted, candidate, &id) {
+                    return why;
+                }
+                let has_board = self.board(wanted.pool, candidate).is_some();
+                let is_of_several_board_types = self.is_of_several_board_types(self.wanted);
+                let others: Vec<&str> = self
+                    .taken
+                    .planned_on(&candidate.parent.name)
+                    .map(|one| one.device.as_str())
+                    .collect();
+                let mut requests = self.wanted.iter();
+                let differ = requests
+                    .any(|one| one.pool.device_type() != wanted.pool.device_type())
+                    || is_of_several_board_types;
+                if others.is_empty() && differ && has_board {
+                    "it does not take all devices of this domain at once".to_owned()
+                } else if others.is_empty() {
+                    format!("its last {id} is needed for another device of this domain")
+                } else {
+                    format!(
+                        "its last {id} goes to '{}' of this domain",
+                        others.join("', '")
+                    )
+                }
+            }
+        }
+    }
+
+    /// Why a function that is free itself gets nothing: its board has no room for it
+    /// beside the other devices of this domain.
+    fn why_not_on_board(
+        &mut self,
+        wanted: &Wanted<'a>,
+        candidate: &Candidate,
+        id: &MdevTypeId,
+    ) -> Option<String> {
+        self.boards.left.clear();
+        if self.left_on_board(wanted.pool, candidate, id)? > 0 {
+            return None;
+        }
+        let wanted_type = wanted.pool.device_type();
+        let alike = self
+            .wanted
+            .iter()
+            .filter(|one| one.pool.device_type() == wanted_type);
+        let (alike, board) = (alike.count(), &candidate.board);
+        let alone = self.board(wanted.pool, candidate)?.left(id)?;
+        let others: Vec<&str> = self
+            .taken
+            .planned_on_board(board)
+            .filter(|one| one.type_id != *id)
+            .map(|one| one.device.as_str())
+            .collect();
+        let its_board = if *board == candidate.parent.name {
+            String::new()
+        } else {
+            format!("its board {board} has ")
+        };
+        Some(if others.is_empty() {
+            format!("{its_board}{alone} of {id} left, {alike} are wanted")
+        } else {
+            format!(
+                "{its_board}no room for a {id} beside '{}' of this domain",
+                others.join("', '")
+            )
+        })
+    }
+
+    /// Whether others have what is left there, and nothing of this plan does.
+    fn is_being_made_for_others(&self, candidate: &Candidate) -> bool {
+        self.taken
+            .planned_on_board(&candidate.board)
+            .next()
+            .is_none()
+            && self.taken.is_announced_on_board(&candidate.board)
+    }
+}
