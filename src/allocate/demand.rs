@@ -26,11 +26,11 @@ pub fn devices_wanted(domain: &DomainDef) -> Result<Vec<Order<'_>>, AllocateErro
     let mut wanted = Vec::new();
     for request in &domain.requests {
         let uuid = MdevUuid::for_device(domain.uuid, &request.name);
-        if let Some(source) = source_of(domain, request, uuid) {
+        if let Some(hostdev) = domain.placeholder_of(&request.name) {
             wanted.push(Order {
                 request,
                 uuid,
-                source,
+                source: hostdev.handle.into(),
             });
         } else if request.optional != Some(true) {
             return Err(AllocateError::NoPlaceholder {
@@ -91,21 +91,6 @@ fn without<'a>(
 ) -> io::Result<HostSupply<'a>> {
     let quarantined = claims::kept_back(host)?;
     Ok(supply.with_claimed(held).with_quarantined(quarantined))
-}
-
-/// Whether a request has a hostdev in the XML.
-#[must_use]
-pub fn has_placeholder(domain: &DomainDef, request: &Request) -> bool {
-    let uuid = MdevUuid::for_device(domain.uuid, &request.name);
-    source_of(domain, request, uuid).is_some()
-}
-
-fn source_of(domain: &DomainDef, request: &Request, uuid: MdevUuid) -> Option<Source> {
-    if domain.hostdevs.iter().any(|hostdev| hostdev.uuid == uuid) {
-        return Some(Source::Mdev);
-    }
-    let hostdev = domain.function_of(&request.name)?;
-    Some(Source::Function(hostdev.address))
 }
 
 /// The demand of a domain.

@@ -9,7 +9,7 @@ use crate::{
         Sysfs, mdev,
         nvml::{GpuFacts, TypeFacts},
     },
-    domain::DomainDef,
+    domain::{DomainDef, Hostdev},
     model::{InvalidName, ProfileName, TypeSelector},
     plan::{HostSupply, Plan},
 };
@@ -51,8 +51,7 @@ impl Demand<'_> {
     /// Checks that hostdevs have the model of the types that they get.
     pub(super) fn check_models(&self, sysfs: &dyn Sysfs, plan: &Plan) -> Result<(), AllocateError> {
         for assignment in &plan.assignments {
-            let mut hostdevs = self.domain.hostdevs.iter();
-            let hostdev = hostdevs.find(|hostdev| hostdev.uuid == assignment.uuid);
+            let hostdev = self.domain.mdev(assignment.uuid);
             let Some(found) = hostdev.and_then(|hostdev| hostdev.model.as_ref()) else {
                 continue;
             };
@@ -149,14 +148,12 @@ fn type_of<'f>(profile: &ProfileName, facts: &'f [GpuFacts]) -> Option<&'f TypeF
 }
 
 fn is_managed(domain: &DomainDef, order: &Order<'_>) -> bool {
-    let function = domain.function_of(&order.request.name);
-    function.is_some_and(|one| one.managed)
+    let hostdev = domain.placeholder_of(&order.request.name);
+    hostdev.is_some_and(|one| one.managed)
 }
 
 /// Whether the domain's hostdev for it is a display of the guest.
 fn is_display(domain: &DomainDef, order: &Order<'_>) -> bool {
-    let function = domain.function_of(&order.request.name);
-    let mut mdevs = domain.hostdevs.iter();
-    mdevs.any(|one| one.uuid == order.uuid && one.display)
-        || function.is_some_and(|one| one.display)
+    let hostdev = domain.placeholder_of(&order.request.name);
+    hostdev.is_some_and(Hostdev::is_display)
 }

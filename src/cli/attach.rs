@@ -11,8 +11,7 @@ use super::{output, target::Edit};
 use crate::{
     config::{self, Pool, PoolError},
     definition::{
-        self, Attachment, CdRomOutcome, Change, HostdevChange, Outcome, RequestChange, Seat,
-        Target, Wish,
+        self, Attachment, CdRomOutcome, Change, HostdevChange, Outcome, RequestChange, Target, Wish,
     },
     domain::DomainDef,
     host::{
@@ -122,12 +121,17 @@ impl Attach {
             guest_drivers: self.guest_drivers,
         };
         let cannot = || format!("cannot attach to domain '{}'", self.domain);
-        let seats = |names: &[DeviceName]| match target.transient {
-            true => Ok(vec![Seat::Mdev(MdevModel::VfioPci); names.len()]),
-            false => definition::seats(host, &libvirt, &target.definition.def, &pool, names),
+        let def = &target.definition.def;
+        let choose = |names: &[DeviceName]| match target.transient {
+            true => Ok(definition::mdev_placeholders(
+                def.uuid,
+                names,
+                MdevModel::VfioPci,
+            )),
+            false => definition::placeholders(host, &libvirt, def, &pool, names),
         };
         let mut attachment =
-            Attachment::work_out(&target.definition, &wish, seats).with_context(cannot)?;
+            Attachment::work_out(&target.definition, &wish, choose).with_context(cannot)?;
         if target.transient {
             attachment.changes.clear();
         }

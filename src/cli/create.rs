@@ -89,7 +89,7 @@ impl Create {
             false => definition::edit_lock(host, uuid)?,
         };
         let choose = |def: &DomainDef, pool: &Pool, names: &[DeviceName]| {
-            definition::seats(host, &libvirt, def, pool, names)
+            definition::placeholders(host, &libvirt, def, pool, names)
         };
         let filled = fill(host, &xml, choose).with_context(|| self.name())?;
         let mut report = self.create(host, &libvirt, filled)?;

@@ -9,11 +9,11 @@ use serde::Serialize;
 
 use super::{output, target::Edit};
 use crate::{
-    definition::{self, Change, Definition, Target, existing, existing_cdrom, existing_function},
-    domain::{self, ALIAS_PREFIX, MdevHostdev, alias},
+    definition::{self, Change, Definition, Target, existing, existing_cdrom},
+    domain::{self, ALIAS_PREFIX, DomainDef, Hostdev},
     host::Host,
     hotplug::{self, Plugged},
-    model::{DeviceName, DomainName, DomainUuid, MdevUuid, PciAddress, PoolName},
+    model::{DeviceName, DomainName, DomainUuid, Handle, MdevUuid, PciAddress, PoolName},
 };
 
 /// Take devices of pools out of a domain.
@@ -159,21 +159,15 @@ impl Detach {
         let mut element = target.definition.element.clone();
         let (mut changes, mut devices) = (Vec::new(), Vec::new());
         for name in &chosen {
-            let mut uuids = Vec::new();
-            for hostdev in hostdevs_of(&target.definition, name) {
-                changes.push(Change::Detach(existing(
-                    &target.definition,
-                    name,
-                    hostdev.uuid,
-                )?));
-                uuids.push(hostdev.uuid);
-            }
-            let function = def.function_of(name).map(|one| one.address);
-            if let Some(function) = function {
-                let device = existing_function(&target.definition, name, function)?;
+            let (mut uuids, mut functions) = (Vec::new(), Vec::new());
+            for hostdev in hostdevs_of(def, name) {
+                let device = existing(&target.definition, name, hostdev)?;
                 changes.push(Change::Detach(device));
+                match hostdev.handle {
+                    Handle::Mdev(uuid) => uuids.push(uuid),
+                    Handle::Pci(function) => functions.push(function),
+                }
             }
-            let functions = Vec::from_iter(function);
             let request = def.requests.iter().find(|request| request.name == *name);
             if let Some(old) = element.as_deref().filter(|_| request.is_some()) {
                 element = domain::remove_request(old, name)?;
@@ -280,9 +274,7 @@ impl Detach {
         chosen.extend(self.names.iter().cloned());
         if self.all {
             let def = &definition.def;
-            let mdevs = def.hostdevs.iter().map(|one| &one.alias);
-            let functions = def.pci_hostdevs.iter().map(|one| &one.alias);
-            let aliases = mdevs.chain(functions).filter_map(Option::as_deref);
+            let aliases = def.hostdevs.iter().filter_map(|one| one.alias.as_deref());
             chosen
                 .extend(aliases.filter_map(|alias| alias.strip_prefix(ALIAS_PREFIX)?.parse().ok()));
         }
@@ -302,14 +294,10 @@ fn without_requests(live: &Definition, names: &[DeviceName]) -> anyhow::Result<O
 }
 
 /// The hostdevs of a name: by its UUID, or by its alias with a UUID of before.
-fn hostdevs_of<'t>(
-    definition: &'t Definition,
-    name: &DeviceName,
-) -> impl Iterator<Item = &'t MdevHostdev> + use<'t> {
-    let uuid = MdevUuid::for_device(definition.def.uuid, name);
-    let alias = alias(name);
-    let hostdevs = definition.def.hostdevs.iter();
-    hostdevs.filter(move |one| one.uuid == uuid || one.alias.as_ref() == Some(&alias))
+fn hostdevs_of<'t>(def: &'t DomainDef, name: &'t DeviceName) -> impl Iterator<Item = &'t Hostdev> {
+    let uuid = MdevUuid::for_device(def.uuid, name);
+    let hostdevs = def.hostdevs.iter();
+    hostdevs.filter(move |one| one.handle == uuid.into() || one.is_named(name))
 }
 
 impl std::fmt::Display for Report {

@@ -6,9 +6,7 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use crate::{
-    allocate::{
-        AllocateError, Demand, Order, devices_wanted, has_placeholder, nearness_of, with_held,
-    },
+    allocate::{AllocateError, Demand, Order, devices_wanted, nearness_of, with_held},
     capacity::Fit,
     claims::{self, Claim, DEFAULT_GRACE, Doubt, Liveness},
     config::{self, Pool},
@@ -436,7 +434,7 @@ fn devices_to_come<'d>(host: &Host, domain: &'d DomainDef) -> Vec<Order<'d>> {
         Order {
             request,
             uuid: MdevUuid::for_device(domain.uuid, &request.name),
-            source: function.map_or(Source::Any, |one| Source::Function(one.address)),
+            source: function.map_or(Source::Any, |one| one.handle.into()),
         }
     };
     let requests = domain.requests.iter();
@@ -462,7 +460,7 @@ fn device(domain: &DomainDef, request: &Request, has_uuid: bool) -> Device {
         name: request.name.clone(),
         pool: request.pool.clone(),
         uuid: has_uuid.then_some(uuid),
-        placeholder: has_placeholder(domain, request),
+        placeholder: domain.placeholder_of(&request.name).is_some(),
         place: None,
     }
 }

@@ -191,7 +191,7 @@ impl<'h> Runs<'h> {
         // What was plugged in again by hand is not out of the run any more.
         let has = |name: &DeviceName| {
             let mut requests = def.requests.iter().filter(|request| request.name == *name);
-            requests.any(|request| allocate::has_placeholder(def, request))
+            requests.any(|request| def.placeholder_of(&request.name).is_some())
         };
         self.keep_let_go(|(of, name)| *of != uuid || !has(name));
         let claim = match claims::load(self.host, uuid) {

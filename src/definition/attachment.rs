@@ -7,13 +7,12 @@ use serde::Serialize;
 
 use super::{
     change::{Change, Device},
-    seat::Seat,
     target::Definition,
 };
 use crate::{
     config::Pool,
-    domain::{self, DomainDef, MAX_REQUESTS, MdevHostdev, Request, alias},
-    model::{DeviceName, MdevModel, MdevUuid, PciAddress, PoolName},
+    domain::{self, DomainDef, Hostdev, MAX_REQUESTS, Request, alias},
+    model::{DeviceName, MdevUuid, PciAddress, PoolName},
 };
 
 /// What is asked for.
@@ -92,12 +91,12 @@ impl Attachment {
     /// Works out what the wish takes.
     ///
     /// # Errors
-    /// When the definition has something in the way, or `seats` finds no place for
-    /// the devices that it is asked about.
+    /// When the definition has something in the way, or `choose` finds nothing that could
+    /// stand for the devices that it is asked about.
     pub fn work_out(
         definition: &Definition,
         wish: &Wish<'_>,
-        seats: impl FnOnce(&[DeviceName]) -> anyhow::Result<Vec<Seat>>,
+        choose: impl FnOnce(&[DeviceName]) -> anyhow::Result<Vec<Hostdev>>,
     ) -> anyhow::Result<Self> {
         let def = &definition.def;
         if wish.guest_drivers && wish.pool.guest_driver.is_none() {
@@ -116,40 +115,35 @@ impl Attachment {
         for name in names(def, wish)? {
             let uuid = MdevUuid::for_device(def.uuid, &name);
             let present = hostdev_of(def, &name, uuid)?;
-            let request = asked.settle(&name, wish, present != Present::None)?;
+            let request = asked.settle(&name, wish, present.is_some())?;
             settled.push((name, uuid, present, request));
         }
         check_limit(def, &asked.requests, wish.pool)?;
-        let lacks = |present: &Present<'_>, name: &DeviceName| {
-            *present == Present::None && !asked.is_optional(name)
+        let lacks = |present: &Option<&Hostdev>, name: &DeviceName| {
+            present.is_none() && !asked.is_optional(name)
         };
         let lacking = settled
             .iter()
             .filter(|(name, _, present, _)| lacks(present, name));
         let lacking: Vec<DeviceName> = lacking.map(|(name, ..)| name.clone()).collect();
-        let mut seats = seats(&lacking)?.into_iter();
+        let mut chosen = choose(&lacking)?.into_iter();
         for (name, uuid, present, request) in settled {
             let mut function = None;
             let hostdev = match present {
-                Present::Right => HostdevChange::Unchanged,
-                Present::Function(address) => {
-                    function = Some(address);
-                    HostdevChange::Unchanged
-                }
-                Present::Foreign(old) => {
+                Some(old) if is_of_another(old, uuid) => {
                     hostdevs.extend(mend(definition, &name, old, uuid)?);
                     HostdevChange::Mended
                 }
-                Present::None if asked.is_optional(&name) => HostdevChange::Later,
-                Present::None => {
-                    hostdevs.push(Change::Attach(match seats.next() {
-                        Some(Seat::Function(address)) => {
-                            function = Some(address);
-                            function_placeholder(&name, address)
-                        }
-                        Some(Seat::Mdev(model)) => placeholder_of(&name, uuid, model),
-                        None => placeholder(&name, uuid),
-                    }));
+                Some(hostdev) => {
+                    function = hostdev.handle.pci();
+                    HostdevChange::Unchanged
+                }
+                None if asked.is_optional(&name) => HostdevChange::Later,
+                None => {
+                    let hostdev = chosen.next();
+                    let hostdev = hostdev.unwrap_or_else(|| Hostdev::placeholder(uuid, &name));
+                    function = hostdev.handle.pci();
+                    hostdevs.push(Change::Attach(device(&name, &hostdev)));
                     HostdevChange::Added
                 }
             };
@@ -294,29 +288,19 @@ impl Asked {
     }
 }
 
-/// The hostdev that a name has.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Present<'d> {
-    None,
-    Right,
-    /// A virtual function, under our alias.
-    Function(PciAddress),
-    /// Under our alias, with another UUID.
-    Foreign(&'d MdevHostdev),
-}
-
+/// The hostdev that a name has: its placeholder, or a mediated device under its alias
+/// that has the UUID of another domain's ([`is_of_another`]).
 pub(super) fn hostdev_of<'d>(
     def: &'d DomainDef,
     name: &DeviceName,
     uuid: MdevUuid,
-) -> anyhow::Result<Present<'d>> {
+) -> anyhow::Result<Option<&'d Hostdev>> {
     let alias = alias(name);
     ensure!(
         alias != domain::CDROM_ALIAS,
         "the name '{name}' is reserved for the CD-ROM with guest drivers; choose another name"
     );
-    let has_alias = |hostdev: &&MdevHostdev| hostdev.alias.as_ref() == Some(&alias);
-    if let Some(hostdev) = def.hostdevs.iter().find(|hostdev| hostdev.uuid == uuid) {
+    if let Some(hostdev) = def.placeholder_of(name) {
         let of_another = hostdev
             .alias
             .as_deref()
@@ -324,54 +308,41 @@ pub(super) fn hostdev_of<'d>(
         if let Some(other) = of_another {
             bail!("UUID {uuid} of device '{name}' is that of the hostdev with alias '{other}'");
         }
-        return Ok(Present::Right);
+        return Ok(Some(hostdev));
     }
-    if let Some(function) = def.function_of(name) {
-        return Ok(Present::Function(function.address));
-    }
-    match def.hostdevs.iter().find(has_alias) {
-        Some(hostdev) => Ok(Present::Foreign(hostdev)),
+    match def.hostdevs.iter().find(|hostdev| hostdev.is_named(name)) {
         None if def.aliases.contains(&alias) => {
             bail!("alias '{alias}' is that of another device of the domain; choose another name")
         }
-        None => Ok(Present::None),
+        found => Ok(found),
     }
 }
 
-pub fn placeholder(name: &DeviceName, uuid: MdevUuid) -> Device {
-    placeholder_of(name, uuid, MdevModel::VfioPci)
+/// Whether it is a mediated device of another UUID than that, as after a clone.
+pub(super) fn is_of_another(hostdev: &Hostdev, uuid: MdevUuid) -> bool {
+    hostdev.handle.mdev().is_some_and(|has| has != uuid)
 }
 
-/// The hostdev of a mediated device that is such a thing to QEMU.
-pub fn placeholder_of(name: &DeviceName, uuid: MdevUuid, model: MdevModel) -> Device {
+/// A hostdev as an edit puts it in.
+pub fn device(name: &DeviceName, hostdev: &Hostdev) -> Device {
     Device {
         what: format!("hostdev '{name}'"),
-        whole: domain::placeholder_of(uuid, name, model),
-        key: domain::detachable(uuid),
+        whole: hostdev.to_xml(),
+        key: Hostdev::bare(hostdev.handle).to_xml(),
     }
 }
 
-/// The hostdev of a device that is that virtual function.
-pub fn function_placeholder(name: &DeviceName, function: PciAddress) -> Device {
-    Device {
-        what: format!("hostdev '{name}'"),
-        whole: domain::function_placeholder(function, name),
-        key: domain::detachable_function(function),
-    }
-}
-
-/// The hostdev of that name as it is in the definition, with its function.
-pub fn existing_function(
+/// A hostdev of the definition as it is written there.
+pub fn existing(
     definition: &Definition,
     name: &DeviceName,
-    function: PciAddress,
+    hostdev: &Hostdev,
 ) -> anyhow::Result<Device> {
-    let text = domain::function_text(&definition.xml, &alias(name))?;
-    let plain = function_placeholder(name, function);
-    Ok(Device {
-        whole: text.unwrap_or_else(|| plain.whole.clone()),
-        ..plain
-    })
+    let mut device = device(name, hostdev);
+    if let Some(text) = domain::hostdev_text(&definition.xml, hostdev)? {
+        device.whole = text;
+    }
+    Ok(device)
 }
 
 /// Puts the UUID right and keeps the rest of the hostdev, its guest address
@@ -379,16 +350,16 @@ pub fn existing_function(
 pub(super) fn mend(
     definition: &Definition,
     name: &DeviceName,
-    old: &MdevHostdev,
+    old: &Hostdev,
     uuid: MdevUuid,
 ) -> anyhow::Result<[Change; 2]> {
-    let former = existing(definition, name, old.uuid)?;
+    let former = existing(definition, name, old)?;
     let whole = former
         .whole
-        .replace(&old.uuid.to_string(), &uuid.to_string());
+        .replace(&old.handle.to_string(), &uuid.to_string());
     let mended = Device {
         whole,
-        ..placeholder(name, uuid)
+        ..device(name, &Hostdev::placeholder(uuid, name))
     };
     Ok([Change::Detach(former), Change::Attach(mended)])
 }
@@ -398,28 +369,11 @@ pub(super) fn mend(
 pub(super) fn remodel(
     definition: &Definition,
     name: &DeviceName,
-    uuid: MdevUuid,
-    model: MdevModel,
+    old: &Hostdev,
+    new: &Hostdev,
 ) -> anyhow::Result<[Change; 2]> {
-    let former = existing(definition, name, uuid)?;
-    Ok([
-        Change::Detach(former),
-        Change::Attach(placeholder_of(name, uuid, model)),
-    ])
-}
-
-/// A hostdev as it is in the definition.
-pub fn existing(
-    definition: &Definition,
-    name: &DeviceName,
-    uuid: MdevUuid,
-) -> anyhow::Result<Device> {
-    let text = domain::hostdev_text(&definition.xml, uuid)?;
-    let plain = placeholder(name, uuid);
-    Ok(Device {
-        whole: text.unwrap_or_else(|| plain.whole.clone()),
-        ..plain
-    })
+    let former = existing(definition, name, old)?;
+    Ok([Change::Detach(former), Change::Attach(device(name, new))])
 }
 
 const CDROM: &str = "the CD-ROM with guest drivers";

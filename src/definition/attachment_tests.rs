@@ -1,5 +1,6 @@
 use super::*;
 use crate::config;
+use crate::definition::mdev_placeholders;
 use crate::model::MdevModel;
 
 fn pool(extra: &str) -> Pool {
@@ -26,7 +27,13 @@ fn outcome(definition: &Definition, pool: &Pool, name: Option<&str>, count: usiz
         guest_drivers: false,
     };
     let line = |one: &Outcome| format!("{} {:?} {:?}", one.name, one.request, one.hostdev);
-    let mdevs = |names: &[DeviceName]| Ok(vec![Seat::Mdev(MdevModel::VfioPci); names.len()]);
+    let mdevs = |names: &[DeviceName]| {
+        Ok(mdev_placeholders(
+            definition.def.uuid,
+            names,
+            MdevModel::VfioPci,
+        ))
+    };
     match Attachment::work_out(definition, &wish, mdevs) {
         Ok(attachment) => {
             let lines: Vec<String> = attachment.devices.iter().map(line).collect();

@@ -6,14 +6,14 @@ use std::collections::BTreeMap;
 use anyhow::Context;
 
 use super::{
-    CdRomOutcome, HostdevChange, Outcome, RequestChange, Seat,
-    attachment::{Present, hostdev_of},
+    CdRomOutcome, HostdevChange, Outcome, RequestChange,
+    attachment::{hostdev_of, is_of_another},
+    placeholder,
     replan::Elsewhere,
-    seat,
 };
 use crate::{
     config::{self, Pool},
-    domain::{self, DomainDef, DomainError, Request, alias},
+    domain::{self, DomainDef, DomainError, Hostdev, Request},
     host::Host,
     model::{DeviceName, MdevModel, MdevUuid, PoolName},
 };
@@ -28,14 +28,16 @@ pub struct Filled {
 }
 
 /// Puts in hostdevs and the CD-ROM where the XML lacks them, and puts those right that
-/// are of another domain. `choose` finds seats for devices of a pool.
+/// are of another domain. `choose` finds what can stand for devices of
+/// a pool.
 ///
 /// # Errors
-/// When something is in the way, a pool cannot be used, or there is no seat.
+/// When something is in the way, a pool cannot be used, or nothing can stand for a
+/// device.
 pub fn fill(
     host: &Host,
     xml: &str,
-    choose: impl Fn(&DomainDef, &Pool, &[DeviceName]) -> anyhow::Result<Vec<Seat>>,
+    choose: impl Fn(&DomainDef, &Pool, &[DeviceName]) -> anyhow::Result<Vec<Hostdev>>,
 ) -> anyhow::Result<Filled> {
     let def = domain::parse(xml)?;
     let mut filled = Filled {
@@ -55,9 +57,9 @@ pub fn fill(
     }
     for (pool, names) in lacking {
         let pool = load_pool(host, &pool)?;
-        let seats = choose(&filled.def, &pool, &names)?;
-        for (name, seat) in names.iter().zip(seats) {
-            filled.place(name, seat)?;
+        let hostdevs = choose(&filled.def, &pool, &names)?;
+        for (name, hostdev) in names.iter().zip(&hostdevs) {
+            filled.place(name, hostdev)?;
         }
     }
     filled.provide_cdrom()?;
@@ -66,13 +68,10 @@ pub fn fill(
 
 /// The XML with the device at its other source.
 pub fn with_elsewhere(xml: &str, other: &Elsewhere) -> Result<String, DomainError> {
-    let its_alias = alias(&other.device);
-    let changed = match (other.to, other.from) {
-        (Seat::Function(function), Some(_)) => domain::with_function(xml, &its_alias, function)?,
-        (seat, _) => {
-            let hostdev = hostdev(&other.device, other.uuid, seat);
-            domain::with_hostdev(xml, (other.uuid, &its_alias), &hostdev)?
-        }
+    let moved = domain::with_source(xml, &other.from, other.to.handle)?;
+    let changed = match moved {
+        Some(moved) => Some(moved),
+        None => domain::with_hostdev(xml, &other.from, &other.to)?,
     };
     Ok(changed.unwrap_or_else(|| xml.to_owned()))
 }
@@ -81,11 +80,22 @@ fn load_pool(host: &Host, name: &PoolName) -> anyhow::Result<Pool> {
     config::load_pool(host, name).with_context(|| format!("pool '{name}' cannot be used"))
 }
 
-fn hostdev(name: &DeviceName, uuid: MdevUuid, seat: Seat) -> String {
-    match seat {
-        Seat::Mdev(model) => domain::placeholder_of(uuid, name, model),
-        Seat::Function(function) => domain::function_placeholder(function, name),
-    }
+/// The model that a device's hostdev should have and has not.
+fn model_meant(
+    host: &Host,
+    request: &Request,
+    hostdev: &Hostdev,
+) -> anyhow::Result<Option<MdevModel>> {
+    let Some(has) = hostdev.model.as_deref() else {
+        return Ok(None);
+    };
+    // A pool that cannot be used is told by the hook.
+    let pool = config::load_pool(host, &request.pool).ok();
+    let Some(pool) = pool.filter(|pool| !pool.is_of_gpus()) else {
+        return Ok(None);
+    };
+    let wanted = placeholder::model(host, &pool)?;
+    Ok(wanted.filter(|model| model.as_str() != has))
 }
 
 impl Filled {
@@ -108,28 +118,27 @@ impl Filled {
             function: None,
         };
         match hostdev_of(&self.def, name, uuid)? {
-            Present::Right => {
-                if let Some(model) = self.model_meant(host, request, uuid)? {
-                    let whole = hostdev(name, uuid, Seat::Mdev(model));
-                    let mended = domain::with_hostdev(&self.xml, (uuid, &alias(name)), &whole)?;
-                    if let Some(xml) = mended {
-                        self.edit(xml)?;
-                    }
-                    outcome.hostdev = HostdevChange::Remodelled;
-                }
-            }
-            Present::Function(function) => outcome.function = Some(function),
-            Present::Foreign(_) => {
-                let mended = domain::with_mdev(&self.xml, &alias(name), uuid)?;
+            Some(old) if is_of_another(old, uuid) => {
+                let mended = domain::with_source(&self.xml, old, uuid.into())?;
                 if let Some(xml) = mended {
                     self.edit(xml)?;
                 }
                 outcome.hostdev = HostdevChange::Mended;
             }
-            Present::None if request.optional == Some(true) => {
+            Some(old) => {
+                outcome.function = old.handle.pci();
+                if let Some(model) = model_meant(host, request, old)? {
+                    let new = Hostdev::mdev_placeholder(uuid, name, model);
+                    if let Some(xml) = domain::with_hostdev(&self.xml, old, &new)? {
+                        self.edit(xml)?;
+                    }
+                    outcome.hostdev = HostdevChange::Remodelled;
+                }
+            }
+            None if request.optional == Some(true) => {
                 outcome.hostdev = HostdevChange::Later;
             }
-            Present::None => {
+            None => {
                 let pool = load_pool(host, &request.pool)?;
                 outcome.hostdev = HostdevChange::Added;
                 if request.optional.is_none() && pool.defaults.optional == Some(true) {
@@ -145,36 +154,11 @@ impl Filled {
         Ok(outcome)
     }
 
-    /// The model that the device's hostdev should have and has not.
-    fn model_meant(
-        &self,
-        host: &Host,
-        request: &Request,
-        uuid: MdevUuid,
-    ) -> anyhow::Result<Option<MdevModel>> {
-        let mut hostdevs = self.def.hostdevs.iter();
-        let its = hostdevs.find(|hostdev| hostdev.uuid == uuid);
-        let Some(has) = its.and_then(|hostdev| hostdev.model.as_deref()) else {
-            return Ok(None);
-        };
-        // A pool that cannot be used is told by the hook.
-        let pool = config::load_pool(host, &request.pool).ok();
-        let Some(pool) = pool.filter(|pool| !pool.is_of_gpus()) else {
-            return Ok(None);
-        };
-        let wanted = seat::model(host, &pool)?;
-        Ok(wanted.filter(|model| model.as_str() != has))
-    }
-
-    fn place(&mut self, name: &DeviceName, seat: Seat) -> anyhow::Result<()> {
-        let uuid = MdevUuid::for_device(self.def.uuid, name);
-        self.edit(domain::with_device(&self.xml, &hostdev(name, uuid, seat))?)?;
+    fn place(&mut self, name: &DeviceName, hostdev: &Hostdev) -> anyhow::Result<()> {
+        self.edit(domain::with_device(&self.xml, &hostdev.to_xml())?)?;
         let mut outcomes = self.devices.iter_mut();
         if let Some(outcome) = outcomes.find(|outcome| outcome.name == *name) {
-            outcome.function = match seat {
-                Seat::Function(function) => Some(function),
-                Seat::Mdev(_) => None,
-            };
+            outcome.function = hostdev.handle.pci();
         }
         Ok(())
     }
@@ -207,6 +191,7 @@ impl Filled {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::PciAddress;
 
     const UUID: &str = "aaaaaaaa-0000-4000-8000-000000000001";
 
@@ -231,9 +216,13 @@ mod tests {
         )
     }
 
-    fn filled(xml: &str, seats: &[Seat]) -> anyhow::Result<Filled> {
+    fn filled(xml: &str, chosen: &[Hostdev]) -> anyhow::Result<Filled> {
         let (_root, host) = host();
-        fill(&host, xml, |_, _, names| Ok(seats[..names.len()].to_vec()))
+        fill(&host, xml, |_, _, names| Ok(chosen[..names.len()].to_vec()))
+    }
+
+    fn mdev(name: &str) -> MdevUuid {
+        uuid(name).parse().unwrap()
     }
 
     fn uuid(name: &str) -> String {
@@ -244,7 +233,7 @@ mod tests {
     #[test]
     fn what_is_whole_stays_as_it_is() {
         let name = "gpu0".parse().unwrap();
-        let device = domain::placeholder(uuid("gpu0").parse().unwrap(), &name);
+        let device = Hostdev::placeholder(mdev("gpu0"), &name).to_xml();
         for whole in [
             xml("", ""),
             xml("<v:device name='gpu0' pool='cad'/>", &device),
@@ -258,12 +247,12 @@ mod tests {
     fn what_is_missing_is_put_in() {
         let asking = "<v:device name='a' pool='cad' guest-drivers='yes'/><v:device name='b' pool='cad'/>\
                       <v:device name='c' pool='spare'/>";
-        let function = "0000:3b:00.4".parse().unwrap();
-        let filled = filled(
-            &xml(asking, ""),
-            &[Seat::Mdev(MdevModel::VfioPci), Seat::Function(function)],
-        )
-        .unwrap();
+        let function: PciAddress = "0000:3b:00.4".parse().unwrap();
+        let chosen = [
+            Hostdev::placeholder(mdev("a"), &"a".parse().unwrap()),
+            Hostdev::placeholder(function, &"b".parse().unwrap()),
+        ];
+        let filled = filled(&xml(asking, ""), &chosen).unwrap();
         let text = filled
             .xml
             .replace(UUID, "UUID")
@@ -338,31 +327,26 @@ mod tests {
 
     #[test]
     fn a_device_goes_to_its_other_source() {
-        let (name, mdev) = ("a".parse().unwrap(), uuid("a").parse().unwrap());
-        let function = |text: &str| text.parse().unwrap();
-        let (old, new) = (function("0000:3b:00.4"), function("0000:3b:00.5"));
-        let asking = "<v:device name='a' pool='cad'/>";
-        let on = |seat| {
-            let hostdev = hostdev(&name, mdev, seat);
-            xml(
-                asking,
-                &format!("\n    {}", hostdev.replace('\n', "\n    ")),
-            )
+        let name: DeviceName = "a".parse().unwrap();
+        let function = |text: &str| {
+            let function: PciAddress = text.parse().unwrap();
+            Hostdev::placeholder(function, &name)
         };
-        for (from, to) in [
-            (Some(old), Seat::Function(new)),
-            (Some(old), Seat::Mdev(MdevModel::VfioPci)),
-            (None, Seat::Function(new)),
-        ] {
-            let before = on(from.map_or(Seat::Mdev(MdevModel::VfioPci), Seat::Function));
+        let (old, new) = (function("0000:3b:00.4"), function("0000:3b:00.5"));
+        let mdev = Hostdev::placeholder(mdev("a"), &name);
+        let asking = "<v:device name='a' pool='cad'/>";
+        let on = |hostdev: &Hostdev| {
+            let hostdev = hostdev.to_xml().replace('\n', "\n    ");
+            xml(asking, &format!("\n    {hostdev}"))
+        };
+        for (from, to) in [(&old, &new), (&old, &mdev), (&mdev, &new)] {
             let other = Elsewhere {
                 device: name.clone(),
-                uuid: mdev,
-                from,
-                to,
+                from: from.clone(),
+                to: to.clone(),
                 reason: String::new(),
             };
-            assert_eq!(with_elsewhere(&before, &other).unwrap(), on(to));
+            assert_eq!(with_elsewhere(&on(from), &other).unwrap(), on(to));
         }
     }
 
@@ -385,7 +369,7 @@ mod tests {
         let name = "a".parse().unwrap();
         let asking = "<v:device name='a' pool='crypto'/>";
         let of = |model| {
-            let hostdev = domain::placeholder_of(uuid("a").parse().unwrap(), &name, model);
+            let hostdev = Hostdev::mdev_placeholder(mdev("a"), &name, model).to_xml();
             xml(
                 asking,
                 &format!("\n    {}", hostdev.replace('\n', "\n    ")),

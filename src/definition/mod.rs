@@ -6,20 +6,19 @@
 mod attachment;
 mod change;
 mod fill;
+mod placeholder;
 mod redo;
 mod replan;
-mod seat;
 mod sync;
 mod target;
 
 pub use attachment::{
-    Attachment, CdRomOutcome, HostdevChange, Outcome, RequestChange, Wish, existing,
-    existing_cdrom, existing_function,
+    Attachment, CdRomOutcome, HostdevChange, Outcome, RequestChange, Wish, existing, existing_cdrom,
 };
 pub use change::{Change, beyond, carry_out, take_back};
 pub use fill::{Filled, fill, with_elsewhere};
+pub use placeholder::{Named, check_libvirt, choose_free, mdev_placeholders, placeholders};
 pub use redo::{carry_out_noted, redo};
 pub use replan::{Elsewhere, Move, Shared, Stuck, elsewhere, replan};
-pub use seat::{Named, Seat, check_libvirt, choose_free, seats};
 pub use sync::{Manner, Synced, asks_for_nothing, sync};
 pub use target::{Definition, Target, edit_lock, edit_lock_within, open_served};

@@ -142,14 +142,14 @@ fn is_missing(definition: &Definition, device: &Device) -> bool {
         return false;
     }
     let mut requests = def.requests.iter();
-    if !alone.hostdevs.is_empty() || !alone.pci_hostdevs.is_empty() {
+    if !alone.hostdevs.is_empty() {
         let name = alias.strip_prefix(ALIAS_PREFIX);
         let Some(name) = name.and_then(|name| name.parse::<DeviceName>().ok()) else {
             return false;
         };
         let uuid = MdevUuid::for_device(def.uuid, &name);
-        return alone.hostdevs.iter().all(|one| one.uuid == uuid)
-            && requests.any(|request| request.name == name);
+        let mut mdevs = alone.hostdevs.iter().filter_map(|one| one.handle.mdev());
+        return mdevs.all(|its| its == uuid) && requests.any(|request| request.name == name);
     }
     domain::find_cdrom(&alone).is_some()
         && requests.any(|request| request.guest_drivers == Some(true))
@@ -158,6 +158,7 @@ fn is_missing(definition: &Definition, device: &Device) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{domain::Hostdev, model::PciAddress};
 
     const UUID: &str = "aaaaaaaa-0000-4000-8000-000000000001";
 
@@ -181,7 +182,7 @@ mod tests {
     fn mdev(domain: &str, name: &str) -> Device {
         let name: DeviceName = name.parse().unwrap();
         let uuid = MdevUuid::for_device(domain.parse().unwrap(), &name);
-        device(name.as_str(), domain::placeholder(uuid, &name))
+        device(name.as_str(), Hostdev::placeholder(uuid, &name).to_xml())
     }
 
     #[test]
@@ -200,11 +201,9 @@ mod tests {
     fn only_what_is_asked_for_and_not_there_is_put_in() {
         let gpu0 = mdev(UUID, "gpu0");
         let function = |name: &str| {
-            let address = "0000:3b:00.4".parse().unwrap();
-            device(
-                name,
-                domain::function_placeholder(address, &name.parse().unwrap()),
-            )
+            let address: PciAddress = "0000:3b:00.4".parse().unwrap();
+            let hostdev = Hostdev::placeholder(address, &name.parse().unwrap());
+            device(name, hostdev.to_xml())
         };
         let without = definition("");
         assert!(is_missing(&without, &gpu0));

@@ -6,17 +6,17 @@ use serde::Serialize;
 
 use super::{
     Target,
-    attachment::{existing, existing_function, function_placeholder, placeholder_of},
-    change::{self, Change},
-    seat::{self, Named, Reserved, Seat},
+    attachment::{device, existing},
+    change::{Change, Device},
+    placeholder::{self, Named, Reserved},
 };
 use crate::{
     allocate::{AllocateError, Demand, Order, devices_wanted},
     claims, config,
     device::{optional, vendor_vfio},
-    domain::{self, DomainDef, alias},
+    domain::{self, DomainDef, Hostdev},
     host::{Host, libvirt::Libvirt},
-    model::{DeviceName, MdevUuid, PciAddress, PoolName},
+    model::{DeviceName, PciAddress, PoolName},
     plan::{Failed, RefusalKind, Source},
 };
 
@@ -84,10 +84,9 @@ pub fn replan(
 #[derive(Debug)]
 pub struct Elsewhere {
     pub device: DeviceName,
-    pub uuid: MdevUuid,
-    /// The function that the XML names; None: a mediated device.
-    pub from: Option<PciAddress>,
-    pub to: Seat,
+    /// What stands for it in the XML.
+    pub from: Hostdev,
+    pub to: Hostdev,
     pub reason: String,
 }
 
@@ -95,11 +94,8 @@ impl From<Elsewhere> for Move {
     fn from(other: Elsewhere) -> Self {
         Self {
             device: other.device,
-            from: other.from,
-            to: match other.to {
-                Seat::Function(function) => Some(function),
-                Seat::Mdev(_) => None,
-            },
+            from: other.from.handle.pci(),
+            to: other.to.handle.pci(),
             reason: other.reason,
         }
     }
@@ -130,18 +126,18 @@ pub fn elsewhere(
         };
         let name = &order.request.name;
         let pool = config::load_pool(host, &order.request.pool)?;
-        let seat = if pool.is_of_gpus() {
-            seat::choose_free(host, &reserved, &planned, &pool, name)?
+        let other = if pool.is_of_gpus() {
+            placeholder::choose_free(host, &reserved, &planned, &pool, name)?
         } else {
             // Made on whatever parent the start finds.
-            Some(Seat::Mdev(seat::model(host, &pool)?.unwrap_or_default()))
+            let model = placeholder::model(host, &pool)?.unwrap_or_default();
+            Some(Hostdev::mdev_placeholder(order.uuid, name, model))
         };
-        let seat = seat.filter(|seat| is_better(*seat, &order.source, must, &reserved));
-        let from = function_of(&order.source);
-        let Some(to) = seat else {
+        let other = other.filter(|other| is_better(other, &order.source, must, &reserved));
+        let Some((to, from)) = other.zip(def.placeholder_of(name).cloned()) else {
             // A GPU that is merely full may have room again by the time of the start.
             let is_stuck = must && is_taken(host, def, &order.source)?;
-            let function = from.filter(|_| is_stuck);
+            let function = function_of(&order.source).filter(|_| is_stuck);
             found.stuck.extend(function.map(|function| Stuck {
                 device: name.clone(),
                 function,
@@ -149,19 +145,15 @@ pub fn elsewhere(
             }));
             continue;
         };
-        if let Seat::Function(function) = to {
-            seat::check_libvirt(libvirt.version()?)?;
+        if to.handle.pci().is_some() {
+            placeholder::check_libvirt(libvirt.version()?)?;
             // The next device must not be planned onto the same function.
-            let its_alias = alias(name);
-            for hostdev in &mut planned.pci_hostdevs {
-                if hostdev.alias.as_ref() == Some(&its_alias) {
-                    hostdev.address = function;
-                }
+            for hostdev in planned.hostdevs.iter_mut().filter(|one| **one == from) {
+                hostdev.handle = to.handle;
             }
         }
         found.others.push(Elsewhere {
             device: name.clone(),
-            uuid: order.uuid,
             from,
             to,
             reason,
@@ -187,17 +179,18 @@ pub fn follow(target: &Target, has: &[Held]) -> anyhow::Result<Replanned> {
         let name = &order.request.name;
         let is_its = |one: &&Held| one.name == *name && one.pool == order.request.pool;
         let now = has.iter().find(is_its).map(|one| one.function);
-        let (Some(now), Some(from)) = (now, function_of(&order.source)) else {
+        let from = target.definition.def.placeholder_of(name);
+        let from = from.filter(|hostdev| hostdev.handle.pci().is_some());
+        let (Some(now), Some(from)) = (now, from) else {
             continue;
         };
-        if now == from {
+        if from.handle == now.into() {
             continue;
         }
         let other = Elsewhere {
             device: name.clone(),
-            uuid: order.uuid,
-            from: Some(from),
-            to: Seat::Function(now),
+            from: from.clone(),
+            to: Hostdev::placeholder(now, name),
             reason: "it is what the domain runs with".to_owned(),
         };
         replanned.changes.extend(exchange(target, &other)?);
@@ -248,14 +241,10 @@ fn is_taken(host: &Host, def: &DomainDef, source: &Source) -> anyhow::Result<boo
     Ok(claimed.contains_key(&function) || kept_back.contains_key(&function) || typed.is_some())
 }
 
-/// Whether a seat is worth the change.
-fn is_better(seat: Seat, source: &Source, must: bool, reserved: &Reserved) -> bool {
-    match seat {
-        Seat::Mdev(_) => *source != Source::Mdev,
-        Seat::Function(function) => {
-            function_of(source) != Some(function) && (must || reserved.by(function).is_none())
-        }
-    }
+/// Whether another placeholder is worth the change.
+fn is_better(other: &Hostdev, source: &Source, must: bool, reserved: &Reserved) -> bool {
+    let is_reserved = |function: PciAddress| reserved.by(function).is_some();
+    Source::from(other.handle) != *source && (must || !other.handle.pci().is_some_and(is_reserved))
 }
 
 /// Why the device cannot be had by itself where the XML has it now; None when it
@@ -304,26 +293,19 @@ fn function_of(source: &Source) -> Option<PciAddress> {
 fn exchange(target: &Target, other: &Elsewhere) -> anyhow::Result<[Change; 2]> {
     let definition = &target.definition;
     let name = &other.device;
-    let former = match other.from {
-        Some(function) => existing_function(definition, name, function)?,
-        None => existing(definition, name, other.uuid)?,
-    };
-    let next = match (other.to, other.from) {
-        (Seat::Function(function), Some(_)) => {
-            let its_alias = alias(name);
-            let moved = domain::with_function(&definition.xml, &its_alias, function)?;
-            let whole = match moved {
-                Some(xml) => domain::function_text(&xml, &its_alias)?,
-                None => None,
-            };
-            let plain = function_placeholder(name, function);
-            change::Device {
+    let former = existing(definition, name, &other.from)?;
+    let handle = other.to.handle;
+    let next = match domain::with_source(&definition.xml, &other.from, handle)? {
+        Some(xml) => {
+            let from = other.from.clone();
+            let whole = domain::hostdev_text(&xml, &Hostdev { handle, ..from })?;
+            let plain = device(name, &other.to);
+            Device {
                 whole: whole.unwrap_or_else(|| plain.whole.clone()),
                 ..plain
             }
         }
-        (Seat::Function(function), None) => function_placeholder(name, function),
-        (Seat::Mdev(model), _) => placeholder_of(name, other.uuid, model),
+        None => device(name, &other.to),
     };
     Ok([Change::Detach(former), Change::Attach(next)])
 }

@@ -43,7 +43,8 @@ fn with_function() -> (TempDir, Host) {
 }
 
 fn domain() -> DomainDef {
-    let hostdev = domain::function_placeholder("0000:41:00.4".parse().unwrap(), &name());
+    let hostdev =
+        Hostdev::placeholder("0000:41:00.4".parse::<PciAddress>().unwrap(), &name()).to_xml();
     domain::parse(&format!(
         "<domain><name>d</name><uuid>aaaaaaaa-0000-4000-8000-000000000001</uuid><metadata>\
          <v:devices xmlns:v='urn:virt-vgpu:devices:1'><v:device name='gpu0' pool='cad'/>\

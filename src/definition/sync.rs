@@ -8,24 +8,25 @@ use anyhow::Context;
 use serde::Serialize;
 
 use super::{
-    Change, Definition, Move, Named, Seat, Shared, Stuck, Target,
+    Change, Definition, Move, Named, Shared, Stuck, Target,
     attachment::{
-        CdRomOutcome, Present, existing, existing_cdrom, existing_function, function_placeholder,
-        hostdev_of, mend, placeholder_of, provide_cdrom, remodel,
+        CdRomOutcome, device, existing, existing_cdrom, hostdev_of, is_of_another, mend,
+        provide_cdrom, remodel,
     },
-    redo,
+    placeholder, redo,
     replan::{self, Held},
-    seat,
 };
 use crate::{
     claims,
     config::{self, Pool, PoolError},
-    domain::{self, ALIAS_PREFIX, DomainDef, PciHostdev, Request},
+    domain::{self, ALIAS_PREFIX, DomainDef, Hostdev, Request},
     host::{
         Host,
         libvirt::{Domain, Libvirt},
     },
-    model::{DeviceName, DomainName, DomainUuid, MdevModel, MdevUuid, PciAddress, PoolName},
+    model::{
+        DeviceName, DomainName, DomainUuid, Handle, MdevModel, MdevUuid, PciAddress, PoolName,
+    },
 };
 
 /// What was done, or would be, for one domain.
@@ -136,18 +137,18 @@ pub fn sync(
     let cannot = |name: &DomainName| format!("cannot put domain '{name}' right");
     let pools = Pools::load(host, &def.requests);
     let mut reserved = None;
-    let seats = |planned: &DomainDef, pool: &Pool, names: &[DeviceName]| {
+    let choose = |planned: &DomainDef, pool: &Pool, names: &[DeviceName]| {
         if pool.is_of_gpus() && reserved.is_none() {
             // What others name may have changed since it was noted, and a definition is
             // not written every day.
             *named = Named::read(libvirt)?;
             reserved = Some(named.reserved(def.uuid));
         }
-        let none = seat::Reserved::default();
+        let none = placeholder::Reserved::default();
         let reserved = reserved.as_ref().unwrap_or(&none);
-        seat::seats_beside(host, libvirt, reserved, planned, pool, names)
+        placeholder::placeholders_beside(host, libvirt, reserved, planned, pool, names)
     };
-    let work = work_out(&target.definition, &pools, seats).with_context(|| cannot(&def.name))?;
+    let work = work_out(&target.definition, &pools, choose).with_context(|| cannot(&def.name))?;
     let writes_metadata = work.writes_metadata();
     synced.done = put_back
         .into_iter()
@@ -169,7 +170,8 @@ pub fn sync(
         named.note(&target.definition.def);
     }
     // What is not yet in the definition cannot be planned anew.
-    if !target.definition.def.pci_hostdevs.is_empty() && work.has_all_devices {
+    let has_functions = target.definition.def.functions().next().is_some();
+    if has_functions && work.has_all_devices {
         let all_there = !dry_run || work.changes.is_empty();
         if all_there {
             move_functions(host, libvirt, &mut target, named, manner, &mut synced)?;
@@ -246,7 +248,7 @@ impl Pools {
             let pool = config::load_pool(host, name);
             if let Some(pool) = pool.as_ref().ok().filter(|pool| !pool.is_of_gpus()) {
                 // One that libvirt cannot give to a VM is told where it is asked for.
-                let model = seat::model(host, pool).ok().flatten();
+                let model = placeholder::model(host, pool).ok().flatten();
                 all.models.extend(model.map(|model| (name.clone(), model)));
             }
             all.pools.insert(name.clone(), pool);
@@ -264,12 +266,12 @@ struct Work {
     has_all_devices: bool,
 }
 
-/// What must change in the definition. `seats` finds what stands for the new
+/// What must change in the definition. `choose` finds what stands for the new
 /// devices of one pool, in a definition that has those of the pools before.
 fn work_out(
     definition: &Definition,
     pools: &Pools,
-    mut seats: impl FnMut(&DomainDef, &Pool, &[DeviceName]) -> anyhow::Result<Vec<Seat>>,
+    mut choose: impl FnMut(&DomainDef, &Pool, &[DeviceName]) -> anyhow::Result<Vec<Hostdev>>,
 ) -> anyhow::Result<Work> {
     let mut work = Work::default();
     let Surplus { kept, removed } = surplus(definition)?;
@@ -285,28 +287,25 @@ fn work_out(
         match hostdev_of(&definition.def, name, uuid)? {
             // A placeholder that is not filled refuses the start, so what may be missing
             // has none and is plugged in later.
-            present @ (Present::Right | Present::Foreign(_) | Present::Function(_))
-                if request.optional == Some(true) =>
-            {
-                let placeholder = match present {
-                    Present::Function(function) => existing_function(definition, name, function)?,
-                    Present::Foreign(old) => existing(definition, name, old.uuid)?,
-                    Present::Right | Present::None => existing(definition, name, uuid)?,
-                };
-                work.changes.push(Change::Detach(placeholder));
+            Some(hostdev) if request.optional == Some(true) => {
+                let former = existing(definition, name, hostdev)?;
+                work.changes.push(Change::Detach(former));
                 work.done.push(Done::Later {
                     device: name.clone(),
                 });
             }
-            Present::Right => {
-                let hostdevs = &definition.def.hostdevs;
-                let its = hostdevs.iter().find(|hostdev| hostdev.uuid == uuid);
-                let has = its.and_then(|hostdev| hostdev.model.as_deref());
+            Some(old) if is_of_another(old, uuid) => {
+                work.changes.extend(mend(definition, name, old, uuid)?);
+                work.done.push(Done::Mended {
+                    device: name.clone(),
+                });
+            }
+            Some(old) => {
                 let wanted = pools.models.get(&request.pool).copied();
-                if let (Some(has), Some(model)) = (has, wanted) {
+                if let (Some(has), Some(model)) = (&old.model, wanted) {
                     if has != model.as_str() {
-                        let changes = remodel(definition, name, uuid, model)?;
-                        work.changes.extend(changes);
+                        let new = Hostdev::mdev_placeholder(uuid, name, model);
+                        work.changes.extend(remodel(definition, name, old, &new)?);
                         work.done.push(Done::Remodelled {
                             device: name.clone(),
                             model: model.as_str(),
@@ -314,15 +313,8 @@ fn work_out(
                     }
                 }
             }
-            Present::Function(_) => {}
-            Present::Foreign(old) => {
-                work.changes.extend(mend(definition, name, old, uuid)?);
-                work.done.push(Done::Mended {
-                    device: name.clone(),
-                });
-            }
-            Present::None if request.optional == Some(true) => {}
-            Present::None => match pools.pools.get(&request.pool) {
+            None if request.optional == Some(true) => {}
+            None => match pools.pools.get(&request.pool) {
                 Some(Ok(pool)) if is_optional(request, pool) => {
                     if let Some(old) = element.as_deref() {
                         let mut request = request.clone();
@@ -343,12 +335,12 @@ fn work_out(
         }
     }
     let mut planned = DomainDef {
-        pci_hostdevs: kept,
+        hostdevs: kept,
         ..definition.def.clone()
     };
     for (pool, names) in lacking {
-        match seats(&planned, pool, &names) {
-            Ok(seats) => work.add(&mut planned, pool, &names, &seats),
+        match choose(&planned, pool, &names) {
+            Ok(hostdevs) => work.add(&mut planned, pool, &names, hostdevs),
             Err(error) => work.problems.push(format!("{error:#}")),
         }
     }
@@ -383,29 +375,21 @@ impl Work {
             .any(|change| matches!(change, Change::Metadata { .. }))
     }
 
-    fn add(&mut self, planned: &mut DomainDef, pool: &Pool, names: &[DeviceName], seats: &[Seat]) {
-        for (name, seat) in names.iter().zip(seats) {
-            let (device, function) = match *seat {
-                Seat::Function(address) => {
-                    planned.pci_hostdevs.push(PciHostdev {
-                        address,
-                        alias: Some(domain::alias(name)),
-                        managed: false,
-                        display: false,
-                    });
-                    (function_placeholder(name, address), Some(address))
-                }
-                Seat::Mdev(model) => {
-                    let uuid = MdevUuid::for_device(planned.uuid, name);
-                    (placeholder_of(name, uuid, model), None)
-                }
-            };
-            self.changes.push(Change::Attach(device));
+    fn add(
+        &mut self,
+        planned: &mut DomainDef,
+        pool: &Pool,
+        names: &[DeviceName],
+        hostdevs: Vec<Hostdev>,
+    ) {
+        for (name, hostdev) in names.iter().zip(hostdevs) {
+            self.changes.push(Change::Attach(device(name, &hostdev)));
             self.done.push(Done::Added {
                 device: name.clone(),
                 pool: pool.name.clone(),
-                function,
+                function: hostdev.handle.pci(),
             });
+            planned.hostdevs.push(hostdev);
         }
     }
 
@@ -429,9 +413,9 @@ fn is_optional(request: &Request, pool: &Pool) -> bool {
     request.optional.or(pool.defaults.optional) == Some(true)
 }
 
-/// Placeholders that no request stands behind, and functions that stay.
+/// Placeholders that no request stands behind, and hostdevs that stay.
 struct Surplus {
-    kept: Vec<PciHostdev>,
+    kept: Vec<Hostdev>,
     removed: Vec<(DeviceName, Change)>,
 }
 
@@ -444,32 +428,25 @@ fn surplus(definition: &Definition) -> anyhow::Result<Surplus> {
         // What the requests were meant to be is for their author to say. Without its
         // hostdev the domain would start as if it had never asked.
         return Ok(Surplus {
-            kept: def.pci_hostdevs.clone(),
+            kept: def.hostdevs.clone(),
             removed: Vec::new(),
         });
     }
-    let unasked = |alias: &Option<String>| {
-        let name: DeviceName = { alias.as_deref() }?
-            .strip_prefix(ALIAS_PREFIX)?
-            .parse()
-            .ok()?;
+    let unasked = |hostdev: &Hostdev| {
+        let alias = hostdev.alias.as_deref()?;
+        let name: DeviceName = alias.strip_prefix(ALIAS_PREFIX)?.parse().ok()?;
         let asked = def.requests.iter().any(|request| request.name == name);
-        (!asked).then_some(name)
+        let is_ours = match hostdev.handle {
+            Handle::Mdev(uuid) => uuid == MdevUuid::for_device(def.uuid, &name),
+            Handle::Pci(_) => !hostdev.managed,
+        };
+        (is_ours && !asked).then_some(name)
     };
-    let mut removed = Vec::new();
+    let (mut kept, mut removed) = (Vec::new(), Vec::new());
     for hostdev in &def.hostdevs {
-        let name = unasked(&hostdev.alias)
-            .filter(|name| MdevUuid::for_device(def.uuid, name) == hostdev.uuid);
-        if let Some(name) = name {
-            let device = existing(definition, &name, hostdev.uuid)?;
-            removed.push((name, Change::Detach(device)));
-        }
-    }
-    let mut kept = Vec::new();
-    for hostdev in &def.pci_hostdevs {
-        match unasked(&hostdev.alias).filter(|_| !hostdev.managed) {
+        match unasked(hostdev) {
             Some(name) => {
-                let device = existing_function(definition, &name, hostdev.address)?;
+                let device = existing(definition, &name, hostdev)?;
                 removed.push((name, Change::Detach(device)));
             }
             None => kept.push(hostdev.clone()),

@@ -24,7 +24,7 @@ fn name(text: &str) -> DeviceName {
 }
 
 fn hostdev(device: &str, address: &str) -> String {
-    domain::function_placeholder(function(address), &name(device))
+    Hostdev::placeholder(function(address), &name(device)).to_xml()
 }
 
 /// Pools of vGPUs of those names.
@@ -50,16 +50,12 @@ fn next_functions(
     planned: &DomainDef,
     _: &Pool,
     names: &[DeviceName],
-) -> anyhow::Result<Vec<Seat>> {
+) -> anyhow::Result<Vec<Hostdev>> {
     let all = (0..8).map(|number| function(&format!("0000:3b:00.{number}")));
-    let is_free = |one: &PciAddress| {
-        let mut taken = planned.pci_hostdevs.iter();
-        !taken.any(|hostdev| hostdev.address == *one)
-    };
-    Ok(all
-        .filter(is_free)
-        .take(names.len())
-        .map(Seat::Function)
+    let is_free = |one: &PciAddress| planned.functions().all(|taken| taken != *one);
+    let chosen = all.filter(is_free).zip(names);
+    Ok(chosen
+        .map(|(function, name)| Hostdev::placeholder(function, name))
         .collect())
 }
 
@@ -122,16 +118,16 @@ fn functions_of_others_and_those_that_libvirt_binds_are_left_alone() {
 }
 
 #[test]
-fn a_pool_without_a_seat_harms_no_other() {
+fn a_pool_without_a_device_harms_no_other() {
     let definition = definition(
         "<v:device name='a' pool='one'/><v:device name='b' pool='two'/>",
         "",
     );
-    let seats = |planned: &DomainDef, pool: &Pool, names: &[DeviceName]| {
+    let choose = |planned: &DomainDef, pool: &Pool, names: &[DeviceName]| {
         anyhow::ensure!(pool.name.as_str() != "one", "pool 'one' is empty");
         next_functions(planned, pool, names)
     };
-    let work = work_out(&definition, &pools(&["one", "two"]), seats).unwrap();
+    let work = work_out(&definition, &pools(&["one", "two"]), choose).unwrap();
     assert_eq!(done(&work), ["attached b (0000:3b:00.0) from pool two"]);
     assert_eq!(work.problems, ["pool 'one' is empty"]);
 }
@@ -154,7 +150,7 @@ fn a_device_that_may_be_missing_has_no_placeholder() {
     let requests = "<v:device name='a' pool='one' optional='yes'/><v:device name='b' pool='one' optional='yes'/>\
                     <v:device name='c' pool='one' optional='yes'/>";
     let own = MdevUuid::for_device(UUID.parse().unwrap(), &name("b"));
-    let mdev = |uuid: MdevUuid, device: &str| domain::placeholder(uuid, &name(device));
+    let mdev = |uuid: MdevUuid, device: &str| Hostdev::placeholder(uuid, &name(device)).to_xml();
     let foreign = "cccccccc-0000-4000-8000-000000000001".parse().unwrap();
     let devices = hostdev("a", "0000:3b:00.0") + &mdev(own, "b") + &mdev(foreign, "c");
     let work = work_out(
@@ -235,7 +231,7 @@ fn a_hostdev_gets_the_model_of_its_type() {
         name("a"),
         MdevUuid::for_device(UUID.parse().unwrap(), &name("a")),
     );
-    let of = |model| domain::placeholder_of(uuid, &device, model);
+    let of = |model| Hostdev::mdev_placeholder(uuid, &device, model).to_xml();
     let mut pools = pools(&["one"]);
     pools
         .models

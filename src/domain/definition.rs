@@ -3,8 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use super::{Request, alias};
-use crate::model::{CpuSet, DeviceName, DomainName, DomainUuid, MdevUuid, PciAddress};
+use super::{Hostdev, Request};
+use crate::model::{CpuSet, DomainName, DomainUuid};
 
 /// What a domain's XML says, as far as it matters here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,10 +15,9 @@ pub struct DomainDef {
     pub name: DomainName,
     /// The devices it asks for, in the order of the metadata.
     pub requests: Vec<Request>,
-    /// Its mediated devices, whoever wrote them.
-    pub hostdevs: Vec<MdevHostdev>,
-    /// The PCI functions of the host that it has, whoever wrote them.
-    pub pci_hostdevs: Vec<PciHostdev>,
+    /// Its mediated devices and the PCI functions of the host that it has, whoever
+    /// wrote them, in the order of the XML.
+    pub hostdevs: Vec<Hostdev>,
     /// Its disks, CD-ROMs and floppies.
     pub disks: Vec<Disk>,
     /// The places on SCSI controllers that host SCSI devices have: disks share
@@ -39,43 +38,6 @@ pub struct DomainDef {
     pub machine: Option<String>,
     /// The guest's architecture, as in `x86_64`.
     pub arch: Option<String>,
-}
-
-impl DomainDef {
-    /// The PCI hostdev that a request has. It is known by its alias: its address
-    /// changes when the domain's devices are planned anew.
-    #[must_use]
-    pub fn function_of(&self, request: &DeviceName) -> Option<&PciHostdev> {
-        let alias = alias(request);
-        let mut hostdevs = self.pci_hostdevs.iter();
-        hostdevs.find(|hostdev| hostdev.alias.as_ref() == Some(&alias))
-    }
-}
-
-/// A `<hostdev mode='subsystem' type='mdev'>`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MdevHostdev {
-    /// The UUID of the device in its source.
-    pub uuid: MdevUuid,
-    /// Its alias: the user's, or the one libvirt made up at start.
-    pub alias: Option<String>,
-    /// `vfio-pci`, `vfio-ccw` or `vfio-ap`.
-    pub model: Option<String>,
-    /// Whether it is the guest's display (`display='on'`).
-    pub display: bool,
-}
-
-/// A `<hostdev mode='subsystem' type='pci'>`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PciHostdev {
-    /// The function in its source.
-    pub address: PciAddress,
-    /// Its alias: the user's, or the one libvirt made up at start.
-    pub alias: Option<String>,
-    /// Whether libvirt binds the function to `vfio-pci` itself (`managed='yes'`).
-    pub managed: bool,
-    /// Whether it is the guest's display (`display='on'`, libvirt 10.3).
-    pub display: bool,
 }
 
 /// A `<disk>`.

@@ -5,59 +5,48 @@
 use std::ops::Range;
 
 use super::{
-    DomainDef, DomainError,
-    device::address_element,
+    DomainDef, DomainError, Hostdev,
+    hostdev::source_address,
     parse::parse,
     reader::{Item, Scanner, Space},
 };
-use crate::model::{MdevUuid, PciAddress};
+use crate::model::Handle;
 
-/// The text of the first mediated hostdev with that UUID.
+/// The text of that hostdev.
 ///
 /// # Errors
 /// When the text is not well-formed.
-pub fn hostdev_text(xml: &str, uuid: MdevUuid) -> Result<Option<String>, DomainError> {
-    find(xml, "hostdev", |piece| {
-        piece.hostdevs.iter().any(|hostdev| hostdev.uuid == uuid)
-    })
+pub fn hostdev_text(xml: &str, hostdev: &Hostdev) -> Result<Option<String>, DomainError> {
+    find(xml, "hostdev", |piece| piece.hostdevs.contains(hostdev))
 }
 
-/// The text of the first PCI hostdev with that alias.
+/// The document with that hostdev leading to another device of its kind, and every other
+/// byte as it was; None when it has no such hostdev, or the device is of another kind.
 ///
 /// # Errors
 /// When the text is not well-formed.
-pub fn function_text(xml: &str, alias: &str) -> Result<Option<String>, DomainError> {
-    find(xml, "hostdev", |piece| is_function(piece, alias))
-}
-
-pub(super) fn is_function(piece: &DomainDef, alias: &str) -> bool {
-    let mut functions = piece.pci_hostdevs.iter();
-    functions.any(|hostdev| hostdev.alias.as_deref() == Some(alias))
-}
-
-/// The document with the PCI hostdev of that alias moved to another function of
-/// the host, and every other byte as it was; None when it has no such hostdev.
-///
-/// # Errors
-/// When the text is not well-formed.
-pub fn with_function(
+pub fn with_source(
     xml: &str,
-    alias: &str,
-    function: PciAddress,
+    hostdev: &Hostdev,
+    handle: Handle,
 ) -> Result<Option<String>, DomainError> {
+    if hostdev.handle.pci().is_some() != handle.pci().is_some() {
+        return Ok(None);
+    }
     let xml = Scanner::new(xml)?.xml();
-    let Some(whole) = find_span(xml, "hostdev", |piece| is_function(piece, alias))? else {
+    let is_it = |piece: &DomainDef| piece.hostdevs.contains(hostdev);
+    let Some(whole) = find_span(xml, "hostdev", is_it)? else {
         return Ok(None);
     };
     let text = xml.get(whole.clone()).unwrap_or_default();
-    let Some(address) = source_address(text)? else {
+    let Some(address) = source_address_span(text)? else {
         return Ok(None);
     };
-    let mut moved = xml.to_owned();
     let start = whole.start;
+    let mut moved = xml.to_owned();
     moved.replace_range(
         start + address.start..start + address.end,
-        &address_element(function),
+        &source_address(handle),
     );
     Ok(Some(moved))
 }
@@ -90,7 +79,7 @@ pub fn without_guest_address(hostdev: &str) -> Result<String, DomainError> {
 }
 
 /// Where the `<address>` of a lone hostdev's `<source>` stands.
-pub(super) fn source_address(hostdev: &str) -> Result<Option<Range<usize>>, DomainError> {
+fn source_address_span(hostdev: &str) -> Result<Option<Range<usize>>, DomainError> {
     let mut scanner = Scanner::new(hostdev)?;
     let (mut in_source, mut start) = (false, None);
     loop {
@@ -178,6 +167,7 @@ fn alone(device: &str) -> Result<DomainDef, DomainError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{MdevUuid, PciAddress};
 
     #[test]
     fn a_function_is_moved_and_nothing_else_changes() {
@@ -199,12 +189,19 @@ mod tests {
                 "<?xml version='1.0'?><domain><name>d</name><devices>{first}\n{second}</devices></domain>\n"
             )
         };
-        let function = "0000:af:01.7".parse().unwrap();
-        let moved = with_function(&domain(old, old), "ua-vgpu-gpu1", function).unwrap();
-        assert_eq!(moved, Some(domain(old, new)));
-        let none = with_function(&domain(old, old), "ua-vgpu-gpu2", function).unwrap();
-        assert_eq!(none, None);
-        let text = function_text(&domain(old, new), "ua-vgpu-gpu1").unwrap();
+        let hostdev = |address: &str, name: &str| {
+            let address: PciAddress = address.parse().unwrap();
+            Hostdev::placeholder(address, &name.parse().unwrap())
+        };
+        let (from, to) = ("0000:3b:00.4", "0000:af:01.7");
+        let moved = |from: &Hostdev| {
+            let to = hostdev(to, "gpu1").handle;
+            with_source(&domain(old, old), from, to).unwrap()
+        };
+        assert_eq!(moved(&hostdev(from, "gpu1")), Some(domain(old, new)));
+        assert_eq!(moved(&hostdev(from, "gpu2")), None);
+        assert_eq!(moved(&hostdev(to, "gpu1")), None);
+        let text = hostdev_text(&domain(old, new), &hostdev(to, "gpu1")).unwrap();
         assert_eq!(text, Some(device("ua-vgpu-gpu1", new)));
     }
 
@@ -242,8 +239,9 @@ mod tests {
             "<domain><name>d</name><metadata><devices>{second}</devices></metadata>\
              <devices><disk><target dev='sda'/></disk>{disk}<hostdev/>{first}{second}</devices></domain>"
         );
-        let uuid = "714BC606-2078-5444-8c9c-4f8e98ae4dcc".parse().unwrap();
-        assert_eq!(hostdev_text(&xml, uuid).unwrap(), Some(second));
+        let uuid: MdevUuid = "714BC606-2078-5444-8c9c-4f8e98ae4dcc".parse().unwrap();
+        let found = hostdev_text(&xml, &Hostdev::bare(uuid.into())).unwrap();
+        assert_eq!(found, Some(second));
         assert_eq!(disk_text(&xml, "sdb").unwrap().as_deref(), Some(disk));
         assert_eq!(disk_text(&xml, "sdc").unwrap(), None);
         assert!(disk_text("<domain>", "sdc").is_err());

@@ -4,13 +4,13 @@
 use std::ops::Range;
 
 use super::{
-    DomainDef, DomainError, Problem, Request,
+    DomainDef, DomainError, Hostdev, Problem, Request,
     edit::replace_request,
-    excerpt::{find_span, is_function, source_address},
+    excerpt::find_span,
     metadata::{Cut, find_metadata},
     reader::{Item, Scanner, Space},
 };
-use crate::model::{DomainUuid, MdevUuid};
+use crate::model::DomainUuid;
 
 /// The document with a UUID behind its name; None when it has one.
 ///
@@ -104,51 +104,23 @@ pub fn with_device(xml: &str, device: &str) -> Result<String, DomainError> {
     Ok(replaced(xml, start, &element))
 }
 
-/// The document with the mediated hostdev of that alias leading to that UUID; None when
-/// it has no such hostdev.
-///
-/// # Errors
-/// When the text is not well-formed.
-pub fn with_mdev(xml: &str, alias: &str, uuid: MdevUuid) -> Result<Option<String>, DomainError> {
-    let xml = Scanner::new(xml)?.xml();
-    let is_it = |piece: &DomainDef| {
-        let mut hostdevs = piece.hostdevs.iter();
-        hostdevs.any(|one| one.alias.as_deref() == Some(alias))
-    };
-    let Some(whole) = find_span(xml, "hostdev", is_it)? else {
-        return Ok(None);
-    };
-    let text = xml.get(whole.clone()).unwrap_or_default();
-    let Some(address) = source_address(text)? else {
-        return Ok(None);
-    };
-    let place = whole.start + address.start..whole.start + address.end;
-    Ok(Some(replaced(
-        xml,
-        place,
-        &format!("<address uuid='{uuid}'/>"),
-    )))
-}
-
-/// The document with another hostdev in the place of a device's: of the mediated one
-/// of that UUID, or of the PCI function of that alias. None when it has neither.
+/// The document with another hostdev in the place of that one; None when it has no such
+/// hostdev.
 ///
 /// # Errors
 /// When the text is not well-formed.
 pub fn with_hostdev(
     xml: &str,
-    (uuid, alias): (MdevUuid, &str),
-    hostdev: &str,
+    old: &Hostdev,
+    new: &Hostdev,
 ) -> Result<Option<String>, DomainError> {
     let xml = Scanner::new(xml)?.xml();
-    let is_it = |piece: &DomainDef| {
-        piece.hostdevs.iter().any(|one| one.uuid == uuid) || is_function(piece, alias)
-    };
+    let is_it = |piece: &DomainDef| piece.hostdevs.contains(old);
     let Some(whole) = find_span(xml, "hostdev", is_it)? else {
         return Ok(None);
     };
-    let hostdev = indented(hostdev, indentation(xml, whole.start));
-    Ok(Some(replaced(xml, whole, &hostdev)))
+    let new = indented(&new.to_xml(), indentation(xml, whole.start));
+    Ok(Some(replaced(xml, whole, &new)))
 }
 
 /// The document with another file in the disk of that target; None when it has no such

@@ -1,8 +1,9 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::domain::{
-    NAMESPACE, function_placeholder, parse, placeholder, request::tests::any_request,
+use crate::{
+    domain::{NAMESPACE, excerpt::with_source, parse, request::tests::any_request},
+    model::{MdevUuid, PciAddress},
 };
 
 const UUID: &str = "aaaaaaaa-0000-4000-8000-000000000001";
@@ -81,23 +82,29 @@ fn a_device_goes_behind_the_others_as_far_in_as_they_are() {
 #[test]
 fn what_a_device_leads_to_is_changed_alone() {
     let (gpu0, gpu1) = ("gpu0".parse().unwrap(), "gpu1".parse().unwrap());
-    let function = "0000:3b:00.4".parse().unwrap();
+    let function: PciAddress = "0000:3b:00.4".parse().unwrap();
     let domain = |devices: &str| format!("<domain><devices>\n  {devices}\n</devices></domain>");
-    let before = domain(&(placeholder(mdev(1), &gpu0) + &function_placeholder(function, &gpu1)));
+    let its_mdev = Hostdev::placeholder(mdev(1), &gpu0);
+    let its_function = Hostdev::placeholder(function, &gpu1);
+    let on = |one: &Hostdev| one.to_xml().replace('\n', "\n  ");
+    let before = domain(&(on(&its_mdev) + &on(&its_function)));
+    let with_mdev = |old: &Hostdev| with_source(&before, old, mdev(2).into()).unwrap();
     assert_eq!(
-        with_mdev(&before, "ua-vgpu-gpu0", mdev(2)).unwrap(),
+        with_mdev(&its_mdev),
         Some(before.replace(&mdev(1).to_string(), &mdev(2).to_string()))
     );
-    assert_eq!(with_mdev(&before, "ua-vgpu-gpu1", mdev(2)).unwrap(), None);
-    let after = with_hostdev(&before, (mdev(3), "ua-vgpu-gpu1"), "<h/>").unwrap();
-    assert_eq!(after, Some(domain(&(placeholder(mdev(1), &gpu0) + "<h/>"))));
-    let after = with_hostdev(&before, (mdev(1), "ua-vgpu-x"), "<h>\n</h>").unwrap();
-    let function = function_placeholder(function, &gpu1);
-    assert_eq!(after, Some(domain(&format!("<h>\n  </h>{function}"))));
+    assert_eq!(with_mdev(&its_function), None);
+    let other = Hostdev::bare(mdev(3).into());
+    let with_other = |old: &Hostdev| with_hostdev(&before, old, &other).unwrap();
     assert_eq!(
-        with_hostdev(&before, (mdev(3), "ua-vgpu-x"), "").unwrap(),
-        None
+        with_other(&its_function),
+        Some(domain(&(on(&its_mdev) + &other.to_xml())))
     );
+    assert_eq!(
+        with_other(&its_mdev),
+        Some(domain(&(on(&other) + &on(&its_function))))
+    );
+    assert_eq!(with_other(&Hostdev::placeholder(mdev(1), &gpu1)), None);
 
     let disk = |file: &str| {
         domain(&format!(
@@ -184,22 +191,24 @@ proptest! {
         let named = with_uuid(&xml, uuid()).unwrap().unwrap();
         let element = format!("<uuid>{UUID}</uuid>");
         prop_assert!(is_longer_by(&named, &xml, &element));
-        let device = placeholder(mdev(last), &requests[0].name);
-        let filled = with_device(&named, &device).unwrap();
+        let device = Hostdev::placeholder(mdev(last), &requests[0].name);
+        let filled = with_device(&named, &device.to_xml()).unwrap();
         let def = parse(&filled).unwrap();
-        prop_assert_eq!((def.uuid, def.hostdevs.len()), (uuid(), 1));
-        prop_assert_eq!(def.hostdevs[0].uuid, mdev(last));
+        prop_assert_eq!(def.uuid, uuid());
+        prop_assert_eq!(&def.hostdevs, std::slice::from_ref(&device));
         prop_assert_eq!(&def.requests, &requests);
-        let other = with_hostdev(&filled, (mdev(last), ""), "<hostdev/>").unwrap().unwrap();
-        prop_assert!(is_longer_by(&other, &named, "<hostdev/>"), "{}\n{}", other, named);
+        let other = Hostdev::bare(mdev(last.wrapping_add(1)).into());
+        let exchanged = with_hostdev(&filled, &device, &other).unwrap().unwrap();
+        prop_assert_eq!(exchanged, with_device(&named, &other.to_xml()).unwrap());
     }
 
     #[test]
     fn no_text_panics(text: String, request in any_request()) {
         let _ = with_uuid(&text, uuid());
         let _ = with_device(&text, "<a/>");
-        let _ = with_mdev(&text, "a", mdev(0));
-        let _ = with_hostdev(&text, (mdev(0), "a"), "<a/>");
+        let hostdev = Hostdev::bare(mdev(0).into());
+        let _ = with_source(&text, &hostdev, mdev(1).into());
+        let _ = with_hostdev(&text, &hostdev, &hostdev);
         let _ = with_medium(&text, "a", "b");
         let _ = with_request(&text, &request);
     }

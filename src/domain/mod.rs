@@ -5,11 +5,11 @@
 
 mod cdrom;
 mod definition;
-mod device;
 mod edit;
 mod error;
 mod excerpt;
 mod fill;
+mod hostdev;
 mod identity;
 mod metadata;
 mod near_miss;
@@ -20,15 +20,12 @@ mod tag;
 mod well_formed;
 
 pub use cdrom::{CDROM_ALIAS, CdRom, MEDIA_DIRECTORY, cdrom, detach_cdrom, find_cdrom, media_path};
-pub use definition::{Controller, Disk, DomainDef, DrivePosition, MdevHostdev, PciHostdev};
-pub use device::{
-    ALIAS_PREFIX, alias, detachable, detachable_function, function_placeholder, placeholder,
-    placeholder_of,
-};
+pub use definition::{Controller, Disk, DomainDef, DrivePosition};
 pub use edit::{add_request, remove_request, replace_request, requests};
 pub use error::{DomainError, Problem};
-pub use excerpt::{disk_text, function_text, hostdev_text, with_function, without_guest_address};
-pub use fill::{with_device, with_hostdev, with_mdev, with_medium, with_request, with_uuid};
+pub use excerpt::{disk_text, hostdev_text, with_source, without_guest_address};
+pub use fill::{with_device, with_hostdev, with_medium, with_request, with_uuid};
+pub use hostdev::{ALIAS_PREFIX, Hostdev, alias};
 pub use identity::identity;
 pub use metadata::{SetMetadata, for_set_metadata, metadata_element};
 pub use near_miss::{NearMiss, near_misses};

@@ -4,12 +4,12 @@
 use std::{borrow::Cow, str::FromStr};
 
 use super::{
-    Controller, Disk, DomainDef, DrivePosition, MAX_REQUESTS, MdevHostdev, PciHostdev, Request,
+    Controller, Disk, DomainDef, DrivePosition, Hostdev, MAX_REQUESTS, Request,
     error::{DomainError, Problem, one_line},
     reader::{Item, Scanner, Space, Tag},
     tag::{check_devices_tag, described, read_request},
 };
-use crate::model::{CpuSet, DomainName, DomainUuid, InvalidName, MdevUuid, PciAddress};
+use crate::model::{CpuSet, DomainName, DomainUuid, Handle, InvalidName, MdevUuid, PciAddress};
 
 /// Reads a domain's XML.
 ///
@@ -59,8 +59,6 @@ enum Place {
     Device,
     Hostdev,
     HostdevSource,
-    PciHostdev,
-    PciHostdevSource,
     ScsiHostdev,
     Disk,
     /// Whatever else, with all that is in it.
@@ -73,8 +71,7 @@ struct Builder {
     uuid: Option<DomainUuid>,
     requests: Vec<Request>,
     requests_seen: bool,
-    hostdevs: Vec<MdevHostdev>,
-    pci_hostdevs: Vec<PciHostdev>,
+    hostdevs: Vec<Hostdev>,
     disks: Vec<Disk>,
     scsi_hostdevs: Vec<DrivePosition>,
     controllers: Vec<Controller>,
@@ -94,11 +91,11 @@ struct Builder {
 #[derive(Debug, Default)]
 struct HostdevDraft {
     start: usize,
-    uuid: Option<MdevUuid>,
-    address: Option<PciAddress>,
+    is_mdev: bool,
+    handle: Option<Handle>,
     alias: Option<String>,
     model: Option<String>,
-    display: bool,
+    display: Option<bool>,
     managed: bool,
 }
 
@@ -199,27 +196,22 @@ impl Builder {
             }
             (Place::Os, "type") => (self.arch, self.machine) = (owned("arch")?, owned("machine")?),
             (Place::Devices, _) => return self.enter_device(scanner, tag),
-            (
-                Place::Device
-                | Place::Hostdev
-                | Place::PciHostdev
-                | Place::ScsiHostdev
-                | Place::Disk,
-                "alias",
-            ) => self.alias(parent, owned("name")?),
+            (Place::Device | Place::Hostdev | Place::ScsiHostdev | Place::Disk, "alias") => {
+                self.alias(parent, owned("name")?);
+            }
             (Place::Hostdev, "source") => return Ok(Place::HostdevSource),
-            (Place::HostdevSource, "address") => {
+            (Place::HostdevSource, "address") if self.hostdev.is_mdev => {
                 let uuid = get("uuid")?.map(|text| MdevUuid::from_xml(&text));
-                self.hostdev.uuid = uuid.transpose().map_err(|wrong| {
+                let uuid = uuid.transpose().map_err(|wrong| {
                     let problem = Problem::Value(wrong);
                     scanner
                         .fail(tag.span.start, problem)
                         .element(described(tag))
                 })?;
+                self.hostdev.handle = uuid.map(Handle::Mdev);
             }
-            (Place::PciHostdev, "source") => return Ok(Place::PciHostdevSource),
-            (Place::PciHostdevSource, "address") => {
-                self.hostdev.address = pci(scanner, tag)?;
+            (Place::HostdevSource, "address") => {
+                self.hostdev.handle = pci(scanner, tag)?.map(Handle::Pci);
             }
             (Place::Disk, "target") => {
                 self.disk.target = owned("dev")?.unwrap_or_default();
@@ -242,20 +234,21 @@ impl Builder {
         let owned = |name| get(name).map(|value| value.map(Cow::into_owned));
         match tag.local {
             "hostdev" if get("mode")?.as_deref() == Some("subsystem") => {
-                let place = match get("type")?.as_deref() {
-                    Some("mdev") => Place::Hostdev,
-                    Some("pci") => Place::PciHostdev,
+                let is_mdev = match get("type")?.as_deref() {
+                    Some("mdev") => true,
+                    Some("pci") => false,
                     Some("scsi") => return Ok(Place::ScsiHostdev),
                     _ => return Ok(Place::Device),
                 };
                 self.hostdev = HostdevDraft {
                     start: tag.span.start,
-                    model: owned("model")?,
-                    display: get("display")?.as_deref() == Some("on"),
-                    managed: get("managed")?.as_deref() == Some("yes"),
+                    model: if is_mdev { owned("model")? } else { None },
+                    is_mdev,
+                    display: get("display")?.map(|word| word == "on"),
+                    managed: !is_mdev && get("managed")?.as_deref() == Some("yes"),
                     ..HostdevDraft::default()
                 };
-                Ok(place)
+                Ok(Place::Hostdev)
             }
             "disk" => {
                 self.disk = Disk {
@@ -282,7 +275,7 @@ impl Builder {
             self.aliases.insert(name.clone());
         }
         match parent {
-            Place::Hostdev | Place::PciHostdev => self.hostdev.alias = Some(name),
+            Place::Hostdev => self.hostdev.alias = Some(name),
             Place::Disk => self.disk.alias = Some(name),
             _ => {}
         }
@@ -329,29 +322,22 @@ impl Builder {
             }
             Place::Hostdev => {
                 let draft = std::mem::take(&mut self.hostdev);
-                let uuid = draft.uuid.ok_or_else(|| {
-                    scanner
-                        .fail(draft.start, Problem::MissingElement("address uuid='…'"))
-                        .element("<hostdev type='mdev'>")
-                })?;
-                self.hostdevs.push(MdevHostdev {
-                    uuid,
+                let Some(handle) = draft.handle else {
+                    // libvirt lets no PCI hostdev without an address pass.
+                    if !draft.is_mdev {
+                        return Ok(());
+                    }
+                    let problem = Problem::MissingElement("address uuid='…'");
+                    let error = scanner.fail(draft.start, problem);
+                    return Err(error.element("<hostdev type='mdev'>"));
+                };
+                self.hostdevs.push(Hostdev {
+                    handle,
                     alias: draft.alias,
                     model: draft.model,
+                    managed: draft.managed,
                     display: draft.display,
                 });
-            }
-            Place::PciHostdev => {
-                let draft = std::mem::take(&mut self.hostdev);
-                // libvirt lets no PCI hostdev without an address pass.
-                if let Some(address) = draft.address {
-                    self.pci_hostdevs.push(PciHostdev {
-                        address,
-                        alias: draft.alias,
-                        managed: draft.managed,
-                        display: draft.display,
-                    });
-                }
             }
             Place::Disk => {
                 let disk = std::mem::take(&mut self.disk);
@@ -373,7 +359,6 @@ impl Builder {
             name: self.name.ok_or_else(|| missing("name"))?,
             requests: self.requests,
             hostdevs: self.hostdevs,
-            pci_hostdevs: self.pci_hostdevs,
             disks: self.disks,
             scsi_hostdevs: self.scsi_hostdevs,
             controllers: self.controllers,

@@ -79,11 +79,10 @@ fn a_sample_reads_as_libvirt_wrote_it() {
     let started = read("libvirt-11.3/003-vm1-started-begin.xml");
     assert_eq!(started.uuid.to_string(), UUID);
     assert_eq!(started.machine.as_deref(), Some("pc-q35-10.0"));
-    let hostdev = |alias: Option<&str>| MdevHostdev {
-        uuid: "11111111-2222-3333-4444-555555555555".parse().unwrap(),
+    let hostdev = |alias: Option<&str>| Hostdev {
         alias: alias.map(str::to_owned),
-        model: Some("vfio-pci".to_owned()),
-        display: false,
+        display: Some(false),
+        ..Hostdev::bare("11111111-2222-3333-4444-555555555555".parse().unwrap())
     };
     assert_eq!(started.hostdevs, [hostdev(Some("hostdev0"))]);
     let kinds: Vec<_> = started
@@ -184,11 +183,12 @@ fn everything_of_interest_is_read() {
     );
     assert_eq!(
         def.hostdevs,
-        [MdevHostdev {
-            uuid: "aaaaaaaa-0000-4000-8000-000000000002".parse().unwrap(),
+        [Hostdev {
+            handle: "aaaaaaaa-0000-4000-8000-000000000002".parse().unwrap(),
             alias: Some("ua-vgpu-gpu0".to_owned()),
             model: Some("vfio-ccw".to_owned()),
-            display: true,
+            managed: false,
+            display: Some(true),
         }]
     );
 }

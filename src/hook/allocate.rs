@@ -9,7 +9,7 @@ use crate::{
     },
     claims::{self, Claim, ClaimedDevice, Liveness, Origin, State},
     device::Sysfs,
-    domain::{DomainDef, alias, with_function},
+    domain::{DomainDef, with_source},
     events,
     host::{ClaimLock, Deadline, Host, Processes},
     model::{DeviceName, Handle, PciAddress},
@@ -91,12 +91,12 @@ pub(super) fn moved(
 ) -> Result<Option<String>, AllocateError> {
     let mut changed: Option<String> = None;
     for (name, function) in functions {
-        let named = domain.function_of(name);
-        if named.is_some_and(|one| one.address == *function) {
+        let handle = Handle::Pci(*function);
+        let Some(named) = domain.function_of(name).filter(|one| one.handle != handle) else {
             continue;
-        }
+        };
         let before = changed.as_deref().unwrap_or(xml);
-        let after = with_function(before, &alias(name), *function);
+        let after = with_source(before, named, handle);
         let after = after.map_err(|cause| AllocateError::Domain {
             domain: domain.name.to_string(),
             cause,

@@ -5,7 +5,6 @@ use anyhow::Context;
 
 use super::{HookCall, Operation};
 use crate::{
-    allocate::has_placeholder,
     claims::{self, Claim, ClaimedDevice, State},
     domain, events,
     host::{ClaimLock, Deadline, Host},
@@ -134,7 +133,7 @@ fn names_devices(xml: &[u8]) -> bool {
     let xml = String::from_utf8_lossy(xml);
     domain::parse(&xml).map_or(true, |domain| {
         let mut requests = domain.requests.iter();
-        requests.any(|request| has_placeholder(&domain, request))
+        requests.any(|request| domain.placeholder_of(&request.name).is_some())
     })
 }
 

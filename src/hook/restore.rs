@@ -22,7 +22,7 @@ pub(super) fn replan(
         domain: call.domain.to_string(),
         cause,
     })?;
-    if domain.pci_hostdevs.is_empty() {
+    if domain.functions().next().is_none() {
         return Ok(None);
     }
     let functions = functions(host, &domain)?;

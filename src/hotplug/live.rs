@@ -5,13 +5,12 @@ use anyhow::Context;
 
 use super::PlugError;
 use crate::{
-    allocate::has_placeholder,
     claims::ClaimedDevice,
     definition::Definition,
     device::mdev,
-    domain::{self, DomainDef, alias},
+    domain::{self, DomainDef, Hostdev},
     host::{Host, libvirt::Domain},
-    model::{DeviceName, Handle, MdevUuid, PciAddress},
+    model::{DeviceName, Handle},
 };
 
 /// The XML of the run, read before any lock is taken.
@@ -39,19 +38,22 @@ impl Live {
     /// the guest has room.
     pub(super) fn hostdev(&self, host: &Host, device: &ClaimedDevice) -> anyhow::Result<String> {
         let written = match &self.persistent {
-            Some(persistent) => written(&persistent.xml, device)?,
+            Some(persistent) => written(persistent, device)?,
             None => None,
         };
         match written {
             Some(text) => Ok(domain::without_guest_address(&text)?),
-            None => Ok(match function(device)? {
-                Some(function) => domain::function_placeholder(function, &device.name),
-                None => {
-                    let parent = mdev::parent_named(host, &device.parent);
-                    let model = mdev::model(host, &parent, &device.type_id)?;
-                    domain::placeholder_of(device.uuid, &device.name, model.unwrap_or_default())
-                }
-            }),
+            None => {
+                let hostdev = match device.handle {
+                    Handle::Pci(function) => Hostdev::placeholder(function, &device.name),
+                    Handle::Mdev(uuid) => {
+                        let parent = mdev::parent_named(host, &device.parent);
+                        let model = mdev::model(host, &parent, &device.type_id)?;
+                        Hostdev::mdev_placeholder(uuid, &device.name, model.unwrap_or_default())
+                    }
+                };
+                Ok(hostdev.to_xml())
+            }
         }
     }
 }
@@ -77,48 +79,42 @@ pub(super) fn definition(domain: &Domain) -> Result<DomainDef, PlugError> {
     def.map_err(PlugError::Other)
 }
 
-/// The function that the device is; None for a mediated device.
-pub(super) fn function(device: &ClaimedDevice) -> anyhow::Result<Option<PciAddress>> {
-    match device.handle {
-        Handle::Mdev(_) => Ok(None),
-        Handle::Pci(address) => Ok(Some(address)),
-    }
-}
-
-fn written(xml: &str, device: &ClaimedDevice) -> anyhow::Result<Option<String>> {
-    let Some(function) = function(device)? else {
-        return Ok(domain::hostdev_text(xml, device.uuid)?);
+/// As the definition has it, on the function that it has now.
+fn written(persistent: &Definition, device: &ClaimedDevice) -> anyhow::Result<Option<String>> {
+    let handle = device.handle;
+    let hostdev = match handle {
+        Handle::Mdev(uuid) => persistent.def.mdev(uuid),
+        Handle::Pci(_) => persistent.def.function_of(&device.name),
     };
-    let alias = alias(&device.name);
-    match domain::with_function(xml, &alias, function)? {
-        Some(moved) => Ok(domain::function_text(&moved, &alias)?),
-        None => Ok(None),
+    let Some(hostdev) = hostdev else {
+        return Ok(None);
+    };
+    if hostdev.handle == handle {
+        return Ok(domain::hostdev_text(&persistent.xml, hostdev)?);
     }
+    let Some(moved) = domain::with_source(&persistent.xml, hostdev, handle)? else {
+        return Ok(None);
+    };
+    let hostdev = Hostdev {
+        handle,
+        ..hostdev.clone()
+    };
+    Ok(domain::hostdev_text(&moved, &hostdev)?)
 }
 
 /// Whether a domain of that definition has the device.
 pub(super) fn has(def: &DomainDef, device: &ClaimedDevice) -> bool {
-    match device.handle {
-        Handle::Mdev(uuid) => def.hostdevs.iter().any(|one| one.uuid == uuid),
-        Handle::Pci(address) => {
-            let mut functions = def.pci_hostdevs.iter();
-            functions.any(|one| one.address == address)
-        }
-    }
+    def.hostdevs.iter().any(|one| one.handle == device.handle)
 }
 
 /// Whether it has a device of that name, whichever.
 pub(super) fn has_named(def: &DomainDef, name: &DeviceName) -> bool {
-    let request = def.requests.iter().find(|request| request.name == *name);
-    request.is_some_and(|request| has_placeholder(def, request))
+    let asked = def.requests.iter().any(|request| request.name == *name);
+    asked && def.placeholder_of(name).is_some()
 }
 
-/// The hostdevs of a name in a domain that runs, as detaching wants them.
+/// The hostdev of a name in a domain that runs, as detaching wants it.
 pub(super) fn detachable(def: &DomainDef, name: &DeviceName) -> Option<String> {
-    let uuid = MdevUuid::for_device(def.uuid, name);
-    if def.hostdevs.iter().any(|one| one.uuid == uuid) {
-        return Some(domain::detachable(uuid));
-    }
-    let function = def.function_of(name)?;
-    Some(domain::detachable_function(function.address))
+    let hostdev = def.placeholder_of(name)?;
+    Some(Hostdev::bare(hostdev.handle).to_xml())
 }

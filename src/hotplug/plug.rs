@@ -13,8 +13,8 @@ use crate::{
     allocate::{self, AllocateError, Base, Demand, Making, Order},
     claims::{self, Claim, ClaimedDevice, State},
     config::{self, Pool, PoolError},
-    definition::{self, Named, Seat},
-    domain::{DomainDef, PciHostdev, Request, alias},
+    definition::{self, Named},
+    domain::{DomainDef, Request},
     events,
     host::{
         ClaimLock, Deadline, Host,
@@ -196,8 +196,12 @@ fn sources(
                         ),
                     };
                     let name = &request.name;
-                    let seat = definition::choose_free(host, reserved, &planned, &pool, name);
-                    source(&mut planned, name, seat.map_err(PlugError::Other)?)
+                    let chosen = definition::choose_free(host, reserved, &planned, &pool, name);
+                    let chosen = chosen.map_err(PlugError::Other)?;
+                    let source = chosen.as_ref().map(|one| Source::from(one.handle));
+                    // So that the next device is not looked for on the same function.
+                    planned.hostdevs.extend(chosen);
+                    source.unwrap_or(Source::Any)
                 }
             }
         } else {
@@ -213,30 +217,12 @@ fn sources(
 
 /// As what the definition has it for the next start.
 fn written(live: &Live, request: &Request) -> Option<Source> {
-    let def = &live.persistent.as_ref()?.def;
-    if let Some(function) = def.function_of(&request.name) {
-        return Some(Source::Function(function.address));
-    }
-    let uuid = MdevUuid::for_device(def.uuid, &request.name);
-    let mut mdevs = def.hostdevs.iter();
-    mdevs.any(|one| one.uuid == uuid).then_some(Source::Mdev)
-}
-
-/// A function is noted, so that the next device is not looked for on it too.
-fn source(planned: &mut DomainDef, name: &DeviceName, seat: Option<Seat>) -> Source {
-    match seat {
-        Some(Seat::Mdev(_)) => Source::Mdev,
-        Some(Seat::Function(address)) => {
-            planned.pci_hostdevs.push(PciHostdev {
-                address,
-                alias: Some(alias(name)),
-                managed: false,
-                display: false,
-            });
-            Source::Function(address)
-        }
-        None => Source::Any,
-    }
+    let hostdev = live
+        .persistent
+        .as_ref()?
+        .def
+        .placeholder_of(&request.name)?;
+    Some(hostdev.handle.into())
 }
 
 fn load_pool(host: &Host, def: &DomainDef, request: &Request) -> Result<Pool, AllocateError> {

@@ -22,6 +22,15 @@ pub enum Source {
     Any,
 }
 
+impl From<Handle> for Source {
+    fn from(handle: Handle) -> Self {
+        match handle {
+            Handle::Mdev(_) => Self::Mdev,
+            Handle::Pci(function) => Self::Function(function),
+        }
+    }
+}
+
 impl Source {
     /// Whether a device that the candidate gives can stand there.
     #[must_use]

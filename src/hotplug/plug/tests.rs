@@ -1,5 +1,8 @@
 use super::*;
-use crate::domain;
+use crate::{
+    domain::{self, Hostdev},
+    model::PciAddress,
+};
 
 fn domain(requests: &str, devices: &str) -> DomainDef {
     domain::parse(&format!(
@@ -17,8 +20,9 @@ fn optional_devices_are_those_without_a_hostdev() {
     let def = domain(
         "<v:device name='a' pool='p' optional='yes'/><v:device name='b' pool='p' optional='yes'/>\
          <v:device name='c' pool='p'/><v:device name='d' pool='p' optional='yes'/>",
-        &(domain::placeholder(uuid, &name("b"))
-            + &domain::function_placeholder("0000:3b:00.4".parse().unwrap(), &name("d"))),
+        &(Hostdev::placeholder(uuid, &name("b")).to_xml()
+            + &Hostdev::placeholder("0000:3b:00.4".parse::<PciAddress>().unwrap(), &name("d"))
+                .to_xml()),
     );
     assert_eq!(optional(&def).collect::<Vec<_>>(), [&name("a")]);
     let missing = |names: &[&str]| {

@@ -6,8 +6,8 @@ use std::{process::Command, sync::LazyLock};
 
 use lab_nvidia::model::Framework;
 use virt_vgpu::{
-    domain::{NAMESPACE, function_placeholder},
-    model::MdevUuid,
+    domain::{Hostdev, NAMESPACE},
+    model::{MdevUuid, PciAddress},
 };
 
 use crate::support::{
@@ -127,11 +127,12 @@ fn each_domain_is_given_a_function_of_its_own() {
 #[test]
 fn detach_takes_the_function_out_with_its_request() {
     let scene = scene(Gpu::l40s(GPU).functions(4), "L40S-12Q");
-    let (function, name) = ("0000:41:00.4".parse().unwrap(), "gpu0".parse().unwrap());
+    let function: PciAddress = "0000:41:00.4".parse().unwrap();
+    let hostdev = Hostdev::placeholder(function, &"gpu0".parse().unwrap());
     let request = format!(
         "<vgpu:devices xmlns:vgpu='{NAMESPACE}'><vgpu:device name='gpu0' pool='cad'/></vgpu:devices>"
     );
-    let domain = define(3, &request, &function_placeholder(function, &name));
+    let domain = define(3, &request, &hostdev.to_xml());
     let attached = LIBVIRTD.definition(&domain);
     assert_eq!(
         done(&scene, "detach", &domain, &["--all"]),

@@ -7,7 +7,7 @@ use std::{process::Command, sync::LazyLock};
 
 use nix::errno::Errno;
 use virt_vgpu::{
-    domain::{NAMESPACE, placeholder},
+    domain::{Hostdev, NAMESPACE},
     model::MdevUuid,
 };
 
@@ -34,6 +34,10 @@ const RANDOM: &str = "proc/sys/kernel/random/uuid";
 
 fn uuid(number: u8) -> String {
     format!("cccccccc-0000-4000-8000-0000000000{number:02}")
+}
+
+fn mdev(uuid: &str) -> MdevUuid {
+    uuid.parse().unwrap()
 }
 
 fn device(number: u8, name: &str) -> String {
@@ -258,7 +262,7 @@ fn what_the_guest_has_let_go_of_stays_detached() {
     let asking =
         requests("<vgpu:device name='gpu0' pool='cad'/><vgpu:device name='gpu1' pool='cad'/>");
     let name = "gpu0".parse().unwrap();
-    let hostdev = placeholder(device(10, "gpu0").parse().unwrap(), &name);
+    let hostdev = Hostdev::placeholder(mdev(&device(10, "gpu0")), &name).to_xml();
     LIBVIRTD.make("define", &xml(10, "pc", "", ""));
     LIBVIRTD.virsh(&["start", "hot10"]);
     LIBVIRTD.make("define", &xml(10, "pc", &asking, &hostdev));
@@ -349,7 +353,7 @@ fn a_transient_domain_is_created_with_what_it_needs() {
     assert_eq!((code, &*error), (0, ""));
     let name = "gpu0".parse().unwrap();
     let gpu0 = device(99, "gpu0");
-    let hostdev = placeholder(gpu0.parse().unwrap(), &name);
+    let hostdev = Hostdev::placeholder(mdev(&gpu0), &name).to_xml();
     let wanted = whole
         .replace("pool='spare'/>", "pool='spare' optional='yes'/>")
         .replace(

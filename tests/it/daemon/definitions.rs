@@ -9,7 +9,7 @@ use std::{
 
 use tempfile::TempDir;
 use virt_vgpu::{
-    domain::{self, DomainDef},
+    domain::{self, DomainDef, Hostdev},
     host::Deadline,
     model::MdevUuid,
 };
@@ -137,7 +137,7 @@ impl<'l> Vm<'l> {
     }
 
     fn hostdev(&self, name: &str) -> String {
-        domain::placeholder(self.device(name), &name.parse().unwrap())
+        Hostdev::placeholder(self.device(name), &name.parse().unwrap()).to_xml()
     }
 
     /// The aliases of the placeholders, with whether each is this domain's own.
@@ -147,7 +147,7 @@ impl<'l> Vm<'l> {
             .map(|one| {
                 let alias = one.alias.unwrap_or_default();
                 let name = alias.trim_start_matches(domain::ALIAS_PREFIX);
-                let own = self.device(name) == one.uuid;
+                let own = one.handle == self.device(name).into();
                 (alias, own)
             })
             .collect()

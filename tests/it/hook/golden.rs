@@ -49,7 +49,7 @@ fn copy(from: &Path, to: &Path) {
 }
 
 fn orders(domain: &DomainDef) -> Vec<Order<'_>> {
-    if !domain.hostdevs.is_empty() || !domain.pci_hostdevs.is_empty() {
+    if !domain.hostdevs.is_empty() {
         return devices_wanted(domain).unwrap();
     }
     let anything = domain.requests.iter().map(|request| Order {

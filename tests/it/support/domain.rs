@@ -2,7 +2,7 @@
 //! metadata, and a placeholder for each.
 
 use virt_vgpu::{
-    domain::{MEDIA_DIRECTORY, NAMESPACE, function_placeholder, placeholder},
+    domain::{Hostdev, MEDIA_DIRECTORY, NAMESPACE},
     model::{DeviceName, DomainUuid, MdevUuid, PciAddress},
 };
 
@@ -99,10 +99,11 @@ impl Domain {
             metadata.push_str(&format!("      <vgpu:device name='{name}'{attributes}/>\n"));
             if device.has_placeholder {
                 let uuid = MdevUuid::for_device(self.uuid, name);
-                hostdevs.push_str(&match device.function {
-                    Some(function) => function_placeholder(function, name),
-                    None => placeholder(uuid, name),
-                });
+                let hostdev = match device.function {
+                    Some(function) => Hostdev::placeholder(function, name),
+                    None => Hostdev::placeholder(uuid, name),
+                };
+                hostdevs.push_str(&hostdev.to_xml());
             }
         }
         if !metadata.is_empty() {

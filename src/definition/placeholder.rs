@@ -1,6 +1,7 @@
 //! What stands for a new device in a domain's definition: a UUID under which any
 //! parent makes it, or one virtual function of a GPU, chosen here and reserved by
-//! being named. A reservation is a wish: whoever starts first gets the function.
+//! being named. A reservation holds until a start: whoever starts first gets the
+//! function.
 
 use std::collections::BTreeMap;
 
@@ -17,23 +18,12 @@ use crate::{
         parameters::Parameters,
         readiness,
     },
-    domain::{self, DomainDef},
+    domain::{self, DomainDef, Hostdev},
     host::{Host, NvmlChild, PciIds, libvirt::Libvirt},
-    model::{
-        DeviceName, DomainName, DomainUuid, Handle, MdevModel, MdevUuid, PciAddress, proposed,
-    },
-    plan::{self, Candidate, Detail, Failed, HostSupply, Source, Wanted},
+    model::{DeviceName, DomainName, DomainUuid, MdevModel, MdevUuid, PciAddress, proposed},
+    plan::{self, Assignment, Candidate, Detail, Failed, HostSupply, Source, Wanted},
     rule::Verdict,
 };
-
-/// What stands for a device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Seat {
-    /// A mediated device, by the UUID of the request.
-    Mdev(MdevModel),
-    /// This virtual function.
-    Function(PciAddress),
-}
 
 /// The virtual functions that domains' definitions name, under whatever alias.
 #[derive(Debug, Default)]
@@ -54,7 +44,7 @@ impl Named {
     /// Those of all domains, where one of this XML could be in another's way: who has
     /// no function in the XML takes none from others.
     pub fn read_for(libvirt: &Libvirt, def: &DomainDef) -> anyhow::Result<Self> {
-        if def.pci_hostdevs.is_empty() {
+        if def.functions().next().is_none() {
             Ok(Self::default())
         } else {
             Self::read(libvirt)
@@ -63,11 +53,7 @@ impl Named {
 
     /// Takes a definition down as it is now.
     pub fn note(&mut self, def: &DomainDef) {
-        let functions: Vec<PciAddress> = def
-            .pci_hostdevs
-            .iter()
-            .map(|hostdev| hostdev.address)
-            .collect();
+        let functions: Vec<PciAddress> = def.functions().collect();
         if functions.is_empty() {
             self.0.remove(&def.uuid);
         } else {
@@ -127,35 +113,35 @@ impl Reserved {
 
 /// As [`choose`], besides what other domains' definitions have. libvirt is asked for
 /// them only where functions are chosen.
-pub fn seats(
+pub fn placeholders(
     host: &Host,
     libvirt: &Libvirt,
     def: &DomainDef,
     pool: &Pool,
     names: &[DeviceName],
-) -> anyhow::Result<Vec<Seat>> {
+) -> anyhow::Result<Vec<Hostdev>> {
     let reserved = if pool.is_of_gpus() && !names.is_empty() {
         Named::read(libvirt)?.reserved(def.uuid)
     } else {
         Reserved::default()
     };
-    seats_beside(host, libvirt, &reserved, def, pool, names)
+    placeholders_beside(host, libvirt, &reserved, def, pool, names)
 }
 
 /// As [`choose`], where libvirt can hand out what is chosen.
-pub fn seats_beside(
+pub fn placeholders_beside(
     host: &Host,
     libvirt: &Libvirt,
     reserved: &Reserved,
     def: &DomainDef,
     pool: &Pool,
     names: &[DeviceName],
-) -> anyhow::Result<Vec<Seat>> {
-    let seats = choose(host, reserved, def, pool, names)?;
-    if seats.iter().any(|seat| matches!(seat, Seat::Function(_))) {
+) -> anyhow::Result<Vec<Hostdev>> {
+    let chosen = choose(host, reserved, def, pool, names)?;
+    if chosen.iter().any(|one| one.handle.pci().is_some()) {
         check_libvirt(libvirt.version()?)?;
     }
-    Ok(seats)
+    Ok(chosen)
 }
 
 /// Chooses for the named devices of a pool, all of which the domain shall have.
@@ -167,20 +153,30 @@ pub fn choose(
     def: &DomainDef,
     pool: &Pool,
     names: &[DeviceName],
-) -> anyhow::Result<Vec<Seat>> {
+) -> anyhow::Result<Vec<Hostdev>> {
     if names.is_empty() {
         return Ok(Vec::new());
     }
     if !pool.is_of_gpus() {
         let model = model(host, pool)?.unwrap_or_default();
-        return Ok(vec![Seat::Mdev(model); names.len()]);
+        return Ok(mdev_placeholders(def.uuid, names, model));
     }
     check_together(host, def, pool, names)?;
     let choice = Choice::new(host, def, pool, names)?;
     match choice.free(reserved)? {
-        Some(seats) => Ok(seats),
+        Some(chosen) => Ok(chosen),
         None => choice.any(reserved),
     }
+}
+
+/// What stands for mediated devices of that model.
+pub fn mdev_placeholders(
+    domain: DomainUuid,
+    names: &[DeviceName],
+    model: MdevModel,
+) -> Vec<Hostdev> {
+    let one = |name| Hostdev::mdev_placeholder(MdevUuid::for_device(domain, name), name, model);
+    names.iter().map(one).collect()
 }
 
 /// What the devices of a pool of mediated devices are to QEMU; None where this host
@@ -239,10 +235,10 @@ pub fn choose_free(
     def: &DomainDef,
     pool: &Pool,
     name: &DeviceName,
-) -> anyhow::Result<Option<Seat>> {
+) -> anyhow::Result<Option<Hostdev>> {
     let choice = Choice::new(host, def, pool, std::slice::from_ref(name))?;
-    let seats = choice.free(reserved)?;
-    Ok(seats.and_then(|seats| seats.into_iter().next()))
+    let chosen = choice.free(reserved)?;
+    Ok(chosen.and_then(|chosen| chosen.into_iter().next()))
 }
 
 struct Choice<'a> {
@@ -264,23 +260,22 @@ impl<'a> Choice<'a> {
         names: &'a [DeviceName],
     ) -> anyhow::Result<Self> {
         let claimed = claims::functions(host, Some(def.uuid)).context("cannot read the claims")?;
-        let own = def.pci_hostdevs.iter().map(|one| one.address);
         Ok(Self {
             host,
             def,
             pool,
             names,
-            own: own.collect(),
+            own: def.functions().collect(),
             claimed,
         })
     }
 
     /// What can be had now, first without what other domains name; None when there
     /// is no room.
-    fn free(&self, reserved: &Reserved) -> anyhow::Result<Option<Vec<Seat>>> {
+    fn free(&self, reserved: &Reserved) -> anyhow::Result<Option<Vec<Hostdev>>> {
         match self.planned(reserved.with(&self.claimed))? {
             None => self.planned(self.claimed.clone()),
-            seats => Ok(seats),
+            chosen => Ok(chosen),
         }
     }
 
@@ -309,7 +304,7 @@ impl<'a> Choice<'a> {
     fn planned(
         &self,
         taken: BTreeMap<PciAddress, DomainName>,
-    ) -> anyhow::Result<Option<Vec<Seat>>> {
+    ) -> anyhow::Result<Option<Vec<Hostdev>>> {
         let (names, nvml) = (PciIds::new(self.host), self.host.nvml());
         let supply = self.supply((&names, &nvml), taken)?;
         // The limit is about devices in use, which those of a definition are not.
@@ -335,13 +330,13 @@ impl<'a> Choice<'a> {
             &Failed::default(),
         );
         let Ok(plan) = plan else { return Ok(None) };
-        let seats = plan.assignments.iter().map(|one| seat(one.handle));
-        Ok(Some(seats.collect()))
+        let placeholder = |one: &Assignment| Hostdev::placeholder(one.handle, &one.device);
+        Ok(Some(plan.assignments.iter().map(placeholder).collect()))
     }
 
     /// What the pool's rules take, full or not: those that no other domain names or
     /// holds first.
-    fn any(&self, reserved: &Reserved) -> anyhow::Result<Vec<Seat>> {
+    fn any(&self, reserved: &Reserved) -> anyhow::Result<Vec<Hostdev>> {
         let (names, nvml) = (PciIds::new(self.host), self.host.nvml());
         let supply = self.supply((&names, &nvml), BTreeMap::new())?;
         let pool = &self.pool.name;
@@ -352,7 +347,8 @@ impl<'a> Choice<'a> {
         for one in candidates.iter().filter(|one| in_pool(one)) {
             match one.function() {
                 None => {
-                    return Ok(vec![Seat::Mdev(MdevModel::VfioPci); self.names.len()]);
+                    let model = MdevModel::VfioPci;
+                    return Ok(mdev_placeholders(self.def.uuid, self.names, model));
                 }
                 Some(function) => found.push(function),
             }
@@ -378,8 +374,10 @@ impl<'a> Choice<'a> {
                 reserved.0.contains_key(function),
             )
         });
-        let chosen = found.into_iter().take(self.names.len());
-        Ok(chosen.map(Seat::Function).collect())
+        let chosen = found.into_iter().zip(self.names);
+        Ok(chosen
+            .map(|(function, name)| Hostdev::placeholder(function, name))
+            .collect())
     }
 
     fn missing_functions(&self) -> anyhow::Result<String> {
@@ -390,13 +388,6 @@ impl<'a> Choice<'a> {
         Ok(lacking.map_or(String::new(), |gpu| {
             format!(": virtual functions of {gpu} are not there, 'virt-vgpu host apply' makes them")
         }))
-    }
-}
-
-fn seat(handle: Handle) -> Seat {
-    match handle {
-        Handle::Mdev(_) => Seat::Mdev(MdevModel::VfioPci),
-        Handle::Pci(function) => Seat::Function(function),
     }
 }
 
@@ -414,7 +405,7 @@ pub fn check_libvirt(version: u32) -> anyhow::Result<()> {
 }
 
 #[cfg(test)]
-#[path = "seat_tests.rs"]
+#[path = "placeholder_tests.rs"]
 mod choice;
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::{fs, os::unix::fs::symlink, path::Path};
 use tempfile::TempDir;
 
 use super::*;
+use crate::model::Handle;
 
 const FUNCTIONS: [&str; 3] = ["0000:41:00.4", "0000:41:00.5", "0000:41:00.6"];
 
@@ -69,11 +70,11 @@ fn chosen(host: &Host, reserved: &Reserved, names: &[&str]) -> String {
     let names: Vec<DeviceName> = names.iter().map(|name| name.parse().unwrap()).collect();
     let pool = pool();
     match choose(host, reserved, &def.unwrap(), &pool, &names) {
-        Ok(seats) => seats
+        Ok(chosen) => chosen
             .iter()
-            .map(|seat| match seat {
-                Seat::Mdev(_) => "mdev ".to_owned(),
-                Seat::Function(function) => format!("{function} "),
+            .map(|hostdev| match hostdev.handle {
+                Handle::Mdev(_) => "mdev ".to_owned(),
+                Handle::Pci(function) => format!("{function} "),
             })
             .collect(),
         Err(error) => format!("{error:#}"),
@@ -139,8 +140,9 @@ fn a_mediated_device_is_to_qemu_what_its_type_is() {
     let (def, names) = (def.unwrap(), ["gpu0".parse().unwrap()]);
     let host = Host::new(dir.path());
     let chosen = || choose(&host, &Reserved::default(), &def, &pool, &names);
+    let mdevs = |model| mdev_placeholders(def.uuid, &names, model);
     // What is not there cannot be asked.
-    assert_eq!(chosen().unwrap(), [Seat::Mdev(MdevModel::VfioPci)]);
+    assert_eq!(chosen().unwrap(), mdevs(MdevModel::VfioPci));
     let of_type = format!("{parent}/mdev_supported_types/vfio_ap-passthrough");
     write(
         dir.path(),
@@ -149,7 +151,7 @@ fn a_mediated_device_is_to_qemu_what_its_type_is() {
     );
     write(dir.path(), &format!("{of_type}/available_instances"), "1\n");
     write(dir.path(), &format!("{of_type}/device_api"), "vfio-ap\n");
-    assert_eq!(chosen().unwrap(), [Seat::Mdev(MdevModel::VfioAp)]);
+    assert_eq!(chosen().unwrap(), mdevs(MdevModel::VfioAp));
     write(dir.path(), &format!("{of_type}/device_api"), "vfio-amba\n");
     let error = format!("{:#}", chosen().unwrap_err());
     assert_eq!(

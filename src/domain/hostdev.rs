@@ -1,0 +1,313 @@
+//! The `<hostdev>` of a device that a pool can hand out: what is read of one, and the
+//! text of one that stands for a request. Who attaches it is not its concern.
+
+use super::DomainDef;
+use crate::model::{DeviceName, Handle, MdevModel, MdevUuid, PciAddress};
+
+/// What the alias of each of our devices begins with. libvirt takes aliases
+/// from users only with `ua-` in front.
+pub const ALIAS_PREFIX: &str = "ua-vgpu-";
+
+/// The alias of a request's device.
+#[must_use]
+pub fn alias(name: &DeviceName) -> String {
+    format!("{ALIAS_PREFIX}{name}")
+}
+
+/// A `<hostdev mode='subsystem'>` of a mediated device or of a PCI function.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hostdev {
+    /// The device in its source.
+    pub handle: Handle,
+    /// Its alias: the user's, or the one libvirt made up at start.
+    pub alias: Option<String>,
+    /// What a mediated device is to QEMU, as written: see [`MdevModel`].
+    pub model: Option<String>,
+    /// Whether libvirt binds a function to `vfio-pci` itself (`managed='yes'`). The
+    /// function of a vGPU must stay with the driver that has made the vGPU.
+    pub managed: bool,
+    /// Whether it is the guest's display (`display`; of functions from libvirt 10.3 on).
+    pub display: Option<bool>,
+}
+
+impl Hostdev {
+    /// The one that stands for a request's device until a start makes it.
+    #[must_use]
+    pub fn placeholder(handle: impl Into<Handle>, name: &DeviceName) -> Self {
+        let hostdev = Self::bare(handle.into());
+        Self {
+            alias: Some(alias(name)),
+            display: hostdev.handle.mdev().map(|_| false),
+            ..hostdev
+        }
+    }
+
+    /// The same for a mediated device of that model.
+    #[must_use]
+    pub fn mdev_placeholder(uuid: MdevUuid, name: &DeviceName, model: MdevModel) -> Self {
+        Self {
+            model: Some(model.to_string()),
+            // libvirt takes `display` for PCI devices only.
+            display: (model == MdevModel::VfioPci).then_some(false),
+            ..Self::placeholder(uuid, name)
+        }
+    }
+
+    /// The one by which libvirt finds that of a device to detach it: it compares the
+    /// source alone (`virDomainHostdevMatchSubsysMediatedDev`,
+    /// `virDomainHostdevMatchSubsysPCI`).
+    #[must_use]
+    pub fn bare(handle: Handle) -> Self {
+        Self {
+            handle,
+            alias: None,
+            model: handle.mdev().map(|_| MdevModel::VfioPci.to_string()),
+            managed: false,
+            display: None,
+        }
+    }
+
+    /// Whether it has the alias of that request.
+    #[must_use]
+    pub fn is_named(&self, name: &DeviceName) -> bool {
+        let named = self
+            .alias
+            .as_deref()
+            .and_then(|it| it.strip_prefix(ALIAS_PREFIX));
+        named == Some(name.as_str())
+    }
+
+    /// Whether it is the guest's display.
+    #[must_use]
+    pub fn is_display(&self) -> bool {
+        self.display == Some(true)
+    }
+
+    /// Its element.
+    #[must_use]
+    pub fn to_xml(&self) -> String {
+        let mut attributes = match self.handle {
+            Handle::Mdev(_) => "type='mdev'".to_owned(),
+            Handle::Pci(_) => format!("type='pci' managed='{}'", yes_no(self.managed)),
+        };
+        if let Some(model) = &self.model {
+            attributes += &format!(" model='{}'", escaped(model));
+        }
+        if let Some(display) = self.display {
+            attributes += if display {
+                " display='on'"
+            } else {
+                " display='off'"
+            };
+        }
+        let alias = self.alias.as_ref().map_or(String::new(), |alias| {
+            format!("\n  <alias name='{}'/>", escaped(alias))
+        });
+        format!(
+            "<hostdev mode='subsystem' {attributes}>\n  \
+               <source>\n    \
+                 {}\n  \
+               </source>{alias}\n\
+             </hostdev>",
+            source_address(self.handle)
+        )
+    }
+}
+
+fn yes_no(is_so: bool) -> &'static str {
+    if is_so { "yes" } else { "no" }
+}
+
+fn escaped(text: &str) -> std::borrow::Cow<'_, str> {
+    quick_xml::escape::escape(text)
+}
+
+/// The `<address>` in the source of a device's hostdev, as libvirt writes it.
+pub(super) fn source_address(handle: Handle) -> String {
+    match handle {
+        Handle::Mdev(uuid) => format!("<address uuid='{uuid}'/>"),
+        Handle::Pci(function) => {
+            let (domain, bus, slot, function) = function.parts();
+            format!(
+                "<address domain='0x{domain:04x}' bus='0x{bus:02x}' slot='0x{slot:02x}' function='0x{function:x}'/>"
+            )
+        }
+    }
+}
+
+impl DomainDef {
+    /// The mediated device of that UUID.
+    #[must_use]
+    pub fn mdev(&self, uuid: MdevUuid) -> Option<&Hostdev> {
+        self.hostdevs.iter().find(|one| one.handle == uuid.into())
+    }
+
+    /// The PCI functions that it has, whoever wrote them.
+    pub fn functions(&self) -> impl Iterator<Item = PciAddress> {
+        self.hostdevs.iter().filter_map(|one| one.handle.pci())
+    }
+
+    /// The PCI hostdev that a request has. It is known by its alias: its address
+    /// changes when the domain's devices are planned anew.
+    #[must_use]
+    pub fn function_of(&self, request: &DeviceName) -> Option<&Hostdev> {
+        let mut functions = self
+            .hostdevs
+            .iter()
+            .filter(|one| one.handle.pci().is_some());
+        functions.find(|one| one.is_named(request))
+    }
+
+    /// What stands for a request's device: the mediated device of the UUID that the
+    /// request always has, or the function under its alias.
+    #[must_use]
+    pub fn placeholder_of(&self, request: &DeviceName) -> Option<&Hostdev> {
+        let uuid = MdevUuid::for_device(self.uuid, request);
+        self.mdev(uuid).or_else(|| self.function_of(request))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::domain::parse;
+
+    fn domain(device: &str) -> DomainDef {
+        let xml = format!(
+            "<domain><name>d</name><uuid>aaaaaaaa-0000-4000-8000-000000000001</uuid>\
+             <devices>{device}</devices></domain>"
+        );
+        parse(&xml).unwrap()
+    }
+
+    #[test]
+    fn a_placeholder_reads_back_as_what_it_stands_for() {
+        let uuid: MdevUuid = "614bc606-2078-5444-8c9c-4f8e98ae4dcc".parse().unwrap();
+        let name: DeviceName = "gpu0".parse().unwrap();
+        let placeholder = Hostdev::placeholder(uuid, &name);
+        assert_eq!(
+            placeholder.to_xml(),
+            "<hostdev mode='subsystem' type='mdev' model='vfio-pci' display='off'>
+  <source>
+    <address uuid='614bc606-2078-5444-8c9c-4f8e98ae4dcc'/>
+  </source>
+  <alias name='ua-vgpu-gpu0'/>
+</hostdev>"
+        );
+        assert_eq!(
+            Hostdev::bare(uuid.into()).to_xml(),
+            "<hostdev mode='subsystem' type='mdev' model='vfio-pci'>
+  <source>
+    <address uuid='614bc606-2078-5444-8c9c-4f8e98ae4dcc'/>
+  </source>
+</hostdev>"
+        );
+        let of_model = |model| Hostdev::mdev_placeholder(uuid, &name, model).to_xml();
+        assert_eq!(of_model(MdevModel::VfioPci), placeholder.to_xml());
+        assert_eq!(
+            of_model(MdevModel::VfioAp),
+            "<hostdev mode='subsystem' type='mdev' model='vfio-ap'>
+  <source>
+    <address uuid='614bc606-2078-5444-8c9c-4f8e98ae4dcc'/>
+  </source>
+  <alias name='ua-vgpu-gpu0'/>
+</hostdev>"
+        );
+        let read = domain(&placeholder.to_xml());
+        assert_eq!(read.hostdevs, [placeholder]);
+        assert!(read.aliases.contains("ua-vgpu-gpu0"));
+    }
+
+    #[test]
+    fn a_function_reads_back_as_what_it_is() {
+        let name: DeviceName = "gpu1".parse().unwrap();
+        let function: PciAddress = "0000:3b:01.7".parse().unwrap();
+        let placeholder = Hostdev::placeholder(function, &name);
+        assert_eq!(
+            placeholder.to_xml(),
+            "<hostdev mode='subsystem' type='pci' managed='no'>
+  <source>
+    <address domain='0x0000' bus='0x3b' slot='0x01' function='0x7'/>
+  </source>
+  <alias name='ua-vgpu-gpu1'/>
+</hostdev>"
+        );
+        assert_eq!(
+            Hostdev::bare(function.into()).to_xml(),
+            "<hostdev mode='subsystem' type='pci' managed='no'>
+  <source>
+    <address domain='0x0000' bus='0x3b' slot='0x01' function='0x7'/>
+  </source>
+</hostdev>"
+        );
+        let read = domain(&placeholder.to_xml());
+        assert_eq!(read.placeholder_of(&name), Some(&placeholder));
+        assert_eq!(read.hostdevs, [placeholder]);
+        assert!(read.aliases.contains("ua-vgpu-gpu1"));
+        // The guest's own address is another thing, and numbers may be decimal.
+        let other = "<hostdev mode='subsystem' type='pci' managed='yes'>
+            <source><address domain='0' bus='59' slot='1'/></source>
+            <address type='pci' domain='0x0000' bus='0x06' slot='0x00' function='0x0'/></hostdev>";
+        let read = &domain(other).hostdevs[0];
+        assert_eq!(read.handle.pci(), "0000:3b:01.0".parse().ok());
+        assert!(read.managed);
+    }
+
+    #[test]
+    fn a_request_has_the_device_of_its_uuid_or_the_function_of_its_name() {
+        let name: DeviceName = "gpu0".parse().unwrap();
+        let uuid = MdevUuid::for_device(
+            "aaaaaaaa-0000-4000-8000-000000000001".parse().unwrap(),
+            &name,
+        );
+        let other: MdevUuid = "614bc606-2078-5444-8c9c-4f8e98ae4dcc".parse().unwrap();
+        let function: PciAddress = "0000:3b:01.7".parse().unwrap();
+        let its = |hostdevs: &[Hostdev]| {
+            let all: String = hostdevs.iter().map(Hostdev::to_xml).collect();
+            domain(&all).placeholder_of(&name).map(|one| one.handle)
+        };
+        let elsewhere: DeviceName = "x".parse().unwrap();
+        let on_function = Hostdev::placeholder(function, &name);
+        let mdev = Hostdev::placeholder(uuid, &elsewhere);
+        assert_eq!(its(&[on_function.clone(), mdev]), Some(uuid.into()));
+        let foreign = Hostdev::placeholder(other, &name);
+        assert_eq!(its(&[foreign.clone(), on_function]), Some(function.into()));
+        let another = Hostdev::placeholder(function, &elsewhere);
+        assert_eq!(its(&[foreign, another]), None);
+    }
+
+    fn any_hostdev() -> impl Strategy<Value = Hostdev> {
+        let mdev = any::<u128>().prop_map(|bits| {
+            let uuid = uuid::Uuid::from_u128(bits).to_string();
+            Handle::Mdev(uuid.parse().unwrap())
+        });
+        let address = (any::<u32>(), any::<u8>(), 0u8..32, 0u8..8);
+        let function = address.prop_map(|(domain, bus, slot, function)| {
+            Handle::Pci(PciAddress::new(domain, bus, slot, function).unwrap())
+        });
+        let text = || prop::option::of("[a-z0-9<&'\" -]{0,12}");
+        (
+            prop_oneof![mdev, function],
+            text(),
+            text(),
+            any::<bool>(),
+            any::<Option<bool>>(),
+        )
+            .prop_map(|(handle, alias, model, managed, display)| Hostdev {
+                handle,
+                alias,
+                model: model.filter(|_| handle.mdev().is_some()),
+                managed: managed && handle.pci().is_some(),
+                display,
+            })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(hostdev in any_hostdev()) {
+            prop_assert_eq!(&domain(&hostdev.to_xml()).hostdevs, &[hostdev]);
+        }
+    }
+}
