@@ -9,21 +9,18 @@
 //! `/bin/true` does (0.6 ms), and 0.02 ms more for each pool, so they can have one
 //! each.
 
-use std::{collections::BTreeSet, fmt::Write};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write,
+};
 
 use crate::{
     config::{self, Pool},
-    device::{
-        PCI_DEVICES, Sysfs,
-        gpu_fields::GpuFields,
-        mdev::{self, Parent},
-        pci::DeviceFields,
-        readiness, vendor_vfio,
-    },
+    device::{mdev::Parent, vendor_vfio},
     host::{Host, PciIds},
-    model::{ParentName, PciAddress},
-    plan::pools_taking,
-    rule::{Verdict, evaluate},
+    kind::FieldSources,
+    model::ParentName,
+    rule::Verdict,
 };
 
 /// The property with the names of the pools, separated by spaces.
@@ -46,75 +43,46 @@ pub fn properties(host: &Host, name: &str) -> Option<String> {
     if pools.is_empty() {
         return None;
     }
-    let address = name.pci();
-    let of_gpu = address.and_then(|address| pools_of_gpu(host, &pools, address));
-    let mut names: BTreeSet<&str> = pools_of_parent(host, &pools, &name);
-    names.extend(of_gpu.iter().flat_map(|(_, names)| names));
-    if names.is_empty() {
+    let taking = taking(host, &pools, &name);
+    if taking.is_empty() {
         return None;
     }
+    let names: BTreeSet<&str> = taking.iter().map(|(pool, _)| pool.name.as_str()).collect();
     let names: Vec<&str> = names.into_iter().collect();
     let mut lines = format!("{POOLS}={}", names.join(" "));
-    if let Some(((gpu, _), address)) = of_gpu.as_ref().zip(address) {
-        if *gpu == address {
+    let mut of_gpus = taking.iter().filter(|(pool, _)| pool.is_of_gpus());
+    let gpu = of_gpus.next().and_then(|(_, gpu)| gpu.name.pci());
+    if let Some((gpu, address)) = gpu.zip(name.pci()) {
+        if gpu == address {
             let _ = write!(lines, "\n{GPU}=1");
-        } else if vendor_vfio::is_first(host, address, *gpu) {
+        } else if vendor_vfio::is_first(host, address, gpu) {
             let _ = write!(lines, "\n{FIRST_OF}={gpu}");
         }
     }
     Some(lines)
 }
 
-/// The GPU that the function is or belongs to, with the pools of vGPUs that take
-/// it; None when there are none.
-fn pools_of_gpu<'p>(
-    host: &Host,
-    pools: &'p [Pool],
-    function: PciAddress,
-) -> Option<(PciAddress, Vec<&'p str>)> {
-    let gpu = vendor_vfio::gpu(host, function).ok()?.unwrap_or(function);
-    if !readiness::is_gpu(host, gpu) {
-        return None;
-    }
+/// The pools that take the device, or the GPU that it is part of, each with the one that
+/// it takes.
+fn taking<'p>(host: &Host, pools: &'p [Pool], name: &ParentName) -> Vec<(&'p Pool, Parent)> {
     let names = PciIds::new(host);
-    let (name, path) = (ParentName::from(gpu), format!("{PCI_DEVICES}/{gpu}"));
-    let verdict = |pool: &Pool| {
-        let fields = DeviceFields {
-            sysfs: host,
-            names: &names,
-            name: &name,
-            path: &path,
-            // Whoever asks NVML may wait for the very driver that this event is about.
-            gpu: Some(GpuFields {
-                nvml: None,
-                profile: Some(pool.device_type()),
-            }),
-        };
-        evaluate(&pool.rules, &fields)
-    };
-    let taking = pools_taking(pools, verdict).into_iter();
-    let names: Vec<&str> = taking.map(|pool| pool.name.as_str()).collect();
-    (!names.is_empty()).then_some((gpu, names))
-}
-
-/// The pools of mediated devices of any driver that take a parent.
-fn pools_of_parent<'p>(host: &Host, pools: &'p [Pool], name: &ParentName) -> BTreeSet<&'p str> {
-    let parent: Parent = mdev::parent_named(host, name);
-    let path = parent.path();
-    if !host.exists(&format!("{path}/mdev_supported_types")) {
-        return BTreeSet::new();
-    }
-    let names = PciIds::new(host);
-    let fields = DeviceFields {
+    let sources = FieldSources {
         sysfs: host,
         names: &names,
-        name,
-        path: &path,
-        gpu: None,
+        // Whoever asks NVML may wait for the very driver that this event is about.
+        nvml: None,
     };
-    let takes = |pool: &&Pool| {
-        !pool.is_of_gpus() && matches!(evaluate(&pool.rules, &fields), Verdict::Match { .. })
-    };
-    let taking = pools.iter().filter(takes);
-    taking.map(|pool| pool.name.as_str()).collect()
+    let mut subjects: BTreeMap<&str, Option<Parent>> = BTreeMap::new();
+    let mut taking = Vec::new();
+    for pool in pools {
+        let subject = subjects
+            .entry(pool.kind.name())
+            .or_insert_with(|| pool.kind.subject_named(host, name));
+        let Some(subject) = subject else { continue };
+        let verdict = pool.devices.verdict(sources, &pool.rules, subject);
+        if matches!(verdict, Verdict::Match { .. }) {
+            taking.push((pool, subject.clone()));
+        }
+    }
+    taking
 }

@@ -6,15 +6,13 @@ use std::{collections::BTreeMap, io};
 
 use super::{AllocateError, Look, io_error, nearness_of};
 use crate::{
-    claims::{self, Claim, ClaimedDevice, Interest, Seen},
+    claims::{Claim, ClaimedDevice, Interest, Seen},
     config::{self, Pool},
     device::{mdev, parameters::Parameters},
     domain::{DomainDef, Request},
-    host::{Host, PciIds},
-    model::{DomainName, DomainUuid, MdevUuid, ParentName, PciAddress, PoolName},
-    plan::{
-        self, Announced, Detail, Failed, HostSupply, Plan, Refusal, RefusalKind, Source, Wanted,
-    },
+    host::Host,
+    model::{DomainName, MdevUuid, ParentName, PciAddress, PoolName},
+    plan::{self, Announced, Detail, Failed, Plan, Refusal, RefusalKind, Source, Wanted},
 };
 
 /// The requests that the hook serves. One that may be missing and has no
@@ -69,28 +67,6 @@ impl Order<'_> {
             profilers: request.profilers.or(defaults.profilers),
         }
     }
-}
-
-/// The supply less the virtual functions that claims name, but for one domain's, and
-/// those in quarantine, for who only looks.
-///
-/// # Errors
-/// When either cannot be listed.
-pub fn with_held<'a>(
-    supply: HostSupply<'a>,
-    host: &Host,
-    except: Option<DomainUuid>,
-) -> io::Result<HostSupply<'a>> {
-    without(supply, host, claims::known_functions(host, except)?)
-}
-
-fn without<'a>(
-    supply: HostSupply<'a>,
-    host: &Host,
-    held: BTreeMap<PciAddress, DomainName>,
-) -> io::Result<HostSupply<'a>> {
-    let quarantined = claims::kept_back(host)?;
-    Ok(supply.with_claimed(held).with_quarantined(quarantined))
 }
 
 /// The demand of a domain.
@@ -227,7 +203,6 @@ impl<'a> Demand<'a> {
     ) -> Result<Plan, AllocateError> {
         let nearness = nearness_of(self.domain, &look.sysfs)
             .map_err(|cause| io_error("cannot read the NUMA layout", cause))?;
-        let names = PciIds::new(look.host);
         let detail = Detail {
             nodes: !nearness.nodes.is_empty(),
             boards: self.wanted.len() > 1 || !failed.is_empty(),
@@ -236,17 +211,15 @@ impl<'a> Demand<'a> {
                 .iter()
                 .all(|order| matches!(order.source, Source::Function(_) | Source::Functions)),
         };
-        let mut supply = HostSupply::discover(&look.sysfs, &names, detail)
+        let mut supply = look
+            .supply(detail)
             .map_err(|cause| io_error("cannot look for mdev parents", cause))?
-            .with_beside(self.parent_beside())
-            .with_nvml(&look.nvml);
+            .with_beside(self.parent_beside());
         if self.wants_functions() {
-            supply = without(
-                supply,
-                look.host,
-                self.less_replaced(seen.functions.clone()),
-            )
-            .map_err(|cause| io_error("cannot read the claims", cause))?;
+            let held = self.less_replaced(seen.functions.clone());
+            supply = look
+                .without(supply, held)
+                .map_err(|cause| io_error("cannot read the claims", cause))?;
         }
         let announced = self
             .announced(look, seen)
@@ -339,10 +312,10 @@ impl<'a> Demand<'a> {
         claimed.saturating_sub(u32::try_from(replaced.count()).unwrap_or(u32::MAX))
     }
 
-    /// Where the running domain has an NVIDIA vGPU.
+    /// Where the running domain has a device whose like must be on one type of board.
     fn parent_beside(&self) -> Option<ParentName> {
         let mut beside = self.beside.iter().flatten();
-        let (_, parent) = beside.find(|(pool, _)| pool.is_of_gpus())?;
+        let (_, parent) = beside.find(|(pool, _)| pool.devices.wants_one_board_type())?;
         Some(parent.clone())
     }
 

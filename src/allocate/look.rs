@@ -3,6 +3,8 @@
 
 use std::{
     cell::{Cell, OnceCell},
+    collections::BTreeMap,
+    io,
     time::Duration,
 };
 
@@ -12,8 +14,9 @@ use crate::{
         Remembered,
         nvml::{Failure, FailureKind, GpuFacts, Nvml},
     },
-    host::{Host, NvmlChild},
-    model::PciAddress,
+    host::{Host, NvmlChild, PciIds},
+    model::{DomainName, DomainUuid, PciAddress},
+    plan::{Detail, HostSupply},
 };
 
 /// What has been read of a host since a moment, and can be read of it.
@@ -23,6 +26,8 @@ pub struct Look<'a> {
     pub host: &'a Host,
     /// Its sysfs.
     pub sysfs: Remembered<'a>,
+    /// Names of vendors and devices.
+    pub names: PciIds<'a>,
     /// What NVML says.
     pub nvml: RememberedNvml<'a>,
     /// When it began, since boot.
@@ -36,6 +41,7 @@ impl<'a> Look<'a> {
         Self {
             host,
             sysfs: Remembered::new(host),
+            names: PciIds::new(host),
             nvml: RememberedNvml {
                 nvml: host.nvml(),
                 facts: OnceCell::new(),
@@ -44,6 +50,43 @@ impl<'a> Look<'a> {
             },
             began: claims::begin_look(),
         }
+    }
+
+    /// What the host has for pools, whoever has it.
+    ///
+    /// # Errors
+    /// When sysfs cannot be read.
+    pub fn supply(&self, detail: Detail) -> io::Result<HostSupply<'_>> {
+        let supply = HostSupply::discover(&self.sysfs, &self.names, detail)?;
+        Ok(supply.with_nvml(&self.nvml))
+    }
+
+    /// What the host has for pools less the functions that claims name, but for one
+    /// domain's, and those in quarantine, for who only looks.
+    ///
+    /// # Errors
+    /// When sysfs cannot be read, or either cannot be listed.
+    pub fn free_supply(
+        &self,
+        detail: Detail,
+        except: Option<DomainUuid>,
+    ) -> io::Result<HostSupply<'_>> {
+        let supply = self.supply(detail)?;
+        let held = claims::known_functions(self.host, except)?;
+        self.without(supply, held)
+    }
+
+    /// A supply less functions that somebody has, and those in quarantine.
+    ///
+    /// # Errors
+    /// When the quarantine cannot be listed.
+    pub fn without<'s>(
+        &self,
+        supply: HostSupply<'s>,
+        held: BTreeMap<PciAddress, DomainName>,
+    ) -> io::Result<HostSupply<'s>> {
+        let quarantined = claims::kept_back(self.host)?;
+        Ok(supply.with_claimed(held).with_quarantined(quarantined))
     }
 
     /// From now on no driver is asked, NVML neither: to be called before the host lock is

@@ -6,13 +6,13 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use crate::{
-    allocate::{AllocateError, Demand, Order, devices_wanted, nearness_of, with_held},
+    allocate::{AllocateError, Demand, Look, Order, devices_wanted, nearness_of},
     capacity::Fit,
     claims::{self, Claim, DEFAULT_GRACE, Doubt, Liveness},
     config::{self, Pool},
-    device::{Remembered, mdev::Offer},
+    device::mdev::Offer,
     domain::{DomainDef, Request},
-    host::{Host, PciIds, Processes},
+    host::{Host, Processes},
     model::{
         DeviceName, DomainName, DomainUuid, MdevTypeId, MdevUuid, NumaNode, ParentName, PoolName,
     },
@@ -309,19 +309,15 @@ impl Forecast {
     /// Every pool that is named and can be used; what is wrong with another the
     /// hook's own line says.
     fn survey_pools(&mut self, host: &Host, domain: &DomainDef) {
-        let names = PciIds::new(host);
+        let look = Look::new(host);
         let nearness = nearness_of(domain, host).unwrap_or_default();
         let detail = Detail {
             nodes: true,
             boards: true,
             functions_only: false,
         };
-        let nvml = host.nvml();
-        let sysfs = Remembered::new(host);
-        let supply = HostSupply::discover(&sysfs, &names, detail)
-            .and_then(|supply| with_held(supply, host, Some(domain.uuid)));
-        let supply = match supply {
-            Ok(supply) => supply.with_nvml(&nvml),
+        let supply = match look.free_supply(detail, Some(domain.uuid)) {
+            Ok(supply) => supply,
             Err(error) => {
                 self.notes
                     .push(format!("cannot look for mdev parents: {error}"));

@@ -17,6 +17,7 @@ use clap_mangen::Man;
 use crate::{
     domain::{ATTRIBUTES, MAX_REQUESTS},
     events::MESSAGE_IDS,
+    kind::KINDS,
     rule::{Field, Operator},
 };
 
@@ -139,6 +140,11 @@ fn fill(text: &str) -> String {
             format!("({}) {}{later}", info.value_type.noun(), info.about),
         )
     });
+    let kinds = KINDS.iter().map(|kind| {
+        let name = kind.name().replace('-', "\\-");
+        format!("\\fB{name}\\fR: {}", kind.about())
+    });
+    let kinds: Vec<String> = kinds.collect();
     let attributes = ATTRIBUTES
         .iter()
         .map(|attribute| (attribute.name, attribute.help.to_owned()));
@@ -147,6 +153,7 @@ fn fill(text: &str) -> String {
         .map(|(name, id)| (*name, format!("MESSAGE_ID={id}")));
     text.replace("@OPERATORS@", &tagged(operators))
         .replace("@FIELDS@", &tagged(fields))
+        .replace("@KINDS@", &kinds.join("; and "))
         .replace("@ATTRIBUTES@", &tagged(attributes))
         .replace("@MESSAGES@", &tagged(messages))
         .replace("@MOST@", &MAX_REQUESTS.to_string())
@@ -164,4 +171,28 @@ fn tagged<'a>(entries: impl Iterator<Item = (&'a str, String)>) -> String {
         );
     }
     list.trim_end().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_of_pools_tells_what_each_kind_is_and_what_its_pools_have() {
+        let pages = PAGES.iter().find(|(name, _)| *name == "virt-vgpu-pools.5");
+        let page = fill(pages.unwrap().1);
+        for kind in KINDS {
+            let name = kind.name();
+            let bold = name.replace('-', "\\-");
+            assert!(
+                page.contains(&format!("\\fB{bold}\\fR: {}", kind.about())),
+                "{name}"
+            );
+            // Beyond the list: what its keys or its rules are about.
+            assert!(page.contains(&format!("kind {name}")), "{name}");
+            if let Some(key) = kind.keys().type_key {
+                assert!(page.contains(&format!(".B {}\n", key.name)), "{}", key.name);
+            }
+        }
+    }
 }

@@ -73,6 +73,12 @@ impl Pool {
         self.kind.subject() == Subject::Gpu
     }
 
+    /// Whether the XML of a domain names a device that has to be chosen before the start.
+    #[must_use]
+    pub fn is_chosen_ahead(&self) -> bool {
+        self.kind.is_chosen_ahead()
+    }
+
     /// Whether its GPUs are to hold devices of several sizes at once.
     #[must_use]
     pub fn mixes_sizes(&self) -> bool {

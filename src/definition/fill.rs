@@ -91,7 +91,7 @@ fn model_meant(
     };
     // A pool that cannot be used is told by the hook.
     let pool = config::load_pool(host, &request.pool).ok();
-    let Some(pool) = pool.filter(|pool| !pool.is_of_gpus()) else {
+    let Some(pool) = pool.filter(|pool| !pool.is_chosen_ahead()) else {
         return Ok(None);
     };
     let wanted = placeholder::model(host, &pool)?;

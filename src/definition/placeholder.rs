@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, anyhow, bail, ensure};
 
 use crate::{
-    allocate::{nearness_of, profile, together},
+    allocate::{Look, nearness_of, profile, together},
     claims,
     config::{self, Pool},
     device::{
@@ -19,7 +19,7 @@ use crate::{
         readiness,
     },
     domain::{self, DomainDef, Hostdev},
-    host::{Host, NvmlChild, PciIds, libvirt::Libvirt},
+    host::{Host, libvirt::Libvirt},
     model::{DeviceName, DomainName, DomainUuid, MdevModel, MdevUuid, PciAddress, proposed},
     plan::{self, Assignment, Candidate, Detail, Failed, HostSupply, Source, Wanted},
     rule::Verdict,
@@ -120,7 +120,7 @@ pub fn placeholders(
     pool: &Pool,
     names: &[DeviceName],
 ) -> anyhow::Result<Vec<Hostdev>> {
-    let reserved = if pool.is_of_gpus() && !names.is_empty() {
+    let reserved = if pool.is_chosen_ahead() && !names.is_empty() {
         Named::read(libvirt)?.reserved(def.uuid)
     } else {
         Reserved::default()
@@ -157,7 +157,7 @@ pub fn choose(
     if names.is_empty() {
         return Ok(Vec::new());
     }
-    if !pool.is_of_gpus() {
+    if !pool.is_chosen_ahead() {
         let model = model(host, pool)?.unwrap_or_default();
         return Ok(mdev_placeholders(def.uuid, names, model));
     }
@@ -185,17 +185,15 @@ pub fn mdev_placeholders(
 /// # Errors
 /// When libvirt could not give them to a VM, or sysfs cannot be read.
 pub fn model(host: &Host, pool: &Pool) -> anyhow::Result<Option<MdevModel>> {
-    let names = PciIds::new(host);
-    // Only rules on GPUs ask NVML, and these are on parents.
-    let supply = HostSupply::discover(host, &names, Detail::default());
+    let look = Look::new(host);
+    let supply = look.supply(Detail::default());
     let supply = supply.context("cannot look for mdev parents")?;
     let of_pool = || format!("pool '{}'", pool.name);
     for standing in supply.standings(pool).with_context(of_pool)? {
         let Verdict::Match { .. } = standing.verdict else {
             continue;
         };
-        let Offer::Type { id, .. } = supply.mdev().offer(&standing.parent, pool.device_type())
-        else {
+        let (Offer::Type { id, .. }, _) = supply.room(pool, &standing.parent) else {
             continue;
         };
         let model = mdev::model(host, &standing.parent, &id).with_context(of_pool)?;
@@ -280,8 +278,8 @@ impl<'a> Choice<'a> {
     }
 
     fn supply<'s>(
-        &'s self,
-        (names, nvml): (&'s PciIds<'_>, &'s NvmlChild<'_>),
+        &self,
+        look: &'s Look<'_>,
         mut taken: BTreeMap<PciAddress, DomainName>,
     ) -> anyhow::Result<HostSupply<'s>> {
         let own = self.own.iter();
@@ -291,13 +289,9 @@ impl<'a> Choice<'a> {
             boards: true,
             functions_only: false,
         };
-        let supply = HostSupply::discover(self.host, names, detail);
-        let kept_back = claims::kept_back(self.host).context("cannot read the quarantine")?;
-        Ok(supply
-            .context("cannot look for devices")?
-            .with_claimed(taken)
-            .with_quarantined(kept_back)
-            .with_nvml(nvml))
+        let supply = look.supply(detail).context("cannot look for devices")?;
+        look.without(supply, taken)
+            .context("cannot read the quarantine")
     }
 
     /// By a plan as the hook makes it; None when there is no room now.
@@ -305,8 +299,8 @@ impl<'a> Choice<'a> {
         &self,
         taken: BTreeMap<PciAddress, DomainName>,
     ) -> anyhow::Result<Option<Vec<Hostdev>>> {
-        let (names, nvml) = (PciIds::new(self.host), self.host.nvml());
-        let supply = self.supply((&names, &nvml), taken)?;
+        let look = Look::new(self.host);
+        let supply = self.supply(&look, taken)?;
         // The limit is about devices in use, which those of a definition are not.
         let pool = Pool {
             instances: 0,
@@ -337,8 +331,8 @@ impl<'a> Choice<'a> {
     /// What the pool's rules take, full or not: those that no other domain names or
     /// holds first.
     fn any(&self, reserved: &Reserved) -> anyhow::Result<Vec<Hostdev>> {
-        let (names, nvml) = (PciIds::new(self.host), self.host.nvml());
-        let supply = self.supply((&names, &nvml), BTreeMap::new())?;
+        let look = Look::new(self.host);
+        let supply = self.supply(&look, BTreeMap::new())?;
         let pool = &self.pool.name;
         let candidates = supply.candidates(self.pool, &Source::Any);
         let candidates = candidates.map_err(|why| anyhow!("pool '{pool}': {why}"))?;

@@ -126,7 +126,7 @@ pub fn elsewhere(
         };
         let name = &order.request.name;
         let pool = config::load_pool(host, &order.request.pool)?;
-        let other = if pool.is_of_gpus() {
+        let other = if pool.is_chosen_ahead() {
             placeholder::choose_free(host, &reserved, &planned, &pool, name)?
         } else {
             // Made on whatever parent the start finds.
@@ -256,7 +256,7 @@ fn refusal(
     order: &Order<'_>,
 ) -> anyhow::Result<Option<(String, Passing)>> {
     let demand = Demand::load(host, def, vec![order.clone()])?;
-    let vgpus = demand.pools.values().any(|pool| pool.is_of_gpus());
+    let vgpus = demand.pools.values().any(|pool| pool.is_chosen_ahead());
     if !vgpus {
         let is_function = function_of(&order.source).is_some();
         let reason = || {

@@ -138,7 +138,7 @@ pub fn sync(
     let pools = Pools::load(host, &def.requests);
     let mut reserved = None;
     let choose = |planned: &DomainDef, pool: &Pool, names: &[DeviceName]| {
-        if pool.is_of_gpus() && reserved.is_none() {
+        if pool.is_chosen_ahead() && reserved.is_none() {
             // What others name may have changed since it was noted, and a definition is
             // not written every day.
             *named = Named::read(libvirt)?;
@@ -246,7 +246,7 @@ impl Pools {
                 continue;
             }
             let pool = config::load_pool(host, name);
-            if let Some(pool) = pool.as_ref().ok().filter(|pool| !pool.is_of_gpus()) {
+            if let Some(pool) = pool.as_ref().ok().filter(|pool| !pool.is_chosen_ahead()) {
                 // One that libvirt cannot give to a VM is told where it is asked for.
                 let model = placeholder::model(host, pool).ok().flatten();
                 all.models.extend(model.map(|model| (name.clone(), model)));

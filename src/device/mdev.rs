@@ -407,6 +407,7 @@ pub fn creation(parent: &Parent, type_id: &MdevTypeId, uuid: MdevUuid) -> Step {
             value: uuid.to_string(),
         },
         undo: Some(removal(parent, uuid)),
+        needs_no_undo: None,
         checks: vec![
             Check::LinkPasses {
                 path: path(uuid),

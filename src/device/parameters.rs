@@ -1,7 +1,7 @@
 //! What NVIDIA's driver lets a vGPU be given beyond its type: one attribute,
 //! `vgpu_params`, that takes all of it in one write before a VM opens the vGPU.
 
-use super::step::{Attribute, Check, Step};
+use super::step::{Attribute, Check, GOES_WITH_THE_DEVICE, Step};
 
 /// The parameters of one vGPU; what is None is left to the driver.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -66,6 +66,7 @@ impl Parameters {
                 value: format!("{text}\n"),
             },
             undo: None,
+            needs_no_undo: Some(GOES_WITH_THE_DEVICE),
             checks: vec![Check::Reads { path, value: text }],
         })
     }

@@ -78,6 +78,9 @@ pub struct Setting {
     pub free: String,
 }
 
+/// Why a setting of a device that is made needs no undo of its own.
+pub const GOES_WITH_THE_DEVICE: &str = "it goes with the device, which a step before has made";
+
 /// One effect on the host.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Step {
@@ -85,8 +88,11 @@ pub struct Step {
     pub what: String,
     /// The write that does it.
     pub write: Attribute,
-    /// How it is taken back; None where it goes with the effect of a step before.
+    /// How it is taken back; None where there is a reason for none.
     pub undo: Option<Undo>,
+    /// Why it needs no undo of its own.
+    #[serde(skip)]
+    pub needs_no_undo: Option<&'static str>,
     /// All of these hold once it is done.
     pub checks: Vec<Check>,
 }

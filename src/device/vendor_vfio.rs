@@ -7,7 +7,7 @@ use std::io;
 
 use super::{PCI_DEVICES, Sysfs, gpu::bound, link_name, optional, read};
 use crate::{
-    device::step::{Attribute, Check, Effect, Setting, Step, Undo},
+    device::step::{Attribute, Check, Effect, GOES_WITH_THE_DEVICE, Setting, Step, Undo},
     model::{MdevTypeId, PciAddress, VgpuTypeId},
 };
 
@@ -135,6 +135,7 @@ pub fn assignment(function: PciAddress, id: &MdevTypeId, name: &str) -> Step {
             value: format!("{id}\n"),
         },
         undo: Some(release(function)),
+        needs_no_undo: None,
         checks: vec![
             Check::Reads {
                 path,
@@ -175,6 +176,7 @@ pub fn placing(directory: &str, place: u32) -> Step {
             value: format!("{place}\n"),
         },
         undo: None,
+        needs_no_undo: Some(GOES_WITH_THE_DEVICE),
         checks: vec![Check::Reads {
             path,
             value: place.to_string(),

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     host::{GpuLock, Host},
+    kind::{self, Subject},
     model::{PciAddress, PoolName},
 };
 
@@ -88,11 +89,11 @@ impl Job {
                 job.report.pools.clone_from(&wanted.pools);
                 job.wanted = Some(wanted.clone());
             }
-            Ok(None) => job.refuse(
-                "no pool of kind nvidia-vgpu takes it, so nothing is known of how it should be; \
-                 'virt-vgpu pool preview POOL' tells why a pool does not"
-                    .to_owned(),
-            ),
+            Ok(None) => job.refuse(format!(
+                "no pool of kind {} takes it, so nothing is known of how it should be; 'virt-vgpu \
+                 pool preview POOL' tells why a pool does not",
+                kind::names_about(Subject::Gpu)
+            )),
             Err(conflict) => job.refuse(conflict.to_string()),
         }
         job

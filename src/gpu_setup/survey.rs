@@ -5,15 +5,11 @@ use anyhow::Context;
 use super::wanted::{Conflict, WantedSettings, wanted_settings};
 use crate::{
     config::{self, Pool},
-    device::{
-        gpu_fields::{AskedOnce, GpuFields},
-        pci::DeviceFields,
-        readiness,
-    },
+    device::{gpu_fields::AskedOnce, mdev, readiness},
     host::{Host, PciIds},
+    kind::FieldSources,
     model::PciAddress,
     plan::pools_taking,
-    rule::evaluate,
 };
 
 /// A GPU and what is wanted of it.
@@ -51,18 +47,14 @@ impl Survey {
         let names = PciIds::new(host);
         let nvml = host.nvml();
         let nvml = AskedOnce::new(&nvml);
+        let sources = FieldSources {
+            sysfs: host,
+            names: &names,
+            nvml: Some(&nvml),
+        };
         let verdict = |gpu: PciAddress, pool: &Pool| {
-            let fields = DeviceFields {
-                sysfs: host,
-                names: &names,
-                name: &gpu.into(),
-                path: &format!("/sys/bus/pci/devices/{gpu}"),
-                gpu: Some(GpuFields {
-                    nvml: Some(&nvml),
-                    profile: Some(pool.device_type()),
-                }),
-            };
-            evaluate(&pool.rules, &fields)
+            let gpu = mdev::pci_function(gpu);
+            pool.devices.verdict(sources, &pool.rules, &gpu)
         };
         let survey = |gpu: PciAddress| Surveyed {
             gpu,

@@ -183,7 +183,7 @@ fn sources(
     let mut sources = Vec::new();
     for request in missing {
         let pool = load_pool(host, &live.def, request)?;
-        let source = if pool.is_of_gpus() {
+        let source = if pool.is_chosen_ahead() {
             match written(live, request) {
                 Some(source) => source,
                 None => {

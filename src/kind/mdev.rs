@@ -9,6 +9,7 @@ use super::{
 use crate::{
     capacity::Fit,
     device::{
+        Sysfs,
         mdev::{self, Offer, Parent},
         step::Step,
         vendor_vfio,
@@ -70,6 +71,16 @@ impl Kind for Mdev {
 
     fn subjects(&self, view: &HostView<'_>) -> io::Result<Vec<Parent>> {
         Ok(view.mdev().parents().to_vec())
+    }
+
+    fn subject_named(&self, sysfs: &dyn Sysfs, name: &ParentName) -> Option<Parent> {
+        let parent = mdev::parent_named(sysfs, name);
+        let has_types = sysfs.exists(&format!("{}/mdev_supported_types", parent.path()));
+        has_types.then_some(parent)
+    }
+
+    fn is_chosen_ahead(&self) -> bool {
+        false
     }
 }
 

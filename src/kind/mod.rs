@@ -12,6 +12,7 @@ use serde::{Serialize, Serializer};
 use crate::{
     capacity::{Fit, Placement},
     device::{
+        Sysfs,
         mdev::{Offer, Parent},
         step::Step,
     },
@@ -99,6 +100,17 @@ pub trait Kind: fmt::Debug + Sync {
     /// # Errors
     /// When sysfs cannot be read.
     fn subjects(&self, view: &HostView<'_>) -> io::Result<Vec<Parent>>;
+
+    /// What rules of its pools are about where a device of that name is looked at: the
+    /// device itself or what it is part of; None where they are about neither. Reads no
+    /// more than that.
+    fn subject_named(&self, sysfs: &dyn Sysfs, name: &ParentName) -> Option<Parent>;
+
+    /// Whether the XML names a device that has to be chosen before the start; else a UUID
+    /// stands there, and any parent makes the device under it.
+    fn is_chosen_ahead(&self) -> bool {
+        true
+    }
 
     /// Devices that rules of its pools would be about if the right driver had them, each
     /// with what has it.
@@ -324,6 +336,14 @@ pub fn with_type_key(key: &str) -> Option<&'static dyn Kind> {
 #[must_use]
 pub fn names() -> Vec<&'static str> {
     KINDS.iter().map(|kind| kind.name()).collect()
+}
+
+/// The names of the kinds whose rules are about that.
+#[must_use]
+pub fn names_about(subject: Subject) -> String {
+    let kinds = KINDS.iter().filter(|kind| kind.subject() == subject);
+    let names: Vec<&str> = kinds.map(|kind| kind.name()).collect();
+    names.join(" or ")
 }
 
 /// Whether the key is one at the top of the file for another kind.

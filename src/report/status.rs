@@ -11,12 +11,12 @@ use super::{
     foreign::{self, Foreign, Taken},
 };
 use crate::{
-    allocate,
+    allocate::{self, Look},
     claims::{self, Claim, DEFAULT_GRACE, Liveness, State},
     config::{self, Pool},
-    device::{Remembered, mdev::Offer},
+    device::mdev::Offer,
     gpu_setup::Survey,
-    host::{Deadline, Host, PciIds, Processes},
+    host::{Deadline, Host, Processes},
     model::{DeviceName, DomainName, DomainUuid, MdevTypeId, MdevUuid, ParentName, PoolName},
     plan::{Detail, HostSupply, Idle, Rejection, Source, Standing},
     rule::Verdict,
@@ -173,13 +173,10 @@ fn pools(
     known: (&[Claim], bool),
     problems: &mut Vec<String>,
 ) -> anyhow::Result<(Vec<PoolReport>, Vec<Foreign>, bool)> {
-    let names = PciIds::new(host);
-    let nvml = host.nvml();
-    let sysfs = Remembered::new(host);
-    let supply = HostSupply::discover(&sysfs, &names, Detail::default())
-        .and_then(|supply| allocate::with_held(supply, host, None))
-        .context("cannot look for devices")?
-        .with_nvml(&nvml);
+    let look = Look::new(host);
+    let supply = look
+        .free_supply(Detail::default(), None)
+        .context("cannot look for devices")?;
     for one in claims::quarantined(host).context("cannot read the quarantine")? {
         let words = one.in_words(host);
         problems.push(format!("{} is kept back: {words}", one.function));

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::{Devices, FieldValues, Shown, fields_of};
 use crate::{
+    allocate::Look,
     cli::{
         near,
         output::{self, Table},
@@ -16,7 +17,7 @@ use crate::{
         gpu_fields::GpuFields,
         pci::{self, DeviceFields},
     },
-    host::{Host, PciIds},
+    host::Host,
     kind::HostView,
     model::{PciAddress, proposed},
     plan::{Detail, HostSupply},
@@ -62,13 +63,12 @@ fn gather(
     shown: Shown,
     pool: Option<&Pool>,
 ) -> anyhow::Result<Report> {
-    let names = PciIds::new(host);
+    let look = Look::new(host);
     let mut functions = pci::functions(host).context("cannot list PCI functions")?;
     functions.sort_unstable();
-    let nvml = host.nvml();
-    let supply = HostSupply::discover(host, &names, Detail::default())
-        .context("cannot look for devices")?
-        .with_nvml(&nvml);
+    let supply = look
+        .supply(Detail::default())
+        .context("cannot look for devices")?;
     let view = supply.view();
     let of_kind = match (shown, pool) {
         (_, Some(pool)) => Some(in_pool(&supply, pool)?),
@@ -104,7 +104,7 @@ fn gather(
             nvml: Some(view),
             profile: pool.map(|pool| pool.device_type()),
         };
-        let device = fields_of(host, &names, &name, path, Some(of_gpu));
+        let device = fields_of(host, &look.names, &name, path, Some(of_gpu));
         let fields = verb.fields.then(|| FieldValues::read(&device, shown));
         function_report(*address, &device, fields)
     };

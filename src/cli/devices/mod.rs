@@ -25,16 +25,7 @@ mod parents;
 /// By default: the devices that can make mediated devices, with their types and
 /// the mediated devices that exist.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:
-  virt-vgpu devices
-  virt-vgpu devices 0000:3b:00.0    one card; its virtual functions, if it has any
-  virt-vgpu devices --pool cad      what the rules of pool 'cad' take
-  virt-vgpu devices --fields mtty   each field that a rule can test, with its value
-  virt-vgpu devices --kind pci      all PCI functions
-  virt-vgpu devices --kind nvidia-vgpu --fields    GPUs, and what rules can test of them
-  virt-vgpu devices --json | jq '.devices[].types[] | select(.available > 0).id'
-
-Exit code 0 when the devices were read, 1 when an address is unknown.")]
+#[command(after_help = examples())]
 pub(super) struct Devices {
     /// Only these: addresses in any notation, or other kernel names.
     #[arg(value_name = "ADDRESS")]
@@ -55,6 +46,22 @@ pub(super) struct Devices {
     /// Print JSON.
     #[arg(long)]
     json: bool,
+}
+
+fn examples() -> String {
+    let of_gpus = kind::names_about(Subject::Gpu);
+    format!(
+        "Examples:
+  virt-vgpu devices
+  virt-vgpu devices 0000:3b:00.0    one card; its virtual functions, if it has any
+  virt-vgpu devices --pool cad      what the rules of pool 'cad' take
+  virt-vgpu devices --fields mtty   each field that a rule can test, with its value
+  virt-vgpu devices --kind {FUNCTIONS}      all PCI functions
+  virt-vgpu devices --kind {of_gpus} --fields    GPUs, and what rules can test of them
+  virt-vgpu devices --json | jq '.devices[].types[] | select(.available > 0).id'
+
+Exit code 0 when the devices were read, 1 when an address is unknown."
+    )
 }
 
 /// Which devices are shown.

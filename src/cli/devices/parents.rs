@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::{Devices, FieldValues, Shown, fields_of};
 use crate::{
+    allocate::Look,
     claims::{self, Claim},
     cli::{
         near,
@@ -14,7 +15,7 @@ use crate::{
     },
     config::Pool,
     device::mdev::{self, MdevHost, MdevType, Parent},
-    host::{Host, PciIds},
+    host::Host,
     model::{DeviceName, DomainName, MdevTypeId, MdevUuid, ParentName, PoolName, proposed},
     plan::{Detail, HostSupply},
     rule::Verdict,
@@ -79,8 +80,9 @@ fn gather(
     shown: Shown,
     pool: Option<&Pool>,
 ) -> anyhow::Result<Report> {
-    let names = PciIds::new(host);
-    let supply = HostSupply::discover(host, &names, Detail::default())
+    let look = Look::new(host);
+    let supply = look
+        .supply(Detail::default())
         .context("cannot look for mdev parents")?;
     let mut problems = Vec::new();
     let mut on_parents = mdevs(host, supply.mdev(), &mut problems)?;
@@ -93,7 +95,7 @@ fn gather(
         };
         let fields = verb.fields.then(|| {
             let path = parent.path();
-            let device = fields_of(host, &names, &parent.name, &path, None);
+            let device = fields_of(host, &look.names, &parent.name, &path, None);
             FieldValues::read(&device, shown)
         });
         devices.push(ParentReport {

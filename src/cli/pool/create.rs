@@ -11,12 +11,12 @@ use serde::Serialize;
 
 use super::{candidates, candidates::Candidate, new_device, new_gpu, other_pools};
 use crate::{
-    allocate,
+    allocate::{self, Look},
     cli::output,
     config::{self, Class, ConfigFiles, NewPool, POOL_DIRS, Placement, Pool, render},
     device::Sysfs,
     gpu_setup::Survey,
-    host::{Deadline, Host, HostLock, PciIds, complain},
+    host::{Deadline, Host, HostLock, complain},
     kind,
     model::{PoolName, ProfileName, TypeSelector},
     plan::{Detail, HostSupply},
@@ -142,12 +142,10 @@ impl Create {
             );
         }
         refuse_existing(host, &self.name)?;
-        let names = PciIds::new(host);
-        let nvml = host.nvml();
-        let supply = HostSupply::discover(host, &names, Detail::default())
-            .and_then(|supply| allocate::with_held(supply, host, None))
-            .context("cannot look for devices")?
-            .with_nvml(&nvml);
+        let look = Look::new(host);
+        let supply = look
+            .free_supply(Detail::default(), None)
+            .context("cannot look for devices")?;
         let mut notes = Vec::new();
         let new = self.new_pool(host, &supply, &mut notes)?;
         // No file has that line yet, so only the key is told.

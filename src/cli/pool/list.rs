@@ -7,9 +7,10 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::{
+    allocate::Look,
     cli::output::{self, Table},
     config::{self, Placement, Pool},
-    host::{Host, PciIds},
+    host::Host,
     kind::Kind,
     model::PoolName,
     plan::{Detail, HostSupply},
@@ -84,11 +85,10 @@ impl List {
 }
 
 fn gather(host: &Host) -> anyhow::Result<Report> {
-    let names = PciIds::new(host);
-    let nvml = host.nvml();
-    let supply = HostSupply::discover(host, &names, Detail::default())
-        .context("cannot look for devices")?
-        .with_nvml(&nvml);
+    let look = Look::new(host);
+    let supply = look
+        .supply(Detail::default())
+        .context("cannot look for devices")?;
     let loaded = config::load_all(host);
     let (mut pools, mut broken) = (Vec::new(), Vec::new());
     for (name, pool) in loaded.pools {

@@ -15,14 +15,13 @@ use super::{
     load, other_pools,
 };
 use crate::{
-    allocate,
+    allocate::Look,
     cli::output,
     config::{self, ConfigFiles, Pool},
-    device::Remembered,
-    host::{Host, PciIds},
+    host::Host,
     kind::Words,
     model::{PciAddress, PoolName},
-    plan::{Detail, HostSupply},
+    plan::Detail,
     rule::{Field, fields_used},
 };
 
@@ -102,13 +101,10 @@ pub(super) fn read_file(file: &Path) -> anyhow::Result<Pool> {
 }
 
 fn gather(host: &Host, pool: Pool) -> anyhow::Result<Report> {
-    let names = PciIds::new(host);
-    let nvml = host.nvml();
-    let sysfs = Remembered::new(host);
-    let supply = HostSupply::discover(&sysfs, &names, Detail::default())
-        .and_then(|supply| allocate::with_held(supply, host, None))
-        .context("cannot look for devices")?
-        .with_nvml(&nvml);
+    let look = Look::new(host);
+    let supply = look
+        .free_supply(Detail::default(), None)
+        .context("cannot look for devices")?;
     let others = other_pools(config::load_all(host), &pool.name);
     let unbound = pool.kind.unbound(supply.view());
     let mut warnings = pool.warnings();

@@ -11,14 +11,14 @@ use super::{
     limit, load, other_pools,
 };
 use crate::{
-    allocate, claims,
+    allocate::Look,
+    claims,
     cli::output,
     config::{self, Class, Defaults, Placement, Pool},
-    device::Remembered,
-    host::{Host, PciIds},
+    host::Host,
     kind::Kind,
     model::{PoolName, proposed},
-    plan::{Detail, HostSupply},
+    plan::Detail,
     rule::{Filter, Operator},
 };
 
@@ -97,13 +97,10 @@ impl Show {
 }
 
 fn gather(host: &Host, pool: Pool) -> anyhow::Result<Report> {
-    let names = PciIds::new(host);
-    let nvml = host.nvml();
-    let sysfs = Remembered::new(host);
-    let supply = HostSupply::discover(&sysfs, &names, Detail::default())
-        .and_then(|supply| allocate::with_held(supply, host, None))
-        .context("cannot look for devices")?
-        .with_nvml(&nvml);
+    let look = Look::new(host);
+    let supply = look
+        .free_supply(Detail::default(), None)
+        .context("cannot look for devices")?;
     let others = other_pools(config::load_all(host), &pool.name);
     let mut devices =
         candidates::candidates(&supply, &pool, &others).context("cannot look for devices")?;

@@ -12,15 +12,14 @@ use crate::{
     config::{self, Pool},
     device::{
         gpu::{self, Framework, GpuState, VgpuType},
-        gpu_fields::GpuFields,
         mdev,
         nvml::{Failure, GpuFacts, Nvml, Told},
-        pci::DeviceFields,
         readiness, vendor_vfio,
     },
     host::{Host, PciIds},
+    kind::FieldSources,
     model::{MdevTypeId, PciAddress, PoolName, ProfileParts, short_name},
-    rule::{Verdict, evaluate},
+    rule::Verdict,
 };
 
 mod report;
@@ -272,18 +271,14 @@ impl<'a> Pools<'a> {
     }
 
     fn takes(&self, host: &Host, pool: &Pool, function: PciAddress) -> bool {
-        let parent = mdev::pci_function(function);
-        let device = DeviceFields {
+        let sources = FieldSources {
             sysfs: host,
             names: &self.names,
-            name: &parent.name,
-            path: &parent.path(),
-            gpu: (pool.is_of_gpus()).then_some(GpuFields {
-                nvml: Some(self.facts),
-                profile: Some(pool.device_type()),
-            }),
+            nvml: Some(self.facts),
         };
-        matches!(evaluate(&pool.rules, &device), Verdict::Match { .. })
+        let device = mdev::pci_function(function);
+        let verdict = pool.devices.verdict(sources, &pool.rules, &device);
+        matches!(verdict, Verdict::Match { .. })
     }
 }
 

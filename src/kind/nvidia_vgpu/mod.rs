@@ -11,11 +11,12 @@ use super::{
 };
 use crate::{
     device::{
-        gpu,
+        Sysfs, gpu,
         mdev::{self, Parent},
+        readiness, vendor_vfio,
     },
     document::ConfigError,
-    model::{PciAddress, TypeSelector},
+    model::{ParentName, PciAddress, TypeSelector},
     rule::Field,
 };
 
@@ -91,6 +92,12 @@ impl Kind for NvidiaVgpu {
     fn subjects(&self, view: &HostView<'_>) -> io::Result<Vec<Parent>> {
         let gpus = gpu::all(view.sysfs())?;
         Ok(gpus.into_iter().map(mdev::pci_function).collect())
+    }
+
+    fn subject_named(&self, sysfs: &dyn Sysfs, name: &ParentName) -> Option<Parent> {
+        let function = name.pci()?;
+        let gpu = vendor_vfio::gpu(sysfs, function).ok()?.unwrap_or(function);
+        readiness::is_gpu(sysfs, gpu).then(|| mdev::pci_function(gpu))
     }
 
     fn unbound(&self, view: &HostView<'_>) -> Vec<(PciAddress, String)> {

@@ -6,20 +6,28 @@
 //! now; read the difference before you keep it.
 
 use std::{
+    collections::BTreeSet,
     fmt::Write as _,
     fs,
     path::{Path, PathBuf},
 };
 
 use virt_vgpu::{
-    allocate::{AllocateError, Demand, Order, devices_wanted},
-    apply,
+    allocate::{AllocateError, Demand, Look, Order, devices_wanted},
+    apply, config,
+    device::{
+        gpu_fields::{AskedOnce, GpuFields},
+        pci::DeviceFields,
+    },
     domain::{self, DomainDef},
-    model::MdevUuid,
-    plan::{self, Failed, Plan, Source},
+    host::{Host, PciIds},
+    kind::{KINDS, Kind},
+    model::{MdevUuid, TypeSelector},
+    plan::{self, Detail, Failed, Plan, Source},
+    rule::{Field, Fields},
 };
 
-use crate::support::{kernel::Kernel, scene::Scene};
+use crate::support::{kernel::Kernel, plain_tree::Tree, scene::Scene};
 
 /// The case's host with its pools and other files.
 fn scene(case: &Path) -> Scene {
@@ -113,6 +121,15 @@ fn each_host_is_planned_as_expected() {
         assert_eq!(kernel.writes(), [], "{name}: planning writes nothing");
         let mut found = described(&outcome);
         if let Ok(plan) = outcome {
+            for step in &plan.steps {
+                // One or the other: what a step does is taken back, or there is a reason why
+                // nothing needs to be.
+                assert_ne!(
+                    step.undo.is_some(),
+                    step.needs_no_undo.is_some(),
+                    "{name}: {step:?}"
+                );
+            }
             let made = match apply::apply(&plan.steps, kernel) {
                 Ok(()) => plan.assignments.len(),
                 // What the attributes promise is not always what a driver does.
@@ -136,4 +153,87 @@ fn each_host_is_planned_as_expected() {
         }
     }
     assert!(wrong.is_empty(), "\n{wrong}");
+}
+
+/// A kind and a field of its devices.
+type Of = (&'static str, Field);
+
+/// Fields that no device of the kind has, for that reason.
+const NEVER: &[(Of, &str)] = &[(
+    ("nvidia-vgpu", Field::PhysicalFunction),
+    "the rules are about GPUs, which are physical functions themselves",
+)];
+
+/// The fields of a kind that have a value on one of the host's devices of that kind.
+fn fields_there(
+    host: &Host,
+    kind: &'static dyn Kind,
+    profile: Option<&TypeSelector>,
+) -> BTreeSet<Of> {
+    let (nvml, names) = (host.nvml(), PciIds::new(host));
+    let nvml = AskedOnce::new(&nvml);
+    let look = Look::new(host);
+    let supply = look.supply(Detail::default()).unwrap();
+    let mut there = BTreeSet::new();
+    for subject in kind.subjects(supply.view()).unwrap() {
+        let device = DeviceFields {
+            sysfs: host,
+            names: &names,
+            name: &subject.name,
+            path: &subject.path(),
+            gpu: Some(GpuFields {
+                nvml: Some(&nvml),
+                profile,
+            }),
+        };
+        let fields = kind.fields().into_iter();
+        let has = fields.filter(|&field| device.field(field).is_some());
+        there.extend(has.map(|field| (kind.name(), field)));
+    }
+    there
+}
+
+#[test]
+fn each_kind_has_a_host_on_which_its_fields_have_values() {
+    // What the driver's model has nothing to do with.
+    let (gpu, function) = ("0000:3b:00.0", "0000:3b:00.4");
+    let mut tree = Tree::with_devices();
+    for address in [gpu, function] {
+        let at = format!("/sys/devices/pci0000:00/{address}");
+        tree = tree.with(&format!("{at}/label"), "Slot 3\n").with_link(
+            &format!("{at}/iommu_group"),
+            "../../../kernel/iommu_groups/7",
+        );
+    }
+    let host = Host::new(tree.path("/"));
+    let of_tree = KINDS.iter().map(|kind| fields_there(&host, *kind, None));
+    let mut values: BTreeSet<Of> = of_tree.flatten().collect();
+    let mut planned: BTreeSet<&str> = BTreeSet::new();
+    for case in cases() {
+        let scene = scene(&case);
+        let host = scene.host();
+        let outcome = plan_case(&case, &scene);
+        for pool in config::load_all(&host).pools.into_values().flatten() {
+            let of_pool = |plan: &Plan| plan.assignments.iter().any(|one| one.pool == pool.name);
+            if outcome.as_ref().is_ok_and(of_pool) {
+                planned.insert(pool.kind.name());
+            }
+            values.extend(fields_there(&host, pool.kind, Some(pool.device_type())));
+        }
+    }
+    let mut wrong = Vec::new();
+    for kind in KINDS {
+        assert!(
+            planned.contains(kind.name()),
+            "{kind}: no host of tests/cases"
+        );
+        for field in kind.fields() {
+            let of = (kind.name(), field);
+            let is_never = NEVER.iter().any(|(never, _)| *never == of);
+            if values.contains(&of) == is_never {
+                wrong.push(format!("{kind}: {field}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }

@@ -1,0 +1,316 @@
+//! Kinds of device: no file outside `src/kind` names one, and what a kind has to say is
+//! enough for the planner.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use virt_vgpu::{
+    config::{self, Pool},
+    device::{
+        PCI_DEVICES, Sysfs,
+        mdev::{self, Offer, Parent},
+        parameters::Parameters,
+        pci,
+        step::Step,
+    },
+    document::ConfigError,
+    host::{Host, PciIds},
+    kind::{
+        Candidate, Devices, FieldSources, HostView, KINDS, Keys, Kind, MadeAs, PCI_FIELDS, Part,
+        Source, Subject, ToMake, Words,
+    },
+    model::{DeviceName, DomainName, Handle, MdevUuid, ParentName, TypeSelector},
+    plan::{self, Detail, Failed, HostSupply, Nearness, Plan, Refusal, Wanted},
+    rule::{Field, Rule, Verdict},
+};
+
+use crate::support::plain_tree::Tree;
+
+/// Names of kinds that stand for something else, in these files.
+const OTHERWISE: &[(&str, &str, &str)] = &[
+    ("domain/", "mdev", "the type of a hostdev in libvirt's XML"),
+    (
+        "claims/former.rs",
+        "mdev",
+        "the word in claims of earlier versions",
+    ),
+];
+
+fn sources(directory: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(sources(&path));
+        } else if path.extension().is_some_and(|ending| ending == "rs") {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+/// The program's text, without comments and without tests.
+fn code(text: &str) -> String {
+    let body = text
+        .split("#[cfg(test)]\nmod tests {")
+        .next()
+        .unwrap_or_default();
+    let lines = body
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// What would name the kind: its name as a text, in a message or on a command line, its
+/// module, its row.
+fn ways_to_name(kind: &str) -> Vec<String> {
+    let module = kind.replace('-', "_");
+    let words = kind.split('-').map(|word| {
+        let (first, rest) = word.split_at(1);
+        first.to_uppercase() + rest
+    });
+    let row: String = words.collect();
+    vec![
+        format!("\"{kind}\""),
+        format!("'{kind}'"),
+        format!("kind {kind}"),
+        format!("kind={kind}"),
+        format!("kind::{module}"),
+        format!("Kind::{row}"),
+        format!("{row}Pool"),
+    ]
+}
+
+fn named_in(code: &str, kind: &str) -> Option<String> {
+    let mut ways = ways_to_name(kind).into_iter();
+    ways.find(|way| {
+        code.match_indices(way.as_str()).any(|(place, _)| {
+            let after = code[place + way.len()..].chars().next();
+            !after.is_some_and(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
+        })
+    })
+}
+
+#[test]
+fn no_file_outside_their_own_room_names_a_kind() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut wrong = Vec::new();
+    for path in sources(&root) {
+        let below = path
+            .strip_prefix(&root)
+            .unwrap()
+            .to_string_lossy()
+            .into_owned();
+        let is_test = below.contains("tests/") || below.ends_with("tests.rs");
+        if is_test || below.starts_with("kind/") {
+            continue;
+        }
+        let code = code(&fs::read_to_string(&path).unwrap());
+        for kind in KINDS {
+            let may = OTHERWISE
+                .iter()
+                .any(|(place, name, _)| below.starts_with(place) && *name == kind.name());
+            match named_in(&code, kind.name()) {
+                Some(way) if !may => wrong.push(format!("{below}: {way}")),
+                _ => {}
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+/// The check sees what it is there to see.
+#[test]
+fn a_breach_would_be_seen() {
+    for text in [
+        "if pool.kind.name() == \"nvidia-vgpu\" {",
+        "pool.kind == Kind::NvidiaVgpu",
+        "use crate::kind::nvidia_vgpu::functions;",
+        "\"--kind nvidia-vgpu\"",
+    ] {
+        assert!(named_in(&code(text), "nvidia-vgpu").is_some(), "{text}");
+    }
+    for text in [
+        "// kind nvidia-vgpu",
+        "\"nvidia-vgpud\"",
+        "kind::NvidiaVgpud",
+    ] {
+        assert_eq!(named_in(&code(text), "nvidia-vgpu"), None, "{text}");
+    }
+}
+
+/// A kind that the program does not have: whole PCI functions, of which nothing has to be
+/// made.
+#[derive(Debug)]
+struct Whole;
+
+impl Kind for Whole {
+    fn name(&self) -> &'static str {
+        "whole"
+    }
+
+    fn about(&self) -> &'static str {
+        "whole functions"
+    }
+
+    fn subject(&self) -> Subject {
+        Subject::Parent
+    }
+
+    fn words(&self) -> Words {
+        KINDS[0].words()
+    }
+
+    fn keys(&self) -> Keys {
+        Keys::default()
+    }
+
+    fn fields(&self) -> Vec<Field> {
+        PCI_FIELDS.to_vec()
+    }
+
+    fn parse(&self, _: &Part<'_>) -> Result<Arc<dyn Devices>, ConfigError> {
+        Ok(Arc::new(WholePool("function".parse().unwrap())))
+    }
+
+    fn subjects(&self, view: &HostView<'_>) -> io::Result<Vec<Parent>> {
+        let functions = pci::functions(view.sysfs())?.into_iter();
+        let mut addresses: Vec<_> = functions.map(|(address, _)| address).collect();
+        addresses.sort_unstable();
+        Ok(addresses.into_iter().map(mdev::pci_function).collect())
+    }
+
+    fn subject_named(&self, _: &dyn Sysfs, name: &ParentName) -> Option<Parent> {
+        name.pci().map(mdev::pci_function)
+    }
+}
+
+#[derive(Debug)]
+struct WholePool(TypeSelector);
+
+impl Devices for WholePool {
+    fn device_type(&self) -> &TypeSelector {
+        &self.0
+    }
+
+    fn type_in_words(&self) -> String {
+        self.0.to_string()
+    }
+
+    fn verdict(&self, sources: FieldSources<'_>, rules: &[Rule], subject: &Parent) -> Verdict {
+        sources.verdict(rules, subject, None)
+    }
+
+    fn candidates(&self, view: &HostView<'_>, _: &Source) -> Result<Vec<Candidate>, String> {
+        let functions = Whole.subjects(view).map_err(|error| error.to_string())?;
+        let candidate = |parent: Parent| Candidate {
+            device: parent.name.pci().map(Handle::Pci),
+            board: parent.name.clone(),
+            node: None,
+            in_use: 0,
+            parent,
+        };
+        Ok(functions.into_iter().map(candidate).collect())
+    }
+
+    fn subject_of(&self, _: &HostView<'_>, candidate: &Candidate) -> Parent {
+        candidate.parent.clone()
+    }
+
+    fn offer(&self, _: &HostView<'_>, _: &Candidate) -> Offer {
+        Offer::Type {
+            id: "function".parse().unwrap(),
+            available: 1,
+        }
+    }
+
+    fn steps(&self, _: &Candidate, _: &ToMake<'_>) -> Vec<Step> {
+        Vec::new()
+    }
+
+    fn made_as(&self, candidate: &Candidate) -> MadeAs {
+        MadeAs {
+            word: "whole",
+            rests_on: format!("{PCI_DEVICES}/{}/driver", candidate.parent.name),
+            can_wedge: false,
+        }
+    }
+
+    fn room(&self, _: &HostView<'_>, _: &Parent) -> (Offer, bool) {
+        (Offer::NoSuchType, true)
+    }
+
+    fn critical(&self, _: &HostView<'_>, candidate: &Candidate) -> Option<String> {
+        let is_last = candidate.parent.name.to_string() == "0000:5e:00.0";
+        is_last.then(|| "the host's last keyboard is on it".to_owned())
+    }
+}
+
+/// A pool of that kind, which takes cards of Intel's; with `allow-critical` or without.
+fn whole(allow: bool) -> Pool {
+    let text = format!(
+        "kind = 'mdev'\ntype = 'x'\n[[rule]]\nallow-critical = {allow}\nwhere = [{{ field = \
+         'vendor-id', op = 'equal', value = '8086' }}]\n"
+    );
+    let pool = config::parse("cards".parse().unwrap(), Path::new("/x.toml"), &text).unwrap();
+    Pool {
+        kind: &Whole,
+        devices: Arc::new(WholePool("function".parse().unwrap())),
+        ..pool
+    }
+}
+
+/// The plan for so many devices of the pool.
+fn planned(pool: &Pool, number: usize) -> Result<Plan, Refusal> {
+    let tree = Tree::with_devices()
+        .pci("0000:05:00.0", "8086", "1533", "020000", None)
+        .pci("0000:5e:00.0", "8086", "1533", "020000", None);
+    let host = Host::new(tree.path("/"));
+    let names = PciIds::new(&host);
+    let supply = HostSupply::discover(&host, &names, Detail::default()).unwrap();
+    let domain: DomainName = "vm1".parse().unwrap();
+    let devices: Vec<DeviceName> = (0..number)
+        .map(|number| format!("card{number}").parse().unwrap())
+        .collect();
+    let uuid: MdevUuid = "614bc606-2078-5444-8c9c-4f8e98ae4dcc".parse().unwrap();
+    let wanted = |device| Wanted {
+        device,
+        uuid,
+        source: Source::Any,
+        pool,
+        pool_in_use: 0,
+        parameters: Parameters::default(),
+    };
+    let wanted: Vec<Wanted<'_>> = devices.iter().map(wanted).collect();
+    let nearness = Nearness::default();
+    plan::plan(&domain, &wanted, &supply, &nearness, &Failed::default())
+}
+
+#[test]
+fn the_planner_serves_a_kind_that_it_has_never_heard_of() {
+    let plan = planned(&whole(false), 2).unwrap();
+    let handles: Vec<String> = plan
+        .assignments
+        .iter()
+        .map(|one| one.handle.to_string())
+        .collect();
+    assert_eq!(handles, ["0000:04:00.0", "0000:05:00.0"]);
+    assert_eq!(plan.steps, []);
+}
+
+#[test]
+fn what_the_host_needs_is_handed_out_only_where_a_rule_says_so() {
+    assert_eq!(
+        planned(&whole(false), 3).unwrap_err().to_string(),
+        "pool 'cards' has no free function for domain 'vm1': 0000:04:00.0: its last function \
+         goes to 'card0' of this domain; 0000:05:00.0: its last function goes to 'card1' of this \
+         domain; 0000:5e:00.0: the host's last keyboard is on it; see 'virt-vgpu explain vm1'"
+    );
+    let plan = planned(&whole(true), 3).unwrap();
+    let last = plan.assignments.last().map(|one| one.handle.to_string());
+    assert_eq!(last.as_deref(), Some("0000:5e:00.0"));
+}
