@@ -81,7 +81,7 @@ impl Demand<'_> {
         pool: &Pool,
         supply: &HostSupply<'_>,
     ) -> Result<(), String> {
-        if profile(pool).is_some() && is_managed(self.domain, order) {
+        if pool.kind.keeps_its_driver() && is_managed(self.domain, order) {
             return Err(
                 "its hostdev has managed='yes' and not 'no', so libvirt would take the function \
                  from the driver that it needs"

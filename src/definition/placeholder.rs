@@ -12,11 +12,9 @@ use crate::{
     claims,
     config::{self, Pool},
     device::{
-        gpu,
         mdev::{self, Offer},
         nvml::Nvml,
         parameters::Parameters,
-        readiness,
     },
     domain::{self, DomainDef, Hostdev},
     host::{Host, libvirt::Libvirt},
@@ -139,7 +137,7 @@ pub fn placeholders_beside(
 ) -> anyhow::Result<Vec<Hostdev>> {
     let chosen = choose(host, reserved, def, pool, names)?;
     if chosen.iter().any(|one| one.handle.pci().is_some()) {
-        check_libvirt(libvirt.version()?)?;
+        check_libvirt(pool, libvirt.version()?)?;
     }
     Ok(chosen)
 }
@@ -349,10 +347,12 @@ impl<'a> Choice<'a> {
         }
         found.retain(|function| !self.own.contains(function));
         if found.is_empty() {
+            let lacking = self.pool.kind.lacking(self.host);
+            let lacking = lacking.context("cannot look for GPUs")?;
             bail!(
                 "pool '{pool}' has nothing on this host that could stand for the device{}; see \
                  {}",
-                self.missing_functions()?,
+                lacking.map_or(String::new(), |what| format!(": {what}")),
                 proposed("virt-vgpu pool preview", pool)
             );
         }
@@ -373,48 +373,14 @@ impl<'a> Choice<'a> {
             .map(|(function, name)| Hostdev::placeholder(function, name))
             .collect())
     }
-
-    fn missing_functions(&self) -> anyhow::Result<String> {
-        let gpus = gpu::all(self.host).context("cannot look for GPUs")?;
-        let lacking = gpus
-            .iter()
-            .find(|&&gpu| readiness::lacks_functions(self.host, gpu));
-        Ok(lacking.map_or(String::new(), |gpu| {
-            format!(": virtual functions of {gpu} are not there, 'virt-vgpu host apply' makes them")
-        }))
-    }
 }
 
-/// libvirt before 9.7 takes `managed='no'` only for functions bound to `vfio-pci`
-/// (`virHostdevPreparePCIDevicesImpl`), which NVIDIA's functions must never be.
-pub fn check_libvirt(version: u32) -> anyhow::Result<()> {
-    const FIRST: u32 = 9_007_000;
-    let (major, minor, patch) = (version / 1_000_000, version / 1000 % 1000, version % 1000);
-    ensure!(
-        version >= FIRST,
-        "this host makes vGPUs of virtual functions with NVIDIA's own VFIO driver, which libvirt \
-         hands to VMs from 9.7 on; this is libvirt {major}.{minor}.{patch}: upgrade it"
-    );
-    Ok(())
+/// Whether libvirt hands functions of the pool to VMs.
+pub fn check_libvirt(pool: &Pool, version: u32) -> anyhow::Result<()> {
+    let checked = pool.kind.check_libvirt(version);
+    checked.map_err(|why| anyhow!("{why}"))
 }
 
 #[cfg(test)]
 #[path = "placeholder_tests.rs"]
 mod choice;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_first_libvirt_that_takes_variant_drivers_is_9_7() {
-        for good in [9_007_000, 9_010_000, 11_003_000] {
-            assert!(check_libvirt(good).is_ok(), "{good}");
-        }
-        let text = check_libvirt(9_006_002).unwrap_err().to_string();
-        assert!(
-            text.ends_with("this is libvirt 9.6.2: upgrade it"),
-            "{text}"
-        );
-    }
-}

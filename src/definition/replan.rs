@@ -146,7 +146,7 @@ pub fn elsewhere(
             continue;
         };
         if to.handle.pci().is_some() {
-            placeholder::check_libvirt(libvirt.version()?)?;
+            placeholder::check_libvirt(&pool, libvirt.version()?)?;
             // The next device must not be planned onto the same function.
             for hostdev in planned.hostdevs.iter_mut().filter(|one| **one == from) {
                 hostdev.handle = to.handle;

@@ -208,7 +208,7 @@ fn sources(
             Source::Mdev
         };
         if matches!(source, Source::Function(_)) {
-            definition::check_libvirt(libvirt.version()?).map_err(PlugError::Other)?;
+            definition::check_libvirt(&pool, libvirt.version()?).map_err(PlugError::Other)?;
         }
         sources.push((request.clone(), source));
     }

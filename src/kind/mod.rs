@@ -3,26 +3,22 @@
 //! read the list; nobody else knows a kind by name.
 //!
 //! A new kind is a file here, a row in [`KINDS`] (and none any more in [`PLANNED`]) and a
-//! fixture that the tests of `tests/it/kinds.rs` run on.
+//! host in `tests/cases`.
 
-use std::{fmt, io, rc::Rc, sync::Arc};
+use std::{fmt, io, sync::Arc};
 
 use serde::{Serialize, Serializer};
 
 use crate::{
-    capacity::{Fit, Placement},
-    device::{
-        Sysfs,
-        mdev::{Offer, Parent},
-        step::Step,
-    },
+    device::{Sysfs, mdev::Parent},
     document::{self, ConfigError, Table},
-    model::{MdevTypeId, ParentName, PciAddress, TypeSelector},
-    rule::{Field, Rule, Verdict},
+    model::{ParentName, PciAddress},
+    rule::Field,
 };
 
 mod board;
 mod candidate;
+mod devices;
 mod gpu_settings;
 mod mdev;
 mod nvidia_vgpu;
@@ -30,6 +26,7 @@ mod view;
 
 pub use board::Board;
 pub use candidate::{Announced, Candidate, Detail, Idle, MadeAs, Place, Rejection, Source, ToMake};
+pub use devices::Devices;
 pub use gpu_settings::{GpuSettings, SchedulerPolicy, SchedulerSettings};
 pub use view::{FieldSources, HostView};
 
@@ -112,6 +109,32 @@ pub trait Kind: fmt::Debug + Sync {
         true
     }
 
+    /// Whether libvirt must leave its functions with the driver that they have
+    /// (`managed='no'`).
+    fn keeps_its_driver(&self) -> bool {
+        false
+    }
+
+    /// Whether a libvirt of that version hands its functions to VMs, as libvirt counts
+    /// versions (9.7.0 is 9007000).
+    ///
+    /// # Errors
+    /// Why it does not.
+    fn check_libvirt(&self, version: u32) -> Result<(), String> {
+        let _ = version;
+        Ok(())
+    }
+
+    /// What this host lacks before anything of the kind can be chosen; None where nothing
+    /// is known to be missing.
+    ///
+    /// # Errors
+    /// When sysfs cannot be read.
+    fn lacking(&self, sysfs: &dyn Sysfs) -> io::Result<Option<String>> {
+        let _ = sysfs;
+        Ok(None)
+    }
+
     /// Devices that rules of its pools would be about if the right driver had them, each
     /// with what has it.
     fn unbound(&self, view: &HostView<'_>) -> Vec<(PciAddress, String)> {
@@ -175,105 +198,6 @@ pub struct Part<'p> {
     pub top: &'p Table<'p, 'p>,
     /// Where the kind is named.
     pub kind: &'p document::Place,
-}
-
-/// What a pool of a kind is set to: the kind's own part of its file, and what that makes
-/// of the host. It reads, says what there is, and proposes steps; it changes nothing.
-pub trait Devices: fmt::Debug + Send + Sync {
-    /// What they are made as, as the file has it.
-    fn device_type(&self) -> &TypeSelector;
-
-    /// The same in words: "mdev type 'nvidia-558'".
-    fn type_in_words(&self) -> String;
-
-    /// How the pool wants its GPUs to be set as a whole; None for kinds that are not
-    /// about GPUs.
-    fn gpu_settings(&self) -> Option<&GpuSettings> {
-        None
-    }
-
-    /// The verdict of the pool's rules on what they are about ([`Kind::subjects`]).
-    fn verdict(&self, sources: FieldSources<'_>, rules: &[Rule], subject: &Parent) -> Verdict;
-
-    /// All that could serve a request with that source, in ascending order. Whether the
-    /// pool's rules take one is asked later, because to answer it costs reading.
-    ///
-    /// # Errors
-    /// A text, when the host cannot be read at all, or such a source cannot be served.
-    fn candidates(&self, view: &HostView<'_>, source: &Source) -> Result<Vec<Candidate>, String>;
-
-    /// What of the candidate the pool's rules are about.
-    fn subject_of(&self, view: &HostView<'_>, candidate: &Candidate) -> Parent;
-
-    /// What a candidate has for the pool now, whether or not the rules take it.
-    fn offer(&self, view: &HostView<'_>, candidate: &Candidate) -> Offer;
-
-    /// What makes the device; none where nothing has to be made.
-    fn steps(&self, candidate: &Candidate, made: &ToMake<'_>) -> Vec<Step>;
-
-    /// What a claim says of the way a device of the candidate is made.
-    fn made_as(&self, candidate: &Candidate) -> MadeAs;
-
-    /// What one that rules are about has for the pool over all that makes devices on it,
-    /// and whether the number is exact: else there may be fewer.
-    fn room(&self, view: &HostView<'_>, subject: &Parent) -> (Offer, bool);
-
-    /// How many of a type a board takes over all that makes them on it; None where that
-    /// is no more than these say by themselves.
-    fn left_on_board(
-        &self,
-        view: &HostView<'_>,
-        board: &ParentName,
-        id: &MdevTypeId,
-    ) -> Option<Fit> {
-        let _ = (view, board, id);
-        None
-    }
-
-    /// What the candidate's board has for several devices that are planned at once; None
-    /// where nobody knows its sums.
-    fn board(&self, view: &HostView<'_>, candidate: &Candidate) -> Option<Rc<dyn Board>> {
-        let _ = (view, candidate);
-        None
-    }
-
-    /// Whether all devices of the kind that one VM has must be on one type of board.
-    fn wants_one_board_type(&self) -> bool {
-        false
-    }
-
-    /// Whether the candidate holds one device, whatever its type; else it counts each of
-    /// its types by itself.
-    fn holds_one(&self, candidate: &Candidate, id: &MdevTypeId) -> bool {
-        let _ = id;
-        candidate.device.is_some()
-    }
-
-    /// Where on the candidate's board the next device goes, besides the places that are
-    /// taken by devices that are planned.
-    fn place(&self, view: &HostView<'_>, candidate: &Candidate, taken: &[Placement]) -> Place {
-        let _ = (view, candidate, taken);
-        Place::Anywhere
-    }
-
-    /// What the rules take and no candidate for `source` stands for, each with the
-    /// reason.
-    fn idle(
-        &self,
-        view: &HostView<'_>,
-        source: &Source,
-        takes: &dyn Fn(&Parent) -> bool,
-    ) -> Vec<Idle> {
-        let _ = (view, source, takes);
-        Vec::new()
-    }
-
-    /// Why the host itself needs what the candidate is, if it does: then no rule takes it
-    /// that does not say so.
-    fn critical(&self, view: &HostView<'_>, candidate: &Candidate) -> Option<String> {
-        let _ = (view, candidate);
-        None
-    }
 }
 
 impl dyn Kind + '_ {

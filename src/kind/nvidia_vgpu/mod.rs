@@ -100,7 +100,50 @@ impl Kind for NvidiaVgpu {
         readiness::is_gpu(sysfs, gpu).then(|| mdev::pci_function(gpu))
     }
 
+    fn keeps_its_driver(&self) -> bool {
+        true
+    }
+
+    /// libvirt before 9.7 takes `managed='no'` only for functions bound to `vfio-pci`
+    /// (`virHostdevPreparePCIDevicesImpl`), which NVIDIA's functions must never be.
+    fn check_libvirt(&self, version: u32) -> Result<(), String> {
+        const FIRST: u32 = 9_007_000;
+        let (major, minor, patch) = (version / 1_000_000, version / 1000 % 1000, version % 1000);
+        if version >= FIRST {
+            return Ok(());
+        }
+        Err(format!(
+            "this host makes vGPUs of virtual functions with NVIDIA's own VFIO driver, which \
+             libvirt hands to VMs from 9.7 on; this is libvirt {major}.{minor}.{patch}: upgrade it"
+        ))
+    }
+
+    fn lacking(&self, sysfs: &dyn Sysfs) -> io::Result<Option<String>> {
+        let gpus = gpu::all(sysfs)?;
+        let lacks = |gpu: &&PciAddress| readiness::lacks_functions(sysfs, **gpu);
+        Ok(gpus.iter().find(lacks).map(|gpu| {
+            format!("virtual functions of {gpu} are not there, 'virt-vgpu host apply' makes them")
+        }))
+    }
+
     fn unbound(&self, view: &HostView<'_>) -> Vec<(PciAddress, String)> {
         unbound::all(view)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_libvirt_that_takes_variant_drivers_is_9_7() {
+        for good in [9_007_000, 9_010_000, 11_003_000] {
+            assert_eq!(NvidiaVgpu.check_libvirt(good), Ok(()), "{good}");
+        }
+        let text = NvidiaVgpu.check_libvirt(9_006_002).unwrap_err();
+        assert!(
+            text.ends_with("this is libvirt 9.6.2: upgrade it"),
+            "{text}"
+        );
     }
 }
