@@ -136,7 +136,7 @@ pub fn together(profiles: &[&ProfileName], facts: &[GpuFacts]) -> Result<(), Str
 /// The profile that a pool of NVIDIA's vGPUs hands out.
 #[must_use]
 pub fn profile(pool: &Pool) -> Option<&ProfileName> {
-    match pool.device_type() {
+    match pool.devices.selector()? {
         TypeSelector::Profile(profile) => Some(profile),
         TypeSelector::IdOrName(_) => None,
     }

@@ -350,7 +350,7 @@ impl Forecast {
                     .map(|one| candidate(one, &pool))
                     .chain(supply.idle(&pool, &Source::Any).into_iter().map(idle))
                     .collect(),
-                device_type: pool.device_type().to_string(),
+                device_type: pool.type_name().to_owned(),
                 placement: pool.placement.to_string(),
                 instances: pool.instances,
                 name: pool.name,

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     document::{ConfigError, LineEnds, Source, Written},
     kind::{Devices, Kind, Subject},
-    model::{PoolName, TypeSelector},
+    model::PoolName,
     rule::{
         Filter, FilterPart, Operator, Rule, labels::labels, spelling::did_you_mean, spelling::shown,
     },
@@ -55,16 +55,22 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// What its devices are made as.
+    /// What its devices are, in a word.
     #[must_use]
-    pub fn device_type(&self) -> &TypeSelector {
-        self.devices.device_type()
+    pub fn type_name(&self) -> &str {
+        self.devices.type_name()
     }
 
     /// The same in words: "mdev type 'nvidia-558'".
     #[must_use]
     pub fn type_in_words(&self) -> String {
         self.devices.type_in_words()
+    }
+
+    /// Whether the devices of both are of one type.
+    #[must_use]
+    pub fn is_of_one_type_with(&self, other: &Self) -> bool {
+        self.kind == other.kind && self.type_name() == other.type_name()
     }
 
     /// Whether its rules are about whole GPUs.

@@ -18,11 +18,18 @@ use crate::{
 /// What a pool of a kind is set to: the kind's own part of its file, and what that makes
 /// of the host. It reads, says what there is, and proposes steps; it changes nothing.
 pub trait Devices: fmt::Debug + Send + Sync {
-    /// What they are made as, as the file has it.
-    fn device_type(&self) -> &TypeSelector;
+    /// What they are, in a word for lists and refusals: the type or the profile that they
+    /// are made as, as the file has it.
+    fn type_name(&self) -> &str;
 
     /// The same in words: "mdev type 'nvidia-558'".
     fn type_in_words(&self) -> String;
+
+    /// The type of mediated devices or the profile that they are made as; None where
+    /// nothing has to be made.
+    fn selector(&self) -> Option<&TypeSelector> {
+        None
+    }
 
     /// How the pool wants its GPUs to be set as a whole; None for kinds that are not
     /// about GPUs.

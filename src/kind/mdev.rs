@@ -91,8 +91,12 @@ struct MdevPool {
 }
 
 impl Devices for MdevPool {
-    fn device_type(&self) -> &TypeSelector {
-        &self.mdev_type
+    fn type_name(&self) -> &str {
+        self.mdev_type.as_str()
+    }
+
+    fn selector(&self) -> Option<&TypeSelector> {
+        Some(&self.mdev_type)
     }
 
     fn type_in_words(&self) -> String {

@@ -69,7 +69,7 @@ impl Refusal {
             domain: domain.clone(),
             device: wanted.device.clone(),
             pool: wanted.pool.name.clone(),
-            device_type: wanted.pool.device_type().to_string(),
+            device_type: wanted.pool.type_name().to_owned(),
             kind,
         }
     }

@@ -264,7 +264,7 @@ fn pool_report(
     }
     PoolReport {
         name: pool.name.clone(),
-        device_type: pool.device_type().to_string(),
+        device_type: pool.type_name().to_owned(),
         parents,
         in_use,
         free: free.most(),

@@ -22,7 +22,7 @@ use virt_vgpu::{
         Candidate, Devices, FieldSources, HostView, KINDS, Keys, Kind, MadeAs, PCI_FIELDS, Part,
         Source, Subject, ToMake, Words,
     },
-    model::{DeviceName, DomainName, Handle, MdevUuid, ParentName, TypeSelector},
+    model::{DeviceName, DomainName, Handle, MdevUuid, ParentName},
     plan::{self, Detail, Failed, HostSupply, Nearness, Plan, Refusal, Wanted},
     rule::{Field, Rule, Verdict},
 };
@@ -174,7 +174,7 @@ impl Kind for Whole {
     }
 
     fn parse(&self, _: &Part<'_>) -> Result<Arc<dyn Devices>, ConfigError> {
-        Ok(Arc::new(WholePool("function".parse().unwrap())))
+        Ok(Arc::new(WholePool))
     }
 
     fn subjects(&self, view: &HostView<'_>) -> io::Result<Vec<Parent>> {
@@ -190,15 +190,15 @@ impl Kind for Whole {
 }
 
 #[derive(Debug)]
-struct WholePool(TypeSelector);
+struct WholePool;
 
 impl Devices for WholePool {
-    fn device_type(&self) -> &TypeSelector {
-        &self.0
+    fn type_name(&self) -> &str {
+        "function"
     }
 
     fn type_in_words(&self) -> String {
-        self.0.to_string()
+        "whole functions".to_owned()
     }
 
     fn verdict(&self, sources: FieldSources<'_>, rules: &[Rule], subject: &Parent) -> Verdict {
@@ -259,7 +259,7 @@ fn whole(allow: bool) -> Pool {
     let pool = config::parse("cards".parse().unwrap(), Path::new("/x.toml"), &text).unwrap();
     Pool {
         kind: &Whole,
-        devices: Arc::new(WholePool("function".parse().unwrap())),
+        devices: Arc::new(WholePool),
         ..pool
     }
 }

@@ -102,7 +102,7 @@ fn gather(
         let name = (*address).into();
         let of_gpu = GpuFields {
             nvml: Some(view),
-            profile: pool.map(|pool| pool.device_type()),
+            profile: pool.and_then(|pool| pool.devices.selector()),
         };
         let device = fields_of(host, &look.names, &name, path, Some(of_gpu));
         let fields = verb.fields.then(|| FieldValues::read(&device, shown));

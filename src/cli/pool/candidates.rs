@@ -59,11 +59,7 @@ pub(super) fn candidates(
         let (room, exact) = supply.room(pool, &standing.parent);
         let (type_id, available, problem) = match room {
             Offer::Type { id, available } => (Some(id), available, None),
-            Offer::NoSuchType => (
-                None,
-                0,
-                Some(format!("has no type '{}'", pool.device_type())),
-            ),
+            Offer::NoSuchType => (None, 0, Some(format!("has no type '{}'", pool.type_name()))),
             Offer::Unreadable(why) | Offer::Taken(why) | Offer::NoRoom(why) => (None, 0, Some(why)),
         };
         // A pool of vGPUs takes GPUs, one of mediated devices what makes them.

@@ -98,7 +98,7 @@ impl Check {
 /// the same. A profile of a board that is not here is none of that: the file may be for
 /// many hosts.
 fn unknown_profile(host: &Host, pool: &Pool) -> Option<String> {
-    let TypeSelector::Profile(profile) = pool.device_type() else {
+    let Some(TypeSelector::Profile(profile)) = pool.devices.selector() else {
         return None;
     };
     if profile.parts().is_some() {

@@ -122,7 +122,7 @@ fn pool_report(supply: &HostSupply<'_>, pool: Pool) -> std::io::Result<PoolRepor
     let members = standings
         .iter()
         .filter(|standing| matches!(standing.verdict, Verdict::Match { .. }));
-    let device_type = pool.device_type().to_string();
+    let device_type = pool.type_name().to_owned();
     Ok(PoolReport {
         devices: members.count(),
         name: pool.name,

@@ -115,7 +115,7 @@ fn gather(host: &Host, pool: Pool) -> anyhow::Result<Report> {
             warnings.push(format!("'{field}' is not known now: {}", failure.message));
         }
     }
-    let device_type = pool.device_type().to_string();
+    let device_type = pool.type_name().to_owned();
     Ok(Report {
         unbound: unbound
             .into_iter()

@@ -113,7 +113,7 @@ fn gather(host: &Host, pool: Pool) -> anyhow::Result<Report> {
             (0, true)
         }
     };
-    let device_type = pool.device_type().to_string();
+    let device_type = pool.type_name().to_owned();
     let free = candidates::free(&supply, &pool, in_use, &devices);
     Ok(Report {
         warnings,

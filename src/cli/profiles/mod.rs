@@ -284,7 +284,9 @@ impl<'a> Pools<'a> {
 
 fn is_of(pool: &Pool, one: &VgpuType) -> bool {
     let by_id = |id: MdevTypeId| id.as_str() == format!("nvidia-{}", one.id);
-    pool.device_type().means_name(&one.name) || pool.device_type().as_id().is_some_and(by_id)
+    pool.devices.selector().is_some_and(|selector| {
+        selector.means_name(&one.name) || selector.as_id().is_some_and(by_id)
+    })
 }
 
 impl GpuReport {

@@ -41,7 +41,7 @@ fn a_whole_file_is_read() {
     assert_eq!(pool.kind.name(), "mdev");
     assert_eq!(pool.description.as_deref(), Some("CAD desktops"));
     assert_eq!(pool.class, Some(Class::Vgpu));
-    assert_eq!(pool.device_type().as_str(), "nvidia-558");
+    assert_eq!(pool.type_name(), "nvidia-558");
     assert_eq!(pool.instances, 4);
     assert_eq!(pool.placement, Placement::Spread);
     assert_eq!(
@@ -207,7 +207,7 @@ proptest! {
             guest_driver: path,
         };
         let pool = new.check("cad".parse().unwrap(), Path::new(FILE)).unwrap();
-        prop_assert_eq!(pool.device_type(), &new.device_type);
+        prop_assert_eq!(pool.devices.selector(), Some(&new.device_type));
         prop_assert_eq!(pool.description, new.description);
         prop_assert_eq!(pool.class, new.class);
         prop_assert_eq!(pool.instances, new.instances);

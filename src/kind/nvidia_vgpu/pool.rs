@@ -29,8 +29,12 @@ pub(super) struct NvidiaVgpuPool {
 }
 
 impl Devices for NvidiaVgpuPool {
-    fn device_type(&self) -> &TypeSelector {
-        &self.profile
+    fn type_name(&self) -> &str {
+        self.profile.as_str()
+    }
+
+    fn selector(&self) -> Option<&TypeSelector> {
+        Some(&self.profile)
     }
 
     fn type_in_words(&self) -> String {

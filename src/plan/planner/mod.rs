@@ -15,7 +15,7 @@ use crate::{
     config::{self, Pool},
     device::{mdev::Offer, step::Step},
     kind::{Board, Place, ToMake},
-    model::{DomainName, MdevTypeId, ParentName, PciAddress, PoolName, TypeSelector},
+    model::{DomainName, MdevTypeId, ParentName, PciAddress, PoolName},
 };
 
 mod rest;
@@ -263,7 +263,7 @@ impl<'a> Planner<'a> {
             let mixed = self
                 .taken
                 .planned_on_board(&candidate.board)
-                .any(|other| self.device_type(&other.pool) != Some(pool.device_type()));
+                .any(|other| !self.is_of_one_type(pool, &other.pool));
             let named = self.is_named(candidate.function());
             let planned = self.taken.planned_on_board(&candidate.board).count();
             let refused = self.failed.has_refused(&candidate.board, planned);
@@ -290,9 +290,10 @@ impl<'a> Planner<'a> {
         Some(wanted.pool)
     }
 
-    /// The type that it hands out.
-    fn device_type(&self, pool: &PoolName) -> Option<&TypeSelector> {
-        Some(self.pool(pool)?.device_type())
+    /// Whether the pool hands out what another of this plan does.
+    fn is_of_one_type(&self, pool: &Pool, other: &PoolName) -> bool {
+        let other = self.pool(other);
+        other.is_some_and(|other| other.is_of_one_type_with(pool))
     }
 
     /// Devices on the candidate's board, those that are not there yet included.

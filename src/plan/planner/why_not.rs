@@ -78,8 +78,7 @@ impl<'a> Planner<'a> {
                     .map(|one| one.device.as_str())
                     .collect();
                 let mut requests = self.wanted.iter();
-                let differ = requests
-                    .any(|one| one.pool.device_type() != wanted.pool.device_type())
+                let differ = requests.any(|one| !one.pool.is_of_one_type_with(wanted.pool))
                     || is_of_several_board_types;
                 if others.is_empty() && differ && has_board {
                     "it does not take all devices of this domain at once".to_owned()
@@ -107,11 +106,10 @@ impl<'a> Planner<'a> {
         if self.left_on_board(wanted.pool, candidate, id)? > 0 {
             return None;
         }
-        let wanted_type = wanted.pool.device_type();
         let alike = self
             .wanted
             .iter()
-            .filter(|one| one.pool.device_type() == wanted_type);
+            .filter(|one| one.pool.is_of_one_type_with(wanted.pool));
         let (alike, board) = (alike.count(), &candidate.board);
         let alone = self.board(wanted.pool, candidate)?.left(id)?;
         let others: Vec<&str> = self

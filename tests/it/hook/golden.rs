@@ -218,7 +218,7 @@ fn each_kind_has_a_host_on_which_its_fields_have_values() {
             if outcome.as_ref().is_ok_and(of_pool) {
                 planned.insert(pool.kind.name());
             }
-            values.extend(fields_there(&host, pool.kind, Some(pool.device_type())));
+            values.extend(fields_there(&host, pool.kind, pool.devices.selector()));
         }
     }
     let mut wrong = Vec::new();
