@@ -1,7 +1,7 @@
 //! Devices made for a domain, whether it starts or runs: planned, announced in its claim,
 //! made and checked, all of them or none.
 
-use std::{collections::BTreeSet, io};
+use std::{collections::BTreeSet, io, time::Duration};
 
 use super::{AllocateError, Demand, Look, io_error};
 use crate::{
@@ -9,7 +9,7 @@ use crate::{
     claims::{self, Claim, ClaimedDevice, Origin, Seen, State},
     device::{board_of, step::Step},
     events,
-    host::{ClaimLock, Deadline, DeviceLock, Host, HostLock},
+    host::{ClaimLock, Deadline, DeviceLock, Host, HostLock, LockError},
     model::{DeviceName, DomainUuid, ParentName},
     plan::{Assignment, Failed, Plan, Refusal, RefusalKind},
 };
@@ -79,7 +79,9 @@ impl Making<'_> {
             let Some((plan, mut claim)) = self.announce(&look, &mut tries)? else {
                 continue;
             };
-            let devices = self.lock_devices(&claim, &plan)?;
+            let Some(devices) = self.lock_devices(&claim, &plan)? else {
+                continue;
+            };
             let applied = apply::apply(&plan.steps, self.host);
             drop(devices);
             let Err(failure) = applied else {
@@ -201,21 +203,30 @@ impl Making<'_> {
     }
 
     /// The locks of all devices whose drivers have something to do. Without them what was
-    /// announced is taken out of the claim again.
-    fn lock_devices(&self, claim: &Claim, plan: &Plan) -> Result<Vec<DeviceLock>, AllocateError> {
+    /// announced is taken out of the claim again; None where it is worth to plan again: a
+    /// driver that hangs is asked nothing then.
+    fn lock_devices(
+        &self,
+        claim: &Claim,
+        plan: &Plan,
+    ) -> Result<Option<Vec<DeviceLock>>, AllocateError> {
+        const PATIENCE: Duration = Duration::from_secs(3);
         let first = claim.devices.len().saturating_sub(plan.assignments.len());
         let new = claim.devices.iter().skip(first);
         let boards: BTreeSet<ParentName> = new.map(|device| device.board.clone()).collect();
-        let locks =
-            DeviceLock::acquire_all(self.host, &boards, &self.purpose(), self.lock_deadline());
-        match locks {
-            Ok(locks) => Ok(locks),
-            Err(error) => {
-                self.restore_claim(claim.domain)
-                    .map_err(|cause| io_error(&error.to_string(), cause))?;
-                Err(error.into())
-            }
+        let deadline = self.lock_deadline().at_most(PATIENCE);
+        let locks = DeviceLock::acquire_all(self.host, &boards, &self.purpose(), deadline);
+        let error = match locks {
+            Ok(locks) => return Ok(Some(locks)),
+            Err(error) => error,
+        };
+        self.restore_claim(claim.domain)
+            .map_err(|cause| io_error(&error.to_string(), cause))?;
+        let is_held = matches!(error, LockError::Held { .. });
+        if is_held && self.deadline.left() > Host::PATIENCE {
+            return Ok(None);
         }
+        Err(error.into())
     }
 
     fn plan(

@@ -22,6 +22,7 @@ use std::{
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::PathBuf,
     sync::{
+        Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
         mpsc,
     },
@@ -31,6 +32,7 @@ use std::{
 use fs2::FileExt;
 
 use super::{Deadline, Host};
+use crate::device::Sysfs;
 use crate::model::{DomainUuid, ParentName, PciAddress};
 
 /// The lock's file.
@@ -183,6 +185,7 @@ fn claim_lock(domain: DomainUuid) -> String {
 #[derive(Debug)]
 pub struct DeviceLock {
     _held: Held,
+    device: String,
 }
 
 impl DeviceLock {
@@ -198,7 +201,13 @@ impl DeviceLock {
     ) -> Result<Self, LockError> {
         let path = format!("{LOCKS}/{device}");
         let held = lock(host, Rank::Device, &path, purpose, deadline)?;
-        Ok(Self { _held: held })
+        let device = device.to_string();
+        let mut ours = OUR_DEVICES.lock().unwrap_or_else(PoisonError::into_inner);
+        ours.insert(device.clone());
+        Ok(Self {
+            _held: held,
+            device,
+        })
     }
 
     /// Takes the locks of several devices, in their order.
@@ -215,19 +224,36 @@ impl DeviceLock {
         devices.iter().map(acquire).collect()
     }
 
-    /// Whether somebody has had the lock for at least `span`.
-    #[must_use]
-    pub fn has_been_held_for(host: &Host, device: &ParentName, span: Duration) -> bool {
-        let path = host.path(&format!("{LOCKS}/{device}"));
-        let Ok(file) = File::open(path) else {
-            return false;
+    /// The devices whose locks other processes have had for at least `span`.
+    pub(super) fn held_for(host: &Host, span: Duration) -> BTreeSet<String> {
+        let ours = OUR_DEVICES.lock().unwrap_or_else(PoisonError::into_inner);
+        let names = host.list(LOCKS).unwrap_or_default();
+        let is_held = |name: &String| {
+            // The locks of claims are named by UUIDs.
+            if ours.contains(name) || name.parse::<DomainUuid>().is_ok() {
+                return false;
+            }
+            let Ok(file) = File::open(host.path(&format!("{LOCKS}/{name}"))) else {
+                return false;
+            };
+            // The holder writes its name when it has the lock.
+            let since = file.metadata().and_then(|file| file.modified());
+            let is_old = since.is_ok_and(|since| since.elapsed().is_ok_and(|age| age >= span));
+            is_old && FileExt::try_lock_shared(&file).is_err()
         };
-        // The holder writes its name when it has the lock.
-        let since = file.metadata().and_then(|file| file.modified());
-        let is_old = since.is_ok_and(|since| since.elapsed().is_ok_and(|age| age >= span));
-        is_old && FileExt::try_lock_shared(&file).is_err()
+        names.into_iter().filter(is_held).collect()
     }
 }
+
+impl Drop for DeviceLock {
+    fn drop(&mut self) {
+        let mut ours = OUR_DEVICES.lock().unwrap_or_else(PoisonError::into_inner);
+        ours.remove(&self.device);
+    }
+}
+
+/// The devices whose locks this process has.
+static OUR_DEVICES: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
 /// Proof that no other of our processes sets this GPU up: `sriov-manage` and the driver
 /// take their time.

@@ -191,7 +191,11 @@ impl Attributes for Host {
             undo: undo.map(|undo| self.place(undo)).transpose()?,
         };
         let patience = self.patience_left();
-        self.with_child(|child| child.carry_out(&order, patience))??;
+        let carried_out = self.with_child(|child| child.carry_out(&order, patience));
+        if matches!(&carried_out, Err(error) if error.kind() == io::ErrorKind::TimedOut) {
+            self.leave_alone(&attribute.path);
+        }
+        carried_out??;
         fault::after("attribute", &attribute.path);
         Ok(())
     }

@@ -7,13 +7,13 @@
 //! minutes, has more patience, and asks also then ([`Host::wait_for_drivers`]).
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     sync::{PoisonError, atomic::Ordering},
     time::{Duration, Instant},
 };
 
-use super::{Host, since_boot};
+use super::{DeviceLock, Host, since_boot};
 use crate::device::{Sysfs, link_name};
 
 /// Where they are noted, a file each, with the milliseconds since boot.
@@ -28,6 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const ALL_PATIENCE: Duration = Duration::from_secs(5);
 /// What a driver that is well takes: no account is kept of less.
 const QUICK: Duration = Duration::from_millis(50);
+/// A driver that somebody else has waited for that long is taken to hang.
+const LONG: Duration = Duration::from_secs(2);
 /// For how long a GPU is left alone.
 const PAUSE: Duration = Duration::from_secs(10);
 
@@ -37,6 +39,8 @@ pub(super) struct SlowDrivers {
     looked: Option<Instant>,
     /// Those that nobody asks, with the moment since boot at which they were noted.
     noted: BTreeMap<String, Duration>,
+    /// Those that somebody else has been at work on for long.
+    busy: BTreeSet<String>,
     /// How long each has been waited for.
     waited: BTreeMap<String, Duration>,
 }
@@ -65,7 +69,8 @@ impl Host {
         }
         let mut slow = self.slow.lock().unwrap_or_else(PoisonError::into_inner);
         slow.look(self);
-        let is_any_slow = !slow.noted.is_empty() || !slow.waited.is_empty();
+        let is_any_slow =
+            !slow.noted.is_empty() || !slow.waited.is_empty() || !slow.busy.is_empty();
         let gpu = is_any_slow.then(|| self.gpu_of(path));
         let mut patience = self.patience_left().min(PATIENCE);
         if let Some(gpu) = &gpu {
@@ -75,6 +80,12 @@ impl Host {
                     gpu,
                     &format!("it is asked again in {} s", left.as_secs() + 1),
                 ));
+            }
+            if slow.busy.contains(gpu) {
+                let seconds = LONG.as_secs();
+                let what =
+                    format!("it has been at work for somebody else for more than {seconds} s");
+                return Err(silent(gpu, &what));
             }
             let waited = slow.waited.get(gpu).copied().unwrap_or_default();
             patience = patience.min(ALL_PATIENCE.saturating_sub(waited));
@@ -99,6 +110,12 @@ impl Host {
             return Err(silent(&gpu, &what));
         }
         answer?
+    }
+
+    /// Notes that the GPU whose driver answers for the path does not, so that nobody waits
+    /// for it for a while.
+    pub(super) fn leave_alone(&self, path: &str) {
+        self.note_slow(&self.gpu_of(path));
     }
 
     fn read_by_child(&self, path: &str, patience: Duration) -> io::Result<io::Result<String>> {
@@ -163,6 +180,7 @@ impl SlowDrivers {
                 self.noted.insert(gpu, noted);
             }
         }
+        self.busy = DeviceLock::held_for(host, LONG);
     }
 }
 

@@ -113,12 +113,15 @@ enum Ask {
     Vgpu,
     /// The same where it is a virtual function.
     Function,
+    /// A device of a pool of kind `mdev` that is spread over all boards.
+    Spread,
 }
 
 impl Ask {
     fn pool(self) -> &'static str {
         match self {
             Self::Nothing | Self::Mdev => "bench",
+            Self::Spread => "spread",
             Self::Vgpu | Self::Function => "vgpu",
         }
     }
@@ -129,7 +132,7 @@ impl Ask {
         let device = MdevUuid::for_device(domain, &"gpu0".parse().unwrap()).to_string();
         match self {
             Self::Nothing => (device, "/dev/null".to_owned()),
-            Self::Mdev | Self::Vgpu => (
+            Self::Mdev | Self::Vgpu | Self::Spread => (
                 device,
                 format!("/sys/class/mdev_bus/{parent}/mdev_supported_types/nvidia-512/create"),
             ),
@@ -262,6 +265,8 @@ impl Bench {
             mount_tmpfs(path);
         }
         write_pool("bench", "kind = \"mdev\"\ntype = \"nvidia-512\"");
+        let spread = "kind = \"mdev\"\ntype = \"nvidia-512\"\nplacement = \"spread\"";
+        write_pool("spread", spread);
         write_pool("vgpu", "kind = \"nvidia-vgpu\"\nprofile = \"L40S-12Q\"");
         Self {
             source,
@@ -289,6 +294,7 @@ impl Bench {
         );
         clear_claims();
         self.concurrent(64);
+        self.slow_boards(64);
         self.memory();
         self.one_vgpu("(e) one vGPU, SR-IOV mdev", Ask::Vgpu);
     }
@@ -481,15 +487,42 @@ impl Bench {
         println!();
     }
 
+    /// Boards that take their time, and starts that are spread over them.
+    fn slow_boards(&self, count: usize) {
+        const CREATION: u64 = 300;
+        let took = |milliseconds| {
+            sysfs::CREATION.store(milliseconds, std::sync::atomic::Ordering::SeqCst);
+            let starts = (0..3).map(|_| self.at_once_for(Contestant::Hook, count, Ask::Spread));
+            let median = median(starts.collect()) / 1000.0;
+            sysfs::CREATION.store(0, std::sync::atomic::Ordering::SeqCst);
+            median
+        };
+        let (plans, slow) = (took(0), took(CREATION));
+        let rounds = count / sysfs::BOARDS;
+        let creations = (u64::try_from(rounds).unwrap() * CREATION) as f64;
+        println!(
+            "(i) {count} at once on {} boards that take {CREATION} ms a creation; medians of 3",
+            sysfs::BOARDS
+        );
+        println!("| | ms |\n|---|---|");
+        println!("| {count} starts, creations that take no time | {plans:.0} |");
+        println!("| {rounds} creations one after another | {creations:.0} |");
+        println!("| {count} starts | {slow:.0} |");
+        println!("\n{:.2} x the two together\n", slow / (plans + creations));
+    }
+
     fn at_once(&self, contestant: Contestant, count: usize) -> Duration {
-        let domains: Vec<(DomainUuid, String)> = (1..=count)
-            .map(|number| domain(number, Ask::Mdev))
-            .collect();
+        self.at_once_for(contestant, count, Ask::Mdev)
+    }
+
+    fn at_once_for(&self, contestant: Contestant, count: usize, ask: Ask) -> Duration {
+        let domains: Vec<(DomainUuid, String)> =
+            (1..=count).map(|number| domain(number, ask)).collect();
         let mut commands: Vec<Command> = domains
             .iter()
             .enumerate()
             .map(|(index, (uuid, xml))| {
-                let mut command = self.command(contestant, index + 1, *uuid, Ask::Mdev);
+                let mut command = self.command(contestant, index + 1, *uuid, ask);
                 command.stdin(input_file(xml)).stdout(Stdio::null());
                 command
             })
@@ -508,7 +541,7 @@ impl Bench {
         }
         let taken = started.elapsed();
         for (number, (uuid, _)) in (1..).zip(domains) {
-            clean_up(Ask::Mdev, number, uuid);
+            clean_up(ask, number, uuid);
         }
         taken
     }
@@ -556,9 +589,29 @@ fn write_claims(count: usize) {
     fs::create_dir_all("/run/virt-vgpu/claims").unwrap();
     for number in 0..count {
         let uuid = format!("bbbbbbbb-0000-4000-8000-{number:012}");
-        let text = format!(
-            "{{\"version\":1,\"domain\":\"{uuid}\",\"domain_name\":\"other{number}\",\"state\":\"committed\",\"origin\":\"prepare\",\"launched\":true,\"boot_id\":null,\"since_boot_ms\":1,\"daemon\":null,\"devices\":[{{\"name\":\"gpu0\",\"pool\":\"other\",\"kind\":\"mdev\",\"uuid\":\"{uuid}\",\"parent\":\"0000:90:00.0\",\"type\":\"nvidia-512\"}}]}}"
-        );
+        let path = format!("/sys/bus/mdev/devices/{uuid}");
+        let claim = serde_json::json!({
+            "version": 1, "domain": uuid, "domain_name": format!("other{number}"),
+            "state": "committed", "origin": "prepare", "launched": true, "boot_id": null,
+            "since_boot_ms": 1, "daemon": null,
+            "devices": [{
+                "name": "gpu0", "pool": "other", "kind": "mdev", "uuid": uuid, "handle": uuid,
+                "parent": "0000:90:00.0", "board": "0000:90:00.0", "type": "nvidia-512",
+                "nodes": ["/dev/vfio/7"],
+                "identity": [
+                    {"check": "link-passes", "path": path, "component": "0000:90:00.0"},
+                    {"check": "link-passes", "path": format!("{path}/mdev_type"), "component": "nvidia-512"},
+                ],
+                "undo": [{
+                    "write": {"path": format!("{path}/remove"), "value": "1"},
+                    "whole": format!("{path}/mdev_type"),
+                    "gone": [path, format!("/sys/class/mdev_bus/0000:90:00.0/{uuid}")],
+                }],
+                "rests_on": "/sys/class/mdev_bus/0000:90:00.0",
+            }],
+        });
+        // As the hook writes it.
+        let text = serde_json::to_string_pretty(&claim).unwrap() + "\n";
         fs::write(format!("/run/virt-vgpu/claims/{uuid}.json"), text).unwrap();
     }
 }

@@ -9,7 +9,10 @@ use std::{
     fs,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
-    sync::Mutex,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -21,6 +24,9 @@ use fuser::{
 
 /// Types of each parent.
 pub const TYPES: usize = 25;
+
+/// How long a mediated device takes to be made, in milliseconds.
+pub static CREATION: AtomicU64 = AtomicU64::new(0);
 
 /// How the boards' virtual functions give vGPUs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -371,12 +377,24 @@ impl Filesystem for Reactor {
         reply: ReplyWrite,
     ) {
         let name = self.name(inode);
-        let done = std::str::from_utf8(data)
-            .ok()
-            .and_then(|text| self.react(&name, text));
-        match done {
-            Some(()) => reply.written(u32::try_from(data.len()).unwrap()),
+        let text = std::str::from_utf8(data).unwrap_or_default().to_owned();
+        let length = u32::try_from(data.len()).unwrap();
+        let answer = move |done: Option<()>| match done {
+            Some(()) => reply.written(length),
             None => reply.error(Errno::EIO),
+        };
+        let creation = Duration::from_millis(CREATION.load(Ordering::SeqCst));
+        let words: Vec<String> = name.split(' ').map(ToOwned::to_owned).collect();
+        match words.as_slice() {
+            // Boards do not wait for each other.
+            [what, parent, id] if what == "create" && !creation.is_zero() => {
+                let (parent, id) = (parent.clone(), id.clone());
+                std::thread::spawn(move || {
+                    std::thread::sleep(creation);
+                    answer(create(text.trim(), &parent, &id));
+                });
+            }
+            _ => answer(self.react(&name, &text)),
         }
     }
 }

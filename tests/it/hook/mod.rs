@@ -1,9 +1,11 @@
 //! The hook as a process: whom it serves, whom it refuses, and what it leaves behind.
 
+mod at_once;
 mod bad_host;
 mod bad_input;
 mod driver_errors;
 mod elsewhere;
+mod former_claims;
 mod functions;
 mod golden;
 mod gpu_fields;

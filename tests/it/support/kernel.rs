@@ -52,6 +52,10 @@ struct State {
     without_vfio: Vec<String>,
     faults: Vec<Fault>,
     writes: Vec<Write>,
+    /// Writes that have waited for others to be under way too.
+    together: usize,
+    under_way: usize,
+    most_at_once: usize,
     /// Made anew after each change.
     tree: Option<Arc<Tree>>,
 }
@@ -100,6 +104,9 @@ impl Kernel {
             without_vfio: Vec::new(),
             faults: Vec::new(),
             writes: Vec::new(),
+            together: 0,
+            under_way: 0,
+            most_at_once: 0,
             tree: None,
         };
         let kernel = Self {
@@ -188,10 +195,22 @@ impl Kernel {
     /// One `write` to what an attribute leads to; sleeps for as long as an
     /// injected fault says, without keeping others from anything.
     pub fn perform(&self, what: &OnWrite, value: &[u8]) -> Result<usize, Errno> {
+        {
+            let mut state = self.state();
+            state.under_way += 1;
+            state.most_at_once = state.most_at_once.max(state.under_way);
+        }
+        let result = self.perform_one(what, value);
+        self.state().under_way -= 1;
+        result
+    }
+
+    fn perform_one(&self, what: &OnWrite, value: &[u8]) -> Result<usize, Errno> {
         let fault = self.state().next_fault(what, value);
         let delay = fault.as_ref().map_or(Duration::ZERO, |fault| fault.delay);
         let errno = fault.as_ref().and_then(|fault| fault.errno);
         let does = fault.as_ref().is_some_and(|fault| fault.does);
+        self.wait_for_others(fault.as_ref().map_or(0, |fault| fault.together));
         let pretends = fault.is_some_and(|fault| fault.pretends);
         let result = match (errno, what) {
             (Some(errno), _) => {
@@ -220,6 +239,31 @@ impl Kernel {
             result,
         });
         result
+    }
+
+    /// Writes that a driver is at work on.
+    pub fn under_way(&self) -> usize {
+        self.state().under_way
+    }
+
+    /// How many there have been at the same time.
+    pub fn most_at_once(&self) -> usize {
+        self.state().most_at_once
+    }
+
+    /// Waits until so many writes are here at once.
+    fn wait_for_others(&self, writes: usize) {
+        /// Longer than anybody waits for a driver.
+        const LONGEST: Duration = Duration::from_secs(60);
+        if writes == 0 {
+            return;
+        }
+        let mut state = self.state();
+        state.together += 1;
+        self.closed.notify_all();
+        let is_alone = |state: &mut State| state.together < writes;
+        let met = self.closed.wait_timeout_while(state, LONGEST, is_alone);
+        drop(met.unwrap_or_else(|poison| poison.into_inner()));
     }
 
     /// `mdev_device_create` with a driver that takes its time: the device is in

@@ -42,6 +42,8 @@ pub struct Fault {
     pub pretends: bool,
     /// It does what it is to do, and answers the errno all the same.
     pub does: bool,
+    /// So many of these writes have to be under way at once before any is carried out.
+    pub together: usize,
     /// How many more writes are concerned.
     pub times: usize,
 }
@@ -56,6 +58,7 @@ impl Fault {
             errno: Some(errno),
             pretends: false,
             does: false,
+            together: 0,
             times: usize::MAX,
         }
     }
@@ -82,6 +85,15 @@ impl Fault {
         Self {
             does: true,
             ..Self::errno(target, errno)
+        }
+    }
+
+    /// So many such writes wait for each other, and then work.
+    pub fn together(target: Target, writes: usize) -> Self {
+        Self {
+            together: writes,
+            times: writes,
+            ..Self::delay(target, Duration::ZERO)
         }
     }
 
