@@ -283,3 +283,134 @@ fn a_pipe_in_the_place_of_a_claim_is_not_waited_for() {
     assert!(load(&host, domain).is_err());
     assert!(pool_in_use(&host, &"cad".parse().unwrap()).is_err());
 }
+
+/// What is planned for another domain.
+fn interest(pool: Option<&PoolName>) -> Interest<'_> {
+    Interest {
+        pools: pool.into_iter().collect(),
+        functions: true,
+        announced: Some("bbbbbbbb-0000-4000-8000-000000000001".parse().unwrap()),
+        ..Interest::default()
+    }
+}
+
+fn written(host: &Host, claim: &Claim) {
+    let text = serde_json::to_string_pretty(claim).unwrap() + "\n";
+    put(host, &Claim::path(claim.domain), &text);
+}
+
+#[test]
+fn what_is_being_made_or_taken_back_counts_for_others() {
+    let (_root, host) = host();
+    let announced = |interest: &Interest<'_>, since| {
+        let seen = Seen::read(&host, interest, since).unwrap();
+        seen.announced.len()
+    };
+    let all = interest(None);
+    let intent = claim(&host);
+    written(&host, &intent);
+    assert_eq!(announced(&all, None), 1);
+    // Its own are no obstacle to a domain.
+    let own = Interest {
+        announced: Some(intent.domain),
+        ..interest(None)
+    };
+    assert_eq!(announced(&own, None), 0);
+    // What is there was seen there, unless it was made after the look began.
+    let mut there = runs(intent);
+    there.since_boot_ms = 5000;
+    written(&host, &there);
+    assert_eq!(announced(&all, None), 0);
+    assert_eq!(announced(&all, Some(Duration::from_millis(5001))), 0);
+    assert_eq!(announced(&all, Some(Duration::from_millis(5000))), 1);
+    there.leaving = vec!["gpu0".parse().unwrap()];
+    written(&host, &there);
+    assert_eq!(announced(&all, None), 1);
+    let seen = Seen::read(&host, &all, None).unwrap();
+    assert_eq!(seen.not_among(&BTreeSet::new()).len(), 1);
+    let shown = BTreeSet::from([DOMAIN.parse().unwrap()]);
+    assert_eq!(seen.not_among(&shown), Vec::<&ClaimedDevice>::new());
+}
+
+#[test]
+fn counts_are_of_all_domains() {
+    let (_root, host) = host();
+    let pool: PoolName = "cad".parse().unwrap();
+    let seen = |interest: &Interest<'_>| {
+        let seen = Seen::read(&host, interest, None);
+        seen.map(|seen| (seen.in_use, seen.functions.len()))
+            .map_err(|error| error.to_string())
+    };
+    let in_use = |count| BTreeMap::from([(pool.clone(), count)]);
+    assert_eq!(seen(&interest(Some(&pool))), Ok((in_use(0), 0)));
+    written(&host, &claim_of_function(&host));
+    assert_eq!(seen(&interest(Some(&pool))), Ok((in_use(1), 1)));
+    let own = Interest {
+        except: Some(DOMAIN.parse().unwrap()),
+        ..interest(Some(&pool))
+    };
+    assert_eq!(seen(&own), Ok((in_use(1), 0)));
+    // Nobody can say how many one that is cut off may have.
+    put(
+        &host,
+        &Claim::path(DOMAIN.parse().unwrap()),
+        "{\"version\": 1, \"cad",
+    );
+    assert!(seen(&interest(Some(&pool))).is_err());
+    assert_eq!(seen(&interest(None)), Ok((BTreeMap::new(), 0)));
+}
+
+#[test]
+fn a_claim_that_is_written_after_a_look_is_noticed() {
+    let (_root, host) = host();
+    let settled = || {
+        let mut seen = None;
+        let is_settled = || {
+            let now = Seen::read(&host, &interest(None), None).unwrap();
+            let is_settled = now.is_current(&host);
+            seen = Some(now);
+            is_settled
+        };
+        assert!(Deadline::after(Duration::from_secs(60)).wait_until(is_settled));
+        seen.unwrap()
+    };
+    let before_any = settled();
+    let domain = DOMAIN.parse().unwrap();
+    let lock = ClaimLock::acquire(&host, domain, "test", now()).unwrap();
+    let mut claim = claim(&host);
+    save(&host, &lock, &claim).unwrap();
+    assert!(!before_any.is_current(&host));
+    let with_one = settled();
+    claim.touch();
+    save(&host, &lock, &claim).unwrap();
+    assert!(!with_one.is_current(&host));
+    let touched = settled();
+    remove(&host, &lock, domain).unwrap();
+    assert!(!touched.is_current(&host));
+}
+
+/// Making, claim as JSON and read back.
+#[test]
+fn a_claim_says_the_same_when_it_is_read() {
+    let (_root, host) = host();
+    for mut claim in [claim(&host), claim_of_function(&host)] {
+        claim.devices[0].nodes = vec!["/dev/vfio/7".to_owned()];
+        claim.devices[0].placement = Some(crate::capacity::Placement { id: 12, size: 12 });
+        let text = serde_json::to_string(&claim).unwrap();
+        let read: Claim = serde_json::from_str(&text).unwrap();
+        assert_eq!(format!("{read:?}"), format!("{claim:?}"));
+    }
+}
+
+#[test]
+fn a_device_of_no_known_kind_is_refused_by_name() {
+    let written = serde_json::json!({
+        "name": "gpu0", "pool": "cad", "kind": "quantum", "uuid": DOMAIN, "parent": "q0",
+        "type": "1",
+    });
+    let error = serde_json::from_value::<ClaimedDevice>(written).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "a device of kind 'quantum' without a handle"
+    );
+}
