@@ -1,0 +1,38 @@
+# 64 starts at once on eight boards whose driver takes 300 ms a creation: all get their device, eight
+# on each board, made eight abreast; and a board that hangs is nobody else's affair.
+# needs: product
+# deadline: 600
+boards=(0000:3b:00.0 0000:5e:00.0 0000:86:00.0 0000:af:00.0 0000:18:00.0 0000:1f:00.0 0000:8a:00.0 0000:d8:00.0)
+on_lab "unload_boards; load_boards $(printf 't4@%s/0,' "${boards[@]}" | sed 's/,$//')"
+on_lab "virt-vgpu pool create cad --type nvidia-222 --placement spread $(printf -- '--device %s ' "${boards[@]}") > /dev/null
+	for n in \$(seq 70); do
+		domain=\$(uuid \$n) device=\$(uuidgen --sha1 --namespace \$domain --name gpu0)
+		printf '%s' \"<domain type='kvm'><name>slow\$n</name><uuid>\$domain</uuid><metadata>\
+<v:devices xmlns:v='urn:virt-vgpu:devices:1'><v:device name='gpu0' pool='cad'/></v:devices></metadata><devices>\
+<hostdev mode='subsystem' type='mdev' model='vfio-pci'><source><address uuid='\$device'/></source></hostdev>\
+</devices></domain>\" > /run/lab-slow\$n.xml
+	done"
+begin='hook() { virt-vgpu-hook slow$1 $2 - < /run/lab-slow$1.xml; }'
+
+on_lab 'echo 64 300 > $SIM/delay_create'
+ms=$(on_lab "$begin"'; elapsed_ms "for n in \$(seq 64); do hook \$n \"prepare begin\" > /run/lab-slow\$n.out 2>&1 || echo \$n >> /run/lab-slow.refused & done; wait"')
+trace "64 starts took $ms ms; eight creations one after another take 2400"
+assert_eq '' 'cat /run/lab-slow*.out /run/lab-slow.refused 2> /dev/null || true'
+assert_eq '64' 'mdevs | wc -l'
+assert_eq '      8 8' "for board in ${boards[*]}; do devices | grep -c \" \$board \"; done | sort | uniq -c"
+assert_eq '0' 'virt-vgpu status --json | jq "[.problems[] | select(contains(\"does not run\") | not)] | length"'
+
+# The driver of the board that is next in line hangs. Whoever comes behind goes to another board.
+on_lab "echo 1 30000 > \$SIM/boards/${boards[0]}/delay_create
+	$begin"'; in_background first "hook 65 \"prepare begin\""
+	wait_until "grep -q ^0 $SIM/boards/'"${boards[0]}"'/delay_create" 10'
+on_lab "$begin"'; hook 66 "prepare begin"'
+assert '! ended first || test "$(cat /run/lab-first.status)" = 0'
+assert_eq '0' "devices | grep \"^\$(uuidgen --sha1 --namespace \$(uuid 66) --name gpu0) \" | grep -c \" ${boards[0]} \" || true"
+# It gives up in the end, and finds another one too.
+assert 'wait_until "ended first" 60; test "$(cat /run/lab-first.status)" = 0'
+
+# All go back at once.
+on_lab "$begin"'; for n in $(seq 66); do hook $n "release end" & done; wait'
+assert 'wait_until "virt-vgpu reconcile --grace 0 > /dev/null 2>&1; test -z \"$(mdevs)\"" 60'
+assert_eq '' 'ls /run/virt-vgpu/claims'
