@@ -42,9 +42,7 @@ impl Kind for Mdev {
             subject: "parent of mediated devices",
             none: "no mdev parents",
             host_has_none: "this host has no mdev parents",
-            none_bound: "",
-            host_has_none_bound: "",
-            unbound: "",
+            unbound: None,
         }
     }
 

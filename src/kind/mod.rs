@@ -163,12 +163,19 @@ pub struct Words {
     pub none: &'static str,
     /// The same in a sentence: "this host has no NVIDIA GPU".
     pub host_has_none: &'static str,
-    /// There are some, but the right driver has none of them ([`Kind::unbound`]).
+    /// About those that the right driver does not have; None where any driver will do.
+    pub unbound: Option<UnboundWords>,
+}
+
+/// What is said where the right driver does not have a device ([`Kind::unbound`]).
+#[derive(Debug, Clone, Copy)]
+pub struct UnboundWords {
+    /// It has none: "no GPU is bound to nvidia".
     pub none_bound: &'static str,
     /// The same in a sentence about this host.
     pub host_has_none_bound: &'static str,
-    /// What this is for pools, as a heading above those that the right driver lacks.
-    pub unbound: &'static str,
+    /// What this is for pools, as a heading above those that it lacks.
+    pub heading: &'static str,
 }
 
 /// The keys of a pool file that a kind has of its own, or shares with some kinds only.

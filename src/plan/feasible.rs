@@ -14,13 +14,13 @@ use crate::model::{MdevTypeId, ParentName};
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Slot {
     pub(super) board: ParentName,
-    pub(super) seat: Seat,
+    pub(super) container: Container,
     pub(super) type_id: MdevTypeId,
 }
 
 /// What has room of its own.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Seat {
+pub(super) enum Container {
     /// A function that holds one device, of whichever type.
     Function(ParentName),
     /// A parent counts each of its types by itself.
@@ -51,12 +51,12 @@ pub(super) fn is_needed(wanted: &[Wanted<'_>]) -> bool {
     differ && wanted.iter().any(has_choice)
 }
 
-/// Whether all requests can get a slot each, given how many each seat holds and
+/// Whether all requests can get a slot each, given how many each container holds and
 /// whether a board takes a set of types at once (`takes`; with a set, it takes all
 /// parts of it).
 pub(super) fn all_served(
     classes: &[Class],
-    room: &BTreeMap<Seat, u32>,
+    room: &BTreeMap<Container, u32>,
     takes: &mut dyn FnMut(&ParentName, &[&MdevTypeId]) -> bool,
 ) -> bool {
     let wanted: Vec<usize> = classes.iter().map(|class| class.wanted).collect();
@@ -105,7 +105,7 @@ pub(super) fn all_served(
 struct Combinations<'a> {
     classes: &'a [Class],
     wanted: &'a [usize],
-    room: &'a BTreeMap<Seat, u32>,
+    room: &'a BTreeMap<Container, u32>,
     board: &'a ParentName,
     takes: &'a mut dyn FnMut(&ParentName, &[&MdevTypeId]) -> bool,
     found: Vec<Vec<usize>>,
@@ -149,46 +149,46 @@ impl Combinations<'_> {
 }
 
 /// Whether so many requests of each class find slots, on one board or anywhere: a
-/// bipartite matching of requests to seats with room for several (Kuhn's augmenting
+/// bipartite matching of requests to containers with room for several (Kuhn's augmenting
 /// paths).
 fn is_matched(
     classes: &[Class],
     chosen: &[usize],
-    room: &BTreeMap<Seat, u32>,
+    room: &BTreeMap<Container, u32>,
     board: Option<&ParentName>,
 ) -> bool {
-    let mut choices: Vec<Vec<&Seat>> = Vec::new();
+    let mut choices: Vec<Vec<&Container>> = Vec::new();
     for (class, &number) in classes.iter().zip(chosen) {
         let slots = class.slots.iter();
         let slots = slots.filter(|slot| board.is_none_or(|board| slot.board == *board));
-        let seats: Vec<&Seat> = slots.map(|slot| &slot.seat).collect();
-        choices.extend(std::iter::repeat_n(seats, number));
+        let containers: Vec<&Container> = slots.map(|slot| &slot.container).collect();
+        choices.extend(std::iter::repeat_n(containers, number));
     }
-    let mut holders: BTreeMap<&Seat, Vec<usize>> = BTreeMap::new();
+    let mut holders: BTreeMap<&Container, Vec<usize>> = BTreeMap::new();
     (0..choices.len())
         .all(|request| assign(request, &choices, room, &mut holders, &mut BTreeSet::new()))
 }
 
 fn assign<'a>(
     request: usize,
-    choices: &[Vec<&'a Seat>],
-    room: &BTreeMap<Seat, u32>,
-    holders: &mut BTreeMap<&'a Seat, Vec<usize>>,
-    tried: &mut BTreeSet<&'a Seat>,
+    choices: &[Vec<&'a Container>],
+    room: &BTreeMap<Container, u32>,
+    holders: &mut BTreeMap<&'a Container, Vec<usize>>,
+    tried: &mut BTreeSet<&'a Container>,
 ) -> bool {
-    for &seat in &choices[request] {
-        let size = room.get(seat).copied().unwrap_or(0);
-        if size == 0 || !tried.insert(seat) {
+    for &container in &choices[request] {
+        let size = room.get(container).copied().unwrap_or(0);
+        if size == 0 || !tried.insert(container) {
             continue;
         }
-        let present = holders.entry(seat).or_default().clone();
+        let present = holders.entry(container).or_default().clone();
         if present.len() < usize::try_from(size).unwrap_or(usize::MAX) {
-            holders.entry(seat).or_default().push(request);
+            holders.entry(container).or_default().push(request);
             return true;
         }
         for (place, other) in present.into_iter().enumerate() {
             if assign(other, choices, room, holders, tried) {
-                holders.entry(seat).or_default()[place] = request;
+                holders.entry(container).or_default()[place] = request;
                 return true;
             }
         }
@@ -207,9 +207,9 @@ mod tests {
         let type_id: MdevTypeId = format!("t-{type_id}").parse().unwrap();
         Slot {
             board: format!("0000:{:02x}:00.0", number / 2).parse().unwrap(),
-            seat: match number % 3 {
-                0 => Seat::Function(parent),
-                _ => Seat::Parent(parent, type_id.clone()),
+            container: match number % 3 {
+                0 => Container::Function(parent),
+                _ => Container::Parent(parent, type_id.clone()),
             },
             type_id,
         }
@@ -230,7 +230,7 @@ mod tests {
     /// Tries every assignment.
     fn naive(
         requests: &[&[Slot]],
-        room: &mut BTreeMap<Seat, u32>,
+        room: &mut BTreeMap<Container, u32>,
         boards: &BTreeMap<ParentName, Board>,
         made: &mut Vec<Slot>,
     ) -> bool {
@@ -238,15 +238,15 @@ mod tests {
             return true;
         };
         first.iter().any(|slot| {
-            if room[&slot.seat] == 0 {
+            if room[&slot.container] == 0 {
                 return false;
             }
             made.push(slot.clone());
             let on_it = made.iter().filter(|one| one.board == slot.board);
             let types: Vec<&MdevTypeId> = on_it.map(|one| &one.type_id).collect();
-            *room.get_mut(&slot.seat).unwrap() -= 1;
+            *room.get_mut(&slot.container).unwrap() -= 1;
             let fits = takes(&boards[&slot.board], &types) && naive(rest, room, boards, made);
-            *room.get_mut(&slot.seat).unwrap() += 1;
+            *room.get_mut(&slot.container).unwrap() += 1;
             made.pop();
             fits
         })
@@ -265,7 +265,7 @@ mod tests {
             let mut room = BTreeMap::new();
             for (number, &size) in sizes.iter().enumerate() {
                 for type_id in 0..2 {
-                    room.insert(slot(number, type_id).seat, size);
+                    room.insert(slot(number, type_id).container, size);
                 }
             }
             let boards: BTreeMap<ParentName, Board> = boards.iter().enumerate()

@@ -140,7 +140,7 @@ pub fn plan(
         supply,
         nearness,
         failed,
-        markets: BTreeMap::new(),
+        choices: BTreeMap::new(),
         taken: Taken::beside(supply.view().announced()),
         boards: Boards::default(),
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::{
     Candidate, Failed, HostSupply, Nearness, Source,
-    planner::{Ask, Boards, Market, Planner, Taken},
+    planner::{Ask, Boards, Choices, Planner, Taken},
 };
 use crate::{config::Pool, device::mdev::Offer, model::DomainName};
 
@@ -33,21 +33,21 @@ pub fn survey(
     let ask = Ask { pool, source };
     let candidates = supply.candidates(pool, source)?;
     let offers = vec![None; candidates.len()];
-    let market = Market { candidates, offers };
+    let choices = Choices { candidates, offers };
     let mut planner = Planner {
         domain,
         wanted: &[],
         supply,
         nearness,
         failed: &Failed::default(),
-        markets: BTreeMap::from([(ask.key(), market)]),
+        choices: BTreeMap::from([(ask.key(), choices)]),
         taken: Taken::beside(supply.view().announced()),
         boards: Boards::default(),
     };
     let order = planner.order(ask);
     let surveyed = order.into_iter().filter_map(|position| {
         let offer = planner.offer(ask, position)?;
-        let candidate = planner.markets[&ask.key()].candidates[position].clone();
+        let candidate = planner.choices[&ask.key()].candidates[position].clone();
         Some(Surveyed { candidate, offer })
     });
     Ok(surveyed.collect())

@@ -145,9 +145,11 @@ fn if_none(shown: Shown, pool: Option<&Pool>, view: &HostView<'_>) -> String {
                 proposed("virt-vgpu pool preview", name)
             )
         }
-        (None, Shown::Of(kind)) => match kind.unbound(view).first() {
-            Some((device, why)) => format!("{}; {device}: {why}", kind.words().none_bound),
-            None => shown.none(),
+        (None, Shown::Of(kind)) => match (kind.unbound(view).first(), kind.words().unbound) {
+            (Some((device, why)), Some(words)) => {
+                format!("{}; {device}: {why}", words.none_bound)
+            }
+            _ => shown.none(),
         },
         (None, Shown::Functions) => shown.none(),
     }

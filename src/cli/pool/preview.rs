@@ -144,10 +144,9 @@ impl fmt::Display for Report {
             self.file.display()
         )?;
         if all == 0 {
-            let nothing = match self.unbound.is_empty() {
-                true => self.words.host_has_none,
-                false => self.words.host_has_none_bound,
-            };
+            let unbound = self.words.unbound.filter(|_| !self.unbound.is_empty());
+            let nothing =
+                unbound.map_or(self.words.host_has_none, |words| words.host_has_none_bound);
             writeln!(f, "\n{nothing}")?;
         }
         if members > 0 {
@@ -158,8 +157,8 @@ impl fmt::Display for Report {
             writeln!(f, "\nnot in the pool ({} of {all}):", all - members)?;
             write!(f, "{}", candidates::rejected(&self.devices))?;
         }
-        if !self.unbound.is_empty() {
-            writeln!(f, "\n{}:", self.words.unbound)?;
+        if let Some(words) = self.words.unbound.filter(|_| !self.unbound.is_empty()) {
+            writeln!(f, "\n{}:", words.heading)?;
             for Unbound { address, reason } in &self.unbound {
                 writeln!(f, "  {address}\n    {reason}")?;
             }

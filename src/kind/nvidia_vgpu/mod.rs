@@ -7,7 +7,7 @@ use std::{io, sync::Arc};
 
 use super::{
     Devices, GpuSettings, HostView, Keys, Kind, NVIDIA_PARAMETERS, PCI_FIELDS, Part, Subject,
-    TypeKey, Words, read_type,
+    TypeKey, UnboundWords, Words, read_type,
 };
 use crate::{
     device::{
@@ -51,9 +51,11 @@ impl Kind for NvidiaVgpu {
             subject: "GPU that NVIDIA's driver has",
             none: "no GPUs",
             host_has_none: "this host has no NVIDIA GPU",
-            none_bound: "no GPU is bound to nvidia",
-            host_has_none_bound: "no GPU of this host is bound to nvidia",
-            unbound: "not bound to nvidia, so in no pool of vGPUs",
+            unbound: Some(UnboundWords {
+                none_bound: "no GPU is bound to nvidia",
+                host_has_none_bound: "no GPU of this host is bound to nvidia",
+                heading: "not bound to nvidia, so in no pool of vGPUs",
+            }),
         }
     }
 

@@ -36,7 +36,7 @@ fn making(candidate: &Candidate, assignment: &Assignment, wanted: &Wanted<'_>) -
     wanted.pool.devices.steps(candidate, &made)
 }
 
-/// What a market is about.
+/// What candidates are asked for.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ask<'a> {
     pub(super) pool: &'a Pool,
@@ -51,7 +51,7 @@ impl<'a> Ask<'a> {
         }
     }
 
-    pub(super) fn key(self) -> MarketKey<'a> {
+    pub(super) fn key(self) -> AskKey<'a> {
         (&self.pool.name, self.source)
     }
 }
@@ -62,7 +62,7 @@ pub(super) struct Planner<'a> {
     pub(super) supply: &'a HostSupply<'a>,
     pub(super) nearness: &'a Nearness,
     pub(super) failed: &'a Failed,
-    pub(super) markets: BTreeMap<MarketKey<'a>, Market>,
+    pub(super) choices: BTreeMap<AskKey<'a>, Choices>,
     pub(super) taken: Taken<'a>,
     pub(super) boards: Boards,
 }
@@ -91,10 +91,10 @@ impl Boards {
 }
 
 /// Requests of one pool share their candidates, unless the XML names one.
-pub(super) type MarketKey<'a> = (&'a PoolName, &'a Source);
+pub(super) type AskKey<'a> = (&'a PoolName, &'a Source);
 
 /// A pool's candidates with the offers asked for so far.
-pub(super) struct Market {
+pub(super) struct Choices {
     pub(super) candidates: Vec<Candidate>,
     /// None for one that was not asked yet.
     pub(super) offers: Vec<Option<Option<Offer>>>,
@@ -105,13 +105,13 @@ impl<'a> Planner<'a> {
         self.check_limits()?;
         for wanted in self.wanted {
             let key = Ask::of(wanted).key();
-            if !self.markets.contains_key(&key) {
+            if !self.choices.contains_key(&key) {
                 let candidates = self.supply.candidates(wanted.pool, &wanted.source);
                 let candidates = candidates.map_err(|why| {
                     Refusal::new(self.domain, wanted, RefusalKind::Unreadable { reason: why })
                 })?;
                 let offers = vec![None; candidates.len()];
-                self.markets.insert(key, Market { candidates, offers });
+                self.choices.insert(key, Choices { candidates, offers });
             }
         }
         let (mut steps, mut owners) = (Vec::new(), Vec::new());
@@ -166,7 +166,7 @@ impl<'a> Planner<'a> {
             let Some((type_id, left)) = self.room(ask, position) else {
                 continue;
             };
-            let candidate = self.markets[&ask.key()].candidates[position].clone();
+            let candidate = self.choices[&ask.key()].candidates[position].clone();
             let assignment = self.assigned(wanted, &candidate, type_id, left);
             if !look_ahead {
                 return Ok((candidate, assignment));
@@ -193,18 +193,18 @@ impl<'a> Planner<'a> {
         Err(self.no_candidate(wanted))
     }
 
-    /// Which of the plan's markets take the parent.
+    /// Which pools of the plan take the parent.
     fn takers(&mut self, parent: &ParentName) -> Vec<bool> {
         let asks: Vec<Ask<'a>> = self.asks();
         let takes = asks.into_iter().map(|ask| {
-            let candidates = &self.markets[&ask.key()].candidates;
+            let candidates = &self.choices[&ask.key()].candidates;
             let position = candidates.iter().position(|one| one.parent.name == *parent);
             position.is_some_and(|position| self.room(ask, position).is_some())
         });
         takes.collect()
     }
 
-    /// Each market once.
+    /// Each pool and source once.
     fn asks(&self) -> Vec<Ask<'a>> {
         let mut asks: Vec<Ask<'a>> = Vec::new();
         for ask in self.wanted.iter().map(Ask::of) {
@@ -251,7 +251,7 @@ impl<'a> Planner<'a> {
     /// distance, then by address.
     pub(super) fn order(&self, ask: Ask<'a>) -> Vec<usize> {
         let pool = ask.pool;
-        let candidates = &self.markets[&ask.key()].candidates;
+        let candidates = &self.choices[&ask.key()].candidates;
         let mut order: Vec<usize> = (0..candidates.len()).collect();
         order.sort_by_cached_key(|&position| {
             let candidate = &candidates[position];
@@ -304,9 +304,9 @@ impl<'a> Planner<'a> {
 
     pub(super) fn offer(&mut self, ask: Ask<'a>, position: usize) -> Option<Offer> {
         let supply = self.supply;
-        let market = self.markets.get_mut(&ask.key())?;
-        let candidate = &market.candidates[position];
-        market.offers[position]
+        let choices = self.choices.get_mut(&ask.key())?;
+        let candidate = &choices.candidates[position];
+        choices.offers[position]
             .get_or_insert_with(|| supply.offer(ask.pool, candidate))
             .clone()
     }

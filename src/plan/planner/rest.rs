@@ -9,7 +9,7 @@ use crate::{
     model::{MdevTypeId, ParentName},
     plan::{
         Candidate,
-        feasible::{self, Class, Seat, Slot},
+        feasible::{self, Class, Container, Slot},
     },
 };
 
@@ -20,7 +20,7 @@ impl Planner<'_> {
         let wanted = self.wanted.get(index..).unwrap_or_default();
         // What is left depends on the devices that are being tried.
         self.boards.left.clear();
-        let mut room: BTreeMap<Seat, u32> = BTreeMap::new();
+        let mut room: BTreeMap<Container, u32> = BTreeMap::new();
         let mut boards: BTreeMap<ParentName, (&Pool, Candidate)> = BTreeMap::new();
         let mut classes: Vec<Class> = Vec::new();
         for ask in self.asks() {
@@ -30,24 +30,24 @@ impl Planner<'_> {
                 continue;
             }
             let mut slots = Vec::new();
-            for position in 0..self.markets[&ask.key()].candidates.len() {
+            for position in 0..self.choices[&ask.key()].candidates.len() {
                 let Some((id, left)) = self.room(ask, position) else {
                     continue;
                 };
-                let candidate = &self.markets[&ask.key()].candidates[position];
+                let candidate = &self.choices[&ask.key()].candidates[position];
                 let parent = candidate.parent.name.clone();
                 let slot = Slot {
                     board: candidate.board.clone(),
-                    seat: match ask.pool.devices.holds_one(candidate, &id) {
-                        true => Seat::Function(parent),
-                        false => Seat::Parent(parent, id.clone()),
+                    container: match ask.pool.devices.holds_one(candidate, &id) {
+                        true => Container::Function(parent),
+                        false => Container::Parent(parent, id.clone()),
                     },
                     type_id: id,
                 };
                 boards
                     .entry(candidate.board.clone())
                     .or_insert_with(|| (ask.pool, candidate.clone()));
-                room.insert(slot.seat.clone(), left);
+                room.insert(slot.container.clone(), left);
                 slots.push(slot);
             }
             classes.push(Class { wanted, slots });

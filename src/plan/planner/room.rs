@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, rc::Rc};
 
-use super::{Ask, MarketKey, Planner, count};
+use super::{Ask, AskKey, Planner, count};
 use crate::{
     config::Pool,
     device::mdev::Offer,
@@ -18,7 +18,7 @@ impl<'a> Planner<'a> {
         let Some(Offer::Type { id, available }) = self.offer(ask, position) else {
             return None;
         };
-        let candidate = self.markets[&ask.key()].candidates[position].clone();
+        let candidate = self.choices[&ask.key()].candidates[position].clone();
         if self.refused(&candidate, &id).is_some() {
             return None;
         }
@@ -84,9 +84,8 @@ impl<'a> Planner<'a> {
         if alike.len() < 2 || !self.taken.planned.is_empty() {
             return false;
         }
-        let keys: BTreeSet<MarketKey<'a>> =
-            alike.into_iter().map(|one| Ask::of(one).key()).collect();
-        let candidates = keys.iter().flat_map(|key| &self.markets[key].candidates);
+        let keys: BTreeSet<AskKey<'a>> = alike.into_iter().map(|one| Ask::of(one).key()).collect();
+        let candidates = keys.iter().flat_map(|key| &self.choices[key].candidates);
         let types: BTreeSet<Option<String>> = candidates
             .map(|candidate| self.boards.board_type(self.supply, candidate))
             .collect();

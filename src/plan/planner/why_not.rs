@@ -9,14 +9,14 @@ use crate::{
 
 impl<'a> Planner<'a> {
     pub(super) fn no_candidate(&mut self, wanted: &'a Wanted<'a>) -> Refusal {
-        let count = self.markets[&Ask::of(wanted).key()].candidates.len();
+        let count = self.choices[&Ask::of(wanted).key()].candidates.len();
         let mut candidates = Vec::new();
         let mut has_room = false;
         for position in 0..count {
             let Some(offer) = self.offer(Ask::of(wanted), position) else {
                 continue;
             };
-            let candidate = self.markets[&Ask::of(wanted).key()].candidates[position].clone();
+            let candidate = self.choices[&Ask::of(wanted).key()].candidates[position].clone();
             let parent = candidate.parent.name.clone();
             has_room |= !matches!(offer, Offer::NoRoom(_) | Offer::Type { available: 0, .. });
             let reason = self.why_not(wanted, &candidate, offer);
