@@ -32,11 +32,10 @@ use std::{
 use fork::Fork;
 use nix::{
     errno::Errno,
-    poll::{PollFd, PollFlags, PollTimeout, poll},
     unistd::{dup2_stderr, dup2_stdin, dup2_stdout},
 };
 
-use super::{Deadline, Host, fault, files, write_attribute};
+use super::{Deadline, Host, fault, files, poll::wait_for_input, write_attribute};
 
 /// Name under which a program is started that is to act as the child. Arguments come from
 /// libvirt, a domain's name among them, but the name of a hook is its path.
@@ -175,35 +174,16 @@ impl DriverChild {
     }
 
     fn next_line(&mut self, patience: Duration) -> io::Result<Answer> {
-        if self.child.buffer().is_empty() {
-            self.wait(patience)?;
+        let is_buffered = !self.child.buffer().is_empty();
+        if !is_buffered && !wait_for_input(self.child.get_ref(), Deadline::after(patience))? {
+            let text = format!("no answer from the driver within {} s", patience.as_secs());
+            return Err(io::Error::new(io::ErrorKind::TimedOut, text));
         }
         let mut answer = String::new();
         self.child.read_line(&mut answer)?;
         serde_json::from_str(&answer).map_err(|_| {
             io::Error::other("the process that asks the driver died without an answer")
         })
-    }
-
-    fn wait(&self, patience: Duration) -> io::Result<()> {
-        let deadline = Deadline::after(patience);
-        let mut ready = [PollFd::new(self.child.get_ref().as_fd(), PollFlags::POLLIN)];
-        loop {
-            // Rounded up: poll counts whole milliseconds.
-            let left = deadline.left() + Duration::from_millis(1);
-            match poll(
-                &mut ready,
-                PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX),
-            ) {
-                Ok(0) => {
-                    let text = format!("no answer from the driver within {} s", patience.as_secs());
-                    return Err(io::Error::new(io::ErrorKind::TimedOut, text));
-                }
-                Ok(_) => return Ok(()),
-                Err(Errno::EINTR) => {}
-                Err(errno) => return Err(errno.into()),
-            }
-        }
     }
 }
 

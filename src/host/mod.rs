@@ -33,6 +33,7 @@ pub mod libvirt;
 mod lock;
 mod nvml;
 mod pci_ids;
+mod poll;
 mod process;
 mod program;
 mod replacing;

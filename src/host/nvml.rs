@@ -4,17 +4,11 @@
 
 use std::{
     io::{self, Read, Write},
-    os::fd::AsFd,
-    process::{Child, ChildStdout, Command, Stdio},
+    process::{Child, Command, Stdio},
     time::Duration,
 };
 
-use nix::{
-    errno::Errno,
-    poll::{PollFd, PollFlags, PollTimeout, poll},
-};
-
-use super::{Deadline, Host, fault};
+use super::{Deadline, Host, fault, poll::wait_for_input};
 use crate::{
     device::nvml::{Answer, Failure, FailureKind, GpuFacts, Nvml, Question},
     model::PciAddress,
@@ -135,7 +129,10 @@ fn converse(child: &mut Child, question: &Question, deadline: Deadline) -> io::R
     let mut text = Vec::new();
     let mut part = [0; 64 << 10];
     loop {
-        wait(&ours, deadline)?;
+        if !wait_for_input(&ours, deadline)? {
+            let why = "no answer from the driver in time";
+            return Err(io::Error::new(io::ErrorKind::TimedOut, why));
+        }
         let count = ours.read(&mut part)?;
         if count == 0 {
             break;
@@ -149,24 +146,6 @@ fn converse(child: &mut Child, question: &Question, deadline: Deadline) -> io::R
         return Err(io::Error::other("it died without an answer"));
     }
     Ok(text)
-}
-
-fn wait(ours: &ChildStdout, deadline: Deadline) -> io::Result<()> {
-    let mut ready = [PollFd::new(ours.as_fd(), PollFlags::POLLIN)];
-    loop {
-        let timeout = PollTimeout::try_from(deadline.left()).unwrap_or(PollTimeout::MAX);
-        match poll(&mut ready, timeout) {
-            Ok(0) if deadline.has_passed() => {
-                return Err(io::Error::new(
-                    io::ErrorKind::TimedOut,
-                    "no answer from the driver in time",
-                ));
-            }
-            Ok(0) | Err(Errno::EINTR) => {}
-            Ok(_) => return Ok(()),
-            Err(errno) => return Err(errno.into()),
-        }
-    }
 }
 
 /// Sees the child off; whether it is gone. One that hangs in its driver cannot be

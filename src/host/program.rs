@@ -4,19 +4,14 @@
 use std::{
     fs::File,
     io::{self, Read},
-    os::{fd::AsFd, unix::process::CommandExt},
+    os::unix::process::CommandExt,
     process::{Command, ExitStatus, Stdio},
     time::Duration,
 };
 
-use nix::{
-    errno::Errno,
-    fcntl::OFlag,
-    poll::{PollFd, PollFlags, PollTimeout, poll},
-    unistd::pipe2,
-};
+use nix::{fcntl::OFlag, unistd::pipe2};
 
-use super::{Deadline, Host, fault};
+use super::{Deadline, Host, fault, poll::wait_meanwhile};
 
 /// How a program ended.
 #[derive(Debug)]
@@ -43,6 +38,7 @@ impl Host {
         meanwhile: &mut dyn FnMut(),
     ) -> io::Result<Ended> {
         const LONGEST: usize = 64 << 10;
+        const TICK: Duration = Duration::from_millis(100);
         fault::before("program", program)?;
         let (ours, theirs) = pipe2(OFlag::O_CLOEXEC)?;
         let mut child = Command::new(self.path(program))
@@ -57,7 +53,9 @@ impl Host {
         let mut ours = File::from(ours);
         let mut part = [0; 4096];
         loop {
-            wait(&ours, deadline, meanwhile)?;
+            if !wait_meanwhile(&ours, deadline, TICK, meanwhile)? {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
             let count = ours.read(&mut part)?;
             if count == 0 {
                 break;
@@ -81,24 +79,5 @@ impl Host {
             status,
             said: String::from_utf8_lossy(&said).into_owned(),
         })
-    }
-}
-
-/// Waits until there is something to read.
-fn wait(ours: &File, deadline: Deadline, meanwhile: &mut dyn FnMut()) -> io::Result<()> {
-    const TICK: Duration = Duration::from_millis(100);
-    let mut ready = [PollFd::new(ours.as_fd(), PollFlags::POLLIN)];
-    loop {
-        meanwhile();
-        let left = deadline.left().min(TICK);
-        match poll(
-            &mut ready,
-            PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO),
-        ) {
-            Ok(0) if deadline.has_passed() => return Err(io::ErrorKind::TimedOut.into()),
-            Ok(0) | Err(Errno::EINTR) => {}
-            Ok(_) => return Ok(()),
-            Err(errno) => return Err(errno.into()),
-        }
     }
 }

@@ -7,6 +7,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use proc_macro2::{TokenStream, TokenTree};
+use syn::{
+    Attribute, ExprUnsafe, Item, ItemForeignMod, ItemImpl, ItemUse, Macro, Meta, Safety, Signature,
+    UseTree,
+    visit::{self, Visit},
+};
+
 /// Each module with those it may name. What is not in a list is refused, so a
 /// new module needs an entry.
 const MAY_NAME: &[(&str, &[&str])] = &[
@@ -195,62 +202,171 @@ fn sources(directory: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The program's text without comments and without test modules, which stand at
-/// the end of their files or in files of their own.
-fn code(text: &str) -> String {
-    let body = text.split("#[cfg(test)]\nmod tests {").next();
-    let lines = body.unwrap_or_default().lines();
-    let code = lines.map(|line| {
-        let start = line.trim_start();
-        if start.starts_with("//") { "" } else { line }
-    });
-    let mut code = code.collect::<Vec<_>>().join("\n");
-    // A mention in braces, `use crate::{a::X, b}`, is one in full.
-    code = code.replace("virt_vgpu::", "crate::");
-    code
+/// What a source names: paths as they are written, with groups of a `use` written out.
+#[derive(Debug, Default)]
+struct Named {
+    paths: BTreeSet<Vec<String>>,
+    has_unsafe: bool,
 }
 
-/// The modules of the crate that a text names.
-fn named(code: &str) -> BTreeSet<String> {
-    let mut names = BTreeSet::new();
-    for (place, _) in code.match_indices("crate::") {
-        let rest = &code[place + "crate::".len()..];
-        if let Some(group) = rest.strip_prefix('{') {
-            names.extend(heads(group));
-        } else {
-            names.insert(word(rest));
-        }
+impl Named {
+    /// Reads a source without its tests.
+    fn read(text: &str) -> Self {
+        let mut named = Self::default();
+        named.visit_file(&syn::parse_file(text).unwrap());
+        named
     }
-    names.retain(|name| !name.is_empty());
-    names
-}
 
-/// The first words of a brace group's items, inner groups passed over.
-fn heads(group: &str) -> Vec<String> {
-    let mut heads = Vec::new();
-    let mut depth = 0;
-    let mut at_start = true;
-    for (place, c) in group.char_indices() {
-        match c {
-            '{' => depth += 1,
-            '}' if depth == 0 => break,
-            '}' => depth -= 1,
-            ',' if depth == 0 => at_start = true,
-            _ if c.is_whitespace() => {}
-            _ if at_start => {
-                heads.push(word(&group[place..]));
-                at_start = false;
+    fn add(&mut self, mut path: Vec<String>) {
+        // A program names the library by its name.
+        if path.first().is_some_and(|first| first == "virt_vgpu") {
+            "crate".clone_into(&mut path[0]);
+        }
+        self.paths.insert(path);
+    }
+
+    /// The paths of a `use`, each behind what the groups around it begin with.
+    fn add_tree(&mut self, mut before: Vec<String>, tree: &UseTree) {
+        match tree {
+            UseTree::Path(path) => {
+                before.push(path.ident.to_string());
+                self.add_tree(before, &path.tree);
             }
-            _ => {}
+            UseTree::Group(group) => {
+                for item in &group.items {
+                    self.add_tree(before.clone(), item);
+                }
+            }
+            UseTree::Name(name) => {
+                // `a::{self}` is `a`.
+                if name.ident != "self" {
+                    before.push(name.ident.to_string());
+                }
+                self.add(before);
+            }
+            UseTree::Rename(rename) => {
+                before.push(rename.ident.to_string());
+                self.add(before);
+            }
+            UseTree::Glob(_) => self.add(before),
         }
     }
-    heads
+
+    /// The paths in what is handed to a macro, which is not parsed.
+    fn add_tokens(&mut self, tokens: TokenStream) {
+        let mut path: Vec<String> = Vec::new();
+        let mut colons = 0;
+        for token in tokens {
+            match &token {
+                TokenTree::Punct(punct) if punct.as_char() == ':' && !path.is_empty() => {
+                    colons += 1;
+                    continue;
+                }
+                TokenTree::Ident(ident) => {
+                    self.has_unsafe |= ident == "unsafe";
+                    if colons != 2 {
+                        self.add(std::mem::take(&mut path));
+                    }
+                    path.push(ident.to_string());
+                }
+                TokenTree::Group(group) => {
+                    self.add(std::mem::take(&mut path));
+                    self.add_tokens(group.stream());
+                }
+                TokenTree::Punct(_) | TokenTree::Literal(_) => {
+                    self.add(std::mem::take(&mut path));
+                }
+            }
+            colons = 0;
+        }
+        self.add(path);
+    }
+
+    /// The modules of the crate.
+    fn modules(&self) -> BTreeSet<&str> {
+        let paths = self.paths.iter();
+        let modules = paths.filter_map(|path| match path.as_slice() {
+            [root, module, ..] if root == "crate" => Some(module.as_str()),
+            _ => None,
+        });
+        modules.collect()
+    }
+
+    /// Whether a path has this in it; what ends in `_` is the beginning of a name.
+    fn names(&self, wanted: &str) -> bool {
+        let wanted: Vec<&str> = wanted.split("::").filter(|word| !word.is_empty()).collect();
+        let is = |word: &String, wanted: &&str| {
+            word == wanted || (wanted.ends_with('_') && word.starts_with(wanted))
+        };
+        let has = |path: &[String]| {
+            path.iter()
+                .zip(&wanted)
+                .all(|(word, wanted)| is(word, wanted))
+        };
+        let mut paths = self.paths.iter();
+        paths.any(|path| path.windows(wanted.len()).any(has))
+    }
 }
 
-fn word(text: &str) -> String {
-    text.chars()
-        .take_while(|c| c.is_ascii_alphanumeric() || *c == '_')
-        .collect()
+impl<'ast> Visit<'ast> for Named {
+    fn visit_item(&mut self, item: &'ast Item) {
+        let attributes = match item {
+            Item::Fn(one) => &one.attrs,
+            Item::Impl(one) => &one.attrs,
+            Item::Mod(one) => &one.attrs,
+            Item::Use(one) => &one.attrs,
+            _ => &Vec::new(),
+        };
+        let is_test = |attribute: &Attribute| match &attribute.meta {
+            Meta::List(list) => list.path.is_ident("cfg") && list.tokens.to_string() == "test",
+            Meta::Path(_) | Meta::NameValue(_) => false,
+        };
+        if !attributes.iter().any(is_test) {
+            visit::visit_item(self, item);
+        }
+    }
+
+    fn visit_item_use(&mut self, item: &'ast ItemUse) {
+        self.add_tree(Vec::new(), &item.tree);
+    }
+
+    fn visit_path(&mut self, path: &'ast syn::Path) {
+        let words = path.segments.iter().map(|one| one.ident.to_string());
+        self.add(words.collect());
+        visit::visit_path(self, path);
+    }
+
+    fn visit_macro(&mut self, call: &'ast Macro) {
+        self.add_tokens(call.tokens.clone());
+        visit::visit_macro(self, call);
+    }
+
+    fn visit_attribute(&mut self, attribute: &'ast Attribute) {
+        if let Meta::List(list) = &attribute.meta {
+            self.add_tokens(list.tokens.clone());
+        }
+        visit::visit_attribute(self, attribute);
+    }
+
+    fn visit_expr_unsafe(&mut self, block: &'ast ExprUnsafe) {
+        self.has_unsafe = true;
+        visit::visit_expr_unsafe(self, block);
+    }
+
+    fn visit_signature(&mut self, signature: &'ast Signature) {
+        self.has_unsafe |= matches!(signature.safety, Safety::Unsafe(_));
+        visit::visit_signature(self, signature);
+    }
+
+    fn visit_item_impl(&mut self, item: &'ast ItemImpl) {
+        self.has_unsafe |= item.unsafety.is_some();
+        visit::visit_item_impl(self, item);
+    }
+
+    fn visit_item_foreign_mod(&mut self, item: &'ast ItemForeignMod) {
+        self.has_unsafe |= item.unsafety.is_some();
+        visit::visit_item_foreign_mod(self, item);
+    }
 }
 
 fn is_test(path: &Path) -> bool {
@@ -259,7 +375,7 @@ fn is_test(path: &Path) -> bool {
 }
 
 /// Each source with its module's name.
-fn modules() -> Vec<(String, PathBuf, String)> {
+fn modules() -> Vec<(String, PathBuf, Named)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut found = Vec::new();
     for path in sources(&root).into_iter().filter(|path| !is_test(path)) {
@@ -268,7 +384,7 @@ fn modules() -> Vec<(String, PathBuf, String)> {
         let module = module.to_str().unwrap().trim_end_matches(".rs").to_owned();
         if module != "lib" {
             let text = fs::read_to_string(&path).unwrap();
-            found.push((module, below.to_owned(), code(&text)));
+            found.push((module, below.to_owned(), Named::read(&text)));
         }
     }
     found
@@ -277,13 +393,13 @@ fn modules() -> Vec<(String, PathBuf, String)> {
 #[test]
 fn modules_name_only_those_below_them() {
     let mut wrong = Vec::new();
-    for (module, path, code) in modules() {
+    for (module, path, named) in modules() {
         let entry = MAY_NAME.iter().find(|(name, _)| *name == module);
         let (_, allowed) = entry.unwrap_or_else(|| panic!("no entry for module '{module}'"));
         // Macros at the crate's root have no module.
-        for name in named(&code) {
+        for name in named.modules() {
             let known = MAY_NAME.iter().any(|(known, _)| *known == name);
-            if known && name != module && !allowed.contains(&name.as_str()) {
+            if known && name != module && !allowed.contains(&name) {
                 wrong.push(format!("{}: names {name}", path.display()));
             }
         }
@@ -294,9 +410,9 @@ fn modules_name_only_those_below_them() {
 #[test]
 fn only_host_touches_the_system() {
     let mut wrong = Vec::new();
-    for (module, path, code) in modules() {
+    for (module, path, named) in modules() {
         for (effect, allowed) in EFFECTS {
-            let found = names(&code, effect) || in_braces(&code, effect);
+            let found = named.names(effect);
             let place = path.to_string_lossy();
             let here = |entry: &&str| **entry == module || **entry == place;
             if found && !allowed.iter().any(here) {
@@ -305,7 +421,7 @@ fn only_host_touches_the_system() {
         }
         if !LIBVIRT.contains(&module.as_str()) {
             for name in NOT_IN_THE_HOOK {
-                if names(&code, name) {
+                if named.names(name) {
                     wrong.push(format!("{}: {name}", path.display()));
                 }
             }
@@ -317,11 +433,8 @@ fn only_host_touches_the_system() {
 #[test]
 fn unsafe_code_is_in_the_raw_crates_alone() {
     let mut with: BTreeSet<&str> = BTreeSet::new();
-    for (_, path, code) in modules() {
-        if ["unsafe {", "unsafe fn", "unsafe impl", "unsafe extern"]
-            .iter()
-            .any(|start| names(&code, start))
-        {
+    for (_, path, named) in modules() {
+        if named.has_unsafe {
             let place = UNSAFE.iter().find(|place| path.starts_with(place));
             with.insert(place.unwrap_or_else(|| panic!("{}: unsafe", path.display())));
         }
@@ -329,45 +442,43 @@ fn unsafe_code_is_in_the_raw_crates_alone() {
     assert_eq!(with, BTreeSet::from_iter(UNSAFE.iter().copied()));
 }
 
-/// Whether the path is in the text, and not only as the end of another word.
-fn names(code: &str, path: &str) -> bool {
-    code.match_indices(path).any(|(place, _)| {
-        let before = code[..place].chars().next_back();
-        !before.is_some_and(|c| c.is_ascii_alphanumeric() || c == '_')
-    })
-}
-
-/// `use std::{fs, …}` for `std::fs`.
-fn in_braces(code: &str, effect: &str) -> bool {
-    let Some((root, rest)) = effect.split_once("::") else {
-        return false;
-    };
-    let rest = rest.split("::").next().unwrap_or_default();
-    // `std::process` has more than processes: only the whole path counts.
-    if rest.is_empty() || matches!(rest, "process" | "env") {
-        return false;
-    }
-    let start = format!("{root}::{{");
-    code.match_indices(&start).any(|(place, _)| {
-        let group = &code[place + start.len()..];
-        heads(group).iter().any(|head| head == rest)
-    })
-}
-
 /// The check sees what it is there to see.
 #[test]
 fn a_breach_would_be_seen() {
-    let text = "use crate::{\n    host::{Host, fault},\n    plan,\n};\n// crate::hook\nuse std::{\n    fs,\n};\n";
-    let code = code(text);
+    let text = "
+        //! crate::daemon
+        use crate::{host::{Host, fault}, plan};
+        // crate::hook
+        use std::{fs, os::unix::fs::symlink};
+        use nix::a;
+        fn f() -> virt_vgpu::udev::X {
+            info!(at = %crate::rule::X, \"{}\", std::env::args());
+            tracing_journald::layer()
+        }
+        #[cfg(test)]
+        mod tests { use crate::cli; fn f() { unsafe {} } }
+        #[cfg(feature = \"x\")]
+        fn g() { claims::f(crate::events::X) }
+    ";
+    let named = Named::read(text);
     assert_eq!(
-        named(&code),
-        BTreeSet::from(["host".to_owned(), "plan".to_owned()])
+        named.modules(),
+        BTreeSet::from(["events", "host", "plan", "rule", "udev"])
     );
-    assert!(names("use nix::a;", "nix::") && !names("std::os::unix::fs", "nix::"));
-    assert!(in_braces(&code, "std::fs"));
-    assert!(!in_braces(&code, "std::net"));
-    assert!(
-        !self::code("fn a() {}\n#[cfg(test)]\nmod tests {\n    use std::fs;\n}\n")
-            .contains("std::fs")
-    );
+    for seen in ["nix::", "std::fs", "std::env::", "tracing_", "host::Host"] {
+        assert!(named.names(seen), "{seen}");
+    }
+    for unseen in ["std::net", "x::", "unix::symlink", "tracing", "crate::cli"] {
+        assert!(!named.names(unseen), "{unseen}");
+    }
+    assert!(!named.has_unsafe);
+    for with in [
+        "fn f() { unsafe {} }",
+        "unsafe fn f() {}",
+        "unsafe impl Send for X {}",
+        "unsafe extern \"C\" {}",
+        "x!(unsafe {});",
+    ] {
+        assert!(Named::read(with).has_unsafe, "{with}");
+    }
 }
