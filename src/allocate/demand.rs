@@ -204,6 +204,7 @@ impl<'a> Demand<'a> {
         let nearness = nearness_of(self.domain, &look.sysfs)
             .map_err(|cause| io_error("cannot read the NUMA layout", cause))?;
         let detail = Detail {
+            ahead: look.ahead(),
             nodes: !nearness.nodes.is_empty(),
             boards: self.wanted.len() > 1 || !failed.is_empty(),
             functions_only: self

@@ -32,6 +32,7 @@ pub struct Look<'a> {
     pub nvml: RememberedNvml<'a>,
     /// When it began, since boot.
     pub began: Duration,
+    ahead: Cell<usize>,
 }
 
 impl<'a> Look<'a> {
@@ -49,7 +50,26 @@ impl<'a> Look<'a> {
                 has_missed: Cell::new(false),
             },
             began: claims::begin_look(),
+            ahead: Cell::new(0),
         }
+    }
+
+    /// How many candidates more than it needs a plan asks.
+    #[must_use]
+    pub fn ahead(&self) -> usize {
+        self.ahead.get()
+    }
+
+    /// After a plan has come too late: drivers may be asked again, and the next plan asks
+    /// more of them, so that it has something to go on with when others are faster once
+    /// more.
+    pub fn look_further(&self) {
+        const FIRST: usize = 32;
+        const MOST: usize = 256;
+        self.ahead.set((self.ahead.get() * 2).clamp(FIRST, MOST));
+        self.sysfs.ask_drivers_again();
+        self.nvml.is_over.set(false);
+        self.nvml.has_missed.set(false);
     }
 
     /// What the host has for pools, whoever has it.

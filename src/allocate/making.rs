@@ -117,25 +117,34 @@ impl Making<'_> {
         tries: &mut Tries,
     ) -> Result<Option<(Plan, Claim)>, AllocateError> {
         let mut seen = self.demand.see_claims(look)?;
-        let mut plan = match self.plan(look, &seen, &tries.failed) {
-            Err(AllocateError::Refused(refusal)) => {
-                self.make_room(&refusal, &seen, tries)?;
-                return Ok(None);
+        if !seen.announced.is_empty() {
+            // Others start too.
+            look.look_further();
+        }
+        let (plan, planning) = loop {
+            let plan = match self.plan(look, &seen, &tries.failed) {
+                Err(AllocateError::Refused(refusal)) => {
+                    self.make_room(&refusal, &seen, tries)?;
+                    return Ok(None);
+                }
+                planned => planned?,
+            };
+            look.ask_no_driver_any_more();
+            let planning = HostLock::acquire(self.host, &self.purpose(), self.lock_deadline())?;
+            if seen.is_current(self.host) {
+                break (plan, planning);
             }
-            planned => planned?,
-        };
-        look.ask_no_driver_any_more();
-        let planning = HostLock::acquire(self.host, &self.purpose(), self.lock_deadline())?;
-        if !seen.is_current(self.host) {
             seen = self.demand.see_claims(look)?;
             let planned = self.plan(look, &seen, &tries.failed);
-            let was_faster = look.has_missed() || matches!(planned, Err(AllocateError::Refused(_)));
-            // Somebody was: another look, at another place or for the refusal.
-            if was_faster && self.deadline.left() > Host::PATIENCE {
-                return Ok(None);
+            let has_time = self.deadline.left() > Host::PATIENCE;
+            match planned {
+                Ok(plan) if !look.has_missed() => break (plan, planning),
+                // Somebody was faster: at another place, of which more is asked first.
+                _ if look.has_missed() && has_time => look.look_further(),
+                Err(AllocateError::Refused(_)) if has_time => return Ok(None),
+                planned => break (planned?, planning),
             }
-            plan = planned?;
-        }
+        };
         let claim = self.intent(&plan, look);
         claims::announce(self.host, &planning, self.lock, &claim)
             .map_err(|cause| io_error("no device was made", cause))?;

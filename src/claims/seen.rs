@@ -81,7 +81,8 @@ impl Seen {
     /// Whether no claim has been written since. To be asked under the host lock.
     #[must_use]
     pub fn is_current(&self, host: &Host) -> bool {
-        self.stamp.is_some() && host.directory_stamp(DIRECTORY) == self.stamp
+        let stamp = self.stamp.as_ref();
+        stamp.is_some_and(|stamp| !host.has_changed_since(DIRECTORY, stamp))
     }
 
     fn note(

@@ -52,6 +52,12 @@ pub trait Sysfs {
     /// looked at, of which whoever reads it then learns why.
     fn exists(&self, path: &str) -> bool;
 
+    /// Whether something was asked for that cannot be told any more, so that no further
+    /// question is worth its time.
+    fn is_too_late(&self) -> bool {
+        false
+    }
+
     /// Whether a driver answers for the attribute, and not the kernel itself: it may take
     /// its time.
     fn is_of_driver(&self, path: &str) -> bool {

@@ -74,6 +74,12 @@ impl<'a> Remembered<'a> {
         self.asks_no_driver.set(true);
     }
 
+    /// Takes [`Self::ask_no_driver_any_more`] back.
+    pub fn ask_drivers_again(&self) {
+        self.asks_no_driver.set(false);
+        self.has_missed.set(false);
+    }
+
     /// Whether anything could not be read because no driver was to be asked.
     #[must_use]
     pub fn has_missed(&self) -> bool {
@@ -124,6 +130,10 @@ impl Sysfs for Remembered<'_> {
 
     fn is_of_driver(&self, path: &str) -> bool {
         self.sysfs.is_of_driver(path)
+    }
+
+    fn is_too_late(&self) -> bool {
+        self.has_missed()
     }
 }
 

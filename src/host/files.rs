@@ -2,9 +2,10 @@
 //! before the next one starts.
 
 use std::{
+    ffi::OsString,
     fs::{self, File},
     io::{self, Read},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, DirEntryExt, MetadataExt, OpenOptionsExt},
     path::Path,
 };
 
@@ -41,28 +42,60 @@ pub fn read_at_most(path: &Path, bytes: u64) -> io::Result<String> {
     Ok(text)
 }
 
-/// When entries of a directory were made, replaced or removed last.
+/// What entries a directory had at a moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DirectoryStamp(Option<(u64, i64, i64)>);
+pub struct DirectoryStamp {
+    /// Number and time of change of the directory; None where there is none.
+    changed: Option<(u64, i64, i64)>,
+    /// Names and numbers of the entries, where the change is so young that the next one may
+    /// get the same time: the kernel gives files the time of its last tick
+    /// (`ktime_get_coarse_real_ts64`).
+    entries: Option<Vec<(OsString, u64)>>,
+}
 
 impl Host {
-    /// The moment of the last change of a directory's entries: two that are equal say that
-    /// nothing was made, replaced or removed between them. None where that cannot be told,
-    /// because the last change is so young that the next one may get the same time.
+    /// The entries of a directory as they are now: [`Self::has_changed_since`] tells whether
+    /// any was made, replaced or removed since. None where it cannot be looked at.
     #[must_use]
     pub fn directory_stamp(&self, path: &str) -> Option<DirectoryStamp> {
-        use std::os::unix::fs::MetadataExt;
-        // The kernel gives files the time of its last tick (`ktime_get_coarse_real_ts64`).
         let tick = clock_gettime(ClockId::CLOCK_REALTIME_COARSE).ok()?;
+        let changed = self.changed(path)?;
+        let tick = (tick.tv_sec(), tick.tv_nsec());
+        let is_settled = changed.is_none_or(|(_, second, part)| (second, part) < tick);
+        let entries = match is_settled {
+            true => None,
+            false => Some(self.entries(path)?),
+        };
+        Some(DirectoryStamp { changed, entries })
+    }
+
+    /// Whether the entries may be others than at the time of the stamp.
+    #[must_use]
+    pub fn has_changed_since(&self, path: &str, stamp: &DirectoryStamp) -> bool {
+        let is_same = self.changed(path).is_some_and(|now| now == stamp.changed);
+        let has_same = || match &stamp.entries {
+            None => true,
+            entries => self.entries(path) == *entries,
+        };
+        !(is_same && has_same())
+    }
+
+    fn changed(&self, path: &str) -> Option<Option<(u64, i64, i64)>> {
         match fs::metadata(self.path(path)) {
-            Ok(found) => {
-                let changed = (found.mtime(), found.mtime_nsec());
-                let is_settled = changed < (tick.tv_sec(), tick.tv_nsec());
-                is_settled.then_some(DirectoryStamp(Some((found.ino(), changed.0, changed.1))))
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Some(DirectoryStamp(None)),
+            Ok(found) => Some(Some((found.ino(), found.mtime(), found.mtime_nsec()))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Some(None),
             Err(_) => None,
         }
+    }
+
+    fn entries(&self, path: &str) -> Option<Vec<(OsString, u64)>> {
+        let mut entries = Vec::new();
+        for entry in fs::read_dir(self.path(path)).ok()? {
+            let entry = entry.ok()?;
+            entries.push((entry.file_name(), entry.ino()));
+        }
+        entries.sort_unstable();
+        Some(entries)
     }
 
     /// Reads a file of ours.

@@ -138,6 +138,9 @@ pub struct Detail {
     pub boards: bool,
     /// No mdev parents: all that is planned for are named virtual functions.
     pub functions_only: bool,
+    /// How many candidates behind the one that is chosen are asked too: others may be
+    /// faster with that one.
+    pub ahead: usize,
 }
 
 /// A device that is announced in another domain's claim and not made yet, as far as the

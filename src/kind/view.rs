@@ -94,6 +94,12 @@ impl std::fmt::Debug for HostView<'_> {
 }
 
 impl<'a> HostView<'a> {
+    /// What is looked at.
+    #[must_use]
+    pub fn detail(&self) -> Detail {
+        self.detail
+    }
+
     /// Finds the parents of mediated devices.
     ///
     /// # Errors

@@ -47,6 +47,18 @@ impl<'a> HostSupply<'a> {
         Ok(Self { view })
     }
 
+    /// Whether no further question is worth its time ([`Sysfs::is_too_late`]).
+    #[must_use]
+    pub fn is_too_late(&self) -> bool {
+        self.view.sysfs().is_too_late()
+    }
+
+    /// As [`Detail::ahead`].
+    #[must_use]
+    pub fn ahead(&self) -> usize {
+        self.view.detail().ahead
+    }
+
     /// As [`HostView::with_claimed`].
     #[must_use]
     pub fn with_claimed(self, claimed: BTreeMap<PciAddress, DomainName>) -> Self {

@@ -162,13 +162,21 @@ impl<'a> Planner<'a> {
         let rest = self.wanted.get(index..).unwrap_or_default();
         let look_ahead = feasible::is_needed(rest) || self.is_of_several_board_types(rest);
         let mut tried = BTreeSet::new();
-        for position in self.order(ask) {
+        let mut order = self.order(ask).into_iter();
+        while let Some(position) = order.next() {
             let Some((type_id, left)) = self.room(ask, position) else {
                 continue;
             };
             let candidate = self.choices[&ask.key()].candidates[position].clone();
             let assignment = self.assigned(wanted, &candidate, type_id, left);
             if !look_ahead {
+                let mut ahead = self.supply.ahead();
+                while let Some(next) = order.next().filter(|_| ahead > 0) {
+                    if !self.is_spoken_for(ask, next) {
+                        self.offer(ask, next);
+                        ahead -= 1;
+                    }
+                }
                 return Ok((candidate, assignment));
             }
             // Functions of a board mostly are alike to all requests: what one leaves,
@@ -306,7 +314,11 @@ impl<'a> Planner<'a> {
         let supply = self.supply;
         let choices = self.choices.get_mut(&ask.key())?;
         let candidate = &choices.candidates[position];
-        choices.offers[position]
+        let offer = &mut choices.offers[position];
+        if offer.is_none() && supply.is_too_late() {
+            return Some(Offer::Unreadable("it was not asked".to_owned()));
+        }
+        offer
             .get_or_insert_with(|| supply.offer(ask.pool, candidate))
             .clone()
     }

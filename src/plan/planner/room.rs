@@ -15,6 +15,9 @@ use crate::{
 impl<'a> Planner<'a> {
     /// The type's id and how many are left on a candidate, if any.
     pub(super) fn room(&mut self, ask: Ask<'a>, position: usize) -> Option<(MdevTypeId, u32)> {
+        if self.is_spoken_for(ask, position) {
+            return None;
+        }
         let Some(Offer::Type { id, available }) = self.offer(ask, position) else {
             return None;
         };
@@ -40,6 +43,14 @@ impl<'a> Planner<'a> {
         Some((id, left))
     }
 
+    /// Whether the candidate is a function of a board that is about to have a device: it
+    /// holds one, and its driver need not be asked.
+    pub(super) fn is_spoken_for(&self, ask: Ask<'a>, position: usize) -> bool {
+        let candidate = &self.choices[&ask.key()].candidates[position];
+        candidate.board != candidate.parent.name
+            && self.taken.count_on(&candidate.parent.name, None) > 0
+    }
+
     /// What the driver has refused there in this very run.
     pub(super) fn refused(&self, candidate: &Candidate, id: &MdevTypeId) -> Option<String> {
         let on_parent = self.taken.planned_on(&candidate.parent.name).count();
@@ -58,10 +69,9 @@ impl<'a> Planner<'a> {
     ) -> Option<u32> {
         let board = &candidate.board;
         let planned = self.taken.planned_on_board(board).count();
-        // What a function's driver is about to make for others is not worth a question to
-        // NVML: it says no where there is no room.
-        let others_count = candidate.device.is_none() && self.taken.is_announced_on_board(board);
-        if planned == 0 && !others_count {
+        // What is being made there for others is no reason to read all that a board tells:
+        // its driver says no where there is no room for both, and then there is another plan.
+        if planned == 0 {
             return None;
         }
         let key = (board.clone(), id.clone(), planned);

@@ -206,6 +206,7 @@ fn pools(case: &Case) -> Vec<Pool> {
 
 fn planned(kernel: &Kernel, wanted: &[Wanted<'_>]) -> Result<Plan, Refusal> {
     let detail = Detail {
+        ahead: 0,
         nodes: false,
         boards: true,
         functions_only: false,
