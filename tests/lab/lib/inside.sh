@@ -177,13 +177,15 @@ attached_vm() {
 	virt-vgpu attach "$name" --pool "$@" > /dev/null
 }
 
-# device_uuid VM [NAME]: the UUID that its device has to have: version 5, made from the VM's UUID and
-# the device's name. Worked out here once more, so that it cannot change unseen.
-device_uuid() {
-	local space hash
-	space=$(virsh -q domuuid "$1" | tr -d '\n-')
+# device_uuid VM [NAME]: the UUID that its device has to have
+device_uuid() { device_uuid_in "$(virsh -q domuuid "$1" | tr -d '\n')" "${2-gpu0}"; }
+
+# device_uuid_in UUID NAME: version 5, made from the VM's UUID and the device's name. Worked out here
+# once more, so that it cannot change unseen.
+device_uuid_in() {
+	local space=${1//-/} hash
 	# shellcheck disable=SC2001,SC2059  # the format is the bytes
-	hash=$({ printf "$(sed 's/../\\x&/g' <<< "$space")" && printf '%s' "${2-gpu0}"; } | sha1sum)
+	hash=$({ printf "$(sed 's/../\\x&/g' <<< "$space")" && printf '%s' "$2"; } | sha1sum)
 	printf '%s-%s-5%s-%x%s-%s\n' "${hash:0:8}" "${hash:8:4}" "${hash:13:3}" \
 		"$((0x${hash:16:1} & 3 | 8))" "${hash:17:3}" "${hash:20:12}"
 }

@@ -6,7 +6,7 @@ boards=(0000:3b:00.0 0000:5e:00.0 0000:86:00.0 0000:af:00.0 0000:18:00.0 0000:1f
 on_lab "unload_boards; load_boards $(printf 't4@%s/0,' "${boards[@]}" | sed 's/,$//')"
 on_lab "virt-vgpu pool create cad --type nvidia-222 --placement spread $(printf -- '--device %s ' "${boards[@]}") > /dev/null
 	for n in \$(seq 70); do
-		domain=\$(uuid \$n) device=\$(python3 -c \"import uuid; print(uuid.uuid5(uuid.UUID('\$domain'), 'gpu0'))\")
+		domain=\$(uuid \$n) device=\$(device_uuid_in \$domain gpu0)
 		printf '%s' \"<domain type='kvm'><name>slow\$n</name><uuid>\$domain</uuid><metadata>\
 <v:devices xmlns:v='urn:virt-vgpu:devices:1'><v:device name='gpu0' pool='cad'/></v:devices></metadata><devices>\
 <hostdev mode='subsystem' type='mdev' model='vfio-pci'><source><address uuid='\$device'/></source></hostdev>\
