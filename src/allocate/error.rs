@@ -69,7 +69,7 @@ pub enum AllocateError {
         /// Why not; boxed, because it carries a position and a list.
         cause: Box<PoolError>,
     },
-    /// The host lock.
+    /// A lock that was not had in time.
     #[error(transparent)]
     Lock(#[from] LockError),
     /// The domain's former claim.

@@ -88,10 +88,10 @@ struct DeviceReport {
     outcome: String,
 }
 
-/// The lock is waited for as long as several hooks may hold it.
+/// How long the host lock is waited for: longer than anybody holds it.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How long the work under the lock may take: hooks wait for it.
+/// How long one look at all claims may take: a driver that hangs is not waited for.
 const WORK: Duration = Duration::from_secs(5);
 
 impl Reconcile {

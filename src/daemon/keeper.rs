@@ -21,10 +21,10 @@ use crate::{
     report::DaemonNotes,
 };
 
-/// How long the lock is waited for: as long as a hook may hold it.
+/// How long the host lock is waited for: longer than anybody holds it.
 const PATIENCE: Duration = Duration::from_secs(25);
 
-/// How long the work under the lock may take: hooks wait for it.
+/// How long one look at all claims may take: what is left comes the next time.
 const WORK: Duration = Duration::from_secs(5);
 
 /// How long somebody else who edits a domain is waited for; the domain comes again.

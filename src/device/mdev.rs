@@ -22,7 +22,7 @@ const DEVICES: &str = "/sys/bus/mdev/devices";
 
 /// The host's mediated devices, read on demand: a VM start looks at as few
 /// attributes as its plan needs. What was read once is kept, so one value is
-/// made anew for every plan and lives no longer than the lock is held.
+/// made for each plan.
 pub struct MdevHost<'a> {
     sysfs: &'a dyn Sysfs,
     parents: Vec<Parent>,

@@ -137,8 +137,8 @@ fn names_devices(xml: &[u8]) -> bool {
     })
 }
 
-/// Whether it is being taken back. Read anew: this goes without the lock, and the
-/// claim says so before the device goes.
+/// Whether it is being taken back. The claim is read again: it is not locked here, and it
+/// says so before the device goes.
 fn is_leaving(host: &Host, domain: DomainUuid, device: &ClaimedDevice) -> anyhow::Result<bool> {
     let claim = claims::load(host, domain)?;
     Ok(claim.is_none_or(|claim| {

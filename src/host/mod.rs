@@ -84,7 +84,7 @@ impl Host {
     pub const ROOT_VARIABLE: &'static str = "VIRT_VGPU_ROOT";
 
     /// A driver that needs longer than this to create or remove a device is taken
-    /// to hang. Less than the time for which others wait for the lock.
+    /// to hang. Less than the time for which others wait for the lock of its claim.
     pub const PATIENCE: Duration = Duration::from_secs(8);
 
     /// The machine whose root directory is `root`.

@@ -1,8 +1,8 @@
 //! Attributes that a GPU's driver answers, and GPUs whose driver does not.
 //!
-//! Who reads such an attribute may hold the host lock, and so keep every other start
-//! waiting: a read is waited for two seconds at most, and all reads from one GPU
-//! together five. A GPU whose driver was waited for in vain is noted, so that for some
+//! A start that can do without the GPU must not wait for it: a read is waited for two
+//! seconds at most, and all reads from one GPU together five. A GPU that somebody else has
+//! been at work on for two seconds is not asked at all. A GPU whose driver was waited for in vain is noted, so that for some
 //! seconds nobody waits for it anew; others are asked as ever. Who sets GPUs up, which takes
 //! minutes, has more patience, and asks also then ([`Host::wait_for_drivers`]).
 

@@ -2,8 +2,8 @@
 //! that, so what the hook does at a start is done here: planned, claimed, made, then
 //! attached, and all of it taken back when one of these fails.
 //!
-//! libvirt is never called while the host lock is held: a hook of another domain may
-//! wait for the lock while libvirt keeps that domain to itself. Callers hold the
+//! libvirt is never called while a claim's lock or the host lock is held: a hook may
+//! wait for that lock while libvirt keeps its domain to itself. Callers hold the
 //! domain's edit lock, so that two of them do not plug the same device.
 //!
 //! A crash leaves what the claim names, and no more:

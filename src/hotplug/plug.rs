@@ -24,7 +24,7 @@ use crate::{
     plan::{Failed, Source},
 };
 
-/// As long as a hook's: others wait for the lock meanwhile.
+/// As long as a hook's: the domain's own hook may wait for the lock of its claim.
 const PATIENCE: Duration = allocate::PATIENCE;
 
 /// How long a guest may take for a device that it has only just got, when another one
@@ -170,8 +170,8 @@ fn missing(def: &DomainDef, names: &[DeviceName]) -> Result<Vec<Request>, PlugEr
     Ok(missing)
 }
 
-/// What each device is looked for as. A virtual function may become another one under
-/// the lock; this is where libvirt can still be asked which ones others count on.
+/// What each device is looked for as. A virtual function may become another one in the
+/// plan; this is where libvirt can still be asked which ones others count on.
 fn sources(
     host: &Host,
     libvirt: &Libvirt,

@@ -26,8 +26,8 @@ pub struct Standing {
     pub verdict: Verdict,
 }
 
-/// The supply of a host. It remembers what it has read, so it is made anew
-/// under the lock for every plan.
+/// The supply of a host. It remembers what it has read, so one is made for each
+/// plan.
 #[derive(Debug)]
 pub struct HostSupply<'a> {
     view: HostView<'a>,
