@@ -46,7 +46,7 @@ KNOWN = [
     ("refused: no room", r"virt-vgpu: pool '\S+' has no free \S+ for domain "),
     ("refused: device of an earlier run", r"virt-vgpu: domain '\S+' still has devices of an earlier run: "),
     ("refused: slow driver", r"virt-vgpu: .*(no answer from the driver within |the driver of \S+ does not answer)"),
-    ("refused: locked", r"virt-vgpu: /run/virt-vgpu/lock has been locked for "),
+    ("refused: locked", r"virt-vgpu: .*/run/virt-vgpu/lock(s/\S+)? has been locked for "),
     # A placeholder whose request has gone a moment ago.
     ("refused: placeholder without a request", r"device not found: mediated device '\S+' not found"),
     # libvirt's own.
