@@ -15,8 +15,10 @@ assert_eq "sysfsdev = \"/sys/bus/mdev/devices/$uuid\"" \
 	'virsh qemu-monitor-command ws1 --hmp "info qtree" | tr -d "\r" | sed -n "s/^ *\(sysfsdev\)/\1/p"'
 assert_eq '1' "cat \$SIM/vgpus/$uuid/open"
 assert 'grep -q "^libvirt-.* (enforce)" /proc/$(qemu_pid ws1)/attr/current'
-assert_eq "{\"version\":1,\"domain\":\"$vm\",\"domain_name\":\"ws1\",\"state\":\"committed\",\"origin\":\"prepare\",\"launched\":true,\"daemon\":null,\"devices\":[{\"name\":\"gpu0\",\"pool\":\"cad\",\"kind\":\"mdev\",\"uuid\":\"$uuid\",\"parent\":\"0000:3b:00.0\",\"type\":\"nvidia-232\"}]}" \
-	'jq -c "del(.boot_id, .since_boot_ms, .run)" $(claim_of ws1)'
+assert_eq "{\"version\":1,\"domain\":\"$vm\",\"domain_name\":\"ws1\",\"state\":\"committed\",\"origin\":\"prepare\",\"launched\":true,\"daemon\":null,\"devices\":[{\"name\":\"gpu0\",\"pool\":\"cad\",\"kind\":\"mdev\",\"uuid\":\"$uuid\",\"handle\":\"$uuid\",\"parent\":\"0000:3b:00.0\",\"board\":\"0000:3b:00.0\",\"type\":\"nvidia-232\"}]}" \
+	'jq -c "del(.boot_id, .since_boot_ms, .run) | .devices[] |= {name, pool, kind, uuid, handle, parent, board, type}" $(claim_of ws1)'
+assert_eq "$(on_lab "basename \$(readlink /sys/bus/mdev/devices/$uuid/iommu_group)" | sed 's:^:/dev/vfio/:')" \
+	'jq -r ".devices[0].nodes[]" $(claim_of ws1) | grep -v /dev/vfio/devices/'
 assert_eq "$(on_lab 'cat /proc/sys/kernel/random/boot_id')" 'jq -r .boot_id $(claim_of ws1)'
 assert_eq "{\"pools\":[{\"name\":\"cad\",\"type\":\"GRID T4-4Q\",\"parents\":1,\"in_use\":1,\"free\":3,\"exact\":true,\"instances\":0}],\"claims\":[{\"domain\":\"ws1\",\"domain_uuid\":\"$vm\",\"state\":\"in-use\",\"reason\":\"domain 'ws1' is running\",\"devices\":[{\"name\":\"gpu0\",\"pool\":\"cad\",\"uuid\":\"$uuid\",\"parent\":\"0000:3b:00.0\",\"type\":\"nvidia-232\",\"present\":true}]}],\"problems\":[]}" \
 	'virt-vgpu status --json | jq -c .'
