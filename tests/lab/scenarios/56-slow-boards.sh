@@ -22,13 +22,15 @@ assert_eq '64' 'mdevs | wc -l'
 assert_eq '      8 8' "for board in ${boards[*]}; do devices | grep -c \" \$board \"; done | sort | uniq -c"
 assert_eq '0' 'virt-vgpu status --json | jq "[.problems[] | select(contains(\"does not run\") | not)] | length"'
 
-# The driver of the board that is next in line hangs. Whoever comes behind goes to another board.
-on_lab "echo 1 30000 > \$SIM/boards/${boards[0]}/delay_create
+# The driver of the board that is next in line hangs: of boards with as many devices it is the one with
+# the lowest address. Whoever comes behind goes to another board.
+hangs=0000:18:00.0
+on_lab "echo 1 30000 > \$SIM/boards/$hangs/delay_create
 	$begin"'; in_background first "hook 65 \"prepare begin\""
-	wait_until "grep -q ^0 $SIM/boards/'"${boards[0]}"'/delay_create" 10'
+	wait_until "grep -q ^0 $SIM/boards/'"$hangs"'/delay_create" 10'
 on_lab "$begin"'; hook 66 "prepare begin"'
 assert '! ended first || test "$(cat /run/lab-first.status)" = 0'
-assert "jq -e '.devices[0].board != \"${boards[0]}\"' /run/virt-vgpu/claims/\$(uuid 66).json"
+assert "jq -e '.devices[0].board != \"$hangs\"' /run/virt-vgpu/claims/\$(uuid 66).json"
 # It gives up in the end, and finds another one too.
 assert 'wait_until "ended first" 60; test "$(cat /run/lab-first.status)" = 0'
 
