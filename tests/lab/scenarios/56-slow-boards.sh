@@ -38,5 +38,5 @@ assert_eq '1' 'cat /run/lab-first.status'
 
 # All go back at once.
 on_lab "$begin"'; for n in $(seq 66); do hook $n "release end" & done; wait'
-assert 'wait_until "virt-vgpu reconcile --grace 0 > /dev/null 2>&1; test -z \"$(mdevs)\"" 60'
+assert 'wait_until "virt-vgpu reconcile --grace 0 > /dev/null 2>&1; test -z \"\$(mdevs)\"" 60'
 assert_eq '' 'ls /run/virt-vgpu/claims'
