@@ -12,7 +12,9 @@ use crate::{
     domain::{DomainDef, Request},
     host::Host,
     model::{DomainName, MdevUuid, ParentName, PciAddress, PoolName},
-    plan::{self, Announced, Detail, Failed, Plan, Refusal, RefusalKind, Source, Wanted},
+    plan::{
+        self, Announced, Detail, Failed, HostSupply, Plan, Refusal, RefusalKind, Source, Wanted,
+    },
 };
 
 /// The requests that the hook serves. One that may be missing and has no
@@ -212,20 +214,20 @@ impl<'a> Demand<'a> {
                 .iter()
                 .all(|order| matches!(order.source, Source::Function(_) | Source::Functions)),
         };
-        let mut supply = look
-            .supply(detail)
+        let mut view = look
+            .view(detail)
             .map_err(|cause| io_error("cannot look for mdev parents", cause))?
             .with_beside(self.parent_beside());
         if self.wants_functions() {
             let held = self.less_replaced(seen.functions.clone());
-            supply = look
-                .without(supply, held)
+            view = look
+                .without(view, held)
                 .map_err(|cause| io_error("cannot read the claims", cause))?;
         }
         let announced = self
             .announced(look, seen)
             .map_err(|cause| io_error("cannot list mediated devices", cause))?;
-        supply = supply.with_announced(announced);
+        let supply = HostSupply::of(view.with_announced(announced));
         self.check_rules(&supply)?;
         let mut requests = Vec::with_capacity(self.wanted.len());
         for order in &self.wanted {

@@ -15,6 +15,7 @@ use crate::{
         nvml::{Failure, FailureKind, GpuFacts, Nvml},
     },
     host::{Host, NvmlChild, PciIds},
+    kind::HostView,
     model::{DomainName, DomainUuid, PciAddress},
     plan::{Detail, HostSupply},
 };
@@ -72,13 +73,21 @@ impl<'a> Look<'a> {
         self.nvml.has_missed.set(false);
     }
 
-    /// What the host has for pools, whoever has it.
+    /// The host, whoever has what of it.
     ///
     /// # Errors
     /// When sysfs cannot be read.
+    pub fn view(&self, detail: Detail) -> io::Result<HostView<'_>> {
+        let view = HostView::open(&self.sysfs, &self.names, detail)?;
+        Ok(view.with_nvml(&self.nvml))
+    }
+
+    /// What the host has for pools, whoever has it.
+    ///
+    /// # Errors
+    /// As [`Self::view`].
     pub fn supply(&self, detail: Detail) -> io::Result<HostSupply<'_>> {
-        let supply = HostSupply::discover(&self.sysfs, &self.names, detail)?;
-        Ok(supply.with_nvml(&self.nvml))
+        Ok(HostSupply::of(self.view(detail)?))
     }
 
     /// What the host has for pools less the functions that claims name, but for one
@@ -91,22 +100,22 @@ impl<'a> Look<'a> {
         detail: Detail,
         except: Option<DomainUuid>,
     ) -> io::Result<HostSupply<'_>> {
-        let supply = self.supply(detail)?;
+        let view = self.view(detail)?;
         let held = claims::known_functions(self.host, except)?;
-        self.without(supply, held)
+        Ok(HostSupply::of(self.without(view, held)?))
     }
 
-    /// A supply less functions that somebody has, and those in quarantine.
+    /// The host less functions that somebody has, and those in quarantine.
     ///
     /// # Errors
     /// When the quarantine cannot be listed.
     pub fn without<'s>(
         &self,
-        supply: HostSupply<'s>,
+        view: HostView<'s>,
         held: BTreeMap<PciAddress, DomainName>,
-    ) -> io::Result<HostSupply<'s>> {
+    ) -> io::Result<HostView<'s>> {
         let quarantined = claims::kept_back(self.host)?;
-        Ok(supply.with_claimed(held).with_quarantined(quarantined))
+        Ok(view.with_claimed(held).with_quarantined(quarantined))
     }
 
     /// From now on no driver is asked, NVML neither: to be called before the host lock is

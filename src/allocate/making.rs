@@ -85,7 +85,7 @@ impl Making<'_> {
             let applied = apply::apply(&plan.steps, self.host);
             drop(devices);
             let Err(failure) = applied else {
-                note_nodes(self.host, &mut claim, plan.assignments.len());
+                note_nodes(self.host, &mut claim, &plan);
                 return Ok(claim);
             };
             self.after_failure(claim, &plan, &failure)?;
@@ -220,8 +220,7 @@ impl Making<'_> {
         plan: &Plan,
     ) -> Result<Option<Vec<DeviceLock>>, AllocateError> {
         const PATIENCE: Duration = Duration::from_secs(3);
-        let first = claim.devices.len().saturating_sub(plan.assignments.len());
-        let new = claim.devices.iter().skip(first);
+        let new = claim.devices.iter().skip(first_new(claim, plan));
         let boards: BTreeSet<ParentName> = new.map(|device| device.board.clone()).collect();
         let deadline = self.lock_deadline().at_most(PATIENCE);
         let locks = DeviceLock::acquire_all(self.host, &boards, &self.purpose(), deadline);
@@ -305,7 +304,7 @@ impl Making<'_> {
             Base::Start(_) => None,
             Base::Running(before) => Some(before),
         };
-        let first = claim.devices.len().saturating_sub(plan.assignments.len());
+        let first = first_new(&claim, plan);
         let left_behind: Vec<ClaimedDevice> = failure
             .left_behind
             .iter()
@@ -397,9 +396,15 @@ fn claimed(plan: &Plan, number: usize, assignment: &Assignment, look: &Look<'_>)
     }
 }
 
+/// The number of the first of a claim's devices that the plan has added: they stand behind
+/// all others, in the order of its assignments.
+fn first_new(claim: &Claim, plan: &Plan) -> usize {
+    claim.devices.len().saturating_sub(plan.assignments.len())
+}
+
 /// Notes by which nodes a holder of the devices shows that were just made.
-fn note_nodes(host: &Host, claim: &mut Claim, made: usize) {
-    let first = claim.devices.len().saturating_sub(made);
+fn note_nodes(host: &Host, claim: &mut Claim, plan: &Plan) {
+    let first = first_new(claim, plan);
     for device in claim.devices.iter_mut().skip(first) {
         // They are looked for again when somebody has to know.
         device.nodes = device.nodes(host).unwrap_or_default();

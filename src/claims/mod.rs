@@ -130,6 +130,11 @@ pub struct Claim {
     pub media: Option<ClaimedMedia>,
 }
 
+/// The clock of [`Claim::since_boot_ms`].
+fn milliseconds_since_boot() -> u64 {
+    u64::try_from(since_boot().as_millis()).unwrap_or(u64::MAX)
+}
+
 /// The present format of the files.
 const VERSION: u32 = 1;
 
@@ -186,7 +191,7 @@ impl Claim {
 
     /// Notes that the start has come a step further just now.
     pub fn touch(&mut self) {
-        self.since_boot_ms = u64::try_from(since_boot().as_millis()).unwrap_or(u64::MAX);
+        self.since_boot_ms = milliseconds_since_boot();
     }
 
     /// The devices that are virtual functions.
@@ -375,12 +380,7 @@ pub fn functions(
     host: &Host,
     except: Option<DomainUuid>,
 ) -> io::Result<BTreeMap<PciAddress, DomainName>> {
-    let interest = Interest {
-        functions: true,
-        except,
-        ..Interest::default()
-    };
-    Ok(Seen::read(host, &interest, None)?.functions)
+    functions_seen(host, except, false)
 }
 
 /// The same for who only looks, and tells damaged claims anyway ([`load_all`]): one that
@@ -392,10 +392,18 @@ pub fn known_functions(
     host: &Host,
     except: Option<DomainUuid>,
 ) -> io::Result<BTreeMap<PciAddress, DomainName>> {
+    functions_seen(host, except, true)
+}
+
+fn functions_seen(
+    host: &Host,
+    except: Option<DomainUuid>,
+    tolerant: bool,
+) -> io::Result<BTreeMap<PciAddress, DomainName>> {
     let interest = Interest {
         functions: true,
         except,
-        tolerant: true,
+        tolerant,
         ..Interest::default()
     };
     Ok(Seen::read(host, &interest, None)?.functions)

@@ -11,9 +11,12 @@ use std::{
     time::Duration,
 };
 
-use super::{Claim, ClaimedDevice, DIRECTORY, State, addresses_in, damaged, domain_of, understood};
+use super::{
+    Claim, ClaimedDevice, DIRECTORY, State, addresses_in, damaged, domain_of,
+    milliseconds_since_boot, understood,
+};
 use crate::{
-    host::{DirectoryStamp, Host, since_boot},
+    host::{DirectoryStamp, Host},
     model::{DomainName, DomainUuid, MdevUuid, PciAddress, PoolName},
 };
 
@@ -48,7 +51,7 @@ pub struct Seen {
 
 impl Seen {
     /// Reads all claims. Devices of claims that were changed since `since`, on the clock of
-    /// [`since_boot`], count as being made: a look at the host that began then may have
+    /// [`begin_look`], count as being made: a look at the host that began then may have
     /// missed them.
     ///
     /// # Errors
@@ -92,8 +95,6 @@ impl Seen {
         interest: &Interest<'_>,
         since: Option<Duration>,
     ) -> io::Result<()> {
-        // Most claims are about other things, and to see that costs less than to understand
-        // them.
         // Most claims are about other things, and to see that costs less than to understand
         // them.
         let mut pools = interest.pools.iter();
@@ -177,5 +178,5 @@ fn is_moving(text: &str, since: Option<Duration>) -> bool {
 /// milliseconds.
 #[must_use]
 pub fn begin_look() -> Duration {
-    Duration::from_millis(u64::try_from(since_boot().as_millis()).unwrap_or(u64::MAX))
+    Duration::from_millis(milliseconds_since_boot())
 }

@@ -288,9 +288,11 @@ impl<'a> Choice<'a> {
             boards: true,
             functions_only: false,
         };
-        let supply = look.supply(detail).context("cannot look for devices")?;
-        look.without(supply, taken)
-            .context("cannot read the quarantine")
+        let view = look.view(detail).context("cannot look for devices")?;
+        let view = look
+            .without(view, taken)
+            .context("cannot read the quarantine")?;
+        Ok(HostSupply::of(view))
     }
 
     /// By a plan as the hook makes it; None when there is no room now.

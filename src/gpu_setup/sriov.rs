@@ -118,7 +118,7 @@ pub(super) fn sriov_manage(
     for _ in 0..TRIES {
         let deadline = Deadline::after(PATIENCE);
         let ended = host
-            .run_program(SRIOV_MANAGE, &arguments, deadline, &mut || {})
+            .run_program(SRIOV_MANAGE, &arguments, deadline)
             .map_err(|error| NotDone::Failed(no_sriov_manage(&error)))?;
         said = ended.said.split_whitespace().collect::<Vec<_>>().join(" ");
         if ended.status.success() {

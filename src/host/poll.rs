@@ -15,27 +15,10 @@ use super::Deadline;
 /// # Errors
 /// What the kernel says of a file that cannot be waited for.
 pub(super) fn wait_for_input(input: &impl AsFd, deadline: Deadline) -> io::Result<bool> {
-    wait_meanwhile(input, deadline, Duration::MAX, &mut || {})
-}
-
-/// The same; `meanwhile` is called first and about as often as that.
-///
-/// # Errors
-/// As [`wait_for_input`].
-pub(super) fn wait_meanwhile(
-    input: &impl AsFd,
-    deadline: Deadline,
-    often: Duration,
-    meanwhile: &mut dyn FnMut(),
-) -> io::Result<bool> {
     let mut ready = [PollFd::new(input.as_fd(), PollFlags::POLLIN)];
     loop {
-        meanwhile();
         // Rounded up: poll counts whole milliseconds.
-        let span = deadline
-            .left()
-            .min(often)
-            .saturating_add(Duration::from_millis(1));
+        let span = deadline.left().saturating_add(Duration::from_millis(1));
         let timeout = PollTimeout::try_from(span).unwrap_or(PollTimeout::MAX);
         match poll(&mut ready, timeout) {
             Ok(0) if deadline.has_passed() => return Ok(false),
@@ -63,22 +46,5 @@ mod tests {
         let (ours, theirs) = UnixStream::pair().unwrap();
         drop(theirs);
         assert!(wait_for_input(&ours, later).unwrap());
-    }
-
-    #[test]
-    fn who_waits_does_something_meanwhile() {
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        let mut theirs = Some(theirs);
-        let mut times = 0;
-        let mut meanwhile = || {
-            times += 1;
-            if times == 3 {
-                theirs = None;
-            }
-        };
-        let later = Deadline::after(Duration::from_secs(60));
-        let often = Duration::from_millis(1);
-        assert!(wait_meanwhile(&ours, later, often, &mut meanwhile).unwrap());
-        assert_eq!(times, 3);
     }
 }

@@ -6,12 +6,11 @@ use std::{
     io::{self, Read},
     os::unix::process::CommandExt,
     process::{Command, ExitStatus, Stdio},
-    time::Duration,
 };
 
 use nix::{fcntl::OFlag, unistd::pipe2};
 
-use super::{Deadline, Host, fault, poll::wait_meanwhile};
+use super::{Deadline, Host, fault, poll::wait_for_input};
 
 /// How a program ended.
 #[derive(Debug)]
@@ -23,8 +22,7 @@ pub struct Ended {
 }
 
 impl Host {
-    /// Runs a program until it ends. `meanwhile` is called about every
-    /// tenth of a second.
+    /// Runs a program until it ends.
     ///
     /// # Errors
     /// When it cannot be started; `TimedOut` when it has not ended by the
@@ -35,10 +33,8 @@ impl Host {
         program: &str,
         arguments: &[&str],
         deadline: Deadline,
-        meanwhile: &mut dyn FnMut(),
     ) -> io::Result<Ended> {
         const LONGEST: usize = 64 << 10;
-        const TICK: Duration = Duration::from_millis(100);
         fault::before("program", program)?;
         let (ours, theirs) = pipe2(OFlag::O_CLOEXEC)?;
         let mut child = Command::new(self.path(program))
@@ -53,7 +49,7 @@ impl Host {
         let mut ours = File::from(ours);
         let mut part = [0; 4096];
         loop {
-            if !wait_meanwhile(&ours, deadline, TICK, meanwhile)? {
+            if !wait_for_input(&ours, deadline)? {
                 return Err(io::ErrorKind::TimedOut.into());
             }
             let count = ours.read(&mut part)?;
@@ -66,7 +62,6 @@ impl Host {
         }
         let mut status = None;
         let ended = deadline.wait_until(|| {
-            meanwhile();
             status = child.try_wait().transpose();
             status.is_some()
         });

@@ -24,8 +24,7 @@ use crate::{
     rule::{Rule, Verdict, evaluate},
 };
 
-/// The host at one moment. It remembers what it has read, so it is made anew under the
-/// lock for every plan.
+/// The host at one moment. It remembers what it has read, so one is made for each plan.
 pub struct HostView<'a> {
     mdev: MdevHost<'a>,
     names: &'a dyn PciNames,

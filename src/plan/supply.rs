@@ -7,13 +7,11 @@ use crate::{
     capacity::Fit,
     config::Pool,
     device::{
-        Sysfs,
         mdev::{MdevHost, Offer, Parent},
-        nvml::{Failure, GpuFacts, Nvml},
-        pci::PciNames,
+        nvml::{Failure, GpuFacts},
     },
-    kind::{Announced, Candidate, Detail, HostView, Idle, Source},
-    model::{DomainName, MdevTypeId, ParentName, PciAddress},
+    kind::{Candidate, HostView, Idle, Source},
+    model::{MdevTypeId, ParentName},
     rule::{Rule, Verdict},
 };
 
@@ -34,64 +32,22 @@ pub struct HostSupply<'a> {
 }
 
 impl<'a> HostSupply<'a> {
-    /// Looks at the host.
-    ///
-    /// # Errors
-    /// When sysfs cannot be read.
-    pub fn discover(
-        sysfs: &'a dyn Sysfs,
-        names: &'a dyn PciNames,
-        detail: Detail,
-    ) -> io::Result<Self> {
-        let view = HostView::open(sysfs, names, detail)?;
-        Ok(Self { view })
+    /// What a host as it is looked at has.
+    #[must_use]
+    pub fn of(view: HostView<'a>) -> Self {
+        Self { view }
     }
 
-    /// Whether no further question is worth its time ([`Sysfs::is_too_late`]).
+    /// Whether no further question is worth its time ([`crate::device::Sysfs::is_too_late`]).
     #[must_use]
     pub fn is_too_late(&self) -> bool {
         self.view.sysfs().is_too_late()
     }
 
-    /// As [`Detail::ahead`].
+    /// As [`crate::kind::Detail::ahead`].
     #[must_use]
     pub fn ahead(&self) -> usize {
         self.view.detail().ahead
-    }
-
-    /// As [`HostView::with_claimed`].
-    #[must_use]
-    pub fn with_claimed(self, claimed: BTreeMap<PciAddress, DomainName>) -> Self {
-        let view = self.view.with_claimed(claimed);
-        Self { view }
-    }
-
-    /// As [`HostView::with_announced`].
-    #[must_use]
-    pub fn with_announced(self, announced: Vec<Announced>) -> Self {
-        let view = self.view.with_announced(announced);
-        Self { view }
-    }
-
-    /// As [`HostView::with_beside`].
-    #[must_use]
-    pub fn with_beside(self, parent: Option<ParentName>) -> Self {
-        let view = self.view.with_beside(parent);
-        Self { view }
-    }
-
-    /// As [`HostView::with_nvml`].
-    #[must_use]
-    pub fn with_nvml(self, nvml: &'a dyn Nvml) -> Self {
-        let view = self.view.with_nvml(nvml);
-        Self { view }
-    }
-
-    /// As [`HostView::with_quarantined`].
-    #[must_use]
-    pub fn with_quarantined(self, quarantined: BTreeMap<PciAddress, String>) -> Self {
-        let view = self.view.with_quarantined(quarantined);
-        Self { view }
     }
 
     /// The host, whatever the pool.

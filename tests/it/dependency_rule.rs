@@ -14,6 +14,8 @@ use syn::{
     visit::{self, Visit},
 };
 
+use crate::support::sources::sources;
+
 /// Each module with those it may name. What is not in a list is refused, so a
 /// new module needs an entry.
 const MAY_NAME: &[(&str, &[&str])] = &[
@@ -187,20 +189,6 @@ const NOT_IN_THE_HOOK: &[&str] = &[
     "virt::",
     "crate::nvml",
 ];
-
-fn sources(directory: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(directory).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.extend(sources(&path));
-        } else if path.extension().is_some_and(|ending| ending == "rs") {
-            found.push(path);
-        }
-    }
-    found.sort();
-    found
-}
 
 /// What a source names: paths as they are written, with groups of a `use` written out.
 #[derive(Debug, Default)]

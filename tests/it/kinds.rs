@@ -1,11 +1,7 @@
 //! Kinds of device: no file outside `src/kind` names one, and what a kind has to say is
 //! enough for the planner.
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{fs, io, path::Path, sync::Arc};
 
 use virt_vgpu::{
     config::{self, Pool},
@@ -27,7 +23,7 @@ use virt_vgpu::{
     rule::{Field, Rule, Verdict},
 };
 
-use crate::support::plain_tree::Tree;
+use crate::support::{plain_tree::Tree, sources::sources};
 
 /// Names of kinds that stand for something else, in these files.
 const OTHERWISE: &[(&str, &str, &str)] = &[
@@ -38,20 +34,6 @@ const OTHERWISE: &[(&str, &str, &str)] = &[
         "the word in claims of earlier versions",
     ),
 ];
-
-fn sources(directory: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(directory).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.extend(sources(&path));
-        } else if path.extension().is_some_and(|ending| ending == "rs") {
-            found.push(path);
-        }
-    }
-    found.sort();
-    found
-}
 
 /// The program's text, without comments and without tests.
 fn code(text: &str) -> String {
@@ -271,7 +253,8 @@ fn planned(pool: &Pool, number: usize) -> Result<Plan, Refusal> {
         .pci("0000:5e:00.0", "8086", "1533", "020000", None);
     let host = Host::new(tree.path("/"));
     let names = PciIds::new(&host);
-    let supply = HostSupply::discover(&host, &names, Detail::default()).unwrap();
+    let view = HostView::open(&host, &names, Detail::default()).unwrap();
+    let supply = HostSupply::of(view);
     let domain: DomainName = "vm1".parse().unwrap();
     let devices: Vec<DeviceName> = (0..number)
         .map(|number| format!("card{number}").parse().unwrap())

@@ -9,6 +9,7 @@ use virt_vgpu::{
     apply::apply,
     config::{self, Pool},
     device::{Sysfs, mdev, parameters::Parameters, pci::PciNames, vendor_vfio},
+    kind::HostView,
     model::{DeviceName, DomainName, MdevTypeId, MdevUuid, ParentName},
     plan::{Detail, Failed, HostSupply, Nearness, Plan, Refusal, Source, Wanted, plan},
 };
@@ -211,8 +212,8 @@ fn planned(kernel: &Kernel, wanted: &[Wanted<'_>]) -> Result<Plan, Refusal> {
         boards: true,
         functions_only: false,
     };
-    let supply = HostSupply::discover(kernel, &NoNames, detail).unwrap();
-    let supply = supply.with_nvml(kernel);
+    let view = HostView::open(kernel, &NoNames, detail).unwrap();
+    let supply = HostSupply::of(view.with_nvml(kernel));
     let domain: DomainName = "vm1".parse().unwrap();
     plan(
         &domain,

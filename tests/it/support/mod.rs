@@ -17,6 +17,7 @@ pub mod process;
 pub mod refused;
 pub mod scene;
 pub mod side_by_side;
+pub mod sources;
 pub mod tree;
 pub mod twin_host;
 
