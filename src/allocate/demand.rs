@@ -13,7 +13,8 @@ use crate::{
     host::Host,
     model::{DomainName, MdevUuid, ParentName, PciAddress, PoolName},
     plan::{
-        self, Announced, Detail, Failed, HostSupply, Plan, Refusal, RefusalKind, Source, Wanted,
+        self, Announced, Detail, Failed, HostSupply, Placeholder, Plan, PlanRequest, Refusal,
+        RefusalKind,
     },
 };
 
@@ -22,15 +23,15 @@ use crate::{
 ///
 /// # Errors
 /// When a request that must be served has no placeholder.
-pub fn devices_wanted(domain: &DomainDef) -> Result<Vec<Order<'_>>, AllocateError> {
+pub fn devices_wanted(domain: &DomainDef) -> Result<Vec<PlacedRequest<'_>>, AllocateError> {
     let mut wanted = Vec::new();
     for request in &domain.requests {
         let uuid = MdevUuid::for_device(domain.uuid, &request.name);
         if let Some(hostdev) = domain.placeholder_of(&request.name) {
-            wanted.push(Order {
+            wanted.push(PlacedRequest {
                 request,
                 uuid,
-                source: hostdev.handle.into(),
+                placeholder: hostdev.handle.into(),
             });
         } else if request.optional != Some(true) {
             return Err(AllocateError::NoPlaceholder {
@@ -46,16 +47,16 @@ pub fn devices_wanted(domain: &DomainDef) -> Result<Vec<Order<'_>>, AllocateErro
 
 /// A request to be served, and what stands for it in the XML.
 #[derive(Debug, Clone)]
-pub struct Order<'a> {
+pub struct PlacedRequest<'a> {
     /// The request.
     pub request: &'a Request,
     /// The UUID that it always has.
     pub uuid: MdevUuid,
     /// Its placeholder.
-    pub source: Source,
+    pub placeholder: Placeholder,
 }
 
-impl Order<'_> {
+impl PlacedRequest<'_> {
     /// What the device is given beyond its type: the request's word, else the
     /// pool's.
     #[must_use]
@@ -77,7 +78,7 @@ pub struct Demand<'a> {
     /// The domain.
     pub domain: &'a DomainDef,
     /// The requests to be served, with their placeholders.
-    pub wanted: Vec<Order<'a>>,
+    pub wanted: Vec<PlacedRequest<'a>>,
     /// The pools that they name.
     pub pools: BTreeMap<PoolName, Pool>,
     /// Where the domain runs already: the pools of the devices that it has, and the
@@ -95,10 +96,10 @@ impl<'a> Demand<'a> {
     pub fn load(
         host: &Host,
         domain: &'a DomainDef,
-        wanted: Vec<Order<'a>>,
+        wanted: Vec<PlacedRequest<'a>>,
     ) -> Result<Self, AllocateError> {
         let mut pools = BTreeMap::new();
-        for Order { request, .. } in &wanted {
+        for PlacedRequest { request, .. } in &wanted {
             if !pools.contains_key(&request.pool) {
                 let pool = config::load_pool(host, &request.pool).map_err(|cause| {
                     AllocateError::Pool {
@@ -129,13 +130,13 @@ impl<'a> Demand<'a> {
         host: &Host,
         former: Option<&Claim>,
     ) -> Result<(), AllocateError> {
-        for Order {
+        for PlacedRequest {
             request,
             uuid,
-            source,
+            placeholder,
         } in &self.wanted
         {
-            if *source != Source::Mdev {
+            if *placeholder != Placeholder::Mdev {
                 continue;
             }
             let own = former.is_some_and(|claim| claim.devices.iter().any(|d| d.uuid == *uuid));
@@ -170,7 +171,9 @@ impl<'a> Demand<'a> {
     }
 
     fn wants_functions(&self) -> bool {
-        self.wanted.iter().any(|order| order.source != Source::Mdev)
+        self.wanted
+            .iter()
+            .any(|placed| placed.placeholder != Placeholder::Mdev)
     }
 
     /// Reads what the claims say of what is demanded, for a look that has begun: what has
@@ -209,10 +212,12 @@ impl<'a> Demand<'a> {
             ahead: look.ahead(),
             nodes: !nearness.nodes.is_empty(),
             boards: self.wanted.len() > 1 || !failed.is_empty(),
-            functions_only: self
-                .wanted
-                .iter()
-                .all(|order| matches!(order.source, Source::Function(_) | Source::Functions)),
+            functions_only: self.wanted.iter().all(|placed| {
+                matches!(
+                    placed.placeholder,
+                    Placeholder::Function(_) | Placeholder::Functions
+                )
+            }),
         };
         let mut view = look
             .view(detail)
@@ -230,15 +235,15 @@ impl<'a> Demand<'a> {
         let supply = HostSupply::of(view.with_announced(announced));
         self.check_rules(&supply)?;
         let mut requests = Vec::with_capacity(self.wanted.len());
-        for order in &self.wanted {
-            let pool = &self.pools[&order.request.pool];
-            requests.push(Wanted {
-                device: &order.request.name,
-                uuid: order.uuid,
-                source: order.source.clone(),
+        for placed in &self.wanted {
+            let pool = &self.pools[&placed.request.pool];
+            requests.push(PlanRequest {
+                device: &placed.request.name,
+                uuid: placed.uuid,
+                placeholder: placed.placeholder.clone(),
                 pool,
                 pool_in_use: self.pool_in_use(seen, pool),
-                parameters: order.parameters(pool),
+                parameters: placed.parameters(pool),
             });
         }
         let domain = &self.domain.name;
@@ -296,10 +301,10 @@ impl<'a> Demand<'a> {
                 })) if !look.has_missed() => device,
                 other => return other,
             };
-            let mut orders = self.wanted.iter_mut();
-            if let Some(order) = orders.find(|order| order.request.name == device) {
+            let mut placed_requests = self.wanted.iter_mut();
+            if let Some(placed) = placed_requests.find(|placed| placed.request.name == device) {
                 // Never refused in the name of one function again.
-                order.source = Source::Functions;
+                placed.placeholder = Placeholder::Functions;
             }
         }
     }

@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::Order;
+use super::PlacedRequest;
 use crate::{
     claims::{Claim, ClaimedMedia},
     config::Pool,
@@ -91,13 +91,13 @@ pub fn check_image(host: &Host, image: &Path) -> Result<(), MediaProblem> {
 /// drivers from a pool that has them.
 pub(crate) fn choose(
     host: &Host,
-    wanted: &[Order<'_>],
+    wanted: &[PlacedRequest<'_>],
     pools: &BTreeMap<PoolName, Pool>,
 ) -> Option<ClaimedMedia> {
-    let order = wanted
+    let placed = wanted
         .iter()
-        .find(|order| order.request.guest_drivers == Some(true))?;
-    let pool = pools.get(&order.request.pool)?;
+        .find(|placed| placed.request.guest_drivers == Some(true))?;
+    let pool = pools.get(&placed.request.pool)?;
     let Some(image) = pool.guest_driver.as_ref().map(PathBuf::from) else {
         let problem = format!("pool '{}' has no guest-driver", pool.name);
         return Some(ClaimedMedia {

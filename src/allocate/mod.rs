@@ -12,7 +12,7 @@ mod media;
 mod nearness;
 mod rules;
 
-pub use demand::{Demand, Order, devices_wanted};
+pub use demand::{Demand, PlacedRequest, devices_wanted};
 pub use error::AllocateError;
 pub(crate) use error::io_error;
 pub use look::Look;

@@ -1,9 +1,9 @@
 //! What NVIDIA's driver would refuse only after the VM has been started, and in
 //! words that help nobody: asked for here, before anything is made.
 
-use super::{AllocateError, Demand, Order, io_error};
+use super::{AllocateError, Demand, PlacedRequest, io_error};
 use crate::{
-    capacity::{Wanted, unified_memory_allowed, vm_rules},
+    capacity::{VgpuOfVm, unified_memory_allowed, vm_rules},
     config::Pool,
     device::{
         Sysfs, mdev,
@@ -19,7 +19,7 @@ impl Demand<'_> {
     /// where names do not say enough, and what it does not say is left to the driver.
     pub(super) fn check_rules(&self, supply: &HostSupply<'_>) -> Result<(), AllocateError> {
         let wanted = self.wanted.iter();
-        let pools = wanted.map(|order| &self.pools[&order.request.pool]);
+        let pools = wanted.map(|placed| &self.pools[&placed.request.pool]);
         let profiles: Vec<&ProfileName> = self
             .beside
             .iter()
@@ -36,12 +36,12 @@ impl Demand<'_> {
             domain: self.domain.name.to_string(),
             why,
         })?;
-        for order in &self.wanted {
-            let pool = &self.pools[&order.request.pool];
-            self.parameters_allowed(order, pool, supply)
+        for placed in &self.wanted {
+            let pool = &self.pools[&placed.request.pool];
+            self.parameters_allowed(placed, pool, supply)
                 .map_err(|why| AllocateError::Parameter {
                     domain: self.domain.name.to_string(),
-                    device: order.request.name.to_string(),
+                    device: placed.request.name.to_string(),
                     why,
                 })?;
         }
@@ -77,19 +77,19 @@ impl Demand<'_> {
 
     fn parameters_allowed(
         &self,
-        order: &Order<'_>,
+        placed: &PlacedRequest<'_>,
         pool: &Pool,
         supply: &HostSupply<'_>,
     ) -> Result<(), String> {
-        if pool.kind.keeps_its_driver() && is_managed(self.domain, order) {
+        if pool.kind.keeps_its_driver() && is_managed(self.domain, placed) {
             return Err(
                 "its hostdev has managed='yes' and not 'no', so libvirt would take the function \
                  from the driver that it needs"
                     .to_owned(),
             );
         }
-        let parameters = order.parameters(pool);
-        if parameters.console_vnc == Some(false) && is_display(self.domain, order) {
+        let parameters = placed.parameters(pool);
+        if parameters.console_vnc == Some(false) && is_display(self.domain, placed) {
             return Err(
                 "'console-vnc' is off, but its hostdev has display='on', which shows what the \
                  console would"
@@ -115,9 +115,9 @@ pub fn together(profiles: &[&ProfileName], facts: &[GpuFacts]) -> Result<(), Str
     if profiles.len() < 2 {
         return Ok(());
     }
-    let wanted: Vec<Wanted<'_>> = profiles
+    let wanted: Vec<VgpuOfVm<'_>> = profiles
         .iter()
-        .map(|profile| Wanted {
+        .map(|profile| VgpuOfVm {
             profile,
             max_per_vm: type_of(profile, facts).and_then(|one| one.max_per_vm),
         })
@@ -147,13 +147,13 @@ fn type_of<'f>(profile: &ProfileName, facts: &'f [GpuFacts]) -> Option<&'f TypeF
     types.find(|one| profile.means(&one.name))
 }
 
-fn is_managed(domain: &DomainDef, order: &Order<'_>) -> bool {
-    let hostdev = domain.placeholder_of(&order.request.name);
+fn is_managed(domain: &DomainDef, placed: &PlacedRequest<'_>) -> bool {
+    let hostdev = domain.placeholder_of(&placed.request.name);
     hostdev.is_some_and(|one| one.managed)
 }
 
 /// Whether the domain's hostdev for it is a display of the guest.
-fn is_display(domain: &DomainDef, order: &Order<'_>) -> bool {
-    let hostdev = domain.placeholder_of(&order.request.name);
+fn is_display(domain: &DomainDef, placed: &PlacedRequest<'_>) -> bool {
+    let hostdev = domain.placeholder_of(&placed.request.name);
     hostdev.is_some_and(Hostdev::is_display)
 }

@@ -167,11 +167,11 @@ fn refusals_name_the_ids() {
 
 fn rules(names: &[&str], mixed_sizes: Option<bool>) -> Result<(), String> {
     let profiles: Vec<ProfileName> = names.iter().map(|name| name.parse().unwrap()).collect();
-    let wanted = |profile| Wanted {
+    let wanted = |profile| VgpuOfVm {
         profile,
         max_per_vm: None,
     };
-    let wanted: Vec<Wanted<'_>> = profiles.iter().map(wanted).collect();
+    let wanted: Vec<VgpuOfVm<'_>> = profiles.iter().map(wanted).collect();
     vm_rules(&wanted, mixed_sizes)
 }
 
@@ -204,7 +204,7 @@ fn vgpus_of_one_vm() {
         );
     }
     let profile: ProfileName = "NVIDIA L40S-1B".parse().unwrap();
-    let one = Wanted {
+    let one = VgpuOfVm {
         profile: &profile,
         max_per_vm: Some(1),
     };

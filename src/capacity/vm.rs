@@ -14,14 +14,14 @@ pub const MOST_PER_VM: usize = 16;
 
 /// A vGPU that a VM is to have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Wanted<'a> {
+pub struct VgpuOfVm<'a> {
     /// Its profile.
     pub profile: &'a ProfileName,
     /// The most of its type that the driver gives one VM; None: not told.
     pub max_per_vm: Option<u32>,
 }
 
-impl Wanted<'_> {
+impl VgpuOfVm<'_> {
     fn short(&self) -> &str {
         short_name(self.profile.as_str())
     }
@@ -33,7 +33,7 @@ impl Wanted<'_> {
 ///
 /// # Errors
 /// The rule that is broken, with the profiles that break it.
-pub fn vm_rules(wanted: &[Wanted<'_>], mixed_sizes: Option<bool>) -> Result<(), String> {
+pub fn vm_rules(wanted: &[VgpuOfVm<'_>], mixed_sizes: Option<bool>) -> Result<(), String> {
     if wanted.len() > MOST_PER_VM {
         return Err(format!(
             "one VM can have at most {MOST_PER_VM} vGPUs, not {}",
@@ -68,7 +68,7 @@ pub fn vm_rules(wanted: &[Wanted<'_>], mixed_sizes: Option<bool>) -> Result<(), 
     Ok(())
 }
 
-fn number_of_each(wanted: &[Wanted<'_>]) -> Result<(), String> {
+fn number_of_each(wanted: &[VgpuOfVm<'_>]) -> Result<(), String> {
     let mut there: BTreeMap<&str, u32> = BTreeMap::new();
     for one in wanted {
         let number = there.entry(one.short()).or_insert(0);

@@ -11,7 +11,8 @@ use super::{output, target::Edit};
 use crate::{
     config::{self, Pool, PoolError},
     definition::{
-        self, Attachment, CdRomOutcome, Change, HostdevChange, Outcome, RequestChange, Target, Wish,
+        self, AttachRequest, Attachment, CdRomOutcome, Change, FilledDevice, HostdevChange,
+        RequestChange, Target,
     },
     domain::DomainDef,
     host::{
@@ -82,7 +83,7 @@ struct Report {
     dry_run: bool,
     running: bool,
     changed: bool,
-    devices: Vec<Outcome>,
+    devices: Vec<FilledDevice>,
     #[serde(skip_serializing_if = "Option::is_none")]
     guest_driver_cdrom: Option<CdRomOutcome>,
     /// What the running domain gets.
@@ -114,7 +115,7 @@ impl Attach {
         let libvirt = self.edit.connection.open_served()?;
         let domain = libvirt.domain(&self.domain)?;
         let target = self.read(host, domain)?;
-        let wish = Wish {
+        let to_attach = AttachRequest {
             pool: &pool,
             name: self.name.as_ref(),
             count: usize::from(self.count),
@@ -131,7 +132,7 @@ impl Attach {
             false => definition::placeholders(host, &libvirt, def, &pool, names),
         };
         let mut attachment =
-            Attachment::work_out(&target.definition, &wish, choose).with_context(cannot)?;
+            Attachment::work_out(&target.definition, &to_attach, choose).with_context(cannot)?;
         if target.transient {
             attachment.changes.clear();
         }
@@ -351,8 +352,8 @@ impl std::fmt::Display for Report {
     }
 }
 
-fn line(device: &Outcome, domain: &DomainName, plugged: Option<&Plugged>) -> String {
-    let Outcome {
+fn line(device: &FilledDevice, domain: &DomainName, plugged: Option<&Plugged>) -> String {
+    let FilledDevice {
         name,
         uuid,
         pool,

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     config::Pool,
     definition::{
-        self, CdRomOutcome, Elsewhere, Filled, HostdevChange, Move, Named, Outcome, Shared,
+        self, CdRomOutcome, Elsewhere, Filled, FilledDevice, HostdevChange, Move, Named, Shared,
         elsewhere, fill, with_elsewhere,
     },
     device::Sysfs,
@@ -54,7 +54,7 @@ struct Report {
     domain_uuid: DomainUuid,
     dry_run: bool,
     created: bool,
-    devices: Vec<Outcome>,
+    devices: Vec<FilledDevice>,
     #[serde(skip_serializing_if = "Option::is_none")]
     guest_driver_cdrom: Option<CdRomOutcome>,
     /// Devices that the XML had elsewhere.

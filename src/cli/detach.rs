@@ -79,7 +79,7 @@ struct Report {
     dry_run: bool,
     running: bool,
     changed: bool,
-    devices: Vec<Outcome>,
+    devices: Vec<DetachedDevice>,
     guest_driver_cdrom_removed: bool,
     /// What the running domain gave back.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -92,7 +92,7 @@ struct Report {
 }
 
 #[derive(Debug, Serialize)]
-struct Outcome {
+struct DetachedDevice {
     name: DeviceName,
     /// The pool of its request.
     pool: Option<PoolName>,
@@ -173,7 +173,7 @@ impl Detach {
                 element = domain::remove_request(old, name)?;
             }
             if request.is_some() || !uuids.is_empty() || !functions.is_empty() {
-                devices.push(Outcome {
+                devices.push(DetachedDevice {
                     name: name.clone(),
                     pool: request.map(|request| request.pool.clone()),
                     uuids,
@@ -310,7 +310,7 @@ impl std::fmt::Display for Report {
         if self.dry_run && self.changed {
             writeln!(f, "nothing is changed yet; without --dry-run:")?;
         }
-        for Outcome {
+        for DetachedDevice {
             name,
             pool,
             uuids,

@@ -7,7 +7,7 @@ use clap::{ArgGroup, Args};
 
 use super::{
     domain_xml,
-    forecast::{Forecast, HeldState, Outcome, PoolForecast, XmlOf},
+    forecast::{Forecast, ForecastResult, HeldState, PoolForecast, XmlOf},
     output::{self, Table},
     target::Connection,
 };
@@ -73,7 +73,7 @@ impl Explain {
             (None, None) => bail!("neither a domain nor --xml is given"),
         };
         output::report(self.json, &forecast)?;
-        Ok(if forecast.outcome == Outcome::Refused {
+        Ok(if forecast.outcome == ForecastResult::Refused {
             ExitCode::FAILURE
         } else {
             ExitCode::SUCCESS
@@ -154,16 +154,16 @@ impl std::fmt::Display for Forecast {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let domain = &self.domain;
         match self.outcome {
-            Outcome::Served => writeln!(f, "domain '{domain}' would be served")?,
-            Outcome::Refused => writeln!(f, "domain '{domain}' would be refused")?,
-            Outcome::Running => writeln!(f, "domain '{domain}' has its devices")?,
-            Outcome::NothingWanted if self.devices.is_empty() => {
+            ForecastResult::Served => writeln!(f, "domain '{domain}' would be served")?,
+            ForecastResult::Refused => writeln!(f, "domain '{domain}' would be refused")?,
+            ForecastResult::Running => writeln!(f, "domain '{domain}' has its devices")?,
+            ForecastResult::NothingWanted if self.devices.is_empty() => {
                 writeln!(
                     f,
                     "domain '{domain}' asks for no devices: the hook does nothing"
                 )?;
             }
-            Outcome::NothingWanted => writeln!(
+            ForecastResult::NothingWanted => writeln!(
                 f,
                 "domain '{domain}' starts without devices: all that it asks for are optional and \
                  plugged in later"

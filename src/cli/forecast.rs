@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use crate::{
-    allocate::{AllocateError, Demand, Look, Order, devices_wanted, nearness_of},
+    allocate::{AllocateError, Demand, Look, PlacedRequest, devices_wanted, nearness_of},
     capacity::Fit,
     claims::{self, Claim, DEFAULT_GRACE, Doubt, Liveness},
     config::{self, Pool},
@@ -16,7 +16,9 @@ use crate::{
     model::{
         DeviceName, DomainName, DomainUuid, MdevTypeId, MdevUuid, NumaNode, ParentName, PoolName,
     },
-    plan::{Detail, Failed, HostSupply, Idle, RefusalKind, Source, Standing, Surveyed, survey},
+    plan::{
+        Detail, Failed, HostSupply, Idle, Placeholder, RefusalKind, Standing, Surveyed, survey,
+    },
     rule::Verdict,
 };
 
@@ -26,7 +28,7 @@ pub(super) struct Forecast {
     pub(super) domain: DomainName,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) domain_uuid: Option<DomainUuid>,
-    pub(super) outcome: Outcome,
+    pub(super) outcome: ForecastResult,
     /// The hook's line, as libvirt would show it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) refusal: Option<String>,
@@ -39,7 +41,7 @@ pub(super) struct Forecast {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum Outcome {
+pub(super) enum ForecastResult {
     Served,
     Refused,
     /// It has its devices already.
@@ -70,11 +72,11 @@ pub(super) struct Device {
     /// Whether the domain has its hostdev.
     pub(super) placeholder: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) place: Option<Place>,
+    pub(super) place: Option<PlannedDevice>,
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct Place {
+pub(super) struct PlannedDevice {
     pub(super) parent: ParentName,
     #[serde(rename = "type")]
     pub(super) type_id: MdevTypeId,
@@ -172,7 +174,7 @@ impl Forecast {
         Self {
             domain,
             domain_uuid,
-            outcome: Outcome::Refused,
+            outcome: ForecastResult::Refused,
             refusal: Some(line(error, xml_of)),
             devices: Vec::new(),
             pools: Vec::new(),
@@ -186,7 +188,7 @@ impl Forecast {
         Self {
             domain,
             domain_uuid,
-            outcome: Outcome::NothingWanted,
+            outcome: ForecastResult::NothingWanted,
             refusal: None,
             devices: Vec::new(),
             pools: Vec::new(),
@@ -215,7 +217,7 @@ impl Forecast {
         match forecast.foretell(host, domain, xml_of) {
             Ok(outcome) => forecast.outcome = outcome,
             Err(error) => {
-                forecast.outcome = Outcome::Refused;
+                forecast.outcome = ForecastResult::Refused;
                 forecast.refusal = Some(line(&error, xml_of));
                 forecast.note_stale_claims(host, domain.uuid, &error);
             }
@@ -235,7 +237,7 @@ impl Forecast {
         host: &Host,
         domain: &DomainDef,
         xml_of: XmlOf,
-    ) -> Result<Outcome, AllocateError> {
+    ) -> Result<ForecastResult, AllocateError> {
         let former = match xml_of {
             XmlOf::FileWithoutUuid => None,
             XmlOf::Domain | XmlOf::File => claims::load(host, domain.uuid)?,
@@ -248,7 +250,7 @@ impl Forecast {
             match state {
                 HeldState::InUse | HeldState::Starting => {
                     self.show_held();
-                    return Ok(Outcome::Running);
+                    return Ok(ForecastResult::Running);
                 }
                 HeldState::Unknown => {
                     let domain = domain.name.to_string();
@@ -265,7 +267,7 @@ impl Forecast {
             XmlOf::Domain | XmlOf::File => devices_wanted(domain)?,
         };
         if wanted.is_empty() {
-            return Ok(Outcome::NothingWanted);
+            return Ok(ForecastResult::NothingWanted);
         }
         let demand = Demand::load(host, domain, wanted)?;
         demand.check_uuids_are_free(host, former.as_ref())?;
@@ -276,7 +278,7 @@ impl Forecast {
                 .iter_mut()
                 .find(|device| device.name == assignment.device);
             if let Some(device) = device {
-                device.place = Some(Place {
+                device.place = Some(PlannedDevice {
                     parent: assignment.parent,
                     type_id: assignment.type_id,
                     against_migration: assignment
@@ -288,7 +290,7 @@ impl Forecast {
                 });
             }
         }
-        Ok(Outcome::Served)
+        Ok(ForecastResult::Served)
     }
 
     fn show_held(&mut self) {
@@ -296,7 +298,7 @@ impl Forecast {
         for one in held {
             let mut devices = self.devices.iter_mut();
             if let Some(device) = devices.find(|other| other.uuid == Some(one.uuid)) {
-                device.place = Some(Place {
+                device.place = Some(PlannedDevice {
                     parent: one.parent.clone(),
                     type_id: one.type_id.clone(),
                     against_migration: one.against_migration.clone(),
@@ -349,7 +351,7 @@ impl Forecast {
                 candidates: candidates
                     .into_iter()
                     .map(|one| candidate(one, &pool))
-                    .chain(supply.idle(&pool, &Source::Any).into_iter().map(idle))
+                    .chain(supply.idle(&pool, &Placeholder::Any).into_iter().map(idle))
                     .collect(),
                 device_type: pool.type_name().to_owned(),
                 placement: pool.placement.to_string(),
@@ -418,7 +420,7 @@ fn free(supply: &HostSupply<'_>, pool: &Pool, in_use: u32) -> Fit {
 
 /// What a domain will be served that has no hostdevs yet: whatever its pools' drivers
 /// make, but for what may be missing.
-fn devices_to_come<'d>(host: &Host, domain: &'d DomainDef) -> Vec<Order<'d>> {
+fn devices_to_come<'d>(host: &Host, domain: &'d DomainDef) -> Vec<PlacedRequest<'d>> {
     let is_optional = |request: &Request| {
         let by_pool = || {
             let pool = config::load_pool(host, &request.pool).ok();
@@ -426,18 +428,18 @@ fn devices_to_come<'d>(host: &Host, domain: &'d DomainDef) -> Vec<Order<'d>> {
         };
         request.optional.or_else(by_pool) == Some(true)
     };
-    let order = |request: &'d Request| {
+    let placed = |request: &'d Request| {
         let function = domain.function_of(&request.name);
-        Order {
+        PlacedRequest {
             request,
             uuid: MdevUuid::for_device(domain.uuid, &request.name),
-            source: function.map_or(Source::Any, |one| one.handle.into()),
+            placeholder: function.map_or(Placeholder::Any, |one| one.handle.into()),
         }
     };
     let requests = domain.requests.iter();
     requests
         .filter(|request| !is_optional(request))
-        .map(order)
+        .map(placed)
         .collect()
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::{Defaults, keys};
 use crate::{
-    document::{ConfigError, Place, Source, Table, Written},
+    document::{ConfigError, Position, Table, TomlText, Written},
     kind::{self, Devices, Kind, PLANNED, Part},
     rule::{Field, Operator, spelling::did_you_mean, spelling::shown},
 };
@@ -30,7 +30,7 @@ pub(super) struct PoolFragment {
 /// What a `[[rule]]` says.
 #[derive(Debug)]
 pub(super) struct RuleFragment {
-    pub(super) at: Place,
+    pub(super) at: Position,
     pub(super) name: Option<Written<String>>,
     pub(super) allow_critical: bool,
     pub(super) filters: Vec<FilterFragment>,
@@ -46,7 +46,7 @@ pub(super) struct FilterFragment {
 
 impl PoolFragment {
     /// Reads the text of a pool file.
-    pub(super) fn read(source: Source<'_>) -> Parsed<Self> {
+    pub(super) fn read(source: TomlText<'_>) -> Parsed<Self> {
         let document = source.parse()?;
         let top = source.top(&document);
         // The kind first: it decides which other keys are right.

@@ -11,7 +11,7 @@ use super::{
     fragment::{FilterFragment, PoolFragment, RuleFragment},
 };
 use crate::{
-    document::{ConfigError, LineEnds, Source, Written},
+    document::{ConfigError, LineEnds, TomlText, Written},
     kind::{Devices, Kind, Subject},
     model::PoolName,
     rule::{
@@ -155,7 +155,7 @@ pub fn parse(name: PoolName, origin: &Path, text: &str) -> Result<Pool, ConfigEr
             message: format!("is larger than {MAX_FILE_BYTES} bytes"),
         });
     }
-    let fragment = PoolFragment::read(Source {
+    let fragment = PoolFragment::read(TomlText {
         file: origin,
         text,
         line_ends: &LineEnds::of(text),

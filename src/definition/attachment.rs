@@ -17,7 +17,7 @@ use crate::{
 
 /// What is asked for.
 #[derive(Debug)]
-pub struct Wish<'a> {
+pub struct AttachRequest<'a> {
     pub pool: &'a Pool,
     pub name: Option<&'a DeviceName>,
     pub count: usize,
@@ -28,7 +28,7 @@ pub struct Wish<'a> {
 #[derive(Debug)]
 pub struct Attachment {
     pub changes: Vec<Change>,
-    pub devices: Vec<Outcome>,
+    pub devices: Vec<FilledDevice>,
     /// The devices' requests as they are then.
     pub requests: Vec<Request>,
     pub cdrom: Option<CdRomOutcome>,
@@ -36,7 +36,7 @@ pub struct Attachment {
 
 /// A device that was asked for.
 #[derive(Debug, PartialEq, Eq, Serialize)]
-pub struct Outcome {
+pub struct FilledDevice {
     pub name: DeviceName,
     pub uuid: MdevUuid,
     pub pool: PoolName,
@@ -77,7 +77,7 @@ pub enum CdRomOutcome {
     Mended(String),
 }
 
-impl Outcome {
+impl FilledDevice {
     pub fn is_unchanged(&self) -> bool {
         self.request == RequestChange::Unchanged
             && matches!(
@@ -88,22 +88,22 @@ impl Outcome {
 }
 
 impl Attachment {
-    /// Works out what the wish takes.
+    /// Works out what has to be changed for the request.
     ///
     /// # Errors
     /// When the definition has something in the way, or `choose` finds nothing that could
     /// stand for the devices that it is asked about.
     pub fn work_out(
         definition: &Definition,
-        wish: &Wish<'_>,
+        to_attach: &AttachRequest<'_>,
         choose: impl FnOnce(&[DeviceName]) -> anyhow::Result<Vec<Hostdev>>,
     ) -> anyhow::Result<Self> {
         let def = &definition.def;
-        if wish.guest_drivers && wish.pool.guest_driver.is_none() {
+        if to_attach.guest_drivers && to_attach.pool.guest_driver.is_none() {
             bail!(
                 "pool '{}' has no guest drivers; set 'guest-driver' in {}",
-                wish.pool.name,
-                wish.pool.origin.display()
+                to_attach.pool.name,
+                to_attach.pool.origin.display()
             );
         }
         let mut asked = Asked {
@@ -112,13 +112,13 @@ impl Attachment {
         };
         let (mut devices, mut hostdevs) = (Vec::new(), Vec::new());
         let mut settled = Vec::new();
-        for name in names(def, wish)? {
+        for name in names(def, to_attach)? {
             let uuid = MdevUuid::for_device(def.uuid, &name);
             let present = hostdev_of(def, &name, uuid)?;
-            let request = asked.settle(&name, wish, present.is_some())?;
+            let request = asked.settle(&name, to_attach, present.is_some())?;
             settled.push((name, uuid, present, request));
         }
-        check_limit(def, &asked.requests, wish.pool)?;
+        check_limit(def, &asked.requests, to_attach.pool)?;
         let lacks = |present: &Option<&Hostdev>, name: &DeviceName| {
             present.is_none() && !asked.is_optional(name)
         };
@@ -147,10 +147,10 @@ impl Attachment {
                     HostdevChange::Added
                 }
             };
-            devices.push(Outcome {
+            devices.push(FilledDevice {
                 name,
                 uuid,
-                pool: wish.pool.name.clone(),
+                pool: to_attach.pool.name.clone(),
                 request,
                 hostdev,
                 function,
@@ -203,15 +203,15 @@ impl Attachment {
 }
 
 /// The names of the devices that the domain shall have.
-fn names(def: &DomainDef, wish: &Wish<'_>) -> anyhow::Result<Vec<DeviceName>> {
-    if let Some(name) = wish.name {
+fn names(def: &DomainDef, to_attach: &AttachRequest<'_>) -> anyhow::Result<Vec<DeviceName>> {
+    if let Some(name) = to_attach.name {
         let numbered = |number: usize| format!("{name}-{number}").parse();
-        return match wish.count {
+        return match to_attach.count {
             1 => Ok(vec![name.clone()]),
             count => Ok((0..count).map(numbered).collect::<Result<_, _>>()?),
         };
     }
-    let of_pool = |request: &&Request| request.pool == wish.pool.name;
+    let of_pool = |request: &&Request| request.pool == to_attach.pool.name;
     let mut names: Vec<DeviceName> = def
         .requests
         .iter()
@@ -219,7 +219,7 @@ fn names(def: &DomainDef, wish: &Wish<'_>) -> anyhow::Result<Vec<DeviceName>> {
         .map(|request| request.name.clone())
         .collect();
     let mut number = 0;
-    while names.len() < wish.count {
+    while names.len() < to_attach.count {
         let name: DeviceName = format!("gpu{number}").parse()?;
         number += 1;
         // A hostdev of ours without its request is completed, any other device
@@ -245,15 +245,15 @@ impl Asked {
     fn settle(
         &mut self,
         name: &DeviceName,
-        wish: &Wish<'_>,
+        to_attach: &AttachRequest<'_>,
         has_hostdev: bool,
     ) -> anyhow::Result<RequestChange> {
         // A hostdev that is not filled fails the start, so what may be missing
         // has none.
-        let later = wish.pool.defaults.optional == Some(true) && !has_hostdev;
+        let later = to_attach.pool.defaults.optional == Some(true) && !has_hostdev;
         let Some(request) = self.requests.iter_mut().find(|one| one.name == *name) else {
-            let mut request = Request::new(name.clone(), wish.pool.name.clone());
-            request.guest_drivers = wish.guest_drivers.then_some(true);
+            let mut request = Request::new(name.clone(), to_attach.pool.name.clone());
+            request.guest_drivers = to_attach.guest_drivers.then_some(true);
             request.optional = later.then_some(true);
             ensure!(
                 self.requests.len() < MAX_REQUESTS,
@@ -264,12 +264,12 @@ impl Asked {
             return Ok(RequestChange::Added);
         };
         ensure!(
-            request.pool == wish.pool.name,
+            request.pool == to_attach.pool.name,
             "the domain has a device '{name}' of pool '{}'; detach it or choose another name",
             request.pool
         );
         let before = request.clone();
-        if wish.guest_drivers {
+        if to_attach.guest_drivers {
             request.guest_drivers = Some(true);
         }
         if later && request.optional.is_none() {

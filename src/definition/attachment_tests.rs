@@ -20,13 +20,13 @@ fn definition(requests: &str, devices: &str) -> Definition {
 /// `NAME request hostdev` of each device, or the error.
 fn outcome(definition: &Definition, pool: &Pool, name: Option<&str>, count: usize) -> String {
     let name = name.map(|name| name.parse().unwrap());
-    let wish = Wish {
+    let to_attach = AttachRequest {
         pool,
         name: name.as_ref(),
         count,
         guest_drivers: false,
     };
-    let line = |one: &Outcome| format!("{} {:?} {:?}", one.name, one.request, one.hostdev);
+    let line = |one: &FilledDevice| format!("{} {:?} {:?}", one.name, one.request, one.hostdev);
     let mdevs = |names: &[DeviceName]| {
         Ok(mdev_placeholders(
             definition.def.uuid,
@@ -34,7 +34,7 @@ fn outcome(definition: &Definition, pool: &Pool, name: Option<&str>, count: usiz
             MdevModel::VfioPci,
         ))
     };
-    match Attachment::work_out(definition, &wish, mdevs) {
+    match Attachment::work_out(definition, &to_attach, mdevs) {
         Ok(attachment) => {
             let lines: Vec<String> = attachment.devices.iter().map(line).collect();
             lines.join(", ")

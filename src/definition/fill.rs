@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use anyhow::Context;
 
 use super::{
-    CdRomOutcome, HostdevChange, Outcome, RequestChange,
+    CdRomOutcome, FilledDevice, HostdevChange, RequestChange,
     attachment::{hostdev_of, is_of_another},
     placeholder,
     replan::Elsewhere,
@@ -23,7 +23,7 @@ use crate::{
 pub struct Filled {
     pub xml: String,
     pub def: DomainDef,
-    pub devices: Vec<Outcome>,
+    pub devices: Vec<FilledDevice>,
     pub cdrom: Option<CdRomOutcome>,
 }
 
@@ -106,10 +106,10 @@ impl Filled {
     }
 
     /// What becomes of a request. One that lacks a hostdev has none yet.
-    fn settle(&mut self, host: &Host, request: &Request) -> anyhow::Result<Outcome> {
+    fn settle(&mut self, host: &Host, request: &Request) -> anyhow::Result<FilledDevice> {
         let name = &request.name;
         let uuid = MdevUuid::for_device(self.def.uuid, name);
-        let mut outcome = Outcome {
+        let mut outcome = FilledDevice {
             name: name.clone(),
             uuid,
             pool: request.pool.clone(),

@@ -13,7 +13,8 @@ mod sync;
 mod target;
 
 pub use attachment::{
-    Attachment, CdRomOutcome, HostdevChange, Outcome, RequestChange, Wish, existing, existing_cdrom,
+    AttachRequest, Attachment, CdRomOutcome, FilledDevice, HostdevChange, RequestChange, existing,
+    existing_cdrom,
 };
 pub use change::{Change, beyond, carry_out, take_back};
 pub use fill::{Filled, fill, with_elsewhere};

@@ -19,7 +19,7 @@ use crate::{
     domain::{self, DomainDef, Hostdev},
     host::{Host, libvirt::Libvirt},
     model::{DeviceName, DomainName, DomainUuid, MdevModel, MdevUuid, PciAddress, proposed},
-    plan::{self, Assignment, Candidate, Detail, Failed, HostSupply, Source, Wanted},
+    plan::{self, Assignment, Candidate, Detail, Failed, HostSupply, Placeholder, PlanRequest},
     rule::Verdict,
 };
 
@@ -307,15 +307,15 @@ impl<'a> Choice<'a> {
             instances: 0,
             ..self.pool.clone()
         };
-        let wanted = |device| Wanted {
+        let wanted = |device| PlanRequest {
             device,
             uuid: MdevUuid::for_device(self.def.uuid, device),
-            source: Source::Any,
+            placeholder: Placeholder::Any,
             pool: &pool,
             pool_in_use: 0,
             parameters: Parameters::default(),
         };
-        let wanted: Vec<Wanted<'_>> = self.names.iter().map(wanted).collect();
+        let wanted: Vec<PlanRequest<'_>> = self.names.iter().map(wanted).collect();
         let nearness = nearness_of(self.def, self.host).context("cannot read the NUMA layout")?;
         let plan = plan::plan(
             &self.def.name,
@@ -335,7 +335,7 @@ impl<'a> Choice<'a> {
         let look = Look::new(self.host);
         let supply = self.supply(&look, BTreeMap::new())?;
         let pool = &self.pool.name;
-        let candidates = supply.candidates(self.pool, &Source::Any);
+        let candidates = supply.candidates(self.pool, &Placeholder::Any);
         let candidates = candidates.map_err(|why| anyhow!("pool '{pool}': {why}"))?;
         let in_pool = |one: &Candidate| supply.offer(self.pool, one).is_some();
         let mut found = Vec::new();

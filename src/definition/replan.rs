@@ -11,16 +11,16 @@ use super::{
     placeholder::{self, Named, Reserved},
 };
 use crate::{
-    allocate::{AllocateError, Demand, Order, devices_wanted},
+    allocate::{AllocateError, Demand, PlacedRequest, devices_wanted},
     claims, config,
     device::{optional, vendor_vfio},
     domain::{self, DomainDef, Hostdev},
     host::{Host, libvirt::Libvirt},
     model::{DeviceName, PciAddress, PoolName},
-    plan::{Failed, RefusalKind, Source},
+    plan::{Failed, Placeholder, RefusalKind},
 };
 
-/// A device that gets another source in the XML.
+/// A device that gets another placeholder in the XML.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Move {
     pub device: DeviceName,
@@ -80,7 +80,7 @@ pub fn replan(
     Ok(replanned)
 }
 
-/// A device that its source in the XML cannot serve now, and another source that can.
+/// A device that its placeholder in the XML cannot serve now, and another placeholder that can.
 #[derive(Debug)]
 pub struct Elsewhere {
     pub device: DeviceName,
@@ -120,24 +120,24 @@ pub fn elsewhere(
     let mut found = Found::default();
     let reserved = named.reserved(def.uuid);
     let mut planned = def.clone();
-    for order in devices_wanted(def)? {
-        let Some((reason, must)) = reason_to_move(host, def, &order, &reserved, shared)? else {
+    for placed in devices_wanted(def)? {
+        let Some((reason, must)) = reason_to_move(host, def, &placed, &reserved, shared)? else {
             continue;
         };
-        let name = &order.request.name;
-        let pool = config::load_pool(host, &order.request.pool)?;
+        let name = &placed.request.name;
+        let pool = config::load_pool(host, &placed.request.pool)?;
         let other = if pool.is_chosen_ahead() {
             placeholder::choose_free(host, &reserved, &planned, &pool, name)?
         } else {
             // Made on whatever parent the start finds.
             let model = placeholder::model(host, &pool)?.unwrap_or_default();
-            Some(Hostdev::mdev_placeholder(order.uuid, name, model))
+            Some(Hostdev::mdev_placeholder(placed.uuid, name, model))
         };
-        let other = other.filter(|other| is_better(other, &order.source, must, &reserved));
+        let other = other.filter(|other| is_better(other, &placed.placeholder, must, &reserved));
         let Some((to, from)) = other.zip(def.placeholder_of(name).cloned()) else {
             // A GPU that is merely full may have room again by the time of the start.
-            let is_stuck = must && is_taken(host, def, &order.source)?;
-            let function = function_of(&order.source).filter(|_| is_stuck);
+            let is_stuck = must && is_taken(host, def, &placed.placeholder)?;
+            let function = function_of(&placed.placeholder).filter(|_| is_stuck);
             found.stuck.extend(function.map(|function| Stuck {
                 device: name.clone(),
                 function,
@@ -175,9 +175,9 @@ pub struct Held {
 /// that it has now, where a migration or a restored state has left others in it.
 pub fn follow(target: &Target, has: &[Held]) -> anyhow::Result<Replanned> {
     let mut replanned = Replanned::default();
-    for order in devices_wanted(&target.definition.def)? {
-        let name = &order.request.name;
-        let is_its = |one: &&Held| one.name == *name && one.pool == order.request.pool;
+    for placed in devices_wanted(&target.definition.def)? {
+        let name = &placed.request.name;
+        let is_its = |one: &&Held| one.name == *name && one.pool == placed.request.pool;
         let now = has.iter().find(is_its).map(|one| one.function);
         let from = target.definition.def.placeholder_of(name);
         let from = from.filter(|hostdev| hostdev.handle.pci().is_some());
@@ -203,18 +203,18 @@ pub fn follow(target: &Target, has: &[Held]) -> anyhow::Result<Replanned> {
 fn reason_to_move(
     host: &Host,
     def: &DomainDef,
-    order: &Order<'_>,
+    placed: &PlacedRequest<'_>,
     reserved: &Reserved,
     shared: Shared,
 ) -> anyhow::Result<Option<(String, bool)>> {
-    match refusal(host, def, order)? {
+    match refusal(host, def, placed)? {
         // Who starts it will see. A GPU that is late or full must not lose all that stand
         // on it to the others, for good.
         Some((_, Passing(true))) if shared == Shared::OnlyIfNeeded => {}
         Some((reason, _)) => return Ok(Some((reason, true))),
         None => {}
     }
-    let other = function_of(&order.source).and_then(|function| reserved.by(function));
+    let other = function_of(&placed.placeholder).and_then(|function| reserved.by(function));
     Ok(match (other, shared) {
         (Some(other), Shared::OnlyIfNeeded) => {
             Some((format!("domain '{other}' names it too"), false))
@@ -230,8 +230,8 @@ struct Passing(bool);
 ///
 /// # Errors
 /// When that cannot be told.
-fn is_taken(host: &Host, def: &DomainDef, source: &Source) -> anyhow::Result<bool> {
-    let Some(function) = function_of(source) else {
+fn is_taken(host: &Host, def: &DomainDef, placeholder: &Placeholder) -> anyhow::Result<bool> {
+    let Some(function) = function_of(placeholder) else {
         return Ok(false);
     };
     let claimed = claims::functions(host, Some(def.uuid)).context("cannot read the claims")?;
@@ -242,9 +242,10 @@ fn is_taken(host: &Host, def: &DomainDef, source: &Source) -> anyhow::Result<boo
 }
 
 /// Whether another placeholder is worth the change.
-fn is_better(other: &Hostdev, source: &Source, must: bool, reserved: &Reserved) -> bool {
+fn is_better(other: &Hostdev, placeholder: &Placeholder, must: bool, reserved: &Reserved) -> bool {
     let is_reserved = |function: PciAddress| reserved.by(function).is_some();
-    Source::from(other.handle) != *source && (must || !other.handle.pci().is_some_and(is_reserved))
+    Placeholder::from(other.handle) != *placeholder
+        && (must || !other.handle.pci().is_some_and(is_reserved))
 }
 
 /// Why the device cannot be had by itself where the XML has it now; None when it
@@ -253,12 +254,12 @@ fn is_better(other: &Hostdev, source: &Source, must: bool, reserved: &Reserved) 
 fn refusal(
     host: &Host,
     def: &DomainDef,
-    order: &Order<'_>,
+    placed: &PlacedRequest<'_>,
 ) -> anyhow::Result<Option<(String, Passing)>> {
-    let demand = Demand::load(host, def, vec![order.clone()])?;
+    let demand = Demand::load(host, def, vec![placed.clone()])?;
     let vgpus = demand.pools.values().any(|pool| pool.is_chosen_ahead());
     if !vgpus {
-        let is_function = function_of(&order.source).is_some();
+        let is_function = function_of(&placed.placeholder).is_some();
         let reason = || {
             (
                 "its pool hands out mediated devices".to_owned(),
@@ -281,10 +282,10 @@ fn refusal(
     })
 }
 
-fn function_of(source: &Source) -> Option<PciAddress> {
-    match source {
-        Source::Function(function) => Some(*function),
-        Source::Mdev | Source::Functions | Source::Any => None,
+fn function_of(placeholder: &Placeholder) -> Option<PciAddress> {
+    match placeholder {
+        Placeholder::Function(function) => Some(*function),
+        Placeholder::Mdev | Placeholder::Functions | Placeholder::Any => None,
     }
 }
 

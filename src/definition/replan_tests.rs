@@ -58,7 +58,7 @@ fn name() -> DeviceName {
 }
 
 fn taken(host: &Host) -> Result<bool, String> {
-    let function = Source::Function("0000:41:00.4".parse().unwrap());
+    let function = Placeholder::Function("0000:41:00.4".parse().unwrap());
     let taken = is_taken(host, &domain(), &function);
     taken.map_err(|error| format!("{error:#}"))
 }

@@ -178,19 +178,21 @@ pub fn read(
     withheld: &BTreeSet<PciAddress>,
 ) -> io::Result<GpuState> {
     let board = Board::find(sysfs, gpu)?;
-    let seats = board.seats()?;
-    let is_free = |seat: &&Seat| seat.vgpus.is_empty() && !withheld.contains(&seat.function);
-    let free: Vec<&Seat> = seats.iter().filter(is_free).collect();
+    let functions_with_vgpus = board.functions_with_vgpus()?;
+    let is_free = |with_vgpus: &&FunctionVgpus| {
+        with_vgpus.vgpus.is_empty() && !withheld.contains(&with_vgpus.function)
+    };
+    let free: Vec<&FunctionVgpus> = functions_with_vgpus.iter().filter(is_free).collect();
     let functions = board.has_functions().then_some(Functions {
         total: count(board.functions.len()),
         free: count(free.len()),
     });
     // All functions of a GPU have the same types; a free one says what it can become.
-    let asked = free.first().copied().or(seats.first());
+    let asked = free.first().copied().or(functions_with_vgpus.first());
     let told_types = facts.and_then(|facts| facts.types.value());
     let is_needed = told_types.is_none() || board.framework == Some(Framework::LegacyMdev);
     let listed = match asked.filter(|_| is_needed) {
-        Some(seat) => board.types(seat.function)?,
+        Some(with_vgpus) => board.types(with_vgpus.function)?,
         None => Vec::new(),
     };
     let types = match told_types {
@@ -204,7 +206,10 @@ pub fn read(
         heterogeneous: facts.and_then(|facts| told(&facts.heterogeneous, |mode| mode.enabled)),
         mig: facts.and_then(|facts| told(&facts.mig, |&on| on)),
         types,
-        vgpus: seats.into_iter().flat_map(|seat| seat.vgpus).collect(),
+        vgpus: functions_with_vgpus
+            .into_iter()
+            .flat_map(|with_vgpus| with_vgpus.vgpus)
+            .collect(),
     })
 }
 
@@ -230,7 +235,7 @@ fn told<T>(told: &Told<T>, is_on: impl FnOnce(&T) -> bool) -> Option<bool> {
 
 /// A function that vGPUs can be made on, with those that it has.
 #[derive(Debug)]
-struct Seat {
+struct FunctionVgpus {
     function: PciAddress,
     vgpus: Vec<Vgpu>,
 }
@@ -280,7 +285,7 @@ impl<'a> Board<'a> {
         }
     }
 
-    fn seats(&self) -> io::Result<Vec<Seat>> {
+    fn functions_with_vgpus(&self) -> io::Result<Vec<FunctionVgpus>> {
         let functions = self.functions.iter().copied();
         match self.framework {
             None => Ok(Vec::new()),
@@ -298,7 +303,7 @@ impl<'a> Board<'a> {
 
     /// Mediated devices by their folders, which stay until the last trace of one
     /// is gone and its room is free.
-    fn mdev_seat(&self, function: PciAddress) -> io::Result<Seat> {
+    fn mdev_seat(&self, function: PciAddress) -> io::Result<FunctionVgpus> {
         let path = path(function);
         let mut vgpus = Vec::new();
         for name in list(self.sysfs, &path)? {
@@ -310,17 +315,17 @@ impl<'a> Board<'a> {
                 });
             }
         }
-        Ok(Seat { function, vgpus })
+        Ok(FunctionVgpus { function, vgpus })
     }
 
-    fn vfio_seat(&self, function: PciAddress) -> io::Result<Seat> {
+    fn vfio_seat(&self, function: PciAddress) -> io::Result<FunctionVgpus> {
         let current = vendor_vfio::current(self.sysfs, function)?;
         let vgpu = current.map(|id| Vgpu {
             type_id: Some(id),
             placement: self.placement(&format!("{}/nvidia", path(function))),
         });
         let vgpus = vgpu.into_iter().collect();
-        Ok(Seat { function, vgpus })
+        Ok(FunctionVgpus { function, vgpus })
     }
 
     /// None also for `Not Applicable`.

@@ -24,19 +24,19 @@ pub struct Written<T> {
     /// The value.
     pub value: T,
     /// Its place.
-    pub at: Place,
+    pub at: Position,
 }
 
 /// A key and its line.
 #[derive(Debug, Clone)]
-pub struct Place {
+pub struct Position {
     /// The key, with the tables around it.
     pub key: String,
     /// The line, counted from 1.
     pub line: usize,
 }
 
-impl Place {
+impl Position {
     /// An error here.
     #[must_use]
     pub fn refuse(&self, file: &Path, what: &str, accepted: &[&str]) -> ConfigError {
@@ -80,7 +80,7 @@ impl LineEnds {
 
 /// The text, its name and its lines.
 #[derive(Debug, Clone, Copy)]
-pub struct Source<'t> {
+pub struct TomlText<'t> {
     /// The file that it was read from.
     pub file: &'t Path,
     /// The text.
@@ -89,7 +89,7 @@ pub struct Source<'t> {
     pub line_ends: &'t LineEnds,
 }
 
-impl<'t> Source<'t> {
+impl<'t> TomlText<'t> {
     /// The line of a byte, counted from 1.
     fn line(&self, offset: usize) -> usize {
         self.line_ends.0.partition_point(|end| *end < offset) + 1
@@ -114,7 +114,7 @@ impl<'t> Source<'t> {
     /// The table at the top of the text.
     #[must_use]
     pub fn top<'d>(self, table: &'d Spanned<DeTable<'t>>) -> Table<'d, 't> {
-        let at = Place {
+        let at = Position {
             key: String::new(),
             line: 1,
         };
@@ -125,18 +125,18 @@ impl<'t> Source<'t> {
 /// A table's entries, in the order of the file.
 #[derive(Debug)]
 pub struct Table<'d, 't> {
-    source: Source<'t>,
+    source: TomlText<'t>,
     /// Where the table begins.
-    pub at: Place,
+    pub at: Position,
     entries: Vec<(&'d str, Node<'d, 't>)>,
 }
 
 impl<'d, 't> Table<'d, 't> {
-    fn new(source: Source<'t>, table: &'d DeTable<'t>, at: Place) -> Self {
+    fn new(source: TomlText<'t>, table: &'d DeTable<'t>, at: Position) -> Self {
         let mut pairs: Vec<_> = table.iter().collect();
         pairs.sort_by_key(|(key, _)| key.span().start);
         let entries = pairs.into_iter().map(|(key, value)| {
-            let at = Place {
+            let at = Position {
                 key: joined(&at.key, &shown(key.get_ref())),
                 line: source.line(key.span().start),
             };
@@ -216,10 +216,10 @@ impl<'d, 't> Table<'d, 't> {
 /// A value in the file.
 #[derive(Debug)]
 pub struct Node<'d, 't> {
-    source: Source<'t>,
+    source: TomlText<'t>,
     value: &'d Spanned<DeValue<'t>>,
     /// Where it stands.
-    pub at: Place,
+    pub at: Position,
 }
 
 impl<'d, 't> Node<'d, 't> {
@@ -339,7 +339,7 @@ impl<'d, 't> Node<'d, 't> {
             return Err(self.wants(wanted));
         };
         let table = |item: &'d Spanned<DeValue<'t>>| {
-            let at = Place {
+            let at = Position {
                 key: self.at.key.clone(),
                 line: self.source.line(item.span().start),
             };

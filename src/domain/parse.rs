@@ -19,7 +19,7 @@ use crate::model::{CpuSet, DomainName, DomainUuid, Handle, InvalidName, MdevUuid
 pub fn parse(xml: &str) -> Result<DomainDef, DomainError> {
     let mut scanner = Scanner::new(xml)?;
     let mut builder = Builder::default();
-    let mut places: Vec<Place> = Vec::with_capacity(16);
+    let mut places: Vec<Location> = Vec::with_capacity(16);
     loop {
         match scanner.next()? {
             Item::Start(tag) => {
@@ -32,7 +32,7 @@ pub fn parse(xml: &str) -> Result<DomainDef, DomainError> {
                 }
             }
             Item::Text(text) => {
-                if let Some(Place::Name | Place::Uuid) = places.last() {
+                if let Some(Location::Name | Location::Uuid) = places.last() {
                     builder.text.push_str(&text);
                 }
             }
@@ -44,7 +44,7 @@ pub fn parse(xml: &str) -> Result<DomainDef, DomainError> {
 
 /// Where in the domain the reader is: an element with children of interest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum Location {
     Domain,
     Name,
     Uuid,
@@ -102,13 +102,13 @@ struct HostdevDraft {
 impl Builder {
     fn enter<'x>(
         &mut self,
-        parent: Option<Place>,
+        parent: Option<Location>,
         scanner: &Scanner<'x>,
         tag: &Tag<'x>,
-    ) -> Result<Place, DomainError> {
+    ) -> Result<Location, DomainError> {
         let Some(parent) = parent else {
             return match (tag.space, tag.local) {
-                (Space::None, "domain") => Ok(Place::Domain),
+                (Space::None, "domain") => Ok(Location::Domain),
                 _ => Err(scanner.fail(
                     tag.span.start,
                     Problem::WrongRoot {
@@ -121,7 +121,7 @@ impl Builder {
         match tag.space {
             Space::Ours => self.enter_ours(parent, scanner, tag),
             Space::None => self.enter_libvirts(parent, scanner, tag),
-            Space::Other => Ok(Place::Elsewhere),
+            Space::Other => Ok(Location::Elsewhere),
         }
     }
 
@@ -129,26 +129,26 @@ impl Builder {
     /// else it is somebody's copy and means nothing.
     fn enter_ours<'x>(
         &mut self,
-        parent: Place,
+        parent: Location,
         scanner: &Scanner<'x>,
         tag: &Tag<'x>,
-    ) -> Result<Place, DomainError> {
+    ) -> Result<Location, DomainError> {
         let fail = |problem| {
             scanner
                 .fail(tag.span.start, problem)
                 .element(described(tag))
         };
         match (parent, tag.local) {
-            (Place::Metadata, "devices") => {
+            (Location::Metadata, "devices") => {
                 if self.requests_seen {
                     return Err(fail(Problem::Repeated));
                 }
                 self.requests_seen = true;
                 check_devices_tag(scanner, tag)?;
-                Ok(Place::Requests)
+                Ok(Location::Requests)
             }
-            (Place::Metadata, _) => Err(fail(Problem::UnknownElement("devices"))),
-            (Place::Requests, "device") => {
+            (Location::Metadata, _) => Err(fail(Problem::UnknownElement("devices"))),
+            (Location::Requests, "device") => {
                 let request = read_request(scanner, tag)?;
                 let fail = |problem| {
                     let element = format!("<{} name='{}'>", tag.name, request.name);
@@ -161,46 +161,51 @@ impl Builder {
                     return Err(fail(Problem::TooMany));
                 }
                 self.requests.push(request);
-                Ok(Place::Request)
+                Ok(Location::Request)
             }
-            (Place::Requests, _) => Err(fail(Problem::UnknownElement("device"))),
-            (Place::Request, _) => Err(fail(Problem::UnknownElement("none"))),
-            _ => Ok(Place::Elsewhere),
+            (Location::Requests, _) => Err(fail(Problem::UnknownElement("device"))),
+            (Location::Request, _) => Err(fail(Problem::UnknownElement("none"))),
+            _ => Ok(Location::Elsewhere),
         }
     }
 
     fn enter_libvirts<'x>(
         &mut self,
-        parent: Place,
+        parent: Location,
         scanner: &Scanner<'x>,
         tag: &Tag<'x>,
-    ) -> Result<Place, DomainError> {
+    ) -> Result<Location, DomainError> {
         let get = |name| scanner.attribute(tag, name);
         let owned = |name| get(name).map(|value| value.map(Cow::into_owned));
         match (parent, tag.local) {
-            (Place::Domain, "name") => return self.begin_text(Place::Name, scanner, tag),
-            (Place::Domain, "uuid") => return self.begin_text(Place::Uuid, scanner, tag),
-            (Place::Domain, "metadata") => return Ok(Place::Metadata),
-            (Place::Domain, "os") => return Ok(Place::Os),
-            (Place::Domain, "numatune") => return Ok(Place::NumaTune),
-            (Place::Domain, "cputune") => return Ok(Place::CpuTune),
-            (Place::Domain, "devices") => return Ok(Place::Devices),
-            (Place::Domain, "vcpu") => self.vcpu = parsed(scanner, tag, get("cpuset")?)?,
-            (Place::CpuTune, "vcpupin") => {
+            (Location::Domain, "name") => return self.begin_text(Location::Name, scanner, tag),
+            (Location::Domain, "uuid") => return self.begin_text(Location::Uuid, scanner, tag),
+            (Location::Domain, "metadata") => return Ok(Location::Metadata),
+            (Location::Domain, "os") => return Ok(Location::Os),
+            (Location::Domain, "numatune") => return Ok(Location::NumaTune),
+            (Location::Domain, "cputune") => return Ok(Location::CpuTune),
+            (Location::Domain, "devices") => return Ok(Location::Devices),
+            (Location::Domain, "vcpu") => self.vcpu = parsed(scanner, tag, get("cpuset")?)?,
+            (Location::CpuTune, "vcpupin") => {
                 self.vcpu_pins
                     .extend(parsed::<CpuSet>(scanner, tag, get("cpuset")?)?);
             }
-            (Place::NumaTune, "memory" | "memnode") => {
+            (Location::NumaTune, "memory" | "memnode") => {
                 self.memory_nodes
                     .extend(parsed::<CpuSet>(scanner, tag, get("nodeset")?)?);
             }
-            (Place::Os, "type") => (self.arch, self.machine) = (owned("arch")?, owned("machine")?),
-            (Place::Devices, _) => return self.enter_device(scanner, tag),
-            (Place::Device | Place::Hostdev | Place::ScsiHostdev | Place::Disk, "alias") => {
+            (Location::Os, "type") => {
+                (self.arch, self.machine) = (owned("arch")?, owned("machine")?)
+            }
+            (Location::Devices, _) => return self.enter_device(scanner, tag),
+            (
+                Location::Device | Location::Hostdev | Location::ScsiHostdev | Location::Disk,
+                "alias",
+            ) => {
                 self.alias(parent, owned("name")?);
             }
-            (Place::Hostdev, "source") => return Ok(Place::HostdevSource),
-            (Place::HostdevSource, "address") if self.hostdev.is_mdev => {
+            (Location::Hostdev, "source") => return Ok(Location::HostdevSource),
+            (Location::HostdevSource, "address") if self.hostdev.is_mdev => {
                 let uuid = get("uuid")?.map(|text| MdevUuid::from_xml(&text));
                 let uuid = uuid.transpose().map_err(|wrong| {
                     let problem = Problem::Value(wrong);
@@ -210,26 +215,26 @@ impl Builder {
                 })?;
                 self.hostdev.handle = uuid.map(Handle::Mdev);
             }
-            (Place::HostdevSource, "address") => {
+            (Location::HostdevSource, "address") => {
                 self.hostdev.handle = pci(scanner, tag)?.map(Handle::Pci);
             }
-            (Place::Disk, "target") => {
+            (Location::Disk, "target") => {
                 self.disk.target = owned("dev")?.unwrap_or_default();
                 self.disk.bus = owned("bus")?;
             }
-            (Place::Disk, "source") => self.disk.source = owned("file")?,
-            (Place::Disk, "address") => self.disk.position = drive(scanner, tag)?,
-            (Place::ScsiHostdev, "address") => self.scsi_hostdevs.extend(drive(scanner, tag)?),
+            (Location::Disk, "source") => self.disk.source = owned("file")?,
+            (Location::Disk, "address") => self.disk.position = drive(scanner, tag)?,
+            (Location::ScsiHostdev, "address") => self.scsi_hostdevs.extend(drive(scanner, tag)?),
             _ => {}
         }
-        Ok(Place::Elsewhere)
+        Ok(Location::Elsewhere)
     }
 
     fn enter_device<'x>(
         &mut self,
         scanner: &Scanner<'x>,
         tag: &Tag<'x>,
-    ) -> Result<Place, DomainError> {
+    ) -> Result<Location, DomainError> {
         let get = |name| scanner.attribute(tag, name);
         let owned = |name| get(name).map(|value| value.map(Cow::into_owned));
         match tag.local {
@@ -237,8 +242,8 @@ impl Builder {
                 let is_mdev = match get("type")?.as_deref() {
                     Some("mdev") => true,
                     Some("pci") => false,
-                    Some("scsi") => return Ok(Place::ScsiHostdev),
-                    _ => return Ok(Place::Device),
+                    Some("scsi") => return Ok(Location::ScsiHostdev),
+                    _ => return Ok(Location::Device),
                 };
                 self.hostdev = HostdevDraft {
                     start: tag.span.start,
@@ -248,14 +253,14 @@ impl Builder {
                     managed: !is_mdev && get("managed")?.as_deref() == Some("yes"),
                     ..HostdevDraft::default()
                 };
-                Ok(Place::Hostdev)
+                Ok(Location::Hostdev)
             }
             "disk" => {
                 self.disk = Disk {
                     device: owned("device")?.unwrap_or_else(|| "disk".to_owned()),
                     ..Disk::default()
                 };
-                Ok(Place::Disk)
+                Ok(Location::Disk)
             }
             "controller" => {
                 self.controllers.push(Controller {
@@ -263,20 +268,20 @@ impl Builder {
                     index: parsed(scanner, tag, get("index")?)?.map_or(0, |Number(index)| index),
                     model: owned("model")?,
                 });
-                Ok(Place::Device)
+                Ok(Location::Device)
             }
-            _ => Ok(Place::Device),
+            _ => Ok(Location::Device),
         }
     }
 
-    fn alias(&mut self, parent: Place, name: Option<String>) {
+    fn alias(&mut self, parent: Location, name: Option<String>) {
         let Some(name) = name else { return };
         if name.starts_with("ua-") {
             self.aliases.insert(name.clone());
         }
         match parent {
-            Place::Hostdev => self.hostdev.alias = Some(name),
-            Place::Disk => self.disk.alias = Some(name),
+            Location::Hostdev => self.hostdev.alias = Some(name),
+            Location::Disk => self.disk.alias = Some(name),
             _ => {}
         }
     }
@@ -285,12 +290,12 @@ impl Builder {
     /// one of each.
     fn begin_text<'x>(
         &mut self,
-        place: Place,
+        place: Location,
         scanner: &Scanner<'x>,
         tag: &Tag<'x>,
-    ) -> Result<Place, DomainError> {
+    ) -> Result<Location, DomainError> {
         let seen = match place {
-            Place::Name => self.name.is_some(),
+            Location::Name => self.name.is_some(),
             _ => self.uuid.is_some(),
         };
         if seen {
@@ -303,24 +308,24 @@ impl Builder {
         Ok(place)
     }
 
-    fn leave(&mut self, place: Place, scanner: &Scanner<'_>) -> Result<(), DomainError> {
+    fn leave(&mut self, place: Location, scanner: &Scanner<'_>) -> Result<(), DomainError> {
         let value = |element: &str, start| {
             let element = element.to_owned();
             move |wrong| scanner.fail(start, Problem::Value(wrong)).element(element)
         };
         match place {
-            Place::Name => {
+            Location::Name => {
                 let name = self
                     .text
                     .parse()
                     .map_err(value("<name>", self.text_start))?;
                 self.name = Some(name);
             }
-            Place::Uuid => {
+            Location::Uuid => {
                 let uuid = DomainUuid::from_xml(&self.text);
                 self.uuid = Some(uuid.map_err(value("<uuid>", self.text_start))?);
             }
-            Place::Hostdev => {
+            Location::Hostdev => {
                 let draft = std::mem::take(&mut self.hostdev);
                 let Some(handle) = draft.handle else {
                     // libvirt lets no PCI hostdev without an address pass.
@@ -339,7 +344,7 @@ impl Builder {
                     display: draft.display,
                 });
             }
-            Place::Disk => {
+            Location::Disk => {
                 let disk = std::mem::take(&mut self.disk);
                 // libvirt lets no disk without a target pass.
                 if !disk.target.is_empty() {

@@ -91,7 +91,7 @@ proptest! {
         prop_assert_eq!(wanted_settings(&reversed).is_ok(), agree);
         if let (Ok(Some(one)), Ok(Some(other))) = (wanted_settings(&all), wanted_settings(&reversed)) {
             prop_assert_eq!(one.heterogeneous, other.heterogeneous);
-            let scheduler = |wish: WantedSettings| wish.scheduler.map(|(scheduler, _)| scheduler);
+            let scheduler = |wanted: WantedSettings| wanted.scheduler.map(|(scheduler, _)| scheduler);
             prop_assert_eq!(scheduler(one), scheduler(other));
         }
     }
@@ -157,16 +157,16 @@ fn wanted(heterogeneous: bool, scheduler: Option<Scheduler>) -> WantedSettings {
     }
 }
 
-fn steps(wish: &WantedSettings, actual: &Actual) -> Vec<SetupStep> {
-    let plan = setup_plan(GPU.parse().unwrap(), wish, actual);
+fn steps(wanted: &WantedSettings, actual: &Actual) -> Vec<SetupStep> {
+    let plan = setup_plan(GPU.parse().unwrap(), wanted, actual);
     assert!(plan.obstacles.is_empty(), "{:?}", plan.obstacles);
     plan.steps.into_iter().map(|planned| planned.step).collect()
 }
 
 #[test]
 fn schedulers_are_compared_by_what_is_wanted_and_told() {
-    let wish = wanted(false, Some(equal_share()));
-    let is = |scheduler: Scheduler| steps(&wish, &actual(Told::Value(scheduler)));
+    let wanted = wanted(false, Some(equal_share()));
+    let is = |scheduler: Scheduler| steps(&wanted, &actual(Told::Value(scheduler)));
     let set = vec![SetupStep::SetScheduler(equal_share())];
     assert_eq!(is(equal_share()), []);
     let more = Scheduler {
@@ -193,13 +193,13 @@ fn schedulers_are_compared_by_what_is_wanted_and_told() {
         in_use: true,
         ..actual(Told::Value(untold))
     };
-    assert_eq!(steps(&wish, &in_use), []);
-    assert_eq!(steps(&wish, &actual(told())), set);
+    assert_eq!(steps(&wanted, &in_use), []);
+    assert_eq!(steps(&wanted, &actual(told())), set);
     let loaded = Actual {
         loaded_with_scheduler: true,
         ..actual(told())
     };
-    assert_eq!(steps(&wish, &loaded), []);
+    assert_eq!(steps(&wanted, &loaded), []);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::{
     events,
     host::{ClaimLock, Deadline, Host, Processes},
     model::{DeviceName, Handle, PciAddress},
-    plan::Source,
+    plan::Placeholder,
 };
 
 /// Makes the domain's devices and commits its claim. Where the domain comes from
@@ -149,11 +149,11 @@ impl Allocation<'_> {
                 .devices
                 .iter()
                 .zip(&demand.wanted)
-                .all(|(device, order)| {
-                    device.name == order.request.name
-                        && device.pool == order.request.pool
-                        && device.uuid == order.uuid
-                        && is_named(device, &order.source)
+                .all(|(device, placed)| {
+                    device.name == placed.request.name
+                        && device.pool == placed.request.pool
+                        && device.uuid == placed.uuid
+                        && is_named(device, &placed.placeholder)
                 });
         let is_there = |device: &ClaimedDevice| matches!(device.is_there(host), Ok(true));
         made_just_now && same && claim.devices.iter().all(is_there)
@@ -220,10 +220,10 @@ fn functions_of(claim: &Claim) -> Vec<(DeviceName, PciAddress)> {
 }
 
 /// Whether the domain's XML leads QEMU to that device.
-fn is_named(device: &ClaimedDevice, source: &Source) -> bool {
+fn is_named(device: &ClaimedDevice, source: &Placeholder) -> bool {
     match (device.handle, source) {
-        (Handle::Mdev(_), Source::Mdev) => true,
-        (Handle::Pci(_), Source::Function(name)) => device.parent == *name,
+        (Handle::Mdev(_), Placeholder::Mdev) => true,
+        (Handle::Pci(_), Placeholder::Function(name)) => device.parent == *name,
         _ => false,
     }
 }

@@ -72,7 +72,7 @@ const TOO_LONG: i32 = Errno::EFBIG as i32;
 
 /// A write and the one that takes it back.
 #[derive(Debug, Clone)]
-pub(super) struct Order {
+pub(super) struct ReversibleWrite {
     /// File and text.
     pub(super) write: (String, String),
     /// File and text, carried out by a child that nobody listens to any more.
@@ -139,7 +139,7 @@ impl DriverChild {
     /// takes no further orders.
     pub(super) fn carry_out(
         &mut self,
-        order: &Order,
+        order: &ReversibleWrite,
         patience: Duration,
     ) -> io::Result<io::Result<()>> {
         match self.ask(&order.line()?, patience)? {
@@ -187,7 +187,7 @@ impl DriverChild {
     }
 }
 
-impl Order {
+impl ReversibleWrite {
     /// A JSON array: texts that end in a line break stay on one line.
     fn line(&self) -> io::Result<String> {
         let mut parts = vec![&self.write.0, &self.write.1];

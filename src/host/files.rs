@@ -16,7 +16,7 @@ use nix::{
     time::{ClockId, clock_gettime},
 };
 
-use super::{Host, fault, replacing::Place};
+use super::{Host, fault, replacing::FileTarget};
 
 /// Names in a directory, sorted.
 pub(super) fn list(path: &Path) -> io::Result<Vec<String>> {
@@ -158,7 +158,7 @@ impl Host {
     /// # Errors
     /// The kernel's errno; the old file is then still there.
     pub fn replace_file(&self, path: &str, contents: &[u8], mode: u32) -> io::Result<()> {
-        Place::open(&self.path(path))?.put_file(contents, mode)
+        FileTarget::open(&self.path(path))?.put_file(contents, mode)
     }
 
     /// Removes a file; one that is not there is no error.
@@ -166,7 +166,7 @@ impl Host {
     /// # Errors
     /// The kernel's errno.
     pub fn remove_file(&self, path: &str) -> io::Result<()> {
-        match Place::open(&self.path(path)) {
+        match FileTarget::open(&self.path(path)) {
             // Nor is a directory that was never made.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             place => place?.remove(),
@@ -217,7 +217,7 @@ impl Host {
         {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        Place::open(&target)?.put_link(to)
+        FileTarget::open(&target)?.put_link(to)
     }
 }
 

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use driver_child::{DriverChild, Order};
+use driver_child::{DriverChild, ReversibleWrite};
 use slow_driver::SlowDrivers;
 
 use crate::{
@@ -187,7 +187,7 @@ impl Attributes for Host {
     fn write(&self, attribute: &Attribute, undo: Option<&Attribute>) -> io::Result<()> {
         lock::is_about_to_ask_a_driver(&attribute.path);
         fault::before("attribute", &attribute.path)?;
-        let order = Order {
+        let order = ReversibleWrite {
             write: self.place(attribute)?,
             undo: undo.map(|undo| self.place(undo)).transpose()?,
         };

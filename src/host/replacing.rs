@@ -25,14 +25,14 @@ use super::fault;
 
 /// The directory of a file, and the file's name in it.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct FileTarget {
     directory: File,
     name: OsString,
     /// The whole path, for faults and for finding leftovers.
     path: PathBuf,
 }
 
-impl Place {
+impl FileTarget {
     /// Opens the directory of `path`.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
@@ -202,7 +202,7 @@ mod tests {
         let pools = root.path().join("pools.d");
         fs::create_dir(&pools).unwrap();
         symlink(&victim, pools.join(".cad.toml.tmp")).unwrap();
-        let place = Place::open(&pools.join("cad.toml")).unwrap();
+        let place = FileTarget::open(&pools.join("cad.toml")).unwrap();
         place.put_file(b"new", 0o600).unwrap();
         assert_eq!(fs::read_to_string(&victim).unwrap(), "as it was");
         let file = pools.join("cad.toml");
@@ -219,7 +219,7 @@ mod tests {
         assert_eq!(some.len(), 100);
         assert!(some.iter().all(|one| is_temporary_of(one, name)));
         let root = tempfile::tempdir().unwrap();
-        let place = Place::open(&root.path().join("cad.toml")).unwrap();
+        let place = FileTarget::open(&root.path().join("cad.toml")).unwrap();
         for taken in ["file", "link"] {
             match taken {
                 "file" => fs::write(root.path().join(taken), "").unwrap(),
@@ -236,7 +236,7 @@ mod tests {
         let (here, there) = (root.path().join("here"), root.path().join("there"));
         fs::create_dir(&here).unwrap();
         fs::create_dir(&there).unwrap();
-        let place = Place::open(&here.join("x")).unwrap();
+        let place = FileTarget::open(&here.join("x")).unwrap();
         fs::rename(&here, root.path().join("moved")).unwrap();
         symlink(&there, &here).unwrap();
         place.put_file(b"", 0o600).unwrap();
@@ -265,7 +265,7 @@ mod tests {
             fs::write(path(name), "").unwrap();
         }
         symlink("/dev/null", path(".a.json.aaaaaaaaaaaaaaaa.tmp")).unwrap();
-        let place = Place::open(&path("a.json")).unwrap();
+        let place = FileTarget::open(&path("a.json")).unwrap();
         let at_work = OsStr::new(".a.json.bbbbbbbbbbbbbbbb.tmp");
         let other = place.create(at_work, 0o600).unwrap();
         place.put_file(b"1", 0o600).unwrap();

@@ -10,7 +10,7 @@ use super::{
     unplug,
 };
 use crate::{
-    allocate::{self, AllocateError, Base, Demand, Making, Order},
+    allocate::{self, AllocateError, Base, Demand, Making, PlacedRequest},
     claims::{self, Claim, ClaimedDevice, State},
     config::{self, Pool, PoolError},
     definition::{self, Named},
@@ -21,7 +21,7 @@ use crate::{
         libvirt::{Domain, Libvirt, LibvirtError},
     },
     model::{DeviceName, MdevUuid, ParentName, PoolName, domain_word, proposed},
-    plan::{Failed, Source},
+    plan::{Failed, Placeholder},
 };
 
 /// As long as a hook's: the domain's own hook may wait for the lock of its claim.
@@ -48,7 +48,7 @@ pub fn plug(
     if missing.is_empty() {
         return Ok(Vec::new());
     }
-    let wanted = sources(host, libvirt, &live, &missing)?;
+    let wanted = placeholders(host, libvirt, &live, &missing)?;
     let made = make(host, &live, wanted)?;
     attach(host, domain, &live, &made)?;
     Ok(made.devices.iter().map(Plugged::from).collect())
@@ -72,10 +72,10 @@ pub fn foresee(
     if missing.is_empty() {
         return Ok(Vec::new());
     }
-    let wanted = sources(host, libvirt, &live, &missing)?;
+    let wanted = placeholders(host, libvirt, &live, &missing)?;
     let claim = claims::load(host, def.uuid).map_err(AllocateError::from)?;
     let held = claim.map(|claim| claim.devices).unwrap_or_default();
-    let mut demand = Demand::load(host, &live.def, orders(def, &wanted))?;
+    let mut demand = Demand::load(host, &live.def, placed_requests(def, &wanted))?;
     let is_wanted = |device: &ClaimedDevice| wanted.iter().any(|(one, _)| one.name == device.name);
     let (replaced, others): (Vec<_>, Vec<_>) = held.into_iter().partition(is_wanted);
     demand.beside = Some(pools(host, def, &others)?);
@@ -172,20 +172,20 @@ fn missing(def: &DomainDef, names: &[DeviceName]) -> Result<Vec<Request>, PlugEr
 
 /// What each device is looked for as. A virtual function may become another one in the
 /// plan; this is where libvirt can still be asked which ones others count on.
-fn sources(
+fn placeholders(
     host: &Host,
     libvirt: &Libvirt,
     live: &Live,
     missing: &[Request],
-) -> Result<Vec<(Request, Source)>, PlugError> {
+) -> Result<Vec<(Request, Placeholder)>, PlugError> {
     let mut reserved = None;
     let mut planned = live.def.clone();
-    let mut sources = Vec::new();
+    let mut placeholders = Vec::new();
     for request in missing {
         let pool = load_pool(host, &live.def, request)?;
-        let source = if pool.is_chosen_ahead() {
+        let placeholder = if pool.is_chosen_ahead() {
             match written(live, request) {
-                Some(source) => source,
+                Some(placeholder) => placeholder,
                 None => {
                     let reserved = match &reserved {
                         Some(reserved) => reserved,
@@ -198,25 +198,25 @@ fn sources(
                     let name = &request.name;
                     let chosen = definition::choose_free(host, reserved, &planned, &pool, name);
                     let chosen = chosen.map_err(PlugError::Other)?;
-                    let source = chosen.as_ref().map(|one| Source::from(one.handle));
+                    let placeholder = chosen.as_ref().map(|one| Placeholder::from(one.handle));
                     // So that the next device is not looked for on the same function.
                     planned.hostdevs.extend(chosen);
-                    source.unwrap_or(Source::Any)
+                    placeholder.unwrap_or(Placeholder::Any)
                 }
             }
         } else {
-            Source::Mdev
+            Placeholder::Mdev
         };
-        if matches!(source, Source::Function(_)) {
+        if matches!(placeholder, Placeholder::Function(_)) {
             definition::check_libvirt(&pool, libvirt.version()?).map_err(PlugError::Other)?;
         }
-        sources.push((request.clone(), source));
+        placeholders.push((request.clone(), placeholder));
     }
-    Ok(sources)
+    Ok(placeholders)
 }
 
 /// As what the definition has it for the next start.
-fn written(live: &Live, request: &Request) -> Option<Source> {
+fn written(live: &Live, request: &Request) -> Option<Placeholder> {
     let hostdev = live
         .persistent
         .as_ref()?
@@ -237,13 +237,16 @@ fn unusable(def: &DomainDef, pool: &PoolName, cause: PoolError) -> AllocateError
     }
 }
 
-fn orders<'a>(def: &DomainDef, wanted: &'a [(Request, Source)]) -> Vec<Order<'a>> {
-    let order = |(request, source): &'a (Request, Source)| Order {
+fn placed_requests<'a>(
+    def: &DomainDef,
+    wanted: &'a [(Request, Placeholder)],
+) -> Vec<PlacedRequest<'a>> {
+    let placed = |(request, placeholder): &'a (Request, Placeholder)| PlacedRequest {
         request,
         uuid: MdevUuid::for_device(def.uuid, &request.name),
-        source: source.clone(),
+        placeholder: placeholder.clone(),
     };
-    wanted.iter().map(order).collect()
+    wanted.iter().map(placed).collect()
 }
 
 /// The pools of devices that the domain has. One that is gone has no rules left; of one
@@ -280,10 +283,10 @@ struct Sorted {
     /// Those that it names and that are not, or not as they are wanted.
     lost: Vec<ClaimedDevice>,
     /// What has to be made, also in their place.
-    lacking: Vec<(Request, Source)>,
+    lacking: Vec<(Request, Placeholder)>,
 }
 
-fn sort(host: &Host, claim: &Claim, wanted: Vec<(Request, Source)>) -> Sorted {
+fn sort(host: &Host, claim: &Claim, wanted: Vec<(Request, Placeholder)>) -> Sorted {
     let is_ready = |device: &ClaimedDevice, request: &Request| {
         device.pool == request.pool && matches!(device.is_there(host), Ok(true))
     };
@@ -292,7 +295,7 @@ fn sort(host: &Host, claim: &Claim, wanted: Vec<(Request, Source)>) -> Sorted {
         lost: Vec::new(),
         lacking: Vec::new(),
     };
-    for (request, source) in wanted {
+    for (request, placeholder) in wanted {
         let its = claim.devices.iter().find(|one| one.name == request.name);
         match its {
             Some(device) if is_ready(device, &request) => {
@@ -302,13 +305,13 @@ fn sort(host: &Host, claim: &Claim, wanted: Vec<(Request, Source)>) -> Sorted {
             Some(device) => sorted.lost.push(device.clone()),
             None => {}
         }
-        sorted.lacking.push((request, source));
+        sorted.lacking.push((request, placeholder));
     }
     sorted
 }
 
 /// Claims and makes the devices.
-fn make(host: &Host, live: &Live, wanted: Vec<(Request, Source)>) -> Result<Made, PlugError> {
+fn make(host: &Host, live: &Live, wanted: Vec<(Request, Placeholder)>) -> Result<Made, PlugError> {
     let deadline = Deadline::after(PATIENCE);
     let lock = lock(host, &live.def, deadline)?;
     let made = make_locked(host, &lock, live, wanted, deadline);
@@ -331,7 +334,7 @@ fn make_locked(
     host: &Host,
     lock: &ClaimLock<'_>,
     live: &Live,
-    wanted: Vec<(Request, Source)>,
+    wanted: Vec<(Request, Placeholder)>,
     deadline: Deadline,
 ) -> Result<(Made, Option<io::Error>), PlugError> {
     let def = &live.def;
@@ -356,7 +359,7 @@ fn make_locked(
     if !lacking.is_empty() {
         let mut others = claim.devices.clone();
         others.retain(|one| !lost.contains(one));
-        let mut demand = Demand::load(host, def, orders(def, &lacking))?;
+        let mut demand = Demand::load(host, def, placed_requests(def, &lacking))?;
         demand.beside = Some(pools(host, def, &others)?);
         demand.replaced = lost;
         demand.check_uuids_are_free(host, None)?;

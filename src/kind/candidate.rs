@@ -10,7 +10,7 @@ use crate::{
 
 /// What stands for a device in the domain XML.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Source {
+pub enum Placeholder {
     /// A mediated device, made anywhere under the UUID of the request.
     Mdev,
     /// This PCI function and no other.
@@ -22,7 +22,7 @@ pub enum Source {
     Any,
 }
 
-impl From<Handle> for Source {
+impl From<Handle> for Placeholder {
     fn from(handle: Handle) -> Self {
         match handle {
             Handle::Mdev(_) => Self::Mdev,
@@ -31,7 +31,7 @@ impl From<Handle> for Source {
     }
 }
 
-impl Source {
+impl Placeholder {
     /// Whether a device that the candidate gives can stand there.
     #[must_use]
     pub fn takes(&self, candidate: &Candidate) -> bool {
@@ -100,7 +100,7 @@ pub struct MadeAs {
 
 /// Where on its board a device goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum PlacementChoice {
     /// Sizes are not mixed there, or nobody tells the places: the driver chooses.
     Anywhere,
     /// There.

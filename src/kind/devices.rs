@@ -3,7 +3,8 @@
 use std::{fmt, rc::Rc};
 
 use super::{
-    Board, Candidate, FieldSources, GpuSettings, HostView, Idle, MadeAs, Place, Source, ToMake,
+    Board, Candidate, FieldSources, GpuSettings, HostView, Idle, MadeAs, Placeholder,
+    PlacementChoice, ToMake,
 };
 use crate::{
     capacity::{Fit, Placement},
@@ -40,12 +41,16 @@ pub trait Devices: fmt::Debug + Send + Sync {
     /// The verdict of the pool's rules on what they are about ([`super::Kind::subjects`]).
     fn verdict(&self, sources: FieldSources<'_>, rules: &[Rule], subject: &Parent) -> Verdict;
 
-    /// All that could serve a request with that source, in ascending order. Whether the
+    /// All that could serve a request with that placeholder, in ascending order. Whether the
     /// pool's rules take one is asked later, because to answer it costs reading.
     ///
     /// # Errors
-    /// A text, when the host cannot be read at all, or such a source cannot be served.
-    fn candidates(&self, view: &HostView<'_>, source: &Source) -> Result<Vec<Candidate>, String>;
+    /// A text, when the host cannot be read at all, or such a placeholder cannot be served.
+    fn candidates(
+        &self,
+        view: &HostView<'_>,
+        placeholder: &Placeholder,
+    ) -> Result<Vec<Candidate>, String>;
 
     /// What of the candidate the pool's rules are about.
     fn subject_of(&self, view: &HostView<'_>, candidate: &Candidate) -> Parent;
@@ -96,20 +101,25 @@ pub trait Devices: fmt::Debug + Send + Sync {
 
     /// Where on the candidate's board the next device goes, besides the places that are
     /// taken by devices that are planned.
-    fn place(&self, view: &HostView<'_>, candidate: &Candidate, taken: &[Placement]) -> Place {
+    fn place(
+        &self,
+        view: &HostView<'_>,
+        candidate: &Candidate,
+        taken: &[Placement],
+    ) -> PlacementChoice {
         let _ = (view, candidate, taken);
-        Place::Anywhere
+        PlacementChoice::Anywhere
     }
 
-    /// What the rules take and no candidate for `source` stands for, each with the
+    /// What the rules take and no candidate for `placeholder` stands for, each with the
     /// reason.
     fn idle(
         &self,
         view: &HostView<'_>,
-        source: &Source,
+        placeholder: &Placeholder,
         takes: &dyn Fn(&Parent) -> bool,
     ) -> Vec<Idle> {
-        let _ = (view, source, takes);
+        let _ = (view, placeholder, takes);
         Vec::new()
     }
 

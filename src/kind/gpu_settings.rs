@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use crate::{
-    document::{ConfigError, Node, Place, Table, Written},
+    document::{ConfigError, Node, Position, Table, Written},
     rule::{labels::labels, spelling::did_you_mean, spelling::shown},
 };
 
@@ -69,7 +69,7 @@ pub struct SchedulerSettings {
 /// What `[scheduler]` says.
 #[derive(Debug)]
 struct SchedulerFragment {
-    at: Place,
+    at: Position,
     policy: Option<Written<String>>,
     strict_round_robin: Option<Written<bool>>,
     averaging_factor: Option<Written<u32>>,
@@ -117,7 +117,7 @@ impl SchedulerFragment {
         })
     }
 
-    fn policy(&self, file: &Path) -> Result<(&Place, SchedulerPolicy), ConfigError> {
+    fn policy(&self, file: &Path) -> Result<(&Position, SchedulerPolicy), ConfigError> {
         let Some(Written { value, at }) = &self.policy else {
             let at = self.at.inside("policy");
             return Err(at.refuse(file, "is missing", SchedulerPolicy::NAMES));
@@ -175,6 +175,6 @@ fn value<T: Copy>(written: &Option<Written<T>>) -> Option<T> {
     written.as_ref().map(|written| written.value)
 }
 
-fn place<T>(written: &Option<Written<T>>) -> Option<&Place> {
+fn place<T>(written: &Option<Written<T>>) -> Option<&Position> {
     written.as_ref().map(|written| &written.at)
 }

@@ -4,7 +4,7 @@ use std::{io, rc::Rc, sync::Arc};
 
 use super::{
     Board, Candidate, Devices, FieldSources, HostView, Keys, Kind, MadeAs, NVIDIA_PARAMETERS,
-    PCI_FIELDS, Part, Source, Subject, ToMake, TypeKey, Words, board, read_type,
+    PCI_FIELDS, Part, Placeholder, Subject, ToMake, TypeKey, Words, board, read_type,
 };
 use crate::{
     capacity::Fit,
@@ -105,10 +105,14 @@ impl Devices for MdevPool {
         sources.verdict(rules, parent, None)
     }
 
-    fn candidates(&self, view: &HostView<'_>, source: &Source) -> Result<Vec<Candidate>, String> {
-        match source {
-            Source::Mdev | Source::Any => view.parents(),
-            Source::Function(_) | Source::Functions => Err(format!(
+    fn candidates(
+        &self,
+        view: &HostView<'_>,
+        placeholder: &Placeholder,
+    ) -> Result<Vec<Candidate>, String> {
+        match placeholder {
+            Placeholder::Mdev | Placeholder::Any => view.parents(),
+            Placeholder::Function(_) | Placeholder::Functions => Err(format!(
                 "its placeholder is a PCI function, which a pool of kind '{}' never hands out",
                 Mdev.name()
             )),

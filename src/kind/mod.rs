@@ -25,7 +25,9 @@ mod nvidia_vgpu;
 mod view;
 
 pub use board::Board;
-pub use candidate::{Announced, Candidate, Detail, Idle, MadeAs, Place, Rejection, Source, ToMake};
+pub use candidate::{
+    Announced, Candidate, Detail, Idle, MadeAs, Placeholder, PlacementChoice, Rejection, ToMake,
+};
 pub use devices::Devices;
 pub use gpu_settings::{GpuSettings, SchedulerPolicy, SchedulerSettings};
 pub use view::{FieldSources, HostView};
@@ -204,7 +206,7 @@ pub struct Part<'p> {
     /// The top of the file; all of its keys are known to be right for the kind.
     pub top: &'p Table<'p, 'p>,
     /// Where the kind is named.
-    pub kind: &'p document::Place,
+    pub kind: &'p document::Position,
 }
 
 impl dyn Kind + '_ {
@@ -335,7 +337,7 @@ where
 {
     let file = part.top.file();
     let Some(written) = part.top.text(key)? else {
-        let at = document::Place {
+        let at = document::Position {
             key: key.to_owned(),
             line: part.kind.line,
         };

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Source, Wanted};
+use super::{Placeholder, PlanRequest};
 use crate::model::{MdevTypeId, ParentName};
 
 /// A parent and the type to be made on it.
@@ -42,12 +42,12 @@ const MOST_COMBINATIONS: usize = 50_000;
 
 /// Requests for the same candidates can be served in any order; looking ahead pays
 /// only when they differ, and when one of them has a choice.
-pub(super) fn is_needed(wanted: &[Wanted<'_>]) -> bool {
+pub(super) fn is_needed(wanted: &[PlanRequest<'_>]) -> bool {
     let differ = wanted.windows(2).any(|pair| {
         let [one, other] = pair else { return false };
-        one.pool.name != other.pool.name || one.source != other.source
+        one.pool.name != other.pool.name || one.placeholder != other.placeholder
     });
-    let has_choice = |one: &Wanted<'_>| !matches!(one.source, Source::Function(_));
+    let has_choice = |one: &PlanRequest<'_>| !matches!(one.placeholder, Placeholder::Function(_));
     differ && wanted.iter().any(has_choice)
 }
 
@@ -257,7 +257,7 @@ mod tests {
         fn agrees_with_trying_everything(
             sizes in prop::collection::vec(0u32..3, 8),
             boards in prop::collection::vec((0usize..4, any::<bool>()), 4),
-            wishes in prop::collection::vec(
+            demands in prop::collection::vec(
                 (1usize..3, prop::collection::btree_set(0usize..8, 0..6), 0usize..2),
                 0..4,
             ),
@@ -271,7 +271,7 @@ mod tests {
             let boards: BTreeMap<ParentName, Board> = boards.iter().enumerate()
                 .map(|(number, &(most, strict))| (slot(number * 2, 0).board, Board { most, strict }))
                 .collect();
-            let classes: Vec<Class> = wishes.iter()
+            let classes: Vec<Class> = demands.iter()
                 .map(|(wanted, set, type_id)| Class {
                     wanted: *wanted,
                     slots: set.iter().map(|&number| slot(number, *type_id)).collect(),

@@ -24,7 +24,7 @@ mod survey;
 
 use planner::{Boards, Planner, Taken};
 
-pub use crate::kind::{Announced, Candidate, Detail, Idle, MadeAs, Rejection, Source};
+pub use crate::kind::{Announced, Candidate, Detail, Idle, MadeAs, Placeholder, Rejection};
 pub use failed::Failed;
 pub use pools_taking::pools_taking;
 pub use refusal::{Refusal, RefusalKind};
@@ -33,13 +33,13 @@ pub use survey::{Surveyed, survey};
 
 /// A device to plan for.
 #[derive(Debug, Clone)]
-pub struct Wanted<'a> {
+pub struct PlanRequest<'a> {
     /// The request's name.
     pub device: &'a DeviceName,
     /// The UUID that the request always has; a mediated device's.
     pub uuid: MdevUuid,
     /// What the domain XML names.
-    pub source: Source,
+    pub placeholder: Placeholder,
     /// The pool it comes from.
     pub pool: &'a Pool,
     /// Devices of the pool that claims hold now, over all domains.
@@ -129,7 +129,7 @@ pub struct Plan {
 /// A refusal that names every candidate of the pool that could not serve.
 pub fn plan(
     domain: &DomainName,
-    wanted: &[Wanted<'_>],
+    wanted: &[PlanRequest<'_>],
     supply: &HostSupply<'_>,
     nearness: &Nearness,
     failed: &Failed,

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::{Rejection, Wanted};
+use super::{PlanRequest, Rejection};
 use crate::model::{DeviceName, DomainName, ParentName, PciAddress, PoolName, proposed};
 
 /// What stood in the way.
@@ -64,7 +64,7 @@ impl Refusal {
     /// Candidates that the line names before it goes on with a number.
     const NAMED: usize = 8;
 
-    pub(super) fn new(domain: &DomainName, wanted: &Wanted<'_>, kind: RefusalKind) -> Self {
+    pub(super) fn new(domain: &DomainName, wanted: &PlanRequest<'_>, kind: RefusalKind) -> Self {
         Self {
             domain: domain.clone(),
             device: wanted.device.clone(),

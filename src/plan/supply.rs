@@ -10,7 +10,7 @@ use crate::{
         mdev::{MdevHost, Offer, Parent},
         nvml::{Failure, GpuFacts},
     },
-    kind::{Candidate, HostView, Idle, Source},
+    kind::{Candidate, HostView, Idle, Placeholder},
     model::{MdevTypeId, ParentName},
     rule::{Rule, Verdict},
 };
@@ -139,15 +139,19 @@ impl<'a> HostSupply<'a> {
         }
     }
 
-    /// All that there is for pools of this kind and requests with that source, in
+    /// All that there is for pools of this kind and requests with that placeholder, in
     /// ascending order. Whether the pool's rules take one is the first question of
     /// [`Self::offer`], because to answer it costs reading: a start asks in order of
     /// preference and stops at the first parent with room.
     ///
     /// # Errors
     /// A text, when the host cannot be read at all.
-    pub fn candidates(&self, pool: &Pool, source: &Source) -> Result<Vec<Candidate>, String> {
-        pool.devices.candidates(&self.view, source)
+    pub fn candidates(
+        &self,
+        pool: &Pool,
+        placeholder: &Placeholder,
+    ) -> Result<Vec<Candidate>, String> {
+        pool.devices.candidates(&self.view, placeholder)
     }
 
     /// What one of them has for the pool, as of now; None when the pool's rules
@@ -168,12 +172,12 @@ impl<'a> HostSupply<'a> {
         Some(pool.devices.offer(&self.view, candidate))
     }
 
-    /// What the pool's rules take and no candidate for `source` stands for, each with
+    /// What the pool's rules take and no candidate for `placeholder` stands for, each with
     /// the reason.
     #[must_use]
-    pub fn idle(&self, pool: &Pool, source: &Source) -> Vec<Idle> {
+    pub fn idle(&self, pool: &Pool, placeholder: &Placeholder) -> Vec<Idle> {
         let takes = |device: &Parent| is_match(&self.verdict(pool, &pool.rules, device));
-        pool.devices.idle(&self.view, source, &takes)
+        pool.devices.idle(&self.view, placeholder, &takes)
     }
 
     fn verdict(&self, pool: &Pool, rules: &[Rule], subject: &Parent) -> Verdict {

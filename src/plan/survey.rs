@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Candidate, Failed, HostSupply, Nearness, Source,
+    Candidate, Failed, HostSupply, Nearness, Placeholder,
     planner::{Ask, Boards, Choices, Planner, Taken},
 };
 use crate::{config::Pool, device::mdev::Offer, model::DomainName};
@@ -29,9 +29,9 @@ pub fn survey(
     supply: &HostSupply<'_>,
     nearness: &Nearness,
 ) -> Result<Vec<Surveyed>, String> {
-    let source = &Source::Any;
-    let ask = Ask { pool, source };
-    let candidates = supply.candidates(pool, source)?;
+    let placeholder = &Placeholder::Any;
+    let ask = Ask { pool, placeholder };
+    let candidates = supply.candidates(pool, placeholder)?;
     let offers = vec![None; candidates.len()];
     let choices = Choices { candidates, offers };
     let mut planner = Planner {

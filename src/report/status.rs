@@ -18,7 +18,7 @@ use crate::{
     gpu_setup::Survey,
     host::{Deadline, Host, Processes},
     model::{DeviceName, DomainName, DomainUuid, MdevTypeId, MdevUuid, ParentName, PoolName},
-    plan::{Detail, HostSupply, Idle, Rejection, Source, Standing},
+    plan::{Detail, HostSupply, Idle, Placeholder, Rejection, Standing},
     rule::Verdict,
 };
 
@@ -246,7 +246,7 @@ fn pool_report(
     for Idle {
         rejection,
         is_unready,
-    } in supply.idle(pool, &Source::Any)
+    } in supply.idle(pool, &Placeholder::Any)
     {
         if is_unready || without {
             let Rejection { candidate, reason } = rejection;

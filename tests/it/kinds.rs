@@ -16,10 +16,10 @@ use virt_vgpu::{
     host::{Host, PciIds},
     kind::{
         Candidate, Devices, FieldSources, HostView, KINDS, Keys, Kind, MadeAs, PCI_FIELDS, Part,
-        Source, Subject, ToMake, Words,
+        Placeholder, Subject, ToMake, Words,
     },
     model::{DeviceName, DomainName, Handle, MdevUuid, ParentName},
-    plan::{self, Detail, Failed, HostSupply, Nearness, Plan, Refusal, Wanted},
+    plan::{self, Detail, Failed, HostSupply, Nearness, Plan, PlanRequest, Refusal},
     rule::{Field, Rule, Verdict},
 };
 
@@ -187,7 +187,7 @@ impl Devices for WholePool {
         sources.verdict(rules, subject, None)
     }
 
-    fn candidates(&self, view: &HostView<'_>, _: &Source) -> Result<Vec<Candidate>, String> {
+    fn candidates(&self, view: &HostView<'_>, _: &Placeholder) -> Result<Vec<Candidate>, String> {
         let functions = Whole.subjects(view).map_err(|error| error.to_string())?;
         let candidate = |parent: Parent| Candidate {
             device: parent.name.pci().map(Handle::Pci),
@@ -260,15 +260,15 @@ fn planned(pool: &Pool, number: usize) -> Result<Plan, Refusal> {
         .map(|number| format!("card{number}").parse().unwrap())
         .collect();
     let uuid: MdevUuid = "614bc606-2078-5444-8c9c-4f8e98ae4dcc".parse().unwrap();
-    let wanted = |device| Wanted {
+    let wanted = |device| PlanRequest {
         device,
         uuid,
-        source: Source::Any,
+        placeholder: Placeholder::Any,
         pool,
         pool_in_use: 0,
         parameters: Parameters::default(),
     };
-    let wanted: Vec<Wanted<'_>> = devices.iter().map(wanted).collect();
+    let wanted: Vec<PlanRequest<'_>> = devices.iter().map(wanted).collect();
     let nearness = Nearness::default();
     plan::plan(&domain, &wanted, &supply, &nearness, &Failed::default())
 }

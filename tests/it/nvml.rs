@@ -6,7 +6,7 @@ use std::{process::Command, time::Duration};
 
 use lab_nvidia::{
     boards::{self, VgpuType},
-    model::{Attribute, Parent, Seat, Vm},
+    model::{Attribute, Parent, VgpuHandle, Vm},
 };
 use virt_vgpu::{
     device::nvml::{
@@ -88,10 +88,14 @@ fn failed(kind: FailureKind, message: &str) -> Answer {
 /// A VM opens a vGPU of a type on the VF with this number of the first GPU.
 fn open_on_vf(driver: &Driver, vf: u32, type_id: u32) {
     let gpu = &mut driver.twins().gpus[0];
-    let seat = Seat::Vf(vf);
-    gpu.write(&seat, Attribute::CurrentVgpuType, &type_id.to_string())
-        .unwrap();
-    gpu.open(&seat, vm()).unwrap();
+    let vgpu_handle = VgpuHandle::Vf(vf);
+    gpu.write(
+        &vgpu_handle,
+        Attribute::CurrentVgpuType,
+        &type_id.to_string(),
+    )
+    .unwrap();
+    gpu.open(&vgpu_handle, vm()).unwrap();
 }
 
 fn vm() -> Vm {
@@ -204,7 +208,7 @@ fn vgpus_are_those_that_vms_have_open() {
     open_on_vf(&driver, 4, 1155);
     // Made, and not opened.
     driver.twins().gpus[0]
-        .write(&Seat::Vf(5), Attribute::CurrentVgpuType, "1153")
+        .write(&VgpuHandle::Vf(5), Attribute::CurrentVgpuType, "1153")
         .unwrap();
     let function = driver.twins().gpus[0].vf_address(4);
     let on_function = VgpuFacts {
@@ -223,7 +227,7 @@ fn vgpus_of_a_gpu_without_functions_are_mdevs() {
     {
         let t4 = &mut driver.twins().gpus[0];
         t4.mdev_create(Parent::Pf, 232, MDEV).unwrap();
-        t4.open(&Seat::Mdev(MDEV.to_owned()), vm()).unwrap();
+        t4.open(&VgpuHandle::Mdev(MDEV.to_owned()), vm()).unwrap();
     }
     let on_gpu = VgpuFacts {
         type_id: VgpuTypeId::new(232).unwrap(),
@@ -395,7 +399,7 @@ fn schedulers_are_refused_for_what_they_are() {
     assert_eq!(set_scheduler(&driver, STRICT), Answer::Done);
     // Made, and not opened: NVML does not list it.
     driver.twins().gpus[0]
-        .write(&Seat::Vf(0), Attribute::CurrentVgpuType, "1155")
+        .write(&VgpuHandle::Vf(0), Attribute::CurrentVgpuType, "1155")
         .unwrap();
     assert_eq!(
         set_scheduler(&driver, BEST_EFFORT),

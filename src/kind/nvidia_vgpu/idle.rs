@@ -9,23 +9,23 @@ use crate::{
         mdev::{self, Offer, Parent},
         readiness,
     },
-    kind::{Devices, HostView, Idle, Kind, Rejection, Source},
+    kind::{Devices, HostView, Idle, Kind, Placeholder, Rejection},
     model::ParentName,
 };
 
 impl NvidiaVgpuPool {
-    /// The GPUs that the rules take and that no candidate for `source` stands for.
+    /// The GPUs that the rules take and that no candidate for `placeholder` stands for.
     pub(super) fn idle_gpus(
         &self,
         view: &HostView<'_>,
-        source: &Source,
+        placeholder: &Placeholder,
         takes: &dyn Fn(&Parent) -> bool,
     ) -> Vec<Idle> {
         // What cannot be listed has been told where it was asked for.
-        let any = self.candidates(view, &Source::Any).unwrap_or_default();
+        let any = self.candidates(view, &Placeholder::Any).unwrap_or_default();
         let (mut served, mut otherwise) = (BTreeSet::new(), BTreeSet::new());
         for one in &any {
-            let gpus = match source.takes(one) {
+            let gpus = match placeholder.takes(one) {
                 true => &mut served,
                 false => &mut otherwise,
             };
@@ -39,8 +39,8 @@ impl NvidiaVgpuPool {
                 continue;
             }
             if otherwise.contains(name) {
-                let reason = match source {
-                    Source::Mdev => {
+                let reason = match placeholder {
+                    Placeholder::Mdev => {
                         "it makes vGPUs of its virtual functions, and the XML has a mediated \
                          device; 'virt-vgpu sync' changes that"
                     }

@@ -8,7 +8,7 @@ use crate::{
         mdev::Offer,
         nvml::{Placements, Told},
     },
-    kind::{Candidate, HostView, Place},
+    kind::{Candidate, HostView, PlacementChoice},
     model::TypeSelector,
 };
 
@@ -57,14 +57,14 @@ pub(super) fn place(
     profile: &TypeSelector,
     candidate: &Candidate,
     taken: &[Placement],
-) -> Place {
+) -> PlacementChoice {
     let places = places(view, candidate, taken);
     let mut named = places.iter();
     let Some((_, wanted)) = named.find(|(name, _)| profile.means_name(name)) else {
-        return Place::Anywhere;
+        return PlacementChoice::Anywhere;
     };
     let chosen = choose_placement(wanted, places.iter().map(|(_, places)| places));
-    chosen.map_or(Place::Nowhere, Place::At)
+    chosen.map_or(PlacementChoice::Nowhere, PlacementChoice::At)
 }
 
 /// The names of all types of the candidate's GPU and the places that they can have

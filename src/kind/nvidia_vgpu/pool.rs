@@ -12,8 +12,8 @@ use crate::{
         step::Step,
     },
     kind::{
-        Board, Candidate, Devices, FieldSources, GpuSettings, HostView, Idle, MadeAs, Place,
-        Source, ToMake, board,
+        Board, Candidate, Devices, FieldSources, GpuSettings, HostView, Idle, MadeAs, Placeholder,
+        PlacementChoice, ToMake, board,
     },
     model::{MdevTypeId, TypeSelector},
     rule::{Rule, Verdict},
@@ -53,12 +53,16 @@ impl Devices for NvidiaVgpuPool {
         sources.verdict(rules, gpu, Some(fields))
     }
 
-    fn candidates(&self, view: &HostView<'_>, source: &Source) -> Result<Vec<Candidate>, String> {
-        match source {
-            Source::Function(function) => functions::one(view, *function),
-            Source::Functions => functions::all(view),
-            Source::Mdev => mediated::parents(view),
-            Source::Any => {
+    fn candidates(
+        &self,
+        view: &HostView<'_>,
+        placeholder: &Placeholder,
+    ) -> Result<Vec<Candidate>, String> {
+        match placeholder {
+            Placeholder::Function(function) => functions::one(view, *function),
+            Placeholder::Functions => functions::all(view),
+            Placeholder::Mdev => mediated::parents(view),
+            Placeholder::Any => {
                 let mut candidates = mediated::parents(view)?;
                 candidates.extend(functions::all(view)?);
                 Ok(candidates)
@@ -111,19 +115,24 @@ impl Devices for NvidiaVgpuPool {
         board::is_function(candidate, id)
     }
 
-    fn place(&self, view: &HostView<'_>, candidate: &Candidate, taken: &[Placement]) -> Place {
+    fn place(
+        &self,
+        view: &HostView<'_>,
+        candidate: &Candidate,
+        taken: &[Placement],
+    ) -> PlacementChoice {
         match self.settings.heterogeneous {
             true => mixed::place(view, &self.profile, candidate, taken),
-            false => Place::Anywhere,
+            false => PlacementChoice::Anywhere,
         }
     }
 
     fn idle(
         &self,
         view: &HostView<'_>,
-        source: &Source,
+        placeholder: &Placeholder,
         takes: &dyn Fn(&Parent) -> bool,
     ) -> Vec<Idle> {
-        self.idle_gpus(view, source, takes)
+        self.idle_gpus(view, placeholder, takes)
     }
 }

@@ -12,7 +12,7 @@ use crate::{
         gpu::Framework,
         mdev::{Offer, Parent},
     },
-    kind::{Candidate, Devices, HostView, Source},
+    kind::{Candidate, Devices, HostView, Placeholder},
     model::{MdevTypeId, ParentName},
 };
 
@@ -53,7 +53,7 @@ impl NvidiaVgpuPool {
 
     fn sorted(&self, view: &HostView<'_>) -> Result<BTreeMap<ParentName, Vec<Candidate>>, String> {
         let mut gpus: BTreeMap<ParentName, Vec<Candidate>> = BTreeMap::new();
-        for candidate in self.candidates(view, &Source::Any)? {
+        for candidate in self.candidates(view, &Placeholder::Any)? {
             let on_it = gpus.entry(view.board_of(&candidate));
             on_it.or_default().push(candidate);
         }

@@ -8,13 +8,13 @@ use std::{
 };
 
 use super::{
-    Assignment, Candidate, Failed, HostSupply, Nearness, Plan, Refusal, RefusalKind, Source,
-    Wanted, feasible,
+    Assignment, Candidate, Failed, HostSupply, Nearness, Placeholder, Plan, PlanRequest, Refusal,
+    RefusalKind, feasible,
 };
 use crate::{
     config::{self, Pool},
     device::{mdev::Offer, step::Step},
-    kind::{Board, Place, ToMake},
+    kind::{Board, PlacementChoice, ToMake},
     model::{DomainName, MdevTypeId, ParentName, PciAddress, PoolName},
 };
 
@@ -26,7 +26,7 @@ mod why_not;
 pub(super) use taken::Taken;
 
 /// What makes the device on the candidate.
-fn making(candidate: &Candidate, assignment: &Assignment, wanted: &Wanted<'_>) -> Vec<Step> {
+fn making(candidate: &Candidate, assignment: &Assignment, wanted: &PlanRequest<'_>) -> Vec<Step> {
     let made = ToMake {
         type_id: &assignment.type_id,
         uuid: wanted.uuid,
@@ -40,25 +40,25 @@ fn making(candidate: &Candidate, assignment: &Assignment, wanted: &Wanted<'_>) -
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ask<'a> {
     pub(super) pool: &'a Pool,
-    pub(super) source: &'a Source,
+    pub(super) placeholder: &'a Placeholder,
 }
 
 impl<'a> Ask<'a> {
-    fn of(wanted: &'a Wanted<'a>) -> Self {
+    fn of(wanted: &'a PlanRequest<'a>) -> Self {
         Self {
             pool: wanted.pool,
-            source: &wanted.source,
+            placeholder: &wanted.placeholder,
         }
     }
 
     pub(super) fn key(self) -> AskKey<'a> {
-        (&self.pool.name, self.source)
+        (&self.pool.name, self.placeholder)
     }
 }
 
 pub(super) struct Planner<'a> {
     pub(super) domain: &'a DomainName,
-    pub(super) wanted: &'a [Wanted<'a>],
+    pub(super) wanted: &'a [PlanRequest<'a>],
     pub(super) supply: &'a HostSupply<'a>,
     pub(super) nearness: &'a Nearness,
     pub(super) failed: &'a Failed,
@@ -91,7 +91,7 @@ impl Boards {
 }
 
 /// Requests of one pool share their candidates, unless the XML names one.
-pub(super) type AskKey<'a> = (&'a PoolName, &'a Source);
+pub(super) type AskKey<'a> = (&'a PoolName, &'a Placeholder);
 
 /// A pool's candidates with the offers asked for so far.
 pub(super) struct Choices {
@@ -106,7 +106,7 @@ impl<'a> Planner<'a> {
         for wanted in self.wanted {
             let key = Ask::of(wanted).key();
             if !self.choices.contains_key(&key) {
-                let candidates = self.supply.candidates(wanted.pool, &wanted.source);
+                let candidates = self.supply.candidates(wanted.pool, &wanted.placeholder);
                 let candidates = candidates.map_err(|why| {
                     Refusal::new(self.domain, wanted, RefusalKind::Unreadable { reason: why })
                 })?;
@@ -156,7 +156,7 @@ impl<'a> Planner<'a> {
     fn choose(
         &mut self,
         index: usize,
-        wanted: &'a Wanted<'a>,
+        wanted: &'a PlanRequest<'a>,
     ) -> Result<(Candidate, Assignment), Refusal> {
         let ask = Ask::of(wanted);
         let rest = self.wanted.get(index..).unwrap_or_default();
@@ -212,7 +212,7 @@ impl<'a> Planner<'a> {
         takes.collect()
     }
 
-    /// Each pool and source once.
+    /// Each pool and placeholder once.
     fn asks(&self) -> Vec<Ask<'a>> {
         let mut asks: Vec<Ask<'a>> = Vec::new();
         for ask in self.wanted.iter().map(Ask::of) {
@@ -225,18 +225,18 @@ impl<'a> Planner<'a> {
 
     fn assigned(
         &self,
-        wanted: &Wanted<'a>,
+        wanted: &PlanRequest<'a>,
         candidate: &Candidate,
         type_id: MdevTypeId,
         left: u32,
     ) -> Assignment {
         let mut reason = self.reason(wanted.pool, candidate, &type_id, left);
         let placement = match self.place(wanted.pool, candidate) {
-            Place::At(placement) => {
+            PlacementChoice::At(placement) => {
                 reason.push_str(&format!(", at {} of its memory", placement.id));
                 Some(placement)
             }
-            Place::Anywhere | Place::Nowhere => None,
+            PlacementChoice::Anywhere | PlacementChoice::Nowhere => None,
         };
         Assignment {
             device: wanted.device.clone(),
@@ -288,7 +288,7 @@ impl<'a> Planner<'a> {
             return false;
         };
         let mut wanted = self.wanted.iter();
-        wanted.any(|one| one.source == Source::Function(function))
+        wanted.any(|one| one.placeholder == Placeholder::Function(function))
     }
 
     /// A pool of this plan.

@@ -7,9 +7,9 @@ use super::{Ask, AskKey, Planner, count};
 use crate::{
     config::Pool,
     device::mdev::Offer,
-    kind::{Board, Place},
+    kind::{Board, PlacementChoice},
     model::MdevTypeId,
-    plan::{Candidate, Wanted},
+    plan::{Candidate, PlanRequest},
 };
 
 impl<'a> Planner<'a> {
@@ -35,7 +35,7 @@ impl<'a> Planner<'a> {
             }
         }
         if left == 0
-            || self.place(ask.pool, &candidate) == Place::Nowhere
+            || self.place(ask.pool, &candidate) == PlacementChoice::Nowhere
             || self.other_board_type(ask.pool, &candidate).is_some()
         {
             return None;
@@ -86,9 +86,9 @@ impl<'a> Planner<'a> {
     }
 
     /// Whether the first of several devices decides what board the others can be on.
-    pub(super) fn is_of_several_board_types(&mut self, wanted: &'a [Wanted<'a>]) -> bool {
+    pub(super) fn is_of_several_board_types(&mut self, wanted: &'a [PlanRequest<'a>]) -> bool {
         let wanted = wanted.iter();
-        let alike: Vec<&Wanted<'a>> = wanted
+        let alike: Vec<&PlanRequest<'a>> = wanted
             .filter(|one| one.pool.devices.wants_one_board_type())
             .collect();
         if alike.len() < 2 || !self.taken.planned.is_empty() {
@@ -150,7 +150,7 @@ impl<'a> Planner<'a> {
     }
 
     /// Where the pool's next device goes on the candidate's board.
-    pub(super) fn place(&self, pool: &Pool, candidate: &Candidate) -> Place {
+    pub(super) fn place(&self, pool: &Pool, candidate: &Candidate) -> PlacementChoice {
         let taken = self.taken.places_on_board(&candidate.board);
         pool.devices.place(self.supply.view(), candidate, &taken)
     }

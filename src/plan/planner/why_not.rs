@@ -4,11 +4,11 @@ use super::{Ask, Planner};
 use crate::{
     device::mdev::Offer,
     model::MdevTypeId,
-    plan::{Candidate, Refusal, RefusalKind, Rejection, Source, Wanted},
+    plan::{Candidate, Placeholder, PlanRequest, Refusal, RefusalKind, Rejection},
 };
 
 impl<'a> Planner<'a> {
-    pub(super) fn no_candidate(&mut self, wanted: &'a Wanted<'a>) -> Refusal {
+    pub(super) fn no_candidate(&mut self, wanted: &'a PlanRequest<'a>) -> Refusal {
         let count = self.choices[&Ask::of(wanted).key()].candidates.len();
         let mut candidates = Vec::new();
         let mut has_room = false;
@@ -25,9 +25,12 @@ impl<'a> Planner<'a> {
                 reason,
             });
         }
-        let idle = self.supply.idle(wanted.pool, &wanted.source).into_iter();
+        let idle = self
+            .supply
+            .idle(wanted.pool, &wanted.placeholder)
+            .into_iter();
         let idle: Vec<Rejection> = idle.map(|one| one.rejection).collect();
-        if let Source::Function(function) = &wanted.source {
+        if let Placeholder::Function(function) = &wanted.placeholder {
             let passing = count == 0 || (!candidates.is_empty() && !has_room);
             let reason = match candidates.pop() {
                 Some(rejection) => rejection.reason,
@@ -52,7 +55,7 @@ impl<'a> Planner<'a> {
         Refusal::new(self.domain, wanted, RefusalKind::NoCandidate { candidates })
     }
 
-    fn why_not(&mut self, wanted: &Wanted<'a>, candidate: &Candidate, offer: Offer) -> String {
+    fn why_not(&mut self, wanted: &PlanRequest<'a>, candidate: &Candidate, offer: Offer) -> String {
         match offer {
             Offer::NoSuchType => format!("has no {}", wanted.pool.type_in_words()),
             Offer::Unreadable(why) | Offer::Taken(why) | Offer::NoRoom(why) => why,
@@ -98,7 +101,7 @@ impl<'a> Planner<'a> {
     /// beside the other devices of this domain.
     fn why_not_on_board(
         &mut self,
-        wanted: &Wanted<'a>,
+        wanted: &PlanRequest<'a>,
         candidate: &Candidate,
         id: &MdevTypeId,
     ) -> Option<String> {

@@ -8,10 +8,10 @@ use lab_nvidia::{
     boards,
     contract::{
         Answer, Op, Setup, Subject, Twin, comparable, list,
-        op::{seat, uuid, vm_uuid},
+        op::{uuid, vgpu_handle, vm_uuid},
         random,
     },
-    model::{Dialect, Framework, Parent, Seat, Switches, Vm},
+    model::{Dialect, Framework, Parent, Switches, VgpuHandle, Vm},
 };
 use nix::errno::Errno;
 use virt_vgpu::{apply::Attributes, device::step::Attribute, host};
@@ -82,9 +82,9 @@ impl Modelled {
     }
 
     fn attribute(&self, number: u32, name: &str) -> String {
-        match seat(self.setup.framework(), number) {
-            Seat::Vf(_) => format!("/sys/bus/pci/devices/{GPU}/virtfn{number}/nvidia/{name}"),
-            Seat::Mdev(uuid) => format!("/sys/bus/mdev/devices/{uuid}/nvidia/{name}"),
+        match vgpu_handle(self.setup.framework(), number) {
+            VgpuHandle::Vf(_) => format!("/sys/bus/pci/devices/{GPU}/virtfn{number}/nvidia/{name}"),
+            VgpuHandle::Mdev(uuid) => format!("/sys/bus/mdev/devices/{uuid}/nvidia/{name}"),
         }
     }
 

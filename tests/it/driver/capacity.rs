@@ -23,16 +23,16 @@ use crate::support::{side_by_side::each, twin_host::TwinHost};
 #[derive(Debug, Clone, Copy)]
 enum Step {
     Create {
-        seat: usize,
+        vgpu_handle: usize,
         kind: usize,
-        place: Place,
+        place: PlacementCase,
     },
     Release(usize),
 }
 
 /// Where a vGPU is put.
 #[derive(Debug, Clone, Copy)]
-enum Place {
+enum PlacementCase {
     /// Where the driver puts it.
     Default,
     /// Where we would.
@@ -43,13 +43,13 @@ enum Place {
 
 fn step() -> impl Strategy<Value = Step> {
     let place = prop_oneof![
-        Just(Place::Default),
-        Just(Place::Ours),
-        any::<usize>().prop_map(Place::Any),
+        Just(PlacementCase::Default),
+        Just(PlacementCase::Ours),
+        any::<usize>().prop_map(PlacementCase::Any),
     ];
     prop_oneof![
         3 => (any::<usize>(), any::<usize>(), place)
-            .prop_map(|(seat, kind, place)| Step::Create { seat, kind, place }),
+            .prop_map(|(vgpu_handle, kind, place)| Step::Create { vgpu_handle, kind, place }),
         1 => any::<usize>().prop_map(Step::Release),
     ]
 }
@@ -76,27 +76,34 @@ fn ours(facts: &GpuFacts, kind: u32) -> Option<Placement> {
 fn perform(host: &mut TwinHost, step: Step) {
     match step {
         Step::Release(number) => {
-            if let Some(seat) = pick(&host.seats(true), number) {
-                host.release(seat);
+            if let Some(vgpu_handle) = pick(&host.vgpu_handles(true), number) {
+                host.release(vgpu_handle);
             }
         }
-        Step::Create { seat, kind, place } => {
+        Step::Create {
+            vgpu_handle,
+            kind,
+            place,
+        } => {
             let creatable = host.gpu().creatable();
             let kinds: Vec<u32> = creatable.iter().map(|(kind, _)| kind.id).collect();
-            let seat = pick(&host.seats(false), seat);
-            let (Some(kind), Some(seat)) = (pick(&kinds, kind), seat) else {
+            let vgpu_handle = pick(&host.vgpu_handles(false), vgpu_handle);
+            let (Some(kind), Some(vgpu_handle)) = (pick(&kinds, kind), vgpu_handle) else {
                 return;
             };
             let facts = host.facts();
             let place = match place {
-                Place::Default => None,
-                Place::Ours => ours(&facts, kind).map(|place| place.id),
-                Place::Any(number) => {
+                PlacementCase::Default => None,
+                PlacementCase::Ours => ours(&facts, kind).map(|place| place.id),
+                PlacementCase::Any(number) => {
                     let placements = type_facts(&facts, kind).placements.as_ref();
                     placements.and_then(|places| pick(&places.creatable, number))
                 }
             };
-            assert!(host.create(seat, kind, place), "{kind} at {seat}");
+            assert!(
+                host.create(vgpu_handle, kind, place),
+                "{kind} at {vgpu_handle}"
+            );
         }
     }
 }
@@ -115,10 +122,10 @@ fn created(host: &TwinHost, kind: u32, at_our_places: bool) -> u32 {
             true => ours(&host.facts(), kind).map(|place| place.id),
             false => None,
         };
-        let Some(seat) = host.seats(false).first().copied() else {
+        let Some(vgpu_handle) = host.vgpu_handles(false).first().copied() else {
             return count;
         };
-        if !host.create(seat, kind, place) {
+        if !host.create(vgpu_handle, kind, place) {
             return count;
         }
         count += 1;
@@ -275,17 +282,17 @@ proptest! {
             assert!(host.command("hetero 1"));
             history.iter().for_each(|step| perform(&mut host, *step));
             let facts = host.facts();
-            let Some(seat) = host.seats(false).first().copied() else { return Ok(()) };
+            let Some(vgpu_handle) = host.vgpu_handles(false).first().copied() else { return Ok(()) };
             for kind in one_of_each_size(board) {
                 let places = &type_facts(&facts, kind.id).placements.as_ref().unwrap().creatable;
                 let left = |place: u32| {
                     let mut host = host.clone();
-                    assert!(host.create(seat, kind.id, Some(place)));
+                    assert!(host.create(vgpu_handle, kind.id, Some(place)));
                     host.gpu().creatable().len()
                 };
                 let best = places.iter().map(|place| left(*place)).max();
                 let ours = ours(&facts, kind.id).map(|place| left(place.id));
-                // Where that takes the last seat, nothing can be created at all.
+                // Where that takes the last function, nothing can be created at all.
                 prop_assert_eq!(ours, best, "{}", kind.name);
             }
             Ok(())
@@ -327,13 +334,13 @@ fn make(host: &mut TwinHost, profile: &str) -> Result<u32, String> {
     let fit = more_of(&state(host, Some(&facts)), id);
     let Some(place) = ours(&facts, kind) else {
         assert_eq!(fit, Fit::Exactly(0));
-        let seat = host.seats(false)[0];
-        assert!(!host.create(seat, kind, None), "the driver takes it");
+        let vgpu_handle = host.vgpu_handles(false)[0];
+        assert!(!host.create(vgpu_handle, kind, None), "the driver takes it");
         return Err(no_place(&wanted.name, placements));
     };
     assert_ne!(fit, Fit::Exactly(0));
-    let seat = host.seats(false)[0];
-    assert!(host.create(seat, kind, Some(place.id)));
+    let vgpu_handle = host.vgpu_handles(false)[0];
+    assert!(host.create(vgpu_handle, kind, Some(place.id)));
     Ok(place.id)
 }
 

@@ -11,7 +11,7 @@ use virt_vgpu::{
     device::{Sysfs, mdev, parameters::Parameters, pci::PciNames, vendor_vfio},
     kind::HostView,
     model::{DeviceName, DomainName, MdevTypeId, MdevUuid, ParentName},
-    plan::{Detail, Failed, HostSupply, Nearness, Plan, Refusal, Source, Wanted, plan},
+    plan::{Detail, Failed, HostSupply, Nearness, Placeholder, Plan, PlanRequest, Refusal, plan},
 };
 
 use crate::support::{
@@ -47,7 +47,7 @@ enum Takes {
 }
 
 #[derive(Debug, Clone)]
-struct Wish {
+struct AttachRequest {
     pool: usize,
     count: usize,
 }
@@ -61,7 +61,7 @@ struct Case {
     boards: Vec<(usize, Vec<usize>)>,
     /// Type, rules and whether it packs.
     pools: Vec<(usize, Takes, bool)>,
-    wishes: Vec<Wish>,
+    requests: Vec<AttachRequest>,
 }
 
 impl Case {
@@ -84,18 +84,18 @@ fn case() -> impl Strategy<Value = Case> {
         1 => Just(Takes::Functions('0')),
     ];
     let pool = (0usize..3, takes, any::<bool>());
-    let wish = (0usize..2, 1usize..4).prop_map(|(pool, count)| Wish { pool, count });
+    let request = (0usize..2, 1usize..4).prop_map(|(pool, count)| AttachRequest { pool, count });
     (
         any::<bool>(),
         prop::collection::vec(board, 1..4),
         prop::collection::vec(pool, 2),
-        prop::collection::vec(wish, 1..3),
+        prop::collection::vec(request, 1..3),
     )
-        .prop_map(|(functions, boards, pools, wishes)| Case {
+        .prop_map(|(functions, boards, pools, requests)| Case {
             functions,
             boards,
             pools,
-            wishes,
+            requests,
         })
 }
 
@@ -205,7 +205,7 @@ fn pools(case: &Case) -> Vec<Pool> {
     case.pools.iter().enumerate().map(pool).collect()
 }
 
-fn planned(kernel: &Kernel, wanted: &[Wanted<'_>]) -> Result<Plan, Refusal> {
+fn planned(kernel: &Kernel, wanted: &[PlanRequest<'_>]) -> Result<Plan, Refusal> {
     let detail = Detail {
         ahead: 0,
         nodes: false,
@@ -271,17 +271,17 @@ proptest! {
     fn served_if_and_only_if_there_is_a_way(case in case()) {
         let kernel = kernel(&case);
         let pools = pools(&case);
-        let requests: Vec<usize> = case.wishes.iter()
-            .flat_map(|wish| std::iter::repeat_n(wish.pool, wish.count))
+        let requests: Vec<usize> = case.requests.iter()
+            .flat_map(|request| std::iter::repeat_n(request.pool, request.count))
             .collect();
         let names: Vec<DeviceName> = (0..requests.len())
             .map(|number| format!("gpu{number}").parse().unwrap())
             .collect();
-        let wanted: Vec<Wanted<'_>> = requests.iter().enumerate()
-            .map(|(number, &pool)| Wanted {
+        let wanted: Vec<PlanRequest<'_>> = requests.iter().enumerate()
+            .map(|(number, &pool)| PlanRequest {
                 device: &names[number],
                 uuid: uuid(300 + number).parse::<MdevUuid>().unwrap(),
-                source: if case.functions { Source::Functions } else { Source::Mdev },
+                placeholder: if case.functions { Placeholder::Functions } else { Placeholder::Mdev },
                 pool: &pools[pool],
                 pool_in_use: 0,
                 parameters: Parameters::default(),

@@ -13,7 +13,7 @@ use std::{
 };
 
 use virt_vgpu::{
-    allocate::{AllocateError, Demand, Look, Order, devices_wanted},
+    allocate::{AllocateError, Demand, Look, PlacedRequest, devices_wanted},
     apply, config,
     device::{
         gpu_fields::{AskedOnce, GpuFields},
@@ -23,7 +23,7 @@ use virt_vgpu::{
     host::{Host, PciIds},
     kind::{KINDS, Kind},
     model::{MdevUuid, TypeSelector},
-    plan::{self, Detail, Failed, Plan, Source},
+    plan::{self, Detail, Failed, Placeholder, Plan},
     rule::{Field, Fields},
 };
 
@@ -56,14 +56,14 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-fn orders(domain: &DomainDef) -> Vec<Order<'_>> {
+fn orders(domain: &DomainDef) -> Vec<PlacedRequest<'_>> {
     if !domain.hostdevs.is_empty() {
         return devices_wanted(domain).unwrap();
     }
-    let anything = domain.requests.iter().map(|request| Order {
+    let anything = domain.requests.iter().map(|request| PlacedRequest {
         request,
         uuid: MdevUuid::for_device(domain.uuid, &request.name),
-        source: Source::Any,
+        placeholder: Placeholder::Any,
     });
     anything.collect()
 }

@@ -159,10 +159,10 @@ fn a_device_that_is_leaving_counts() {
 #[test]
 fn what_is_plugged_in_is_of_the_board_type_that_is_there() {
     use virt_vgpu::{
-        allocate::{Demand, Order},
+        allocate::{Demand, PlacedRequest},
         config, domain,
         model::MdevUuid,
-        plan::{Failed, Source},
+        plan::{Failed, Placeholder},
     };
     let gpu = |address| Gpu::new("rtx-pro-6000", Framework::VendorVfio, address).functions(6);
     let other = Gpu {
@@ -176,10 +176,10 @@ fn what_is_plugged_in_is_of_the_board_type_that_is_there() {
     let xml = Domain::new(1).function("gpu1", "cad", "0000:61:00.5").xml();
     let def = domain::parse(&xml).unwrap();
     let planned = |beside: Option<&str>| {
-        let orders = def.requests.iter().map(|request| Order {
+        let orders = def.requests.iter().map(|request| PlacedRequest {
             request,
             uuid: MdevUuid::for_device(def.uuid, &request.name),
-            source: Source::Functions,
+            placeholder: Placeholder::Functions,
         });
         let mut demand = Demand::load(&host, &def, orders.collect()).unwrap();
         let pool = config::load_pool(&host, &"cad".parse().unwrap()).unwrap();

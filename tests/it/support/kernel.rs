@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use lab_nvidia::model::{Attribute, Seat};
+use lab_nvidia::model::{Attribute, VgpuHandle};
 use nix::errno::Errno;
 use virt_vgpu::{
     apply::Attributes,
@@ -309,7 +309,7 @@ impl State {
         match what {
             OnWrite::Create { parent, type_id } => self.create(parent, type_id, value),
             OnWrite::Remove { uuid } => self.remove(uuid, value),
-            OnWrite::Parameters { uuid } if self.seat(uuid).is_none() => {
+            OnWrite::Parameters { uuid } if self.vgpu_handle(uuid).is_none() => {
                 self.set_parameters(uuid, value)
             }
             OnWrite::Parameters { uuid } => self.write_vgpu(uuid, Attribute::VgpuParams, value),
@@ -381,14 +381,14 @@ impl State {
     fn remove(&mut self, uuid: &str, value: &[u8]) -> Result<usize, Errno> {
         if self.removal(value)? {
             // The file is gone with its device, and an open one answers so.
-            let seat = self.seat(uuid);
+            let vgpu_handle = self.vgpu_handle(uuid);
             let mdev = self.mdevs.get_mut(uuid).ok_or(Errno::ENODEV)?;
             self.tree = None;
             if !mdev.whole {
                 mdev.removable = false;
                 return Err(Errno::EAGAIN);
             }
-            if let Some((index, Seat::Mdev(uuid))) = seat {
+            if let Some((index, VgpuHandle::Mdev(uuid))) = vgpu_handle {
                 self.cards[index].twin.mdev_remove(&uuid, "1")?;
             }
             self.mdevs.remove(uuid);

@@ -6,7 +6,7 @@ use std::{cell::RefCell, collections::BTreeMap, io};
 use lab_nvidia::{
     boards::{Board, VgpuType},
     contract::{Op, Setup, Subject, Twin, op},
-    model::{Attribute, Framework, Gpu, Parent, Seat, Switches},
+    model::{Attribute, Framework, Gpu, Parent, Switches, VgpuHandle},
 };
 use virt_vgpu::{
     device::{
@@ -62,35 +62,39 @@ impl TwinHost {
 
     /// Makes a vGPU the way the product does: the type, then its place. Whether the
     /// driver makes it; a place that it refuses after that is a mistake of ours.
-    pub fn create(&mut self, seat: u32, type_id: u32, place: Option<u32>) -> bool {
-        if self.twin.perform(&Op::Create(seat, type_id)).is_err() {
+    pub fn create(&mut self, vgpu_handle: u32, type_id: u32, place: Option<u32>) -> bool {
+        if self
+            .twin
+            .perform(&Op::Create(vgpu_handle, type_id))
+            .is_err()
+        {
             return false;
         }
         if let Some(place) = place {
             let attribute = Attribute::PlacementId;
-            let write = Op::Write(seat, attribute, format!("{place}\n"));
+            let write = Op::Write(vgpu_handle, attribute, format!("{place}\n"));
             self.twin.perform(&write).unwrap();
-            let read = self.twin.perform(&Op::Read(seat, attribute));
+            let read = self.twin.perform(&Op::Read(vgpu_handle, attribute));
             assert_eq!(read.unwrap(), format!("{place}\n"));
         }
         true
     }
 
-    pub fn release(&mut self, seat: u32) {
-        self.twin.perform(&Op::Release(seat)).unwrap();
+    pub fn release(&mut self, vgpu_handle: u32) {
+        self.twin.perform(&Op::Release(vgpu_handle)).unwrap();
     }
 
     /// The numbers of places for a vGPU: those that have one, and those that have
     /// not.
-    pub fn seats(&self, taken: bool) -> Vec<u32> {
+    pub fn vgpu_handles(&self, taken: bool) -> Vec<u32> {
         // A board without virtual functions has as many as one likes.
         let count = match self.board().vfs {
             0 => 34,
             count => count,
         };
         let is_taken = |number: &u32| {
-            let seat = op::seat(self.setup.framework(), *number);
-            self.gpu().read(&seat, Attribute::VgpuParams).is_ok() == taken
+            let vgpu_handle = op::vgpu_handle(self.setup.framework(), *number);
+            self.gpu().read(&vgpu_handle, Attribute::VgpuParams).is_ok() == taken
         };
         (0..count).filter(is_taken).collect()
     }
@@ -244,11 +248,11 @@ impl Sysfs for TwinHost {
                 self.gpu().read_mdev_type(function, type_number(id)?, name)
             }
             (Parent::Vf(number), ["nvidia", name]) => {
-                self.gpu().read(&Seat::Vf(number), attribute(name)?)
+                self.gpu().read(&VgpuHandle::Vf(number), attribute(name)?)
             }
             (_, [uuid, "nvidia", name]) => {
-                let seat = Seat::Mdev((*uuid).to_owned());
-                self.gpu().read(&seat, attribute(name)?)
+                let vgpu_handle = VgpuHandle::Mdev((*uuid).to_owned());
+                self.gpu().read(&vgpu_handle, attribute(name)?)
             }
             _ => return Err(io::ErrorKind::NotFound.into()),
         };

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use lab_nvidia::{
     boards::{self, Board, VgpuType},
     control::{self, Control},
-    model::{self, Attribute, Framework, Parent, Seat, Switches},
+    model::{self, Attribute, Framework, Parent, Switches, VgpuHandle},
 };
 use nix::errno::Errno;
 
@@ -115,11 +115,11 @@ impl Card {
         control::gpu(&mut Described(self.twin.describe()), "").unwrap()
     }
 
-    fn is_open(&self, seat: &Seat) -> bool {
+    fn is_open(&self, vgpu_handle: &VgpuHandle) -> bool {
         self.known().vgpus.iter().any(|vgpu| {
-            let here = match seat {
-                Seat::Vf(number) => vgpu.place == self.twin.vf_address(*number),
-                Seat::Mdev(uuid) => vgpu.mdev.as_ref() == Some(uuid),
+            let here = match vgpu_handle {
+                VgpuHandle::Vf(number) => vgpu.place == self.twin.vf_address(*number),
+                VgpuHandle::Mdev(uuid) => vgpu.mdev.as_ref() == Some(uuid),
             };
             here && vgpu.opener.is_some()
         })
@@ -142,20 +142,20 @@ impl State {
     }
 
     /// Where the attributes of a function or of a mediated device are.
-    pub(super) fn seat(&self, at: &str) -> Option<(usize, Seat)> {
+    pub(super) fn vgpu_handle(&self, at: &str) -> Option<(usize, VgpuHandle)> {
         if let Some(mdev) = self.mdevs.get(at) {
             let (index, _) = self.card(&mdev.parent)?;
-            return Some((index, Seat::Mdev(at.to_owned())));
+            return Some((index, VgpuHandle::Mdev(at.to_owned())));
         }
         match self.card(at)? {
-            (index, Parent::Vf(number)) => Some((index, Seat::Vf(number))),
+            (index, Parent::Vf(number)) => Some((index, VgpuHandle::Vf(number))),
             (_, Parent::Pf) => None,
         }
     }
 
     pub(super) fn is_open(&self, at: &str) -> bool {
-        let seat = self.seat(at);
-        seat.is_some_and(|(index, seat)| self.cards[index].is_open(&seat))
+        let vgpu_handle = self.vgpu_handle(at);
+        vgpu_handle.is_some_and(|(index, vgpu_handle)| self.cards[index].is_open(&vgpu_handle))
     }
 
     /// The type behind a directory's name in `mdev_supported_types`.
@@ -172,12 +172,12 @@ impl State {
         value: &[u8],
     ) -> Result<usize, Errno> {
         // The function went while the write was on its way.
-        let (index, seat) = self.seat(at).ok_or(Errno::ENODEV)?;
+        let (index, vgpu_handle) = self.vgpu_handle(at).ok_or(Errno::ENODEV)?;
         let twin = &mut self.cards[index].twin;
         self.tree = None;
-        twin.write(&seat, attribute, &String::from_utf8_lossy(value))?;
-        if let (Seat::Mdev(uuid), Attribute::VgpuParams) = (&seat, attribute) {
-            let text = twin.read(&seat, attribute)?;
+        twin.write(&vgpu_handle, attribute, &String::from_utf8_lossy(value))?;
+        if let (VgpuHandle::Mdev(uuid), Attribute::VgpuParams) = (&vgpu_handle, attribute) {
+            let text = twin.read(&vgpu_handle, attribute)?;
             if let Some(mdev) = self.mdevs.get_mut(uuid) {
                 text.trim_end().clone_into(&mut mdev.parameters);
             }
@@ -188,7 +188,7 @@ impl State {
     fn vgpu(&self, index: usize, number: u32) -> Option<Vgpu> {
         let twin = &self.cards[index].twin;
         let read = |attribute| {
-            let text = twin.read(&Seat::Vf(number), attribute).ok()?;
+            let text = twin.read(&VgpuHandle::Vf(number), attribute).ok()?;
             Some(text.trim_end().to_owned())
         };
         let type_id = read(Attribute::CurrentVgpuType)?.parse().ok()?;
@@ -297,13 +297,13 @@ impl Kernel {
     /// The driver's errno.
     pub fn open(&self, at: &str, vm: model::Vm) -> Result<(), Errno> {
         let mut state = self.state();
-        let Some((index, seat)) = state.seat(at) else {
+        let Some((index, vgpu_handle)) = state.vgpu_handle(at) else {
             let known = state.mdevs.contains_key(at);
             return if known { Ok(()) } else { Err(Errno::ENOENT) };
         };
         let pid = vm.pid;
         state.tree = None;
-        state.cards[index].twin.open(&seat, vm)?;
+        state.cards[index].twin.open(&vgpu_handle, vm)?;
         state.opened.push((pid, at.to_owned()));
         Ok(())
     }
@@ -317,8 +317,8 @@ impl Kernel {
         state.opened = others;
         state.tree = None;
         for (_, at) in ended {
-            if let Some((index, seat)) = state.seat(&at) {
-                state.cards[index].twin.close(&seat, killed).unwrap();
+            if let Some((index, vgpu_handle)) = state.vgpu_handle(&at) {
+                state.cards[index].twin.close(&vgpu_handle, killed).unwrap();
             }
         }
         self.closed.notify_all();

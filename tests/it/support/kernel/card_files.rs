@@ -1,6 +1,6 @@
 //! What `/sys` shows of a GPU that follows a table, with what its twin says.
 
-use lab_nvidia::model::{Attribute, Framework, Parent, Seat};
+use lab_nvidia::model::{Attribute, Framework, Parent, VgpuHandle};
 
 use super::{
     Mdev, OnWrite, Tree,
@@ -68,7 +68,7 @@ impl Card {
     }
 
     fn add_vgpu(&self, tree: &mut Tree, address: &str, number: u32) {
-        let seat = Seat::Vf(number);
+        let vgpu_handle = VgpuHandle::Vf(number);
         for attribute in Attribute::ALL {
             if attribute == Attribute::VmName {
                 continue;
@@ -78,7 +78,7 @@ impl Card {
                 Attribute::CreatableVgpuTypes => None,
                 _ => Some(OnWrite::Vgpu { at, attribute }),
             };
-            self.add_attribute(tree, &place(address), &seat, attribute, on_write);
+            self.add_attribute(tree, &place(address), &vgpu_handle, attribute, on_write);
         }
     }
 
@@ -86,26 +86,26 @@ impl Card {
         &self,
         tree: &mut Tree,
         device: &str,
-        seat: &Seat,
+        vgpu_handle: &VgpuHandle,
         attribute: Attribute,
         on_write: Option<OnWrite>,
     ) {
         let path = format!("{device}/nvidia/{}", attribute.name());
-        tree.attribute(&path, self.twin.read(seat, attribute), on_write);
+        tree.attribute(&path, self.twin.read(vgpu_handle, attribute), on_write);
     }
 
     /// The attributes that only a driver of today has beside `vgpu_params`.
-    pub(super) fn add_mdev_files(&self, tree: &mut Tree, mdev: &Mdev, seat: &Seat) {
-        let (Seat::Mdev(uuid), true, false) = (seat, mdev.whole, mdev.leaving) else {
+    pub(super) fn add_mdev_files(&self, tree: &mut Tree, mdev: &Mdev, vgpu_handle: &VgpuHandle) {
+        let (VgpuHandle::Mdev(uuid), true, false) = (vgpu_handle, mdev.whole, mdev.leaving) else {
             return;
         };
         let device = format!("{}/{uuid}", place(&mdev.parent));
         for attribute in [Attribute::PlacementId, Attribute::GpuInstanceId] {
             let at = uuid.clone();
             let on_write = Some(OnWrite::Vgpu { at, attribute });
-            self.add_attribute(tree, &device, seat, attribute, on_write);
+            self.add_attribute(tree, &device, vgpu_handle, attribute, on_write);
         }
-        self.add_attribute(tree, &device, seat, Attribute::VmName, None);
+        self.add_attribute(tree, &device, vgpu_handle, Attribute::VmName, None);
     }
 
     fn add_types(&self, tree: &mut Tree, address: &str, parent: Parent) {

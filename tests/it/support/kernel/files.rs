@@ -32,8 +32,8 @@ impl State {
         for (uuid, mdev) in &self.mdevs {
             let has_group = !self.without_vfio.contains(&mdev.parent);
             add_mdev(&mut tree, (uuid, mdev), has_group);
-            if let Some((index, seat)) = self.seat(uuid) {
-                self.cards[index].add_mdev_files(&mut tree, mdev, &seat);
+            if let Some((index, vgpu_handle)) = self.vgpu_handle(uuid) {
+                self.cards[index].add_mdev_files(&mut tree, mdev, &vgpu_handle);
             }
         }
         tree

@@ -105,7 +105,7 @@ pub enum Parent {
 
 /// Where a vGPU's attributes are.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Seat {
+pub enum VgpuHandle {
     /// Under the virtual function with this number.
     Vf(u32),
     /// Under the mediated device with this UUID.
@@ -258,14 +258,14 @@ impl Gpu {
 
     /// The vGPU whose attributes are there: without the folder `ENOENT`, without a
     /// vGPU `ENXIO`.
-    fn at(&self, seat: &Seat) -> Result<usize> {
-        match seat {
-            Seat::Vf(number) if self.framework() == Framework::VendorVfio => {
+    fn at(&self, vgpu_handle: &VgpuHandle) -> Result<usize> {
+        match vgpu_handle {
+            VgpuHandle::Vf(number) if self.framework() == Framework::VendorVfio => {
                 self.vf(*number)?;
                 self.on_vf(*number).ok_or(Errno::ENXIO)
             }
-            Seat::Vf(_) => Err(Errno::ENOENT),
-            Seat::Mdev(uuid) => {
+            VgpuHandle::Vf(_) => Err(Errno::ENOENT),
+            VgpuHandle::Mdev(uuid) => {
                 let uuid = uuid.to_lowercase();
                 let mut vgpus = self.vgpus.iter();
                 vgpus
@@ -275,12 +275,12 @@ impl Gpu {
         }
     }
 
-    fn vgpu(&self, seat: &Seat) -> Result<&Vgpu> {
-        self.vgpus.get(self.at(seat)?).ok_or(Errno::ENXIO)
+    fn vgpu(&self, vgpu_handle: &VgpuHandle) -> Result<&Vgpu> {
+        self.vgpus.get(self.at(vgpu_handle)?).ok_or(Errno::ENXIO)
     }
 
-    fn vgpu_mut(&mut self, seat: &Seat) -> Result<&mut Vgpu> {
-        let index = self.at(seat)?;
+    fn vgpu_mut(&mut self, vgpu_handle: &VgpuHandle) -> Result<&mut Vgpu> {
+        let index = self.at(vgpu_handle)?;
         self.vgpus.get_mut(index).ok_or(Errno::ENXIO)
     }
 }

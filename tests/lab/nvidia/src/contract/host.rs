@@ -20,7 +20,7 @@ use self::{client::Client, library::Library, opener::Opener};
 use super::{Answer, Op, Setup, Subject, op, state};
 use crate::{
     boards,
-    model::{Attribute, Framework, Parent, Seat, Switches, framework_of},
+    model::{Attribute, Framework, Parent, Switches, VgpuHandle, framework_of},
 };
 
 mod client;
@@ -146,9 +146,9 @@ impl Host {
 
     /// The device of a vGPU.
     fn device(&self, number: u32) -> PathBuf {
-        match op::seat(self.setup.framework(), number) {
-            Seat::Vf(number) => self.vf(number),
-            Seat::Mdev(uuid) => Path::new(MDEVS).join(uuid),
+        match op::vgpu_handle(self.setup.framework(), number) {
+            VgpuHandle::Vf(number) => self.vf(number),
+            VgpuHandle::Mdev(uuid) => Path::new(MDEVS).join(uuid),
         }
     }
 

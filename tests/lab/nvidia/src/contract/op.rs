@@ -3,7 +3,7 @@
 
 use std::{fmt, str::FromStr};
 
-use crate::model::{Attribute, Framework, Parent, Seat};
+use crate::model::{Attribute, Framework, Parent, VgpuHandle};
 
 /// An operation. `N` is a vGPU: the virtual function with this number, or the
 /// mediated device whose UUID ends with it.
@@ -64,10 +64,10 @@ pub fn vm_uuid(number: u32) -> String {
 }
 
 /// Where the attributes of vGPU `N` are.
-pub fn seat(framework: Framework, number: u32) -> Seat {
+pub fn vgpu_handle(framework: Framework, number: u32) -> VgpuHandle {
     match framework {
-        Framework::VendorVfio => Seat::Vf(number),
-        Framework::LegacyMdev | Framework::SriovMdev => Seat::Mdev(uuid(number)),
+        Framework::VendorVfio => VgpuHandle::Vf(number),
+        Framework::LegacyMdev | Framework::SriovMdev => VgpuHandle::Mdev(uuid(number)),
     }
 }
 

@@ -83,16 +83,16 @@ impl Generator {
     }
 
     /// A vGPU's number: mostly of one that is there, or is not.
-    fn seat(&mut self, twin: &Twin, is_there: bool) -> u32 {
+    fn vgpu_handle(&mut self, twin: &Twin, is_there: bool) -> u32 {
         let framework = self.setup.framework();
-        let seats: Vec<u32> = (0..self.setup.board.vfs.max(34))
+        let vgpu_handles: Vec<u32> = (0..self.setup.board.vfs.max(34))
             .filter(|number| {
-                let seat = op::seat(framework, *number);
-                twin.gpu().read(&seat, Attribute::VgpuParams).is_ok() == is_there
+                let vgpu_handle = op::vgpu_handle(framework, *number);
+                twin.gpu().read(&vgpu_handle, Attribute::VgpuParams).is_ok() == is_there
             })
             .take(6)
             .collect();
-        match self.numbers.pick(&seats) {
+        match self.numbers.pick(&vgpu_handles) {
             Some(number) if self.numbers.below(4) > 0 => *number,
             _ => self.vgpu(),
         }
@@ -125,7 +125,7 @@ impl Generator {
     /// The next operation.
     pub fn next(&mut self, twin: &Twin) -> Op {
         let op = match self.numbers.below(100) {
-            0..30 => Op::Create(self.seat(twin, false), self.kind(twin)),
+            0..30 => Op::Create(self.vgpu_handle(twin, false), self.kind(twin)),
             30..42 => self.release(twin),
             42..58 => self.file(twin),
             58..66 => self.mode(),
@@ -156,7 +156,7 @@ impl Generator {
     }
 
     fn release(&mut self, twin: &Twin) -> Op {
-        let number = self.seat(twin, true);
+        let number = self.vgpu_handle(twin, true);
         if self.open.contains(&number) && self.setup.framework() != Framework::VendorVfio {
             return Op::Close(self.closed(number));
         }
@@ -169,7 +169,7 @@ impl Generator {
     }
 
     fn file(&mut self, twin: &Twin) -> Op {
-        let number = self.seat(twin, true);
+        let number = self.vgpu_handle(twin, true);
         match self.numbers.below(8) {
             0 => Op::Write(number, Attribute::GpuInstanceId, self.text()),
             1 | 2 => Op::Write(number, Attribute::PlacementId, self.text()),
@@ -247,7 +247,7 @@ impl Generator {
     }
 
     fn process(&mut self, twin: &Twin) -> Op {
-        let number = self.seat(twin, true);
+        let number = self.vgpu_handle(twin, true);
         match self.numbers.below(8) {
             0..3 => Op::Open(number, Some("guest".to_owned())),
             3 => Op::Open(number, None),

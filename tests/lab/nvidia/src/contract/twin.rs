@@ -5,7 +5,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use super::{Answer, Op, Setup, Subject, op, state};
-use crate::model::{Gpu, Seat, Vm};
+use crate::model::{Gpu, VgpuHandle, Vm};
 
 const ADDRESS: &str = "0000:3b:00.0";
 
@@ -38,8 +38,8 @@ impl Twin {
         &self.gpu
     }
 
-    fn seat(&self, number: u32) -> Seat {
-        op::seat(self.setup.framework(), number)
+    fn vgpu_handle(&self, number: u32) -> VgpuHandle {
+        op::vgpu_handle(self.setup.framework(), number)
     }
 
     fn open(&mut self, number: u32, name: Option<&String>) -> Answer {
@@ -50,21 +50,21 @@ impl Twin {
             name: name.cloned(),
         };
         self.gpu
-            .open(&self.seat(number), vm)
+            .open(&self.vgpu_handle(number), vm)
             .map(|()| String::new())
     }
 
     /// Without a process there is none to end, whatever became of the vGPU.
     fn close(&mut self, number: u32, killed: bool) -> Answer {
-        let closed = self.gpu.close(&self.seat(number), killed);
+        let closed = self.gpu.close(&self.vgpu_handle(number), killed);
         closed.map(|()| String::new()).map_err(|_| Errno::EBADF)
     }
 
     fn close_all(&mut self) {
         // Mediated devices made under other UUIDs are not opened by any list.
         for number in 0..64 {
-            let seat = self.seat(number);
-            _ = self.gpu.close(&seat, false);
+            let vgpu_handle = self.vgpu_handle(number);
+            _ = self.gpu.close(&vgpu_handle, false);
         }
     }
 
@@ -79,10 +79,12 @@ impl Twin {
             Op::MdevCreate(parent, kind, text) => gpu.mdev_create(*parent, *kind, text).map(done),
             Op::MdevRemove(uuid, text) => gpu.mdev_remove(uuid, text).map(done),
             Op::MdevType(parent, kind, name) => gpu.read_mdev_type(*parent, *kind, name),
-            Op::Read(number, attribute) => gpu.read(&op::seat(framework, *number), *attribute),
+            Op::Read(number, attribute) => {
+                gpu.read(&op::vgpu_handle(framework, *number), *attribute)
+            }
             Op::Write(number, attribute, text) => {
-                let seat = op::seat(framework, *number);
-                gpu.write(&seat, *attribute, text).map(done)
+                let vgpu_handle = op::vgpu_handle(framework, *number);
+                gpu.write(&vgpu_handle, *attribute, text).map(done)
             }
             Op::Open(number, name) => self.open(*number, name.as_ref()),
             Op::Close(number) => self.close(*number, false),

@@ -5,7 +5,7 @@ use std::{fmt::Write as _, time::Duration};
 
 use nix::errno::Errno;
 
-use super::{Dialect, Framework, Gpu, Parent, Result, Seat};
+use super::{Dialect, Framework, Gpu, Parent, Result, VgpuHandle};
 
 /// The longest write of `vgpu_params`, in bytes.
 const PARAMS_MAX: usize = 1024;
@@ -101,23 +101,25 @@ impl Gpu {
     ///
     /// # Errors
     /// `ENOENT`: no such file. `ENXIO`: no vGPU there.
-    pub fn read(&self, seat: &Seat, attribute: Attribute) -> Result<String> {
+    pub fn read(&self, vgpu_handle: &VgpuHandle, attribute: Attribute) -> Result<String> {
         let or_none = |id: Option<u32>| id.map_or(NONE.to_owned(), |id| id.to_string());
         let text = match attribute {
-            Attribute::CreatableVgpuTypes => return self.creatable_on(self.seat_vf(seat)?),
+            Attribute::CreatableVgpuTypes => return self.creatable_on(self.seat_vf(vgpu_handle)?),
             Attribute::CurrentVgpuType => {
-                let index = self.on_vf(self.seat_vf(seat)?);
+                let index = self.on_vf(self.seat_vf(vgpu_handle)?);
                 let vgpu = index.and_then(|index| self.vgpus.get(index));
                 vgpu.map_or(0, |vgpu| vgpu.kind.id).to_string()
             }
-            Attribute::VgpuParams => String::from_utf8_lossy(&self.vgpu(seat)?.params).into_owned(),
-            Attribute::PlacementId => or_none(self.shown_placement(self.vgpu(seat)?)),
-            Attribute::GpuInstanceId => or_none(self.vgpu(seat)?.gi),
+            Attribute::VgpuParams => {
+                String::from_utf8_lossy(&self.vgpu(vgpu_handle)?.params).into_owned()
+            }
+            Attribute::PlacementId => or_none(self.shown_placement(self.vgpu(vgpu_handle)?)),
+            Attribute::GpuInstanceId => or_none(self.vgpu(vgpu_handle)?.gi),
             Attribute::VmName => {
                 if self.framework() == Framework::VendorVfio {
                     return Err(Errno::ENOENT);
                 }
-                let opener = self.vgpu(seat)?.opener.as_ref();
+                let opener = self.vgpu(vgpu_handle)?.opener.as_ref();
                 opener
                     .and_then(|opener| opener.vm.name.clone())
                     .unwrap_or_default()
@@ -130,32 +132,37 @@ impl Gpu {
     ///
     /// # Errors
     /// Those of the table in `README.md`; `EACCES`: it cannot be written.
-    pub fn write(&mut self, seat: &Seat, attribute: Attribute, text: &str) -> Result<()> {
+    pub fn write(
+        &mut self,
+        vgpu_handle: &VgpuHandle,
+        attribute: Attribute,
+        text: &str,
+    ) -> Result<()> {
         if text.is_empty() {
             // An empty write does not reach the driver, but the file is opened.
-            return self.read(seat, attribute).map(drop);
+            return self.read(vgpu_handle, attribute).map(drop);
         }
         match attribute {
             Attribute::CreatableVgpuTypes | Attribute::VmName => {
-                self.read(seat, attribute)?;
+                self.read(vgpu_handle, attribute)?;
                 Err(Errno::EACCES)
             }
-            Attribute::CurrentVgpuType => self.write_type(self.seat_vf(seat)?, text),
-            Attribute::VgpuParams => self.write_params(seat, text),
+            Attribute::CurrentVgpuType => self.write_type(self.seat_vf(vgpu_handle)?, text),
+            Attribute::VgpuParams => self.write_params(vgpu_handle, text),
             Attribute::PlacementId => {
-                let place = self.writable_number(seat, text)?;
-                self.place(seat, place)
+                let place = self.writable_number(vgpu_handle, text)?;
+                self.place(vgpu_handle, place)
             }
             Attribute::GpuInstanceId => {
-                let gi = self.writable_number(seat, text)?;
-                self.enter(seat, gi)
+                let gi = self.writable_number(vgpu_handle, text)?;
+                self.enter(vgpu_handle, gi)
             }
         }
     }
 
-    fn seat_vf(&self, seat: &Seat) -> Result<u32> {
-        match seat {
-            Seat::Vf(number) if self.framework() == Framework::VendorVfio => {
+    fn seat_vf(&self, vgpu_handle: &VgpuHandle) -> Result<u32> {
+        match vgpu_handle {
+            VgpuHandle::Vf(number) if self.framework() == Framework::VendorVfio => {
                 self.vf(*number).map(|_| *number)
             }
             _ => Err(Errno::ENOENT),
@@ -175,8 +182,8 @@ impl Gpu {
         Ok(text)
     }
 
-    fn writable_number(&self, seat: &Seat, text: &str) -> Result<u32> {
-        let vgpu = self.vgpu(seat)?;
+    fn writable_number(&self, vgpu_handle: &VgpuHandle, text: &str) -> Result<u32> {
+        let vgpu = self.vgpu(vgpu_handle)?;
         let number = match decimal(text) {
             // As good as any other number that is no id.
             Err(Errno::ERANGE) => u32::MAX,
@@ -188,8 +195,8 @@ impl Gpu {
         Ok(number)
     }
 
-    fn write_params(&mut self, seat: &Seat, text: &str) -> Result<()> {
-        let vgpu = self.vgpu_mut(seat)?;
+    fn write_params(&mut self, vgpu_handle: &VgpuHandle, text: &str) -> Result<()> {
+        let vgpu = self.vgpu_mut(vgpu_handle)?;
         let bytes = text.as_bytes();
         if bytes.len() > PARAMS_MAX {
             return Err(Errno::E2BIG);

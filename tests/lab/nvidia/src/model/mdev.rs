@@ -3,7 +3,7 @@
 
 use nix::errno::Errno;
 
-use super::{Framework, Gpu, Parent, Result, Seat, attributes::number};
+use super::{Framework, Gpu, Parent, Result, VgpuHandle, attributes::number};
 
 const UUID_LENGTH: usize = 36;
 
@@ -48,7 +48,7 @@ impl Gpu {
             return Ok(());
         }
         let uuid = uuid(text)?;
-        if self.at(&Seat::Mdev(uuid.clone())).is_ok() {
+        if self.at(&VgpuHandle::Mdev(uuid.clone())).is_ok() {
             return Err(Errno::EEXIST);
         }
         if let Parent::Vf(number) = parent {
@@ -66,7 +66,7 @@ impl Gpu {
     /// `ENOENT`: no such file. `EINVAL`: no number. `EAGAIN`: a VM has it, and the
     /// kernel's write would not return before that has ended.
     pub fn mdev_remove(&mut self, uuid: &str, text: &str) -> Result<()> {
-        let index = self.at(&Seat::Mdev(uuid.to_owned()))?;
+        let index = self.at(&VgpuHandle::Mdev(uuid.to_owned()))?;
         if text.is_empty() || number(text).map_err(|_| Errno::EINVAL)? == 0 {
             return Ok(());
         }

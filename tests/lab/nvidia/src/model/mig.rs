@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use nix::errno::Errno;
 
-use super::{Gpu, Result, Seat};
+use super::{Gpu, Result, VgpuHandle};
 
 /// MIG mode: what is in effect, and what will be after binding anew.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -162,8 +162,8 @@ impl Gpu {
     }
 
     /// Moves a vGPU to a GPU instance of its choice, before a VM has it.
-    pub(super) fn enter(&mut self, seat: &Seat, gi: u32) -> Result<()> {
-        let vgpu = self.vgpu(seat)?;
+    pub(super) fn enter(&mut self, vgpu_handle: &VgpuHandle, gi: u32) -> Result<()> {
+        let vgpu = self.vgpu(vgpu_handle)?;
         if !self.mig.current {
             return Err(Errno::EIO);
         }
@@ -171,7 +171,7 @@ impl Gpu {
             .gi_room(gi, vgpu.kind, Some(vgpu.id))
             .ok_or(Errno::EIO)?;
         if vgpu.gi != room.gi {
-            let vgpu = self.vgpu_mut(seat)?;
+            let vgpu = self.vgpu_mut(vgpu_handle)?;
             vgpu.gi = room.gi;
             vgpu.placement = room.placement;
         }

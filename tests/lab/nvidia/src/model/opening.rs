@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use super::{Framework, Gpu, Parent, Result, Seat};
+use super::{Framework, Gpu, Parent, Result, VgpuHandle};
 
 /// What the driver finds on the command line of the process that opens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,13 +29,13 @@ impl Gpu {
     /// # Errors
     /// `ENOENT`: there is none. `ENODEV`: no type. `EBUSY`: open already. `EIO`:
     /// no manager, no UUID, or the GPU instance is gone.
-    pub fn open(&mut self, seat: &Seat, vm: Vm) -> Result<()> {
-        if let Seat::Vf(number) = *seat {
+    pub fn open(&mut self, vgpu_handle: &VgpuHandle, vm: Vm) -> Result<()> {
+        if let VgpuHandle::Vf(number) = *vgpu_handle {
             if self.framework() == Framework::VendorVfio && self.vf(number)?.rebound {
                 return Err(Errno::ENOENT);
             }
         }
-        let vgpu = self.vgpu(seat).map_err(|errno| match errno {
+        let vgpu = self.vgpu(vgpu_handle).map_err(|errno| match errno {
             Errno::ENXIO => Errno::ENODEV,
             other => other,
         })?;
@@ -48,7 +48,7 @@ impl Gpu {
             return Err(Errno::EIO);
         }
         let since = self.now;
-        self.vgpu_mut(seat)?.opener = Some(Opener { vm, since });
+        self.vgpu_mut(vgpu_handle)?.opener = Some(Opener { vm, since });
         Ok(())
     }
 
@@ -56,9 +56,9 @@ impl Gpu {
     ///
     /// # Errors
     /// `ENOENT`, `ENXIO`: no such vGPU. `EBADF`: nobody has it open.
-    pub fn close(&mut self, seat: &Seat, killed: bool) -> Result<()> {
+    pub fn close(&mut self, vgpu_handle: &VgpuHandle, killed: bool) -> Result<()> {
         let (now, exits_at, init) = (self.now, self.now + self.plugin_exit, self.init);
-        let vgpu = self.vgpu_mut(seat)?;
+        let vgpu = self.vgpu_mut(vgpu_handle)?;
         let opener = vgpu.opener.take().ok_or(Errno::EBADF)?;
         vgpu.exits_at = exits_at;
         let parent = vgpu.parent;

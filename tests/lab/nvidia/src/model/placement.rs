@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use nix::errno::Errno;
 
-use super::{Gpu, Result, Seat, Vgpu};
+use super::{Gpu, Result, Vgpu, VgpuHandle};
 use crate::boards::VgpuType;
 
 /// Slots that are taken.
@@ -139,8 +139,8 @@ impl Gpu {
     }
 
     /// Moves a vGPU to a place of its choice, before a VM has it.
-    pub(super) fn place(&mut self, seat: &Seat, place: u32) -> Result<()> {
-        let vgpu = self.vgpu(seat)?;
+    pub(super) fn place(&mut self, vgpu_handle: &VgpuHandle, place: u32) -> Result<()> {
+        let vgpu = self.vgpu(vgpu_handle)?;
         let (places, taken) = match vgpu.gi {
             Some(gi) => (
                 self.gi_places(gi, vgpu.kind),
@@ -156,7 +156,7 @@ impl Gpu {
         if !taken.free(&places, vgpu.kind.slots()).contains(&place) {
             return Err(Errno::EIO);
         }
-        self.vgpu_mut(seat)?.placement = Some(place);
+        self.vgpu_mut(vgpu_handle)?.placement = Some(place);
         Ok(())
     }
 }

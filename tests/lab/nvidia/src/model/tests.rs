@@ -47,7 +47,11 @@ fn kind(gpu: &Gpu, name: &str) -> &'static VgpuType {
 
 fn write_type(gpu: &mut Gpu, vf: u32, name: &str) -> Result<()> {
     let id = kind(gpu, name).id;
-    gpu.write(&Seat::Vf(vf), Attribute::CurrentVgpuType, &id.to_string())
+    gpu.write(
+        &VgpuHandle::Vf(vf),
+        Attribute::CurrentVgpuType,
+        &id.to_string(),
+    )
 }
 
 #[test]
@@ -110,7 +114,7 @@ fn a_gpu_with_mig_takes_48_vgpus() {
         assert_eq!(gpu.available(kind(&gpu, name)), 48);
         for vf in 0..48 {
             assert_eq!(write_type(&mut gpu, vf, name), Ok(()));
-            let gi = gpu.read(&Seat::Vf(vf), Attribute::GpuInstanceId);
+            let gi = gpu.read(&VgpuHandle::Vf(vf), Attribute::GpuInstanceId);
             assert_eq!(gi, Ok(format!("{}\n", vf / 12 + 1)));
         }
         assert_eq!(gpu.creatable(), []);
@@ -141,22 +145,22 @@ fn as_many_vgpus_as_virtual_functions() {
 
 #[test]
 fn time_passes_while_a_plugin_exits() {
-    let seat = Seat::Vf(0);
-    let release = |gpu: &mut Gpu| gpu.write(&seat, Attribute::CurrentVgpuType, "0\n");
+    let vgpu_handle = VgpuHandle::Vf(0);
+    let release = |gpu: &mut Gpu| gpu.write(&vgpu_handle, Attribute::CurrentVgpuType, "0\n");
     for (exit, waited, answer) in [(5_000, 5_000, Ok(())), (5_001, 5_000, Err(Errno::EBUSY))] {
         let mut gpu = gpu("l40s", Switches::default());
         write_type(&mut gpu, 0, "L40S-24Q").unwrap();
         gpu.set_plugin_exit(Duration::from_millis(exit));
-        gpu.open(&seat, vm("web")).unwrap();
-        gpu.close(&seat, false).unwrap();
+        gpu.open(&vgpu_handle, vm("web")).unwrap();
+        gpu.close(&vgpu_handle, false).unwrap();
         assert_eq!(release(&mut gpu), answer, "{exit} ms");
         assert_eq!(gpu.now, Duration::from_millis(waited));
     }
     let mut gpu = gpu("l40s", rfc());
     write_type(&mut gpu, 0, "L40S-24Q").unwrap();
     gpu.set_plugin_exit(Duration::from_secs(60));
-    gpu.open(&seat, vm("web")).unwrap();
-    gpu.close(&seat, false).unwrap();
+    gpu.open(&vgpu_handle, vm("web")).unwrap();
+    gpu.close(&vgpu_handle, false).unwrap();
     assert_eq!(release(&mut gpu), Ok(()));
     assert_eq!(gpu.now, Duration::ZERO);
 }
@@ -167,10 +171,10 @@ fn an_mdev_waits_for_its_plugin_and_its_vm() {
     let id = kind(&gpu, "T4-4Q").id;
     gpu.mdev_create(Parent::Pf, id, &uuid(1)).unwrap();
     gpu.set_plugin_exit(Duration::from_secs(9));
-    let seat = Seat::Mdev(uuid(1));
-    gpu.open(&seat, vm("web")).unwrap();
+    let vgpu_handle = VgpuHandle::Mdev(uuid(1));
+    gpu.open(&vgpu_handle, vm("web")).unwrap();
     assert_eq!(gpu.mdev_remove(&uuid(1), "1"), Err(Errno::EAGAIN));
-    gpu.close(&seat, false).unwrap();
+    gpu.close(&vgpu_handle, false).unwrap();
     assert_eq!(gpu.mdev_remove(&uuid(1), "1"), Ok(()));
     assert_eq!(gpu.now, Duration::from_secs(9));
 }
@@ -185,9 +189,9 @@ fn sigkill_wedges_only_while_the_plugin_starts() {
     ] {
         let mut gpu = gpu("l40s", Switches::default());
         write_type(&mut gpu, 2, "L40S-24Q").unwrap();
-        gpu.open(&Seat::Vf(2), vm("web")).unwrap();
+        gpu.open(&VgpuHandle::Vf(2), vm("web")).unwrap();
         gpu.wait(Duration::from_millis(age));
-        gpu.close(&Seat::Vf(2), killed).unwrap();
+        gpu.close(&VgpuHandle::Vf(2), killed).unwrap();
         assert_eq!(gpu.wedged(), wedged, "{age} ms");
     }
 }
@@ -201,7 +205,7 @@ fn the_unbind_lock_is_for_a_gpu_that_nobody_uses() {
     gpu.set_clients(0);
     write_type(&mut gpu, 0, "L40S-24Q").unwrap();
     assert!(gpu.grants_unbind());
-    gpu.open(&Seat::Vf(0), vm("web")).unwrap();
+    gpu.open(&VgpuHandle::Vf(0), vm("web")).unwrap();
     assert_eq!(gpu.set_vfs(false), Err(Errno::EBUSY));
     assert_eq!(gpu.vf_count(), 32);
 }
@@ -213,9 +217,9 @@ fn a_function_that_fell_off_takes_its_vgpu_along() {
     for vf in 0..20 {
         write_type(&mut gpu, vf, "A100D-4C").unwrap();
     }
-    gpu.open(&Seat::Vf(7), vm("web")).unwrap();
+    gpu.open(&VgpuHandle::Vf(7), vm("web")).unwrap();
     assert_eq!(gpu.vanish(7), Err(Errno::EBUSY));
-    gpu.close(&Seat::Vf(7), false).unwrap();
+    gpu.close(&VgpuHandle::Vf(7), false).unwrap();
     assert_eq!(gpu.vanish(7), Ok(()));
     assert_eq!(gpu.vanish(7), Err(Errno::ENOENT));
     assert!(!gpu.has_vf(7));
@@ -231,7 +235,7 @@ fn a_function_that_fell_off_takes_its_vgpu_along() {
 fn numbers_are_read_as_the_kernel_does() {
     let decimal = |text: &str| {
         let mut gpu = gpu("l40s", Switches::default());
-        gpu.write(&Seat::Vf(0), Attribute::CurrentVgpuType, text)
+        gpu.write(&VgpuHandle::Vf(0), Attribute::CurrentVgpuType, text)
     };
     for (text, answer) in [
         ("1155", Ok(())),
@@ -274,7 +278,7 @@ fn the_state_as_text() {
     gpu.ci_create(2, 1).unwrap();
     write_type(&mut gpu, 5, "DC-2-24Q").unwrap();
     write_type(&mut gpu, 0, "DC-1-24Q").unwrap();
-    gpu.open(&Seat::Vf(5), vm("web")).unwrap();
+    gpu.open(&VgpuHandle::Vf(5), vm("web")).unwrap();
     assert_eq!(
         gpu.command("gpu 0000:3b:00.0").unwrap(),
         "model rtx-pro-6000\nframework vendor-vfio\nnode 0\nvfs 48\nloaded 1\nmig 1 1\n\
@@ -312,13 +316,13 @@ fn a_pending_mig_mode_takes_effect_under_vgpus_that_stay() {
     gpu.gi_create(47, None).unwrap();
     assert_eq!(gpu.available(kind(&gpu, "DC-24Q")), 0);
     assert_eq!(gpu.available(kind(&gpu, "DC-1-24Q")), 1);
-    let seat = Seat::Vf(0);
+    let vgpu_handle = VgpuHandle::Vf(0);
     assert_eq!(
-        gpu.write(&seat, Attribute::PlacementId, "24"),
+        gpu.write(&vgpu_handle, Attribute::PlacementId, "24"),
         Err(Errno::EIO)
     );
     assert_eq!(
-        gpu.write(&seat, Attribute::GpuInstanceId, "1"),
+        gpu.write(&vgpu_handle, Attribute::GpuInstanceId, "1"),
         Err(Errno::EIO)
     );
 }
