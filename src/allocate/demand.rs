@@ -259,8 +259,7 @@ impl<'a> Demand<'a> {
         }
         let there = mdev::uuids(&look.sysfs)?;
         let hidden = seen.not_among(&there).into_iter();
-        let others = hidden.filter(|device| !self.replaced.contains(device));
-        Ok(others
+        Ok(hidden
             .map(|device| Announced {
                 parent: device.parent.clone(),
                 board: device.board.clone(),

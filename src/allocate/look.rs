@@ -65,9 +65,9 @@ impl<'a> Look<'a> {
     /// more of them, so that it has something to go on with when others are faster once
     /// more.
     pub fn look_further(&self) {
-        const FIRST: usize = 32;
-        const MOST: usize = 256;
-        self.ahead.set((self.ahead.get() * 2).clamp(FIRST, MOST));
+        /// As many as start at once on a host that comes up.
+        const AHEAD: usize = 64;
+        self.ahead.set(AHEAD);
         self.sysfs.ask_drivers_again();
         self.nvml.is_over.set(false);
         self.nvml.has_missed.set(false);

@@ -3,7 +3,7 @@
 
 use serde::Deserialize;
 
-use super::{ClaimedDevice, device::way_back};
+use super::{ClaimedDevice, MovingDevice, device::way_back};
 use crate::{
     capacity::Placement,
     device::{
@@ -11,7 +11,7 @@ use crate::{
         step::{Check, Effect, Undo},
         vendor_vfio,
     },
-    model::{DeviceName, Handle, MdevTypeId, MdevUuid, ParentName, PoolName},
+    model::{DeviceName, Handle, MdevTypeId, MdevUuid, ParentName, PciAddress, PoolName},
 };
 
 /// A device as a claim's file has it, of this release or the last.
@@ -42,6 +42,51 @@ pub(super) struct Written {
     can_wedge: bool,
     #[serde(default)]
     against_migration: Vec<String>,
+}
+
+/// The same as far as others have to know it.
+#[derive(Deserialize)]
+pub(super) struct Placed {
+    name: DeviceName,
+    pool: PoolName,
+    kind: String,
+    uuid: MdevUuid,
+    parent: ParentName,
+    #[serde(rename = "type")]
+    type_id: MdevTypeId,
+    #[serde(default)]
+    handle: Option<Handle>,
+    #[serde(default)]
+    board: Option<ParentName>,
+    #[serde(default)]
+    placement: Option<Placement>,
+}
+
+impl TryFrom<Placed> for MovingDevice {
+    type Error = String;
+
+    fn try_from(placed: Placed) -> Result<Self, String> {
+        let handle = match (placed.handle, placed.kind.as_str()) {
+            (Some(handle), _) => handle,
+            (None, MDEV) => Handle::Mdev(placed.uuid),
+            (None, VENDOR_VFIO) => Handle::Pci(function(&placed.parent)?),
+            (None, other) => return Err(format!("a device of kind '{other}' without a handle")),
+        };
+        Ok(Self {
+            name: placed.name,
+            pool: placed.pool,
+            handle,
+            board: placed.board.unwrap_or_else(|| placed.parent.clone()),
+            parent: placed.parent,
+            type_id: placed.type_id,
+            placement: placed.placement,
+        })
+    }
+}
+
+fn function(parent: &ParentName) -> Result<PciAddress, String> {
+    let function = parent.pci();
+    function.ok_or_else(|| format!("{parent} is no virtual function"))
 }
 
 /// The word of the last release for mediated devices.
@@ -127,9 +172,7 @@ impl Way {
     }
 
     fn of_function(parent: &ParentName, type_id: &MdevTypeId) -> Result<Self, String> {
-        let function = parent
-            .pci()
-            .ok_or_else(|| format!("{parent} is no virtual function"))?;
+        let function = function(parent)?;
         let step = vendor_vfio::assignment(function, type_id, "");
         let (identity, undo) = way_back(&[step]);
         Ok(Self {

@@ -50,7 +50,7 @@ pub use quarantine::{
 };
 pub use reconcile::{Reconciled, Report, reconcile, reconcile_at_once};
 pub use release::{DeviceOutcome, Released, give_back, make_way};
-pub use seen::{Interest, Seen, begin_look};
+pub use seen::{Interest, MovingDevice, Seen, begin_look};
 pub use unused::{give_back_part, undo_part};
 
 /// Where the claims are.

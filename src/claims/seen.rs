@@ -11,13 +11,19 @@ use std::{
     time::Duration,
 };
 
+use serde::Deserialize;
+
 use super::{
-    Claim, ClaimedDevice, DIRECTORY, State, addresses_in, damaged, domain_of,
+    DIRECTORY, Damaged, State, VERSION, addresses_in, damaged, domain_of, former,
     milliseconds_since_boot, understood,
 };
 use crate::{
+    capacity::Placement,
     host::{DirectoryStamp, Host},
-    model::{DomainName, DomainUuid, MdevUuid, PciAddress, PoolName},
+    model::{
+        DeviceName, DomainName, DomainUuid, Handle, MdevTypeId, MdevUuid, ParentName, PciAddress,
+        PoolName,
+    },
 };
 
 /// What is asked of the claims.
@@ -45,7 +51,7 @@ pub struct Seen {
     /// The virtual functions that claims name, with their domains.
     pub functions: BTreeMap<PciAddress, DomainName>,
     /// Devices that are being made, or taken back.
-    pub announced: Vec<ClaimedDevice>,
+    pub announced: Vec<MovingDevice>,
     stamp: Option<DirectoryStamp>,
 }
 
@@ -106,7 +112,7 @@ impl Seen {
         if !is_of_pools && !is_of_functions && !is_of_announced {
             return Ok(());
         }
-        let claim = match understood(domain, text) {
+        let claim = match Brief::of(domain, text) {
             Ok(claim) => claim,
             Err(damaged) if is_of_pools => return Err(io::Error::other(damaged)),
             Err(_) if is_of_functions => {
@@ -123,16 +129,16 @@ impl Seen {
             }
         }
         if is_of_functions {
-            let functions = claim.functions().map(|(_, function)| function);
+            let functions = claim.devices.iter().filter_map(|one| one.handle.pci());
             let functions = functions.map(|one| (one, claim.domain_name.clone()));
             self.functions.extend(functions);
         }
         if is_of_announced {
-            let moving = claim
-                .devices
-                .iter()
-                .filter(|one| claim.is_moving(one, since));
-            self.announced.extend(moving.cloned());
+            let is_new = since.is_some_and(|since| claim.since_boot() >= since);
+            let is_all = claim.state == State::Intent || is_new;
+            let mut devices = claim.devices;
+            devices.retain(|one| is_all || claim.leaving.contains(&one.name));
+            self.announced.append(&mut devices);
         }
         Ok(())
     }
@@ -140,8 +146,8 @@ impl Seen {
     /// Those of the devices that are being made which the host does not show: the others
     /// are counted where they show.
     #[must_use]
-    pub fn not_among(&self, there: &BTreeSet<MdevUuid>) -> Vec<&ClaimedDevice> {
-        let is_hidden = |device: &&ClaimedDevice| {
+    pub fn not_among(&self, there: &BTreeSet<MdevUuid>) -> Vec<&MovingDevice> {
+        let is_hidden = |device: &&MovingDevice| {
             let uuid = device.handle.mdev();
             uuid.is_none_or(|uuid| !there.contains(&uuid))
         };
@@ -149,10 +155,52 @@ impl Seen {
     }
 }
 
-impl Claim {
-    fn is_moving(&self, device: &ClaimedDevice, since: Option<Duration>) -> bool {
-        let is_new = since.is_some_and(|since| self.since_boot() >= since);
-        self.state == State::Intent || self.leaving.contains(&device.name) || is_new
+/// What of a claim is asked about, which costs a fraction of understanding all of it.
+#[derive(Deserialize)]
+struct Brief {
+    version: u32,
+    domain: DomainUuid,
+    domain_name: DomainName,
+    state: State,
+    since_boot_ms: u64,
+    devices: Vec<MovingDevice>,
+    #[serde(default)]
+    leaving: Vec<DeviceName>,
+}
+
+/// A device that is on its way onto the host, or off it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "former::Placed")]
+pub struct MovingDevice {
+    /// The request's name in its domain.
+    pub name: DeviceName,
+    /// Its pool.
+    pub pool: PoolName,
+    /// What it is, or will be.
+    pub handle: Handle,
+    /// Where it is made.
+    pub parent: ParentName,
+    /// The parent's board.
+    pub board: ParentName,
+    /// As what.
+    pub type_id: MdevTypeId,
+    /// Where in the memory of its board, if somebody has chosen that.
+    pub placement: Option<Placement>,
+}
+
+impl Brief {
+    fn of(domain: DomainUuid, text: &str) -> Result<Self, Damaged> {
+        match serde_json::from_str::<Self>(text) {
+            Ok(claim) if claim.version == VERSION && claim.domain == domain => Ok(claim),
+            // What is wrong with it says who reads all of it.
+            _ => match understood(domain, text) {
+                Err(damaged) => Err(damaged),
+                Ok(_) => Err(damaged(
+                    domain,
+                    "it cannot be understood in part".to_owned(),
+                )),
+            },
+        }
     }
 
     fn since_boot(&self) -> Duration {

@@ -329,7 +329,7 @@ fn what_is_being_made_or_taken_back_counts_for_others() {
     let seen = Seen::read(&host, &all, None).unwrap();
     assert_eq!(seen.not_among(&BTreeSet::new()).len(), 1);
     let shown = BTreeSet::from([DOMAIN.parse().unwrap()]);
-    assert_eq!(seen.not_among(&shown), Vec::<&ClaimedDevice>::new());
+    assert_eq!(seen.not_among(&shown), Vec::<&MovingDevice>::new());
 }
 
 #[test]
