@@ -195,7 +195,7 @@ impl Builder {
                     .extend(parsed::<CpuSet>(scanner, tag, get("nodeset")?)?);
             }
             (Location::Os, "type") => {
-                (self.arch, self.machine) = (owned("arch")?, owned("machine")?)
+                (self.arch, self.machine) = (owned("arch")?, owned("machine")?);
             }
             (Location::Devices, _) => return self.enter_device(scanner, tag),
             (

@@ -2,14 +2,18 @@
 //! before the next one starts.
 
 use std::{
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     fs::{self, File},
     io::{self, Read},
-    os::unix::fs::{DirBuilderExt, DirEntryExt, MetadataExt, OpenOptionsExt},
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    },
     path::Path,
 };
 
 use nix::{
+    dir::Dir,
     errno::Errno,
     fcntl::{OFlag, openat},
     sys::stat::Mode,
@@ -21,14 +25,29 @@ use super::{Host, fault, replacing::FileTarget};
 /// Names in a directory, sorted.
 pub(super) fn list(path: &Path) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
-    for entry in fs::read_dir(path)? {
+    each_entry(path, |name, _| {
         // Names that are not UTF-8 are none that sysfs or we make.
-        if let Ok(name) = entry?.file_name().into_string() {
-            names.push(name);
+        if let Ok(name) = std::str::from_utf8(name) {
+            names.push(name.to_owned());
         }
-    }
+    })?;
     names.sort_unstable();
     Ok(names)
+}
+
+/// Tells the name and the number of every entry of a directory. A host with hundreds of
+/// virtual functions has large ones, and every start reads them.
+pub(super) fn each_entry(path: &Path, mut each: impl FnMut(&[u8], u64)) -> io::Result<()> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let mut directory = Dir::open(path, flags, Mode::empty())?;
+    for entry in directory.iter() {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            each(name, entry.ino());
+        }
+    }
+    Ok(())
 }
 
 /// Reads a file that the user names, as it is and not below any root, and no
@@ -90,10 +109,10 @@ impl Host {
 
     fn entries(&self, path: &str) -> Option<Vec<(OsString, u64)>> {
         let mut entries = Vec::new();
-        for entry in fs::read_dir(self.path(path)).ok()? {
-            let entry = entry.ok()?;
-            entries.push((entry.file_name(), entry.ino()));
-        }
+        each_entry(&self.path(path), |name, number| {
+            entries.push((OsStr::from_bytes(name).to_owned(), number));
+        })
+        .ok()?;
         entries.sort_unstable();
         Some(entries)
     }

@@ -368,10 +368,11 @@ fn lock(
             });
         }
         // Whoever had it may have removed the file, and somebody may have the next one.
-        if file.metadata().map_err(io_error)?.nlink() == 0 {
+        let found = file.metadata().map_err(io_error)?;
+        if found.nlink() == 0 {
             continue;
         }
-        write_holder(&mut file, purpose);
+        write_holder(&mut file, found.len(), purpose);
         #[cfg(debug_assertions)]
         order::note(rank, place.clone());
         #[cfg(not(debug_assertions))]
@@ -486,12 +487,13 @@ fn read_holder(file: &mut File) -> String {
 }
 
 /// For people only, so a full disk is no reason to fail.
-fn write_holder(file: &mut File, purpose: &str) {
+fn write_holder(file: &mut File, length: u64, purpose: &str) {
     let line = format!("process {} ({purpose})\n", std::process::id());
-    let _ = file
-        .rewind()
-        .and_then(|()| file.set_len(0))
-        .and_then(|()| file.write_all(line.as_bytes()));
+    let emptied = match length {
+        0 => Ok(()),
+        _ => file.rewind().and_then(|()| file.set_len(0)),
+    };
+    let _ = emptied.and_then(|()| file.write_all(line.as_bytes()));
 }
 
 #[cfg(test)]

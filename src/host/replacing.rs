@@ -21,7 +21,7 @@ use nix::{
     unistd::{UnlinkatFlags, symlinkat, unlinkat},
 };
 
-use super::fault;
+use super::{fault, files::each_entry};
 
 /// The directory of a file, and the file's name in it.
 #[derive(Debug)]
@@ -110,12 +110,21 @@ impl FileTarget {
 
     /// Removes what crashes have left of this file; a failure waits for the next time.
     fn sweep(&self) {
-        let Some(entries) = self.path.parent().and_then(|dir| dir.read_dir().ok()) else {
+        let Some(directory) = self.path.parent() else {
             return;
         };
-        for entry in entries.flatten() {
-            let name = entry.file_name();
-            if is_temporary_of(&name, &self.name) && !self.is_at_work(&name) {
+        let mut temporary = Vec::new();
+        let listed = each_entry(directory, |name, _| {
+            let name = OsStr::from_bytes(name);
+            if is_temporary_of(name, &self.name) {
+                temporary.push(name.to_owned());
+            }
+        });
+        if listed.is_err() {
+            return;
+        }
+        for name in temporary {
+            if !self.is_at_work(&name) {
                 self.unlink(&name);
             }
         }
