@@ -210,6 +210,7 @@ impl<'a> Demand<'a> {
             .map_err(|cause| io_error("cannot read the NUMA layout", cause))?;
         let detail = Detail {
             ahead: look.ahead(),
+            is_settled: look.asks_no_driver(),
             nodes: !nearness.nodes.is_empty(),
             boards: self.wanted.len() > 1 || !failed.is_empty(),
             functions_only: self.wanted.iter().all(|placed| {
@@ -232,7 +233,7 @@ impl<'a> Demand<'a> {
         let announced = self
             .announced(look, seen)
             .map_err(|cause| io_error("cannot list mediated devices", cause))?;
-        let supply = HostSupply::of(view.with_announced(announced));
+        let supply = HostSupply::of(view.with_announced(announced)).with_answers(&look.answers);
         self.check_rules(&supply)?;
         let mut requests = Vec::with_capacity(self.wanted.len());
         for placed in &self.wanted {

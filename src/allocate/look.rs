@@ -17,7 +17,7 @@ use crate::{
     host::{Host, NvmlChild, PciIds},
     kind::HostView,
     model::{DomainName, DomainUuid, PciAddress},
-    plan::{Detail, HostSupply},
+    plan::{Answers, Detail, HostSupply},
 };
 
 /// What has been read of a host since a moment, and can be read of it.
@@ -31,6 +31,8 @@ pub struct Look<'a> {
     pub names: PciIds<'a>,
     /// What NVML says.
     pub nvml: RememberedNvml<'a>,
+    /// What drivers have said to its plans.
+    pub answers: Answers,
     /// When it began, since boot.
     pub began: Duration,
     ahead: Cell<usize>,
@@ -50,6 +52,7 @@ impl<'a> Look<'a> {
                 is_over: Cell::new(false),
                 has_missed: Cell::new(false),
             },
+            answers: Answers::default(),
             began: claims::begin_look(),
             ahead: Cell::new(0),
         }
@@ -65,8 +68,7 @@ impl<'a> Look<'a> {
     /// more of them, so that it has something to go on with when others are faster once
     /// more.
     pub fn look_further(&self) {
-        /// As many as start at once on a host that comes up.
-        const AHEAD: usize = 64;
+        const AHEAD: usize = 16;
         self.ahead.set(AHEAD);
         self.sysfs.ask_drivers_again();
         self.nvml.is_over.set(false);
@@ -123,6 +125,12 @@ impl<'a> Look<'a> {
     pub fn ask_no_driver_any_more(&self) {
         self.sysfs.ask_no_driver_any_more();
         self.nvml.is_over.set(true);
+    }
+
+    /// Whether [`Self::ask_no_driver_any_more`] holds.
+    #[must_use]
+    pub fn asks_no_driver(&self) -> bool {
+        self.nvml.is_over.get()
     }
 
     /// Whether a plan has wanted to know something since that no driver was asked for.

@@ -314,10 +314,9 @@ impl Forecast {
         let look = Look::new(host);
         let nearness = nearness_of(domain, host).unwrap_or_default();
         let detail = Detail {
-            ahead: 0,
             nodes: true,
             boards: true,
-            functions_only: false,
+            ..Detail::default()
         };
         let supply = match look.free_supply(detail, Some(domain.uuid)) {
             Ok(supply) => supply,

@@ -283,10 +283,9 @@ impl<'a> Choice<'a> {
         let own = self.own.iter();
         taken.extend(own.map(|&function| (function, self.def.name.clone())));
         let detail = Detail {
-            ahead: 0,
             nodes: true,
             boards: true,
-            functions_only: false,
+            ..Detail::default()
         };
         let view = look.view(detail).context("cannot look for devices")?;
         let view = look

@@ -57,6 +57,8 @@ pub struct Candidate {
     pub node: Option<NumaNode>,
     /// Devices in use on its board, whoever made them.
     pub in_use: u32,
+    /// Whether a mediated device of the parent itself is there.
+    pub has_device: bool,
 }
 
 impl Candidate {
@@ -139,8 +141,11 @@ pub struct Detail {
     /// No mdev parents: all that is planned for are named virtual functions.
     pub functions_only: bool,
     /// How many candidates behind the one that is chosen are asked too: others may be
-    /// faster with that one.
+    /// faster with that one. Those for which another one answers do not count.
     pub ahead: usize,
+    /// Whether no driver is asked any more. One function of a board then answers for
+    /// the others.
+    pub is_settled: bool,
 }
 
 /// A device that is announced in another domain's claim and not made yet, as far as the

@@ -99,6 +99,12 @@ pub trait Devices: fmt::Debug + Send + Sync {
         candidate.device.is_some()
     }
 
+    /// Whether a virtual function on which a mediated device is takes no other one, so
+    /// that its driver need not be asked.
+    fn functions_hold_one(&self) -> bool {
+        false
+    }
+
     /// Where on the candidate's board the next device goes, besides the places that are
     /// taken by devices that are planned.
     fn place(

@@ -155,6 +155,13 @@ impl Devices for MdevPool {
     fn holds_one(&self, candidate: &Candidate, id: &MdevTypeId) -> bool {
         board::is_function(candidate, id)
     }
+
+    fn functions_hold_one(&self) -> bool {
+        let wanted = self.mdev_type.as_str();
+        // Ids and names that NVIDIA's driver gives its types.
+        let mut starts = ["nvidia-", "NVIDIA ", "GRID "].iter();
+        starts.any(|start| wanted.starts_with(start))
+    }
 }
 
 /// What makes a mediated device, of whichever kind its pool is: it is created, then given

@@ -4,7 +4,7 @@
 use std::{
     any::{Any, TypeId},
     cell::{OnceCell, RefCell},
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     rc::Rc,
 };
@@ -49,6 +49,7 @@ type Gpus = BTreeMap<(ParentName, bool), Option<Rc<GpuState>>>;
 struct Usage {
     boards: BTreeMap<ParentName, ParentName>,
     in_use: BTreeMap<ParentName, u32>,
+    parents: BTreeSet<ParentName>,
 }
 
 /// Where the fields that rules ask for are read.
@@ -307,6 +308,7 @@ impl<'a> HostView<'a> {
                 board: board.clone(),
                 node: self.node(parent),
                 in_use: usage.in_use.get(board).copied().unwrap_or(0),
+                has_device: usage.parents.contains(&parent.name),
             }
         };
         Ok(self.mdev.parents().iter().map(candidate).collect())
@@ -318,6 +320,7 @@ impl<'a> HostView<'a> {
         }
         let mut usage = Usage::default();
         for (_, name) in self.mdev.parents_in_use()? {
+            usage.parents.insert(name.clone());
             let board = self.board_in_use(&mut usage, name);
             *usage.in_use.entry(board).or_insert(0) += 1;
         }

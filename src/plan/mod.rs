@@ -14,6 +14,7 @@ use crate::{
     model::{DeviceName, DomainName, Handle, MdevTypeId, MdevUuid, NumaNode, ParentName, PoolName},
 };
 
+mod answers;
 mod failed;
 mod feasible;
 mod planner;
@@ -25,6 +26,7 @@ mod survey;
 use planner::{Boards, Planner, Taken};
 
 pub use crate::kind::{Announced, Candidate, Detail, Idle, MadeAs, Placeholder, Rejection};
+pub use answers::Answers;
 pub use failed::Failed;
 pub use pools_taking::pools_taking;
 pub use refusal::{Refusal, RefusalKind};

@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeMap, io};
 
+use super::Answers;
 use crate::{
     capacity::Fit,
     config::Pool,
@@ -29,13 +30,28 @@ pub struct Standing {
 #[derive(Debug)]
 pub struct HostSupply<'a> {
     view: HostView<'a>,
+    answers: Option<&'a Answers>,
 }
 
 impl<'a> HostSupply<'a> {
     /// What a host as it is looked at has.
     #[must_use]
     pub fn of(view: HostView<'a>) -> Self {
-        Self { view }
+        Self {
+            view,
+            answers: None,
+        }
+    }
+
+    /// The same with what drivers have said for other plans of the same look.
+    #[must_use]
+    pub fn with_answers(mut self, answers: &'a Answers) -> Self {
+        self.answers = Some(answers);
+        self
+    }
+
+    pub(super) fn answers(&self) -> Option<&'a Answers> {
+        self.answers
     }
 
     /// Whether no further question is worth its time ([`crate::device::Sysfs::is_too_late`]).
@@ -48,6 +64,12 @@ impl<'a> HostSupply<'a> {
     #[must_use]
     pub fn ahead(&self) -> usize {
         self.view.detail().ahead
+    }
+
+    /// As [`crate::kind::Detail::is_settled`].
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.view.detail().is_settled
     }
 
     /// The host, whatever the pool.
@@ -158,6 +180,27 @@ impl<'a> HostSupply<'a> {
     /// do not take it.
     #[must_use]
     pub fn offer(&self, pool: &Pool, candidate: &Candidate) -> Option<Offer> {
+        let ask = || pool.devices.offer(&self.view, candidate);
+        self.offer_if_taken(pool, candidate, ask)
+    }
+
+    /// The same where the answer of its driver is known, or taken for known.
+    #[must_use]
+    pub fn offer_as_known(
+        &self,
+        pool: &Pool,
+        candidate: &Candidate,
+        known: Offer,
+    ) -> Option<Offer> {
+        self.offer_if_taken(pool, candidate, || known)
+    }
+
+    fn offer_if_taken(
+        &self,
+        pool: &Pool,
+        candidate: &Candidate,
+        ask: impl FnOnce() -> Offer,
+    ) -> Option<Offer> {
         let subject = pool.devices.subject_of(&self.view, candidate);
         if !is_match(&self.verdict(pool, &pool.rules, &subject)) {
             return None;
@@ -169,7 +212,7 @@ impl<'a> HostSupply<'a> {
                 return Some(Offer::Taken(why));
             }
         }
-        Some(pool.devices.offer(&self.view, candidate))
+        Some(ask())
     }
 
     /// What the pool's rules take and no candidate for `placeholder` stands for, each with

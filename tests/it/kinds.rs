@@ -194,6 +194,7 @@ impl Devices for WholePool {
             board: parent.name.clone(),
             node: None,
             in_use: 0,
+            has_device: false,
             parent,
         };
         Ok(functions.into_iter().map(candidate).collect())

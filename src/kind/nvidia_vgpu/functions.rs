@@ -61,6 +61,7 @@ fn of(view: &HostView<'_>, function: PciAddress, gpu: PciAddress, in_use: u32) -
         device: Some(function.into()),
         board: gpu.into(),
         in_use,
+        has_device: false,
     }
 }
 

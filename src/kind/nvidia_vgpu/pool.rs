@@ -115,6 +115,10 @@ impl Devices for NvidiaVgpuPool {
         board::is_function(candidate, id)
     }
 
+    fn functions_hold_one(&self) -> bool {
+        true
+    }
+
     fn place(
         &self,
         view: &HostView<'_>,

@@ -9,11 +9,14 @@ use std::{
 
 use super::{
     Assignment, Candidate, Failed, HostSupply, Nearness, Placeholder, Plan, PlanRequest, Refusal,
-    RefusalKind, feasible,
+    RefusalKind, answers::Answer, feasible,
 };
 use crate::{
     config::{self, Pool},
-    device::{mdev::Offer, step::Step},
+    device::{
+        mdev::{Offer, Parent},
+        step::Step,
+    },
     kind::{Board, PlacementChoice, ToMake},
     model::{DomainName, MdevTypeId, ParentName, PciAddress, PoolName},
 };
@@ -170,13 +173,7 @@ impl<'a> Planner<'a> {
             let candidate = self.choices[&ask.key()].candidates[position].clone();
             let assignment = self.assigned(wanted, &candidate, type_id, left);
             if !look_ahead {
-                let mut ahead = self.supply.ahead();
-                while let Some(next) = order.next().filter(|_| ahead > 0) {
-                    if !self.is_spoken_for(ask, next) {
-                        self.offer(ask, next);
-                        ahead -= 1;
-                    }
-                }
+                self.ask_further(ask, order);
                 return Ok((candidate, assignment));
             }
             // Functions of a board mostly are alike to all requests: what one leaves,
@@ -199,6 +196,28 @@ impl<'a> Planner<'a> {
             }
         }
         Err(self.no_candidate(wanted))
+    }
+
+    /// Asks candidates behind the one that is chosen ([`crate::kind::Detail::ahead`]).
+    fn ask_further(&mut self, ask: Ask<'a>, order: impl Iterator<Item = usize>) {
+        /// Candidates that are looked at for each that is asked: as many as a board has
+        /// functions, roughly.
+        const LOOKED_AT: usize = 16;
+        if self.supply.is_settled() {
+            return;
+        }
+        let mut ahead = self.supply.ahead();
+        for position in order.take(ahead * LOOKED_AT) {
+            if ahead == 0 {
+                break;
+            }
+            let is_known =
+                self.is_spoken_for(ask, position) || self.answer_of_board(ask, position).is_some();
+            if !is_known {
+                self.offer(ask, position);
+                ahead -= 1;
+            }
+        }
     }
 
     /// Which pools of the plan take the parent.
@@ -312,15 +331,52 @@ impl<'a> Planner<'a> {
 
     pub(super) fn offer(&mut self, ask: Ask<'a>, position: usize) -> Option<Offer> {
         let supply = self.supply;
+        let known = match supply.is_settled() {
+            true => self.answer_of_board(ask, position),
+            false => None,
+        };
         let choices = self.choices.get_mut(&ask.key())?;
         let candidate = &choices.candidates[position];
         let offer = &mut choices.offers[position];
+        if let Some(known) = known {
+            return supply.offer_as_known(ask.pool, candidate, known);
+        }
         if offer.is_none() && supply.is_too_late() {
             return Some(Offer::Unreadable("it was not asked".to_owned()));
         }
-        offer
-            .get_or_insert_with(|| supply.offer(ask.pool, candidate))
-            .clone()
+        let offer = offer.get_or_insert_with(|| supply.offer(ask.pool, candidate));
+        if let (Some(answers), Some(Offer::Type { id, available })) = (supply.answers(), &offer) {
+            if is_alike(ask, candidate) {
+                let answer = Answer {
+                    parent: candidate.parent.clone(),
+                    type_id: id.clone(),
+                    available: *available,
+                };
+                answers.note(&ask.pool.name, answer);
+            }
+        }
+        offer.clone()
+    }
+
+    /// What the driver has said of another function of the same board, where drivers are
+    /// not asked any more. Free functions of a board are alike, and worth a try: the driver
+    /// has the last word when the device is made.
+    fn answer_of_board(&self, ask: Ask<'a>, position: usize) -> Option<Offer> {
+        let candidate = self.choices[&ask.key()].candidates.get(position)?;
+        if !is_alike(ask, candidate) {
+            return None;
+        }
+        let board = self.supply.board(&candidate.parent);
+        let is_function = board != candidate.parent.name;
+        let is_on_board = |other: &Parent| {
+            *other == candidate.parent || is_function && self.supply.board(other) == board
+        };
+        let answers = self.supply.answers()?;
+        let answer = answers.find(&ask.pool.name, |one| is_on_board(&one.parent))?;
+        Some(Offer::Type {
+            id: answer.type_id,
+            available: answer.available,
+        })
     }
 
     fn reason(
@@ -347,6 +403,12 @@ impl<'a> Planner<'a> {
         reason.push_str(&format!(", {left} of {type_id} left"));
         reason
     }
+}
+
+/// Whether the candidate is a parent without a device that is like all others of its board,
+/// if it is a function of one.
+fn is_alike(ask: Ask<'_>, candidate: &Candidate) -> bool {
+    candidate.device.is_none() && !candidate.has_device && ask.pool.devices.functions_hold_one()
 }
 
 fn count(number: usize) -> u32 {

@@ -43,12 +43,13 @@ impl<'a> Planner<'a> {
         Some((id, left))
     }
 
-    /// Whether the candidate is a function of a board that is about to have a device: it
-    /// holds one, and its driver need not be asked.
+    /// Whether the candidate is a virtual function that has a device, or is about to have
+    /// one: it holds one, and its driver need not be asked.
     pub(super) fn is_spoken_for(&self, ask: Ask<'a>, position: usize) -> bool {
         let candidate = &self.choices[&ask.key()].candidates[position];
+        let has_device = candidate.has_device && ask.pool.devices.functions_hold_one();
         candidate.board != candidate.parent.name
-            && self.taken.count_on(&candidate.parent.name, None) > 0
+            && (has_device || self.taken.count_on(&candidate.parent.name, None) > 0)
     }
 
     /// What the driver has refused there in this very run.

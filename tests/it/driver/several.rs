@@ -8,34 +8,17 @@ use proptest::prelude::*;
 use virt_vgpu::{
     apply::apply,
     config::{self, Pool},
-    device::{Sysfs, mdev, parameters::Parameters, pci::PciNames, vendor_vfio},
+    device::{Sysfs, mdev, parameters::Parameters, vendor_vfio},
     kind::HostView,
     model::{DeviceName, DomainName, MdevTypeId, MdevUuid, ParentName},
     plan::{Detail, Failed, HostSupply, Nearness, Placeholder, Plan, PlanRequest, Refusal, plan},
 };
 
+use super::NoNames;
 use crate::support::{
     kernel::Kernel,
     machine::{Function, Gpu, LARGE, Machine, SMALL, SMALL_OTHER, profile},
 };
-
-/// No names of vendors: the rules here compare numbers.
-#[derive(Debug)]
-struct NoNames;
-
-impl PciNames for NoNames {
-    fn vendor(&self, _: u16) -> Option<String> {
-        None
-    }
-
-    fn device(&self, _: u16, _: u16) -> Option<String> {
-        None
-    }
-
-    fn host(&self) -> Option<String> {
-        None
-    }
-}
 
 /// Which functions a pool takes.
 #[derive(Debug, Clone, Copy)]
@@ -207,10 +190,8 @@ fn pools(case: &Case) -> Vec<Pool> {
 
 fn planned(kernel: &Kernel, wanted: &[PlanRequest<'_>]) -> Result<Plan, Refusal> {
     let detail = Detail {
-        ahead: 0,
-        nodes: false,
         boards: true,
-        functions_only: false,
+        ..Detail::default()
     };
     let view = HostView::open(kernel, &NoNames, detail).unwrap();
     let supply = HostSupply::of(view.with_nvml(kernel));
