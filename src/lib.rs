@@ -19,7 +19,7 @@
 //! | [`allocate`] | from a domain's requests to its devices |
 //! | [`events`] | what goes to the journal |
 //! | `gpu_setup` | what whole GPUs need before anything of them can be handed out |
-//! | `report` | what is where, as data |
+//! | `report` | what is where, as data: pools, devices, profiles, forecasts, status |
 //! | [`hook`] | libvirt's hook protocol and what each operation does |
 //! | [`host`] | every effect on the system |
 //! | [`udev`] | which pools a device is told to be in when it appears |

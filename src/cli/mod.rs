@@ -1,6 +1,6 @@
 //! The administrator's command: one file per verb, each with its arguments and
-//! what it does. A verb gathers a report as plain data first; the report is then
-//! printed as JSON or for people, so both always say the same.
+//! what it does. What a verb tells is plain data first, for verbs that only look that of
+//! `report`; it is then printed as JSON or for people, so both always say the same.
 
 use std::process::ExitCode;
 
@@ -17,10 +17,8 @@ mod detach;
 mod devices;
 mod domain_xml;
 mod explain;
-mod forecast;
 mod generate;
 mod host;
-mod near;
 mod output;
 mod pool;
 mod profiles;

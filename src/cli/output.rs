@@ -7,27 +7,6 @@ use std::{
 };
 
 use serde::Serialize;
-
-/// A path in JSON, which has no bytes: what is not UTF-8 in it is shown as such, and is no
-/// reason to print nothing.
-pub(super) fn path<S: serde::Serializer>(
-    path: &std::path::Path,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&path.to_string_lossy())
-}
-
-/// The same of one that may be missing.
-#[allow(clippy::ref_option, reason = "serde's signature")]
-pub(super) fn some_path<S: serde::Serializer>(
-    some: &Option<std::path::PathBuf>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    match some {
-        Some(some) => path(some, serializer),
-        None => serializer.serialize_none(),
-    }
-}
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use crate::{

@@ -1,8 +1,15 @@
-//! What is where, as data: verbs print it and turn it into JSON. Nothing here knows a
-//! terminal or the command line.
+//! What is where, as data: verbs print it and turn it into JSON. Each report is a struct
+//! and the function that fills it from a host. Nothing here knows a terminal or the command
+//! line, and nothing changes the host.
 
 mod daemon_notes;
+pub mod devices;
+pub mod forecast;
 mod foreign;
+mod in_json;
+pub mod near;
+pub mod pool;
+pub mod profiles;
 mod status;
 
 pub use daemon_notes::DaemonNotes;

@@ -56,6 +56,8 @@ const MAY_NAME: &[(&str, &[&str])] = &[
         "report",
         &[
             "model",
+            "domain",
+            "document",
             "kind",
             "rule",
             "config",

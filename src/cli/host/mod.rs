@@ -5,7 +5,6 @@ use std::process::ExitCode;
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
 
-use super::near;
 use crate::{
     device::{
         readiness::{self, Driver},
@@ -14,6 +13,7 @@ use crate::{
     gpu_setup::{Survey, Surveyed},
     host::Host,
     model::PciAddress,
+    report::near,
 };
 
 mod apply;

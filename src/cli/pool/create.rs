@@ -9,7 +9,7 @@ use clap::{
 };
 use serde::Serialize;
 
-use super::{candidates, candidates::Candidate, new_device, new_gpu, other_pools};
+use super::{candidates, new_device, new_gpu};
 use crate::{
     allocate::{self, Look},
     cli::output,
@@ -20,6 +20,7 @@ use crate::{
     kind,
     model::{PoolName, ProfileName, TypeSelector},
     plan::{Detail, HostSupply},
+    report::{self, pool::Candidate},
 };
 
 /// Make a pool of the given devices.
@@ -157,9 +158,9 @@ impl Create {
         if !self.dry_run {
             self.write(host, &file, &text)?;
         }
-        let others = other_pools(config::load_all(host), &self.name);
+        let others = report::pool::other_pools(config::load_all(host), &self.name);
         let mut devices =
-            candidates::candidates(&supply, &pool, &others).context("cannot look for devices")?;
+            report::pool::candidates(&supply, &pool, &others).context("cannot look for devices")?;
         devices.retain(|candidate| candidate.matches);
         if !self.dry_run {
             notes.extend(Survey::read(host)?.conflicts());

@@ -13,7 +13,6 @@ use anyhow::{Context, bail};
 use clap::Args;
 use serde::Serialize;
 
-use super::{masked, not_found};
 use crate::{
     claims,
     cli::output,
@@ -21,6 +20,7 @@ use crate::{
     device::Sysfs,
     host::{Deadline, Host, HostLock, ask},
     model::{DeviceName, DomainName, DomainUuid, PoolName},
+    report::pool::{masked, not_found},
 };
 
 /// Delete a pool.

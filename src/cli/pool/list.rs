@@ -1,20 +1,13 @@
 //! `virt-vgpu pool list`: all pools, the broken ones too.
 
-use std::{fmt, path::PathBuf, process::ExitCode};
+use std::{fmt, process::ExitCode};
 
-use anyhow::Context;
 use clap::Args;
-use serde::Serialize;
 
 use crate::{
-    allocate::Look,
     cli::output::{self, Table},
-    config::{self, Placement, Pool},
     host::Host,
-    kind::Kind,
-    model::PoolName,
-    plan::{Detail, HostSupply},
-    rule::Verdict,
+    report::pool::{self, BrokenPool, IgnoredFile, MaskedPool, PoolList},
 };
 
 /// List all pools.
@@ -32,110 +25,14 @@ pub(super) struct List {
     json: bool,
 }
 
-#[derive(Debug, Serialize)]
-struct Report {
-    pools: Vec<PoolReport>,
-    broken: Vec<BrokenReport>,
-    masked: Vec<MaskedReport>,
-    ignored: Vec<IgnoredReport>,
-}
-
-#[derive(Debug, Serialize)]
-struct PoolReport {
-    name: PoolName,
-    kind: &'static dyn Kind,
-    #[serde(rename = "type")]
-    device_type: String,
-    placement: Placement,
-    /// Most devices at once, 0 for as many as fit.
-    instances: u32,
-    rules: usize,
-    /// Devices that the rules take.
-    devices: usize,
-    #[serde(serialize_with = "crate::cli::output::path")]
-    file: PathBuf,
-}
-
-#[derive(Debug, Serialize)]
-struct BrokenReport {
-    name: PoolName,
-    error: String,
-}
-
-#[derive(Debug, Serialize)]
-struct MaskedReport {
-    name: PoolName,
-    #[serde(serialize_with = "crate::cli::output::path")]
-    file: PathBuf,
-}
-
-#[derive(Debug, Serialize)]
-struct IgnoredReport {
-    #[serde(serialize_with = "crate::cli::output::path")]
-    file: PathBuf,
-    reason: String,
-}
-
 impl List {
     pub(super) fn run(&self, host: &Host) -> anyhow::Result<ExitCode> {
-        let report = gather(host)?;
-        output::report(self.json, &report)?;
+        output::report(self.json, &pool::list(host)?)?;
         Ok(ExitCode::SUCCESS)
     }
 }
 
-fn gather(host: &Host) -> anyhow::Result<Report> {
-    let look = Look::new(host);
-    let supply = look
-        .supply(Detail::default())
-        .context("cannot look for devices")?;
-    let loaded = config::load_all(host);
-    let (mut pools, mut broken) = (Vec::new(), Vec::new());
-    for (name, pool) in loaded.pools {
-        match pool {
-            Ok(pool) => pools.push(pool_report(&supply, pool).context("cannot look for devices")?),
-            Err(error) => broken.push(BrokenReport {
-                name,
-                error: error.to_string(),
-            }),
-        }
-    }
-    let masked = loaded.masked.into_iter();
-    let ignored = loaded.ignored.into_iter();
-    Ok(Report {
-        pools,
-        broken,
-        masked: masked
-            .map(|(name, file)| MaskedReport { name, file })
-            .collect(),
-        ignored: ignored
-            .map(|ignored| IgnoredReport {
-                file: ignored.path,
-                reason: ignored.reason,
-            })
-            .collect(),
-    })
-}
-
-fn pool_report(supply: &HostSupply<'_>, pool: Pool) -> std::io::Result<PoolReport> {
-    let standings = supply.standings(&pool)?;
-    let members = standings
-        .iter()
-        .filter(|standing| matches!(standing.verdict, Verdict::Match { .. }));
-    let device_type = pool.type_name().to_owned();
-    Ok(PoolReport {
-        devices: members.count(),
-        name: pool.name,
-        kind: pool.kind,
-        device_type,
-        placement: pool.placement,
-        instances: pool.instances,
-        rules: pool.rules.len(),
-        file: pool.origin,
-    })
-}
-
-impl fmt::Display for Report {
+impl fmt::Display for PoolList {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut table = Table::new(&[
             "POOL",
@@ -175,21 +72,21 @@ impl fmt::Display for Report {
             "{}",
             gap(!self.broken.is_empty() || !self.masked.is_empty() || !self.ignored.is_empty())
         )?;
-        for BrokenReport { name, error } in &self.broken {
+        for BrokenPool { name, error } in &self.broken {
             writeln!(
                 f,
                 "pool '{name}' cannot be used: {}",
                 output::one_line(error)
             )?;
         }
-        for MaskedReport { name, file } in &self.masked {
+        for MaskedPool { name, file } in &self.masked {
             writeln!(
                 f,
                 "pool '{name}' is masked by {}",
                 output::one_line(file.display())
             )?;
         }
-        for IgnoredReport { file, reason } in &self.ignored {
+        for IgnoredFile { file, reason } in &self.ignored {
             let (file, reason) = (output::one_line(file.display()), output::one_line(reason));
             writeln!(f, "ignored: {file}: {reason}")?;
         }

@@ -3,15 +3,9 @@
 
 use std::process::ExitCode;
 
-use anyhow::anyhow;
 use clap::{Args, Subcommand};
 
-use crate::{
-    config::{self, LoadedPools, Pool, PoolError},
-    host::Host,
-    model::PoolName,
-    rule::spelling::did_you_mean,
-};
+use crate::host::Host;
 
 mod candidates;
 mod check;
@@ -59,34 +53,6 @@ impl PoolVerb {
             Verb::Delete(verb) => verb.run(host),
         }
     }
-}
-
-/// Loads a pool by name; the error says what to do next.
-pub(super) fn load(host: &Host, name: &PoolName) -> anyhow::Result<Pool> {
-    config::load_pool(host, name).map_err(|error| match error {
-        PoolError::NotFound { pool } => not_found(&pool, &config::load_all(host)),
-        PoolError::Masked { pool, path } => masked(&pool, &path.display().to_string()),
-        other => other.into(),
-    })
-}
-
-fn not_found(name: &PoolName, all: &LoadedPools) -> anyhow::Error {
-    let names: Vec<&str> = all.pools.keys().map(PoolName::as_str).collect();
-    let meant = did_you_mean(name.as_str(), &names);
-    anyhow!("there is no pool '{name}'{meant}; 'virt-vgpu pool list' shows all pools")
-}
-
-fn masked(name: &PoolName, link: &str) -> anyhow::Error {
-    anyhow!(
-        "pool '{name}' is masked: {link} is a link to /dev/null; remove the link to bring the \
-         pool back"
-    )
-}
-
-/// The usable pools but the one of that name, to find what is in two pools.
-fn other_pools(all: LoadedPools, name: &PoolName) -> Vec<Pool> {
-    let pools = all.pools.into_values().filter_map(Result::ok);
-    pools.filter(|pool| pool.name != *name).collect()
 }
 
 /// How `instances` reads.

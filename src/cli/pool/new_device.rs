@@ -4,11 +4,11 @@
 use anyhow::anyhow;
 
 use crate::{
-    cli::near,
     config::NewDevice,
     device::mdev::{MdevHost, MdevType, Offer, Parent},
     host::Host,
     model::TypeSelector,
+    report::near,
     rule::spelling::nearest,
 };
 

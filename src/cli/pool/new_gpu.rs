@@ -7,11 +7,11 @@ use anyhow::{Context, anyhow};
 
 use super::new_device::Resolved;
 use crate::{
-    cli::near,
     config::NewDevice,
-    device::{PCI_DEVICES, Sysfs, gpu, link_name, nvml::Nvml, readiness, vendor_vfio},
+    device::{PCI_DEVICES, Sysfs, gpu, link_name, readiness, vendor_vfio},
     host::Host,
     model::{PciAddress, ProfileName},
+    report::{near, pool::known_profiles},
     rule::spelling::nearest,
 };
 
@@ -39,15 +39,6 @@ pub(super) fn resolve(host: &Host, profile: &ProfileName, text: &str) -> anyhow:
         device: NewDevice::Itself(gpu.to_string()),
         note: (!notes.is_empty()).then(|| notes.join("; ")),
     })
-}
-
-/// The full names of the profiles that the GPU is known to have: all of them where
-/// its driver or NVML tell, else those that can be made now.
-pub(super) fn known_profiles(host: &Host, gpu: PciAddress) -> anyhow::Result<BTreeSet<String>> {
-    let facts = host.nvml().gpu(gpu).ok();
-    let state = gpu::read(host, gpu, facts.as_ref(), &BTreeSet::new());
-    let state = state.context("cannot read its types")?;
-    Ok(state.types.into_iter().map(|one| one.name).collect())
 }
 
 fn why_unknown(host: &Host, gpu: PciAddress) -> String {

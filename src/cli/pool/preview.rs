@@ -1,28 +1,15 @@
 //! `virt-vgpu pool preview`: what the rules of a pool take, and why not the rest.
 
-use std::{
-    fmt,
-    path::{Path, PathBuf},
-    process::ExitCode,
-};
+use std::{fmt, path::PathBuf, process::ExitCode};
 
-use anyhow::Context;
 use clap::Args;
-use serde::Serialize;
 
-use super::{
-    candidates::{self, Candidate},
-    load, other_pools,
-};
+use super::candidates;
 use crate::{
-    allocate::Look,
     cli::output,
-    config::{self, ConfigFiles, Pool},
     host::Host,
-    kind::Words,
-    model::{PciAddress, PoolName},
-    plan::Detail,
-    rule::{Field, fields_used},
+    model::PoolName,
+    report::pool::{self, PoolPreview, Unbound},
 };
 
 /// Show which devices a pool's rules take, and why not the others.
@@ -51,87 +38,19 @@ pub(super) struct Preview {
     json: bool,
 }
 
-#[derive(Debug, Serialize)]
-struct Report {
-    pool: PoolName,
-    #[serde(serialize_with = "crate::cli::output::path")]
-    file: PathBuf,
-    #[serde(rename = "type")]
-    device_type: String,
-    devices: Vec<Candidate>,
-    /// GPUs that NVIDIA's driver does not have, for a pool of them: what has each.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    unbound: Vec<Unbound>,
-    warnings: Vec<String>,
-    #[serde(skip)]
-    words: Words,
-}
-
-#[derive(Debug, Serialize)]
-struct Unbound {
-    address: PciAddress,
-    reason: String,
-}
-
 impl Preview {
     pub(super) fn run(&self, host: &Host) -> anyhow::Result<ExitCode> {
         let pool = match (&self.file, &self.name) {
-            (Some(file), _) => read_file(file)?,
-            (None, Some(name)) => load(host, name)?,
+            (Some(file), _) => pool::read_file(file)?,
+            (None, Some(name)) => pool::load(host, name)?,
             (None, None) => anyhow::bail!("no pool was named"),
         };
-        let report = gather(host, pool)?;
-        output::report(self.json, &report)?;
+        output::report(self.json, &pool::preview(host, pool)?)?;
         Ok(ExitCode::SUCCESS)
     }
 }
 
-/// Reads a pool file that the user names: a path of theirs, not of the host
-/// that `--root` puts in place of this one.
-pub(super) fn read_file(file: &Path) -> anyhow::Result<Pool> {
-    let cannot = || format!("cannot use {}", file.display());
-    let path = std::path::absolute(file).with_context(cannot)?;
-    let text = Host::new("/").read(&path).with_context(cannot)?;
-    let stem = file.file_stem().unwrap_or_default().to_string_lossy();
-    let name: PoolName = match stem.parse() {
-        Ok(name) => name,
-        Err(invalid) => anyhow::bail!("{}: {invalid}; rename the file", cannot()),
-    };
-    Ok(config::parse(name, file, &text)?)
-}
-
-fn gather(host: &Host, pool: Pool) -> anyhow::Result<Report> {
-    let look = Look::new(host);
-    let supply = look
-        .free_supply(Detail::default(), None)
-        .context("cannot look for devices")?;
-    let others = other_pools(config::load_all(host), &pool.name);
-    let unbound = pool.kind.unbound(supply.view());
-    let mut warnings = pool.warnings();
-    // Nobody but NVML tells it, and a rule on what is not told matches nothing.
-    if fields_used(&pool.rules).contains(&Field::GpuMemoryMib) {
-        if let Err(failure) = supply.facts() {
-            let field = Field::GpuMemoryMib;
-            warnings.push(format!("'{field}' is not known now: {}", failure.message));
-        }
-    }
-    let device_type = pool.type_name().to_owned();
-    Ok(Report {
-        unbound: unbound
-            .into_iter()
-            .map(|(address, reason)| Unbound { address, reason })
-            .collect(),
-        words: pool.kind.words(),
-        devices: candidates::candidates(&supply, &pool, &others)
-            .context("cannot look for devices")?,
-        warnings,
-        pool: pool.name,
-        file: pool.origin,
-        device_type,
-    })
-}
-
-impl fmt::Display for Report {
+impl fmt::Display for PoolPreview {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let all = self.devices.len();
         let members = self.devices.iter().filter(|one| one.matches).count();

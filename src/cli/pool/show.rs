@@ -1,25 +1,15 @@
 //! `virt-vgpu pool show`: one pool with everything that counts for it.
 
-use std::{collections::BTreeMap, fmt, path::PathBuf, process::ExitCode};
+use std::{fmt, process::ExitCode};
 
-use anyhow::Context;
 use clap::Args;
-use serde::Serialize;
 
-use super::{
-    candidates::{self, Candidate},
-    limit, load, other_pools,
-};
+use super::{candidates, limit};
 use crate::{
-    allocate::Look,
-    claims,
     cli::output,
-    config::{self, Class, Defaults, Placement, Pool},
     host::Host,
-    kind::Kind,
     model::{PoolName, proposed},
-    plan::Detail,
-    rule::{Filter, Operator},
+    report::pool::{self, FilterReport, PoolDetails, RuleReport},
 };
 
 /// Show a pool: its values, its rules, its devices.
@@ -40,139 +30,15 @@ pub(super) struct Show {
     json: bool,
 }
 
-#[derive(Debug, Serialize)]
-struct Report {
-    name: PoolName,
-    #[serde(serialize_with = "crate::cli::output::path")]
-    file: PathBuf,
-    kind: &'static dyn Kind,
-    description: Option<String>,
-    class: Option<Class>,
-    #[serde(rename = "type")]
-    device_type: String,
-    /// Most devices at once, 0 for as many as fit.
-    instances: u32,
-    placement: Placement,
-    guest_driver: Option<String>,
-    /// By their names in the file; null where the driver decides.
-    defaults: BTreeMap<&'static str, serde_json::Value>,
-    rules: Vec<RuleReport>,
-    devices: Vec<Candidate>,
-    /// Devices of the pool that domains hold.
-    in_use: u32,
-    /// How many more the pool can hand out as things stand.
-    free: u32,
-    /// Whether so many will fit; else there may be fewer.
-    exact: bool,
-    warnings: Vec<String>,
-}
-
-#[derive(Debug, Serialize)]
-struct RuleReport {
-    label: String,
-    name: Option<String>,
-    allow_critical: bool,
-    #[serde(rename = "where")]
-    filters: Vec<FilterReport>,
-}
-
-#[derive(Debug, Serialize)]
-struct FilterReport {
-    field: &'static str,
-    #[serde(serialize_with = "op_name")]
-    op: Operator,
-    value: String,
-}
-
-fn op_name<S: serde::Serializer>(op: &Operator, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(op.info().name)
-}
-
 impl Show {
     pub(super) fn run(&self, host: &Host) -> anyhow::Result<ExitCode> {
-        let report = gather(host, load(host, &self.name)?)?;
+        let report = pool::show(host, pool::load(host, &self.name)?)?;
         output::report(self.json, &report)?;
         Ok(ExitCode::SUCCESS)
     }
 }
 
-fn gather(host: &Host, pool: Pool) -> anyhow::Result<Report> {
-    let look = Look::new(host);
-    let supply = look
-        .free_supply(Detail::default(), None)
-        .context("cannot look for devices")?;
-    let others = other_pools(config::load_all(host), &pool.name);
-    let mut devices =
-        candidates::candidates(&supply, &pool, &others).context("cannot look for devices")?;
-    devices.retain(|candidate| candidate.matches);
-    let mut warnings = pool.warnings();
-    let (in_use, in_doubt) = match claims::pool_in_use(host, &pool.name) {
-        Ok(in_use) => (in_use, false),
-        Err(error) => {
-            warnings.push(format!("its devices in use cannot be counted: {error}"));
-            (0, true)
-        }
-    };
-    let device_type = pool.type_name().to_owned();
-    let free = candidates::free(&supply, &pool, in_use, &devices);
-    Ok(Report {
-        warnings,
-        rules: rules(&pool),
-        defaults: defaults(&pool.defaults),
-        name: pool.name,
-        file: pool.origin,
-        kind: pool.kind,
-        description: pool.description,
-        class: pool.class,
-        device_type,
-        instances: pool.instances,
-        placement: pool.placement,
-        guest_driver: pool.guest_driver,
-        devices,
-        in_use,
-        free: free.most(),
-        exact: free.is_exact() && !in_doubt,
-    })
-}
-
-fn defaults(defaults: &Defaults) -> BTreeMap<&'static str, serde_json::Value> {
-    let Defaults {
-        frame_rate_limit,
-        console_vnc,
-        unified_memory,
-        debuggers,
-        profilers,
-        optional,
-    } = defaults;
-    BTreeMap::from([
-        ("frame-rate-limit", (*frame_rate_limit).into()),
-        ("console-vnc", (*console_vnc).into()),
-        ("unified-memory", (*unified_memory).into()),
-        ("debuggers", (*debuggers).into()),
-        ("profilers", (*profilers).into()),
-        // The only one that is ours and no parameter of a driver.
-        ("optional", optional.unwrap_or(false).into()),
-    ])
-}
-
-fn rules(pool: &Pool) -> Vec<RuleReport> {
-    let filter = |filter: &Filter| FilterReport {
-        field: filter.field().name(),
-        op: filter.op(),
-        value: filter.value().to_owned(),
-    };
-    let rules = pool.rules.iter().enumerate();
-    rules
-        .map(|(index, rule)| RuleReport {
-            label: rule.label(index),
-            name: rule.name.clone(),
-            allow_critical: rule.allow_critical,
-            filters: rule.filters.iter().map(filter).collect(),
-        })
-        .collect()
-}
-
-impl fmt::Display for Report {
+impl fmt::Display for PoolDetails {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let none = || "none".to_owned();
         writeln!(f, "pool '{}'", self.name)?;

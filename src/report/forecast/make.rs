@@ -1,10 +1,12 @@
-//! What the hook would do for a domain as the host stands, gathered as plain
-//! data by the hook's own code. It changes nothing on the host.
+//! The forecast for a domain that asks for devices: the hook's own steps, on the host as it
+//! is.
 
 use std::collections::BTreeSet;
 
-use serde::Serialize;
-
+use super::{
+    CandidateForecast, Device, Forecast, ForecastResult, Held, HeldDevice, HeldState,
+    PlannedDevice, PoolForecast, XmlOf, line,
+};
 use crate::{
     allocate::{AllocateError, Demand, Look, PlacedRequest, devices_wanted, nearness_of},
     capacity::Fit,
@@ -13,190 +15,14 @@ use crate::{
     device::mdev::Offer,
     domain::{DomainDef, Request},
     host::{Host, Processes},
-    model::{
-        DeviceName, DomainName, DomainUuid, MdevTypeId, MdevUuid, NumaNode, ParentName, PoolName,
-    },
+    model::{DomainUuid, MdevUuid, PoolName},
     plan::{
         Detail, Failed, HostSupply, Idle, Placeholder, RefusalKind, Standing, Surveyed, survey,
     },
     rule::Verdict,
 };
 
-/// All that there is to say.
-#[derive(Debug, Serialize)]
-pub(super) struct Forecast {
-    pub(super) domain: DomainName,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) domain_uuid: Option<DomainUuid>,
-    pub(super) outcome: ForecastResult,
-    /// The hook's line, as libvirt would show it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) refusal: Option<String>,
-    pub(super) devices: Vec<Device>,
-    pub(super) pools: Vec<PoolForecast>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) holds: Option<Held>,
-    pub(super) notes: Vec<String>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum ForecastResult {
-    Served,
-    Refused,
-    /// It has its devices already.
-    Running,
-    /// The hook has nothing to do for it.
-    NothingWanted,
-}
-
-/// Whose XML it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum XmlOf {
-    /// A domain that libvirt has.
-    Domain,
-    /// Perhaps nobody's yet.
-    File,
-    /// Surely nobody's yet: its devices have no UUIDs, and no hostdevs.
-    FileWithoutUuid,
-}
-
-/// A request, and the device that it would get.
-#[derive(Debug, Serialize)]
-pub(super) struct Device {
-    pub(super) name: DeviceName,
-    pub(super) pool: PoolName,
-    /// None where the domain has none yet.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) uuid: Option<MdevUuid>,
-    /// Whether the domain has its hostdev.
-    pub(super) placeholder: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) place: Option<PlannedDevice>,
-}
-
-#[derive(Debug, Serialize)]
-pub(super) struct PlannedDevice {
-    pub(super) parent: ParentName,
-    #[serde(rename = "type")]
-    pub(super) type_id: MdevTypeId,
-    /// Parameters that keep the VM from being saved and migrated.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) against_migration: Vec<String>,
-    /// Why there; empty for a device that is there already.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub(super) reason: String,
-}
-
-#[derive(Debug, Serialize)]
-pub(super) struct PoolForecast {
-    pub(super) name: PoolName,
-    #[serde(rename = "type")]
-    pub(super) device_type: String,
-    pub(super) placement: String,
-    /// The pool's own limit, 0 for none.
-    pub(super) instances: u32,
-    /// Devices of the pool that claims hold.
-    pub(super) in_use: u32,
-    /// How many more its candidates make together, within that limit.
-    pub(super) free: u32,
-    /// Whether so many will fit; else there may be fewer.
-    pub(super) exact: bool,
-    /// In the order in which they are tried.
-    pub(super) candidates: Vec<CandidateForecast>,
-}
-
-#[derive(Debug, Serialize)]
-pub(super) struct CandidateForecast {
-    pub(super) parent: ParentName,
-    pub(super) board: ParentName,
-    pub(super) numa_node: Option<NumaNode>,
-    /// Mediated devices on the board, whoever made them.
-    pub(super) in_use: u32,
-    /// How many more of the type it can make.
-    pub(super) available: u32,
-    /// That, or why it has none, in words.
-    pub(super) room: String,
-}
-
-impl CandidateForecast {
-    /// Whether the other is of the same board and no different.
-    pub(super) fn is_like(&self, other: &Self) -> bool {
-        let said = |one: &Self| {
-            (
-                one.board.clone(),
-                one.numa_node,
-                one.in_use,
-                one.room.clone(),
-            )
-        };
-        said(self) == said(other)
-    }
-}
-
-/// What the domain has now.
-#[derive(Debug, Serialize)]
-pub(super) struct Held {
-    pub(super) state: HeldState,
-    pub(super) reason: String,
-    pub(super) devices: Vec<HeldDevice>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum HeldState {
-    InUse,
-    Starting,
-    Stale,
-    Unknown,
-}
-
-#[derive(Debug, Serialize)]
-pub(super) struct HeldDevice {
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) against_migration: Vec<String>,
-    pub(super) name: DeviceName,
-    pub(super) pool: PoolName,
-    pub(super) uuid: MdevUuid,
-    pub(super) parent: ParentName,
-    #[serde(rename = "type")]
-    pub(super) type_id: MdevTypeId,
-}
-
 impl Forecast {
-    /// A refusal that comes before anything else is known.
-    pub(super) fn refused(
-        domain: DomainName,
-        domain_uuid: Option<DomainUuid>,
-        error: &AllocateError,
-        xml_of: XmlOf,
-    ) -> Self {
-        Self {
-            domain,
-            domain_uuid,
-            outcome: ForecastResult::Refused,
-            refusal: Some(line(error, xml_of)),
-            devices: Vec::new(),
-            pools: Vec::new(),
-            holds: None,
-            notes: Vec::new(),
-        }
-    }
-
-    /// Nothing is asked for.
-    pub(super) fn nothing(domain: DomainName, domain_uuid: Option<DomainUuid>) -> Self {
-        Self {
-            domain,
-            domain_uuid,
-            outcome: ForecastResult::NothingWanted,
-            refusal: None,
-            devices: Vec::new(),
-            pools: Vec::new(),
-            holds: None,
-            notes: Vec::new(),
-        }
-    }
-
     /// Looks at the host and foretells.
     pub(super) fn make(host: &Host, domain: &DomainDef, xml_of: XmlOf) -> Self {
         let has_uuid = xml_of != XmlOf::FileWithoutUuid;
@@ -223,12 +49,6 @@ impl Forecast {
             }
         }
         forecast
-    }
-
-    /// The forecast with more to say.
-    pub(super) fn with_notes(mut self, notes: impl Iterator<Item = String>) -> Self {
-        self.notes.extend(notes);
-        self
     }
 
     /// The hook's way, in the hook's order.
@@ -440,16 +260,6 @@ fn devices_to_come<'d>(host: &Host, domain: &'d DomainDef) -> Vec<PlacedRequest<
         .filter(|request| !is_optional(request))
         .map(placed)
         .collect()
-}
-
-/// The line as the hook prints it, without advice about a domain that need not be there.
-pub(super) fn line(error: &AllocateError, xml_of: XmlOf) -> String {
-    let text = match xml_of {
-        XmlOf::Domain => error.to_string(),
-        XmlOf::File | XmlOf::FileWithoutUuid => error.about_xml(),
-    };
-    let line = format!("virt-vgpu: {text}");
-    line.replace(['\n', '\r'], " ")
 }
 
 fn device(domain: &DomainDef, request: &Request, has_uuid: bool) -> Device {

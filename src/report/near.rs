@@ -11,18 +11,18 @@ use crate::{
 };
 
 /// A device's name as sysfs has it: PCI addresses may be written otherwise.
-pub(super) fn canonical(text: &str) -> String {
+pub fn canonical(text: &str) -> String {
     text.parse::<PciAddress>()
         .map_or_else(|_| text.to_owned(), |address| address.to_string())
 }
 
 /// Foreign text for a message.
-pub(super) fn one_line(text: &str) -> String {
+pub fn one_line(text: &str) -> String {
     spelling::shown(text)
 }
 
 /// `the nearest are A, B and C`, or that there is nothing.
-pub(super) fn what_there_is(wanted: &str, have: &[String]) -> String {
+pub fn what_there_is(wanted: &str, have: &[String]) -> String {
     /// More would hide the one that was meant.
     const NAMED: usize = 4;
     let mut nearest: Vec<&String> = have.iter().collect();
@@ -53,7 +53,7 @@ fn same_places(one: &str, other: &str) -> usize {
 
 /// The places in the list of parents of the one that a text names, or of the
 /// virtual functions of the board that it names.
-pub(super) fn parents_named(mdev: &MdevHost<'_>, text: &str) -> std::io::Result<Vec<usize>> {
+pub fn parents_named(mdev: &MdevHost<'_>, text: &str) -> std::io::Result<Vec<usize>> {
     let Ok(name) = canonical(text).parse::<ParentName>() else {
         return Ok(Vec::new());
     };
@@ -71,7 +71,7 @@ pub(super) fn parents_named(mdev: &MdevHost<'_>, text: &str) -> std::io::Result<
 }
 
 /// Why a text names no parent: WHAT: WHY; NEXT STEP.
-pub(super) fn unknown_parent(host: &Host, mdev: &MdevHost<'_>, text: &str) -> anyhow::Error {
+pub fn unknown_parent(host: &Host, mdev: &MdevHost<'_>, text: &str) -> anyhow::Error {
     let name = canonical(text);
     let path = format!("/sys/bus/pci/devices/{name}");
     if name.parse::<PciAddress>().is_ok() && host.exists(&path) {

@@ -1,62 +1,50 @@
-//! What `virt-vgpu profiles` prints.
+//! `virt-vgpu profiles`: which vGPU profiles the GPUs have, and how many more fit.
 
-use std::fmt;
+use std::{fmt, process::ExitCode};
 
-use serde::Serialize;
+use clap::Args;
 
+use super::output::{self, Table};
 use crate::{
-    cli::output::{self, Table},
-    device::gpu::{Framework, Functions},
-    model::{PciAddress, PoolName, VgpuTypeId},
+    device::gpu::Functions,
+    host::Host,
+    model::PoolName,
+    report::profiles::{self, GpuReport, ProfileList, ProfileReport},
 };
 
-/// All of it.
-#[derive(Debug, Serialize)]
-pub(super) struct Report {
-    pub(super) gpus: Vec<GpuReport>,
-    pub(super) problems: Vec<String>,
+/// Show the vGPU profiles of the host's GPUs, and how many more of each fit now.
+///
+/// FITS is what can be created one after the other, if nothing else is made
+/// meanwhile: with mixed sizes at the places that starts would choose. Where the
+/// driver does not tell enough it is an upper bound.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  virt-vgpu profiles
+  virt-vgpu profiles 0000:3b:00.0         one GPU
+  virt-vgpu profiles --creatable 3b:00.0  what can be had on it now
+  virt-vgpu profiles --json | jq '.gpus[].profiles[] | select(.fits > 0).profile'
+
+Exit code 0 when the GPUs were found, 1 when the GPU is unknown.")]
+pub(super) struct Profiles {
+    /// Only this one: its address in any notation.
+    #[arg(value_name = "GPU")]
+    gpu: Option<String>,
+
+    /// Only profiles of which one more can be created now.
+    #[arg(long)]
+    creatable: bool,
+
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
 }
 
-/// A GPU; null is what nobody tells.
-#[derive(Debug, Serialize)]
-pub(super) struct GpuReport {
-    pub(super) address: PciAddress,
-    pub(super) name: Option<String>,
-    /// null while its driver makes no vGPUs.
-    pub(super) framework: Option<Framework>,
-    /// null where vGPUs are made without.
-    pub(super) functions: Option<Functions>,
-    /// vGPUs that exist, whoever made them; null where they cannot be counted.
-    pub(super) vgpus: Option<usize>,
-    pub(super) heterogeneous: Option<bool>,
-    pub(super) mig: Option<bool>,
-    pub(super) profiles: Vec<ProfileReport>,
-    /// Why something is missing.
-    pub(super) notes: Vec<String>,
-    /// Whether profiles were left out, so that none says nothing.
-    #[serde(skip)]
-    pub(super) is_partial: bool,
-}
-
-/// A profile on a GPU.
-#[derive(Debug, Serialize)]
-pub(super) struct ProfileReport {
-    pub(super) id: VgpuTypeId,
-    /// `L40S-12Q`.
-    pub(super) profile: String,
-    /// `NVIDIA L40S-12Q`.
-    pub(super) name: String,
-    pub(super) framebuffer_mib: Option<u64>,
-    pub(super) displays: Option<u32>,
-    pub(super) max_resolution: Option<String>,
-    pub(super) frame_rate_limit: Option<u32>,
-    /// The most that the GPU holds.
-    pub(super) maximum: Option<u32>,
-    /// How many more fit now.
-    pub(super) fits: u32,
-    /// false: `fits` is an upper bound.
-    pub(super) fits_exactly: bool,
-    pub(super) pools: Vec<PoolName>,
+impl Profiles {
+    pub(super) fn run(&self, host: &Host) -> anyhow::Result<ExitCode> {
+        let report = profiles::profiles(host, self.gpu.as_deref(), self.creatable)?;
+        output::report(self.json, &report)?;
+        Ok(ExitCode::SUCCESS)
+    }
 }
 
 impl GpuReport {
@@ -132,7 +120,7 @@ impl ProfileReport {
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for ProfileList {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.gpus.is_empty() {
             writeln!(

@@ -1,95 +1,124 @@
-//! `virt-vgpu profiles`: which vGPU profiles the GPUs have, and how many more fit.
+//! Which vGPU profiles the GPUs have, and how many more fit.
 
-use std::{collections::BTreeSet, io, process::ExitCode};
+use std::{collections::BTreeSet, io};
 
 use anyhow::{Context, anyhow};
-use clap::Args;
+use serde::Serialize;
 
-use super::{near, output};
+use super::near;
 use crate::{
     capacity::{Fit, more_of},
     claims,
     config::{self, Pool},
     device::{
-        gpu::{self, Framework, GpuState, VgpuType},
+        gpu::{self, Framework, Functions, GpuState, VgpuType},
         mdev,
         nvml::{Failure, GpuFacts, Nvml, Told},
         readiness, vendor_vfio,
     },
     host::{Host, PciIds},
     kind::FieldSources,
-    model::{MdevTypeId, PciAddress, PoolName, ProfileParts, short_name},
+    model::{MdevTypeId, PciAddress, PoolName, ProfileParts, VgpuTypeId, short_name},
     rule::Verdict,
 };
 
-mod report;
-
-use report::{GpuReport, ProfileReport, Report};
-
-/// Show the vGPU profiles of the host's GPUs, and how many more of each fit now.
-///
-/// FITS is what can be created one after the other, if nothing else is made
-/// meanwhile: with mixed sizes at the places that starts would choose. Where the
-/// driver does not tell enough it is an upper bound.
-#[derive(Debug, Args)]
-#[command(after_help = "Examples:
-  virt-vgpu profiles
-  virt-vgpu profiles 0000:3b:00.0         one GPU
-  virt-vgpu profiles --creatable 3b:00.0  what can be had on it now
-  virt-vgpu profiles --json | jq '.gpus[].profiles[] | select(.fits > 0).profile'
-
-Exit code 0 when the GPUs were found, 1 when the GPU is unknown.")]
-pub(super) struct Profiles {
-    /// Only this one: its address in any notation.
-    #[arg(value_name = "GPU")]
-    gpu: Option<String>,
-
-    /// Only profiles of which one more can be created now.
-    #[arg(long)]
-    creatable: bool,
-
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
+/// All of it.
+#[derive(Debug, Serialize)]
+pub struct ProfileList {
+    /// The GPUs, in ascending order.
+    pub gpus: Vec<GpuReport>,
+    /// What could not be read.
+    pub problems: Vec<String>,
 }
 
-impl Profiles {
-    pub(super) fn run(&self, host: &Host) -> anyhow::Result<ExitCode> {
-        output::report(self.json, &self.gather(host)?)?;
-        Ok(ExitCode::SUCCESS)
-    }
+/// A GPU; null is what nobody tells.
+#[derive(Debug, Serialize)]
+pub struct GpuReport {
+    /// Its address.
+    pub address: PciAddress,
+    /// NVIDIA's name for it.
+    pub name: Option<String>,
+    /// null while its driver makes no vGPUs.
+    pub framework: Option<Framework>,
+    /// null where vGPUs are made without.
+    pub functions: Option<Functions>,
+    /// vGPUs that exist, whoever made them; null where they cannot be counted.
+    pub vgpus: Option<usize>,
+    /// Whether it holds vGPUs of several sizes at once.
+    pub heterogeneous: Option<bool>,
+    /// Whether it is divided into GPU instances.
+    pub mig: Option<bool>,
+    /// Series by series, the smallest first.
+    pub profiles: Vec<ProfileReport>,
+    /// Why something is missing.
+    pub notes: Vec<String>,
+    /// Whether profiles were left out, so that none says nothing.
+    #[serde(skip)]
+    pub is_partial: bool,
+}
 
-    fn gather(&self, host: &Host) -> anyhow::Result<Report> {
-        let mut problems = Vec::new();
-        let all = gpu::all(host).context("cannot list PCI functions")?;
-        let gpus = match &self.gpu {
-            Some(text) => vec![named(host, &all, text)?],
-            None => all,
+/// A profile on a GPU.
+#[derive(Debug, Serialize)]
+pub struct ProfileReport {
+    /// The driver's number.
+    pub id: VgpuTypeId,
+    /// `L40S-12Q`.
+    pub profile: String,
+    /// `NVIDIA L40S-12Q`.
+    pub name: String,
+    /// Memory of one.
+    pub framebuffer_mib: Option<u64>,
+    /// Displays of one.
+    pub displays: Option<u32>,
+    /// Of its largest display.
+    pub max_resolution: Option<String>,
+    /// Frames per second.
+    pub frame_rate_limit: Option<u32>,
+    /// The most that the GPU holds.
+    pub maximum: Option<u32>,
+    /// How many more fit now.
+    pub fits: u32,
+    /// false: `fits` is an upper bound.
+    pub fits_exactly: bool,
+    /// Pools that hand it out on this GPU.
+    pub pools: Vec<PoolName>,
+}
+
+/// Looks at the profiles of one GPU, or of all; with `creatable`, only at those of which
+/// one more can be created now.
+///
+/// # Errors
+/// When GPUs cannot be listed, or the text names none.
+pub fn profiles(host: &Host, gpu: Option<&str>, creatable: bool) -> anyhow::Result<ProfileList> {
+    let mut problems = Vec::new();
+    let all = gpu::all(host).context("cannot list PCI functions")?;
+    let gpus = match gpu {
+        Some(text) => vec![named(host, &all, text)?],
+        None => all,
+    };
+    let facts = if gpus.is_empty() {
+        Vec::new()
+    } else {
+        facts(host, gpu.is_some().then(|| gpus[0]), &mut problems)
+    };
+    let pools = Pools::load(host, &facts, &mut problems);
+    let withheld = withheld(host, &mut problems)?;
+    let report = |&gpu: &PciAddress| {
+        let facts = facts.iter().find(|facts| facts.address == gpu);
+        let mut report = match gpu::read(host, gpu, facts, &withheld) {
+            Ok(state) => gpu_report(host, &state, facts, &pools),
+            Err(error) => GpuReport::unreadable(gpu, facts, &error),
         };
-        let facts = if gpus.is_empty() {
-            Vec::new()
-        } else {
-            facts(host, self.gpu.is_some().then(|| gpus[0]), &mut problems)
-        };
-        let pools = Pools::load(host, &facts, &mut problems);
-        let withheld = withheld(host, &mut problems)?;
-        let report = |&gpu: &PciAddress| {
-            let facts = facts.iter().find(|facts| facts.address == gpu);
-            let mut report = match gpu::read(host, gpu, facts, &withheld) {
-                Ok(state) => gpu_report(host, &state, facts, &pools),
-                Err(error) => GpuReport::unreadable(gpu, facts, &error),
-            };
-            report.is_partial = self.creatable;
-            if self.creatable {
-                report.profiles.retain(|profile| profile.fits > 0);
-            }
-            report
-        };
-        Ok(Report {
-            gpus: gpus.iter().map(report).collect(),
-            problems,
-        })
-    }
+        report.is_partial = creatable;
+        if creatable {
+            report.profiles.retain(|profile| profile.fits > 0);
+        }
+        report
+    };
+    Ok(ProfileList {
+        gpus: gpus.iter().map(report).collect(),
+        problems,
+    })
 }
 
 /// The GPU that a text names.

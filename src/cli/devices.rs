@@ -1,0 +1,122 @@
+//! `virt-vgpu devices`: what the host has, as rules and pools see it.
+
+use std::process::ExitCode;
+
+use clap::{
+    Args,
+    builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
+};
+
+use super::output::{self, Table};
+use crate::{
+    host::Host,
+    kind::{self, KINDS, Subject},
+    model::PoolName,
+    report::{
+        devices::{self, DeviceList, FUNCTIONS, FieldValues, Query, Shown},
+        pool,
+    },
+};
+
+mod functions;
+mod parents;
+
+/// Show the host's devices, and what rules can say about them.
+///
+/// By default: the devices that can make mediated devices, with their types and
+/// the mediated devices that exist.
+#[derive(Debug, Args)]
+#[command(after_help = examples())]
+pub(super) struct Devices {
+    /// Only these: addresses in any notation, or other kernel names.
+    #[arg(value_name = "ADDRESS")]
+    addresses: Vec<String>,
+
+    /// Which devices; without it those of the pool, or mdev.
+    #[arg(long, value_parser = shown())]
+    kind: Option<Shown>,
+
+    /// Only devices that the rules of this pool take.
+    #[arg(long)]
+    pool: Option<PoolName>,
+
+    /// Show each field that rules can test, with its value.
+    #[arg(long)]
+    fields: bool,
+
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+fn examples() -> String {
+    let of_gpus = kind::names_about(Subject::Gpu);
+    format!(
+        "Examples:
+  virt-vgpu devices
+  virt-vgpu devices 0000:3b:00.0    one card; its virtual functions, if it has any
+  virt-vgpu devices --pool cad      what the rules of pool 'cad' take
+  virt-vgpu devices --fields mtty   each field that a rule can test, with its value
+  virt-vgpu devices --kind {FUNCTIONS}      all PCI functions
+  virt-vgpu devices --kind {of_gpus} --fields    GPUs, and what rules can test of them
+  virt-vgpu devices --json | jq '.devices[].types[] | select(.available > 0).id'
+
+Exit code 0 when the devices were read, 1 when an address is unknown."
+    )
+}
+
+/// A value for each.
+fn shown() -> impl TypedValueParser<Value = Shown> {
+    let kinds = KINDS
+        .iter()
+        .map(|kind| PossibleValue::new(kind.name()).help(kind.words().subjects));
+    let all = kinds.chain([PossibleValue::new(FUNCTIONS).help("PCI functions")]);
+    let parser = PossibleValuesParser::new(all);
+    parser.map(|name| kind::named(&name).map_or(Shown::Functions, Shown::Of))
+}
+
+impl Devices {
+    pub(super) fn run(&self, host: &Host) -> anyhow::Result<ExitCode> {
+        let pool = match &self.pool {
+            Some(name) => Some(pool::load(host, name)?),
+            None => None,
+        };
+        let of_pool = pool.as_ref().map(|pool| Shown::Of(pool.kind));
+        let shown = match (self.kind, of_pool) {
+            (Some(asked), Some(has)) if asked != has => anyhow::bail!(
+                "pool '{}' has no devices of kind '{}': it is of kind '{}'; leave out --kind",
+                pool.map(|pool| pool.name.to_string()).unwrap_or_default(),
+                asked.name(),
+                has.name(),
+            ),
+            (asked, has) => asked.or(has).or(Shown::parents()),
+        };
+        let query = Query {
+            addresses: &self.addresses,
+            shown: shown.unwrap_or(Shown::Functions),
+            pool: pool.as_ref(),
+            fields: self.fields,
+        };
+        output::report(self.json, &devices::devices(host, &query)?)?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl std::fmt::Display for DeviceList {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Functions(list) => list.fmt(f),
+            Self::Parents(list) => list.fmt(f),
+        }
+    }
+}
+
+impl std::fmt::Display for FieldValues {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut table = Table::new(&["FIELD", "VALUE"]);
+        for (field, value) in &self.0 {
+            table.row([field.to_string(), value.clone().unwrap_or_default()]);
+        }
+        write!(f, "{}", table.indented())
+    }
+}

@@ -1,0 +1,182 @@
+//! PCI functions of the host: all, or NVIDIA's GPUs.
+
+use anyhow::{Context, anyhow};
+use serde::Serialize;
+
+use super::{FieldValues, Query, Shown, fields_of};
+use crate::{
+    allocate::Look,
+    config::Pool,
+    device::{
+        gpu_fields::GpuFields,
+        pci::{self, DeviceFields},
+    },
+    host::Host,
+    kind::HostView,
+    model::{PciAddress, proposed},
+    plan::{Detail, HostSupply},
+    report::near,
+    rule::{Field, Fields, Verdict},
+};
+
+/// PCI functions of the host: all, or those of a kind or a pool.
+#[derive(Debug, Serialize)]
+pub struct FunctionList {
+    /// In ascending order.
+    pub devices: Vec<FunctionReport>,
+    /// What an empty list means.
+    #[serde(skip)]
+    pub if_none: String,
+}
+
+/// A PCI function; null is what it does not say.
+#[derive(Debug, Serialize)]
+pub struct FunctionReport {
+    /// Its address.
+    pub address: PciAddress,
+    /// Its class, in words.
+    pub class: Option<String>,
+    /// The number of its vendor.
+    pub vendor_id: Option<String>,
+    /// Its vendor's number for it.
+    pub device_id: Option<String>,
+    /// The vendor's name.
+    pub vendor: Option<String>,
+    /// The device's name.
+    pub device: Option<String>,
+    /// The driver that is bound to it.
+    pub driver: Option<String>,
+    /// The function whose virtual one it is.
+    pub physical_function: Option<String>,
+    /// Each field that rules can test, where they are wanted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fields: Option<FieldValues>,
+}
+
+pub(super) fn gather(host: &Host, query: &Query<'_>) -> anyhow::Result<FunctionList> {
+    let &Query { shown, pool, .. } = query;
+    let look = Look::new(host);
+    let mut functions = pci::functions(host).context("cannot list PCI functions")?;
+    functions.sort_unstable();
+    let supply = look
+        .supply(Detail::default())
+        .context("cannot look for devices")?;
+    let view = supply.view();
+    let of_kind = match (shown, pool) {
+        (_, Some(pool)) => Some(in_pool(&supply, pool)?),
+        (Shown::Of(kind), None) => {
+            let all = kind.subjects(view).context("cannot look for GPUs")?;
+            Some(all.iter().filter_map(|one| one.name.pci()).collect())
+        }
+        (Shown::Functions, None) => None,
+    };
+    if !query.addresses.is_empty() {
+        let mut wanted = Vec::new();
+        for text in query.addresses {
+            let parsed = text.parse::<PciAddress>();
+            match parsed {
+                Ok(address) if functions.iter().any(|(have, _)| *have == address) => {
+                    wanted.push(address);
+                }
+                _ => return Err(unknown(text, &functions)),
+            }
+        }
+        functions.retain(|(address, _)| wanted.contains(address));
+    }
+    if let Some(of_kind) = &of_kind {
+        let mut named = functions.iter().filter(|_| !query.addresses.is_empty());
+        if let Some((other, _)) = named.find(|(address, _)| !of_kind.contains(address)) {
+            return Err(anyhow!("{}", not_among(*other, shown, pool)));
+        }
+        functions.retain(|(address, _)| of_kind.contains(address));
+    }
+    let report = |(address, path): &(PciAddress, String)| {
+        let name = (*address).into();
+        let of_gpu = GpuFields {
+            nvml: Some(view),
+            profile: pool.and_then(|pool| pool.devices.selector()),
+        };
+        let device = fields_of(host, &look.names, &name, path, Some(of_gpu));
+        let fields = query.fields.then(|| FieldValues::read(&device, shown));
+        function_report(*address, &device, fields)
+    };
+    Ok(FunctionList {
+        devices: functions.iter().map(report).collect(),
+        if_none: if_none(shown, pool, view),
+    })
+}
+
+/// The GPUs that a pool's rules take.
+fn in_pool(supply: &HostSupply<'_>, pool: &Pool) -> anyhow::Result<Vec<PciAddress>> {
+    let standings = supply.standings(pool).context("cannot look for devices")?;
+    let taken = standings
+        .iter()
+        .filter(|one| matches!(one.verdict, Verdict::Match { .. }));
+    Ok(taken.filter_map(|one| one.parent.name.pci()).collect())
+}
+
+fn not_among(address: PciAddress, shown: Shown, pool: Option<&Pool>) -> String {
+    match (pool, shown) {
+        (Some(Pool { name, .. }), _) => format!(
+            "pool '{name}' does not take {address}; {} says why",
+            proposed("virt-vgpu pool preview", name)
+        ),
+        (None, Shown::Of(kind)) => format!(
+            "{address} is no {}; 'virt-vgpu devices --kind pci {address}' tells what it is",
+            kind.words().subject
+        ),
+        (None, Shown::Functions) => format!("{address} is no PCI function"),
+    }
+}
+
+fn if_none(shown: Shown, pool: Option<&Pool>, view: &HostView<'_>) -> String {
+    match (pool, shown) {
+        (Some(Pool { name, .. }), _) => {
+            format!(
+                "pool '{name}' takes none; {} says why",
+                proposed("virt-vgpu pool preview", name)
+            )
+        }
+        (None, Shown::Of(kind)) => match (kind.unbound(view).first(), kind.words().unbound) {
+            (Some((device, why)), Some(words)) => {
+                format!("{}; {device}: {why}", words.none_bound)
+            }
+            _ => shown.none(),
+        },
+        (None, Shown::Functions) => shown.none(),
+    }
+}
+
+fn unknown(text: &str, functions: &[(PciAddress, String)]) -> anyhow::Error {
+    let have: Vec<String> = functions
+        .iter()
+        .map(|(address, _)| address.to_string())
+        .collect();
+    anyhow!(
+        "there is no PCI function '{}': {}; 'virt-vgpu devices --kind pci' lists all",
+        near::one_line(text),
+        near::what_there_is(&near::canonical(text), &have)
+    )
+}
+
+fn function_report(
+    address: PciAddress,
+    device: &DeviceFields<'_>,
+    fields: Option<FieldValues>,
+) -> FunctionReport {
+    let value = |field: Field| {
+        let value = device.field(field)?;
+        Some(field.info().value_type.print(&value))
+    };
+    FunctionReport {
+        address,
+        class: value(Field::Class),
+        vendor_id: value(Field::VendorId),
+        device_id: value(Field::DeviceId),
+        vendor: value(Field::Vendor),
+        device: value(Field::Device),
+        driver: value(Field::Driver),
+        physical_function: value(Field::PhysicalFunction),
+        fields,
+    }
+}
