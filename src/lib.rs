@@ -69,6 +69,6 @@ pub mod model;
 pub mod nvml;
 pub mod plan;
 #[cfg(feature = "cli")]
-mod report;
+pub mod report;
 pub mod rule;
 pub mod udev;

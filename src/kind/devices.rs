@@ -18,6 +18,9 @@ use crate::{
 
 /// What a pool of a kind is set to: the kind's own part of its file, and what that makes
 /// of the host. It reads, says what there is, and proposes steps; it changes nothing.
+///
+/// It has nothing to say of a device's element in the domain XML and of the nodes by which
+/// a holder shows: both follow from the [`crate::model::Handle`] alone, whatever the kind.
 pub trait Devices: fmt::Debug + Send + Sync {
     /// What they are, in a word for lists and refusals: the type or the profile that they
     /// are made as, as the file has it.
@@ -130,7 +133,7 @@ pub trait Devices: fmt::Debug + Send + Sync {
     }
 
     /// Why the host itself needs what the candidate is, if it does: then no rule takes it
-    /// that does not say so.
+    /// that does not say so. Plans and previews both ask.
     fn critical(&self, view: &HostView<'_>, candidate: &Candidate) -> Option<String> {
         let _ = (view, candidate);
         None

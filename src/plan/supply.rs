@@ -1,7 +1,7 @@
 //! What a real host, or a directory that looks like one, has for pools: the pool's kind
 //! looks at the host, the pool's rules judge what it finds.
 
-use std::{collections::BTreeMap, io};
+use std::{cell::RefCell, collections::BTreeMap, io, rc::Rc};
 
 use super::Answers;
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
         nvml::{Failure, GpuFacts},
     },
     kind::{Candidate, HostView, Idle, Placeholder},
-    model::{MdevTypeId, ParentName},
+    model::{MdevTypeId, ParentName, PoolName},
     rule::{Rule, Verdict},
 };
 
@@ -31,6 +31,18 @@ pub struct Standing {
 pub struct HostSupply<'a> {
     view: HostView<'a>,
     answers: Option<&'a Answers>,
+    /// By pool, what the host needs itself ([`Self::needed`]).
+    needed: RefCell<BTreeMap<PoolName, Rc<Needed>>>,
+}
+
+/// What rules are about and the host itself needs, all of it or a part, with the reason.
+type Needed = BTreeMap<ParentName, (Extent, String)>;
+
+/// How much of what rules are about is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    All,
+    Part,
 }
 
 impl<'a> HostSupply<'a> {
@@ -40,6 +52,7 @@ impl<'a> HostSupply<'a> {
         Self {
             view,
             answers: None,
+            needed: RefCell::default(),
         }
     }
 
@@ -113,10 +126,53 @@ impl<'a> HostSupply<'a> {
 
     /// What one of the pool's devices ([`Self::standings`]) has of its type, over
     /// all that makes devices on it, and whether the number is exact: else there may
-    /// be fewer.
+    /// be fewer. What the host needs itself it has not, as in [`Self::offer`].
     #[must_use]
     pub fn room(&self, pool: &Pool, device: &Parent) -> (Offer, bool) {
-        pool.devices.room(&self.view, device)
+        match self.needed(pool).get(&device.name) {
+            Some((extent, why)) if !self.may_be_critical(pool, device) => match extent {
+                Extent::All => (Offer::Taken(why.clone()), true),
+                Extent::Part => (pool.devices.room(&self.view, device).0, false),
+            },
+            _ => pool.devices.room(&self.view, device),
+        }
+    }
+
+    /// What the pool's rules can be about and the host itself needs.
+    fn needed(&self, pool: &Pool) -> Rc<Needed> {
+        if let Some(needed) = self.needed.borrow().get(&pool.name) {
+            return Rc::clone(needed);
+        }
+        // What cannot be listed is told where the room is asked for.
+        let candidates = self.candidates(pool, &Placeholder::Any);
+        let candidates = candidates.unwrap_or_default();
+        let subject = |one: &Candidate| pool.devices.subject_of(&self.view, one).name;
+        let mut needed = Needed::new();
+        for one in &candidates {
+            if let Some(why) = pool.devices.critical(&self.view, one) {
+                needed.entry(subject(one)).or_insert((Extent::All, why));
+            }
+        }
+        if !needed.is_empty() {
+            for one in &candidates {
+                if let Some((extent, _)) = needed.get_mut(&subject(one)) {
+                    if pool.devices.critical(&self.view, one).is_none() {
+                        *extent = Extent::Part;
+                    }
+                }
+            }
+        }
+        let needed = Rc::new(needed);
+        let mut known = self.needed.borrow_mut();
+        known.insert(pool.name.clone(), Rc::clone(&needed));
+        needed
+    }
+
+    /// Whether a rule of the pool takes the device even if the host needs it.
+    fn may_be_critical(&self, pool: &Pool, subject: &Parent) -> bool {
+        let rules = pool.rules.iter().filter(|rule| rule.allow_critical);
+        let rules: Vec<Rule> = rules.cloned().collect();
+        is_match(&self.verdict(pool, &rules, subject))
     }
 
     /// How many more the pool's devices ([`Self::standings`] that match) make
@@ -206,9 +262,7 @@ impl<'a> HostSupply<'a> {
             return None;
         }
         if let Some(why) = pool.devices.critical(&self.view, candidate) {
-            let rules = pool.rules.iter().filter(|rule| rule.allow_critical);
-            let rules: Vec<Rule> = rules.cloned().collect();
-            if !is_match(&self.verdict(pool, &rules, &subject)) {
+            if !self.may_be_critical(pool, &subject) {
                 return Some(Offer::Taken(why));
             }
         }

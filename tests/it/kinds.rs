@@ -224,7 +224,8 @@ impl Devices for WholePool {
     }
 
     fn room(&self, _: &HostView<'_>, _: &Parent) -> (Offer, bool) {
-        (Offer::NoSuchType, true)
+        let id = "function".parse().unwrap();
+        (Offer::Type { id, available: 1 }, true)
     }
 
     fn critical(&self, _: &HostView<'_>, candidate: &Candidate) -> Option<String> {
@@ -247,11 +248,16 @@ fn whole(allow: bool) -> Pool {
     }
 }
 
+/// A host with three of those cards, the last of which it needs itself.
+fn cards() -> Tree {
+    Tree::with_devices()
+        .pci("0000:05:00.0", "8086", "1533", "020000", None)
+        .pci("0000:5e:00.0", "8086", "1533", "020000", None)
+}
+
 /// The plan for so many devices of the pool.
 fn planned(pool: &Pool, number: usize) -> Result<Plan, Refusal> {
-    let tree = Tree::with_devices()
-        .pci("0000:05:00.0", "8086", "1533", "020000", None)
-        .pci("0000:5e:00.0", "8086", "1533", "020000", None);
+    let tree = cards();
     let host = Host::new(tree.path("/"));
     let names = PciIds::new(&host);
     let view = HostView::open(&host, &names, Detail::default()).unwrap();
@@ -297,4 +303,51 @@ fn what_the_host_needs_is_handed_out_only_where_a_rule_says_so() {
     let plan = planned(&whole(true), 3).unwrap();
     let last = plan.assignments.last().map(|one| one.handle.to_string());
     assert_eq!(last.as_deref(), Some("0000:5e:00.0"));
+}
+
+/// What 'pool preview' and 'pool show' print of the pool's devices.
+#[cfg(feature = "cli")]
+fn shown(pool: &Pool) -> [String; 2] {
+    use virt_vgpu::report;
+    let tree = cards();
+    let host = Host::new(tree.path("/"));
+    let paragraph = |text: String, heading: &str| {
+        let mut all = text.split("\n\n");
+        let found = all.find(|one| one.starts_with(heading));
+        found.unwrap().trim_end().to_owned()
+    };
+    let preview = report::pool::preview(&host, pool.clone()).unwrap();
+    let show = report::pool::show(&host, pool.clone()).unwrap();
+    [
+        paragraph(preview.to_string(), "in the pool"),
+        paragraph(show.to_string(), "devices"),
+    ]
+}
+
+#[cfg(feature = "cli")]
+#[test]
+fn what_the_host_needs_is_shown_as_not_to_be_had() {
+    let [preview, show] = shown(&whole(false));
+    insta::assert_snapshot!(preview, @r"
+    in the pool (3 of 6):
+      DEVICE        TAKEN BY  AVAILABLE                          ALSO IN POOL
+      0000:04:00.0  rule 1    1                                  -
+      0000:05:00.0  rule 1    1                                  -
+      0000:5e:00.0  rule 1    the host's last keyboard is on it  -
+    ");
+    insta::assert_snapshot!(show, @r"
+    devices (0 in use, 2 free):
+      DEVICE        TAKEN BY  AVAILABLE                          ALSO IN POOL
+      0000:04:00.0  rule 1    1                                  -
+      0000:05:00.0  rule 1    1                                  -
+      0000:5e:00.0  rule 1    the host's last keyboard is on it  -
+    ");
+    let [_, show] = shown(&whole(true));
+    insta::assert_snapshot!(show, @r"
+    devices (0 in use, 3 free):
+      DEVICE        TAKEN BY  AVAILABLE  ALSO IN POOL
+      0000:04:00.0  rule 1    1          -
+      0000:05:00.0  rule 1    1          -
+      0000:5e:00.0  rule 1    1          -
+    ");
 }
