@@ -6,12 +6,9 @@ use serde::Deserialize;
 use super::{ClaimedDevice, MovingDevice, device::way_back};
 use crate::{
     capacity::Placement,
-    device::{
-        mdev,
-        step::{Check, Effect, Undo},
-        vendor_vfio,
-    },
-    model::{DeviceName, Handle, MdevTypeId, MdevUuid, ParentName, PciAddress, PoolName},
+    device::step::{Check, Undo},
+    kind::{self, FormerWay},
+    model::{DeviceName, Handle, MdevTypeId, MdevUuid, ParentName, PoolName},
 };
 
 /// A device as a claim's file has it, of this release or the last.
@@ -66,11 +63,9 @@ impl TryFrom<Placed> for MovingDevice {
     type Error = String;
 
     fn try_from(placed: Placed) -> Result<Self, String> {
-        let handle = match (placed.handle, placed.kind.as_str()) {
-            (Some(handle), _) => handle,
-            (None, MDEV) => Handle::Mdev(placed.uuid),
-            (None, VENDOR_VFIO) => Handle::Pci(function(&placed.parent)?),
-            (None, other) => return Err(format!("a device of kind '{other}' without a handle")),
+        let handle = match placed.handle {
+            Some(handle) => handle,
+            None => kind::former_handle(&placed.kind, &placed.parent, placed.uuid)?,
         };
         Ok(Self {
             name: placed.name,
@@ -84,20 +79,19 @@ impl TryFrom<Placed> for MovingDevice {
     }
 }
 
-fn function(parent: &ParentName) -> Result<PciAddress, String> {
-    let function = parent.pci();
-    function.ok_or_else(|| format!("{parent} is no virtual function"))
-}
-
-/// The word of the last release for mediated devices.
-const MDEV: &str = "mdev";
-/// Its word for virtual functions that were set to a type.
-const VENDOR_VFIO: &str = "vendor-vfio";
-
 impl TryFrom<Written> for ClaimedDevice {
     type Error = String;
 
     fn try_from(written: Written) -> Result<Self, String> {
+        let Written {
+            name,
+            pool,
+            kind,
+            uuid,
+            parent,
+            type_id,
+            ..
+        } = written;
         let way = match (written.handle, written.rests_on) {
             (Some(handle), Some(rests_on)) => Way {
                 handle,
@@ -106,21 +100,17 @@ impl TryFrom<Written> for ClaimedDevice {
                 identity: written.identity,
                 undo: written.undo,
             },
-            _ => match written.kind.as_str() {
-                MDEV => Way::of_mdev(&written.parent, &written.type_id, written.uuid),
-                VENDOR_VFIO => Way::of_function(&written.parent, &written.type_id)?,
-                other => return Err(format!("a device of kind '{other}' without a handle")),
-            },
+            _ => kind::former_way(&kind, &parent, &type_id, uuid)?.into(),
         };
         Ok(Self {
-            name: written.name,
-            pool: written.pool,
-            kind: written.kind,
-            uuid: written.uuid,
+            name,
+            pool,
+            kind,
+            uuid,
             handle: way.handle,
-            board: written.board.unwrap_or_else(|| written.parent.clone()),
-            parent: written.parent,
-            type_id: written.type_id,
+            board: written.board.unwrap_or_else(|| parent.clone()),
+            parent,
+            type_id,
             placement: written.placement,
             nodes: written.nodes,
             identity: way.identity,
@@ -141,46 +131,15 @@ struct Way {
     undo: Vec<Undo>,
 }
 
-impl Way {
-    fn of_mdev(parent: &ParentName, type_id: &MdevTypeId, uuid: MdevUuid) -> Self {
-        // Which of the two directories lists the parent was not written down.
-        let listed = [
-            mdev::class_parent(parent),
-            mdev::pci_function(parent.clone()),
-        ];
-        let mut step = mdev::creation(&listed[0], type_id, uuid);
-        if let Some(Undo {
-            effect: Effect::Device(made),
-            ..
-        }) = &mut step.undo
-        {
-            made.gone = listed
-                .iter()
-                .flat_map(|parent| mdev::traces(parent, uuid))
-                .collect();
-            made.gone.sort();
-            made.gone.dedup();
-        }
-        let (identity, undo) = way_back(&[step]);
+impl From<FormerWay> for Way {
+    fn from(former: FormerWay) -> Self {
+        let (identity, undo) = way_back(&[former.step]);
         Self {
-            handle: Handle::Mdev(uuid),
-            rests_on: listed[0].path(),
-            can_wedge: false,
+            handle: former.handle,
+            rests_on: former.made_as.rests_on,
+            can_wedge: former.made_as.can_wedge,
             identity,
             undo,
         }
-    }
-
-    fn of_function(parent: &ParentName, type_id: &MdevTypeId) -> Result<Self, String> {
-        let function = function(parent)?;
-        let step = vendor_vfio::assignment(function, type_id, "");
-        let (identity, undo) = way_back(&[step]);
-        Ok(Self {
-            handle: Handle::Pci(function),
-            rests_on: vendor_vfio::driver_link(function),
-            can_wedge: true,
-            identity,
-            undo,
-        })
     }
 }

@@ -1,5 +1,5 @@
-//! Mediated devices of any driver: parents, types, existing devices, and the
-//! step that makes one. Layout and errno: kernel `drivers/vfio/mdev/`,
+//! Mediated devices of any driver: parents, types and existing devices. Layout and
+//! errno: kernel `drivers/vfio/mdev/`,
 //! `Documentation/driver-api/vfio-mediated-device.rst`.
 
 use std::{
@@ -9,11 +9,7 @@ use std::{
 };
 
 use super::{PCI_DEVICES, Sysfs, at, link_name, list, optional, read};
-use crate::{
-    device::step::{Attribute, Check, Effect, Made, Step, Undo},
-    model::TypeSelector,
-    model::{MdevModel, MdevTypeId, MdevUuid, ParentName},
-};
+use crate::model::{MdevModel, MdevTypeId, MdevUuid, ParentName, TypeSelector};
 
 /// Class of all registered parents; there from the first parent on.
 const PARENTS: &str = "/sys/class/mdev_bus";
@@ -397,31 +393,6 @@ pub fn model(
     parsed.map_err(|wrong| io::Error::new(io::ErrorKind::InvalidData, format!("{path}: {wrong}")))
 }
 
-/// The write that makes a device, its undo, and what is true afterwards.
-#[must_use]
-pub fn creation(parent: &Parent, type_id: &MdevTypeId, uuid: MdevUuid) -> Step {
-    Step {
-        what: format!("create {type_id} {uuid} on {}", parent.name),
-        write: Attribute {
-            path: format!("{}/mdev_supported_types/{type_id}/create", parent.path()),
-            value: uuid.to_string(),
-        },
-        undo: Some(removal(parent, uuid)),
-        needs_no_undo: None,
-        checks: vec![
-            Check::LinkPasses {
-                path: path(uuid),
-                component: parent.name.to_string(),
-            },
-            Check::LinkPasses {
-                path: format!("{}/mdev_type", path(uuid)),
-                component: type_id.to_string(),
-            },
-            Check::Openable { device: path(uuid) },
-        ],
-    }
-}
-
 /// The PCI function of that address as the parent of its own only device.
 #[must_use]
 pub fn pci_function(name: impl Into<ParentName>) -> Parent {
@@ -458,36 +429,4 @@ pub fn parent_named(sysfs: &dyn Sysfs, name: &ParentName) -> Parent {
         name: name.clone(),
         listed_in,
     }
-}
-
-/// What takes a device away. It shows as long as there is anything left of it in
-/// its link on the bus and its directory below its parent: while a driver is
-/// still busy with a removal, only the directory is there, and neither the UUID
-/// nor the room is free. Its type's link is the last thing that the kernel makes
-/// (kernel `mdev_device_create`, `mdev_device_remove_common`).
-#[must_use]
-pub fn removal(parent: &Parent, uuid: MdevUuid) -> Undo {
-    let device = path(uuid);
-    Undo {
-        write: Attribute {
-            path: format!("{device}/remove"),
-            value: "1".to_owned(),
-        },
-        effect: Effect::Device(Made {
-            whole: format!("{device}/mdev_type"),
-            gone: traces(parent, uuid),
-        }),
-    }
-}
-
-/// Where a vGPU of NVIDIA's driver has its attributes.
-#[must_use]
-pub fn nvidia_attributes(uuid: MdevUuid) -> String {
-    format!("{}/nvidia", path(uuid))
-}
-
-/// Where a mediated device shows, until nothing is left of it.
-#[must_use]
-pub fn traces(parent: &Parent, uuid: MdevUuid) -> Vec<String> {
-    vec![path(uuid), format!("{}/{uuid}", parent.path())]
 }

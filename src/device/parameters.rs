@@ -1,8 +1,6 @@
 //! What NVIDIA's driver lets a vGPU be given beyond its type: one attribute,
 //! `vgpu_params`, that takes all of it in one write before a VM opens the vGPU.
 
-use super::step::{Attribute, Check, GOES_WITH_THE_DEVICE, Step};
-
 /// The parameters of one vGPU; what is None is left to the driver.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Parameters {
@@ -50,26 +48,6 @@ impl Parameters {
         let on = all.into_iter().filter(|(_, value)| *value == Some(true));
         on.map(|(name, _)| name).collect()
     }
-
-    /// The write that sets them on the vGPU whose attributes are in `directory`.
-    /// The driver takes the last byte of a write for a newline and drops it
-    /// unseen, so there is one, and what it has understood is read back. The
-    /// parameters go with the vGPU: there is nothing to undo.
-    #[must_use]
-    pub fn step(&self, directory: &str) -> Option<Step> {
-        let text = self.text()?;
-        let path = format!("{directory}/vgpu_params");
-        Some(Step {
-            what: format!("set {text}"),
-            write: Attribute {
-                path: path.clone(),
-                value: format!("{text}\n"),
-            },
-            undo: None,
-            needs_no_undo: Some(GOES_WITH_THE_DEVICE),
-            checks: vec![Check::Reads { path, value: text }],
-        })
-    }
 }
 
 #[cfg(test)]
@@ -79,7 +57,7 @@ mod tests {
     #[test]
     fn only_what_is_asked_for_is_written() {
         let none = Parameters::default();
-        assert_eq!((none.text(), none.step("/x")), (None, None));
+        assert_eq!(none.text(), None);
         let some = Parameters {
             frame_rate_limit: Some(0),
             console_vnc: Some(false),
@@ -95,24 +73,9 @@ mod tests {
             debuggers: Some(false),
             profilers: Some(true),
         };
-        let step = all.step("/sys/x/nvidia").unwrap();
         let text =
             "frame_rate_limiter=1,disable_vnc=0,enable_uvm=1,enable_debugging=0,enable_profiling=1";
-        let path = "/sys/x/nvidia/vgpu_params".to_owned();
-        assert_eq!(
-            step.write,
-            Attribute {
-                path: path.clone(),
-                value: format!("{text}\n")
-            }
-        );
-        assert_eq!(
-            step.checks,
-            [Check::Reads {
-                path,
-                value: text.to_owned()
-            }]
-        );
+        assert_eq!(all.text().as_deref(), Some(text));
         assert_eq!(all.against_migration(), ["unified-memory", "profilers"]);
     }
 }

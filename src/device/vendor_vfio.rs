@@ -6,10 +6,7 @@
 use std::io;
 
 use super::{PCI_DEVICES, Sysfs, gpu::bound, link_name, optional, read};
-use crate::{
-    device::step::{Attribute, Check, Effect, GOES_WITH_THE_DEVICE, Setting, Step, Undo},
-    model::{MdevTypeId, PciAddress, VgpuTypeId},
-};
+use crate::model::{PciAddress, VgpuTypeId};
 
 /// A type that a function can be given now.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -25,14 +22,20 @@ fn path(function: PciAddress) -> String {
 }
 
 fn attribute(function: PciAddress, name: &str) -> String {
-    format!("{PCI_DEVICES}/{function}/nvidia/{name}")
+    format!("{}/{name}", attributes(function))
+}
+
+/// The attribute that tells the function's type, and that it is given one by.
+#[must_use]
+pub fn type_attribute(function: PciAddress) -> String {
+    attribute(function, "current_vgpu_type")
 }
 
 /// Whether the function's driver makes vGPUs this way. Its attributes come a
 /// moment after the driver has bound, without a uevent.
 #[must_use]
 pub fn is_function(sysfs: &dyn Sysfs, function: PciAddress) -> bool {
-    sysfs.exists(&attribute(function, "current_vgpu_type"))
+    sysfs.exists(&type_attribute(function))
 }
 
 /// The link that is there while a driver is bound to the function.
@@ -79,7 +82,7 @@ pub fn all_functions(sysfs: &dyn Sysfs) -> io::Result<Vec<(PciAddress, PciAddres
 /// # Errors
 /// The kernel's errno with the path, `InvalidData` for what is no number.
 pub fn current(sysfs: &dyn Sysfs, function: PciAddress) -> io::Result<Option<VgpuTypeId>> {
-    let path = attribute(function, "current_vgpu_type");
+    let path = type_attribute(function);
     let text = read(sysfs, &path)?;
     let number: u32 = text.parse().map_err(|_| {
         let what = format!("{path}: '{text}' is no number");
@@ -119,69 +122,6 @@ pub fn nodes(sysfs: &dyn Sysfs, function: PciAddress) -> io::Result<Vec<String>>
 #[must_use]
 pub fn attributes(function: PciAddress) -> String {
     format!("{}/nvidia", path(function))
-}
-
-/// The write that gives a free function its type, its undo, and what is true
-/// afterwards. A function with a type takes none: the driver answers `EPERM` even
-/// to the one it has.
-#[must_use]
-pub fn assignment(function: PciAddress, id: &MdevTypeId, name: &str) -> Step {
-    let device = path(function);
-    let path = attribute(function, "current_vgpu_type");
-    Step {
-        what: format!("make {function} a {name} (type {id})"),
-        write: Attribute {
-            path: path.clone(),
-            value: format!("{id}\n"),
-        },
-        undo: Some(release(function)),
-        needs_no_undo: None,
-        checks: vec![
-            Check::Reads {
-                path,
-                value: id.to_string(),
-            },
-            Check::Openable { device },
-        ],
-    }
-}
-
-/// What frees a function. It is `EPERM` while QEMU has the vGPU open, and `EBUSY`
-/// while the driver's plugin is still ending.
-#[must_use]
-pub fn release(function: PciAddress) -> Undo {
-    let path = attribute(function, "current_vgpu_type");
-    Undo {
-        write: Attribute {
-            path: path.clone(),
-            value: "0\n".to_owned(),
-        },
-        effect: Effect::Setting(Setting {
-            setting: path,
-            free: "0".to_owned(),
-        }),
-    }
-}
-
-/// The write that puts a vGPU at a place of its GPU's memory, where sizes are
-/// mixed; `directory` is where it has its attributes. The driver has placed it
-/// already, so this moves it; the place goes with the vGPU.
-#[must_use]
-pub fn placing(directory: &str, place: u32) -> Step {
-    let path = format!("{directory}/placement_id");
-    Step {
-        what: format!("place it at {place}"),
-        write: Attribute {
-            path: path.clone(),
-            value: format!("{place}\n"),
-        },
-        undo: None,
-        needs_no_undo: Some(GOES_WITH_THE_DEVICE),
-        checks: vec![Check::Reads {
-            path,
-            value: place.to_string(),
-        }],
-    }
 }
 
 #[cfg(test)]

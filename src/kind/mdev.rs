@@ -5,19 +5,22 @@ use std::{io, rc::Rc, sync::Arc};
 use super::{
     Board, Candidate, Devices, FieldSources, HostView, Keys, Kind, MadeAs, NVIDIA_PARAMETERS,
     PCI_FIELDS, Part, Placeholder, Subject, ToMake, TypeKey, Words, board, read_type,
+    vgpu_settings::settings,
 };
 use crate::{
     capacity::Fit,
     device::{
         Sysfs,
         mdev::{self, Offer, Parent},
-        step::Step,
-        vendor_vfio,
+        step::{Attribute, Check, Effect, Made, Step, Undo},
     },
     document::ConfigError,
-    model::{MdevTypeId, ParentName, TypeSelector},
+    model::{MdevTypeId, MdevUuid, ParentName, TypeSelector},
     rule::{Field, Rule, Verdict},
 };
+
+/// What claims call the way in which mediated devices are made.
+pub(super) const WORD: &str = "mdev";
 
 /// The row in the registry.
 #[derive(Debug)]
@@ -132,7 +135,7 @@ impl Devices for MdevPool {
     }
 
     fn made_as(&self, candidate: &Candidate) -> MadeAs {
-        rests_on_parent(candidate)
+        rests_on_parent(&candidate.parent.name)
     }
 
     fn room(&self, view: &HostView<'_>, parent: &Parent) -> (Offer, bool) {
@@ -167,30 +170,74 @@ impl Devices for MdevPool {
 /// What makes a mediated device, of whichever kind its pool is: it is created, then given
 /// its place and its parameters where NVIDIA's driver has made it.
 pub(super) fn mediated(candidate: &Candidate, made: &ToMake<'_>) -> Vec<Step> {
-    let mut steps = vec![mdev::creation(&candidate.parent, made.type_id, made.uuid)];
+    let mut steps = vec![creation(&candidate.parent, made.type_id, made.uuid)];
     if made.type_id.is_nvidias() {
-        let directory = mdev::nvidia_attributes(made.uuid);
+        let directory = nvidia_attributes(made.uuid);
         steps.extend(settings(&directory, made));
     }
     steps
 }
 
 /// What a claim says of a mediated device, of whichever kind its pool is.
-pub(super) fn rests_on_parent(candidate: &Candidate) -> MadeAs {
+pub(super) fn rests_on_parent(parent: &ParentName) -> MadeAs {
     MadeAs {
-        word: "mdev",
-        rests_on: mdev::class_parent(&candidate.parent.name).path(),
+        word: WORD,
+        rests_on: mdev::class_parent(parent).path(),
         can_wedge: false,
     }
 }
 
-/// What gives a vGPU of NVIDIA's driver its place and its parameters; `directory` is
-/// where it has its attributes.
-pub(super) fn settings(directory: &str, made: &ToMake<'_>) -> Vec<Step> {
-    let place = made.placement;
-    let placing = place.map(|place| vendor_vfio::placing(directory, place.id));
-    placing
-        .into_iter()
-        .chain(made.parameters.step(directory))
-        .collect()
+/// The write that makes a device, its undo, and what is true afterwards.
+pub(super) fn creation(parent: &Parent, type_id: &MdevTypeId, uuid: MdevUuid) -> Step {
+    Step {
+        what: format!("create {type_id} {uuid} on {}", parent.name),
+        write: Attribute {
+            path: format!("{}/mdev_supported_types/{type_id}/create", parent.path()),
+            value: uuid.to_string(),
+        },
+        undo: Some(removal(parent, uuid)),
+        needs_no_undo: None,
+        checks: vec![
+            Check::LinkPasses {
+                path: mdev::path(uuid),
+                component: parent.name.to_string(),
+            },
+            Check::LinkPasses {
+                path: format!("{}/mdev_type", mdev::path(uuid)),
+                component: type_id.to_string(),
+            },
+            Check::Openable {
+                device: mdev::path(uuid),
+            },
+        ],
+    }
+}
+
+/// What takes a device away. It shows as long as there is anything left of it in
+/// its link on the bus and its directory below its parent: while a driver is
+/// still busy with a removal, only the directory is there, and neither the UUID
+/// nor the room is free. Its type's link is the last thing that the kernel makes
+/// (kernel `mdev_device_create`, `mdev_device_remove_common`).
+fn removal(parent: &Parent, uuid: MdevUuid) -> Undo {
+    let device = mdev::path(uuid);
+    Undo {
+        write: Attribute {
+            path: format!("{device}/remove"),
+            value: "1".to_owned(),
+        },
+        effect: Effect::Device(Made {
+            whole: format!("{device}/mdev_type"),
+            gone: traces(parent, uuid),
+        }),
+    }
+}
+
+/// Where a mediated device shows, until nothing is left of it.
+pub(super) fn traces(parent: &Parent, uuid: MdevUuid) -> Vec<String> {
+    vec![mdev::path(uuid), format!("{}/{uuid}", parent.path())]
+}
+
+/// Where a vGPU of NVIDIA's driver has its attributes.
+fn nvidia_attributes(uuid: MdevUuid) -> String {
+    format!("{}/nvidia", mdev::path(uuid))
 }

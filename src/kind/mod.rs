@@ -19,9 +19,11 @@ use crate::{
 mod board;
 mod candidate;
 mod devices;
+mod former;
 mod gpu_settings;
 mod mdev;
 mod nvidia_vgpu;
+mod vgpu_settings;
 mod view;
 
 pub use board::Board;
@@ -29,6 +31,7 @@ pub use candidate::{
     Announced, Candidate, Detail, Idle, MadeAs, Placeholder, PlacementChoice, Rejection, ToMake,
 };
 pub use devices::Devices;
+pub use former::{FormerWay, former_handle, former_way};
 pub use gpu_settings::{GpuSettings, SchedulerPolicy, SchedulerSettings};
 pub use view::{FieldSources, HostView};
 

@@ -36,7 +36,9 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("host", &["model", "domain", "config", "device", "apply"]),
     (
         "claims",
-        &["model", "domain", "device", "capacity", "apply", "host"],
+        &[
+            "model", "domain", "device", "capacity", "kind", "apply", "host",
+        ],
     ),
     ("events", &["model", "claims"]),
     (

@@ -26,14 +26,8 @@ use virt_vgpu::{
 use crate::support::{plain_tree::Tree, sources::sources};
 
 /// Names of kinds that stand for something else, in these files.
-const OTHERWISE: &[(&str, &str, &str)] = &[
-    ("domain/", "mdev", "the type of a hostdev in libvirt's XML"),
-    (
-        "claims/former.rs",
-        "mdev",
-        "the word in claims of earlier versions",
-    ),
-];
+const OTHERWISE: &[(&str, &str, &str)] =
+    &[("domain/", "mdev", "the type of a hostdev in libvirt's XML")];
 
 /// The program's text, without comments and without tests.
 fn code(text: &str) -> String {

@@ -6,12 +6,15 @@ use std::{cell::OnceCell, collections::BTreeMap, io};
 use crate::{
     device::{
         mdev::{self, Offer},
-        step::Step,
+        step::{Attribute, Check, Effect, Setting, Step, Undo},
         vendor_vfio,
     },
-    kind::{Candidate, HostView, MadeAs, ToMake, mdev::settings},
-    model::{PciAddress, TypeSelector},
+    kind::{Candidate, HostView, MadeAs, ToMake, vgpu_settings::settings},
+    model::{MdevTypeId, PciAddress, TypeSelector},
 };
+
+/// What claims call the way in which a function becomes a vGPU.
+pub(in crate::kind) const WORD: &str = "vendor-vfio";
 
 /// Every function that can become a vGPU, once it has been looked for.
 #[derive(Debug, Default)]
@@ -105,9 +108,9 @@ pub(super) fn is_spoken_for(view: &HostView<'_>, function: PciAddress) -> bool {
 }
 
 /// What a claim says of a vGPU that a function has become.
-pub(super) fn made_as(function: PciAddress) -> MadeAs {
+pub(in crate::kind) fn made_as(function: PciAddress) -> MadeAs {
     MadeAs {
-        word: "vendor-vfio",
+        word: WORD,
         rests_on: vendor_vfio::driver_link(function),
         can_wedge: true,
     }
@@ -115,7 +118,47 @@ pub(super) fn made_as(function: PciAddress) -> MadeAs {
 
 /// What gives a function its type, then its place and its parameters.
 pub(super) fn steps(function: PciAddress, profile: &str, made: &ToMake<'_>) -> Vec<Step> {
-    let mut steps = vec![vendor_vfio::assignment(function, made.type_id, profile)];
+    let mut steps = vec![assignment(function, made.type_id, profile)];
     steps.extend(settings(&vendor_vfio::attributes(function), made));
     steps
+}
+
+/// The write that gives a free function its type, its undo, and what is true
+/// afterwards. A function with a type takes none: the driver answers `EPERM` even
+/// to the one it has.
+pub(in crate::kind) fn assignment(function: PciAddress, id: &MdevTypeId, name: &str) -> Step {
+    let device = mdev::pci_function(function).path();
+    let path = vendor_vfio::type_attribute(function);
+    Step {
+        what: format!("make {function} a {name} (type {id})"),
+        write: Attribute {
+            path: path.clone(),
+            value: format!("{id}\n"),
+        },
+        undo: Some(release(function)),
+        needs_no_undo: None,
+        checks: vec![
+            Check::Reads {
+                path,
+                value: id.to_string(),
+            },
+            Check::Openable { device },
+        ],
+    }
+}
+
+/// What frees a function. It is `EPERM` while QEMU has the vGPU open, and `EBUSY`
+/// while the driver's plugin is still ending.
+fn release(function: PciAddress) -> Undo {
+    let path = vendor_vfio::type_attribute(function);
+    Undo {
+        write: Attribute {
+            path: path.clone(),
+            value: "0\n".to_owned(),
+        },
+        effect: Effect::Setting(Setting {
+            setting: path,
+            free: "0".to_owned(),
+        }),
+    }
 }

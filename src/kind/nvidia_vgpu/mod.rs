@@ -28,6 +28,8 @@ mod pool;
 mod room;
 mod unbound;
 
+pub(super) use functions::{WORD as FUNCTIONS_WORD, assignment, made_as as function_made_as};
+
 /// The row in the registry.
 #[derive(Debug)]
 pub(super) struct NvidiaVgpu;

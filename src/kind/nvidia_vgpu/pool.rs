@@ -94,7 +94,7 @@ impl Devices for NvidiaVgpuPool {
 
     fn made_as(&self, candidate: &Candidate) -> MadeAs {
         match candidate.function() {
-            None => crate::kind::mdev::rests_on_parent(candidate),
+            None => crate::kind::mdev::rests_on_parent(&candidate.parent.name),
             Some(function) => functions::made_as(function),
         }
     }

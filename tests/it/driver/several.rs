@@ -18,6 +18,7 @@ use super::NoNames;
 use crate::support::{
     kernel::Kernel,
     machine::{Function, Gpu, LARGE, Machine, SMALL, SMALL_OTHER, profile},
+    making,
 };
 
 /// Which functions a pool takes.
@@ -140,14 +141,15 @@ fn try_to_make(
     (kind, uuid): (usize, &str),
 ) -> bool {
     let kind = case.type_id(kind);
-    let step = if case.functions {
+    let none = &Parameters::default();
+    let steps = if case.functions {
         let id: MdevTypeId = profile(kind).id.to_string().parse().unwrap();
-        vendor_vfio::assignment(parent.pci().unwrap(), &id, kind)
+        making::function(kind, &id, parent.pci().unwrap(), none)
     } else {
         let parent = mdev::parent_named(kernel, parent);
-        mdev::creation(&parent, &kind.parse().unwrap(), uuid.parse().unwrap())
+        making::mediated(&parent, kind, uuid)
     };
-    apply(&[step], kernel).is_ok()
+    apply(&steps, kernel).is_ok()
 }
 
 fn takes(case: &Case, pool: Takes, parent: &str) -> bool {

@@ -7,13 +7,19 @@ use lab_nvidia::model::{Dialect, Framework, Vm};
 use nix::errno::Errno;
 use virt_vgpu::{
     apply::{Failure, apply, take_back},
-    device::{Sysfs, parameters::Parameters, step::Step, vendor_vfio},
+    device::{
+        Sysfs,
+        parameters::Parameters,
+        step::{Step, Undo},
+        vendor_vfio,
+    },
     model::{MdevTypeId, PciAddress},
 };
 
 use crate::support::{
     kernel::{Fault, Kernel, Target, Vgpu},
     machine::{Function, Gpu, Machine, profile},
+    making,
 };
 
 const FIRST: &str = "0000:41:00.4";
@@ -45,12 +51,14 @@ fn id(profile_name: &str) -> MdevTypeId {
 
 /// What makes a vGPU with parameters.
 fn steps(function: &str, profile_name: &str) -> Vec<Step> {
-    let function = name(function);
-    let type_name = &profile(profile_name).name;
-    vec![
-        vendor_vfio::assignment(function, &id(profile_name), type_name),
-        PARAMETERS.step(&vendor_vfio::attributes(function)).unwrap(),
-    ]
+    let type_id = &id(profile_name);
+    let name = &profile(profile_name).name;
+    making::function(name, type_id, function.parse().unwrap(), &PARAMETERS)
+}
+
+/// What frees a function again.
+fn release(function: &str) -> Undo {
+    steps(function, "L40S-12Q")[0].undo.clone().unwrap()
 }
 
 fn vgpu(profile_name: &str, parameters: &str, placement: u32) -> Vgpu {
@@ -157,12 +165,12 @@ fn a_vgpu_is_made_and_taken_back() {
         );
         assert_eq!(read("placement_id").unwrap(), "0");
         assert_eq!(read("gpu_instance_id").unwrap(), "Not Applicable");
-        take_back(&vendor_vfio::release(name(FIRST)), &kernel).unwrap();
+        take_back(&release(FIRST), &kernel).unwrap();
         assert!(kernel.vgpus().is_empty());
         assert_eq!(types_written(&kernel), ["1153\n", "0\n"]);
         // Parameters go with the vGPU, and freeing what is free writes nothing:
         // NVIDIA's driver would answer EPERM.
-        take_back(&vendor_vfio::release(name(FIRST)), &kernel).unwrap();
+        take_back(&release(FIRST), &kernel).unwrap();
         assert_eq!(types_written(&kernel).len(), 2);
         kernel.set_type(FIRST, "L40S-12Q");
         assert_eq!(read("vgpu_params").unwrap(), "");
@@ -271,7 +279,7 @@ fn success_without_effect_is_seen() {
 
     apply(&steps(FIRST, "L40S-12Q"), &kernel).unwrap();
     kernel.inject(Fault::pretended(Target::ReleaseType).times(1));
-    let release = vendor_vfio::release(name(FIRST));
+    let release = release(FIRST);
     let path = attribute(FIRST, "current_vgpu_type");
     assert_eq!(
         take_back(&release, &kernel).unwrap_err().to_string(),
@@ -310,7 +318,7 @@ fn what_somebody_else_has_stays() {
 #[test]
 fn what_a_vm_has_open_stays_until_it_is_closed() {
     let kernel = kernel();
-    let release = vendor_vfio::release(name(FIRST));
+    let release = release(FIRST);
     apply(&steps(FIRST, "L40S-12Q"), &kernel).unwrap();
     kernel.open(FIRST, vm(4711)).unwrap();
     let path = attribute(FIRST, "current_vgpu_type");
@@ -320,8 +328,8 @@ fn what_a_vm_has_open_stays_until_it_is_closed() {
         errno("Operation not permitted (os error 1)")
     );
     // Nor can it be given other parameters.
-    let step = PARAMETERS.step(&vendor_vfio::attributes(name(FIRST)));
-    let failure = fails(&kernel, &[step.unwrap()]);
+    let step = steps(FIRST, "L40S-12Q").remove(1);
+    let failure = fails(&kernel, &[step]);
     assert_eq!(
         failure.cause,
         format!(
@@ -346,7 +354,7 @@ fn what_a_vm_has_open_stays_until_it_is_closed() {
 #[test]
 fn a_function_or_gpu_that_falls_off_the_bus() {
     let kernel = kernel();
-    let release = |function: &str| take_back(&vendor_vfio::release(name(function)), &kernel);
+    let release = |function: &str| take_back(&release(function), &kernel);
     apply(&steps(FIRST, "L40S-12Q"), &kernel).unwrap();
     apply(&steps(SECOND, "L40S-12Q"), &kernel).unwrap();
     kernel.remove_parent(FIRST);

@@ -7,6 +7,7 @@ pub mod kernel;
 #[cfg(feature = "cli")]
 pub mod libvirtd;
 pub mod machine;
+pub mod making;
 pub mod mount;
 #[cfg(feature = "nvml")]
 pub mod nvml_driver;

@@ -1,0 +1,86 @@
+//! What a vGPU of NVIDIA's driver is given beyond its type, whichever of the driver's
+//! frameworks has made it: its place in the memory of its GPU, and its parameters.
+
+use super::ToMake;
+use crate::device::{
+    parameters::Parameters,
+    step::{Attribute, Check, GOES_WITH_THE_DEVICE, Step},
+};
+
+/// The steps for both; `directory` is where the vGPU has its attributes.
+pub(super) fn settings(directory: &str, made: &ToMake<'_>) -> Vec<Step> {
+    let place = made.placement;
+    let placing = place.map(|place| placing(directory, place.id));
+    let parameters = with_parameters(directory, made.parameters);
+    placing.into_iter().chain(parameters).collect()
+}
+
+/// The write that puts it at a place, where sizes are mixed. The driver has placed it
+/// already, so this moves it; the place goes with the vGPU.
+fn placing(directory: &str, place: u32) -> Step {
+    let path = format!("{directory}/placement_id");
+    Step {
+        what: format!("place it at {place}"),
+        write: Attribute {
+            path: path.clone(),
+            value: format!("{place}\n"),
+        },
+        undo: None,
+        needs_no_undo: Some(GOES_WITH_THE_DEVICE),
+        checks: vec![Check::Reads {
+            path,
+            value: place.to_string(),
+        }],
+    }
+}
+
+/// The write that sets its parameters. The driver takes the last byte of a write for a
+/// newline and drops it unseen, so there is one, and what it has understood is read back.
+/// The parameters go with the vGPU: there is nothing to undo.
+fn with_parameters(directory: &str, parameters: &Parameters) -> Option<Step> {
+    let text = parameters.text()?;
+    let path = format!("{directory}/vgpu_params");
+    Some(Step {
+        what: format!("set {text}"),
+        write: Attribute {
+            path: path.clone(),
+            value: format!("{text}\n"),
+        },
+        undo: None,
+        needs_no_undo: Some(GOES_WITH_THE_DEVICE),
+        checks: vec![Check::Reads { path, value: text }],
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_asked_for_is_written() {
+        let none = Parameters::default();
+        assert_eq!(with_parameters("/x", &none), None);
+        let some = Parameters {
+            frame_rate_limit: Some(60),
+            profilers: Some(true),
+            ..none
+        };
+        let step = with_parameters("/sys/x/nvidia", &some).unwrap();
+        let text = "frame_rate_limiter=1,enable_profiling=1";
+        let path = "/sys/x/nvidia/vgpu_params".to_owned();
+        assert_eq!(
+            step.write,
+            Attribute {
+                path: path.clone(),
+                value: format!("{text}\n")
+            }
+        );
+        assert_eq!(
+            step.checks,
+            [Check::Reads {
+                path,
+                value: text.to_owned()
+            }]
+        );
+    }
+}
