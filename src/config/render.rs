@@ -6,27 +6,17 @@ use std::path::Path;
 use super::{Class, Placement, Pool, parse};
 use crate::{
     document::ConfigError,
-    kind::Kind,
+    kind::{Kind, NewDevice},
     model::{PciAddress, PoolName, TypeSelector},
 };
-
-/// What one rule of a new pool takes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NewDevice {
-    /// The device of that kernel name; a PCI address in any notation.
-    Itself(String),
-    /// All virtual functions of a physical function, also those that are made
-    /// later: their number and addresses change with the driver's settings.
-    VirtualFunctionsOf(String),
-}
 
 /// A pool to be written.
 #[derive(Debug, Clone)]
 pub struct NewPool {
     /// What its devices are.
     pub kind: &'static dyn Kind,
-    /// What they are made as.
-    pub device_type: TypeSelector,
+    /// What they are made as, where they are made.
+    pub device_type: Option<TypeSelector>,
     /// The devices, a rule for each.
     pub devices: Vec<NewDevice>,
     /// A note.
@@ -71,8 +61,8 @@ pub fn render(pool: &NewPool) -> String {
     if let Some(class) = pool.class {
         line("class", &quoted(class.as_str()), "a label to sort by");
     }
-    if let Some(key) = pool.kind.keys().type_key {
-        line(key.name, &quoted(pool.device_type.as_str()), key.about);
+    if let (Some(key), Some(made_as)) = (pool.kind.keys().type_key, &pool.device_type) {
+        line(key.name, &quoted(made_as.as_str()), key.about);
     }
     let instances = pool.instances.to_string();
     line(

@@ -10,6 +10,7 @@ pub mod driver_option;
 pub mod gpu;
 pub mod gpu_fields;
 pub mod mdev;
+pub mod near;
 pub mod numa;
 pub mod nvml;
 pub mod parameters;

@@ -3,7 +3,7 @@
 use std::{fmt, rc::Rc};
 
 use super::{
-    Board, Candidate, FieldSources, GpuSettings, HostView, Idle, MadeAs, Placeholder,
+    Board, Candidate, FieldSources, GpuSettings, HostView, Idle, MadeAs, Named, Placeholder,
     PlacementChoice, ToMake,
 };
 use crate::{
@@ -43,6 +43,19 @@ pub trait Devices: fmt::Debug + Send + Sync {
 
     /// The verdict of the pool's rules on what they are about ([`super::Kind::subjects`]).
     fn verdict(&self, sources: FieldSources<'_>, rules: &[Rule], subject: &Parent) -> Verdict;
+
+    /// The device that a person calls that, as a rule of a new pool takes it.
+    ///
+    /// # Errors
+    /// Why there is none, or none for what the pool is set to, and what there is instead.
+    fn named(&self, view: &HostView<'_>, text: &str) -> Result<Named, String>;
+
+    /// What of its part of the file is accepted and surely not meant, as far as this host
+    /// can tell: the key, and why.
+    fn doubt(&self, view: &HostView<'_>) -> Option<(&'static str, String)> {
+        let _ = view;
+        None
+    }
 
     /// All that could serve a request with that placeholder, in ascending order. Whether the
     /// pool's rules take one is asked later, because to answer it costs reading.

@@ -4,8 +4,8 @@ use std::{io, rc::Rc, sync::Arc};
 
 use super::{
     Board, Candidate, Devices, FieldSources, HostView, Keys, Kind, MadeAs, NVIDIA_PARAMETERS,
-    PCI_FIELDS, Part, Placeholder, Subject, ToMake, TypeKey, Words, board, read_type,
-    vgpu_settings::settings,
+    Named, PCI_FIELDS, Part, Placeholder, Subject, ToMake, TypeKey, TypeOption, Words, board,
+    read_type, vgpu_settings::settings,
 };
 use crate::{
     capacity::Fit,
@@ -18,6 +18,8 @@ use crate::{
     model::{MdevTypeId, MdevUuid, ParentName, TypeSelector},
     rule::{Field, Rule, Verdict},
 };
+
+mod named;
 
 /// What claims call the way in which mediated devices are made.
 pub(super) const WORD: &str = "mdev";
@@ -54,6 +56,14 @@ impl Kind for Mdev {
             type_key: Some(TypeKey {
                 name: "type",
                 about: "id or name of the mdev type",
+                option: TypeOption {
+                    value_name: "TYPE",
+                    help: "Id or name of the mdev type that the pool hands out",
+                    creates: "With --type it is a pool of mediated devices of any driver; an \
+                              SR-IOV card may be named by its physical function: then all its \
+                              virtual functions are in the pool.",
+                    parse: str::parse,
+                },
             }),
             settings: &["guest-driver"],
             defaults: NVIDIA_PARAMETERS,
@@ -106,6 +116,10 @@ impl Devices for MdevPool {
 
     fn verdict(&self, sources: FieldSources<'_>, rules: &[Rule], parent: &Parent) -> Verdict {
         sources.verdict(rules, parent, None)
+    }
+
+    fn named(&self, view: &HostView<'_>, text: &str) -> Result<Named, String> {
+        named::named(view.mdev(), &self.mdev_type, text)
     }
 
     fn candidates(

@@ -12,7 +12,7 @@ use serde::{Serialize, Serializer};
 use crate::{
     device::{Sysfs, mdev::Parent},
     document::{self, ConfigError, Table},
-    model::{ParentName, PciAddress},
+    model::{InvalidName, ParentName, PciAddress, TypeSelector},
     rule::Field,
 };
 
@@ -22,6 +22,7 @@ mod devices;
 mod former;
 mod gpu_settings;
 mod mdev;
+mod new_device;
 mod nvidia_vgpu;
 mod vgpu_settings;
 mod view;
@@ -33,6 +34,7 @@ pub use candidate::{
 pub use devices::Devices;
 pub use former::{FormerWay, former_handle, former_way};
 pub use gpu_settings::{GpuSettings, SchedulerPolicy, SchedulerSettings};
+pub use new_device::{Named, NewDevice};
 pub use view::{FieldSources, HostView};
 
 /// Every kind that this version serves, in the order in which messages list them.
@@ -201,6 +203,21 @@ pub struct TypeKey {
     pub name: &'static str,
     /// What it holds, for a comment behind it.
     pub about: &'static str,
+    /// The option of that name by which a new pool gets it.
+    pub option: TypeOption,
+}
+
+/// The option of 'pool create' for a [`TypeKey`].
+#[derive(Debug, Clone, Copy)]
+pub struct TypeOption {
+    /// What stands for its value in the help: "TYPE".
+    pub value_name: &'static str,
+    /// Its help.
+    pub help: &'static str,
+    /// What a pool is that is created with it, a sentence.
+    pub creates: &'static str,
+    /// Reads its value.
+    pub parse: fn(&str) -> Result<TypeSelector, InvalidName>,
 }
 
 /// A pool file, for a kind that reads its own part of it.
@@ -255,17 +272,6 @@ pub struct Planned {
 #[must_use]
 pub fn named(name: &str) -> Option<&'static dyn Kind> {
     KINDS.iter().copied().find(|kind| kind.name() == name)
-}
-
-/// The kind whose pool files say with that key what devices are made as.
-#[must_use]
-pub fn with_type_key(key: &str) -> Option<&'static dyn Kind> {
-    let has = |kind: &&dyn Kind| {
-        kind.keys()
-            .type_key
-            .is_some_and(|key_of| key_of.name == key)
-    };
-    KINDS.iter().copied().find(has)
 }
 
 /// The names of the kinds that this version serves.

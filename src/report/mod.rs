@@ -7,7 +7,6 @@ pub mod devices;
 pub mod forecast;
 mod foreign;
 mod in_json;
-pub mod near;
 pub mod pool;
 pub mod profiles;
 mod status;

@@ -15,8 +15,8 @@ use virt_vgpu::{
     document::ConfigError,
     host::{Host, PciIds},
     kind::{
-        Candidate, Devices, FieldSources, HostView, KINDS, Keys, Kind, MadeAs, PCI_FIELDS, Part,
-        Placeholder, Subject, ToMake, Words,
+        Candidate, Devices, FieldSources, HostView, KINDS, Keys, Kind, MadeAs, Named, NewDevice,
+        PCI_FIELDS, Part, Placeholder, Subject, ToMake, Words,
     },
     model::{DeviceName, DomainName, Handle, MdevUuid, ParentName},
     plan::{self, Detail, Failed, HostSupply, Nearness, Plan, PlanRequest, Refusal},
@@ -119,6 +119,9 @@ fn a_breach_would_be_seen() {
     }
 }
 
+/// The card that the host needs itself.
+const LAST: &str = "0000:5e:00.0";
+
 /// A kind that the program does not have: whole PCI functions, of which nothing has to be
 /// made.
 #[derive(Debug)]
@@ -150,7 +153,7 @@ impl Kind for Whole {
     }
 
     fn parse(&self, _: &Part<'_>) -> Result<Arc<dyn Devices>, ConfigError> {
-        Ok(Arc::new(WholePool))
+        Ok(Arc::new(WholePool::default()))
     }
 
     fn subjects(&self, view: &HostView<'_>) -> io::Result<Vec<Parent>> {
@@ -165,8 +168,11 @@ impl Kind for Whole {
     }
 }
 
-#[derive(Debug)]
-struct WholePool;
+#[derive(Debug, Default)]
+struct WholePool {
+    /// Rules are about the first of the last two cards, and mean both.
+    is_paired: bool,
+}
 
 impl Devices for WholePool {
     fn type_name(&self) -> &str {
@@ -179,6 +185,13 @@ impl Devices for WholePool {
 
     fn verdict(&self, sources: FieldSources<'_>, rules: &[Rule], subject: &Parent) -> Verdict {
         sources.verdict(rules, subject, None)
+    }
+
+    fn named(&self, _: &HostView<'_>, text: &str) -> Result<Named, String> {
+        Ok(Named {
+            device: NewDevice::Itself(text.to_owned()),
+            note: None,
+        })
     }
 
     fn candidates(&self, view: &HostView<'_>, _: &Placeholder) -> Result<Vec<Candidate>, String> {
@@ -195,6 +208,10 @@ impl Devices for WholePool {
     }
 
     fn subject_of(&self, _: &HostView<'_>, candidate: &Candidate) -> Parent {
+        if self.is_paired && candidate.parent.name.to_string() == LAST {
+            let first: ParentName = "0000:05:00.0".parse().unwrap();
+            return mdev::pci_function(first);
+        }
         candidate.parent.clone()
     }
 
@@ -223,7 +240,7 @@ impl Devices for WholePool {
     }
 
     fn critical(&self, _: &HostView<'_>, candidate: &Candidate) -> Option<String> {
-        let is_last = candidate.parent.name.to_string() == "0000:5e:00.0";
+        let is_last = candidate.parent.name.to_string() == LAST;
         is_last.then(|| "the host's last keyboard is on it".to_owned())
     }
 }
@@ -237,7 +254,7 @@ fn whole(allow: bool) -> Pool {
     let pool = config::parse("cards".parse().unwrap(), Path::new("/x.toml"), &text).unwrap();
     Pool {
         kind: &Whole,
-        devices: Arc::new(WholePool),
+        devices: Arc::new(WholePool::default()),
         ..pool
     }
 }
@@ -246,7 +263,7 @@ fn whole(allow: bool) -> Pool {
 fn cards() -> Tree {
     Tree::with_devices()
         .pci("0000:05:00.0", "8086", "1533", "020000", None)
-        .pci("0000:5e:00.0", "8086", "1533", "020000", None)
+        .pci(LAST, "8086", "1533", "020000", None)
 }
 
 /// The plan for so many devices of the pool.
@@ -296,7 +313,7 @@ fn what_the_host_needs_is_handed_out_only_where_a_rule_says_so() {
     );
     let plan = planned(&whole(true), 3).unwrap();
     let last = plan.assignments.last().map(|one| one.handle.to_string());
-    assert_eq!(last.as_deref(), Some("0000:5e:00.0"));
+    assert_eq!(last.as_deref(), Some(LAST));
 }
 
 /// What 'pool preview' and 'pool show' print of the pool's devices.
@@ -344,4 +361,17 @@ fn what_the_host_needs_is_shown_as_not_to_be_had() {
       0000:05:00.0  rule 1    1          -
       0000:5e:00.0  rule 1    1          -
     ");
+}
+
+/// Of what rules are about the host may need a part only.
+#[cfg(feature = "cli")]
+#[test]
+fn what_the_host_needs_in_part_has_no_exact_room() {
+    let pool = Pool {
+        devices: Arc::new(WholePool { is_paired: true }),
+        ..whole(false)
+    };
+    let [_, show] = shown(&pool);
+    let row = show.lines().find(|line| line.contains("0000:05:00.0"));
+    assert_eq!(row, Some("  0000:05:00.0  rule 1    at most 1  -"));
 }

@@ -7,13 +7,13 @@ use clap::{Args, Subcommand};
 
 use crate::{
     device::{
+        near,
         readiness::{self, Driver},
         vendor_vfio,
     },
     gpu_setup::{Survey, Surveyed},
     host::Host,
     model::PciAddress,
-    report::near,
 };
 
 mod apply;

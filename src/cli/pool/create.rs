@@ -2,14 +2,17 @@
 
 use std::{fmt, path::Path, process::ExitCode, time::Duration};
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, Error, anyhow, bail};
 use clap::{
-    ArgGroup, Args,
+    Args,
     builder::{PossibleValuesParser, TypedValueParser},
 };
 use serde::Serialize;
 
-use super::{candidates, new_device, new_gpu};
+use super::{
+    candidates,
+    made_as::{self, MadeAs},
+};
 use crate::{
     allocate::{self, Look},
     cli::output,
@@ -17,24 +20,16 @@ use crate::{
     device::Sysfs,
     gpu_setup::Survey,
     host::{Deadline, Host, HostLock, complain},
-    kind,
-    model::{PoolName, ProfileName, TypeSelector},
+    model::PoolName,
     plan::{Detail, HostSupply},
     report::{self, pool::Candidate},
 };
 
 /// Make a pool of the given devices.
-///
-/// Writes /etc/virt-vgpu/pools.d/NAME.toml with one rule per device and shows
-/// what the rules take. With --profile it is a pool of NVIDIA's vGPUs, whichever
-/// interface the driver has for them, and its devices are GPUs. With --type it is
-/// a pool of mediated devices of any driver; an SR-IOV card may be named by its
-/// physical function: then all its virtual functions are in the pool.
 #[derive(Debug, Args)]
 #[command(
-    override_usage = "virt-vgpu pool create [OPTIONS] --profile <PROFILE> <NAME>
-       virt-vgpu pool create [OPTIONS] --type <TYPE> <NAME>",
-    group = ArgGroup::new("what").required(true).args(["device_type", "profile"]),
+    long_about = made_as::long_about(),
+    override_usage = made_as::usage(),
     after_help = "Examples:
   virt-vgpu devices                 which devices there are, and their types
   virt-vgpu pool create cad --type nvidia-558 --device 0000:3b:00.0
@@ -52,13 +47,8 @@ pub(super) struct Create {
     /// The pool's name: 1 to 64 of a-z, 0-9 and '-'.
     name: PoolName,
 
-    /// Id or name of the mdev type that the pool hands out.
-    #[arg(long = "type", value_name = "TYPE")]
-    device_type: Option<TypeSelector>,
-
-    /// The vGPU profile that the pool hands out, as in L40S-12Q.
-    #[arg(long, value_name = "PROFILE")]
-    profile: Option<ProfileName>,
+    #[command(flatten)]
+    made_as: MadeAs,
 
     /// A GPU, or another device that makes them, by address or other kernel name;
     /// repeatable.
@@ -148,11 +138,8 @@ impl Create {
             .free_supply(Detail::default(), None)
             .context("cannot look for devices")?;
         let mut notes = Vec::new();
-        let new = self.new_pool(host, &supply, &mut notes)?;
-        // No file has that line yet, so only the key is told.
-        let pool = new
-            .check(self.name.clone(), Path::new(&file))
-            .map_err(|error| anyhow!("{}: {}", error.key.unwrap_or_default(), error.message))?;
+        let new = self.new_pool(&supply, &file, &mut notes)?;
+        let pool = self.check(&new, &file)?;
         notes.extend(media_note(host, &pool));
         let text = render(&new);
         if !self.dry_run {
@@ -188,44 +175,41 @@ impl Create {
 
     fn new_pool(
         &self,
-        host: &Host,
         supply: &HostSupply<'_>,
+        file: &str,
         notes: &mut Vec<String>,
     ) -> anyhow::Result<NewPool> {
-        let device_type = match (&self.device_type, &self.profile) {
-            (Some(device_type), _) => device_type.clone(),
-            (None, Some(profile)) => TypeSelector::Profile(profile.clone()),
-            (None, None) => bail!("neither --type nor --profile was given"),
-        };
-        let mut devices = Vec::new();
-        for text in &self.devices {
-            let resolved = match &device_type {
-                TypeSelector::Profile(profile) => new_gpu::resolve(host, profile, text)?,
-                TypeSelector::IdOrName(_) => {
-                    new_device::resolve(host, supply.mdev(), &device_type, text)?
-                }
-            };
-            // One address in two notations is one device.
-            if !devices.contains(&resolved.device) {
-                notes.extend(resolved.note);
-                devices.push(resolved.device);
-            }
-        }
-        let key = match &device_type {
-            TypeSelector::Profile(_) => "profile",
-            TypeSelector::IdOrName(_) => "type",
-        };
-        let kind = kind::with_type_key(key);
-        Ok(NewPool {
-            kind: kind.with_context(|| format!("no kind of pool has the key '{key}'"))?,
-            device_type,
-            devices,
-            description: self.description.clone(),
+        let MadeAs { kind, device_type } = &self.made_as;
+        // Mistakes in a text are told after those in the devices, so texts come last.
+        let mut new = NewPool {
+            kind: *kind,
+            device_type: device_type.clone(),
+            devices: Vec::new(),
+            description: None,
             class: self.class,
             instances: self.instances,
             placement: self.placement,
-            guest_driver: self.guest_driver.clone(),
-        })
+            guest_driver: None,
+        };
+        let made = self.check(&new, file)?.devices;
+        for text in &self.devices {
+            let named = made.named(supply.view(), text).map_err(Error::msg)?;
+            // One address in two notations is one device.
+            if !new.devices.contains(&named.device) {
+                notes.extend(named.note);
+                new.devices.push(named.device);
+            }
+        }
+        new.description.clone_from(&self.description);
+        new.guest_driver.clone_from(&self.guest_driver);
+        Ok(new)
+    }
+
+    /// The pool that this would be. No file has the line of a mistake yet, so only the key
+    /// is told.
+    fn check(&self, new: &NewPool, file: &str) -> anyhow::Result<Pool> {
+        new.check(self.name.clone(), Path::new(file))
+            .map_err(|error| anyhow!("{}: {}", error.key.unwrap_or_default(), error.message))
     }
 }
 

@@ -12,8 +12,7 @@ mod check;
 mod create;
 mod delete;
 mod list;
-mod new_device;
-mod new_gpu;
+mod made_as;
 mod preview;
 mod show;
 

@@ -7,7 +7,7 @@ use std::{io, sync::Arc};
 
 use super::{
     Devices, GpuSettings, HostView, Keys, Kind, NVIDIA_PARAMETERS, PCI_FIELDS, Part, Subject,
-    TypeKey, UnboundWords, Words, read_type,
+    TypeKey, TypeOption, UnboundWords, Words, read_type,
 };
 use crate::{
     device::{
@@ -24,6 +24,7 @@ mod functions;
 mod idle;
 mod mediated;
 mod mixed;
+mod named;
 mod pool;
 mod room;
 mod unbound;
@@ -66,6 +67,13 @@ impl Kind for NvidiaVgpu {
             type_key: Some(TypeKey {
                 name: "profile",
                 about: "name of the vGPU profile",
+                option: TypeOption {
+                    value_name: "PROFILE",
+                    help: "The vGPU profile that the pool hands out, as in L40S-12Q",
+                    creates: "With --profile it is a pool of NVIDIA's vGPUs, whichever interface \
+                              the driver has for them, and its devices are GPUs.",
+                    parse: |text| text.parse().map(TypeSelector::Profile),
+                },
             }),
             settings: &["guest-driver", "mig", "heterogeneous", "scheduler"],
             defaults: NVIDIA_PARAMETERS,

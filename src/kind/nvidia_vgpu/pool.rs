@@ -12,8 +12,8 @@ use crate::{
         step::Step,
     },
     kind::{
-        Board, Candidate, Devices, FieldSources, GpuSettings, HostView, Idle, MadeAs, Placeholder,
-        PlacementChoice, ToMake, board,
+        Board, Candidate, Devices, FieldSources, GpuSettings, HostView, Idle, MadeAs, Named,
+        Placeholder, PlacementChoice, ToMake, board,
     },
     model::{MdevTypeId, TypeSelector},
     rule::{Rule, Verdict},
@@ -51,6 +51,15 @@ impl Devices for NvidiaVgpuPool {
             profile: Some(&self.profile),
         };
         sources.verdict(rules, gpu, Some(fields))
+    }
+
+    fn named(&self, view: &HostView<'_>, text: &str) -> Result<Named, String> {
+        self.gpu_named(view, text)
+    }
+
+    fn doubt(&self, view: &HostView<'_>) -> Option<(&'static str, String)> {
+        let unknown = self.unknown_profile(view)?;
+        Some(("profile", unknown))
     }
 
     fn candidates(

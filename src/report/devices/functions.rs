@@ -9,13 +9,13 @@ use crate::{
     config::Pool,
     device::{
         gpu_fields::GpuFields,
+        near,
         pci::{self, DeviceFields},
     },
     host::Host,
     kind::HostView,
     model::{PciAddress, proposed},
     plan::{Detail, HostSupply},
-    report::near,
     rule::{Field, Fields, Verdict},
 };
 

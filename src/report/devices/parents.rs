@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use serde::Serialize;
 
 use super::{FieldValues, Query, fields_of};
@@ -10,11 +10,13 @@ use crate::{
     allocate::Look,
     claims::{self, Claim},
     config::Pool,
-    device::mdev::{self, MdevHost, MdevType, Parent},
+    device::{
+        mdev::{self, MdevHost, MdevType, Parent},
+        near,
+    },
     host::Host,
     model::{DeviceName, DomainName, MdevTypeId, MdevUuid, ParentName, PoolName, proposed},
     plan::{Detail, HostSupply},
-    report::near,
     rule::Verdict,
 };
 
@@ -84,7 +86,7 @@ pub(super) fn gather(host: &Host, query: &Query<'_>) -> anyhow::Result<ParentLis
     let mut problems = Vec::new();
     let mut on_parents = mdevs(host, supply.mdev(), &mut problems)?;
     let mut devices = Vec::new();
-    for parent in chosen(host, &supply, query)? {
+    for parent in chosen(&supply, query)? {
         let board = supply.mdev().board(parent);
         let (types, problem) = match supply.mdev().types(parent) {
             Ok(types) => (types, None),
@@ -121,11 +123,7 @@ pub(super) fn gather(host: &Host, query: &Query<'_>) -> anyhow::Result<ParentLis
 }
 
 /// The parents that the arguments name, or all.
-fn chosen<'s>(
-    host: &Host,
-    supply: &'s HostSupply<'_>,
-    query: &Query<'_>,
-) -> anyhow::Result<Vec<&'s Parent>> {
+fn chosen<'s>(supply: &'s HostSupply<'_>, query: &Query<'_>) -> anyhow::Result<Vec<&'s Parent>> {
     let mdev = supply.mdev();
     let mut keep: Vec<bool> = match query.pool {
         None => vec![true; mdev.parents().len()],
@@ -141,7 +139,7 @@ fn chosen<'s>(
         for address in query.addresses {
             let found = near::parents_named(mdev, address)?;
             if found.is_empty() {
-                return Err(near::unknown_parent(host, mdev, address));
+                return Err(anyhow!(near::unknown_parent(mdev, address)));
             }
             found.into_iter().for_each(|index| named[index] = true);
         }

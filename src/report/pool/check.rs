@@ -1,22 +1,18 @@
 //! Mistakes in pool files, each with its place.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
-use anyhow::Context;
 use serde::Serialize;
 
 use super::{not_found, read_file};
 use crate::{
+    allocate::Look,
     config::{self, POOL_DIRS, Pool, PoolError},
-    device::{gpu, nvml::Nvml},
     document::ConfigError,
     host::Host,
-    model::{PciAddress, PoolName, TypeSelector, short_name},
+    model::PoolName,
+    plan::Detail,
     report::in_json,
-    rule::spelling::nearest,
 };
 
 /// What is wrong with pool files.
@@ -73,48 +69,14 @@ pub fn check(host: &Host, named: &[String]) -> Checked {
     checked
 }
 
-/// The full names of the profiles that the GPU is known to have: all of them where
-/// its driver or NVML tell, else those that can be made now.
-pub fn known_profiles(host: &Host, gpu: PciAddress) -> anyhow::Result<BTreeSet<String>> {
-    let facts = host.nvml().gpu(gpu).ok();
-    let state = gpu::read(host, gpu, facts.as_ref(), &BTreeSet::new());
-    let state = state.context("cannot read its types")?;
-    Ok(state.types.into_iter().map(|one| one.name).collect())
-}
-
-/// What is wrong with a profile of no known form, unless a GPU of the host has it all
-/// the same. A profile of a board that is not here is none of that: the file may be for
-/// many hosts.
-fn unknown_profile(host: &Host, pool: &Pool) -> Option<String> {
-    let Some(TypeSelector::Profile(profile)) = pool.devices.selector() else {
-        return None;
+/// What its kind doubts, on this host.
+fn doubt(host: &Host, pool: &Pool) -> Option<(&'static str, String)> {
+    let look = Look::new(host);
+    let detail = Detail {
+        functions_only: true,
+        ..Detail::default()
     };
-    if profile.parts().is_some() {
-        return None;
-    }
-    let gpus = gpu::all(host).unwrap_or_default().into_iter();
-    let known: BTreeSet<String> = gpus
-        .filter_map(|gpu| known_profiles(host, gpu).ok())
-        .flatten()
-        .collect();
-    if known.iter().any(|name| profile.means(name)) {
-        return None;
-    }
-    // A word is compared in small letters.
-    let short: BTreeMap<String, &str> = known
-        .iter()
-        .map(|name| short_name(name))
-        .map(|name| (name.to_lowercase(), name))
-        .collect();
-    let small: Vec<&str> = short.keys().map(String::as_str).collect();
-    let nearest = || nearest(profile.as_str(), &small).map(|name| short[name].to_owned());
-    let meant = profile.meant().map(|meant| meant.to_string());
-    let meant = meant.or_else(nearest);
-    let meant = meant.map_or(String::new(), |name| format!("; did you mean '{name}'?"));
-    Some(format!(
-        "no GPU of this host has a profile '{profile}', and it is not built as NVIDIA's are: the \
-         board, a hyphen, the size in GB, and A, B, C or Q for the series{meant}"
-    ))
+    pool.devices.doubt(&look.view(detail).ok()?)
 }
 
 impl Checked {
@@ -170,12 +132,12 @@ impl Checked {
         self.checked += 1;
         match pool {
             Ok(pool) => {
-                if let Some(message) = unknown_profile(host, &pool) {
+                if let Some((key, message)) = doubt(host, &pool) {
                     self.problems.push(Problem {
                         level: Level::Warning,
                         file: Some(pool.origin.clone()),
                         line: None,
-                        key: Some("profile".to_owned()),
+                        key: Some(key.to_owned()),
                         message,
                     });
                 }

@@ -18,7 +18,7 @@ mod preview;
 mod show;
 
 pub use candidates::{Candidate, candidates};
-pub use check::{Checked, Level, Problem, check, known_profiles};
+pub use check::{Checked, Level, Problem, check};
 pub use list::{BrokenPool, IgnoredFile, MaskedPool, PoolList, list};
 pub use preview::{PoolPreview, Unbound, preview};
 pub use show::{FilterReport, PoolDetails, RuleReport, show};

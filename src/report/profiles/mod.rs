@@ -5,14 +5,13 @@ use std::{collections::BTreeSet, io};
 use anyhow::{Context, anyhow};
 use serde::Serialize;
 
-use super::near;
 use crate::{
     capacity::{Fit, more_of},
     claims,
     config::{self, Pool},
     device::{
         gpu::{self, Framework, Functions, GpuState, VgpuType},
-        mdev,
+        mdev, near,
         nvml::{Failure, GpuFacts, Nvml, Told},
         readiness, vendor_vfio,
     },

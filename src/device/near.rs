@@ -1,27 +1,27 @@
 //! Help with names that are not there: what the host has instead, nearest
 //! first, and why a device that is there is none that was asked for.
 
-use anyhow::anyhow;
-
+use super::{PCI_DEVICES, Sysfs, link_name, mdev::MdevHost, readiness};
 use crate::{
-    device::{Sysfs, link_name, mdev::MdevHost, readiness},
-    host::Host,
     model::{ParentName, PciAddress},
     rule::spelling,
 };
 
 /// A device's name as sysfs has it: PCI addresses may be written otherwise.
+#[must_use]
 pub fn canonical(text: &str) -> String {
     text.parse::<PciAddress>()
         .map_or_else(|_| text.to_owned(), |address| address.to_string())
 }
 
 /// Foreign text for a message.
+#[must_use]
 pub fn one_line(text: &str) -> String {
     spelling::shown(text)
 }
 
 /// `the nearest are A, B and C`, or that there is nothing.
+#[must_use]
 pub fn what_there_is(wanted: &str, have: &[String]) -> String {
     /// More would hide the one that was meant.
     const NAMED: usize = 4;
@@ -53,6 +53,9 @@ fn same_places(one: &str, other: &str) -> usize {
 
 /// The places in the list of parents of the one that a text names, or of the
 /// virtual functions of the board that it names.
+///
+/// # Errors
+/// When sysfs cannot be read.
 pub fn parents_named(mdev: &MdevHost<'_>, text: &str) -> std::io::Result<Vec<usize>> {
     let Ok(name) = canonical(text).parse::<ParentName>() else {
         return Ok(Vec::new());
@@ -71,15 +74,17 @@ pub fn parents_named(mdev: &MdevHost<'_>, text: &str) -> std::io::Result<Vec<usi
 }
 
 /// Why a text names no parent: WHAT: WHY; NEXT STEP.
-pub fn unknown_parent(host: &Host, mdev: &MdevHost<'_>, text: &str) -> anyhow::Error {
+#[must_use]
+pub fn unknown_parent(mdev: &MdevHost<'_>, text: &str) -> String {
+    let sysfs = mdev.sysfs();
     let name = canonical(text);
-    let path = format!("/sys/bus/pci/devices/{name}");
-    if name.parse::<PciAddress>().is_ok() && host.exists(&path) {
-        return not_a_parent(host, &name, &path);
+    let path = format!("{PCI_DEVICES}/{name}");
+    if name.parse::<PciAddress>().is_ok() && sysfs.exists(&path) {
+        return not_a_parent(sysfs, &name, &path);
     }
     let shown = one_line(text);
     if mdev.parents().is_empty() {
-        return anyhow!(
+        return format!(
             "there is no mdev parent '{shown}': this host has none; load the driver that makes \
              mediated devices"
         );
@@ -89,25 +94,25 @@ pub fn unknown_parent(host: &Host, mdev: &MdevHost<'_>, text: &str) -> anyhow::E
         .iter()
         .map(|parent| parent.name.to_string())
         .collect();
-    anyhow!(
+    format!(
         "there is no mdev parent '{shown}': {}; 'virt-vgpu devices' lists all",
         what_there_is(&name, &have)
     )
 }
 
-fn not_a_parent(host: &Host, name: &str, path: &str) -> anyhow::Error {
+fn not_a_parent(sysfs: &dyn Sysfs, name: &str, path: &str) -> String {
     let address = name.parse::<PciAddress>();
-    if address.is_ok_and(|address| readiness::lacks_functions(host, address)) {
-        return anyhow!(
+    if address.is_ok_and(|address| readiness::lacks_functions(sysfs, address)) {
+        return format!(
             "{name} is no mdev parent: its virtual functions are not enabled; enable them \
              (for NVIDIA: /usr/lib/nvidia/sriov-manage -e {name})"
         );
     }
-    let why = match link_name(host, &format!("{path}/driver")) {
+    let why = match link_name(sysfs, &format!("{path}/driver")) {
         Ok(driver) => format!("its driver '{driver}' offers no mdev types"),
         Err(_) => "no driver is bound to it".to_owned(),
     };
-    anyhow!("{name} is no mdev parent: {why}; 'virt-vgpu devices' lists those that are")
+    format!("{name} is no mdev parent: {why}; 'virt-vgpu devices' lists those that are")
 }
 
 #[cfg(test)]

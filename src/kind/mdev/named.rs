@@ -1,44 +1,34 @@
-//! A `--device` of `pool create`: found on the host, checked for the type, and
-//! turned into a rule.
-
-use anyhow::anyhow;
+//! A device that a person names for a new pool: found on the host, checked for the type,
+//! and turned into a rule.
 
 use crate::{
-    config::NewDevice,
-    device::mdev::{MdevHost, MdevType, Offer, Parent},
-    host::Host,
+    device::{
+        mdev::{MdevHost, MdevType, Offer, Parent},
+        near,
+    },
+    kind::{Named, NewDevice},
     model::TypeSelector,
-    report::near,
     rule::spelling::nearest,
 };
 
-/// A device as the new pool will take it.
-#[derive(Debug)]
-pub(super) struct Resolved {
-    pub(super) device: NewDevice,
-    /// What the user should know, where it is more than was asked for.
-    pub(super) note: Option<String>,
-}
-
 /// Finds the device of that address or name.
-pub(super) fn resolve(
-    host: &Host,
+pub(super) fn named(
     mdev: &MdevHost<'_>,
     device_type: &TypeSelector,
     text: &str,
-) -> anyhow::Result<Resolved> {
+) -> Result<Named, String> {
     let name = near::canonical(text);
-    let indices = near::parents_named(mdev, text)?;
+    let indices = near::parents_named(mdev, text).map_err(|error| error.to_string())?;
     let parents: Vec<&Parent> = indices.iter().map(|&i| &mdev.parents()[i]).collect();
     let Some(first) = parents.first() else {
-        return Err(near::unknown_parent(host, mdev, text));
+        return Err(near::unknown_parent(mdev, text));
     };
     let mut doubt = None;
     for parent in &parents {
         match mdev.offer(parent, device_type) {
             Offer::Type { .. } => {
                 return Ok(if first.name.to_string() == name {
-                    Resolved {
+                    Named {
                         device: NewDevice::Itself(name),
                         note: None,
                     }
@@ -48,7 +38,7 @@ pub(super) fn resolve(
             }
             Offer::NoSuchType => {}
             Offer::Unreadable(why) | Offer::Taken(why) | Offer::NoRoom(why) => {
-                doubt = Some(anyhow!("{} cannot be read: {why}", parent.name));
+                doubt = Some(format!("{} cannot be read: {why}", parent.name));
             }
         }
     }
@@ -58,13 +48,13 @@ pub(super) fn resolve(
     }
 }
 
-fn virtual_functions(name: String, count: usize) -> Resolved {
+fn virtual_functions(name: String, count: usize) -> Named {
     let functions = if count == 1 {
         "its virtual function is".to_owned()
     } else {
         format!("its {count} virtual functions are")
     };
-    Resolved {
+    Named {
         note: Some(format!(
             "{name} is a physical function: {functions} in the pool, and those made later"
         )),
@@ -72,10 +62,10 @@ fn virtual_functions(name: String, count: usize) -> Resolved {
     }
 }
 
-fn no_such_type(mdev: &MdevHost<'_>, parent: &Parent, wanted: &TypeSelector) -> anyhow::Error {
+fn no_such_type(mdev: &MdevHost<'_>, parent: &Parent, wanted: &TypeSelector) -> String {
     let types = match mdev.types(parent) {
         Ok(types) => types,
-        Err(error) => return anyhow!("{}: cannot read its types: {error}", parent.name),
+        Err(error) => return format!("{}: cannot read its types: {error}", parent.name),
     };
     let meant = meant(wanted.as_str(), &types)
         .map(|name| format!(" (did you mean '{name}'?)"))
@@ -86,7 +76,7 @@ fn no_such_type(mdev: &MdevHost<'_>, parent: &Parent, wanted: &TypeSelector) -> 
     } else {
         format!("it has {}", listed.join(", "))
     };
-    anyhow!("{} has no type '{wanted}'{meant}; {listed}", parent.name)
+    format!("{} has no type '{wanted}'{meant}; {listed}", parent.name)
 }
 
 fn listed(one: &MdevType) -> String {
