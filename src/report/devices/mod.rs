@@ -57,9 +57,10 @@ pub enum DeviceList {
 /// # Errors
 /// When they cannot be listed, or an address names none of them.
 pub fn devices(host: &Host, query: &Query<'_>) -> anyhow::Result<DeviceList> {
-    Ok(match query.shown.subject() {
-        Some(Subject::Parent) => DeviceList::Parents(parents::gather(host, query)?),
-        Some(Subject::Gpu) | None => DeviceList::Functions(functions::gather(host, query)?),
+    Ok(if query.shown.subject() == Some(Subject::Parent) {
+        DeviceList::Parents(parents::gather(host, query)?)
+    } else {
+        DeviceList::Functions(functions::gather(host, query)?)
     })
 }
 
