@@ -141,7 +141,7 @@ pub struct Detail {
     /// No mdev parents: all that is planned for are named virtual functions.
     pub functions_only: bool,
     /// How many candidates behind the one that is chosen are asked too: others may be
-    /// faster with that one. Those for which another one answers do not count.
+    /// faster with that one. Of functions that are alike one a PCI bus is asked.
     pub ahead: usize,
     /// Whether no driver is asked any more. One function of a board then answers for
     /// the others.

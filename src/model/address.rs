@@ -18,6 +18,12 @@ pub struct PciAddress {
 }
 
 impl PciAddress {
+    /// Its domain and its bus.
+    #[must_use]
+    pub fn bus(self) -> (u32, u8) {
+        (self.domain, self.bus)
+    }
+
     const WANTED: &'static str = "a PCI address (dddd:bb:ss.f, as in 0000:3b:00.0)";
 
     /// Checks the ranges that PCI sets: slot below 32, function below 8.

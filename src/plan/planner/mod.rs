@@ -173,7 +173,7 @@ impl<'a> Planner<'a> {
             let candidate = self.choices[&ask.key()].candidates[position].clone();
             let assignment = self.assigned(wanted, &candidate, type_id, left);
             if !look_ahead {
-                self.ask_further(ask, order);
+                self.ask_further(ask, &candidate, order);
                 return Ok((candidate, assignment));
             }
             // Functions of a board mostly are alike to all requests: what one leaves,
@@ -198,24 +198,36 @@ impl<'a> Planner<'a> {
         Err(self.no_candidate(wanted))
     }
 
-    /// Asks candidates behind the one that is chosen ([`crate::kind::Detail::ahead`]).
-    fn ask_further(&mut self, ask: Ask<'a>, order: impl Iterator<Item = usize>) {
-        /// Candidates that are looked at for each that is asked: as many as a board has
-        /// functions, roughly.
-        const LOOKED_AT: usize = 16;
-        if self.supply.is_settled() {
+    /// Asks candidates behind the one that is chosen ([`crate::kind::Detail::ahead`]). Where
+    /// functions of one board are alike, one of each PCI bus is asked: to find their boards
+    /// would cost more than to ask again.
+    fn ask_further(
+        &mut self,
+        ask: Ask<'a>,
+        chosen: &Candidate,
+        order: impl Iterator<Item = usize>,
+    ) {
+        let mut ahead = self.supply.ahead();
+        if ahead == 0 || self.supply.is_settled() {
             return;
         }
-        let mut ahead = self.supply.ahead();
-        for position in order.take(ahead * LOOKED_AT) {
+        let bus = |candidate: &Candidate| {
+            let address = candidate.parent.name.pci()?;
+            is_alike(ask, candidate).then(|| address.bus())
+        };
+        let mut asked: BTreeSet<_> = bus(chosen).into_iter().collect();
+        for position in order {
+            if self.is_spoken_for(ask, position) {
+                continue;
+            }
+            let bus = bus(&self.choices[&ask.key()].candidates[position]);
+            if bus.is_some_and(|bus| !asked.insert(bus)) {
+                continue;
+            }
+            self.offer(ask, position);
+            ahead -= 1;
             if ahead == 0 {
                 break;
-            }
-            let is_known =
-                self.is_spoken_for(ask, position) || self.answer_of_board(ask, position).is_some();
-            if !is_known {
-                self.offer(ask, position);
-                ahead -= 1;
             }
         }
     }
