@@ -1,17 +1,19 @@
 //! Carries out a plan's steps in order, checks each, and on the first failure
 //! undoes what was done, last first. It knows steps, not devices, and reaches
-//! the host only through [`Attributes`].
+//! the host only through [`Acts`].
 
 use std::io;
 
 use crate::device::{
-    Sysfs, at, optional,
+    Sysfs, at,
+    nvml::{self, Question},
+    optional,
     step::{Attribute, Check, Effect, Made, Setting, Step, Undo},
     vfio_nodes,
 };
 
-/// Writing access to attributes.
-pub trait Attributes: Sysfs {
+/// What steps do to a host: each act with the one that takes it back.
+pub trait Acts: Sysfs {
     /// Writes an attribute in one `write`, without creating or truncating.
     /// `undo` is what takes the write back should the driver answer only after
     /// the caller has stopped waiting.
@@ -19,6 +21,13 @@ pub trait Attributes: Sysfs {
     /// # Errors
     /// The driver's errno, `TimedOut` when it does not answer.
     fn write(&self, attribute: &Attribute, undo: Option<&Attribute>) -> io::Result<()>;
+
+    /// Has NVML change a GPU. `undo` is what takes the change back should the driver
+    /// answer only after the caller has stopped waiting.
+    ///
+    /// # Errors
+    /// What NVML says, or that it says nothing.
+    fn change_gpu(&self, change: &Question, undo: Option<&Question>) -> Result<(), nvml::Failure>;
 }
 
 /// A step that failed, and what its undoing came to.
@@ -42,7 +51,7 @@ pub struct Failure {
 ///
 /// # Errors
 /// The first step that failed; see [`Failure::left_behind`] for what remains.
-pub fn apply(steps: &[Step], host: &dyn Attributes) -> Result<(), Failure> {
+pub fn apply(steps: &[Step], host: &dyn Acts) -> Result<(), Failure> {
     for (index, step) in steps.iter().enumerate() {
         if let Err(stop) = carry_out(step, host) {
             let first = if stop.ours { index + 1 } else { index };
@@ -61,7 +70,7 @@ pub fn apply(steps: &[Step], host: &dyn Attributes) -> Result<(), Failure> {
 }
 
 /// Undoes steps, last first, and returns those that could not be undone.
-fn undo(steps: &[Step], host: &dyn Attributes) -> Vec<(usize, String)> {
+fn undo(steps: &[Step], host: &dyn Acts) -> Vec<(usize, String)> {
     let mut left_behind = Vec::new();
     for (index, step) in steps.iter().enumerate().rev() {
         let Some(undo) = &step.undo else { continue };
@@ -77,7 +86,7 @@ fn undo(steps: &[Step], host: &dyn Attributes) -> Vec<(usize, String)> {
 ///
 /// # Errors
 /// The driver's errno, or that something is still there.
-pub fn take_back(undo: &Undo, host: &dyn Attributes) -> io::Result<()> {
+pub fn take_back(undo: &Undo, host: &dyn Acts) -> io::Result<()> {
     match &undo.effect {
         Effect::Device(made) => take_away(&undo.write, made, host),
         Effect::Setting(setting) => set_free(&undo.write, setting, host),
@@ -85,12 +94,12 @@ pub fn take_back(undo: &Undo, host: &dyn Attributes) -> io::Result<()> {
 }
 
 /// What the device is set to; None when it is free, or gone with its bus.
-fn set_to(setting: &Setting, host: &dyn Attributes) -> io::Result<Option<String>> {
+fn set_to(setting: &Setting, host: &dyn Acts) -> io::Result<Option<String>> {
     let text = optional(host.read(&setting.setting)).map_err(|e| at(&setting.setting, &e))?;
     Ok(text.filter(|text| *text != setting.free))
 }
 
-fn set_free(write: &Attribute, setting: &Setting, host: &dyn Attributes) -> io::Result<()> {
+fn set_free(write: &Attribute, setting: &Setting, host: &dyn Acts) -> io::Result<()> {
     if set_to(setting, host)?.is_none() {
         return Ok(());
     }
@@ -107,7 +116,7 @@ fn set_free(write: &Attribute, setting: &Setting, host: &dyn Attributes) -> io::
     Err(io::Error::other(text))
 }
 
-fn take_away(write: &Attribute, made: &Made, host: &dyn Attributes) -> io::Result<()> {
+fn take_away(write: &Attribute, made: &Made, host: &dyn Acts) -> io::Result<()> {
     let first_there = || made.gone.iter().find(|path| host.exists(path));
     let Some(there) = first_there() else {
         return Ok(());
@@ -137,7 +146,7 @@ struct Stop {
     timed_out: bool,
 }
 
-fn carry_out(step: &Step, host: &dyn Attributes) -> Result<(), Stop> {
+fn carry_out(step: &Step, host: &dyn Acts) -> Result<(), Stop> {
     const EPERM: i32 = 1;
     if let Some(cause) = in_the_way(step, host) {
         return Err(Stop {
@@ -199,7 +208,7 @@ fn carry_out(step: &Step, host: &dyn Attributes) -> Result<(), Stop> {
 }
 
 /// Whether it is set to what was written, or cannot be read.
-fn may_be_set(setting: &Setting, written: &Attribute, host: &dyn Attributes) -> bool {
+fn may_be_set(setting: &Setting, written: &Attribute, host: &dyn Acts) -> bool {
     match set_to(setting, host) {
         Ok(Some(text)) => text == written.value.trim_end(),
         Ok(None) => false,
@@ -208,7 +217,7 @@ fn may_be_set(setting: &Setting, written: &Attribute, host: &dyn Attributes) -> 
 }
 
 /// What somebody else has there, where the step would make its own.
-fn in_the_way(step: &Step, host: &dyn Attributes) -> Option<String> {
+fn in_the_way(step: &Step, host: &dyn Acts) -> Option<String> {
     match &step.undo.as_ref()?.effect {
         Effect::Device(made) => {
             let there = made.gone.iter().find(|path| host.exists(path))?;

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     device::{
-        nvml::{Failure, GpuFacts, Scheduler, SchedulerPolicy, Told},
+        nvml::{Failure, GpuFacts, Question, Scheduler, SchedulerPolicy, Told},
         readiness::{Driver, Functions},
     },
     model::{PciAddress, PoolName},
@@ -201,6 +201,36 @@ fn add_scheduler(plan: &mut SetupPlan, wanted: &WantedSettings, actual: &Actual)
         }
     };
     plan.add(step.0, step.1);
+}
+
+/// What takes a step's change back should the driver answer when nobody waits any more,
+/// or why there is nothing.
+///
+/// # Errors
+/// The reason why the step has none.
+pub fn undo_of(
+    gpu: PciAddress,
+    step: &SetupStep,
+    actual: &Actual,
+) -> Result<Question, &'static str> {
+    const UNTOLD: &str = "the driver does not tell how it was before";
+    let facts = actual.facts.as_ref().and_then(|facts| facts.as_ref().ok());
+    match step {
+        SetupStep::AwaitDriver | SetupStep::AwaitTypes => Err("it only waits"),
+        SetupStep::EnableFunctions | SetupStep::RenewFunctions => {
+            Err("functions that are there are as wanted, and the next run goes on from them")
+        }
+        SetupStep::SetHeterogeneous(_) => {
+            let mode = facts.and_then(|facts| facts.heterogeneous.value());
+            let on = mode.ok_or(UNTOLD)?.enabled;
+            Ok(Question::SetHeterogeneous { gpu, on })
+        }
+        SetupStep::SetScheduler(_) => {
+            let scheduler = facts.and_then(|facts| facts.scheduler.value());
+            let scheduler = *scheduler.ok_or(UNTOLD)?;
+            Ok(Question::SetScheduler { gpu, scheduler })
+        }
+    }
 }
 
 /// What a step does to a GPU, as a command where there is one.

@@ -6,15 +6,19 @@ use proptest::prelude::*;
 
 use super::{
     scheduler::InWords,
-    steps::{Actual, SetupStep, setup_plan},
+    steps::{Actual, SetupStep, setup_plan, undo_of},
     wanted::{WantedSettings, wanted_settings},
 };
 use crate::{
     config::Pool,
     device::{
-        nvml::{Failure, FailureKind, GpuFacts, Heterogeneous, Scheduler, SchedulerPolicy, Told},
+        nvml::{
+            Failure, FailureKind, GpuFacts, Heterogeneous, Question, Scheduler, SchedulerPolicy,
+            Told,
+        },
         readiness::{Driver, Functions},
     },
+    model::PciAddress,
     plan::pools_taking,
     rule::{Field, FieldValue, Fields, evaluate},
 };
@@ -275,4 +279,35 @@ fn schedulers_in_words() {
         words(sliced),
         "fixed-share, no strict round robin, time slice 2.5 ms"
     );
+}
+
+#[test]
+fn every_step_has_a_way_back_or_a_reason_for_none() {
+    let gpu: PciAddress = GPU.parse().unwrap();
+    let facts = actual(Told::Value(equal_share()));
+    let untold = Actual {
+        facts: None,
+        ..actual(Told::Value(equal_share()))
+    };
+    let on = SetupStep::SetHeterogeneous(true);
+    let best_effort = SetupStep::SetScheduler(Scheduler {
+        policy: SchedulerPolicy::BestEffort,
+        ..equal_share()
+    });
+    let off = Question::SetHeterogeneous { gpu, on: false };
+    let scheduler = equal_share();
+    let before = Question::SetScheduler { gpu, scheduler };
+    assert_eq!(undo_of(gpu, &on, &facts), Ok(off));
+    assert_eq!(undo_of(gpu, &best_effort, &facts), Ok(before));
+    for step in [&on, &best_effort] {
+        let why = "the driver does not tell how it was before";
+        assert_eq!(undo_of(gpu, step, &untold), Err(why));
+    }
+    for step in [SetupStep::AwaitDriver, SetupStep::AwaitTypes] {
+        assert_eq!(undo_of(gpu, &step, &facts), Err("it only waits"));
+    }
+    for step in [SetupStep::EnableFunctions, SetupStep::RenewFunctions] {
+        let why = "functions that are there are as wanted, and the next run goes on from them";
+        assert_eq!(undo_of(gpu, &step, &facts), Err(why));
+    }
 }

@@ -9,11 +9,12 @@ use super::{
     module_options::ModuleOptions,
     sriov::{Alone, NotDone, make_functions, sriov_manage},
     state,
-    steps::{PlannedStep, SetupStep, setup_plan},
+    steps::{PlannedStep, SetupStep, setup_plan, undo_of},
     survey::Survey,
     users,
 };
 use crate::{
+    apply::Acts,
     claims,
     device::{
         driver_option::{self, FILE},
@@ -21,7 +22,7 @@ use crate::{
         nvml::{Failure, FailureKind, Question, Scheduler},
         readiness::{self, Driver},
     },
-    host::{Deadline, DriverLock, GpuLock, Host, NvmlChild},
+    host::{Deadline, DriverLock, GpuLock, Host},
     model::PciAddress,
 };
 
@@ -229,7 +230,8 @@ fn set(host: &Host, job: &mut Job, options: &mut OptionUse) {
     };
     let plan = setup_plan(gpu, &wanted, &actual);
     for planned in &plan.steps {
-        match set_one(host, gpu, &planned.step) {
+        let undo = undo_of(gpu, &planned.step, &actual).ok();
+        match set_one(host, gpu, &planned.step, undo.as_ref()) {
             Ok(TakesEffect::Now) => {
                 job.note(planned, true);
                 if matches!(planned.step, SetupStep::SetScheduler(_)) {
@@ -259,7 +261,12 @@ enum TakesEffect {
 
 /// Alone with the GPU from the look at who uses it to the end of the change, so that
 /// nobody makes a vGPU in between.
-fn set_one(host: &Host, gpu: PciAddress, step: &SetupStep) -> Result<TakesEffect, NotDone> {
+fn set_one(
+    host: &Host,
+    gpu: PciAddress,
+    step: &SetupStep,
+    undo: Option<&Question>,
+) -> Result<TakesEffect, NotDone> {
     let question = match step {
         SetupStep::SetHeterogeneous(on) => Question::SetHeterogeneous { gpu, on: *on },
         SetupStep::SetScheduler(scheduler) => Question::SetScheduler {
@@ -278,9 +285,8 @@ fn set_one(host: &Host, gpu: PciAddress, step: &SetupStep) -> Result<TakesEffect
     };
     let _alone = Alone::with(host, gpu)?;
     refuse_in_use(host, gpu)?;
-    let nvml = NvmlChild::new(host, Deadline::after(NvmlChild::PATIENCE));
-    match nvml.ask(&question) {
-        Ok(_) => Ok(TakesEffect::Now),
+    match host.change_gpu(&question, undo) {
+        Ok(()) => Ok(TakesEffect::Now),
         Err(failure) => refused_by_nvml(step, failure),
     }
 }

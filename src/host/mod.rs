@@ -18,8 +18,12 @@ use driver_child::{DriverChild, ReversibleWrite};
 use slow_driver::SlowDrivers;
 
 use crate::{
-    apply::Attributes,
-    device::{Sysfs, step::Attribute},
+    apply::Acts,
+    device::{
+        Sysfs,
+        nvml::{Failure, Question},
+        step::Attribute,
+    },
 };
 
 mod clock;
@@ -183,7 +187,7 @@ impl Sysfs for Host {
     }
 }
 
-impl Attributes for Host {
+impl Acts for Host {
     fn write(&self, attribute: &Attribute, undo: Option<&Attribute>) -> io::Result<()> {
         lock::is_about_to_ask_a_driver(&attribute.path);
         fault::before("attribute", &attribute.path)?;
@@ -199,6 +203,11 @@ impl Attributes for Host {
         carried_out??;
         fault::after("attribute", &attribute.path);
         Ok(())
+    }
+
+    fn change_gpu(&self, change: &Question, undo: Option<&Question>) -> Result<(), Failure> {
+        let nvml = NvmlChild::new(self, Deadline::after(NvmlChild::PATIENCE));
+        nvml.change(change, undo)
     }
 }
 

@@ -41,24 +41,37 @@ impl<'a> NvmlChild<'a> {
         }
     }
 
-    /// Asks one question.
+    /// Asks one question that changes nothing.
     ///
     /// # Errors
     /// What NVML or the child says; that there is no answer in time.
     pub fn ask(&self, question: &Question) -> Result<Answer, Failure> {
-        let changes = !matches!(question, Question::Gpus | Question::Gpu { .. });
+        Self::answer(|| self.exchange(question, None))
+    }
+
+    /// Has a GPU changed. A child whose driver answers too late takes the change back by
+    /// `undo`, since nobody hears its answer.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub fn change(&self, change: &Question, undo: Option<&Question>) -> Result<(), Failure> {
+        let answer = Self::answer(|| {
+            fault::before("nvml", NVML_PROGRAM)?;
+            let text = self.exchange(change, undo)?;
+            fault::after("nvml", NVML_PROGRAM);
+            Ok(text)
+        })?;
+        match answer {
+            Answer::Done => Ok(()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn answer(exchange: impl FnOnce() -> io::Result<Vec<u8>>) -> Result<Answer, Failure> {
         let asked = || -> io::Result<Answer> {
-            if changes {
-                fault::before("nvml", NVML_PROGRAM)?;
-            }
-            let text = self.exchange(question)?;
-            let answer = serde_json::from_slice(&text).map_err(|error| {
+            serde_json::from_slice(&exchange()?).map_err(|error| {
                 io::Error::new(io::ErrorKind::InvalidData, format!("its answer: {error}"))
-            })?;
-            if changes {
-                fault::after("nvml", NVML_PROGRAM);
-            }
-            Ok(answer)
+            })
         };
         match asked() {
             Ok(Answer::Failed(failure)) => Err(failure),
@@ -73,15 +86,16 @@ impl<'a> NvmlChild<'a> {
         }
     }
 
-    fn exchange(&self, question: &Question) -> io::Result<Vec<u8>> {
+    fn exchange(&self, question: &Question, undo: Option<&Question>) -> io::Result<Vec<u8>> {
         let deadline = Deadline::after(self.patience);
         let mut child = Command::new(self.host.path(NVML_PROGRAM))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()?;
-        let answer = converse(&mut child, question, deadline);
-        if !is_gone(&mut child, answer.is_ok(), deadline) {
+        let answer = converse(&mut child, question, undo, deadline);
+        let takes_back = undo.is_some() && is_late(&answer);
+        if takes_back || !is_gone(&mut child, answer.is_ok(), deadline) {
             self.host.leave_behind(child);
         }
         answer
@@ -114,12 +128,26 @@ fn unexpected(answer: &Answer) -> Failure {
     }
 }
 
-fn converse(child: &mut Child, question: &Question, deadline: Deadline) -> io::Result<Vec<u8>> {
-    let line = serde_json::to_string(question)? + "\n";
+/// Whether the driver has not answered yet: the child is left alive then, so that it can
+/// take back what is done in the end.
+fn is_late(answer: &io::Result<Vec<u8>>) -> bool {
+    matches!(answer, Err(error) if error.kind() == io::ErrorKind::TimedOut)
+}
+
+fn converse(
+    child: &mut Child,
+    question: &Question,
+    undo: Option<&Question>,
+    deadline: Deadline,
+) -> io::Result<Vec<u8>> {
+    let mut lines = serde_json::to_string(question)? + "\n";
+    if let Some(undo) = undo {
+        lines += &(serde_json::to_string(undo)? + "\n");
+    }
     // Dropped when it is written: the child reads to the end of its input. A
     // question fits into the pipe, so the write never waits.
     let mut input = child.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?;
-    match input.write_all(line.as_bytes()) {
+    match input.write_all(lines.as_bytes()) {
         // It died first, which the missing answer tells better.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
         written => written?,

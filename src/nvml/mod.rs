@@ -37,7 +37,8 @@ const HELP: &str = concat!(
     env!("CARGO_PKG_VERSION"),
     "\n
 Asks NVIDIA's management library for virt-vgpu: reads one question (JSON) from
-standard input, answers it on standard output, and ends. People use virt-vgpu.
+standard input, answers it on standard output, and ends. A second line takes a
+change back whose answer nobody hears. People use virt-vgpu.
 
 Usage: virt-vgpu-nvml < QUESTION
 
@@ -51,7 +52,14 @@ arguments that it does not know.
 pub fn main(arguments: &[OsString], input: impl Read, mut output: impl Write) -> ExitCode {
     let written = match arguments {
         [] => match read(input) {
-            Ok(question) => write_answer(output, &answer(&question)),
+            Ok((question, undo)) => {
+                let written = write_answer(output, &answer(&question));
+                if let (Err(_), Some(undo)) = (&written, undo) {
+                    // Who asked has given up, and has told that nothing was changed.
+                    let _ = answer(&undo);
+                }
+                written
+            }
             Err(why) => return usage(&why),
         },
         [one] if one == "--help" || one == "-h" => output.write_all(HELP.as_bytes()),
@@ -82,14 +90,28 @@ fn complain(what: &str) {
     let _ = writeln!(io::stderr(), "virt-vgpu-nvml: {}", visible(what));
 }
 
-fn read(input: impl Read) -> Result<Question, String> {
+/// The question, and the one that takes its change back.
+fn read(input: impl Read) -> Result<(Question, Option<Question>), String> {
     let mut text = Vec::new();
     let read = input.take(LONGEST + 1).read_to_end(&mut text);
     read.map_err(|error| format!("cannot read the question: {error}"))?;
     if u64::try_from(text.len()).unwrap_or(u64::MAX) > LONGEST {
         return Err(format!("the question has more than {LONGEST} bytes"));
     }
-    serde_json::from_slice(&text).map_err(|error| format!("not a question: {error}"))
+    let mut lines = serde_json::Deserializer::from_slice(&text).into_iter();
+    let mut next = || {
+        let line: Option<Result<Question, _>> = lines.next();
+        line.transpose()
+            .map_err(|error| format!("not a question: {error}"))
+    };
+    let Some(question) = next()? else {
+        return Err("there is no question".to_owned());
+    };
+    let undo = next()?;
+    match next()? {
+        None => Ok((question, undo)),
+        Some(_) => Err("there are more than two questions".to_owned()),
+    }
 }
 
 fn write_answer(mut output: impl Write, answer: &Answer) -> std::io::Result<()> {
@@ -216,7 +238,7 @@ mod tests {
             Err("the question has more than 65536 bytes".to_owned())
         );
         let question = spaces[15..].to_owned() + r#"{"do":"gpus"}"#;
-        assert_eq!(read(question.as_bytes()), Ok(Question::Gpus));
+        assert_eq!(read(question.as_bytes()), Ok((Question::Gpus, None)));
     }
 
     #[test]

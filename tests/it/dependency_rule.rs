@@ -51,7 +51,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     (
         "gpu_setup",
         &[
-            "model", "kind", "rule", "config", "device", "plan", "claims", "host",
+            "model", "kind", "rule", "config", "device", "plan", "apply", "claims", "host",
         ],
     ),
     (

@@ -9,6 +9,7 @@ use lab_nvidia::{
     model::{Attribute, Parent, VgpuHandle, Vm},
 };
 use virt_vgpu::{
+    apply::Acts,
     device::nvml::{
         Answer, Failure, FailureKind, GpuFacts, Heterogeneous, Nvml, Placements, Question,
         Scheduler, SchedulerLimits, SchedulerPolicy, Told, TypeFacts, VgpuFacts,
@@ -537,14 +538,15 @@ fn answers_are_a_line_of_json() {
 fn what_is_no_question_is_not_answered() {
     let driver = Driver::with(&["t4"]);
     for (question, why) in [
-        (
-            "",
-            "not a question: EOF while parsing a value at line 1 column 0",
-        ),
+        ("", "there is no question"),
         (
             r#"{"do":"reset"}"#,
             "not a question: unknown variant `reset`, expected one of `gpus`, `gpu`, \
              `set-heterogeneous`, `set-scheduler` at line 1 column 13",
+        ),
+        (
+            r#"{"do":"gpus"} {"do":"gpus"} {"do":"gpus"}"#,
+            "there are more than two questions",
         ),
         (
             r#"{"do":"gpu","gpu":"eth0"}"#,
@@ -626,17 +628,61 @@ fn the_child_answers_its_parent() {
     let child = NvmlChild::new(&host, Deadline::after(Duration::from_secs(60)));
     assert_eq!(child.gpus(), Ok(all(&driver)));
     assert_eq!(child.gpu(gpu(0)), Ok(one(&driver)));
-    let on = Question::SetHeterogeneous {
-        gpu: gpu(1),
-        on: true,
-    };
+    let on = mixed_sizes(1, true);
     assert_eq!(
-        child.ask(&on),
+        child.change(&on, None),
         Err(match driver.ask(&on) {
             Answer::Failed(failure) => failure,
             other => panic!("{other:?}"),
         })
     );
+    assert_eq!(host.change_gpu(&mixed_sizes(0, true), None), Ok(()));
+    assert!(is_mixing(&driver));
+}
+
+fn mixed_sizes(number: usize, on: bool) -> Question {
+    let gpu = gpu(number);
+    Question::SetHeterogeneous { gpu, on }
+}
+
+fn is_mixing(driver: &Driver) -> bool {
+    one(driver).heterogeneous.value().unwrap().enabled
+}
+
+/// Who has given up has told that nothing was changed.
+#[test]
+fn a_change_whose_answer_nobody_hears_is_taken_back() {
+    let driver = Driver::with(&["l40s"]);
+    let (on, off) = (mixed_sizes(0, true), mixed_sizes(0, false));
+    assert_eq!(driver.run_unheard(&[&on, &off]).code(), Some(1));
+    assert!(!is_mixing(&driver));
+    // Where nobody knows how it was, it stays.
+    assert_eq!(driver.run_unheard(&[&on]).code(), Some(1));
+    assert!(is_mixing(&driver));
+}
+
+/// The parent goes on. When the driver answers in the end, the child takes its change back
+/// and is gone.
+#[test]
+fn a_change_that_comes_too_late_is_taken_back() {
+    let driver = Driver::with(&["l40s"]);
+    let host = driver.host();
+    let hanging = driver.hang();
+    let child = NvmlChild::new(&host, Deadline::after(Duration::from_secs(5)));
+    let (on, off) = (mixed_sizes(0, true), mixed_sizes(0, false));
+    assert_eq!(
+        child.change(&on, Some(&off)),
+        Err(cannot_ask(
+            FailureKind::Other,
+            "no answer from the driver in time"
+        ))
+    );
+    drop(hanging);
+    let changed = driver.closed.recv().unwrap();
+    assert!(changed > 1, "{changed}");
+    let taken_back = driver.closed.recv().unwrap();
+    assert!(taken_back > 1, "{taken_back}");
+    assert!(!is_mixing(&driver));
 }
 
 /// The parent goes on, and the child is gone: it never comes to its second command.

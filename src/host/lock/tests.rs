@@ -113,7 +113,7 @@ fn locks_are_taken_in_their_order() {
 #[cfg(debug_assertions)]
 #[test]
 fn no_driver_is_asked_while_the_host_lock_is_held() {
-    use crate::{apply::Attributes, device::step::Attribute};
+    use crate::{apply::Acts, device::step::Attribute};
     const TYPE: &str = "/sys/bus/pci/devices/0000:41:00.4/nvidia/current_vgpu_type";
     let planning = |host: &Host| HostLock::acquire(host, "test", soon()).unwrap();
     let said = format!("{TYPE} is asked for while the host lock is held");

@@ -155,14 +155,18 @@ impl Tree {
         self.write(&path, "1155");
     }
 
-    fn host(&self, arguments: &str) -> (i32, String) {
-        let output = Command::new(env!("CARGO_BIN_EXE_virt-vgpu"))
+    fn command(&self, arguments: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_virt-vgpu"));
+        command
             .arg("host")
             .args(arguments.split_whitespace())
             .env("VIRT_VGPU_ROOT", self.0.path())
-            .env("VIRT_VGPU_FAULT_PAUSES", "none")
-            .output()
-            .unwrap();
+            .env("VIRT_VGPU_FAULT_PAUSES", "none");
+        command
+    }
+
+    fn host(&self, arguments: &str) -> (i32, String) {
+        let output = self.command(arguments).output().unwrap();
         let said = [output.stdout, output.stderr].concat();
         (
             output.status.code().unwrap(),
@@ -233,6 +237,41 @@ fn what_was_printed_is_done_once() {
       done: switch heterogeneous mode off (for pool 'cad'; it is on)
     ");
     insta::assert_snapshot!(tree.calls(), @r#"{"do":"set-heterogeneous","gpu":"0000:3b:00.0","on":false}"#);
+}
+
+/// Whatever a run was at when it failed or died, the next one goes on from there.
+#[test]
+fn a_crash_or_an_error_at_any_effect_is_made_up_for() {
+    let wanted = || {
+        let tree = Tree::new();
+        tree.pool("cad", A, &format!("{MIXED}\n{EQUAL}"));
+        tree
+    };
+    let tree = wanted();
+    let trace = tree.path("trace");
+    let run = tree
+        .command("apply --all")
+        .env("VIRT_VGPU_FAULT_TRACE", &trace)
+        .output();
+    assert!(run.unwrap().status.success());
+    let effects = tree.read("trace");
+    let of_nvml = effects.lines().filter(|line| line.contains(" nvml "));
+    assert_eq!(of_nvml.count(), 2, "{effects}");
+    let facts = tree.read(&format!("nvml/{A}"));
+    for number in 1..=effects.lines().count() {
+        for fault in [format!("kill:{number}"), format!("5:{number}")] {
+            let tree = wanted();
+            let run = tree
+                .command("apply --all")
+                .env("VIRT_VGPU_FAULT", &fault)
+                .output()
+                .unwrap();
+            assert!(!run.status.success(), "{fault}");
+            tree.works("apply --all");
+            assert_eq!(tree.read(&format!("nvml/{A}")), facts, "{fault}");
+            assert_eq!(tree.works("apply --all"), "0000:3b:00.0: nothing to do\n");
+        }
+    }
 }
 
 #[test]

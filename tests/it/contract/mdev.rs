@@ -14,10 +14,11 @@ use std::{
 
 use nix::errno::Errno;
 use virt_vgpu::{
-    apply::Attributes,
+    apply::Acts,
     device::{
         Sysfs,
         mdev::{self, MdevHost, MdevType, Parent},
+        nvml::{Failure, FailureKind, Question},
         step::Attribute,
     },
 };
@@ -55,16 +56,23 @@ impl Sysfs for Files {
     }
 }
 
-impl Attributes for Files {
+impl Acts for Files {
     fn write(&self, attribute: &Attribute, _undo: Option<&Attribute>) -> io::Result<()> {
         virt_vgpu::host::write_attribute(&self.path(&attribute.path), &attribute.value)
+    }
+
+    fn change_gpu(&self, _: &Question, _: Option<&Question>) -> Result<(), Failure> {
+        Err(Failure {
+            kind: FailureKind::NoLibrary,
+            message: "these are files".to_owned(),
+        })
     }
 }
 
 /// One parent that the list is run on.
 struct Subject<'a> {
     sysfs: &'a dyn Sysfs,
-    attributes: &'a dyn Attributes,
+    attributes: &'a dyn Acts,
     parent: Parent,
     /// Exact answers of the driver are known, not only the core's.
     is_model: bool,

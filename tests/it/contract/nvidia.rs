@@ -14,7 +14,7 @@ use lab_nvidia::{
     model::{Dialect, Framework, Parent, Switches, VgpuHandle, Vm},
 };
 use nix::errno::Errno;
-use virt_vgpu::{apply::Attributes, device::step::Attribute, host};
+use virt_vgpu::{apply::Acts, device::step::Attribute, host};
 
 use crate::support::{
     kernel::Kernel,

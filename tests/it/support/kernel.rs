@@ -14,8 +14,12 @@ use std::{
 use lab_nvidia::model::{Attribute, VgpuHandle};
 use nix::errno::Errno;
 use virt_vgpu::{
-    apply::Attributes,
-    device::{Sysfs, step},
+    apply::Acts,
+    device::{
+        Sysfs,
+        nvml::{Answer, Failure, Question},
+        step,
+    },
 };
 
 use super::{
@@ -516,7 +520,7 @@ impl Sysfs for Kernel {
     }
 }
 
-impl Attributes for Kernel {
+impl Acts for Kernel {
     fn write(
         &self,
         attribute: &step::Attribute,
@@ -533,6 +537,14 @@ impl Attributes for Kernel {
                 Ok(())
             }
             Entry::Directory(_) | Entry::Link(_) => Err(Errno::EISDIR.into()),
+        }
+    }
+
+    fn change_gpu(&self, change: &Question, _undo: Option<&Question>) -> Result<(), Failure> {
+        match self.answer(change) {
+            Answer::Done => Ok(()),
+            Answer::Failed(failure) => Err(failure),
+            Answer::Gpus(_) => panic!("{change:?} changes nothing"),
         }
     }
 }

@@ -3,9 +3,12 @@
 
 use std::{
     fs, io,
-    os::unix::net::UnixListener,
+    os::{
+        fd::OwnedFd,
+        unix::net::{UnixListener, UnixStream},
+    },
     path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
+    process::{Command, ExitStatus, Output, Stdio},
     sync::{
         Arc, Mutex, MutexGuard,
         mpsc::{self, Receiver, Sender},
@@ -177,6 +180,27 @@ impl Driver {
         io::Write::write_all(&mut input, question.as_bytes()).unwrap();
         drop(input);
         child.wait_with_output().unwrap()
+    }
+
+    /// The program, asked this by somebody who does not wait for the answer, and ended.
+    pub fn run_unheard(&self, questions: &[&Question]) -> ExitStatus {
+        let (reader, writer) = UnixStream::pair().unwrap();
+        drop(reader);
+        let mut child = Command::new(PROGRAM)
+            .env("LD_LIBRARY_PATH", self.path("lib"))
+            .env(socket::VARIABLE, self.path("nvidiactl"))
+            .stdin(Stdio::piped())
+            .stdout(OwnedFd::from(writer))
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut input = child.stdin.take().unwrap();
+        for question in questions {
+            let line = serde_json::to_string(question).unwrap() + "\n";
+            io::Write::write_all(&mut input, line.as_bytes()).unwrap();
+        }
+        drop(input);
+        child.wait().unwrap()
     }
 
     /// The program's answer.
