@@ -1,4 +1,4 @@
-//! What goes to the journal. Every kind of event has an id that never changes
+//! The events in the journal. Every kind of event has an id that never changes
 //! (`journalctl MESSAGE_ID=…`) and fields that scripts can select by.
 
 use crate::{
@@ -16,31 +16,31 @@ macro_rules! message_ids {
 }
 
 message_ids! {
-    /// A device was made for a domain that starts.
+    /// A device was made for a domain that is starting.
     ALLOCATED = "2dcbce7b88c946e285aa25efc5c795fa";
     /// A domain was refused its devices.
     REFUSED = "3309374b3e234889ba559b1e2ea6af90";
-    /// A device went back.
+    /// A device was given back.
     RELEASED = "1e2adc4f567e41468802f45711b825b0";
-    /// A device could not go back yet.
+    /// A device could not be given back yet.
     KEPT = "72cf7eb663bd4aa5822523b0282530f4";
     /// A guest-driver medium cannot be used.
     MEDIA = "e52a7df6d08f49b2b1cef4db1f49197c";
-    /// A driver refused what its attributes promised.
+    /// A driver refused a device that its attributes had offered.
     DRIVER = "4f18f3cd4b3a47f4af9e302d8922ee0a";
-    /// A virtual function is kept back until it is repaired.
+    /// A virtual function is quarantined until it is repaired.
     QUARANTINED = "0b7de5a8c0a44d2f9c1f8c1fbd0e6a57";
-    /// The daemon has put a domain's definition right.
+    /// The daemon has corrected a domain's definition.
     SYNCED = "9b0c6d1f2a5e4c0f8f6d3a7b1e94c258";
-    /// The daemon cannot put a domain's definition right, or has no device for it.
+    /// The daemon cannot correct a domain's definition, or has no device for it.
     UNSETTLED = "c4e1a07d95b84a3e8d20f6b7395c1ea6";
     /// A device was plugged into a running domain.
     PLUGGED = "5f7a3e9c08d14b6b9a42c1de6073fb85";
-    /// The daemon has found libvirt, or lost it.
+    /// The daemon has connected to libvirt, or lost the connection.
     LIBVIRT = "e82d94b6107f4c5da3b96e50f1c7d428";
-    /// A virtual function that was kept back has been made anew.
+    /// A quarantined virtual function was recreated.
     REPAIRED = "f833173a85d2409792eb2ff0c7cde6c0";
-    /// An operation that never refuses went wrong.
+    /// An operation that never refuses a start has failed.
     TROUBLE = "4d03df1a653f482bb92e3a53da288f29";
 }
 
@@ -71,24 +71,24 @@ pub(crate) fn log_quarantined(claim: &Claim, reason: &str) {
             domain_name = %claim.domain_name,
             device_name = %device.name,
             parent = %function,
-            "domain '{}': {function} is kept back: {reason}; 'virt-vgpu status' tells the remedy",
+            "domain '{}': {function} is quarantined: {reason}; 'virt-vgpu status' shows the remedy",
             claim.domain_name
         );
     }
 }
 
-/// Logs which functions are not kept back any more.
+/// Logs which functions are no longer quarantined.
 pub fn log_repaired(functions: &[PciAddress]) {
     for function in functions {
         tracing::info!(
             message_id = REPAIRED,
             parent = %function,
-            "{function} was made anew and is not kept back any more"
+            "{function} was recreated and is no longer quarantined"
         );
     }
 }
 
-/// Logs that an operation went wrong, and whether that refuses a start.
+/// Logs that an operation failed, and whether that refuses a start.
 pub(crate) fn log_failure(domain: &DomainName, operation: &str, refuses: bool, line: &str) {
     if refuses {
         tracing::error!(message_id = REFUSED, domain_name = %domain, operation, "{line}");
@@ -97,7 +97,7 @@ pub(crate) fn log_failure(domain: &DomainName, operation: &str, refuses: bool, l
     }
 }
 
-/// An error with its causes, in one line whatever is in them.
+/// An error with its causes on one line, whatever characters they contain.
 #[must_use]
 pub fn one_line(error: &anyhow::Error) -> String {
     format!("{error:#}").replace(['\n', '\r'], " ")
@@ -122,13 +122,13 @@ pub(crate) fn log_left_behind(domain: &DomainName, left_behind: &[(usize, String
     }
 }
 
-/// Logs what became of a claim's devices.
+/// Logs the results for a claim's devices.
 pub fn log_released(domain_name: &DomainName, domain: DomainUuid, released: &Released) {
     for (device, outcome) in &released.devices {
         let text = match outcome {
             DeviceOutcome::Removed => format!("removed {} from {}", device.type_id, device.parent),
             DeviceOutcome::Absent => continue,
-            DeviceOutcome::Foreign(why) => format!("left alone what is not ours: {why}"),
+            DeviceOutcome::Foreign(why) => format!("not removed, because it is not ours: {why}"),
             DeviceOutcome::Kept(why) => {
                 tracing::error!(
                     message_id = KEPT,
@@ -137,7 +137,8 @@ pub fn log_released(domain_name: &DomainName, domain: DomainUuid, released: &Rel
                     pool = %device.pool,
                     device = %device.uuid,
                     parent = %device.parent,
-                    "domain '{domain_name}': device '{}' cannot go back yet: {why}", device.name
+                    "domain '{domain_name}': device '{}' cannot be given back yet: {why}",
+                    device.name
                 );
                 continue;
             }
@@ -179,7 +180,7 @@ pub fn kept_reason(released: &Released) -> String {
         .iter()
         .find_map(|(device, outcome)| match outcome {
             DeviceOutcome::Kept(why) => Some(format!(
-                "device '{}' cannot go back yet: {why}",
+                "device '{}' cannot be given back yet: {why}",
                 device.name
             )),
             _ => None,
@@ -188,10 +189,10 @@ pub fn kept_reason(released: &Released) -> String {
         .unwrap_or_default()
 }
 
-/// Logs what a look at all claims has freed or has had doubts about.
+/// Logs what a check of all claims has freed, and what it could not decide.
 pub fn log_reconciled(report: &Report) {
     for one in &report.claims {
-        if let Some(reason) = &one.kept_back {
+        if let Some(reason) = &one.quarantined {
             log_quarantined(&one.claim, reason);
         }
         if let Some(released) = &one.released {
@@ -200,7 +201,7 @@ pub fn log_reconciled(report: &Report) {
                 tracing::info!(
                     domain_uuid = %one.claim.domain,
                     domain_name = %name,
-                    "domain '{name}' runs and does not have some of its devices any more"
+                    "domain '{name}' is running but has lost some of its devices"
                 );
             }
             log_released(&one.claim.domain_name, one.claim.domain, released);
@@ -223,17 +224,17 @@ pub fn log_synced(domain_name: &DomainName, domain: DomainUuid, done: &str) {
     );
 }
 
-/// Logs what keeps a domain from what it asks for.
+/// Logs why a domain does not get what it asks for.
 pub fn log_unsettled(domain: DomainUuid, why: &str) {
     tracing::warn!(message_id = UNSETTLED, domain_uuid = %domain, "{why}");
 }
 
-/// Logs a device that a running domain has got.
+/// Logs a device that was plugged into a running domain.
 pub fn log_plugged(domain: DomainUuid, what: &str) {
     tracing::info!(message_id = PLUGGED, domain_uuid = %domain, "{what}");
 }
 
-/// Logs that libvirt is there, or is not.
+/// Logs whether libvirt can be reached.
 pub fn log_libvirt(what: &str) {
     tracing::info!(message_id = LIBVIRT, "{what}");
 }

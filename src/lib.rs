@@ -8,39 +8,39 @@
 //! | [`model`] | addresses, UUIDs, names: checked once, then trusted |
 //! | [`domain`] | domain XML read into plain data, and edits back into it |
 //! | [`rule`] | fields, operators, and the verdict on a device |
-//! | [`document`] | a TOML text with the place of every key |
-//! | [`kind`] | what a kind of device is, one file or folder a kind, and the list of them |
+//! | [`document`] | a TOML text with the position of every key |
+//! | [`kind`] | the kinds of device, one file or directory each, and the list of them |
 //! | [`config`] | pool files: as written, then validated |
-//! | [`device`] | what sysfs, NVML and the kernel tell of devices |
-//! | [`capacity`] | what still fits on a GPU, and where it goes: pure |
-//! | [`plan`] | which device a domain gets, or why none: pure |
-//! | [`apply`] | carries out a plan's steps, undoes them in reverse |
-//! | [`claims`] | what was made for which domain: the proof of ownership |
-//! | [`allocate`] | from a domain's requests to its devices |
-//! | [`events`] | what goes to the journal |
-//! | `gpu_setup` | what whole GPUs need before anything of them can be handed out |
-//! | `report` | what is where, as data: pools, devices, profiles, forecasts, status |
-//! | [`hook`] | libvirt's hook protocol and what each operation does |
+//! | [`device`] | the facts of sysfs, NVML and the kernel about devices |
+//! | [`capacity`] | what still fits on a GPU, and at which place; no effects |
+//! | [`plan`] | which device a domain gets, or why it gets none; no effects |
+//! | [`apply`] | carries out a plan's steps, undoes them in reverse order |
+//! | [`claims`] | which devices were made for which domain: the proof of ownership |
+//! | [`allocate`] | gives a domain the devices for its requests |
+//! | [`events`] | the events in the journal |
+//! | `gpu_setup` | the settings of whole GPUs, needed before their vGPUs can be handed out |
+//! | `report` | the state of pools, devices, profiles and forecasts, as data |
+//! | [`hook`] | libvirt's hook protocol and the work at each operation |
 //! | [`host`] | every effect on the system |
-//! | [`udev`] | which pools a device is told to be in when it appears |
-//! | `nvml` | asks NVIDIA's library, in a program of its own |
-//! | `definition` | domains' definitions at libvirt, brought in line with their requests |
-//! | `hotplug` | devices plugged into domains that run, and out of them |
-//! | `cli` | the administrator's command, a file a verb |
-//! | `daemon` | listens to libvirt and does by itself what `virt-vgpu sync` and `reconcile` do |
+//! | [`udev`] | tells udev which pools a device belongs to |
+//! | `nvml` | asks NVIDIA's library, in a separate program |
+//! | `definition` | changes domains' definitions in libvirt to match their requests |
+//! | `hotplug` | plugs devices into running domains, and unplugs them |
+//! | `cli` | the administrator's command, one file for each verb |
+//! | `daemon` | listens to libvirt; does automatically what `virt-vgpu sync` and `reconcile` do |
 //!
 //! # The dependency rule
 //!
 //! `model` ← `domain`, `rule` ← `document`, `device` ← `capacity` ← `kind` ← `config` ←
 //! `plan` ← `apply`, `claims` ← `events` ← `allocate` ← `gpu_setup` ← `report` ←
-//! `hook`, `udev`, `definition` ← `hotplug` ← `daemon`, `cli`, binaries. From `model` to `plan` nothing
-//! opens a file, starts a process or names libvirt; `device` reads through
-//! [`device::Sysfs`]. Only `host` touches the system, and `host::libvirt`
-//! cannot be reached from the hook: it exists only with the feature `cli`.
-//! `nvml` names `device` and `model`, and only `virt-vgpu-nvml` names it; NVIDIA's
-//! library is nowhere else. Unsafe code is in two crates of their own: `nvml/raw`, and
-//! `host/libvirt/raw` for libvirt's events.
-//! `tests/it/dependency_rule.rs` holds this.
+//! `hook`, `udev`, `definition` ← `hotplug` ← `daemon`, `cli`, binaries. From `model` to
+//! `plan` no module opens a file, starts a process or uses libvirt; `device` reads through
+//! [`device::Sysfs`]. Only `host` touches the system. The hook cannot use
+//! `host::libvirt`, which exists only with the feature `cli`. `nvml` uses `device` and
+//! `model`, and only the program `virt-vgpu-nvml` uses `nvml`; no other code loads
+//! NVIDIA's library. Unsafe code is in two separate crates: `nvml/raw`, and
+//! `host/libvirt/raw` for libvirt's events. `tests/it/dependency_rule.rs` checks these
+//! rules.
 
 pub mod allocate;
 pub mod apply;

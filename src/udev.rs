@@ -1,13 +1,12 @@
-//! What udev is told of a device: the pools that take it. Runs inside the handling
-//! of an event, so it is quick, changes nothing, asks no driver, and has nothing
-//! to say where anything is not as it should be.
+//! The answer to udev about a device: the pools that take it. It runs while udev
+//! handles an event, so it is quick, changes nothing, asks no driver, and prints
+//! nothing if there is any error.
 //!
-//! It reads the device's attributes from sysfs itself, through [`Host`]: rules of
-//! pools are about sysfs, the event brings nothing that is not there too, and
-//! without libudev the program is a static one. It looks at one device and its GPU
-//! and at no other: among a thousand virtual functions a call costs what starting
-//! `/bin/true` does (0.6 ms), and 0.02 ms more for each pool, so they can have one
-//! each.
+//! It reads the device's attributes from sysfs itself, through [`Host`]. Rules of pools
+//! use sysfs, udev's event has no further facts, and without libudev the program can be
+//! static. It reads only one device and its GPU. With a thousand virtual functions, a
+//! call costs as much as starting `/bin/true` (0.6 ms), plus 0.02 ms for each pool. So
+//! each function can have its own call.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,15 +25,15 @@ use crate::{
 /// The property with the names of the pools, separated by spaces.
 pub const POOLS: &str = "ID_VIRT_VGPU_POOLS";
 
-/// The property, `1`, of a GPU that `virt-vgpu host apply` sets for pools.
+/// The property, `1`, of a GPU that `virt-vgpu host apply` sets up for pools.
 pub const GPU: &str = "ID_VIRT_VGPU_GPU";
 
-/// The property, the address of such a GPU, of its first virtual function: where the
-/// types come to the functions, this one speaks for all.
+/// The property of the first virtual function of such a GPU; its value is the GPU's
+/// address. When types appear on the functions, only this function triggers an action.
 pub const FIRST_OF: &str = "ID_VIRT_VGPU_FIRST_OF";
 
-/// The lines for udev's `IMPORT{program}` about a device of that kernel name; None
-/// when no pool takes it.
+/// The lines for udev's `IMPORT{program}` for a device of that kernel name; None when
+/// no pool takes it.
 #[must_use]
 pub fn properties(host: &Host, name: &str) -> Option<String> {
     let name: ParentName = name.parse().ok()?;
@@ -62,14 +61,13 @@ pub fn properties(host: &Host, name: &str) -> Option<String> {
     Some(lines)
 }
 
-/// The pools that take the device, or the GPU that it is part of, each with the one that
-/// it takes.
+/// The pools that take the device or its GPU, each with the device that it takes.
 fn taking<'p>(host: &Host, pools: &'p [Pool], name: &ParentName) -> Vec<(&'p Pool, Parent)> {
     let names = PciIds::new(host);
     let sources = FieldSources {
         sysfs: host,
         names: &names,
-        // Whoever asks NVML may wait for the very driver that this event is about.
+        // NVML might wait for the driver that this event is about.
         nvml: None,
     };
     let mut subjects: BTreeMap<&str, Option<Parent>> = BTreeMap::new();

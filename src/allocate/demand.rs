@@ -84,7 +84,7 @@ pub struct Demand<'a> {
     /// Where the domain runs already: the pools of the devices that it has, and the
     /// parents that these are on.
     pub beside: Option<Vec<(Pool, ParentName)>>,
-    /// Devices in its claim that are gone and whose place is taken: they take no room.
+    /// Devices in the claim that no longer exist and are being replaced: they take no space.
     pub replaced: Vec<ClaimedDevice>,
 }
 
@@ -275,17 +275,17 @@ impl<'a> Demand<'a> {
     ///
     /// # Errors
     /// As [`Self::plan`], but none about one function.
-    pub fn plan_anew(&mut self, host: &Host, failed: &Failed) -> Result<Plan, AllocateError> {
+    pub fn replan(&mut self, host: &Host, failed: &Failed) -> Result<Plan, AllocateError> {
         let look = Look::new(host);
         let seen = self.see_claims(&look)?;
-        self.plan_anew_from(&look, &seen, failed)
+        self.replan_from(&look, &seen, failed)
     }
 
     /// The same from what is known of the host.
     ///
     /// # Errors
     /// As [`Self::plan_from`], but none about one function.
-    pub fn plan_anew_from(
+    pub fn replan_from(
         &mut self,
         look: &Look<'_>,
         seen: &Seen,

@@ -15,7 +15,7 @@ use crate::{
 /// the next step.
 #[derive(Debug, thiserror::Error)]
 pub enum AllocateError {
-    /// The domain's own XML.
+    /// The domain's own XML is invalid.
     #[error(
         "domain '{domain}': {cause}; correct it with {}",
         proposed("virsh edit", domain)
@@ -43,11 +43,11 @@ pub enum AllocateError {
         /// The UUID that the hostdev must have.
         uuid: MdevUuid,
     },
-    /// The same of a domain that is restored: no definition helps there.
+    /// The same for a domain that is being restored: changing its definition does not
+    /// help.
     #[error(
         "the saved state of domain '{domain}' asks for device '{device}' in its metadata but has no \
-         <hostdev> with UUID {uuid}; take the request out of it with {}, or give the state up with \
-         {}",
+         <hostdev> with UUID {uuid}; remove the request with {}, or discard the state with {}",
         proposed("virsh managedsave-edit", domain),
         proposed("virsh managedsave-remove", domain)
     )]
@@ -59,7 +59,7 @@ pub enum AllocateError {
         /// The UUID that the hostdev would have.
         uuid: MdevUuid,
     },
-    /// A pool that cannot be used.
+    /// The pool cannot be used.
     #[error("domain '{domain}' asks for a device of pool '{pool}': {cause}")]
     Pool {
         /// The domain.
@@ -69,10 +69,10 @@ pub enum AllocateError {
         /// Why not; boxed, because it carries a position and a list.
         cause: Box<PoolError>,
     },
-    /// A lock that was not had in time.
+    /// A lock could not be taken in time.
     #[error(transparent)]
     Lock(#[from] LockError),
-    /// The domain's former claim.
+    /// The domain's former claim is damaged.
     #[error(transparent)]
     Damaged(#[from] Damaged),
     /// The domain's former devices are still needed.
@@ -80,13 +80,14 @@ pub enum AllocateError {
     StillHeld {
         /// The domain.
         domain: String,
-        /// Who needs them.
+        /// The process that needs them.
         why: String,
     },
-    /// A device of somebody else has the UUID.
+    /// A foreign device has the UUID.
     #[error(
-        "device '{device}' of domain '{domain}' needs the UUID {uuid}, which a mediated device on \
-         {parent} that is not ours has; remove that one, or detach and attach '{device}' under another name"
+        "device '{device}' of domain '{domain}' needs the UUID {uuid}, but a mediated device on \
+         {parent} that is not ours has it; remove that device, or detach '{device}' and attach it \
+         under another name"
     )]
     ForeignUuid {
         /// The domain.
@@ -98,9 +99,9 @@ pub enum AllocateError {
         /// The parent of the device that has it.
         parent: String,
     },
-    /// Devices that one VM cannot have together.
+    /// One VM cannot have these devices together.
     #[error(
-        "domain '{domain}': {why}; take some out with {}",
+        "domain '{domain}': {why}; remove some with {}",
         proposed("virt-vgpu detach", domain)
     )]
     Together {
@@ -109,7 +110,7 @@ pub enum AllocateError {
         /// The rule.
         why: String,
     },
-    /// A parameter that the device cannot have.
+    /// The device cannot have a parameter.
     #[error(
         "device '{device}' of domain '{domain}': {why}; change its request with {} or the pool's \
          [defaults]",
@@ -120,13 +121,13 @@ pub enum AllocateError {
         domain: String,
         /// The request.
         device: String,
-        /// What stands against it.
+        /// The reason.
         why: String,
     },
-    /// A placeholder of another model than the type: QEMU could not open the device.
+    /// The placeholder has another model than the type: QEMU could not open the device.
     #[error(
         "device '{device}' of domain '{domain}' has a <hostdev> with model='{found}', but {type_id} \
-         of {parent} needs model='{wanted}'; {} puts that right, or {}",
+         of {parent} needs model='{wanted}'; {} corrects that, or {}",
         proposed("virt-vgpu sync", domain),
         proposed("virsh edit", domain)
     )]
@@ -135,19 +136,19 @@ pub enum AllocateError {
         domain: String,
         /// The request.
         device: String,
-        /// The type that it would be.
+        /// The type that the device would get.
         type_id: MdevTypeId,
         /// The parent of that type.
         parent: ParentName,
         /// The model in the XML.
         found: String,
-        /// The type's.
+        /// The type's model.
         wanted: MdevModel,
     },
-    /// No device.
+    /// No device is available.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// A step failed for a reason that another device would not mend.
+    /// A step failed for a reason that another device would not solve.
     #[error("cannot make device '{device}' of domain '{domain}': {cause}")]
     Failed {
         /// The domain.
@@ -157,7 +158,7 @@ pub enum AllocateError {
         /// What failed.
         cause: String,
     },
-    /// The host or our own files.
+    /// An error of the host or of our own files.
     #[error("{what}: {cause}")]
     Io {
         /// What was tried.
@@ -168,8 +169,8 @@ pub enum AllocateError {
 }
 
 impl AllocateError {
-    /// The line for XML that need not be a domain's yet: what is to be changed is the
-    /// XML, and there may be nothing that 'virsh edit' finds.
+    /// The line for XML that may not belong to a defined domain: it says what to change
+    /// in the XML, because 'virsh edit' may not find the domain.
     #[must_use]
     pub fn about_xml(&self) -> String {
         match self {
@@ -187,7 +188,7 @@ impl AllocateError {
                  'virt-vgpu create' when it creates a transient one"
             ),
             Self::Together { domain, why } => {
-                format!("domain '{domain}': {why}; take some out of the XML")
+                format!("domain '{domain}': {why}; remove some from the XML")
             }
             Self::Parameter {
                 domain,
@@ -213,7 +214,7 @@ impl AllocateError {
     }
 }
 
-/// An errno of the host or of our own files, with what was tried.
+/// An error of the host or of our own files, with what was tried.
 pub(crate) fn io_error(what: &str, cause: io::Error) -> AllocateError {
     AllocateError::Io {
         what: what.to_owned(),

@@ -116,7 +116,7 @@ impl<'a> Look<'a> {
         view: HostView<'s>,
         held: BTreeMap<PciAddress, DomainName>,
     ) -> io::Result<HostView<'s>> {
-        let quarantined = claims::kept_back(self.host)?;
+        let quarantined = claims::quarantine_reasons(self.host)?;
         Ok(view.with_claimed(held).with_quarantined(quarantined))
     }
 

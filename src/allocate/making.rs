@@ -247,7 +247,7 @@ impl Making<'_> {
             Base::Start(Origin::Prepare) => self.demand.plan_from(look, seen, failed),
             // The XML is changed on the way, or written after the plan.
             Base::Start(Origin::Migrate) | Base::Running(_) => {
-                self.demand.plan_anew_from(look, seen, failed)
+                self.demand.replan_from(look, seen, failed)
             }
         }
     }
@@ -348,7 +348,7 @@ impl Making<'_> {
                 report.has_freed()
             }
             Err(error) => {
-                tracing::warn!("cannot look for devices left behind: {error}");
+                tracing::warn!("cannot look for leftover devices: {error}");
                 false
             }
         }
@@ -372,7 +372,7 @@ fn claimed(plan: &Plan, number: usize, assignment: &Assignment, look: &Look<'_>)
     let steps = plan.steps.iter().zip(&plan.owners);
     let its = steps.filter(|(_, owner)| **owner == number);
     let its: Vec<Step> = its.map(|(step, _)| step.clone()).collect();
-    let (identity, undo) = claims::way_back(&its);
+    let (identity, undo) = claims::undo_of(&its);
     ClaimedDevice {
         name: assignment.device.clone(),
         pool: assignment.pool.clone(),

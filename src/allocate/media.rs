@@ -1,6 +1,6 @@
-//! The guest-driver CD-ROM of a domain: a link at a path of its own that leads
-//! to the pool's ISO while the domain runs. A missing medium never stops a VM:
-//! the drive in the XML is optional and stays empty.
+//! The guest-driver CD-ROM of a domain: a link at a fixed path that points to the
+//! pool's ISO while the domain runs. A missing medium never stops a VM: the drive in
+//! the XML is optional and stays empty.
 
 use std::{
     collections::BTreeMap,
@@ -22,36 +22,36 @@ use crate::{
 /// Why an image cannot be given to a VM.
 #[derive(Debug, thiserror::Error)]
 pub enum MediaProblem {
-    /// It cannot be looked at.
+    /// It cannot be checked.
     #[error("{}: {cause}", path.display())]
     Io {
-        /// The image or a directory on the way.
+        /// The image or a directory on its path.
         path: PathBuf,
         /// The errno.
         cause: io::Error,
     },
     /// It is not a file.
-    #[error("{} is no regular file", .0.display())]
+    #[error("{} is not a regular file", .0.display())]
     NotAFile(PathBuf),
-    /// QEMU runs as a user of its own.
+    /// QEMU's own user cannot read it.
     #[error(
         "{} is not readable for QEMU's user; run {}",
         path.display(),
         proposed(&format!("chmod o+{needed}"), path.display())
     )]
     NotReadable {
-        /// The image or a directory on the way.
+        /// The image or a directory on its path.
         path: PathBuf,
         /// The missing permission, `r` or `x`.
         needed: char,
     },
 }
 
-/// Whether QEMU, which is neither root nor in a group that we know, can read
-/// the image: the file is readable and every directory passable for others.
+/// Whether QEMU can read the image. QEMU is neither root nor in a group that we know,
+/// so the file must be readable and every directory searchable for others.
 ///
 /// # Errors
-/// The first thing that is in the way.
+/// The first obstacle.
 pub fn check_image(host: &Host, image: &Path) -> Result<(), MediaProblem> {
     const OTHERS_READ: u32 = 0o4;
     const OTHERS_PASS: u32 = 0o1;
@@ -87,8 +87,8 @@ pub fn check_image(host: &Host, image: &Path) -> Result<(), MediaProblem> {
     Ok(())
 }
 
-/// The medium that the requests ask for: that of the first one that wants guest
-/// drivers from a pool that has them.
+/// The medium for the requests: that of the first request that wants guest drivers from
+/// a pool that has them.
 pub(crate) fn choose(
     host: &Host,
     wanted: &[PlacedRequest<'_>],
@@ -116,8 +116,8 @@ pub(crate) fn choose(
     })
 }
 
-/// Makes the domain's path lead to its medium, or to nothing when the medium
-/// cannot be used: a link to an image that QEMU cannot open would fail the VM.
+/// Makes the domain's path point to its medium. If the medium cannot be used, the path
+/// is removed: a link to an image that QEMU cannot open would stop the VM.
 pub(crate) fn provide(host: &Host, claim: &Claim) {
     let Some(media) = &claim.media else { return };
     let path = media_path(claim.domain);

@@ -1,6 +1,6 @@
-//! From a domain's requests to its devices: what it demands, the plan for it, and
-//! the making of what was planned. The hook, hot-plugging, definitions and the
-//! commands share it; it knows nothing of libvirt.
+//! Gives a domain its devices: reads its requests, plans, and makes the planned
+//! devices. The hook, hot-plugging, definitions and the commands use it; it knows
+//! nothing about libvirt.
 
 use std::time::Duration;
 
@@ -22,6 +22,6 @@ pub(crate) use media::{choose, provide};
 pub use nearness::nearness_of;
 pub use rules::{profile, together};
 
-/// The patience of a start with everything together: libvirt sets no limit, but
-/// the domain stays locked for every client while the hook runs.
+/// The time limit for a whole start: libvirt sets none, but the domain stays locked for
+/// every client while the hook runs.
 pub const PATIENCE: Duration = Duration::from_secs(20);

@@ -1,5 +1,5 @@
-//! What NVIDIA's driver would refuse only after the VM has been started, and in
-//! words that help nobody: asked for here, before anything is made.
+//! Checks the rules that NVIDIA's driver would enforce only after the VM has started,
+//! with unhelpful messages. They are checked here, before anything is made.
 
 use super::{AllocateError, Demand, PlacedRequest, io_error};
 use crate::{
@@ -15,8 +15,8 @@ use crate::{
 };
 
 impl Demand<'_> {
-    /// Checks the devices together and each with its parameters. NVML is asked only
-    /// where names do not say enough, and what it does not say is left to the driver.
+    /// Checks the devices together, and each with its parameters. NVML is asked only if
+    /// names do not say enough; if it does not say either, the driver decides.
     pub(super) fn check_rules(&self, supply: &HostSupply<'_>) -> Result<(), AllocateError> {
         let wanted = self.wanted.iter();
         let pools = wanted.map(|placed| &self.pools[&placed.request.pool]);
@@ -83,16 +83,16 @@ impl Demand<'_> {
     ) -> Result<(), String> {
         if pool.kind.keeps_its_driver() && is_managed(self.domain, placed) {
             return Err(
-                "its hostdev has managed='yes' and not 'no', so libvirt would take the function \
-                 from the driver that it needs"
+                "its hostdev has managed='yes' instead of 'no', so libvirt would unbind the \
+                 function from the driver that it needs"
                     .to_owned(),
             );
         }
         let parameters = placed.parameters(pool);
         if parameters.console_vnc == Some(false) && is_display(self.domain, placed) {
             return Err(
-                "'console-vnc' is off, but its hostdev has display='on', which shows what the \
-                 console would"
+                "'console-vnc' is off, but its hostdev has display='on', which shows the same \
+                 picture"
                     .to_owned(),
             );
         }
@@ -106,8 +106,8 @@ impl Demand<'_> {
     }
 }
 
-/// Whether one VM may have vGPUs of all these profiles; `facts` are what NVML says
-/// of the host's GPUs, needed only for several.
+/// Whether one VM may have vGPUs of all these profiles; `facts` are NVML's facts about
+/// the host's GPUs, needed only for several vGPUs.
 ///
 /// # Errors
 /// The rule of NVIDIA's that forbids it.
@@ -133,7 +133,7 @@ pub fn together(profiles: &[&ProfileName], facts: &[GpuFacts]) -> Result<(), Str
     vm_rules(&wanted, mixed_sizes)
 }
 
-/// The profile that a pool of NVIDIA's vGPUs hands out.
+/// The profile of a pool of NVIDIA's vGPUs.
 #[must_use]
 pub fn profile(pool: &Pool) -> Option<&ProfileName> {
     match pool.devices.selector()? {
@@ -152,7 +152,7 @@ fn is_managed(domain: &DomainDef, placed: &PlacedRequest<'_>) -> bool {
     hostdev.is_some_and(|one| one.managed)
 }
 
-/// Whether the domain's hostdev for it is a display of the guest.
+/// Whether the domain's hostdev for the device is a display of the guest.
 fn is_display(domain: &DomainDef, placed: &PlacedRequest<'_>) -> bool {
     let hostdev = domain.placeholder_of(&placed.request.name);
     hostdev.is_some_and(Hostdev::is_display)

@@ -19,7 +19,7 @@ pub trait Acts: Sysfs {
     /// the caller has stopped waiting.
     ///
     /// # Errors
-    /// The driver's errno, `TimedOut` when it does not answer.
+    /// The driver's errno; `TimedOut` when it does not answer.
     fn write(&self, attribute: &Attribute, undo: Option<&Attribute>) -> io::Result<()>;
 
     /// Has NVML change a GPU. `undo` is what takes the change back should the driver
@@ -30,24 +30,24 @@ pub trait Acts: Sysfs {
     fn change_gpu(&self, change: &Question, undo: Option<&Question>) -> Result<(), nvml::Failure>;
 }
 
-/// A step that failed, and what its undoing came to.
+/// A failed step, and the result of undoing.
 #[derive(Debug)]
 pub struct Failure {
     /// Index of the step that failed.
     pub step: usize,
     /// What failed, with its path.
     pub cause: String,
-    /// The same without what differs from device to device.
+    /// The reason without the parts that differ between devices.
     pub reason: String,
-    /// Whether another device might still do: the driver refused this one.
+    /// Whether another device may work: the driver refused this one.
     pub refused_by_driver: bool,
-    /// Whether the driver said nothing at all.
+    /// Whether the driver did not answer.
     pub timed_out: bool,
-    /// Steps whose effect could not be taken back, with the reason.
+    /// Steps that could not be undone, with the reason.
     pub left_behind: Vec<(usize, String)>,
 }
 
-/// Does all the steps or none.
+/// Carries out all the steps or none.
 ///
 /// # Errors
 /// The first step that failed; see [`Failure::left_behind`] for what remains.
@@ -81,8 +81,7 @@ fn undo(steps: &[Step], host: &dyn Acts) -> Vec<(usize, String)> {
     left_behind
 }
 
-/// Takes an effect back unless it is gone already, and makes sure it is
-/// afterwards.
+/// Undoes an effect unless it is gone already, and checks that it is gone afterwards.
 ///
 /// # Errors
 /// The driver's errno, or that something is still there.
@@ -104,7 +103,7 @@ fn set_free(write: &Attribute, setting: &Setting, host: &dyn Acts) -> io::Result
         return Ok(());
     }
     let written = host.write(write, None);
-    // What counts is what it is set to, not what the write said.
+    // The present setting decides, not the result of the write.
     let Some(still) = set_to(setting, host)? else {
         return Ok(());
     };
@@ -127,20 +126,20 @@ fn take_away(write: &Attribute, made: &Made, host: &dyn Acts) -> io::Result<()> 
         )));
     }
     let written = host.write(write, None);
-    // A driver may have removed its device by itself in between: what counts is
-    // that it is gone, not what the write said.
+    // A driver may have removed its device by itself in between. Whether it is gone
+    // decides, not the result of the write.
     let Some(there) = first_there() else {
         return Ok(());
     };
     written.map_err(|error| at(&write.path, &error))?;
-    let text = format!("{there} is still there after writing to {}", write.path);
+    let text = format!("{there} still exists after writing to {}", write.path);
     Err(io::Error::other(text))
 }
 
 struct Stop {
     cause: String,
     reason: String,
-    /// Whether what is there now, if anything, is of our making.
+    /// Whether the step itself made what is there now.
     ours: bool,
     refused_by_driver: bool,
     timed_out: bool,
@@ -160,8 +159,8 @@ fn carry_out(step: &Step, host: &dyn Acts) -> Result<(), Stop> {
     let undo = step.undo.as_ref().map(|undo| &undo.write);
     if let Err(error) = host.write(&step.write, undo) {
         let exists = error.kind() == io::ErrorKind::AlreadyExists;
-        // Errors of the driver's: its errno, or silence. To a function that has a type, or is
-        // open, NVIDIA's says EPERM.
+        // Errors of the driver: its errno, or a timeout. NVIDIA's driver answers EPERM
+        // for a function that has a type or is open.
         let hangs = error.kind() == io::ErrorKind::TimedOut;
         let effect = step.undo.as_ref().map(|undo| &undo.effect);
         let is_busy =
@@ -169,9 +168,9 @@ fn carry_out(step: &Step, host: &dyn Acts) -> Result<(), Stop> {
         let refused_by_driver = !exists
             && (hangs || error.raw_os_error().is_some())
             && (is_busy || error.kind() != io::ErrorKind::PermissionDenied);
-        // A device whose making failed may be half there. What was free and reads as we
-        // have written it was set by us, whatever the driver answered; another value is
-        // somebody else's.
+        // A device whose creation failed may exist in part. If the function was free
+        // and now has the value that we wrote, we set it, whatever the driver answered.
+        // Another value was set by somebody else.
         let ours = match effect {
             Some(Effect::Device(_)) => !exists,
             Some(Effect::Setting(setting)) => hangs || may_be_set(setting, &step.write, host),
@@ -190,9 +189,9 @@ fn carry_out(step: &Step, host: &dyn Acts) -> Result<(), Stop> {
         if let Some(cause) = found {
             let reason = match check {
                 Check::LinkPasses { .. } | Check::Reads { .. } => {
-                    "what was created is not what was asked for"
+                    "the created device is not the requested one"
                 }
-                Check::Openable { .. } => "what was created is nothing that QEMU can open",
+                Check::Openable { .. } => "QEMU cannot open the created device",
             };
             let cause = format!("{}: {cause}", step.what);
             return Err(Stop {
@@ -221,12 +220,12 @@ fn in_the_way(step: &Step, host: &dyn Acts) -> Option<String> {
     match &step.undo.as_ref()?.effect {
         Effect::Device(made) => {
             let there = made.gone.iter().find(|path| host.exists(path))?;
-            Some(format!("{there} is there already and is not ours"))
+            Some(format!("{there} already exists and is not ours"))
         }
         Effect::Setting(setting) => match set_to(setting, host) {
             Ok(None) => None,
             Ok(Some(other)) => Some(format!(
-                "{} reads {other} already and is not ours",
+                "{} already reads {other} and is not ours",
                 setting.setting
             )),
             Err(error) => Some(error.to_string()),
@@ -234,12 +233,12 @@ fn in_the_way(step: &Step, host: &dyn Acts) -> Option<String> {
     }
 }
 
-/// What the write of a step is to its driver.
+/// The verb for the step's write.
 fn verb(step: &Step) -> &str {
     step.write.path.rsplit('/').next().unwrap_or_default()
 }
 
-/// What is there instead of what the check wants; None when it holds.
+/// What was found instead of what the check wants; None when the check holds.
 ///
 /// # Errors
 /// The kernel's errno with the path.
@@ -258,7 +257,8 @@ pub fn otherwise(check: &Check, sysfs: &dyn Sysfs) -> io::Result<Option<String>>
     }
 }
 
-/// Why QEMU could not open it, if it could not. libvirt would say only that a file is missing.
+/// Why QEMU could not open the device, if it could not. libvirt would say only that a
+/// file is missing.
 fn why_not_openable(device: &str, sysfs: &dyn Sysfs) -> io::Result<Option<String>> {
     if sysfs.exists(&format!("{device}/iommu_group")) {
         return Ok(None);
@@ -266,8 +266,8 @@ fn why_not_openable(device: &str, sysfs: &dyn Sysfs) -> io::Result<Option<String
     let nodes = vfio_nodes(sysfs, device)?;
     Ok(nodes.is_empty().then(|| {
         format!(
-            "{device} has neither an iommu_group nor a vfio-dev, one of which QEMU has to open; \
-             see 'journalctl -k' for what VFIO and the IOMMU say"
+            "{device} has neither an iommu_group nor a vfio-dev, and QEMU must open one of them; \
+             'journalctl -k' shows the messages of VFIO and the IOMMU"
         )
     }))
 }

@@ -12,8 +12,8 @@ fn main() -> ExitCode {
         return code;
     }
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
-    // A bug must not do more harm than an error: it refuses a start, and
-    // nothing else. The default report spans lines; ours is one.
+    // A bug must not do more harm than an error: it refuses a start, and nothing else.
+    // The default panic report has several lines; ours has one.
     panic::set_hook(Box::new(|bug| {
         let place = bug.location().map(ToString::to_string).unwrap_or_default();
         complain(&format!(

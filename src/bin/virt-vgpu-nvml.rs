@@ -1,5 +1,4 @@
-//! The program that loads NVIDIA's library, and dies with it where it has to; see
-//! `virt_vgpu::nvml`.
+//! The program that loads NVIDIA's library, which may crash it; see `virt_vgpu::nvml`.
 
 use std::{ffi::OsString, io, process::ExitCode};
 

@@ -1,5 +1,5 @@
-//! What udev asks about a device; see [`virt_vgpu::udev`]. It never fails an event:
-//! whatever happens, it says what it knows and ends well.
+//! The answer to udev about a device; see [`virt_vgpu::udev`]. It never fails an event:
+//! whatever happens, it prints what it knows and exits with 0.
 
 use std::io::Write;
 
@@ -13,7 +13,7 @@ fn main() {
         udev::properties(&Host::from_environment(), &name)
     });
     if let Ok(Some(line)) = said {
-        // udev may have given up listening.
+        // udev may have stopped reading.
         let _ = writeln!(std::io::stdout(), "{line}");
     }
 }

@@ -1,5 +1,5 @@
-//! A GPU as it will be when a vGPU more is on it, so that several can be planned
-//! at once: all functions of a board share what the board has left.
+//! Computes a GPU's state after one more vGPU, so that several can be planned at once:
+//! all functions of a board share the board's capacity.
 
 use super::{Fit, Placement, choose_placement, more_of, most_of, placement::left};
 use crate::{
@@ -7,9 +7,8 @@ use crate::{
     model::{ProfileParts, VgpuTypeId},
 };
 
-/// The GPU with one more vGPU of a type. `place` is where it goes when sizes are
-/// mixed; None: at the best of its places, which is what the driver is then
-/// supposed to choose.
+/// The GPU with one more vGPU of a type. `place` is its place when sizes are mixed;
+/// None: the best of its places, which we assume the driver to choose.
 #[must_use]
 pub fn with_one(gpu: &GpuState, id: VgpuTypeId, place: Option<Placement>) -> GpuState {
     let mut after = gpu.clone();
@@ -44,8 +43,8 @@ pub fn with_one(gpu: &GpuState, id: VgpuTypeId, place: Option<Placement>) -> Gpu
     after
 }
 
-/// That a type can be created says that there is room for one, so it must not be
-/// said of what the sums leave no room for.
+/// A type is listed as creatable only if one more fits, so types that do not fit by the
+/// sums are removed from that list.
 fn close_what_is_full(gpu: &mut GpuState) {
     let full: Vec<VgpuTypeId> = gpu
         .types
@@ -76,8 +75,8 @@ fn best_place(gpu: &GpuState, made: &VgpuType) -> Option<Placement> {
     choose_placement(made.placements.as_ref()?, all)
 }
 
-/// Whether sizes are mixed; where nobody tells the mode, whether the GPU shows that
-/// they are: it has a vGPU and makes others of another size.
+/// Whether sizes are mixed. If the mode is unknown, the GPU shows it: it has a vGPU and
+/// can still create another size.
 fn are_sizes_mixed(gpu: &GpuState) -> bool {
     gpu.heterogeneous.unwrap_or_else(|| {
         let there = gpu
@@ -93,7 +92,7 @@ fn are_sizes_mixed(gpu: &GpuState) -> bool {
     })
 }
 
-/// By frame buffer as told, else as the names have it.
+/// Compares frame buffers as NVML gives them, otherwise by the names.
 fn is_of_one_size(one: &VgpuType, other: &VgpuType) -> bool {
     if let (Some(one), Some(other)) = (one.framebuffer_mib, other.framebuffer_mib) {
         return one == other;
@@ -105,8 +104,8 @@ fn is_of_one_size(one: &VgpuType, other: &VgpuType) -> bool {
     }
 }
 
-/// How many of a type fit beside `made`, which come first, in their order and where
-/// they are put.
+/// How many of a type fit in addition to `made`, which are placed first, in their
+/// order.
 #[must_use]
 pub fn more_beside(
     gpu: &GpuState,

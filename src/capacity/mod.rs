@@ -1,7 +1,7 @@
-//! What still fits on a GPU: how many more vGPUs of a type, where one goes when
-//! sizes are mixed, and what one VM may have. All of it is arithmetic over what
-//! driver and NVML tell of the GPU; there is no table of boards, and what is not
-//! told makes an answer a bound.
+//! Computes what still fits on a GPU: how many more vGPUs of a type, the place of the
+//! next one when sizes are mixed, and what one VM may have. It uses only what the
+//! driver and NVML say about the GPU; there is no table of boards. If something is
+//! unknown, the answer is an upper bound.
 
 use std::{fmt, iter::Sum};
 
@@ -18,23 +18,23 @@ pub use adding::{more_beside, with_one};
 pub use placement::{Placement, choose_placement, no_place};
 pub use vm::{MOST_PER_VM, VgpuOfVm, unified_memory_allowed, vm_rules};
 
-/// The most vGPUs that NVIDIA's driver has on one GPU, time-sliced and in GPU
-/// instances (open GPU kernel modules, `kernel_vgpu_mgr.c`).
+/// The most vGPUs of NVIDIA's driver on one GPU, time-sliced and in GPU instances (open
+/// GPU kernel modules, `kernel_vgpu_mgr.c`).
 const MOST_TIME_SLICED: u32 = 32;
 const MOST_IN_GPU_INSTANCES: u32 = 48;
 
 /// How many more fit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fit {
-    /// So many, created one after the other, and then no more.
+    /// Exactly this many, created one after the other.
     Exactly(u32),
-    /// No more than that: the driver does not tell enough to be exact. At least one
+    /// At most this many: the driver does not say enough to be exact. At least one
     /// fits.
     AtMost(u32),
 }
 
 impl Fit {
-    /// No more than that.
+    /// The upper bound.
     #[must_use]
     pub fn most(self) -> u32 {
         match self {
@@ -42,13 +42,13 @@ impl Fit {
         }
     }
 
-    /// Whether that many will fit.
+    /// Whether that number is exact.
     #[must_use]
     pub fn is_exact(self) -> bool {
         matches!(self, Self::Exactly(_))
     }
 
-    /// The same where something else allows only so many, as a pool's `instances`.
+    /// Limits the number, for example by a pool's `instances`.
     #[must_use]
     pub fn within(self, limit: u32) -> Self {
         match self {
@@ -57,7 +57,7 @@ impl Fit {
         }
     }
 
-    /// At least one fits, unless there is no room for any.
+    /// At least one fits, unless `most` is zero.
     fn one_up_to(most: u32) -> Self {
         match most {
             0 | 1 => Self::Exactly(most),
@@ -75,7 +75,7 @@ impl fmt::Display for Fit {
     }
 }
 
-/// Over the GPUs of a pool.
+/// Adds up the GPUs of a pool.
 impl Sum for Fit {
     fn sum<I: Iterator<Item = Self>>(fits: I) -> Self {
         fits.fold(Self::Exactly(0), |sum, fit| {
@@ -89,19 +89,19 @@ impl Sum for Fit {
     }
 }
 
-/// How many more vGPUs of a type the GPU takes, one created after the other, with
-/// each at the place of [`choose_placement`] when sizes are mixed. Whatever else
-/// is made meanwhile takes from it.
+/// How many more vGPUs of a type fit on the GPU, created one after the other, each at
+/// the place of [`choose_placement`] when sizes are mixed. Other vGPUs that are created
+/// meanwhile reduce the number.
 #[must_use]
 pub fn more_of(gpu: &GpuState, id: VgpuTypeId) -> Fit {
     let Some(wanted) = gpu.vgpu_type(id).filter(|wanted| wanted.creatable) else {
         return Fit::Exactly(0);
     };
     let room = room_for_any(gpu, wanted);
-    // That it can be created says that one fits, whatever the sums say.
+    // If the type can be created, at least one fits, whatever the sums say.
     let bound = || Fit::one_up_to(room.min(most_of(gpu, wanted).max(1)));
     if wanted.in_gpu_instance {
-        // Which GPU instances have room, nobody tells.
+        // It is unknown which GPU instances have space.
         return bound();
     }
     match gpu.heterogeneous {
@@ -113,7 +113,7 @@ pub fn more_of(gpu: &GpuState, id: VgpuTypeId) -> Fit {
             Some(count) => Fit::Exactly(count.min(room)),
             None => bound(),
         },
-        // The driver's own count knows the mode.
+        // The driver's own count takes the mode into account.
         None => match wanted.available {
             Some(count) => Fit::Exactly(count.min(room)),
             None => bound(),
@@ -138,15 +138,15 @@ fn room_for_any(gpu: &GpuState, wanted: &VgpuType) -> u32 {
     }
 }
 
-/// One size at a time: that the type can be created says that all that exist have
-/// its size, and they count against its maximum, whichever type they are.
+/// With one size at a time: if the type can be created, all existing vGPUs have its
+/// size. They all count against its maximum, whichever type they have.
 fn left_of_size(gpu: &GpuState, wanted: &VgpuType) -> Option<u32> {
     let most = wanted.max_instances?;
     Some(most.saturating_sub(count(gpu.vgpus.len())))
 }
 
-/// A bound that holds in every mode: by number, and by frame buffer where memory
-/// is not cut into GPU instances, whose sizes do not add up evenly.
+/// A bound that holds in every mode: by number, and by frame buffer if memory is not
+/// cut into GPU instances, whose sizes do not add up evenly.
 fn most_of(gpu: &GpuState, wanted: &VgpuType) -> u32 {
     let is_same = |vgpu: &&Vgpu| vgpu.type_id == Some(wanted.id);
     let there = count(gpu.vgpus.iter().filter(is_same).count());
@@ -160,8 +160,8 @@ fn most_of(gpu: &GpuState, wanted: &VgpuType) -> u32 {
     bounds.into_iter().flatten().min().unwrap_or(u32::MAX)
 }
 
-/// Frame buffer in MiB that types can have and no vGPU has: the most that any one
-/// type can fill, less the sizes of those that exist.
+/// Unused frame buffer in MiB: the most that one type can fill, minus the sizes of the
+/// existing vGPUs.
 fn free_memory(gpu: &GpuState) -> Option<u64> {
     let filled = |one: &VgpuType| {
         let most = one.max_instances?;

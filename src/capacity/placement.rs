@@ -1,5 +1,5 @@
-//! Where a vGPU goes when sizes are mixed: of the places that the driver would
-//! take, the one that leaves the most for others.
+//! Chooses the place of a vGPU when sizes are mixed: of the places that the driver
+//! accepts, the one that leaves the most space for others.
 
 use std::{
     cmp::Reverse,
@@ -17,14 +17,14 @@ use crate::{
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
 )]
 pub struct Placement {
-    /// What is written to `placement_id`.
+    /// The value for `placement_id`.
     pub id: u32,
-    /// How much of the memory it covers.
+    /// How much of the memory the place covers.
     pub size: u32,
 }
 
 impl Placement {
-    /// Whether the two cover something in common.
+    /// Whether the two places overlap.
     #[must_use]
     pub fn overlaps(self, other: Self) -> bool {
         let end = |one: Self| u64::from(one.id) + u64::from(one.size);
@@ -32,10 +32,10 @@ impl Placement {
     }
 }
 
-/// The best of the places that a type can have now: after it most types of the GPU
-/// can still be created; among equals most memory can still be filled, size by
-/// size; then the lowest id. None when the type has no place. `all` are the places
-/// of all of the GPU's types, those of the wanted one among them.
+/// The best of a type's free places: with it, the most types of the GPU can still be
+/// created; if equal, the most memory can still be filled, summed over all sizes; then
+/// the lowest id. None when the type has no free place. `all` are the places of all
+/// types of the GPU, including the wanted type.
 #[must_use]
 pub fn choose_placement<'a>(
     wanted: &Placements,
@@ -44,7 +44,7 @@ pub fn choose_placement<'a>(
     Places::of(all).best(wanted.size, &wanted.creatable)
 }
 
-/// Why a type without a place has none, for people.
+/// A message that says why a type has no free place.
 #[must_use]
 pub fn no_place(type_name: &str, placements: &Placements) -> String {
     let name = short_name(type_name);
@@ -54,7 +54,7 @@ pub fn no_place(type_name: &str, placements: &Placements) -> String {
         .map(ToString::to_string)
         .collect();
     match ids.as_slice() {
-        [] => format!("{name} has no placement id where sizes are mixed"),
+        [] => format!("{name} has no placement id when sizes are mixed"),
         [only] => format!("no placement id of {name} is free: its only id {only} is covered"),
         [others @ .., last] => format!(
             "no placement id of {name} is free: its ids {} and {last} are covered",
@@ -63,8 +63,8 @@ pub fn no_place(type_name: &str, placements: &Placements) -> String {
     }
 }
 
-/// How many more of a type go beside each other, each at its best place, up to
-/// `most`; None when the driver does not tell its places.
+/// How many more of a type fit beside each other, each at its best place, up to `most`;
+/// None when the driver does not list its places.
 pub(super) fn fitting(wanted: &VgpuType, types: &[VgpuType], most: u32) -> Option<u32> {
     let told = wanted.placements.as_ref().filter(|told| told.size > 0)?;
     let all = types.iter().filter(|other| !other.in_gpu_instance);
@@ -82,8 +82,8 @@ pub(super) fn fitting(wanted: &VgpuType, types: &[VgpuType], most: u32) -> Optio
     Some(found)
 }
 
-/// Free places: how many types have them, by size and ids. Types of one size
-/// mostly have the same ids, so there are few of these.
+/// Free places: how many types have them, by size and ids. Types of one size usually
+/// have the same ids, so there are few entries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Places(BTreeMap<(u32, Vec<u32>), u32>);
 
@@ -106,8 +106,8 @@ impl Places {
         places.max_by_key(|&place| (self.worth_after(place), Reverse(place.id)))
     }
 
-    /// Types that can still be created, and memory that can still be filled with
-    /// one size, over all sizes.
+    /// After `place` is taken: how many types can still be created, and how much memory
+    /// can still be filled with one size, summed over all sizes.
     fn worth_after(&self, place: Placement) -> (u32, u64) {
         let mut types = 0;
         let mut memory = 0;
@@ -131,13 +131,13 @@ impl Places {
     }
 }
 
-/// Those of the ids that are free beside a place.
+/// The ids that remain free if a place is taken.
 pub(super) fn left(size: u32, ids: &[u32], taken: Placement) -> Vec<u32> {
     let is_free = |id: &u32| !taken.overlaps(Placement { id: *id, size });
     ids.iter().copied().filter(is_free).collect()
 }
 
-/// How many of one size fit at once; for one size, from the lowest on is best.
+/// How many of one size fit at once. For one size, filling from the lowest id is best.
 /// The ids are in ascending order.
 fn beside_each_other(size: u32, ids: &[u32]) -> u32 {
     let mut last: Option<Placement> = None;

@@ -1,4 +1,5 @@
-//! Cases by hand; that the numbers are the driver's is for `tests/it/driver/capacity.rs`.
+//! Hand-made cases. `tests/it/driver/capacity.rs` compares the numbers with the
+//! driver's.
 
 use proptest::prelude::*;
 
@@ -64,7 +65,7 @@ fn functions_that_are_free_are_a_limit() {
     assert_eq!(more_of(&gpu(two_sizes(), &[1], 30), id(1)), Fit::Exactly(3));
     assert_eq!(more_of(&gpu(two_sizes(), &[1], 2), id(1)), Fit::Exactly(2));
     assert_eq!(more_of(&gpu(two_sizes(), &[1], 0), id(1)), Fit::Exactly(0));
-    // Only what the driver would take now.
+    // Counts only the places that the driver would accept now.
     let mut gpu = gpu(two_sizes(), &[1], 30);
     gpu.types[1].creatable = false;
     assert_eq!(more_of(&gpu, id(2)), Fit::Exactly(0));
@@ -83,10 +84,10 @@ fn what_is_not_told_makes_it_a_bound() {
     gpu.types[1].max_instances = None;
     gpu.types[1].framebuffer_mib = None;
     assert_eq!(more_of(&gpu, id(2)), Fit::AtMost(29));
-    // That it can be created is the driver's word; what it sums up to, ours.
+    // The driver says that it can be created; the sums say that it cannot.
     gpu.vgpus.push(gpu.vgpus[0]);
     assert_eq!(more_of(&gpu, id(1)), Fit::Exactly(1));
-    // Mixed sizes, and no places told.
+    // Sizes are mixed, but no places are known.
     gpu.heterogeneous = Some(true);
     assert_eq!(more_of(&gpu, id(2)), Fit::AtMost(28));
 }
@@ -125,11 +126,11 @@ fn places(size: u32, creatable: &[u32]) -> Placements {
 
 #[test]
 fn a_place_that_blocks_nothing_is_better_than_a_lower_one() {
-    // 0 would end the large one, 9 does not.
+    // Place 0 would leave no place for the large type, place 9 does not.
     let (small, large) = (places(1, &[0, 9]), places(8, &[0]));
     let chosen = choose_placement(&small, [&small, &large]);
     assert_eq!(chosen, Some(Placement { id: 9, size: 1 }));
-    // As many types either way: what more memory can be filled with.
+    // Both places leave the same number of types: the remaining memory decides.
     let (small, large) = (places(1, &[0, 20]), places(8, &[0, 8]));
     let chosen = choose_placement(&small, [&small, &large]);
     assert_eq!(chosen.unwrap().id, 20);
@@ -161,7 +162,7 @@ fn refusals_name_the_ids() {
     );
     assert_eq!(
         refusal(&[]),
-        "L40S-24C has no placement id where sizes are mixed"
+        "L40S-24C has no placement id when sizes are mixed"
     );
 }
 
@@ -181,7 +182,7 @@ fn vgpus_of_one_vm() {
     assert_eq!(rules(&["L40S-12Q", "NVIDIA L40S-12Q"], None), Ok(()));
     assert_eq!(rules(&["L40S-12Q"; 16], None), Ok(()));
     assert_eq!(rules(&["L40S-12Q", "L40S-4Q"], Some(true)), Ok(()));
-    // Of names that NVIDIA would not give, nothing is known.
+    // Nothing is known about names that NVIDIA would not give.
     assert_eq!(rules(&["my-own", "L40S-4Q"], None), Ok(()));
     let refused = |names: &[&str], mixed| rules(names, mixed).unwrap_err();
     assert_eq!(
@@ -190,17 +191,17 @@ fn vgpus_of_one_vm() {
     );
     assert_eq!(
         refused(&["L40S-12Q", "L40S-12Q", "A16-4Q"], Some(true)),
-        "the vGPUs of one VM must be of one board type, which L40S-12Q and A16-4Q are not"
+        "the vGPUs of one VM must have the same board type, but L40S-12Q and A16-4Q differ"
     );
     assert_eq!(
         refused(&["L40S-12Q", "L40S-12C"], Some(true)),
-        "the vGPUs of one VM must be of one series, which L40S-12Q and L40S-12C are not"
+        "the vGPUs of one VM must have the same series, but L40S-12Q and L40S-12C differ"
     );
     for untold in [None, Some(false)] {
         assert_eq!(
             refused(&["L40S-12Q", "L40S-4Q"], untold),
-            "the vGPUs of one VM must be of one size, which L40S-12Q and L40S-4Q are not: the \
-             driver does not say that they may differ"
+            "the vGPUs of one VM must have the same size, but L40S-12Q and L40S-4Q differ and the \
+             driver does not say that this is allowed"
         );
     }
     let profile: ProfileName = "NVIDIA L40S-1B".parse().unwrap();
@@ -227,13 +228,13 @@ fn unified_memory() {
     assert_eq!(allowed("DC-1-3B", Some(32)), Ok(()));
     assert_eq!(
         allowed("NVIDIA L40S-24C", Some(2)).unwrap_err(),
-        "L40S-24C has no unified memory: only the profile that owns all of the GPU's frame \
-         buffer has, and a GPU holds 2 of this one"
+        "L40S-24C has no unified memory: only the profile that owns all of the GPU's frame buffer \
+         has it, and 2 of this profile fit on a GPU"
     );
     for (name, series) in [("L40S-48A", 'A'), ("L40S-48B", 'B')] {
         assert_eq!(
             allowed(name, Some(1)).unwrap_err(),
-            format!("{name} has no unified memory: series {series} never has")
+            format!("{name} has no unified memory: series {series} never has it")
         );
     }
 }

@@ -1,5 +1,4 @@
-//! What one VM may have: how many vGPUs, which of them together, and unified
-//! memory.
+//! What one VM may have: how many vGPUs, in which combinations, and unified memory.
 
 use std::collections::BTreeMap;
 
@@ -12,12 +11,12 @@ use crate::{
 /// vGPUs").
 pub const MOST_PER_VM: usize = 16;
 
-/// A vGPU that a VM is to have.
+/// A vGPU of a VM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VgpuOfVm<'a> {
     /// Its profile.
     pub profile: &'a ProfileName,
-    /// The most of its type that the driver gives one VM; None: not told.
+    /// The most of its type in one VM; None: unknown.
     pub max_per_vm: Option<u32>,
 }
 
@@ -27,9 +26,9 @@ impl VgpuOfVm<'_> {
     }
 }
 
-/// Whether one VM may have all of these. `mixed_sizes` is what the driver says
-/// (`heterogeneous_multi_vgpu`); not told counts as no. A profile whose name
-/// NVIDIA would not give is left to the driver.
+/// Whether one VM may have all of these. `mixed_sizes` is the driver's answer
+/// (`heterogeneous_multi_vgpu`); unknown counts as no. The driver decides about
+/// profiles with names that NVIDIA would not give.
 ///
 /// # Errors
 /// The rule that is broken, with the profiles that break it.
@@ -49,7 +48,7 @@ pub fn vm_rules(wanted: &[VgpuOfVm<'_>], mixed_sizes: Option<bool>) -> Result<()
     for other in others {
         let differ = |what: &str| {
             Err(format!(
-                "the vGPUs of one VM must be of one {what}, which {first} and {other} are not"
+                "the vGPUs of one VM must have the same {what}, but {first} and {other} differ"
             ))
         };
         if other.board != first.board {
@@ -60,8 +59,8 @@ pub fn vm_rules(wanted: &[VgpuOfVm<'_>], mixed_sizes: Option<bool>) -> Result<()
         }
         if other != first && mixed_sizes != Some(true) {
             return Err(format!(
-                "the vGPUs of one VM must be of one size, which {first} and {other} are not: the \
-                 driver does not say that they may differ"
+                "the vGPUs of one VM must have the same size, but {first} and {other} differ and \
+                 the driver does not say that this is allowed"
             ));
         }
     }
@@ -83,10 +82,10 @@ fn number_of_each(wanted: &[VgpuOfVm<'_>]) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether CUDA's unified memory works on vGPUs of a profile: on all in GPU
-/// instances; on time-sliced ones of the series C and Q that own the whole frame
-/// buffer (NVIDIA AI Enterprise documentation for C; for Q the vGPU user guide,
-/// which says so less plainly). What is not told is left to the driver.
+/// Whether CUDA's unified memory works on vGPUs of a profile: on all in GPU instances;
+/// on time-sliced ones of the series C and Q that have the whole frame buffer (NVIDIA
+/// AI Enterprise documentation for C; the vGPU user guide for Q, which is less
+/// explicit). If something is unknown, the driver decides.
 ///
 /// # Errors
 /// The rule that forbids it.
@@ -103,13 +102,13 @@ pub fn unified_memory_allowed(
     let name = short_name(profile.as_str());
     if let Some(series @ (Series::A | Series::B)) = parts.map(|parts| parts.series) {
         return Err(format!(
-            "{name} has no unified memory: series {series} never has"
+            "{name} has no unified memory: series {series} never has it"
         ));
     }
     match facts.map(|facts| facts.max_instances) {
         Some(most) if most > 1 => Err(format!(
             "{name} has no unified memory: only the profile that owns all of the GPU's frame \
-             buffer has, and a GPU holds {most} of this one"
+             buffer has it, and {most} of this profile fit on a GPU"
         )),
         _ => Ok(()),
     }

@@ -1,6 +1,6 @@
-//! A device in a claim: what it is, how it is known to be ours, and how it is given
-//! back. All of that was written down when it was made, so nothing here asks what kind of
-//! device it is.
+//! A device in a claim: its identity, the checks that show that it is ours, and the
+//! steps that give it back. All of this was recorded when the device was made, so this
+//! module does not need to know its kind.
 
 use std::io;
 
@@ -21,8 +21,8 @@ use crate::{
 
 /// A device that a claim owns.
 ///
-/// Two are equal when they are the same thing at the same place: its nodes and its place
-/// in a board's memory are others each time it is made.
+/// Two devices are equal when they are the same thing on the same parent. Nodes and
+/// placement do not count: they differ each time the device is made.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(try_from = "former::Written")]
 pub struct ClaimedDevice {
@@ -30,37 +30,38 @@ pub struct ClaimedDevice {
     pub name: DeviceName,
     /// The pool it was counted against.
     pub pool: PoolName,
-    /// The word for how it is made, for people and for versions that read no handle.
+    /// The word for its framework, for people and for versions that read no handle.
     pub kind: String,
-    /// The UUID of the request; a mediated device's own.
+    /// The UUID of the request; for a mediated device, its own UUID.
     pub uuid: MdevUuid,
-    /// What it is to libvirt and the kernel.
+    /// How libvirt and the kernel identify it.
     pub handle: Handle,
-    /// The parent it was made on, or the function that it is.
+    /// Its parent, or the function that it is.
     pub parent: ParentName,
-    /// The device whose driver makes it and whose lock is held meanwhile: the GPU or other
-    /// board of the parent.
+    /// The device whose driver makes it and whose lock is held meanwhile: the GPU or
+    /// other board of the parent.
     pub board: ParentName,
-    /// Its type's id; a virtual function's is a number.
+    /// Its type's id; for a virtual function, a number.
     #[serde(rename = "type")]
     pub type_id: MdevTypeId,
-    /// Where in the memory of its board it was put, if somebody has chosen that.
+    /// Its place in the memory of its board, if one was chosen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placement: Option<Placement>,
-    /// The device nodes by which a holder shows, as they were when it was made. Before
-    /// that there are none.
+    /// The device nodes through which a process can hold it, recorded after it was
+    /// made; empty before that.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nodes: Vec<String>,
-    /// What holds as long as the device is the one that was claimed.
+    /// Checks that hold as long as it is the device that was claimed.
     pub identity: Vec<Check>,
-    /// What takes it back, in the order of its making; taken back last first.
+    /// The undos of its steps, in the order of the steps; carried out last first.
     pub undo: Vec<Undo>,
-    /// While this path is there the kernel is not about to take the device away.
+    /// As long as this path exists, the kernel is not about to remove the device.
     pub rests_on: String,
-    /// Whether a QEMU that is killed early may leave it unusable until it is renewed.
+    /// Whether a QEMU that is killed early can leave the device unusable until it is
+    /// recreated.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub can_wedge: bool,
-    /// The parameters it was given that keep the VM from being saved and migrated.
+    /// Its parameters that make it impossible to save or migrate the VM.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub against_migration: Vec<String>,
 }
@@ -77,35 +78,36 @@ impl PartialEq for ClaimedDevice {
 
 impl Eq for ClaimedDevice {}
 
-/// How a claimed device stands on the host.
+/// The state of a claimed device on the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Standing {
-    /// It is there, as it was claimed.
+    /// The device exists, as it was claimed.
     There,
-    /// Nothing of it is there: never made, or gone.
+    /// The device does not exist: it was never made, or is gone.
     Gone,
-    /// Its driver is at work on it: something of it is there, and it is not whole.
+    /// The driver is working on the device: it exists only in part.
     Busy(String),
-    /// Something else is there in its place.
+    /// Another device exists in its place.
     Foreign(String),
 }
 
 impl ClaimedDevice {
-    /// The address of the PCI function that it is.
+    /// Its address, if it is a PCI function.
     #[must_use]
     pub fn function(&self) -> Option<PciAddress> {
         self.handle.pci()
     }
 
-    /// The device by whose lock its driver is kept from doing two things at once.
+    /// The device whose lock protects its driver from two operations at once.
     #[must_use]
     pub fn lock_name(&self, host: &Host) -> ParentName {
-        // Claims of the last release name no board.
+        // Claims of the last release do not name the board.
         board_of(host, &self.board)
     }
 
-    /// The nodes through which a process can have it open: those that the kernel shows
-    /// now; of a device that the kernel has hidden already, those of its making.
+    /// The nodes through which a process can hold the device: those that the kernel
+    /// shows now. If the kernel has already hidden the device, those recorded when it
+    /// was made.
     ///
     /// # Errors
     /// When sysfs cannot be read.
@@ -118,7 +120,7 @@ impl ClaimedDevice {
         Ok(nodes)
     }
 
-    /// Whether anything of it is left.
+    /// Whether any part of the device is left.
     fn shows(&self, host: &Host) -> bool {
         let mut made = self.undo.iter().filter_map(|undo| match &undo.effect {
             Effect::Device(made) => Some(made),
@@ -127,20 +129,20 @@ impl ClaimedDevice {
         made.any(|made| made.gone.iter().any(|path| host.exists(path)))
     }
 
-    /// How it stands now.
+    /// The state of the device now.
     ///
     /// # Errors
     /// When sysfs cannot be read.
     pub fn standing(&self, host: &Host) -> io::Result<Standing> {
-        // A setting goes with its device.
+        // A setting is gone when its device is gone.
         Ok(optional(self.look(host))?.unwrap_or(Standing::Gone))
     }
 
-    /// Whether it is there, as what was claimed.
+    /// Whether the device exists as it was claimed.
     ///
     /// # Errors
-    /// When sysfs cannot be read; `NotFound` with the path where the attribute that would
-    /// tell is not there.
+    /// When sysfs cannot be read; `NotFound` with the path if the attribute to check is
+    /// missing.
     pub fn is_there(&self, host: &Host) -> io::Result<bool> {
         Ok(self.look(host)? == Standing::There)
     }
@@ -165,7 +167,7 @@ impl ClaimedDevice {
             }
         }
         for check in &self.identity {
-            // A link may go between two looks.
+            // A link may disappear between two checks.
             match optional(apply::otherwise(check, host))? {
                 Some(None) => {}
                 Some(Some(other)) => return Ok(Standing::Foreign(other)),
@@ -175,19 +177,21 @@ impl ClaimedDevice {
         Ok(Standing::There)
     }
 
-    /// Whether the kernel shows no sign of taking it away. Before it waits for whoever has
-    /// the device open it takes a parent out of its class (`mdev_unregister_parent`), and a
-    /// function's link to its driver away (`__device_release_driver`).
+    /// Whether the kernel shows no sign of removing the device. Before the kernel waits
+    /// for processes that hold the device, it removes a parent from its class
+    /// (`mdev_unregister_parent`), and a function's link to its driver
+    /// (`__device_release_driver`).
     #[must_use]
     pub fn is_to_stay(&self, host: &Host) -> bool {
         host.exists(&self.rests_on)
     }
 }
 
-/// What shows that a device is the one that these steps have made, and what takes it back.
+/// The checks that identify the device that these steps make, and the undos that remove
+/// it.
 #[must_use]
-pub fn way_back(steps: &[Step]) -> (Vec<Check>, Vec<Undo>) {
-    // What goes with the effect of a step before it is no sign of its own.
+pub fn undo_of(steps: &[Step]) -> (Vec<Check>, Vec<Undo>) {
+    // Steps without an undo of their own do not identify the device.
     let making = steps.iter().filter(|step| step.undo.is_some());
     let is_lasting = |check: &&Check| !matches!(check, Check::Openable { .. });
     let identity = making.flat_map(|step| step.checks.iter().filter(is_lasting));

@@ -1,9 +1,9 @@
-//! Claims of the last release: they say which kind of device it is and not how it is
-//! given back.
+//! Claims of the last release: they name the kind of device but not how it is given
+//! back.
 
 use serde::Deserialize;
 
-use super::{ClaimedDevice, MovingDevice, device::way_back};
+use super::{ClaimedDevice, MovingDevice, device::undo_of};
 use crate::{
     capacity::Placement,
     device::step::{Check, Undo},
@@ -11,7 +11,7 @@ use crate::{
     model::{DeviceName, Handle, MdevTypeId, MdevUuid, ParentName, PoolName},
 };
 
-/// A device as a claim's file has it, of this release or the last.
+/// A device as written in a claim's file, by this release or the last.
 #[derive(Deserialize)]
 pub(super) struct Written {
     name: DeviceName,
@@ -41,7 +41,7 @@ pub(super) struct Written {
     against_migration: Vec<String>,
 }
 
-/// The same as far as others have to know it.
+/// The parts of a device that plans of other domains need.
 #[derive(Deserialize)]
 pub(super) struct Placed {
     name: DeviceName,
@@ -122,7 +122,7 @@ impl TryFrom<Written> for ClaimedDevice {
     }
 }
 
-/// What a claim of this release says and one of the last does not.
+/// Facts that claims of this release have and claims of the last one lack.
 struct Way {
     handle: Handle,
     rests_on: String,
@@ -133,7 +133,7 @@ struct Way {
 
 impl From<FormerWay> for Way {
     fn from(former: FormerWay) -> Self {
-        let (identity, undo) = way_back(&[former.step]);
+        let (identity, undo) = undo_of(&[former.step]);
         Self {
             handle: former.handle,
             rests_on: former.made_as.rests_on,

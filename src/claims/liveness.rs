@@ -1,5 +1,5 @@
-//! Whether a claim is still needed. Freeing takes proof that the domain neither
-//! runs nor is about to; whatever cannot be settled counts as needed.
+//! Whether a claim is still needed. Devices are freed only if the domain provably
+//! neither runs nor is about to run; when in doubt, the claim counts as needed.
 
 use std::{io, time::Duration};
 
@@ -9,22 +9,22 @@ use crate::{
     host::{Holder, Host, Processes, since_boot},
 };
 
-/// How long after a step of a domain's start its claim is left alone while the
-/// libvirt daemon that is starting it lives: between `prepare` and QEMU's first
-/// breath nothing but time tells a slow start from a failed one.
+/// How long after a step of a domain's start its claim is left alone while the libvirt
+/// daemon that is starting it lives. Between `prepare` and the start of QEMU only the
+/// time tells a slow start from a failed one.
 pub const DEFAULT_GRACE: Duration = Duration::from_secs(120);
 
-/// For how long after a start a function's plugin may still be at work on it.
+/// For how long after a start a function's plugin may still be initialising.
 const INITIALISING: Duration = Duration::from_secs(30);
 
-/// What is known of a claim's domain.
+/// Whether a claim's domain needs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Liveness {
-    /// It runs or its devices are open.
+    /// The domain is running, or its devices are open; which.
     InUse(String),
-    /// It cannot be told; the reason.
+    /// Unknown; the reason.
     Unknown(Doubt),
-    /// It does not run and nobody holds its devices.
+    /// The domain is not running and no process holds its devices.
     Stale,
 }
 
@@ -33,11 +33,11 @@ pub enum Liveness {
 pub enum Doubt {
     /// The domain may be starting right now.
     Starting,
-    /// It has just ended, and libvirt has not said how yet.
+    /// The domain has just ended, and libvirt has not said how yet.
     Ending,
-    /// There was no time left to look.
+    /// There was no time left to check.
     NotReached,
-    /// Somebody else is making or giving back its devices; who.
+    /// Another process is making or giving back its devices; which.
     AtWork(String),
     /// Something could not be read.
     Unreadable(String),
@@ -50,16 +50,16 @@ impl std::fmt::Display for Doubt {
             Self::Ending => f.write_str(
                 "the domain has ended soon after its start, and libvirt is about to say how",
             ),
-            Self::NotReached => f.write_str("it was not looked at: others took too long"),
-            Self::AtWork(who) => write!(f, "its devices are in the hands of {who}"),
+            Self::NotReached => f.write_str("it was not checked: others took too long"),
+            Self::AtWork(who) => write!(f, "its devices are being changed by {who}"),
             Self::Unreadable(what) => f.write_str(what),
         }
     }
 }
 
 impl Claim {
-    /// Settles whether the claim is still needed, by QEMU's pidfile, the
-    /// processes there are, and the device nodes they hold.
+    /// Decides whether the claim is still needed, from QEMU's pidfile, the running
+    /// processes, and the device nodes that they hold.
     #[must_use]
     pub fn liveness(&self, host: &Host, processes: &Processes, grace: Duration) -> Liveness {
         if processes.runs(self.domain) {
@@ -97,7 +97,7 @@ impl Claim {
         if may_be_ending && !grace.is_zero() {
             return Liveness::Unknown(Doubt::Ending);
         }
-        // Now that no QEMU is about to open them, their nodes may be asked.
+        // No QEMU is about to open the nodes any more, so the nodes can be checked.
         for nodes in opened {
             match processes.holder(host, &nodes) {
                 Holder::Nobody => {}
@@ -110,16 +110,16 @@ impl Claim {
         Liveness::Stale
     }
 
-    /// QEMU's process by libvirt's pidfile (`/run/libvirt/qemu/NAME.pid`), if
-    /// that process is this domain's QEMU: a number left behind by a power cut
-    /// of QEMU may belong to another process now.
+    /// QEMU's process from libvirt's pidfile (`/run/libvirt/qemu/NAME.pid`), if that
+    /// process is this domain's QEMU. A pidfile may be left over from a QEMU that was
+    /// killed, and its number may belong to another process now.
     fn qemu_by_pidfile(&self, host: &Host) -> io::Result<Option<u32>> {
         let path = format!("/run/libvirt/qemu/{}.pid", self.domain_name);
         let Some(text) = optional(read(host, &path))? else {
             return Ok(None);
         };
         let pid: u32 = text.parse().map_err(|_| {
-            let what = format!("{path}: '{text}' is no number of a process");
+            let what = format!("{path}: '{text}' is not a process number");
             io::Error::new(io::ErrorKind::InvalidData, what)
         })?;
         let line = Processes::command_line(host, pid)?.unwrap_or_default();
@@ -128,9 +128,9 @@ impl Claim {
         Ok(is_its.then_some(pid))
     }
 
-    /// Whether the claim's VM has functions and started so little ago that their plugin
-    /// may still have been initialising: measured to take some seconds, and a wedged
-    /// function shows half a minute after the start.
+    /// Whether the claim's VM has functions and started so recently that their plugin
+    /// may still have been initialising. Initialising takes some seconds, as measured;
+    /// a wedged function shows half a minute after the start.
     #[must_use]
     pub fn may_be_wedged(&self) -> bool {
         let is_committed = self.launched && self.state == State::Committed;

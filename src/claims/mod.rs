@@ -1,21 +1,21 @@
-//! What was made for which domain: the proof of ownership.
+//! Claims: which devices were made for which domain. A claim is the proof of ownership.
 //!
-//! A claim is one file per domain, `/run/virt-vgpu/claims/DOMAIN-UUID.json`. It
-//! is on disk as an intent before the first device is made, is committed when
-//! all are there and checked, and goes when the last one is gone. Giving back
-//! reads claims and never configuration, so a pool may change or vanish while
-//! its devices are in use. What no claim names is not ours.
+//! A claim is one file per domain, `/run/virt-vgpu/claims/DOMAIN-UUID.json`. It is
+//! written as an intent before the first device is made. It is committed when all
+//! devices exist and were checked, and removed when the last one is gone. Giving back
+//! reads claims and never configuration, so a pool may change or disappear while its
+//! devices are in use. A device that no claim names is not ours.
 //!
 //! ```text
 //! (none) → intent → committed → (none)
-//!            └────────┴→ releasing → (none)     devices that would not go yet
+//!            └────────┴→ releasing → (none)     devices that could not be removed yet
 //! ```
-//! A committed claim loses single devices while its VM runs: they are named as
-//! leaving before they are removed, and dropped when they are gone. One that is plugged
-//! in is leaving until it is made.
+//! A committed claim can lose single devices while its VM runs. They are listed as
+//! leaving before they are removed, and dropped from the claim when they are gone. A
+//! device that is being plugged in is also listed as leaving until it exists.
 //!
-//! Every transition is one rename under the claim's own lock. What a claim announces, so
-//! that other plans must count it, is written under the host lock too.
+//! Every transition is one rename under the claim's own lock. Devices that a claim
+//! announces, so that other plans count them, are written under the host lock too.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -42,30 +42,30 @@ mod running;
 mod seen;
 mod unused;
 
-pub use device::{ClaimedDevice, Standing, way_back};
+pub use device::{ClaimedDevice, Standing, undo_of};
 pub use liveness::{DEFAULT_GRACE, Doubt, Liveness};
 pub use quarantine::{
-    QUARANTINE, Quarantined, forget_repaired, kept_back, quarantine, quarantine_suspects,
+    QUARANTINE, Quarantined, forget_repaired, quarantine, quarantine_reasons, quarantine_suspects,
     quarantined, repaired,
 };
 pub use reconcile::{Reconciled, Report, reconcile, reconcile_at_once};
-pub use release::{DeviceOutcome, Released, give_back, make_way};
+pub use release::{DeviceOutcome, Released, give_back, give_back_lost};
 pub use seen::{Interest, MovingDevice, Seen, begin_look};
 pub use unused::{give_back_part, undo_part};
 
-/// Where the claims are.
+/// The directory of the claims.
 pub const DIRECTORY: &str = "/run/virt-vgpu/claims";
 
-/// How far a claim has come.
+/// The state of a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
     /// Devices are being made; any number of them may exist.
     Intent,
-    /// All devices exist and were checked; of those that are plugged into a domain
-    /// that runs, the last may be on its way.
+    /// All devices exist and were checked. A device that is being plugged into the
+    /// running domain may not exist yet.
     Committed,
-    /// The domain has stopped; the devices listed would not go yet.
+    /// The domain has stopped, but the listed devices could not be removed yet.
     Releasing,
 }
 
@@ -82,11 +82,11 @@ pub enum Origin {
 /// The guest-driver medium lent to the domain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClaimedMedia {
-    /// The pool whose guest driver it is.
+    /// The pool of the guest driver.
     pub pool: PoolName,
-    /// The image that the domain's path leads to.
+    /// The image to which the domain's path links.
     pub image: PathBuf,
-    /// Why there is none although it was asked for.
+    /// Why there is no medium although one was requested.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
 }
@@ -100,13 +100,13 @@ pub struct Claim {
     pub domain: DomainUuid,
     /// Its name when it last started.
     pub domain_name: DomainName,
-    /// Which run of the domain it is about: another start has another. None in claims of
-    /// versions that did not note it.
+    /// Identifies the run of the domain: each start gets another one. None in claims of
+    /// older versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<String>,
-    /// How far it has come.
+    /// The state of the claim.
     pub state: State,
-    /// What made it.
+    /// The operation that made it.
     pub origin: Origin,
     /// Whether libvirt has gone on to start QEMU.
     pub launched: bool,
@@ -118,11 +118,11 @@ pub struct Claim {
     pub daemon: Option<ProcessId>,
     /// The devices, in the order of the requests.
     pub devices: Vec<ClaimedDevice>,
-    /// Those of them that are being taken back, or made, while the domain runs: they
-    /// may be gone already, or not there yet.
+    /// Names of the devices that are being taken back, or made, while the domain runs.
+    /// They may be gone already, or not exist yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub leaving: Vec<DeviceName>,
-    /// What is known against its functions: they are kept back before they go.
+    /// Why its functions are suspect. They are quarantined before they are given back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspicion: Option<String>,
     /// The guest-driver medium, if one was asked for.
@@ -171,25 +171,26 @@ impl Claim {
         claim
     }
 
-    /// Whether the other is about the same run of the domain.
+    /// Whether the other claim belongs to the same run of the domain.
     #[must_use]
     pub fn is_of_run(&self, other: &Self) -> bool {
         if self.run.is_some() || other.run.is_some() {
             return self.run == other.run && self.boot_id == other.boot_id;
         }
-        // A start's steps are noted in its claim; once QEMU runs it holds its devices open.
+        // A start's steps are recorded in its claim; once QEMU runs, it holds its
+        // devices open.
         self.since_boot_ms == other.since_boot_ms
             || (other.launched >= self.launched && other.daemon == self.daemon)
     }
 
-    /// Whether it was made since the host has started, or may have been: who has no word
-    /// for the boot cannot tell.
+    /// Whether the claim was made since the host booted, or may have been: without a
+    /// boot id this is unknown.
     pub(super) fn may_be_of_this_boot(&self, host: &Host) -> bool {
         let now = boot_id(host);
         self.boot_id.is_none() || now.is_none() || self.boot_id == now
     }
 
-    /// Notes that the start has come a step further just now.
+    /// Records that the start has just reached a further step.
     pub fn touch(&mut self) {
         self.since_boot_ms = milliseconds_since_boot();
     }
@@ -200,12 +201,12 @@ impl Claim {
         devices.filter_map(|device| Some((device, device.function()?)))
     }
 
-    /// The functions that a QEMU which is killed early may leave unusable.
+    /// The functions that become unusable if QEMU is killed early.
     pub fn wedging(&self) -> impl Iterator<Item = (&ClaimedDevice, PciAddress)> {
         self.functions().filter(|(device, _)| device.can_wedge)
     }
 
-    /// The file that it is kept in.
+    /// The path of the claim's file.
     #[must_use]
     pub fn path(domain: DomainUuid) -> String {
         format!("{DIRECTORY}/{domain}.json")
@@ -220,7 +221,7 @@ pub struct Damaged {
     pub path: String,
     /// What is wrong with it.
     pub reason: String,
-    /// Whether nothing is wrong with it, but a later version of ours has written it.
+    /// Whether the file is intact but was written by a later version.
     pub is_of_later_version: bool,
 }
 
@@ -229,7 +230,7 @@ impl Damaged {
         if self.is_of_later_version {
             "install that version again; it knows the devices in it"
         } else {
-            "when nothing of that domain runs any more, remove the file"
+            "when that domain no longer runs, remove the file"
         }
     }
 }
@@ -255,7 +256,7 @@ fn damaged(domain: DomainUuid, reason: String) -> Damaged {
 }
 
 fn understood(domain: DomainUuid, text: &str) -> Result<Claim, Damaged> {
-    // What else is in it depends on the format.
+    // The other fields depend on the format.
     #[derive(Deserialize)]
     struct Format {
         version: u32,
@@ -267,7 +268,7 @@ fn understood(domain: DomainUuid, text: &str) -> Result<Claim, Damaged> {
             is_of_later_version: version > VERSION,
             ..damaged(
                 domain,
-                format!("format {version} is not known to this version"),
+                format!("this version does not know format {version}"),
             )
         });
     }
@@ -279,7 +280,7 @@ fn understood(domain: DomainUuid, text: &str) -> Result<Claim, Damaged> {
     Ok(claim)
 }
 
-/// Reads all claims; those that cannot be used are told apart.
+/// Reads all claims; unusable ones are returned separately.
 ///
 /// # Errors
 /// When the directory is there but cannot be listed.
@@ -294,7 +295,7 @@ pub fn load_all(host: &Host) -> io::Result<(Vec<Claim>, Vec<Damaged>)> {
     Ok((claims, damaged))
 }
 
-/// The domains that have a claim, by the files' names alone.
+/// The domains that have a claim, from the file names alone.
 ///
 /// # Errors
 /// When the directory is there but cannot be listed.
@@ -306,13 +307,13 @@ pub fn domains(host: &Host) -> io::Result<Vec<DomainUuid>> {
         .collect())
 }
 
-/// The domain that a file of that name is about.
+/// The domain to which a file of that name belongs.
 fn domain_of(name: &str) -> Option<DomainUuid> {
     name.strip_suffix(".json")?.parse().ok()
 }
 
-/// A domain whose devices somebody is making or giving back right now, of those whose
-/// claim `is_wanted`.
+/// A domain whose devices are being made or given back right now, among the claims that
+/// `is_wanted` selects.
 ///
 /// # Errors
 /// When the claims cannot be listed.
@@ -327,7 +328,8 @@ pub fn at_work(host: &Host, is_wanted: impl Fn(&Claim) -> bool) -> io::Result<Op
     Ok(claims.iter().find(is_at_work).map(|claim| claim.domain))
 }
 
-/// Waits for all who are making or giving back devices right now; whether there were any.
+/// Waits for all processes that are making or giving back devices right now. Returns
+/// whether there were any.
 ///
 /// # Errors
 /// When the claims cannot be listed.
@@ -341,13 +343,13 @@ pub fn wait_for_work(host: &Host, deadline: Deadline) -> io::Result<bool> {
     Ok(!busy.is_empty())
 }
 
-/// Looks at a host while no claim changes, so that no start or stop is seen half. After
-/// some tries the last look has to do.
+/// Runs `look` while no claim changes, so that no start or stop is seen half done.
+/// After some tries the last result is used.
 pub fn while_settled<T>(host: &Host, mut look: impl FnMut() -> T) -> T {
     const TRIES: u32 = 5;
     let files = || {
         let mut texts: Vec<(String, Option<String>)> = Vec::new();
-        // What cannot be listed or read stays so, and who looks is told by its own reads.
+        // Errors here also occur in the reads of `look`, which reports them.
         let _ = host.read_each(
             DIRECTORY,
             |_| true,
@@ -370,9 +372,9 @@ pub fn while_settled<T>(host: &Host, mut look: impl FnMut() -> T) -> T {
     look()
 }
 
-/// The virtual functions that claims name, with their domains; a claim of `except`
-/// does not count. Of one that cannot be understood it is every PCI address in it, and
-/// the domain's UUID stands for its name.
+/// The virtual functions in claims, with their domains; a claim of `except` does not
+/// count. From a claim that cannot be understood, every PCI address counts, and the
+/// domain's UUID replaces its name.
 ///
 /// # Errors
 /// When the claims cannot be listed, or one cannot be read.
@@ -383,8 +385,8 @@ pub fn functions(
     functions_seen(host, except, false)
 }
 
-/// The same for who only looks, and tells damaged claims anyway ([`load_all`]): one that
-/// cannot be read is passed over.
+/// Like [`functions`], for callers that only show the state and report damaged claims
+/// anyway ([`load_all`]): unreadable claims are skipped.
 ///
 /// # Errors
 /// When the claims cannot be listed.
@@ -414,11 +416,11 @@ fn addresses_in(text: &str) -> impl Iterator<Item = PciAddress> {
     words.filter_map(|word| word.parse().ok())
 }
 
-/// Devices of a pool that claims hold, those that are leaving among them.
+/// The number of devices of a pool in all claims, including those that are leaving.
 ///
 /// # Errors
-/// When the claims cannot be listed, or one that cannot be used may hold some: nobody
-/// can say then how many there are.
+/// When the claims cannot be listed, or an unusable claim may have some: the number is
+/// unknown then.
 pub fn pool_in_use(host: &Host, pool: &PoolName) -> io::Result<u32> {
     let interest = Interest {
         pools: BTreeSet::from([pool]),
@@ -428,10 +430,10 @@ pub fn pool_in_use(host: &Host, pool: &PoolName) -> io::Result<u32> {
     Ok(in_use.get(pool).copied().unwrap_or_default())
 }
 
-/// Writes a claim that names no device that was not in it before.
+/// Writes a claim that names no new devices.
 ///
 /// # Errors
-/// The kernel's errno with the file's name; the former claim is then still there.
+/// The kernel's errno with the file's name; the former claim then still exists.
 pub fn save(host: &Host, lock: &ClaimLock<'_>, claim: &Claim) -> io::Result<()> {
     const MODE: u32 = 0o644;
     debug_assert_eq!(lock.domain(), claim.domain, "the lock of another claim");
@@ -442,8 +444,8 @@ pub fn save(host: &Host, lock: &ClaimLock<'_>, claim: &Claim) -> io::Result<()> 
         .map_err(|error| io::Error::new(error.kind(), format!("cannot write {path}: {error}")))
 }
 
-/// Writes a claim that names new devices, so that from now on others count them. They
-/// were planned under the same host lock.
+/// Writes a claim that names new devices, so that other plans count them from now on.
+/// They were planned under the same host lock.
 ///
 /// # Errors
 /// As [`save`].
@@ -467,7 +469,7 @@ pub fn remove(host: &Host, lock: &ClaimLock<'_>, domain: DomainUuid) -> io::Resu
         .map_err(|error| io::Error::new(error.kind(), format!("cannot remove {path}: {error}")))
 }
 
-/// Lets go of a claim; of one that is gone its lock's file goes too.
+/// Releases the lock of a claim; if the claim is gone, the lock's file is removed too.
 pub fn unlock(host: &Host, lock: ClaimLock<'_>) {
     if host.exists(&Claim::path(lock.domain())) {
         drop(lock);

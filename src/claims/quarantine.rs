@@ -1,7 +1,7 @@
-//! Virtual functions that are not handed out until they are repaired. A QEMU that
-//! is killed while NVIDIA's plugin still initialises leaves its function wedged:
-//! everything about it looks healthy, and the driver of the next guest never comes
-//! up. Only functions made anew are free of it.
+//! Virtual functions that are not handed out until they are repaired. If QEMU is
+//! killed while NVIDIA's plugin still initialises, the function looks healthy
+//! afterwards, but the driver of the next guest never starts. Only recreating the
+//! function repairs it.
 
 use std::{collections::BTreeMap, io};
 
@@ -14,7 +14,7 @@ use crate::{
     model::{DomainName, ParentName, PciAddress},
 };
 
-/// Where they are noted, a file each.
+/// The directory of the quarantine, with one file for each function.
 pub const QUARANTINE: &str = "/run/virt-vgpu/quarantine";
 
 /// A function that is not handed out.
@@ -22,12 +22,12 @@ pub const QUARANTINE: &str = "/run/virt-vgpu/quarantine";
 pub struct Quarantined {
     /// The function.
     pub function: PciAddress,
-    /// The domain that had it, where that is known.
+    /// The domain that had it, if known.
     pub domain: Option<DomainName>,
     /// What happened, for people.
     pub reason: String,
-    /// The inode of its directory in sysfs: a function that is made anew has
-    /// another, and nothing of what was wrong with it.
+    /// The inode of the function's directory in sysfs. A recreated function has another
+    /// inode, and works again.
     pub made: Option<u64>,
 }
 
@@ -44,7 +44,7 @@ impl Quarantined {
     }
 }
 
-/// Notes the claim's functions.
+/// Quarantines the claim's functions.
 ///
 /// # Errors
 /// The kernel's errno with the file's name.
@@ -59,7 +59,7 @@ pub fn quarantine(
             function,
             domain: Some(claim.domain_name.clone()),
             reason: reason.to_owned(),
-            // Without it the function is kept back until it is not there any more.
+            // Without an inode the function is quarantined until it disappears.
             made: made(host, function).ok().flatten(),
         };
         let path = path(function);
@@ -74,7 +74,7 @@ pub fn quarantine(
 }
 
 impl Claim {
-    /// What may have become of the functions of a VM that was killed this early.
+    /// Why the functions of a VM that was killed so early are suspect.
     #[must_use]
     pub fn killed_early(&self) -> String {
         format!(
@@ -85,9 +85,9 @@ impl Claim {
     }
 }
 
-/// Notes the functions of a domain that does not run any more, and of whose end nothing
-/// is known but that it came early, or that somebody has noted something against them;
-/// the reason. To be called before they go.
+/// Quarantines the functions of a domain that no longer runs, if it ended early for an
+/// unknown reason, or if its claim records a suspicion. Returns the reason. Call this
+/// before the devices are removed.
 ///
 /// # Errors
 /// As [`quarantine`].
@@ -112,8 +112,8 @@ fn made(host: &Host, function: PciAddress) -> io::Result<Option<u64>> {
     optional(host.inode(&format!("{PCI_DEVICES}/{function}")))
 }
 
-/// All that are still to be kept back. A file that cannot be understood keeps its
-/// function back too.
+/// The functions that are still quarantined. A function whose file cannot be understood
+/// is quarantined too.
 ///
 /// # Errors
 /// When the directory is there but cannot be listed.
@@ -123,7 +123,7 @@ pub fn quarantined(host: &Host) -> io::Result<Vec<Quarantined>> {
         .filter_map(|function| match noted(host, function) {
             Noted::There(noted) => {
                 let now = made(host, noted.function);
-                // One that cannot be looked at now may be the same.
+                // A function whose inode cannot be read now counts as the same.
                 let is_same = noted.made.is_none() || now.map_or(true, |now| noted.made == now);
                 is_same.then_some(noted)
             }
@@ -133,8 +133,7 @@ pub fn quarantined(host: &Host) -> io::Result<Vec<Quarantined>> {
         .collect())
 }
 
-/// Those that were noted and are repaired: made anew since, or not there any more,
-/// which a function comes back from only by being made anew.
+/// The functions that were recreated or have disappeared since they were quarantined.
 ///
 /// # Errors
 /// When the directory, or the host's PCI functions, cannot be listed.
@@ -155,7 +154,7 @@ pub fn repaired(host: &Host) -> io::Result<Vec<PciAddress>> {
     Ok(functions.into_iter().filter(is_repaired).collect())
 }
 
-/// Forgets those that are repaired; their functions.
+/// Ends the quarantine of repaired functions and returns them.
 ///
 /// # Errors
 /// As [`repaired`], or the kernel's errno with the file's name.
@@ -174,7 +173,7 @@ fn path(function: PciAddress) -> String {
     format!("{QUARANTINE}/{function}.json")
 }
 
-/// The functions that there are files about.
+/// The functions that have a file.
 fn functions(host: &Host) -> io::Result<Vec<PciAddress>> {
     let names = optional(list(host, QUARANTINE))?.unwrap_or_default();
     let functions = names.iter().filter_map(|name| name.strip_suffix(".json"));
@@ -182,10 +181,10 @@ fn functions(host: &Host) -> io::Result<Vec<PciAddress>> {
     Ok(functions.collect())
 }
 
-/// What a file says.
+/// The contents of a file.
 enum Noted {
     There(Quarantined),
-    /// With the problem as the reason.
+    /// The problem is the reason of the quarantine.
     Unreadable(Quarantined),
     Gone,
 }
@@ -194,7 +193,7 @@ fn noted(host: &Host, function: PciAddress) -> Noted {
     let path = path(function);
     let unreadable = |why: String| {
         Noted::Unreadable(Quarantined {
-            reason: format!("{path} keeps it back and cannot be read ({why})"),
+            reason: format!("{path} quarantines it and cannot be read ({why})"),
             domain: None,
             made: None,
             function,
@@ -210,11 +209,11 @@ fn noted(host: &Host, function: PciAddress) -> Noted {
     }
 }
 
-/// The functions with reason and remedy, for planning.
+/// The quarantined functions with reason and remedy, for planning.
 ///
 /// # Errors
 /// As [`quarantined`].
-pub fn kept_back(host: &Host) -> io::Result<BTreeMap<PciAddress, String>> {
+pub fn quarantine_reasons(host: &Host) -> io::Result<BTreeMap<PciAddress, String>> {
     let all = quarantined(host)?.into_iter();
     Ok(all.map(|one| (one.function, one.in_words(host))).collect())
 }

@@ -1,6 +1,6 @@
-//! Freeing what crashes and failures left behind: claims whose domain provably
-//! does not run and whose devices nobody holds, and single devices that a running
-//! VM does not have any more.
+//! Frees what crashes and failures left behind: claims whose domain provably does not
+//! run and whose devices no process holds, and single devices that a running VM has
+//! lost.
 
 use std::{io, time::Duration};
 
@@ -13,27 +13,27 @@ use crate::{
     model::{DeviceName, DomainUuid},
 };
 
-/// A claim that was looked at and what became of it.
+/// A claim that was checked, and the result.
 #[derive(Debug)]
 pub struct Reconciled {
     /// The claim as it was.
     pub claim: Claim,
     /// Whether it is still needed.
     pub liveness: Liveness,
-    /// The devices that its domain does not have any more although it runs.
+    /// The devices that its running domain has lost.
     pub unused: Vec<DeviceName>,
-    /// Why its functions were put into quarantine first.
-    pub kept_back: Option<String>,
-    /// What was freed: everything of a stale claim, the unused devices of another.
+    /// Why its functions were quarantined first.
+    pub quarantined: Option<String>,
+    /// The freed devices: all of a stale claim, the unused ones of another claim.
     pub released: Option<Released>,
 }
 
-/// The outcome for all claims.
+/// The result for all claims.
 #[derive(Debug)]
 pub struct Report {
     /// Each claim that could be read.
     pub claims: Vec<Reconciled>,
-    /// Claims that could not; their devices stay.
+    /// Claims that could not be read; their devices stay.
     pub damaged: Vec<Damaged>,
 }
 
@@ -43,7 +43,7 @@ impl Report {
     pub fn has_freed(&self) -> bool {
         self.claims.iter().any(|one| match &one.released {
             Some(_) if one.liveness == Liveness::Stale => true,
-            // Also one that was gone before counted against its pool until now.
+            // A device that was already gone counted against its pool until now.
             Some(released) => {
                 let mut outcomes = released.devices.iter().map(|(_, outcome)| outcome);
                 outcomes.any(|outcome| !matches!(outcome, DeviceOutcome::Kept(_)))
@@ -53,15 +53,15 @@ impl Report {
     }
 }
 
-/// How long somebody who is at work on a claim is waited for.
+/// How long to wait for another process that works on a claim.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Looks at every claim and frees the stale ones and the unused devices of the others,
-/// or with `dry_run` only says which they are. What there is no time for until `deadline`
-/// is left for another time. One claim is always looked at.
+/// Checks every claim and frees stale claims and the unused devices of the others. With
+/// `dry_run` it only reports them. Claims that are not reached before `deadline` are
+/// left for another time; at least one claim is always checked.
 ///
 /// # Errors
-/// When the claims or the processes cannot be listed: then nothing is freed.
+/// When the claims or the processes cannot be listed: nothing is freed then.
 pub fn reconcile(
     host: &Host,
     except: Option<DomainUuid>,
@@ -81,7 +81,8 @@ pub fn reconcile(
     look.run()
 }
 
-/// The same for a start that needs room: what would have to be waited for stays.
+/// Like [`reconcile`], for a start that needs space: devices that would need waiting
+/// are left alone.
 ///
 /// # Errors
 /// As [`reconcile`].
@@ -103,17 +104,17 @@ pub fn reconcile_at_once(
     look.run()
 }
 
-/// A look at all claims.
+/// One check of all claims.
 struct Looking<'a> {
     host: &'a Host,
     except: Option<DomainUuid>,
     grace: Duration,
     dry_run: bool,
-    /// Until when devices that do not go at once are waited for.
+    /// How long to wait for devices that do not disappear at once.
     patience: Deadline,
-    /// How long others that are at work on a claim are waited for.
+    /// How long to wait for other processes that work on a claim.
     lock_patience: Duration,
-    /// Until when claims are looked at.
+    /// Until when claims are checked.
     deadline: Deadline,
 }
 
@@ -139,12 +140,12 @@ impl Looking<'_> {
         Ok(Report { claims, damaged })
     }
 
-    /// What becomes of a claim; None when it is gone meanwhile.
+    /// Checks one claim; None when it has disappeared meanwhile.
     fn look_at(&self, claim: Claim, processes: &Processes) -> io::Result<Option<Reconciled>> {
         if self.dry_run {
             return Ok(Some(self.judged(claim, processes)));
         }
-        // A claim that is needed needs no lock, and nobody has to wait for this look.
+        // A claim that is needed is not locked, so nobody has to wait for this check.
         let judged = self.judged(claim, processes);
         let has_to_be_noted = matches!(judged.liveness, Liveness::Unknown(Doubt::Ending));
         if judged.liveness != Liveness::Stale && judged.unused.is_empty() && !has_to_be_noted {
@@ -165,12 +166,12 @@ impl Looking<'_> {
                 unlock(self.host, lock);
                 return Ok(None);
             }
-            // Told as damaged the next time.
+            // It is reported as damaged the next time.
             Err(_) => return Ok(None),
         };
         let judged = match now == judged.claim {
             true => judged,
-            // What was looked at has changed since: the processes may have, too.
+            // The claim has changed since, so the processes may have changed too.
             false => self.judged(now, &Processes::scan_to_free(self.host)?),
         };
         let one = self.free(&lock, judged);
@@ -188,14 +189,14 @@ impl Looking<'_> {
             claim,
             liveness,
             unused,
-            kept_back: None,
+            quarantined: None,
             released: None,
         }
     }
 
     fn free(&self, lock: &ClaimLock<'_>, judged: Reconciled) -> Reconciled {
         let (host, claim) = (self.host, &judged.claim);
-        let mut kept_back = None;
+        let mut quarantined = None;
         let released = match &judged.liveness {
             Liveness::Unknown(Doubt::Ending) => {
                 note_suspicion(host, lock, claim);
@@ -203,7 +204,7 @@ impl Looking<'_> {
             }
             Liveness::Stale => Some(match quarantine_suspects(host, lock, claim) {
                 Ok(reason) => {
-                    kept_back = reason;
+                    quarantined = reason;
                     give_back(host, lock, claim, self.patience)
                 }
                 Err(error) => Released::nothing(error),
@@ -218,7 +219,7 @@ impl Looking<'_> {
             )),
         };
         Reconciled {
-            kept_back,
+            quarantined,
             released,
             ..judged
         }
@@ -226,21 +227,21 @@ impl Looking<'_> {
 }
 
 impl Reconciled {
-    /// One that is left alone without a look.
+    /// A claim that is left alone without a check.
     fn left(claim: Claim, doubt: Doubt) -> Self {
         Self {
             claim,
             liveness: Liveness::Unknown(doubt),
             unused: Vec::new(),
-            kept_back: None,
+            quarantined: None,
             released: None,
         }
     }
 }
 
-/// That it ended early can be seen only now: whoever finds the claim later, because
-/// libvirt is away and tells the hook nothing, could not know any more. Where the hook is
-/// told, its word counts.
+/// Only now can anybody see that the domain ended early. If libvirt is away and does
+/// not call the hook, this is unknown later. If the hook is called, its information
+/// counts more.
 fn note_suspicion(host: &Host, lock: &ClaimLock<'_>, claim: &Claim) {
     if claim.suspicion.is_some() {
         return;
@@ -255,8 +256,8 @@ fn note_suspicion(host: &Host, lock: &ClaimLock<'_>, claim: &Claim) {
     }
 }
 
-/// Last those whose devices would not go before, and of these another one first each
-/// time: one that takes all the time there is must not keep it from the others for ever.
+/// Claims whose devices could not be removed before come last, each time in another
+/// order: a claim that takes all the time must not keep the others waiting forever.
 fn by_turns(found: Vec<Claim>) -> Vec<Claim> {
     let is_releasing = |claim: &Claim| claim.state == State::Releasing;
     let (mut slow, mut claims): (Vec<_>, Vec<_>) = found.into_iter().partition(is_releasing);

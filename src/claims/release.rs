@@ -10,37 +10,37 @@ use crate::{
     host::{ClaimLock, Deadline, DeviceLock, Holder, Host, Processes},
 };
 
-/// How long one device is waited for: others that want its board must not run out of
-/// their own patience meanwhile.
+/// How long to wait for one device. Other processes that wait for the same board must
+/// not time out meanwhile.
 const PATIENCE: Duration = Duration::from_secs(4);
 
-/// What became of one device.
+/// The result for one device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeviceOutcome {
-    /// It was there and was removed.
+    /// The device was removed.
     Removed,
-    /// It was not there: never made, or its driver removed it.
+    /// The device did not exist: it was never made, or its driver removed it.
     Absent,
-    /// Another device has its UUID; that one was not touched.
+    /// Another device has its UUID; that device was not touched.
     Foreign(String),
-    /// It could not be removed and stays claimed.
+    /// The device could not be removed and stays claimed.
     Kept(String),
 }
 
-/// What became of a claim.
+/// The result for a claim.
 #[derive(Debug)]
 pub struct Released {
-    /// Each device that was to go with its outcome, in the order they were given back.
+    /// Each device that was to be removed with its result, in order of removal.
     pub devices: Vec<(ClaimedDevice, DeviceOutcome)>,
-    /// A failure to bring the claim's file up to date.
+    /// An error while updating the claim's file.
     pub claim_error: Option<io::Error>,
-    /// A failure to take the medium away. The claim then stays for a later try,
-    /// but never in the way of a start.
+    /// An error while removing the medium. The claim then stays for a later try, but
+    /// does not prevent a start.
     pub media_error: Option<io::Error>,
 }
 
 impl Released {
-    /// Nothing went, because that could not be noted.
+    /// Nothing was removed, because the claim could not be updated first.
     #[must_use]
     pub fn nothing(error: io::Error) -> Self {
         Self {
@@ -50,7 +50,7 @@ impl Released {
         }
     }
 
-    /// Whether no device is left, so that the domain can start anew.
+    /// Whether no device is left, so that the domain can start again.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.claim_error.is_none()
@@ -61,12 +61,12 @@ impl Released {
     }
 }
 
-/// Removes the claim's devices, last first, its medium, and then the claim
-/// itself. A device that a process holds open is waited for until `deadline`
-/// and then kept in the claim for a later try.
+/// Removes the claim's devices, last first, its medium, and then the claim itself. If a
+/// process holds a device open, waits until `deadline`; after that the device stays in
+/// the claim for a later try.
 pub fn give_back(host: &Host, lock: &ClaimLock<'_>, claim: &Claim, deadline: Deadline) -> Released {
-    // Who finds no room meanwhile waits until this is done. On a full disk nobody does: to
-    // give back makes room, and must not need any.
+    // A start that finds no free device waits until this is done. If the disk is full, the
+    // note is left out: giving devices back must not need disk space.
     if let Err(error) = note_releasing(host, lock, claim) {
         tracing::debug!("domain '{}': {error}", claim.domain_name);
     }
@@ -84,8 +84,8 @@ pub fn give_back(host: &Host, lock: &ClaimLock<'_>, claim: &Claim, deadline: Dea
     }
 }
 
-/// Says in the claim that its devices are on their way back. Without devices there is
-/// nothing that anybody would wait for.
+/// Notes in the claim that its devices are being given back. A claim without devices
+/// needs no note, because nobody would wait for it.
 fn note_releasing(host: &Host, lock: &ClaimLock<'_>, claim: &Claim) -> io::Result<()> {
     if claim.devices.is_empty() || claim.state == State::Releasing {
         return Ok(());
@@ -97,9 +97,9 @@ fn note_releasing(host: &Host, lock: &ClaimLock<'_>, claim: &Claim) -> io::Resul
     save(host, lock, &releasing)
 }
 
-/// Removes devices and leaves their claim as it is: a domain that runs and has lost
-/// them gets others in their place, or keeps its claim to these.
-pub fn make_way(
+/// Removes devices that a running domain has lost. The claim stays as it is: the
+/// domain gets other devices instead, or keeps its claim to these.
+pub fn give_back_lost(
     host: &Host,
     _lock: &ClaimLock<'_>,
     claim: &Claim,
@@ -113,7 +113,7 @@ pub fn make_way(
     }
 }
 
-/// Removes those devices of the claim, last first.
+/// Removes the selected devices of the claim, last first.
 pub(super) fn give_back_devices(
     host: &Host,
     claim: &Claim,
@@ -162,18 +162,19 @@ fn settle(
 }
 
 /// Removes one device, or says why it stays. A device that was freed by a reset of its
-/// board, and set to something else by somebody since, is left alone.
+/// board and then set to something else is left alone.
 fn give_back_device(
     host: &Host,
     device: &ClaimedDevice,
     purpose: &str,
     deadline: Deadline,
 ) -> io::Result<DeviceOutcome> {
-    /// So long also who must not wait waits for a lock that is about to be free.
+    /// Even without patience, wait this long for a lock that is about to be released.
     const MOMENT: Duration = Duration::from_millis(50);
-    /// So long a look at all processes holds good.
+    /// A scan of all processes is used for this long.
     const FRESH: Duration = Duration::from_millis(50);
-    // Who has it open is waited for without its lock: others may want its board.
+    // Waits for processes that hold the device without taking the lock: others may need
+    // its board.
     let standing = wait_for_driver(host, device, deadline.at_most(PATIENCE))?;
     if let Some(outcome) = without_removal(standing) {
         return Ok(outcome);
@@ -202,7 +203,7 @@ fn give_back_device(
     Ok(DeviceOutcome::Removed)
 }
 
-/// What becomes of a device that is not there as it was claimed.
+/// The result for a device that does not exist as it was claimed.
 fn without_removal(standing: Standing) -> Option<DeviceOutcome> {
     match standing {
         Standing::There => None,
@@ -212,9 +213,9 @@ fn without_removal(standing: Standing) -> Option<DeviceOutcome> {
     }
 }
 
-/// A function's plugin needs a moment to end after QEMU has; until then its driver answers
-/// `EBUSY`, or `EPERM` as for one that is open. The kernel takes the attribute that removes
-/// a mediated device away at the first try.
+/// A function's plugin needs a moment to end after QEMU has ended. Until then its
+/// driver answers `EBUSY`, or `EPERM` as for an open device. For a mediated device
+/// there is only one try: the kernel removes the `remove` attribute at the first write.
 fn take_back_patiently(host: &Host, undo: &Undo, deadline: Deadline) -> io::Result<()> {
     if matches!(undo.effect, Effect::Device(_)) {
         return take_back(undo, host);
@@ -230,14 +231,14 @@ fn take_back_patiently(host: &Host, undo: &Undo, deadline: Deadline) -> io::Resu
     latest
 }
 
-/// How the device stands once its driver has done with it. A driver may still be making or
-/// removing it for a writer that is gone.
+/// The state of the device once its driver has finished. A driver may still be making
+/// or removing it for a process that has died.
 fn wait_for_driver(
     host: &Host,
     device: &ClaimedDevice,
     deadline: Deadline,
 ) -> io::Result<Standing> {
-    /// The kernel shows a device whole a moment before it takes removals.
+    /// The kernel shows a complete device a moment before it accepts its removal.
     const SETTLE: Duration = Duration::from_millis(100);
     let mut latest = device.standing(host)?;
     if matches!(latest, Standing::Busy(_)) {
@@ -261,8 +262,8 @@ fn wait_for_driver(
     Ok(latest)
 }
 
-/// Waits until no process has the device open; who still has, or may have, at the
-/// deadline.
+/// Waits until no process has the device open. Returns the process that has, or may
+/// have, it open at the deadline.
 fn wait_for_holders(
     host: &Host,
     device: &ClaimedDevice,

@@ -1,4 +1,4 @@
-//! The claim of a domain that has asked for nothing before it ran.
+//! The claim of a domain that had no devices before it ran.
 
 use super::{Claim, Origin, State};
 use crate::{
@@ -7,8 +7,8 @@ use crate::{
 };
 
 impl Claim {
-    /// A claim for a domain that runs and has nothing yet. Not on disk; it is
-    /// committed, because of the domain's start nothing is left to wait for.
+    /// A claim for a running domain that has no devices yet. It is not on disk. Its
+    /// state is committed, because the domain's start has finished.
     #[must_use]
     pub fn of_running(host: &Host, domain: (DomainUuid, DomainName)) -> Self {
         Self {
@@ -19,8 +19,8 @@ impl Claim {
         }
     }
 
-    /// Notes that it is about to have devices of the run. What it names of a start that
-    /// failed, or of a run that is over, is leaving.
+    /// Prepares the claim for devices of the current run. Devices of a failed start or
+    /// of an earlier run are marked as leaving.
     pub fn take_into_run(&mut self) {
         if self.state == State::Committed {
             return;
@@ -32,7 +32,7 @@ impl Claim {
         self.leaving = devices.map(|device| device.name.clone()).collect();
     }
 
-    /// Whether there is nothing in it that would have to be given back.
+    /// Whether the claim has nothing to give back.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.devices.is_empty() && self.media.is_none()

@@ -168,7 +168,7 @@ struct Brief {
     leaving: Vec<DeviceName>,
 }
 
-/// A device that is on its way onto the host, or off it.
+/// A device that is being made or removed.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "former::Placed")]
 pub struct MovingDevice {

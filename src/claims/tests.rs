@@ -34,7 +34,7 @@ fn runs(mut claim: Claim) -> Claim {
     claim
 }
 
-/// Two runs look alike once QEMU runs them: same devices, no daemon, launched.
+/// Two runs look the same once QEMU runs: same devices, no daemon, launched.
 #[test]
 fn the_next_run_of_a_domain_is_another() {
     let (_root, host) = host();
@@ -47,11 +47,11 @@ fn the_next_run_of_a_domain_is_another() {
     later.devices.clear();
     later.state = State::Releasing;
     assert!(first.is_of_run(&later));
-    // The number of a process and the time since boot come again after a reboot.
+    // After a reboot, process numbers and times since boot repeat.
     let mut rebooted = first.clone();
     rebooted.boot_id = Some("another".to_owned());
     assert!(!first.is_of_run(&rebooted));
-    // A claim that was written before runs had names is not one that has a name.
+    // A claim written before runs had names differs from one with a name.
     let mut old = first.clone();
     old.run = None;
     assert!(old.is_of_run(&old));
@@ -85,11 +85,11 @@ fn a_claim_that_cannot_be_understood_may_hold_devices_of_the_pool() {
     let error = pool_in_use(&host, &pool).unwrap_err().to_string();
     assert!(error.starts_with(&format!("claim {path}: ")), "{error}");
     assert!(error.ends_with("remove the file"), "{error}");
-    // Not even of others: it was cut off before it came to its pools, maybe.
+    // Not even for other pools: the file may be truncated before its pools.
     assert!(pool_in_use(&host, &"other".parse().unwrap()).is_err());
 }
 
-/// What is left of a start: its daemon lives, or cannot be looked at.
+/// The claim of an unfinished start: its daemon lives, or cannot be checked.
 fn starting(host: &Host) -> Claim {
     let mut claim = claim(host);
     claim.daemon = Some(ProcessId::noted(host, 1));
@@ -102,7 +102,7 @@ fn put(host: &Host, path: &str, text: &str) {
     std::fs::write(path, text).unwrap();
 }
 
-/// A directory where a file is looked for: it is there and cannot be read.
+/// Puts a directory where a file is expected: it exists but cannot be read.
 fn unreadable(host: &Host, path: &str) {
     std::fs::create_dir_all(host.path(path)).unwrap();
 }
@@ -139,7 +139,7 @@ fn a_start_is_left_alone_where_the_boot_cannot_be_told() {
     std::fs::remove_file(host.path(BOOT_ID)).unwrap();
     unreadable(&host, BOOT_ID);
     assert_eq!(liveness(&claim, &host), doubt);
-    // Nor is what cannot be told a proof for those that could not note it.
+    // Without that record, an unknown state is no proof either.
     let unnoted = starting(&host);
     std::fs::remove_dir(host.path(BOOT_ID)).unwrap();
     put(&host, BOOT_ID, "one\n");
@@ -158,7 +158,7 @@ fn a_domain_is_not_over_where_libvirts_pidfile_cannot_be_read() {
     assert_eq!(liveness(&claim, &host), doubt(&what));
     std::fs::remove_dir(host.path(PIDFILE)).unwrap();
     put(&host, PIDFILE, "");
-    let what = format!("{PIDFILE}: '' is no number of a process");
+    let what = format!("{PIDFILE}: '' is not a process number");
     assert_eq!(liveness(&claim, &host), doubt(&what));
     put(&host, PIDFILE, "7\n");
     assert_eq!(liveness(&claim, &host), Liveness::Stale);
@@ -179,7 +179,7 @@ fn now() -> Deadline {
     Deadline::after(Duration::ZERO)
 }
 
-/// A link that leads to itself: there, and nothing is known of it.
+/// A link that points to itself: it exists, but nothing is known about it.
 fn loops(host: &Host, path: &str) {
     let path = host.path(path);
     std::os::unix::fs::symlink(path.file_name().unwrap(), &path).unwrap();
@@ -236,7 +236,7 @@ fn a_claim_that_cannot_be_understood_holds_its_functions() {
     put(&host, &path, &text);
     assert_eq!(held(None), by("vm1"));
     assert_eq!(held(Some(claim.domain)), Ok(BTreeMap::new()));
-    // Cut off, or of a later version.
+    // Truncated, or of a later version.
     put(&host, &path, &text[..text.len() - 3]);
     assert_eq!(held(None), by(DOMAIN));
     put(
@@ -249,8 +249,8 @@ fn a_claim_that_cannot_be_understood_holds_its_functions() {
     std::fs::remove_file(host.path(&path)).unwrap();
     unreadable(&host, &path);
     let why = format!(
-        "claim {path}: Is a directory (os error 21); when nothing of that domain runs any more, \
-         remove the file"
+        "claim {path}: Is a directory (os error 21); when that domain no longer runs, remove the \
+         file"
     );
     assert_eq!(held(None), Err(why));
 }
@@ -265,13 +265,13 @@ fn a_claim_of_a_later_version_is_not_called_broken() {
     assert_eq!(
         error.to_string(),
         format!(
-            "claim {path}: format 99 is not known to this version; install that version again; it \
+            "claim {path}: this version does not know format 99; install that version again; it \
              knows the devices in it"
         )
     );
 }
 
-/// Else a hook would wait for ever for somebody to write into it.
+/// Otherwise a hook would wait forever for somebody to write into it.
 #[test]
 fn a_pipe_in_the_place_of_a_claim_is_not_waited_for() {
     let (_root, host) = host();
@@ -284,7 +284,7 @@ fn a_pipe_in_the_place_of_a_claim_is_not_waited_for() {
     assert!(pool_in_use(&host, &"cad".parse().unwrap()).is_err());
 }
 
-/// What is planned for another domain.
+/// The interest of another domain's plan.
 fn interest(pool: Option<&PoolName>) -> Interest<'_> {
     Interest {
         pools: pool.into_iter().collect(),
@@ -310,13 +310,13 @@ fn what_is_being_made_or_taken_back_counts_for_others() {
     let intent = claim(&host);
     written(&host, &intent);
     assert_eq!(announced(&all, None), 1);
-    // Its own are no obstacle to a domain.
+    // A domain's own devices are no obstacle.
     let own = Interest {
         announced: Some(intent.domain),
         ..interest(None)
     };
     assert_eq!(announced(&own, None), 0);
-    // What is there was seen there, unless it was made after the look began.
+    // A device that exists was seen there, unless it was made after the look began.
     let mut there = runs(intent);
     there.since_boot_ms = 5000;
     written(&host, &there);
@@ -350,7 +350,7 @@ fn counts_are_of_all_domains() {
         ..interest(Some(&pool))
     };
     assert_eq!(seen(&own), Ok((in_use(1), 0)));
-    // Nobody can say how many one that is cut off may have.
+    // It is unknown how many devices a truncated claim has.
     put(
         &host,
         &Claim::path(DOMAIN.parse().unwrap()),
@@ -389,7 +389,7 @@ fn a_claim_that_is_written_after_a_look_is_noticed() {
     assert!(!touched.is_current(&host));
 }
 
-/// Making, claim as JSON and read back.
+/// Written as JSON and read back, a claim is unchanged.
 #[test]
 fn a_claim_says_the_same_when_it_is_read() {
     let (_root, host) = host();

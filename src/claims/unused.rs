@@ -1,10 +1,11 @@
-//! Single devices of a running VM that QEMU does not have any more: its guest let
-//! go of one late, or who made one for it died before QEMU had it. They go back;
-//! the others stay with the VM.
+//! Single devices that the QEMU of a running VM has lost: the guest released one late,
+//! or the process that made one died before QEMU got it. They are given back; the other
+//! devices stay with the VM.
 //!
-//! QEMU has `/dev/vfio/GROUP` or `/dev/vfio/devices/vfioN` open from before its
-//! monitor answers until it has let go of the device. So once libvirt has said
-//! `started`, a node that nobody has open is the proof; before that it means nothing.
+//! QEMU has `/dev/vfio/GROUP` or `/dev/vfio/devices/vfioN` open from before its monitor
+//! answers until it has released the device. So once libvirt has said `started`, a node
+//! that no process has open proves that the device is unused. Before that, it proves
+//! nothing.
 
 use std::{io, time::Duration};
 
@@ -17,11 +18,11 @@ use crate::{
 };
 
 impl Claim {
-    /// The devices that the running domain does not have any more. None of a domain
-    /// that is starting or being restored, or whose claim changed within `grace`.
+    /// The devices that the running domain has lost. Empty for a domain that is
+    /// starting or being restored, or whose claim changed within `grace`.
     ///
-    /// A claim that is not committed is of a start that failed or of a run that is over:
-    /// a domain that runs all the same has started without asking for devices.
+    /// A claim that is not committed belongs to a failed start or to an earlier run. If
+    /// the domain runs nevertheless, it has started without asking for devices.
     #[must_use]
     pub fn unused(&self, host: &Host, processes: &Processes, grace: Duration) -> Vec<DeviceName> {
         if !self.has_reached_qemu(host, grace) {
@@ -41,8 +42,9 @@ impl Claim {
             && self.age() >= grace
     }
 
-    /// Whether it went while it was being taken back, and only the claim still has
-    /// it. One that vanished otherwise stays claimed: the VM had it.
+    /// Whether the device disappeared while it was being taken back, and only the claim
+    /// still lists it. A device that disappeared in another way stays claimed: the VM
+    /// had it.
     fn has_left(&self, host: &Host, device: &ClaimedDevice) -> bool {
         (self.leaving.contains(&device.name) || self.state != State::Committed)
             && match device.is_there(host) {
@@ -55,15 +57,15 @@ impl Claim {
 fn is_there_unopened(host: &Host, processes: &Processes, device: &ClaimedDevice) -> bool {
     let is_open = || {
         let nodes = device.nodes(host)?;
-        // Without a node nobody could tell.
+        // A device without a node cannot be checked.
         let holder = processes.holder(host, &nodes);
         Ok::<_, io::Error>(nodes.is_empty() || holder != Holder::Nobody)
     };
     matches!(device.is_there(host), Ok(true)) && matches!(is_open(), Ok(false))
 }
 
-/// Removes those devices of a running domain, last first, and then drops them from
-/// its claim. With the last one the claim goes, unless its medium is still lent.
+/// Removes some devices of a running domain, last first, and drops them from its claim.
+/// With the last device the claim is removed, unless its medium is still lent.
 pub fn give_back_part(
     host: &Host,
     lock: &ClaimLock<'_>,
@@ -74,8 +76,8 @@ pub fn give_back_part(
     take_out(host, lock, claim, (names, None), deadline)
 }
 
-/// The same for devices that were made for a running domain whose claim was `before`:
-/// one that had taken the place of another leaves it to that one again.
+/// Removes devices that were made for a running domain whose claim was `before`. If a
+/// device replaced another one, the other one is listed in the claim again.
 pub fn undo_part(
     host: &Host,
     lock: &ClaimLock<'_>,
@@ -116,8 +118,8 @@ fn take_out(
     }
 }
 
-/// Else a device that is gone when we die could not be told from one that was pulled
-/// out of the host. What somebody has announced before stays announced.
+/// Without this, after a crash, a device that we removed would look like one that was
+/// pulled out of the host. Devices that were announced before stay announced.
 fn announce(
     host: &Host,
     lock: &ClaimLock<'_>,
@@ -148,8 +150,8 @@ fn shrink(
     let mut rest = claim.clone();
     rest.devices
         .retain(|device| matches!(outcome(device), None | Some(DeviceOutcome::Kept(_))));
-    // What its driver is still removing, or somebody else before us; one of ours that is
-    // whole may be taken into use again.
+    // Devices that a driver, or another process before us, is still removing. A
+    // complete device of ours may be used again.
     let is_leaving = |device: &&ClaimedDevice| match outcome(device) {
         Some(_) => !matches!(device.is_there(host), Ok(true)),
         None => claim.leaving.contains(&device.name),

@@ -1,5 +1,5 @@
-//! `virt-vgpu attach`: a domain asks for devices of a pool from now on, and with
-//! `--live` gets them at once.
+//! `virt-vgpu attach`: gives a domain devices of a pool from its next start on, and
+//! with `--live` at once.
 
 use std::{process::ExitCode, time::Duration};
 
@@ -26,16 +26,16 @@ use crate::{
 
 /// Give a domain devices from a pool.
 ///
-/// Writes a request into the domain's metadata and a placeholder <hostdev> into
-/// its persistent definition; a start by any libvirt client then gets the device.
-/// Says what shall be, not what to add: a second run changes nothing, and one
-/// that was interrupted, or the devices of a cloned domain, are put right.
+/// Writes a request into the domain's metadata and a placeholder <hostdev> into its
+/// persistent definition. A start by any libvirt client then gets the device. The
+/// command describes the wanted state: a second run changes nothing, and it
+/// completes an interrupted run and corrects the devices of a cloned domain.
 ///
-/// With --live a running domain gets the devices at once as well, or, if one
-/// cannot be had or plugged in, nothing changes at all. The guest sees a device
-/// that is added late: its operating system has to find it, firmware never does. A
-/// q35 machine needs an unused pcie-root-port for each device. A transient domain
-/// has no definition, so there --live is all there is.
+/// With --live a running domain also gets the devices at once. If one of them is
+/// not available or cannot be plugged in, nothing changes. The guest sees a
+/// hot-plugged device: its operating system must find it, and its firmware never
+/// sees it. A q35 machine needs an unused pcie-root-port for each device. A
+/// transient domain has no definition, so it needs --live.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   virt-vgpu attach ws7 --pool cad                   one device, gpu0
@@ -45,8 +45,7 @@ use crate::{
   virt-vgpu attach ws7 --pool cad --live            running: plugged in at once
   virt-vgpu attach ws7 --pool cad --dry-run
 
-Exit code 0 when the domain has the devices, 1 when not; then nothing has
-changed.")]
+Exit code 0 when the domain has the devices, else 1; then nothing has changed.")]
 pub(super) struct Attach {
     /// The domain's name, UUID or ID.
     domain: String,
@@ -60,7 +59,7 @@ pub(super) struct Attach {
     #[arg(long, value_name = "NAME")]
     name: Option<DeviceName>,
 
-    /// How many devices of the pool the domain shall have.
+    /// How many devices of the pool the domain will have.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=16))]
     count: u8,
 
@@ -86,7 +85,7 @@ struct Report {
     devices: Vec<FilledDevice>,
     #[serde(skip_serializing_if = "Option::is_none")]
     guest_driver_cdrom: Option<CdRomOutcome>,
-    /// What the running domain gets.
+    /// The devices that were plugged into the running domain.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     plugged: Vec<Plugged>,
     /// Why optional devices are not plugged in.
@@ -98,14 +97,14 @@ struct Report {
     takes_effect: String,
 }
 
-/// What `--live` comes to.
+/// The result of `--live`.
 #[derive(Debug, Default)]
 struct Live {
     plugged: Vec<Plugged>,
     notes: Vec<String>,
 }
 
-/// How long a guest may take for a device that is taken out again because another one
+/// How long to wait for the guest to release a device again after another one has
 /// failed.
 const UNDO_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -181,7 +180,7 @@ impl Attach {
     }
 }
 
-/// Plugs in what is to be and makes the changes, or leaves everything as it was. The
+/// Plugs in the devices and makes the changes, or leaves everything as it was. The
 /// definition comes last: libvirt adds controllers to it for its devices, and they
 /// would stay.
 fn carry_out(
@@ -215,13 +214,13 @@ fn carry_out(
     Err(match failures.as_slice() {
         [] => error,
         failures => anyhow!(
-            "{error:#}; undoing what was done before failed: {}",
+            "{error:#}; undoing the earlier changes failed: {}",
             failures.join("; ")
         ),
     })
 }
 
-/// What would be plugged in.
+/// The devices that would be plugged in.
 fn foresee(
     host: &Host,
     libvirt: &Libvirt,
@@ -237,7 +236,7 @@ fn foresee(
     Ok(outcome)
 }
 
-/// The running domain with the requests that it will have.
+/// The running domain with its future requests.
 fn asking(live: &DomainDef, attachment: &Attachment) -> DomainDef {
     let mut def = live.clone();
     let wanted = &attachment.requests;
@@ -247,7 +246,7 @@ fn asking(live: &DomainDef, attachment: &Attachment) -> DomainDef {
     def
 }
 
-/// First what must be there, all of it or nothing; then each of what may be missing.
+/// First all required devices or none; then the optional devices one by one.
 fn by_turns(
     attachment: &Attachment,
     plug: impl Fn(&[DeviceName]) -> Result<Vec<Plugged>, PlugError>,
@@ -336,7 +335,7 @@ impl std::fmt::Display for Report {
             )?,
             Some(CdRomOutcome::Mended(target)) => writeln!(
                 f,
-                "mended the guest-driver CD-ROM {target} of {domain}: it had the path of \
+                "corrected the guest-driver CD-ROM {target} of {domain}: it had the path of \
                  another domain; {}",
                 self.takes_effect
             )?,
@@ -361,7 +360,7 @@ fn line(device: &FilledDevice, domain: &DomainName, plugged: Option<&Plugged>) -
         hostdev,
         function,
     } = device;
-    // A transient domain's is known only once it is plugged in.
+    // The UUID of a transient domain's device is known only after plugging in.
     let source = match (function, plugged) {
         (Some(function), _) => function.to_string(),
         (None, Some(plugged)) => plugged.source(),
@@ -379,10 +378,10 @@ fn line(device: &FilledDevice, domain: &DomainName, plugged: Option<&Plugged>) -
              without it and virt-vgpud plugs it in when one is free"
         ),
         (_, HostdevChange::Mended) => format!(
-            "mended {name} ({source}) of {domain}: its hostdev had the UUID of another domain"
+            "corrected {name} ({source}) of {domain}: its hostdev had the UUID of another domain"
         ),
         (_, HostdevChange::Remodelled) => format!(
-            "mended {name} ({source}) of {domain}: its hostdev had another model than its type"
+            "corrected {name} ({source}) of {domain}: its hostdev had another model than its type"
         ),
         (RequestChange::Added, HostdevChange::Unchanged) => {
             format!("completed {name} ({source}) of {domain}: its request was missing")
@@ -391,7 +390,7 @@ fn line(device: &FilledDevice, domain: &DomainName, plugged: Option<&Plugged>) -
             format!("completed {name} ({source}) of {domain}: its hostdev was missing")
         }
         (_, HostdevChange::Unchanged | HostdevChange::Later) => {
-            format!("changed what {name} of {domain} asks for")
+            format!("changed the request {name} of {domain}")
         }
     }
 }

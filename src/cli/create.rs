@@ -1,5 +1,5 @@
-//! `virt-vgpu create`: a transient domain from its XML, completed with what its
-//! requests need.
+//! `virt-vgpu create`: creates a transient domain from its XML, after adding what
+//! its requests need.
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -27,14 +27,14 @@ use crate::{
 
 /// Create a transient domain that asks for devices in its metadata.
 ///
-/// libvirt calls nobody between reading a transient domain's XML and starting it, so
-/// what stands for the devices has to be in it. This verb puts it in where it is
-/// missing, gives the domain a UUID if it has none, leaves the rest of the text as
-/// it is, and creates the domain. Optional devices are plugged in once it runs.
+/// libvirt calls no hook between reading a transient domain's XML and starting the
+/// domain, so the XML must contain the placeholders. This verb adds missing ones,
+/// gives the domain a UUID if it has none, leaves the rest of the text unchanged,
+/// and creates the domain. Optional devices are plugged in once it runs.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   virt-vgpu create ws9.xml
-  virt-vgpu create ws9.xml --dry-run     the XML that would be used, and no more
+  virt-vgpu create ws9.xml --dry-run     only print the XML that would be used
   sed s/NAME/ws9/ base.xml | virt-vgpu create -
   virt-vgpu create ws9.xml --json | jq -r '.domain_uuid'
 
@@ -57,11 +57,12 @@ struct Report {
     devices: Vec<FilledDevice>,
     #[serde(skip_serializing_if = "Option::is_none")]
     guest_driver_cdrom: Option<CdRomOutcome>,
-    /// Devices that the XML had elsewhere.
+    /// Devices that got another source than in the XML.
     moved: Vec<Move>,
     /// Optional devices.
     plugged: Vec<Plugged>,
-    /// Why others are not plugged in, and what of the XML asks for nothing.
+    /// Why other optional devices are not plugged in, and elements that look like
+    /// requests but are none.
     notes: Vec<String>,
     /// The XML that was used.
     xml: String,
@@ -79,7 +80,7 @@ impl Create {
             .iter()
             .map(|miss| format!("{}: line {}: {miss}", self.name(), miss.line))
             .collect();
-        // The domain would be created without the device that it shall have.
+        // Otherwise the domain would be created without its device.
         if let (true, Some(miss)) = (def.requests.is_empty(), near_misses.first()) {
             bail!("{miss}");
         }
@@ -95,7 +96,7 @@ impl Create {
         let mut report = self.create(host, &libvirt, filled)?;
         report.notes.extend(near_misses);
         if self.edit.dry_run && !self.edit.json {
-            // Fit for another program: nothing but the XML.
+            // For other programs: only the XML.
             output::document(&report.xml);
         } else {
             output::report(self.edit.json, &report)?;
@@ -107,8 +108,8 @@ impl Create {
         domain_xml::name(&self.file)
     }
 
-    /// Creates the domain: with other devices where those of its XML are taken, also
-    /// when somebody takes them only now.
+    /// Creates the domain. Uses other devices if those of its XML are taken, even
+    /// if they are taken only now.
     fn create(&self, host: &Host, libvirt: &Libvirt, filled: Filled) -> anyhow::Result<Report> {
         let Filled {
             xml,
@@ -175,8 +176,8 @@ impl Report {
     }
 }
 
-/// The XML with a UUID: the devices' are made from it, so it has to be known before
-/// libvirt would make one up.
+/// The XML with a UUID. The devices' UUIDs depend on it, so it must be known before
+/// libvirt would generate one.
 fn with_identity(host: &Host, xml: String) -> anyhow::Result<String> {
     const RANDOM: &str = "/proc/sys/kernel/random/uuid";
     match domain::parse(&xml) {
@@ -185,7 +186,7 @@ fn with_identity(host: &Host, xml: String) -> anyhow::Result<String> {
             let uuid: DomainUuid = uuid.parse().context(RANDOM)?;
             Ok(domain::with_uuid(&xml, uuid)?.unwrap_or(xml))
         }
-        // Said here, while the lines are those of the file.
+        // Reported here, because here the line numbers are those of the file.
         parsed => {
             parsed?;
             Ok(xml)
@@ -206,27 +207,29 @@ impl std::fmt::Display for Report {
                 HostdevChange::Later => {}
                 HostdevChange::Unchanged => writeln!(f, "it has {name} ({source}) of pool {pool}")?,
                 HostdevChange::Added => {
-                    writeln!(f, "put in {name} ({source}) of pool {pool}")?;
+                    writeln!(f, "added {name} ({source}) of pool {pool}")?;
                 }
                 HostdevChange::Mended => writeln!(
                     f,
-                    "mended {name} ({source}) of pool {pool}: its hostdev had the UUID of another \
+                    "corrected {name} ({source}) of pool {pool}: its hostdev had the UUID of \
+                     another \
                      domain"
                 )?,
                 HostdevChange::Remodelled => writeln!(
                     f,
-                    "mended {name} ({source}) of pool {pool}: its hostdev had another model than \
+                    "corrected {name} ({source}) of pool {pool}: its hostdev had another model \
+                     than \
                      its type"
                 )?,
             }
         }
         match &self.guest_driver_cdrom {
             Some(CdRomOutcome::Added(target)) => {
-                writeln!(f, "put in the guest-driver CD-ROM as {target}")?;
+                writeln!(f, "added the guest-driver CD-ROM as {target}")?;
             }
             Some(CdRomOutcome::Mended(target)) => writeln!(
                 f,
-                "mended the guest-driver CD-ROM {target}: it had the path of another domain"
+                "corrected the guest-driver CD-ROM {target}: it had the path of another domain"
             )?,
             None => {}
         }

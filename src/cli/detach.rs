@@ -1,5 +1,5 @@
-//! `virt-vgpu detach`: a domain asks for devices no longer, and with `--live` gives
-//! them back at once.
+//! `virt-vgpu detach`: removes a domain's requests for devices, and with `--live`
+//! gives the devices back at once.
 
 use std::{collections::BTreeSet, process::ExitCode, time::Duration};
 
@@ -16,15 +16,16 @@ use crate::{
     model::{DeviceName, DomainName, DomainUuid, Handle, MdevUuid, PciAddress, PoolName},
 };
 
-/// Take devices of pools out of a domain.
+/// Remove devices of pools from a domain.
 ///
 /// Removes the requests from the domain's metadata, the placeholders from its
-/// persistent definition, and the guest-driver CD-ROM when nothing asks for it
-/// any more. A running domain keeps its devices until it stops.
+/// persistent definition, and the guest-driver CD-ROM if no request asks for it any
+/// more. A running domain keeps its devices until it stops.
 ///
-/// With --live the guest is asked for the devices, and they go back at once. Its
-/// operating system has to let go of them: one that does not run, or does not answer,
-/// keeps them, and they then stay in the definition too.
+/// With --live the guest is asked to release the devices, and they are given back
+/// at once. The guest's operating system must release them. If it does not run or
+/// does not answer, the domain keeps the devices, and they stay in the definition
+/// too.
 #[derive(Debug, Args)]
 #[command(
     group = ArgGroup::new("which").required(true).args(["names", "pool", "all"]),
@@ -35,8 +36,8 @@ use crate::{
   virt-vgpu detach ws7 --all
   virt-vgpu detach ws7 --all --live    running: out of the guest at once
 
-Exit code 0 when the domain has none of these devices (any more), 1 when not;
-then nothing has changed, but for those that the guest let go of with --live."
+Exit code 0 when the domain no longer has any of these devices, else 1;
+then nothing has changed, except devices that the guest released with --live."
 )]
 pub(super) struct Detach {
     /// The domain's name, UUID or ID.
@@ -46,7 +47,7 @@ pub(super) struct Detach {
     #[arg(long = "name", value_name = "NAME")]
     names: Vec<DeviceName>,
 
-    /// All devices of that pool, which need not exist any more.
+    /// All devices of that pool; the pool need not exist any more.
     #[arg(long, value_name = "POOL")]
     pool: Option<PoolName>,
 
@@ -54,11 +55,11 @@ pub(super) struct Detach {
     #[arg(long)]
     all: bool,
 
-    /// Take the devices out of the running domain too.
+    /// Remove the devices from the running domain too.
     #[arg(long)]
     live: bool,
 
-    /// How long the guest may take to let go.
+    /// How long the guest may take to release the devices.
     #[arg(
         long,
         value_name = "SECONDS",
@@ -81,12 +82,12 @@ struct Report {
     changed: bool,
     devices: Vec<DetachedDevice>,
     guest_driver_cdrom_removed: bool,
-    /// What the running domain gave back.
+    /// The devices that the running domain gave back.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     unplugged: Vec<Plugged>,
     #[serde(skip)]
     takes_effect: String,
-    /// The devices that the domain has besides.
+    /// The domain's other devices.
     #[serde(skip)]
     others: Vec<DeviceName>,
 }
@@ -136,8 +137,8 @@ impl Detach {
         Ok(ExitCode::SUCCESS)
     }
 
-    /// The names in the definition and in the run. What the domain only holds is left
-    /// of a detach that was cut short.
+    /// The names in the definition and in the run. A name that only the claim has
+    /// is left over from an interrupted detach.
     fn chosen_of_both(&self, target: &Target, held: &[Plugged]) -> Vec<DeviceName> {
         let mut names = self.chosen(&target.definition);
         if let Some(live) = &target.live {
@@ -193,7 +194,7 @@ impl Detach {
             .flatten();
         let guest_driver_cdrom_removed = cdrom.is_some();
         changes.extend(cdrom.map(Change::Detach));
-        // The requests last: as long as one is there without its hostdev, the
+        // The requests come last: while a request exists without its hostdev, the
         // hook refuses a start and says what is missing.
         changes.extend(Change::metadata(
             target.definition.element.as_deref(),
@@ -216,7 +217,7 @@ impl Detach {
             unplugged: Vec::new(),
             takes_effect: if target.running {
                 format!(
-                    "{} is running and keeps what it has until it stops",
+                    "{} is running and keeps its devices until it stops",
                     def.name
                 )
             } else {
@@ -227,8 +228,8 @@ impl Detach {
         Ok((changes, report))
     }
 
-    /// Makes the changes and takes the devices out of the guest. What a guest does not
-    /// let go of stays its, and stays in the definition.
+    /// Makes the changes and unplugs the devices. A device that the guest does not
+    /// release stays in the guest and in the definition.
     fn carry_out(
         &self,
         host: &Host,
@@ -237,7 +238,7 @@ impl Detach {
         names: &[DeviceName],
         patience: Duration,
     ) -> anyhow::Result<Vec<Plugged>> {
-        // What can be undone comes first.
+        // Edits that can be undone come first.
         definition::carry_out(&target.domain, changes)?;
         hotplug::unplug(host, &target.domain, names, patience).map_err(|error| {
             let is_out = |name: &&DeviceName| !error.held.contains(name);
@@ -257,13 +258,13 @@ impl Detach {
             }
             if !failures.is_empty() {
                 let failures = failures.join("; ");
-                line += &format!("; putting the definition back failed too: {failures}");
+                line += &format!("; restoring the definition failed too: {failures}");
             }
             anyhow!(line)
         })
     }
 
-    /// The names to take out: requests, and hostdevs that lost theirs.
+    /// The names to remove: requests, and hostdevs that lost their request.
     fn chosen(&self, definition: &Definition) -> BTreeSet<DeviceName> {
         let requests = definition.def.requests.iter();
         let of_pool = |pool: &PoolName| self.all || self.pool.as_ref() == Some(pool);
@@ -282,7 +283,7 @@ impl Detach {
     }
 }
 
-/// The change that makes the running domain ask for them no longer.
+/// The change that removes the requests from the running domain.
 fn without_requests(live: &Definition, names: &[DeviceName]) -> anyhow::Result<Option<Change>> {
     let mut element = live.element.clone();
     for name in names {
@@ -293,7 +294,7 @@ fn without_requests(live: &Definition, names: &[DeviceName]) -> anyhow::Result<O
     Change::live_metadata(live.element.as_deref(), element.as_deref())
 }
 
-/// The hostdevs of a name: by its UUID, or by its alias with a UUID of before.
+/// The hostdevs of a name: found by its UUID, or by its alias with a former UUID.
 fn hostdevs_of<'t>(def: &'t DomainDef, name: &'t DeviceName) -> impl Iterator<Item = &'t Hostdev> {
     let uuid = MdevUuid::for_device(def.uuid, name);
     let hostdevs = def.hostdevs.iter();

@@ -1,4 +1,4 @@
-//! Domain XML that the user has in a file, or pipes in.
+//! Domain XML from a file or from standard input.
 
 use std::{io::Read, path::Path};
 
@@ -9,8 +9,8 @@ use crate::{domain, host};
 /// As much XML as the hook reads.
 const LONGEST: u64 = domain::MAX_BYTES as u64;
 
-/// The file's text; `-` is standard input. What is too long is no domain, and none that
-/// was cut off.
+/// The file's text; `-` is standard input. A text that is too long is refused, not
+/// truncated.
 pub(super) fn read(path: &Path) -> anyhow::Result<String> {
     let read = if path == Path::new("-") {
         let mut text = String::new();

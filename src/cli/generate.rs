@@ -1,6 +1,6 @@
-//! Man pages and shell completions, made when the package is built: from the
-//! command line's own definition, and from the tables of operators, fields,
-//! attributes and messages that the programs themselves read.
+//! Man pages and shell completions, made when the package is built. They come from the
+//! definition of the command line, and from the tables of operators, fields, attributes
+//! and messages that the programs use.
 
 use std::{
     fmt::Write as _,
@@ -21,7 +21,7 @@ use crate::{
     rule::{Field, Operator},
 };
 
-/// Pages written by hand, with places for the tables.
+/// Pages written by hand, with markers for the tables.
 const PAGES: [(&str, &str); 5] = [
     (
         "virt-vgpu-pools.5",
@@ -48,7 +48,7 @@ const PAGES: [(&str, &str); 5] = [
 /// Write man pages and shell completions into a directory.
 #[derive(Debug, clap::Args)]
 pub(super) struct Generate {
-    /// Where `man/` and `completions/` are made.
+    /// The parent directory of `man/` and `completions/`.
     directory: PathBuf,
 }
 
@@ -72,8 +72,8 @@ impl Generate {
     }
 }
 
-/// One page for the command and one for each verb, as git and virsh's users
-/// know it: `man virt-vgpu-pool-create`. Section 8: commands of administrators.
+/// One page for the command and one for each verb, as in git and virsh: `man
+/// virt-vgpu-pool-create`. Section 8: commands for administrators.
 fn write_verbs(command: &Command, directory: &Path) -> anyhow::Result<()> {
     if command.is_hide_set() || command.get_name() == "help" {
         return Ok(());
@@ -100,7 +100,7 @@ fn write_verbs(command: &Command, directory: &Path) -> anyhow::Result<()> {
         .try_for_each(|verb| write_verbs(verb, directory))
 }
 
-/// What help shows behind the options, as sections of a man page: its examples
+/// The text that help shows after the options, as sections of a man page: its examples
 /// keep their lines.
 fn sections(after_help: &str) -> String {
     let mut text = String::new();
@@ -188,7 +188,7 @@ mod tests {
                 page.contains(&format!("\\fB{bold}\\fR: {}", kind.about())),
                 "{name}"
             );
-            // Beyond the list: what its keys or its rules are about.
+            // The page mentions each kind elsewhere than in the list too.
             assert!(page.contains(&format!("kind {name}")), "{name}");
             if let Some(key) = kind.keys().type_key {
                 assert!(page.contains(&format!(".B {}\n", key.name)), "{}", key.name);

@@ -30,9 +30,8 @@ mod target;
 
 /// Share GPUs and other host devices among libvirt VMs.
 ///
-/// Pools of devices are filled by rules; a VM asks for a device from a pool and
-/// gets one when it starts, by any libvirt client, and gives it back when it
-/// stops.
+/// Rules decide which devices are in a pool. A VM asks for a device from a pool,
+/// gets one when any libvirt client starts it, and gives it back when it stops.
 #[derive(Debug, Parser)]
 #[command(
     name = "virt-vgpu",

@@ -24,8 +24,7 @@ pub(super) fn report(as_json: bool, report: &(impl Serialize + Display)) -> anyh
     }
 }
 
-/// Prints a report as JSON. Its texts keep what they have, in a form that no terminal
-/// acts on.
+/// Prints a report as JSON. Characters on which a terminal acts are escaped.
 pub(super) fn json(report: &impl Serialize) -> anyhow::Result<()> {
     print(&(escaped(&serde_json::to_string_pretty(report)?) + "\n"));
     Ok(())
@@ -36,8 +35,8 @@ pub(super) fn text(text: &str) {
     print(&visible_lines(text));
 }
 
-/// Prints what is the text of a file: as it is, for it may be kept in one, but not to a
-/// terminal.
+/// Prints the text of a file: unchanged, because it may be stored in a file, but made
+/// safe for a terminal.
 pub(super) fn document(text: &str) {
     if io::stdout().is_terminal() {
         print(&visible_file(text));
@@ -46,8 +45,8 @@ pub(super) fn document(text: &str) {
     }
 }
 
-/// What was to be done is done or was refused, whether or not anybody hears of it: the
-/// exit code stays. `virt-vgpu devices | head` has heard enough.
+/// The exit code does not depend on whether the output was read: the work is done or
+/// was refused. `virt-vgpu devices | head` closes the pipe early.
 fn print(text: &str) {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -58,8 +57,8 @@ fn print(text: &str) {
     }
 }
 
-/// JSON with those characters of its texts escaped that would not be visible. Outside of
-/// texts it has none but line breaks, and those within are escaped already.
+/// JSON in which invisible characters of its texts are escaped. Outside of texts JSON
+/// has only line breaks, and line breaks in texts are escaped already.
 fn escaped(json: &str) -> String {
     let mut text = String::with_capacity(json.len());
     for c in json.chars() {
@@ -74,9 +73,9 @@ fn escaped(json: &str) -> String {
     text
 }
 
-/// A text of others as part of a line of ours.
+/// A foreign text as part of one of our lines.
 pub(super) fn one_line(text: impl Display) -> String {
-    /// In characters: what does not fit in sixty lines of a terminal is for the JSON.
+    /// In characters: longer texts than sixty terminal lines are shown only in JSON.
     const LONGEST: usize = 5000;
     let whole = text.to_string();
     let mut text: String = whole.chars().take(LONGEST).collect();
@@ -86,15 +85,15 @@ pub(super) fn one_line(text: impl Display) -> String {
     visible(&text).into_owned()
 }
 
-/// Longest cell of a table, in columns. A value of which more is needed is in the JSON.
+/// Longest cell of a table, in columns. Longer values are complete in the JSON.
 const WIDEST: usize = 400;
 
-/// A value as a table shows it; one that is empty as `-`, so that columns can be cut.
+/// A value in a table; an empty one is `-`, so that columns can be cut.
 fn cell(value: &str) -> String {
     if value.is_empty() {
         return "-".to_owned();
     }
-    // More than this is not shown in any case.
+    // More than this is never shown.
     let value: String = value.chars().take(WIDEST + 1).collect();
     let value = visible(&value);
     if value.width() <= WIDEST {
@@ -138,7 +137,7 @@ impl Table {
         self.rows.len() == 1
     }
 
-    /// The table as a part of something that has a heading of its own.
+    /// The table, as a part of a text that has a heading of its own.
     pub(super) fn indented(&self) -> String {
         let lines = self.to_string();
         lines.lines().map(|line| format!("  {line}\n")).collect()

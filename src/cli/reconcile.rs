@@ -14,16 +14,16 @@ use crate::{
     model::{DomainName, DomainUuid, MdevUuid, ParentName, PciAddress},
 };
 
-/// Free devices whose domain does not run any more.
+/// Free devices whose domain is no longer running.
 ///
-/// A claim is freed only when its domain provably does not run (QEMU's pidfile,
-/// the running processes), no process has one of its devices open, and the
-/// domain cannot be starting right now. Of a domain that runs, a device goes
-/// alone when no process has it open any more. In doubt nothing is freed. Devices
-/// that no claim names are never touched.
+/// A claim is freed only when its domain provably does not run (according to QEMU's
+/// pidfile and the running processes), no process has one of its devices open, and
+/// the domain cannot be starting right now. A single device of a running domain is
+/// freed when no process has it open any more. When in doubt, nothing is freed.
+/// Devices that no claim names are never touched.
 ///
-/// Virtual functions that were kept back and have been made anew since are kept
-/// back no longer.
+/// Quarantined virtual functions that were recreated since then leave the
+/// quarantine.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   virt-vgpu reconcile --dry-run     say what would be freed
@@ -32,8 +32,8 @@ use crate::{
 
   virt-vgpu reconcile --json | jq -r '.claims[].devices[] | select(.outcome != \"claimed\")'
 
-Exit code 0 when nothing is left to free, 1 when a device would not go, a claim
-cannot be read, or there was no time to look at all.")]
+Exit code 0 when nothing is left to free, 1 when a device could not be
+removed, a claim cannot be read, or there was no time to check all claims.")]
 pub(super) struct Reconcile {
     /// Only say what would be freed.
     #[arg(long)]
@@ -53,7 +53,7 @@ struct Report {
     dry_run: bool,
     claims: Vec<ClaimReport>,
     damaged: Vec<String>,
-    /// Functions that are kept back no longer.
+    /// Functions that are no longer quarantined.
     repaired: Vec<PciAddress>,
 }
 
@@ -62,10 +62,10 @@ struct ClaimReport {
     domain: DomainName,
     domain_uuid: DomainUuid,
     result: ClaimResult,
-    /// Why it is as it is.
+    /// The reason for the state.
     reason: String,
     devices: Vec<DeviceReport>,
-    /// Whether a device of a running domain would not go.
+    /// Whether a device of a running domain could not be removed.
     #[serde(skip)]
     has_failed: bool,
 }
@@ -88,10 +88,11 @@ struct DeviceReport {
     outcome: String,
 }
 
-/// How long the host lock is waited for: longer than anybody holds it.
+/// How long to wait for the host lock: longer than any process holds it.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How long one look at all claims may take: a driver that hangs is not waited for.
+/// The time limit for one check of all claims: a driver that hangs is not waited
+/// for.
 const WORK: Duration = Duration::from_secs(5);
 
 impl Reconcile {
@@ -124,7 +125,7 @@ impl Reconcile {
                 .map_err(io::Error::other)
                 .and_then(|lock| claims::forget_repaired(host, &lock))
         }
-        .context("cannot look which functions are still to be kept back")?;
+        .context("cannot check which functions are still quarantined")?;
         if !self.dry_run {
             events::log_repaired(&repaired);
         }
@@ -147,19 +148,23 @@ fn claim_report(one: &claims::Reconciled) -> ClaimReport {
         (Liveness::Unknown(doubt), _) => (ClaimResult::InDoubt, doubt.to_string()),
         (Liveness::Stale, None) => (
             ClaimResult::WouldBeFreed,
-            "the domain does not run".to_owned(),
+            "the domain is not running".to_owned(),
         ),
         (Liveness::Stale, Some(released)) if released.is_complete() => {
-            let kept_back = one.kept_back.as_ref();
-            let kept_back = kept_back.map(|why| format!("; its functions are kept back: {why}"));
-            let reason = format!("the domain does not run{}", kept_back.unwrap_or_default());
+            let quarantined = one.quarantined.as_ref();
+            let quarantined =
+                quarantined.map(|why| format!("; its functions are quarantined: {why}"));
+            let reason = format!(
+                "the domain is not running{}",
+                quarantined.unwrap_or_default()
+            );
             (ClaimResult::Freed, reason)
         }
         (Liveness::Stale, Some(released)) => {
             let error = released.claim_error.as_ref().map(ToString::to_string);
             (
                 ClaimResult::NotFreed,
-                error.unwrap_or_else(|| "a device would not go".to_owned()),
+                error.unwrap_or_else(|| "a device could not be removed".to_owned()),
             )
         }
     };
@@ -199,9 +204,9 @@ fn device_report(device: &ClaimedDevice, outcome: String) -> DeviceReport {
     }
 }
 
-/// What becomes of a device whose claim stays.
+/// The result for a device whose claim stays.
 fn outcome_alone(one: &claims::Reconciled, device: &ClaimedDevice) -> String {
-    const UNUSED: &str = "the running domain does not have it any more";
+    const UNUSED: &str = "the running domain has lost it";
     if !one.unused.contains(&device.name) {
         return "claimed".to_owned();
     }
@@ -224,7 +229,7 @@ fn outcome_alone(one: &claims::Reconciled, device: &ClaimedDevice) -> String {
 fn outcome_text(outcome: &DeviceOutcome) -> String {
     match outcome {
         DeviceOutcome::Removed => "removed".to_owned(),
-        DeviceOutcome::Absent => "was not there".to_owned(),
+        DeviceOutcome::Absent => "did not exist".to_owned(),
         DeviceOutcome::Foreign(why) => format!("not touched: {why}"),
         DeviceOutcome::Kept(why) => format!("kept: {why}"),
     }
@@ -242,7 +247,7 @@ impl std::fmt::Display for Report {
                 ClaimResult::WouldBeFreed => "would be freed",
                 ClaimResult::Freed => "freed",
                 ClaimResult::NotFreed => "NOT freed",
-                ClaimResult::NotLookedAt => "NOT looked at",
+                ClaimResult::NotLookedAt => "NOT checked",
             };
             writeln!(
                 f,
@@ -261,7 +266,7 @@ impl std::fmt::Display for Report {
             writeln!(f, "{damaged}")?;
         }
         for function in &self.repaired {
-            writeln!(f, "{function}: repaired, not kept back any more")?;
+            writeln!(f, "{function}: repaired, no longer quarantined")?;
         }
         Ok(())
     }

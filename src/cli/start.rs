@@ -1,5 +1,5 @@
-//! `virt-vgpu start`: a domain started, with other virtual functions where those
-//! that its definition names are taken.
+//! `virt-vgpu start`: starts a domain, after replacing virtual functions in its
+//! definition that are taken.
 
 use std::process::ExitCode;
 
@@ -15,18 +15,18 @@ use crate::{
     model::{DomainName, DomainUuid, PciAddress},
 };
 
-/// Start a domain, with other devices where its own are taken.
+/// Start a domain, with other devices if its own are taken.
 ///
-/// The XML of a domain names its virtual functions, and by the time of the start
-/// another domain may have one. This verb looks for free ones in the same pools,
+/// The XML of a domain names its virtual functions. When the domain starts, another
+/// domain may be using them. This verb looks for free functions in the same pools,
 /// writes them into the persistent definition and starts the domain. Mediated
-/// devices are found anew at every start, by any client: for a domain with none
-/// but them, this is 'virsh start'.
+/// devices are chosen at every start, by any client: for a domain that has only
+/// mediated devices, this verb does the same as 'virsh start'.
 ///
-/// Optional devices have no place in the definition. Those that are free are plugged
-/// in once the domain runs, each for itself: its guest sees them as added late, and a
-/// q35 machine needs an unused pcie-root-port for each. That one is not free, or
-/// cannot be plugged in, is said and is no failure.
+/// Optional devices are not in the definition. Free ones are plugged in one by one
+/// once the domain runs. Its guest sees hot-plugged devices, and a q35 machine
+/// needs an unused pcie-root-port for each. If an optional device is not free or
+/// cannot be plugged in, this is reported but is not a failure.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   virt-vgpu start ws7
@@ -52,12 +52,12 @@ struct Report {
     /// Optional devices.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     plugged: Vec<Plugged>,
-    /// Why others are not plugged in.
+    /// Why other optional devices are not plugged in.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     notes: Vec<String>,
 }
 
-/// How often a start is tried when others take what was planned for it.
+/// How often a start is tried if others take the planned devices.
 pub(super) const TRIES: u32 = 3;
 
 impl Start {
@@ -107,8 +107,8 @@ impl Start {
     }
 }
 
-/// The hook's own line where the error holds one: libvirt puts its command and
-/// environment around it.
+/// The hook's own line if the error contains one: libvirt adds the command and its
+/// environment.
 pub(super) fn start_failed(domain: &str, error: &LibvirtError) -> anyhow::Error {
     let text = error.to_string();
     let said = text.split_once("virt-vgpu: ").map(|(_, line)| line.trim());
@@ -118,7 +118,7 @@ pub(super) fn start_failed(domain: &str, error: &LibvirtError) -> anyhow::Error 
     }
 }
 
-/// The optional devices that are plugged in, a line each.
+/// The optional devices that were plugged in, one line each.
 pub(super) fn write_plugged(
     f: &mut std::fmt::Formatter<'_>,
     domain: &DomainName,

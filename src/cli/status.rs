@@ -1,4 +1,4 @@
-//! `virt-vgpu status`: what there is, printed.
+//! `virt-vgpu status`: prints the state of pools and devices.
 
 use std::process::ExitCode;
 
@@ -12,14 +12,14 @@ use crate::{
 
 mod foreign;
 
-/// Show pools with their room, devices in use, and problems.
+/// Show pools with their free capacity, devices in use, and problems.
 ///
-/// No start or stop has to wait for it, and none is half counted: what changes
-/// meanwhile is looked at again.
-/// Devices that others made on a pool's devices take room from it: notes name
-/// them, with mdevctl's definitions, what mdevctl will make at the next boot, and
-/// what it makes when it is told to. Plans count what is there: a definition
-/// takes no room before it is started.
+/// No start or stop has to wait for this command. If something changes meanwhile,
+/// it looks again, so nothing is shown half done. Devices that others made on a
+/// pool's devices take space from the pool. Notes name them, together with
+/// mdevctl's definitions: those that mdevctl will make at the next boot, and those
+/// that it makes on request. Plans count only existing devices: a definition takes
+/// no space before it is started.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   virt-vgpu status

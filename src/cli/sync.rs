@@ -1,5 +1,4 @@
-//! `virt-vgpu sync`: definitions brought in line with the requests in their
-//! metadata, by hand.
+//! `virt-vgpu sync`: changes definitions to match the requests in their metadata.
 
 use std::{process::ExitCode, time::Duration};
 
@@ -18,12 +17,13 @@ use crate::{
 
 /// Give domains the placeholders that their metadata asks for.
 ///
-/// Does by hand what virt-vgpud does by itself as soon as a domain is defined:
-/// writes a placeholder <hostdev> for each request that has none, mends those that
-/// are another domain's (as after a clone), takes out those that nothing asks for,
-/// and gives stopped domains another virtual function where theirs is taken. In the
-/// metadata one thing is written: optional='yes' into a request without a
-/// placeholder where its pool's [defaults] say so.
+/// Does by hand what virt-vgpud does automatically as soon as a domain is defined.
+/// It adds a placeholder <hostdev> for each request that has none, corrects
+/// placeholders that belong to another domain (after cloning), removes those that
+/// no request asks for, and gives stopped domains another virtual function if
+/// theirs is taken. It makes only one change to the metadata: it writes
+/// optional='yes' into a request without a placeholder if the pool's [defaults] say
+/// so.
 #[derive(Debug, Args)]
 #[command(
     group = ArgGroup::new("which").required(true).args(["domains", "all"]),
@@ -32,7 +32,7 @@ use crate::{
   virt-vgpu sync --all --dry-run
   virt-vgpu sync --all --json | jq '.domains[] | select(.problems != [])'
 
-Exit code 0 when the domains have what they ask for, 1 when one has not."
+Exit code 0 when the domains have what they ask for, else 1."
 )]
 pub(super) struct Sync {
     /// Domains' names or UUIDs.
@@ -50,13 +50,13 @@ pub(super) struct Sync {
 #[derive(Debug, Serialize)]
 struct Report {
     dry_run: bool,
-    /// Those that ask for devices, or have placeholders.
+    /// Domains that ask for devices, or have placeholders.
     domains: Vec<Synced>,
-    /// Domains that could not be put right.
+    /// Domains that could not be corrected.
     failures: Vec<String>,
 }
 
-/// Another command may be at work on the domain, and wait for its guest.
+/// Another command may be working on the domain and waiting for its guest.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 impl Sync {
@@ -98,8 +98,8 @@ fn is_ours(domain: &Domain) -> bool {
     may_be_ours(&domain.inactive_xml(), &domain.is_persistent())
 }
 
-/// A domain that does not answer may be ours, and why it does not is said when it is put
-/// right; one that has gone meanwhile is nobody's.
+/// A domain that does not answer may be ours; the error is reported when it is
+/// corrected. A domain that has disappeared is skipped.
 fn may_be_ours(
     xml: &Result<String, LibvirtError>,
     persistent: &Result<bool, LibvirtError>,

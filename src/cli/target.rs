@@ -15,7 +15,7 @@ pub(super) struct Connection {
     uri: Option<String>,
 }
 
-/// What verbs that edit a definition take besides.
+/// Further options of verbs that edit a definition.
 #[derive(Debug, Args)]
 pub(super) struct Edit {
     /// Only say what would change.
@@ -31,13 +31,13 @@ pub(super) struct Edit {
 }
 
 impl Connection {
-    /// The domain, of whatever daemon.
+    /// The domain, from any daemon.
     pub(super) fn find(&self, name: &str) -> anyhow::Result<Domain> {
         let uri = uri_or_default(self.uri.as_deref());
         Ok(Libvirt::open(&uri)?.domain(name)?)
     }
 
-    /// The domain, of a daemon whose domains this host's hook serves.
+    /// The domain, from a daemon whose domains this host's hook serves.
     pub(super) fn find_served(&self, name: &str) -> anyhow::Result<Domain> {
         Ok(self.open_served()?.domain(name)?)
     }

@@ -1,4 +1,4 @@
-//! What can be wrong with a pool: its file's text, or getting at the file.
+//! Errors of a pool: a mistake in its file, or a file that cannot be used.
 
 use std::{io, path::PathBuf};
 
@@ -8,13 +8,13 @@ use crate::{document::ConfigError, model::PoolName};
 /// Why a pool cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum PoolError {
-    /// No place has a file of that name.
+    /// No directory has a file of that name.
     #[error("there is no pool '{pool}'; see 'virt-vgpu pool list'")]
     NotFound {
         /// The pool that was asked for.
         pool: PoolName,
     },
-    /// A link to /dev/null stands in for the file.
+    /// A link to /dev/null replaces the file.
     #[error("pool '{pool}' is masked by {}; see 'virt-vgpu pool list'", path.display())]
     Masked {
         /// The pool that was asked for.
@@ -25,12 +25,12 @@ pub enum PoolError {
     /// The file has a mistake.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// Others than root could have written the file.
+    /// Other users than root could have written the file.
     #[error("{} is not used: {why}", path.display())]
     Untrusted {
         /// The file, or the link to /dev/null.
         path: PathBuf,
-        /// What they can change.
+        /// What other users can change.
         why: Distrust,
     },
     /// The file cannot be read.

@@ -1,5 +1,5 @@
-//! The door to the configuration directories, and a set of files in memory
-//! behind it for tests and for checking text that is not on disk yet.
+//! Access to the configuration directories, and a set of files in memory for tests and
+//! for checking a text that is not on disk yet.
 
 use std::{
     collections::BTreeMap,
@@ -10,8 +10,8 @@ use std::{
 
 use crate::model::proposed;
 
-/// Where pool files are, the strongest place first. Between files of one name
-/// the first place wins.
+/// The directories of pool files, the strongest first. Of several files with the same
+/// name, the one in the first directory counts.
 pub const POOL_DIRS: [&str; 3] = [
     "/etc/virt-vgpu/pools.d",
     "/run/virt-vgpu/pools.d",
@@ -30,16 +30,16 @@ pub struct Entry {
     pub masks: bool,
 }
 
-/// Why a file is not believed: something on the way to it that others can change.
+/// Why a file is not trusted: other users can change something on its path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Distrust {
-    /// The file itself, a directory, a link, or what one leads to.
+    /// The file itself, a directory, a link, or the target of a link.
     pub culprit: PathBuf,
     /// What is wrong with it.
     pub wrong: Wrong,
 }
 
-/// What gives others a way to change a file.
+/// How other users can change a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wrong {
     /// It belongs to that user, who is not root.
@@ -78,20 +78,20 @@ pub trait ConfigFiles {
     /// When it cannot be listed; `NotFound` when it does not exist.
     fn list(&self, dir: &Path) -> io::Result<Vec<Entry>>;
 
-    /// The text of a regular file, following links. An implementation must not
-    /// block on a FIFO or a device, and reads no more than [`MAX_FILE_BYTES`]
-    /// and one byte, so that a larger file is seen to be too large.
+    /// The text of a regular file, following links. An implementation must not block on
+    /// a FIFO or a device. It reads at most one byte more than [`MAX_FILE_BYTES`], so
+    /// that the caller notices a file that is too large.
     ///
     /// # Errors
-    /// When it cannot be read; `NotFound` when it does not exist, `InvalidData`
-    /// when it is no UTF-8.
+    /// When it cannot be read; `NotFound` when it does not exist, `InvalidData` when it
+    /// is not UTF-8.
     fn read(&self, path: &Path) -> io::Result<String>;
 
-    /// Why what is at the path must not be believed; None where only root, or the user of
+    /// Why the file at the path must not be trusted; None if only root, or the user of
     /// this process, can change it.
     ///
     /// # Errors
-    /// When that cannot be told; `NotFound` when nothing is there.
+    /// When this cannot be checked; `NotFound` when nothing is there.
     fn distrust(&self, _path: &Path) -> io::Result<Option<Distrust>> {
         Ok(None)
     }
@@ -99,8 +99,8 @@ pub trait ConfigFiles {
     /// Whether the path is a link to /dev/null.
     ///
     /// # Errors
-    /// When that cannot be told. A path that does not exist is false or
-    /// `NotFound`, as suits the implementation.
+    /// When this cannot be checked. For a path that does not exist an implementation
+    /// may return false or `NotFound`.
     fn is_mask(&self, path: &Path) -> io::Result<bool>;
 }
 
@@ -118,14 +118,14 @@ impl MemoryFiles {
         Self::default()
     }
 
-    /// With a file of that text; its directory exists from now on.
+    /// Adds a file with that text; its directory exists from now on.
     #[must_use]
     pub fn with(mut self, path: impl Into<PathBuf>, text: impl Into<String>) -> Self {
         self.files.insert(path.into(), Some(text.into()));
         self
     }
 
-    /// With a link to /dev/null.
+    /// Adds a link to /dev/null.
     #[must_use]
     pub fn with_mask(mut self, path: impl Into<PathBuf>) -> Self {
         self.files.insert(path.into(), None);

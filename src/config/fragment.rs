@@ -1,6 +1,6 @@
-//! A pool file as written: every key known for the pool's kind and of the right
-//! TOML type, with its place, nothing defaulted and no value judged yet, but for the
-//! kind's own part, which the kind has checked.
+//! A pool file as written. Every key is known for the pool's kind, has the right TOML
+//! type, and has its position. Defaults are not filled in and values are not checked
+//! yet, except in the kind's own part.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::{
 
 type Parsed<T> = Result<T, ConfigError>;
 
-/// What a pool file says.
+/// The contents of a pool file.
 #[derive(Debug)]
 pub(super) struct PoolFragment {
     pub(super) kind: Written<&'static dyn Kind>,
@@ -27,7 +27,7 @@ pub(super) struct PoolFragment {
     pub(super) rules: Vec<RuleFragment>,
 }
 
-/// What a `[[rule]]` says.
+/// The contents of a `[[rule]]`.
 #[derive(Debug)]
 pub(super) struct RuleFragment {
     pub(super) at: Position,
@@ -36,7 +36,7 @@ pub(super) struct RuleFragment {
     pub(super) filters: Vec<FilterFragment>,
 }
 
-/// What an element of `where` says.
+/// The contents of an element of `where`.
 #[derive(Debug)]
 pub(super) struct FilterFragment {
     pub(super) field: Written<String>,
@@ -49,7 +49,7 @@ impl PoolFragment {
     pub(super) fn read(source: TomlText<'_>) -> Parsed<Self> {
         let document = source.parse()?;
         let top = source.top(&document);
-        // The kind first: it decides which other keys are right.
+        // The kind comes first: it decides which other keys are allowed.
         let kind = kind(&top)?;
         let not_here = |key: &str| not_for(kind.value, kind::is_anothers_key(key));
         top.check_keys(&keys::pool(kind.value), not_here)?;
@@ -71,7 +71,7 @@ impl PoolFragment {
     }
 }
 
-/// What is wrong with a key that is another kind's.
+/// Why a key is refused that belongs to another kind.
 fn not_for(kind: &dyn Kind, is_anothers: bool) -> Option<String> {
     is_anothers.then(|| format!("not for kind '{kind}'"))
 }

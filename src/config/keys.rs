@@ -1,5 +1,5 @@
-//! The keys of a pool file that all kinds have: one table for each place in the file.
-//! Those of some kinds only stand with the kinds ([`crate::kind`]).
+//! The keys of a pool file that all kinds have, one table for each part of the file.
+//! Keys of single kinds are in [`crate::kind`].
 
 use crate::kind::Kind;
 
@@ -9,8 +9,7 @@ pub(super) const RULE: &[&str] = &["name", "where", "allow-critical"];
 /// An element of a rule's `where`.
 pub(super) const FILTER: &[&str] = &["field", "op", "value"];
 
-/// Those at the top of the file of a pool of that kind, in the order in which messages
-/// list them.
+/// The top-level keys of a pool of that kind, in the order in which messages list them.
 pub(super) fn pool(kind: &dyn Kind) -> Vec<&'static str> {
     let mut accepted = vec!["kind", "description", "class"];
     accepted.extend(kind.keys().type_key.map(|key| key.name));
@@ -20,7 +19,7 @@ pub(super) fn pool(kind: &dyn Kind) -> Vec<&'static str> {
     accepted
 }
 
-/// Those of `[defaults]`.
+/// The keys of `[defaults]`.
 pub(super) fn defaults(kind: &dyn Kind) -> Vec<&'static str> {
     let mut accepted = kind.keys().defaults.to_vec();
     accepted.push("optional");

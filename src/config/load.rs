@@ -1,5 +1,5 @@
-//! Loading pools: one by name, as the hook does, or all of them, as the command
-//! does. A bad file takes down its own pool and no other.
+//! Loads pools: one by name, as the hook does, or all of them, as the command does. A
+//! bad file makes only its own pool unusable.
 
 use std::{
     collections::BTreeMap,
@@ -13,12 +13,13 @@ use super::{
 };
 use crate::model::PoolName;
 
-/// Loads one pool. Looks for its file in each place and lists no directory.
+/// Loads one pool. Looks for its file in each directory, without listing the
+/// directories.
 ///
 /// # Errors
-/// When there is no such pool, it is masked, or its file cannot be used. A file
-/// that cannot be read does not bring out one from a weaker place: that would
-/// be another pool than the administrator's.
+/// When there is no such pool, it is masked, or its file cannot be used. If a file
+/// cannot be read, a file of the same name in a weaker directory is not used instead:
+/// it would be another pool than the administrator's.
 pub fn load_pool(files: &dyn ConfigFiles, name: &PoolName) -> Result<Pool, PoolError> {
     for dir in POOL_DIRS {
         let path = Path::new(dir).join(format!("{name}{ENDING}"));
@@ -42,7 +43,7 @@ pub fn load_pool(files: &dyn ConfigFiles, name: &PoolName) -> Result<Pool, PoolE
     Err(PoolError::NotFound { pool: name.clone() })
 }
 
-/// All pools of the host, with what is wrong with each that cannot be used.
+/// All pools of the host, with the error of each one that cannot be used.
 #[derive(Debug, Default)]
 pub struct LoadedPools {
     /// Each pool, or why it cannot be used.
@@ -67,8 +68,9 @@ pub fn load_all(files: &dyn ConfigFiles) -> LoadedPools {
             }),
         }
     }
-    // A place that cannot be listed may still have a stronger file of a name
-    // found in a weaker one: then ask for it by name, as the hook does.
+    // If a directory cannot be listed, it may still have a stronger file for a name
+    // that was found in a weaker directory. So ask for the file by name, as the hook
+    // does.
     let sees_all = ignored.is_empty();
     let found = effective(&listings);
     ignored.extend(found.ignored);
@@ -100,8 +102,8 @@ pub fn load_all(files: &dyn ConfigFiles) -> LoadedPools {
     }
 }
 
-/// Who can write a pool file gives devices of the host away, as root. It is refused as sudo
-/// and systemd do with theirs.
+/// Whoever can write a pool file can hand out devices of the host, as root. So files
+/// that others can write are refused, as sudo and systemd do.
 fn believe(files: &dyn ConfigFiles, path: &Path) -> Result<(), PoolError> {
     let path = path.to_owned();
     match files.distrust(&path) {

@@ -1,5 +1,5 @@
-//! mdevctl's definitions of mediated devices, which it makes at boot, or when it is
-//! asked: `/etc/mdevctl.d/PARENT/UUID`, as mdevctl(8) describes them. Only read.
+//! Reads mdevctl's definitions of mediated devices, which mdevctl makes at boot or on
+//! request: `/etc/mdevctl.d/PARENT/UUID`, as described in mdevctl(8).
 
 use std::{collections::BTreeMap, fmt, io, path::Path};
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 use super::ConfigFiles;
 use crate::model::{MdevTypeId, MdevUuid, ParentName};
 
-/// Where mdevctl keeps them, a directory for each parent.
+/// The directory of the definitions, with one directory for each parent.
 const DIRECTORY: &str = "/etc/mdevctl.d";
 
 /// A device that mdevctl knows.
@@ -26,9 +26,9 @@ pub struct Definition {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Start {
-    /// As soon as its parent is there.
+    /// As soon as its parent exists.
     Auto,
-    /// When it is told to.
+    /// When mdevctl is told to.
     Manual,
 }
 
@@ -54,12 +54,12 @@ struct Written {
     mdev_type: MdevTypeId,
     #[serde(deserialize_with = "start")]
     start: Start,
-    /// What is written to the device's attributes, in this order.
+    /// The values that are written to the device's attributes, in this order.
     #[serde(default, rename = "attrs")]
     _attributes: Option<Vec<Attribute>>,
 }
 
-/// An object of one field, whose value is a text.
+/// An object with one field, whose value is a text.
 struct Attribute;
 
 impl<'de> Deserialize<'de> for Attribute {
@@ -74,7 +74,7 @@ impl<'de> Deserialize<'de> for Attribute {
     }
 }
 
-/// Anything but `auto` is by hand to mdevctl, if there is something.
+/// mdevctl treats every other value than `auto` as manual.
 fn start<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Start, D::Error> {
     let value = serde_json::Value::deserialize(deserializer)?;
     match value.as_str() {
@@ -84,8 +84,8 @@ fn start<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Start, D::Error> 
     }
 }
 
-/// The definitions of a parent, in ascending order of UUID, and what is wrong with
-/// others, a line each. What is not named by a UUID is none.
+/// The definitions of a parent, in ascending order of UUID, and one line for each
+/// definition that is wrong. Files whose names are not UUIDs are ignored.
 #[must_use]
 pub fn definitions(files: &dyn ConfigFiles, parent: &ParentName) -> (Vec<Definition>, Vec<String>) {
     let directory = format!("{DIRECTORY}/{parent}");
@@ -131,7 +131,7 @@ fn read(files: &dyn ConfigFiles, path: &str) -> Result<Written, String> {
         .read(Path::new(path))
         .map_err(|error| format!("cannot be read: {error}"));
     let parsed = serde_json::from_str(&text?);
-    parsed.map_err(|error| format!("is no definition of mdevctl: {error}"))
+    parsed.map_err(|error| format!("is not a definition of mdevctl: {error}"))
 }
 
 #[cfg(test)]
@@ -169,7 +169,8 @@ mod tests {
             ]
         );
         let wanted = format!(
-            "/etc/mdevctl.d/0000:3b:00.0/{}: is no definition of mdevctl: missing field `mdev_type` \
+            "/etc/mdevctl.d/0000:3b:00.0/{}: is not a definition of mdevctl: missing field \
+             `mdev_type` \
              at line 1 column 16; correct or remove it: until then mdevctl lists no definitions at \
              all",
             UUIDS[2]
@@ -179,7 +180,7 @@ mod tests {
         assert_eq!((good, bad), (vec![], vec![]));
     }
 
-    /// The start of the one definition, or what is wrong.
+    /// When the device of the definition is made, or what is wrong.
     fn read_one(name: &str, text: &str) -> Result<Start, String> {
         let path = format!("{DIRECTORY}/mtty/{name}");
         let files = MemoryFiles::default().with(path, text);
@@ -208,7 +209,7 @@ mod tests {
         ] {
             let wrong = read_one(UUIDS[0], &with(bad)).unwrap_err();
             assert!(
-                wrong.contains(": is no definition of mdevctl: "),
+                wrong.contains(": is not a definition of mdevctl: "),
                 "{bad}: {wrong}"
             );
         }

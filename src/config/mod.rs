@@ -1,6 +1,6 @@
-//! Pool files: where they are, which of them count, and what they say. A file
-//! is first read as written (`fragment`), then checked into a [`Pool`]; files
-//! are reached only through [`ConfigFiles`], so that nothing here does I/O.
+//! Pool files: where they are, which of them count, and what they contain. A file is
+//! first read as written (`fragment`), then checked into a [`Pool`]. Files are read
+//! only through [`ConfigFiles`], so nothing here does I/O.
 
 mod error;
 mod files;

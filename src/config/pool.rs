@@ -1,5 +1,5 @@
-//! A pool, validated: what the rest of the program works with. Every value in
-//! it has passed its check, and what the file leaves out has its default.
+//! A validated pool, as the rest of the program uses it. Every value has been checked,
+//! and missing values have their defaults.
 
 use std::{
     path::{Path, PathBuf},
@@ -19,12 +19,12 @@ use crate::{
     },
 };
 
-/// Most rules of a pool and most filters of a rule: far above any real file,
-/// and low enough that evaluating a file takes no noticeable time.
+/// The most rules of a pool and the most filters of a rule: far more than any real file
+/// has, but few enough that evaluating them takes no noticeable time.
 const MAX_RULES: usize = 1024;
 const MAX_FILTERS: usize = 64;
-/// Most patterns of a pool. Compiling a large one takes some 10 ms, and the hook
-/// that does it has a deadline.
+/// The most patterns of a pool. Compiling a large one takes about 10 ms, and the hook
+/// has a deadline.
 const MAX_PATTERNS: usize = 64;
 
 /// A pool of devices.
@@ -32,21 +32,21 @@ const MAX_PATTERNS: usize = 64;
 pub struct Pool {
     /// Its name: that of its file.
     pub name: PoolName,
-    /// What its devices are.
+    /// The kind of its devices.
     pub kind: &'static dyn Kind,
     /// The administrator's note.
     pub description: Option<String>,
     /// A label to sort by.
     pub class: Option<Class>,
-    /// What the kind's own part of the file says.
+    /// The kind's own part of the file.
     pub devices: Arc<dyn Devices>,
-    /// Most devices at once; 0 = as many as fit.
+    /// The most devices at once; 0 = as many as fit.
     pub instances: u32,
     /// How devices are spread over the parents.
     pub placement: Placement,
     /// Absolute path of the ISO file with the guest's driver.
     pub guest_driver: Option<String>,
-    /// For requests that do not say otherwise.
+    /// Values for requests that do not set them.
     pub defaults: Defaults,
     /// A device is in the pool when any of them matches.
     pub rules: Vec<Rule>,
@@ -55,13 +55,13 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// What its devices are, in a word.
+    /// The type of its devices, in one word.
     #[must_use]
     pub fn type_name(&self) -> &str {
         self.devices.type_name()
     }
 
-    /// The same in words: "mdev type 'nvidia-558'".
+    /// The type in words: "mdev type 'nvidia-558'".
     #[must_use]
     pub fn type_in_words(&self) -> String {
         self.devices.type_in_words()
@@ -79,20 +79,20 @@ impl Pool {
         self.kind.subject() == Subject::Gpu
     }
 
-    /// Whether the XML of a domain names a device that has to be chosen before the start.
+    /// Whether the domain XML names a device that must be chosen before the start.
     #[must_use]
     pub fn is_chosen_ahead(&self) -> bool {
         self.kind.is_chosen_ahead()
     }
 
-    /// Whether its GPUs are to hold devices of several sizes at once.
+    /// Whether its GPUs hold devices of several sizes at once.
     #[must_use]
     pub fn mixes_sizes(&self) -> bool {
         let settings = self.devices.gpu_settings();
         settings.is_some_and(|settings| settings.heterogeneous)
     }
 
-    /// What is accepted in the file but surely not meant, one line each.
+    /// Accepted settings that are probably mistakes, one line each.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         if self.rules.is_empty() {
@@ -116,16 +116,16 @@ labels!(
     /// How devices are spread over the parents of a pool.
     #[derive(Default)]
     Placement, "a placement";
-    /// Fill one parent before the next: leaves whole parents free.
+    /// Fill one parent before the next: keeps whole parents free.
     #[default]
     Pack "pack",
-    /// Take the emptiest parent: leaves each device more of its parent.
+    /// Take the emptiest parent: gives each device more of its parent.
     Spread "spread",
 );
 
-/// What a device gets when its request does not say. All but `optional` are
-/// parameters of NVIDIA's driver: a pool of kind `mdev` keeps them for types of
-/// that driver, and no other driver sees them.
+/// Parameters of a device whose request does not set them. All but `optional` are
+/// parameters of NVIDIA's driver: a pool of kind `mdev` applies them to types of that
+/// driver only.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Defaults {
     /// Frames per second; 0 = off.
@@ -175,7 +175,7 @@ pub fn parse(name: PoolName, origin: &Path, text: &str) -> Result<Pool, ConfigEr
     })
 }
 
-/// What a check finds wrong, and what it would accept.
+/// What a check found wrong, and which values it accepts.
 type Refusal = (String, &'static [&'static str]);
 
 fn checked<T>(

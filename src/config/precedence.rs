@@ -1,6 +1,6 @@
-//! Which pool files count: `/etc` beats `/run` beats `/usr/lib`, name by name,
-//! and a link to /dev/null masks the name in the weaker places. A pure function
-//! over directory listings.
+//! Which pool files count: `/etc` beats `/run` beats `/usr/lib` for each name, and a
+//! link to /dev/null masks the name in the weaker directories. A pure function of
+//! directory listings.
 
 use std::{
     collections::BTreeMap,
@@ -10,11 +10,11 @@ use std::{
 use super::Entry;
 use crate::model::PoolName;
 
-/// The ending of pool files. Anything else in the directories, such as an
-/// editor's backup or a `.dpkg-old`, is none of ours.
+/// The suffix of pool files. All other files in the directories, such as an editor's
+/// backup or a `.dpkg-old`, are ignored.
 pub(super) const ENDING: &str = ".toml";
 
-/// What is in one directory.
+/// The contents of one directory.
 #[derive(Debug, Clone)]
 pub struct Listing {
     /// The directory.
@@ -39,7 +39,7 @@ pub struct Effective {
     pub pools: BTreeMap<PoolName, PathBuf>,
     /// The link to /dev/null of each masked pool.
     pub masked: BTreeMap<PoolName, PathBuf>,
-    /// Pool files whose name is no pool name.
+    /// Pool files whose names are not valid pool names.
     pub ignored: Vec<IgnoredFile>,
 }
 
@@ -61,7 +61,8 @@ impl Effective {
     fn add(&mut self, dir: &Path, entry: &Entry) {
         let path = dir.join(&entry.name);
         let text = entry.name.to_string_lossy();
-        // A file that is only an ending is hidden, so not meant to be read.
+        // A file whose name is only the suffix is hidden, so it is not meant to be
+        // read.
         let Some(stem) = text.strip_suffix(ENDING).filter(|stem| !stem.is_empty()) else {
             return;
         };

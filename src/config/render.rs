@@ -13,7 +13,7 @@ use crate::{
 /// A pool to be written.
 #[derive(Debug, Clone)]
 pub struct NewPool {
-    /// What its devices are.
+    /// The kind of its devices.
     pub kind: &'static dyn Kind,
     /// What they are made as, where they are made.
     pub device_type: Option<TypeSelector>,
@@ -23,7 +23,7 @@ pub struct NewPool {
     pub description: Option<String>,
     /// A label.
     pub class: Option<Class>,
-    /// Most devices at once; 0 = as many as fit.
+    /// The most devices at once; 0 = as many as fit.
     pub instances: u32,
     /// How devices are spread over the parents.
     pub placement: Placement,
@@ -32,7 +32,7 @@ pub struct NewPool {
 }
 
 impl NewPool {
-    /// The pool that the rendered text gives: the check before it is written.
+    /// The pool of the rendered text. This checks the text before it is written.
     ///
     /// # Errors
     /// When a value is not accepted in a pool file.

@@ -1,5 +1,5 @@
-//! What events make it necessary to look at: plain data, filled by events and
-//! emptied by the work. Many events of one kind make one piece of work.
+//! The work that events make necessary: plain data, filled by events and emptied by the
+//! work. Many events of one kind become one piece of work.
 
 use std::collections::BTreeSet;
 
@@ -9,27 +9,28 @@ use crate::{
     model::{DeviceName, DomainUuid},
 };
 
-/// The work that has come up.
+/// Pending work.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Agenda {
-    /// Domains whose definition may not be as their metadata wants it.
+    /// Domains whose definition may not match their metadata.
     pub(super) definitions: BTreeSet<DomainUuid>,
-    /// Domains that have begun to run: from a saved state or by a migration perhaps with
+    /// Domains that have started to run. After a restore or a migration they may have
     /// other functions than their definition names.
     pub(super) started: BTreeSet<DomainUuid>,
-    /// Domains that are no more.
+    /// Domains that no longer exist.
     pub(super) gone: BTreeSet<DomainUuid>,
-    /// Domains that have stopped, whose claim should be gone soon.
+    /// Domains that have stopped. Their claims should disappear soon.
     pub(super) stopped: BTreeSet<DomainUuid>,
-    /// Devices that a running guest has let go of.
+    /// Devices that a running guest has released.
     pub(super) let_go: BTreeSet<(DomainUuid, DeviceName)>,
-    /// Whether other domains' functions may have changed hands.
+    /// Whether functions may have moved to other domains.
     pub(super) functions: bool,
-    /// Whether a device may have become free, or a domain may want one.
+    /// Whether a device may have become free, or a domain may need one.
     pub(super) plug: bool,
-    /// Whether devices of the host have come or gone: what waits may be had now.
+    /// Whether devices of the host have appeared or disappeared, so that waiting
+    /// domains may get one now.
     pub(super) host: bool,
-    /// Whether a tick is due to be answered.
+    /// Whether a tick must be answered.
     pub(super) tick: bool,
     /// Whether the connection is lost.
     pub(super) closed: bool,
@@ -41,7 +42,7 @@ impl Agenda {
         *self == Self::default()
     }
 
-    /// Takes an event down.
+    /// Records an event.
     pub(super) fn note(&mut self, event: &Event) {
         match event {
             Event::Domain { uuid, what } => self.note_lifecycle(*uuid, *what),
@@ -56,7 +57,8 @@ impl Agenda {
                 let name = alias.strip_prefix(ALIAS_PREFIX);
                 if let Some(name) = name.and_then(|name| name.parse().ok()) {
                     self.let_go.insert((*uuid, name));
-                    // Why, is known when the host has come to rest.
+                    // The reason is known when the host's devices have stopped
+                    // changing.
                     self.host = true;
                 }
             }
@@ -94,7 +96,7 @@ impl Agenda {
     }
 }
 
-/// Devices that no pool hands out and that come and go all the time: interfaces of
+/// Devices that no pool hands out and that change all the time: interfaces of
 /// containers, disks (`udevGenDeviceName` in libvirt).
 fn is_of_no_pool(name: &str) -> bool {
     const KINDS: [&str; 5] = ["net_", "block_", "scsi_", "drm_", "usb_"];

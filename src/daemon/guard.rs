@@ -1,19 +1,19 @@
-//! Who edits a definition against somebody else's will never comes to an end: a
-//! program that writes its own idea of a domain again and again, a libvirt that
-//! writes things in another way than it was told. A domain is edited so often within
-//! a minute, and then no more until that is over.
+//! Limits how often a domain is edited. Two programs could edit one definition against
+//! each other forever: a program that writes its own version of a domain again and
+//! again, or a libvirt that stores something other than it was told. A domain is edited
+//! only so many times per minute, and then not again until the minute is over.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use crate::model::DomainUuid;
 
-/// How often a domain is edited within [`WHILE`].
+/// How many times a domain is edited within [`WHILE`].
 const TIMES: u32 = 60;
 
-/// For how long edits count.
+/// How long an edit counts.
 const WHILE: Duration = Duration::from_secs(60);
 
-/// The edits of late.
+/// The recent edits.
 #[derive(Debug, Default)]
 pub(super) struct Guard(BTreeMap<DomainUuid, Repeated>);
 
@@ -35,8 +35,8 @@ impl Guard {
         true
     }
 
-    /// Takes an edit down, or one that may have been made in part; whether it was the
-    /// last one for now.
+    /// Records an edit, even one that was made only in part. Returns whether it was the
+    /// last one allowed for now.
     pub(super) fn note(&mut self, domain: DomainUuid, now: Duration) -> bool {
         let repeated = self.0.entry(domain).or_insert(Repeated {
             times: 0,

@@ -1,5 +1,5 @@
-//! The work itself: definitions put right, devices given back, what is wrong noted
-//! for `status`. Every piece can be broken off at any point and done again.
+//! The daemon's work: it corrects definitions, gives devices back, and records problems
+//! for `status`. Every part can be interrupted at any point and repeated.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,36 +21,38 @@ use crate::{
     report::DaemonNotes,
 };
 
-/// How long the host lock is waited for: longer than anybody holds it.
+/// How long to wait for the host lock: longer than any process holds it.
 const PATIENCE: Duration = Duration::from_secs(25);
 
-/// How long one look at all claims may take: what is left comes the next time.
+/// The time limit for one check of all claims; the remaining claims are checked next
+/// time.
 const WORK: Duration = Duration::from_secs(5);
 
-/// How long somebody else who edits a domain is waited for; the domain comes again.
+/// How long to wait for another process that edits a domain; the domain is tried again
+/// later.
 pub(super) const EDIT_PATIENCE: Duration = Duration::from_secs(1);
 
-/// The connection is lost: what was to be done is done after the next scan.
+/// The connection is lost; the remaining work is done after the next scan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Lost;
 
-/// What is known between events.
+/// The state that is kept between events.
 #[derive(Debug)]
 pub(super) struct Keeper<'h> {
     host: &'h Host,
     named: Named,
     guard: Guard,
-    /// What is wrong with domains, a line each.
+    /// The problems of domains, one line each.
     problems: BTreeMap<DomainUuid, Vec<String>>,
-    /// Domains to look at again with the next tick, and whether they have begun to run
-    /// since they were looked at.
+    /// Domains to check again at the next tick, and whether they have started to run
+    /// since the last check.
     again: BTreeMap<DomainUuid, bool>,
-    /// Whether everything has to be looked at again with the next tick.
+    /// Whether all domains must be checked again at the next tick.
     rescan: bool,
     runs: Runs<'h>,
-    /// Whether claims are left that should be gone.
+    /// Whether there are claims that should be gone.
     unreleased: bool,
-    /// Until when devices are looked for that a guest has let go of.
+    /// Until when to look for devices that a guest has released.
     let_go_until: Duration,
     ticks: u32,
     published: Option<DaemonNotes>,
@@ -73,7 +75,7 @@ impl<'h> Keeper<'h> {
         }
     }
 
-    /// After a connection was made, anything may have happened.
+    /// Called after connecting: anything may have changed meanwhile.
     pub(super) fn connected(&mut self, libvirt: &Libvirt) -> Result<(), Lost> {
         self.runs.connected(libvirt);
         self.reconcile();
@@ -84,10 +86,10 @@ impl<'h> Keeper<'h> {
         Ok(())
     }
 
-    /// Looks at the definitions of all domains.
+    /// Checks the definitions of all domains.
     fn scan(&mut self, libvirt: &Libvirt) -> Result<(), Lost> {
         self.rescan = false;
-        // Without it a function would be chosen that another domain counts on.
+        // Without this list, a function could be chosen that another domain names.
         let Some(named) = self.asked(libvirt, Named::read(libvirt))? else {
             return Ok(());
         };
@@ -110,7 +112,7 @@ impl<'h> Keeper<'h> {
         Ok(())
     }
 
-    /// Does what has come up.
+    /// Does the pending work.
     pub(super) fn work(&mut self, libvirt: &Libvirt, agenda: &Agenda) -> Result<(), Lost> {
         if agenda.tick && self.rescan {
             self.scan(libvirt)?;
@@ -122,7 +124,8 @@ impl<'h> Keeper<'h> {
         let has_claim = |domain: &DomainUuid| !matches!(claims::load(self.host, *domain), Ok(None));
         self.unreleased |= agenda.stopped.iter().any(has_claim);
         if !agenda.let_go.is_empty() {
-            // Another device may be on its way into the same claim, so it takes a tick or two.
+            // Another device may be in progress in the same claim, so this takes a tick
+            // or two.
             self.let_go_until = since_boot() + 4 * DEFAULT_GRACE;
         }
         self.unreleased |= since_boot() < self.let_go_until;
@@ -133,7 +136,7 @@ impl<'h> Keeper<'h> {
         }
         if is_round {
             if let Err(error) = libvirt.check_node_devices() {
-                tracing::warn!("{error}; connecting to libvirt anew");
+                tracing::warn!("{error}; connecting to libvirt again");
                 return Err(Lost);
             }
         }
@@ -156,12 +159,12 @@ impl<'h> Keeper<'h> {
         Ok(())
     }
 
-    /// After which time there is something to do though nothing has happened.
+    /// After what time there is work even if nothing happens.
     pub(super) fn pause(&self) -> Option<Duration> {
         self.runs.pause()
     }
 
-    /// The domains whose definitions are to be looked at, and whether they have begun to
+    /// The domains whose definitions must be checked, and whether they have started to
     /// run.
     fn domains_of(&mut self, agenda: &Agenda) -> BTreeMap<DomainUuid, bool> {
         let has_started = |domain: &DomainUuid| (*domain, agenda.started.contains(domain));
@@ -178,7 +181,8 @@ impl<'h> Keeper<'h> {
                 .for_each(|domain| more(domain, false));
         }
         if agenda.functions || agenda.host || agenda.tick {
-            // A function may be free again; a pool may be there now, which nobody tells.
+            // A function may have become free, or a pool may have been added; no event
+            // reports that.
             self.problems.keys().for_each(|domain| more(*domain, false));
         }
         domains
@@ -188,7 +192,8 @@ impl<'h> Keeper<'h> {
         *self.again.entry(domain).or_default() |= started;
     }
 
-    /// What can be done without libvirt, which then tells of no domain's end.
+    /// Does the work that needs no libvirt. Without libvirt no event reports a domain's
+    /// end.
     pub(super) fn work_alone(&mut self, agenda: &Agenda) {
         if agenda.tick {
             self.reconcile();
@@ -197,8 +202,8 @@ impl<'h> Keeper<'h> {
         self.publish(false);
     }
 
-    /// Whether a claim is not, or not yet, that of a domain that runs. libvirt tells
-    /// nobody of a start that has failed.
+    /// Whether a claim belongs to a domain that is not running, or not yet. libvirt
+    /// does not report failed starts.
     fn has_unfinished_start(&self) -> bool {
         claims::load_all(self.host).is_ok_and(|(claims, _)| {
             let mut claims = claims.iter();
@@ -206,7 +211,7 @@ impl<'h> Keeper<'h> {
         })
     }
 
-    /// Whether it is time to look at the claims though no event has said so.
+    /// Whether it is time to check the claims although no event asked for it.
     fn is_round(&mut self, agenda: &Agenda) -> bool {
         const TICKS: u32 = 10;
         if !agenda.tick {
@@ -223,7 +228,7 @@ impl<'h> Keeper<'h> {
         self.again.remove(&domain);
     }
 
-    /// An answer of libvirt's; None for one that is no answer, which is logged.
+    /// libvirt's answer; None for an error, which is logged.
     fn asked<T>(
         &mut self,
         libvirt: &Libvirt,
@@ -240,11 +245,11 @@ impl<'h> Keeper<'h> {
         }
     }
 
-    /// Puts one domain right.
+    /// Corrects one domain.
     fn sync(&mut self, libvirt: &Libvirt, domain: Domain, started: bool) -> Result<(), Lost> {
-        // Many domains may take longer than the watchdog waits.
+        // With many domains this may take longer than the watchdog waits.
         tell_alive();
-        // Of what was done under a lock before this, nothing is left to hurry for.
+        // The deadline of earlier work under a lock no longer applies.
         self.host.be_patient_again();
         let Ok(uuid) = domain.uuid() else {
             return Ok(());
@@ -257,7 +262,7 @@ impl<'h> Keeper<'h> {
             }
             Err(_) if !libvirt.is_alive() => return Err(Lost),
             Err(error) => {
-                // It is looked at again as long as it has a problem.
+                // The domain is checked again as long as it has a problem.
                 let what = error.to_string();
                 self.note_problems(uuid, vec![format!("domain {uuid}: {what}")]);
                 if started {
@@ -267,7 +272,7 @@ impl<'h> Keeper<'h> {
             }
         };
         if !mentions_requests(xml.as_bytes()) && !xml.contains(ALIAS_PREFIX) {
-            // Somebody else's function that it has is still none for ours.
+            // Functions of a domain without requests are not free for our domains either.
             match domain::parse(&xml) {
                 Ok(def) => self.named.note(&def),
                 Err(_) => self.named.forget(uuid),
@@ -292,7 +297,7 @@ impl<'h> Keeper<'h> {
         if synced.as_ref().is_err_and(|error| !is_held(error))
             && self.guard.allows(uuid, since_boot())
         {
-            // Somebody else may have edited it at the same time.
+            // Another process may have edited it at the same time.
             self.guard.note(uuid, since_boot());
             synced = sync();
         }
@@ -316,7 +321,7 @@ impl<'h> Keeper<'h> {
         Ok(())
     }
 
-    /// Logs what was done; what is left to complain about.
+    /// Logs what was done and returns the remaining problems.
     fn settle(&mut self, synced: &Synced, allowed: bool, started: bool) -> Vec<String> {
         let (name, uuid) = (&synced.domain, synced.domain_uuid);
         let mut problems: Vec<String> = synced
@@ -338,9 +343,9 @@ impl<'h> Keeper<'h> {
         } else {
             self.come_again(uuid, started);
             problems.push(format!(
-                "domain '{name}': something undoes again and again what virt-vgpud does ({}); it \
-                 waits a minute; end what edits the domain, or write what it wants into the \
-                 domain's metadata",
+                "domain '{name}': another program keeps undoing the changes of virt-vgpud ({}); \
+                 virt-vgpud waits a minute; stop that program, or make its changes in the domain's \
+                 metadata",
                 done.join("; ")
             ));
         }
@@ -361,7 +366,7 @@ impl<'h> Keeper<'h> {
         }
     }
 
-    /// The domains that name a function which another domain runs with.
+    /// The domains that name a function with which another domain is running.
     fn displaced(&self) -> Vec<DomainUuid> {
         let Ok((claims, _)) = claims::load_all(self.host) else {
             return Vec::new();
@@ -378,7 +383,7 @@ impl<'h> Keeper<'h> {
         self.named.domains_with(is_held)
     }
 
-    /// Frees what is left behind. Without a claim it costs one look at a directory.
+    /// Frees leftovers. Without a claim this only lists a directory.
     pub(super) fn reconcile(&mut self) {
         if claims::domains(self.host).is_ok_and(|domains| domains.is_empty()) {
             self.unreleased = false;
@@ -397,11 +402,11 @@ impl<'h> Keeper<'h> {
                     !matches!(one.liveness, Liveness::InUse(_)) && !freed
                 });
             }
-            Err(error) => tracing::warn!("cannot look for devices left behind: {error}"),
+            Err(error) => tracing::warn!("cannot look for leftover devices: {error}"),
         }
     }
 
-    /// Virtual functions that were made anew need not be kept back any more.
+    /// Ends the quarantine of virtual functions that were recreated.
     fn forget_repaired(&self) {
         if !claims::repaired(self.host).is_ok_and(|repaired| !repaired.is_empty()) {
             return;
@@ -412,13 +417,13 @@ impl<'h> Keeper<'h> {
         match forgotten {
             Ok(functions) => events::log_repaired(&functions),
             Err(error) => tracing::warn!(
-                "cannot hand out again functions that were made anew: {}",
+                "cannot end the quarantine of functions that were recreated: {}",
                 events::one_line(&error)
             ),
         }
     }
 
-    /// Ends a piece of work: tells `status`, where anything has changed.
+    /// Ends a piece of work: updates the data for `status` if anything has changed.
     pub(super) fn publish(&mut self, connected: bool) {
         self.host.be_done_writing();
         let problems = self.problems.values().flatten();
@@ -429,12 +434,12 @@ impl<'h> Keeper<'h> {
         }
         match notes.publish(self.host) {
             Ok(()) => self.published = Some(notes),
-            Err(error) => tracing::warn!("cannot tell 'virt-vgpu status': {error}"),
+            Err(error) => tracing::warn!("cannot write the notes for 'virt-vgpu status': {error}"),
         }
     }
 }
 
-/// Whether somebody else is at work on the domain.
+/// Whether another process is working on the domain.
 pub(super) fn is_held(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(LockError::Held { .. }))
 }

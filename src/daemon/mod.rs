@@ -1,11 +1,11 @@
-//! `virt-vgpud`: listens to libvirt and does by itself what `virt-vgpu sync` and
-//! `virt-vgpu reconcile` do by hand. It remembers nothing that matters: it may be
-//! killed at any time, and looks at everything when it has found libvirt again.
-//! The hook does without it.
+//! `virt-vgpud`: listens to libvirt and does automatically what `virt-vgpu sync` and
+//! `virt-vgpu reconcile` do by hand. It keeps no important state: it may be killed at
+//! any time, and checks everything after connecting to libvirt again. The hook does not
+//! need it.
 //!
-//! libvirt's event loop has a thread of its own, which does nothing but pass events
-//! on; all work is done by the main thread, in their order. To connect is a third
-//! thread's, for libvirt answers nobody as long as it starts domains at boot.
+//! libvirt's event loop has a thread of its own, which only passes events on. The main
+//! thread does all the work, in the order of the events. A third thread connects,
+//! because libvirt does not answer while it starts domains at boot.
 
 use std::{
     path::PathBuf,
@@ -37,16 +37,16 @@ use keeper::{Keeper, Lost};
 
 /// Look after domains that ask for devices of pools.
 ///
-/// Writes the placeholders that domains' metadata asks for as soon as they are
-/// defined, gives stopped domains another virtual function when theirs is taken,
-/// and frees what crashes leave behind. systemd runs it (virt-vgpud.service);
-/// 'virt-vgpu sync' and 'virt-vgpu reconcile' do the same by hand.
+/// Adds the placeholders that domains' metadata asks for as soon as the domains are
+/// defined. Gives stopped domains another virtual function when theirs is taken. Frees
+/// what crashes leave behind. systemd runs it (virt-vgpud.service); 'virt-vgpu sync'
+/// and 'virt-vgpu reconcile' do the same by hand.
 #[derive(Debug, Parser)]
 #[command(
     name = "virt-vgpud",
     version,
     max_term_width = 80,
-    after_help = "Its log: journalctl -u virt-vgpud. What it could not put right: virt-vgpu status."
+    after_help = "Its log: journalctl -u virt-vgpud. Problems that it could not solve: virt-vgpu status."
 )]
 pub(crate) struct Arguments {
     /// Connect to this libvirt URI [default: qemu:///system].
@@ -58,24 +58,24 @@ pub(crate) struct Arguments {
     root: PathBuf,
 }
 
-/// How often the event loop shows that it lives, and what could not be done at once
-/// is tried again. Below half of `WatchdogSec=` of the unit.
+/// How often the event loop shows that it is alive, and how often failed work is tried
+/// again. Less than half of `WatchdogSec=` of the unit.
 const TICK: Duration = Duration::from_secs(60);
 
-/// Events of the host come in swarms, one a virtual function.
+/// Events of the host come in bursts, one for each virtual function.
 const SETTLE: Duration = Duration::from_millis(500);
 
-/// A libvirt that has not answered to this many questions, one a [`KEEP_ALIVE`], is taken
-/// to be lost: within the time that systemd's watchdog waits.
+/// After this many unanswered questions, one per [`KEEP_ALIVE`], the connection counts
+/// as lost. This takes less time than systemd's watchdog waits.
 const KEEP_ALIVE_TIMES: u32 = 2;
 
-/// Nothing is asked more often than that.
+/// The shortest time between two questions.
 const KEEP_ALIVE: Duration = Duration::from_secs(40);
 
-/// libvirt is looked for again after this long at first, and after [`TICK`] at last.
+/// The first pause before looking for libvirt again; pauses grow up to [`TICK`].
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
-/// Where libvirt's daemons note that they run (`virPidFileConstructPath`).
+/// The pidfiles of libvirt's daemons (`virPidFileConstructPath`).
 const PID_FILES: [&str; 2] = ["/run/libvirtd.pid", "/run/virtqemud.pid"];
 
 /// Runs the daemon. It ends only with an error.
@@ -101,7 +101,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// What the main thread is told.
+/// The messages to the main thread.
 enum News {
     Event(Event),
     /// A connection, or why there is none.
@@ -119,8 +119,8 @@ impl From<Event> for News {
 fn run(host: &Host, uri: Option<&str>) -> anyhow::Result<()> {
     let (sink, news) = mpsc::channel();
     let _loop = EventLoop::start(TICK, sink.clone()).context("cannot listen to libvirt")?;
-    // Without libvirt there is work, too; and libvirt may take longer to come up than
-    // systemd waits for a start.
+    // There is work without libvirt too, and libvirt may take longer to start than
+    // systemd waits.
     tell_ready("looking for libvirt");
     let mut keeper = Keeper::new(host);
     let mut pause = FIRST_PAUSE;
@@ -135,7 +135,7 @@ fn run(host: &Host, uri: Option<&str>) -> anyhow::Result<()> {
                 let since = since_boot();
                 serve(&mut keeper, &libvirt, &news);
                 journal::log_libvirt("the connection to libvirt is lost; looking for it again");
-                // One that is lost again and again is not looked for each second.
+                // If the connection is lost again and again, the pauses stay long.
                 if since_boot().saturating_sub(since) > TICK {
                     pause = FIRST_PAUSE;
                 }
@@ -143,19 +143,20 @@ fn run(host: &Host, uri: Option<&str>) -> anyhow::Result<()> {
             Err(error) => {
                 let line = journal::one_line(&error);
                 if line != said {
-                    tracing::warn!("{line}; trying again, at last once a minute");
+                    tracing::warn!("{line}; trying again, at first often, later once a minute");
                     said = line;
                 }
             }
         }
-        // What was told by the connection that is gone is found by the next scan.
+        // Events of the old connection are covered by the next scan.
         while news.try_recv().is_ok() {}
         wait(host, &mut keeper, &news, had_daemon, pause);
         pause = (pause * 2).min(TICK);
     }
 }
 
-/// Connects, however long that takes, and goes on with what needs no libvirt.
+/// Connects, however long that takes, and meanwhile does the work that needs no
+/// libvirt.
 fn open(
     uri: Option<&str>,
     sink: &Sender<News>,
@@ -173,7 +174,7 @@ fn open(
                 let subscription = libvirt.subscribe(sink.clone())?;
                 Ok((libvirt, subscription))
             });
-            // Nobody is left to be told when the main thread has ended.
+            // An error means that the main thread has ended.
             let _ = sink.send(News::Opened(Box::new(opened)));
         })
         .context("cannot connect to libvirt")?;
@@ -186,7 +187,7 @@ fn open(
                 agenda.note(&Event::Tick);
                 keeper.work_alone(&agenda);
             }
-            // What a new connection tells before it is here, the scan finds.
+            // Early events of a new connection are covered by the scan.
             Ok(News::Event(_)) => {}
             Err(_) => return Err(anyhow!("the thread that connects to libvirt has died")),
         }
@@ -196,7 +197,7 @@ fn open(
 fn say_connected(libvirt: &Libvirt, subscription: &Subscription) {
     journal::log_libvirt(&format!("connected to {}", libvirt.uri()));
     if let Some(why) = subscription.without_node_devices() {
-        tracing::warn!("libvirt tells nothing of the host's devices: {why}");
+        tracing::warn!("libvirt reports no devices of the host: {why}");
     }
 }
 
@@ -207,7 +208,7 @@ fn serve(keeper: &mut Keeper<'_>, libvirt: &Libvirt, news: &Receiver<News>) {
         return;
     }
     let mut agenda = Agenda::default();
-    // A host whose devices never come to rest must not be waited for for ever.
+    // The wait has a limit: on some hosts devices never stop changing.
     let mut rest_by = None;
     loop {
         let pause = if agenda.host {
@@ -256,9 +257,9 @@ fn serve(keeper: &mut Keeper<'_>, libvirt: &Libvirt, news: &Receiver<News>) {
     }
 }
 
-/// Waits until it is time to look for libvirt again. Where a daemon of this host was
-/// there before, not before one is again: a connection would start it, which is for
-/// the administrator to do who has stopped it.
+/// Waits until it is time to look for libvirt again. If a daemon of this host ran
+/// before, waits until it runs again: a connection would start a daemon that the
+/// administrator has stopped.
 fn wait(
     host: &Host,
     keeper: &mut Keeper<'_>,
@@ -275,7 +276,7 @@ fn wait(
             Ok(heard) => agenda.hear(&heard),
             Err(_) if !had_daemon || daemon_runs(host) => return,
             Err(_) => {
-                // What has ended a short time ago can be seen only for a short time.
+                // A domain that has just ended can be recognised only for a short time.
                 keeper.reconcile();
                 pause = (pause * 2).min(TICK);
                 deadline = Deadline::after(pause);
@@ -289,7 +290,7 @@ fn wait(
 }
 
 impl Agenda {
-    /// Takes down what the main thread is told while it waits for nothing else.
+    /// Records a message while the main thread waits for libvirt.
     fn hear(&mut self, news: &News) {
         if let News::Event(event) = news {
             self.note(event);
@@ -297,8 +298,8 @@ impl Agenda {
     }
 }
 
-/// Whether one of libvirt's daemons runs on this host. A file that says nothing is asked
-/// again after a pause.
+/// Whether one of libvirt's daemons runs on this host. An empty pidfile is read again
+/// after a pause.
 fn daemon_runs(host: &Host) -> bool {
     let pid = |path: &&str| -> Option<u32> { host.read_file(path).ok()?.trim().parse().ok() };
     let lives = |pid| !matches!(ProcessId::of(host, pid), Ok(None));

@@ -1,5 +1,5 @@
-//! Devices of domains that run. What a run is without is plugged in when it can be
-//! had; what a guest or the administrator has taken out stays out of that run.
+//! Devices of running domains. A missing device is plugged in when one is free. A
+//! device that a guest or the administrator has removed stays out of that run.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,31 +27,32 @@ use crate::{
     report::DaemonNotes,
 };
 
-/// After this long it is tried again to plug in a device that could not be.
+/// How long to wait before trying again to plug in a device after an error.
 const PLUG_AGAIN: Duration = Duration::from_secs(600);
 
-/// How far libvirt's events may lag behind its answers. The XML of a domain is without
-/// a device before it is told that the device was taken out.
+/// How late libvirt's events may be. The XML of a domain can lack a device before the
+/// event says that the device was removed.
 const LAG: Duration = Duration::from_secs(5);
 
 /// A device of a run.
 type Key = (DomainUuid, DeviceName);
 
-/// What is known of running domains' devices between events.
+/// The state of running domains' devices between events.
 #[derive(Debug)]
 pub(super) struct Runs<'h> {
     host: &'h Host,
     /// Devices that could not be plugged in.
     unpluggable: BTreeMap<Key, Unpluggable>,
-    /// Devices that a guest or the administrator has taken out of a run, which get
-    /// no other in it.
+    /// Devices that a guest or the administrator has removed from a run. They are not
+    /// replaced in that run.
     let_go: BTreeSet<Key>,
-    /// Those of them that are to go back: why they went is known.
+    /// Those of them that must be given back: the reason for their removal is known.
     given_up: BTreeSet<Key>,
-    /// Devices that are there for a run which is without them, and since when (since boot):
-    /// somebody has just taken them out, or a program died that was to plug them in.
+    /// Devices that exist for a run but are not attached to it, and since when (since
+    /// boot): somebody has just removed them, or the program that was to plug them in
+    /// has died.
     unattached: BTreeMap<Key, Duration>,
-    /// Whether something that passes was in the way of a device.
+    /// Whether a temporary obstacle prevented plugging in a device.
     again: bool,
 }
 
@@ -59,14 +60,16 @@ pub(super) struct Runs<'h> {
 struct Unpluggable {
     /// One line for `status`.
     why: String,
-    /// Until when it is not tried again; since boot.
+    /// When to try again; since boot.
     until: Duration,
 }
 
 impl<'h> Runs<'h> {
     pub(super) fn new(host: &'h Host) -> Self {
         let notes = DaemonNotes::read(host).unwrap_or_else(|error| {
-            tracing::warn!("{error}; what was taken out of domains may be plugged in again");
+            tracing::warn!(
+                "{error}; devices that were removed from domains may be plugged in again"
+            );
             None
         });
         Self {
@@ -79,8 +82,8 @@ impl<'h> Runs<'h> {
         }
     }
 
-    /// After a connection was made. A domain of which nothing can be told is taken to
-    /// run on.
+    /// Called after connecting. A domain whose state is unknown is assumed to be still
+    /// running.
     pub(super) fn connected(&mut self, libvirt: &Libvirt) {
         self.unpluggable.clear();
         self.let_go
@@ -91,7 +94,7 @@ impl<'h> Runs<'h> {
             });
     }
 
-    /// Takes down what has happened to runs, before any device is given back.
+    /// Records what has happened to runs, before any device is given back.
     pub(super) fn note(&mut self, agenda: &Agenda) {
         let is_over =
             |(domain, _): &Key| agenda.stopped.contains(domain) && !agenda.gone.contains(domain);
@@ -103,42 +106,41 @@ impl<'h> Runs<'h> {
             .retain(|key, _| !agenda.stopped.contains(&key.0) && !agenda.let_go.contains(key));
         self.let_go.extend(agenda.let_go.iter().cloned());
         if agenda.host {
-            // A guest lets go of what is pulled before the kernel takes it away.
+            // A guest releases a pulled device before the kernel removes it.
             let host = self.host;
             self.keep_let_go(|key| !was_pulled(host, key));
             self.given_up.clone_from(&self.let_go);
         }
     }
 
-    /// Forgets all others that were let go: what is given up was let go.
+    /// Forgets all other released devices; given-up devices are always released ones.
     fn keep_let_go(&mut self, keep: impl Fn(&Key) -> bool) {
         self.let_go.retain(&keep);
         self.given_up.retain(&keep);
     }
 
-    /// Whether it is worth a try though nothing has happened.
+    /// Whether to try again although nothing has happened.
     pub(super) fn wants_another_try(&self) -> bool {
         self.again
     }
 
-    /// After which time it is to be looked whether a device was taken out, of which
-    /// nobody may tell.
+    /// After what time to check whether a device was removed without an event.
     pub(super) fn pause(&self) -> Option<Duration> {
         let since = self.unattached.values().min()?;
         Some((*since + LAG).saturating_sub(since_boot()))
     }
 
-    /// What was taken out of runs on purpose.
+    /// The devices that were removed from runs on purpose.
     pub(super) fn let_go(&self) -> &BTreeSet<Key> {
         &self.let_go
     }
 
-    /// What could not be plugged in, a line each.
+    /// The devices that could not be plugged in, one line each.
     pub(super) fn problems(&self) -> impl Iterator<Item = &String> {
         self.unpluggable.values().map(|one| &one.why)
     }
 
-    /// Plugs into running domains what they are without, where something is free.
+    /// Plugs missing devices into running domains if something is free.
     pub(super) fn plug(&mut self, libvirt: &Libvirt) -> Result<(), Lost> {
         self.again = false;
         let unattached = std::mem::take(&mut self.unattached);
@@ -162,7 +164,8 @@ impl<'h> Runs<'h> {
         Ok(())
     }
 
-    /// None for no answer; a domain that has gone meanwhile is none that matters.
+    /// libvirt's answer, or None for an error; the disappearance of a domain is no
+    /// error.
     fn answer<T>(
         &mut self,
         libvirt: &Libvirt,
@@ -188,7 +191,7 @@ impl<'h> Runs<'h> {
         unattached: &BTreeMap<Key, Duration>,
     ) {
         let (uuid, vm) = (def.uuid, &def.name);
-        // What was plugged in again by hand is not out of the run any more.
+        // A device that was plugged in again by hand is no longer missing.
         let has = |name: &DeviceName| {
             let mut requests = def.requests.iter().filter(|request| request.name == *name);
             requests.any(|request| def.placeholder_of(&request.name).is_some())
@@ -216,7 +219,8 @@ impl<'h> Runs<'h> {
         let _lock = match definition::edit_lock_within(self.host, uuid, EDIT_PATIENCE) {
             Ok(lock) => lock,
             Err(error) => {
-                // It is that program's turn, and not all that it does is an event.
+                // The other program is at work, and not all that it does causes an
+                // event.
                 if !is_held(&error) {
                     tracing::warn!("domain '{vm}': {}", events::one_line(&error));
                 }
@@ -251,11 +255,11 @@ impl<'h> Runs<'h> {
                         events::log_plugged(uuid, &what);
                     }
                 }
-                // It is tried again whenever something may have become free.
+                // Tried again whenever something may have become free.
                 Err(PlugError::NoRoom(_) | PlugError::NotRunning(_)) => {}
                 Err(error) if is_passing(&error) => self.again = true,
                 Err(error) => {
-                    // To make the device and to take it back are events themselves.
+                    // Making the device and taking it back cause events themselves.
                     let why = format!("domain '{vm}': {name} is not plugged in: {error:#}");
                     events::log_unsettled(uuid, &why);
                     let until = since_boot() + PLUG_AGAIN;
@@ -265,7 +269,8 @@ impl<'h> Runs<'h> {
         }
     }
 
-    /// What was taken out of a run goes back at once; what QEMU has not closed yet later.
+    /// Gives back devices that were removed from a run; a device that QEMU still has
+    /// open, later.
     fn take_back(&mut self, claim: &Claim, names: &[DeviceName]) {
         tell_alive();
         self.host.be_done_by(Deadline::after(allocate::PATIENCE));
@@ -279,8 +284,8 @@ impl<'h> Runs<'h> {
         }
     }
 
-    /// Whether the device is there for the run, which is without it because somebody may
-    /// have taken it out a moment ago: libvirt will tell.
+    /// Whether the device exists for the run, but is missing from it because somebody
+    /// may have just removed it: libvirt's event will say so.
     fn may_be_taken_out(
         &mut self,
         key: &Key,
@@ -301,7 +306,8 @@ impl<'h> Runs<'h> {
     }
 }
 
-/// Whether the device went without anybody's having taken it back: the claim still has it.
+/// Whether the device disappeared although nobody took it back: the claim still lists
+/// it.
 fn was_pulled(host: &Host, (domain, name): &Key) -> bool {
     let is_lost = |claim: Claim| {
         let mut devices = claim.devices.iter().filter(|device| device.name == *name);
@@ -313,7 +319,7 @@ fn was_pulled(host: &Host, (domain, name): &Key) -> bool {
     claims::load(host, *domain).is_ok_and(|claim| claim.is_some_and(is_lost))
 }
 
-/// Whether it may be otherwise in a minute.
+/// Whether this may change within a minute.
 fn is_passing(error: &PlugError) -> bool {
     match error {
         PlugError::Lock(LockError::Held { .. }) => true,
@@ -331,7 +337,7 @@ mod tests {
     use super::*;
     use crate::model::MdevUuid;
 
-    /// A run's claim of one mediated device, which is there.
+    /// A run's claim with one mediated device, which exists.
     fn made(host: &Host, root: &std::path::Path) -> (Key, Claim) {
         let uuid: DomainUuid = "aaaaaaaa-0000-4000-8000-000000000001".parse().unwrap();
         let name: DeviceName = "gpu0".parse().unwrap();
@@ -357,8 +363,8 @@ mod tests {
         ((uuid, name), claim)
     }
 
-    /// libvirt's event may come after its answer; when none comes, a program died that
-    /// was to plug the device in.
+    /// libvirt's event may come after its answer. If no event comes, the program that
+    /// was to plug the device in has died.
     #[test]
     fn a_device_that_is_there_is_not_plugged_in_before_libvirt_could_tell() {
         let root = tempfile::tempdir().unwrap();
@@ -373,7 +379,7 @@ mod tests {
         assert!(runs.may_be_taken_out(&key, Some(&claim), &seen));
         assert_eq!(runs.unattached, seen);
 
-        // Told: it is let go.
+        // The event came: the device was released.
         let agenda = Agenda {
             let_go: BTreeSet::from([key.clone()]),
             ..Agenda::default()
@@ -381,13 +387,13 @@ mod tests {
         runs.note(&agenda);
         assert_eq!((runs.pause(), &runs.given_up), (None, &BTreeSet::new()));
         assert_eq!(runs.let_go, agenda.let_go);
-        // Why is known when the host has come to rest.
+        // The reason is known when the host's devices have stopped changing.
         runs.note(&Agenda {
             host: true,
             ..Agenda::default()
         });
         assert_eq!(runs.given_up, agenda.let_go);
-        // Plugged in again by hand, and let go once more: why is to be found out anew.
+        // Plugged in again by hand and released again: the reason must be found again.
         runs.keep_let_go(|_| false);
         runs.note(&agenda);
         assert_eq!(
@@ -395,7 +401,7 @@ mod tests {
             (&agenda.let_go, &BTreeSet::new())
         );
 
-        // Not told in time, or no such device is there.
+        // No event came in time, or the device does not exist.
         let long_ago = BTreeMap::from([(key.clone(), since_boot().saturating_sub(LAG))]);
         assert!(!runs.may_be_taken_out(&key, Some(&claim), &long_ago));
         assert!(!runs.may_be_taken_out(&key, None, &none));

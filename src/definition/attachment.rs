@@ -1,6 +1,6 @@
-//! What must change in a domain's definition for it to have the wanted devices:
-//! requests, placeholder hostdevs, the CD-ROM with guest drivers. A function of
-//! the definition; it calls neither libvirt nor the host.
+//! Computes what must change in a domain's definition for it to have the wanted
+//! devices: requests, placeholder hostdevs, the CD-ROM with guest drivers. This is a
+//! function of the definition; it calls neither libvirt nor the host.
 
 use anyhow::{bail, ensure};
 use serde::Serialize;
@@ -15,7 +15,7 @@ use crate::{
     model::{DeviceName, MdevUuid, PciAddress, PoolName},
 };
 
-/// What is asked for.
+/// The wanted devices.
 #[derive(Debug)]
 pub struct AttachRequest<'a> {
     pub pool: &'a Pool,
@@ -24,17 +24,17 @@ pub struct AttachRequest<'a> {
     pub guest_drivers: bool,
 }
 
-/// The changes, and what they mean for each device.
+/// The changes, and their result for each device.
 #[derive(Debug)]
 pub struct Attachment {
     pub changes: Vec<Change>,
     pub devices: Vec<FilledDevice>,
-    /// The devices' requests as they are then.
+    /// The requests of the devices after the changes.
     pub requests: Vec<Request>,
     pub cdrom: Option<CdRomOutcome>,
 }
 
-/// A device that was asked for.
+/// A requested device.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct FilledDevice {
     pub name: DeviceName,
@@ -42,7 +42,7 @@ pub struct FilledDevice {
     pub pool: PoolName,
     pub request: RequestChange,
     pub hostdev: HostdevChange,
-    /// The virtual function that it is to be, where that is in the XML.
+    /// Its virtual function, if the XML names it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub function: Option<PciAddress>,
 }
@@ -52,7 +52,7 @@ pub struct FilledDevice {
 pub enum RequestChange {
     Unchanged,
     Added,
-    /// It asks for guest drivers now, or says now that it is optional.
+    /// The request now asks for guest drivers, or now says that the device is optional.
     Changed,
 }
 
@@ -61,11 +61,11 @@ pub enum RequestChange {
 pub enum HostdevChange {
     Unchanged,
     Added,
-    /// It had the UUID of another domain, as after a clone.
+    /// The hostdev had the UUID of another domain's device, for example after cloning.
     Mended,
-    /// It had another model than the type of its pool.
+    /// The hostdev had another model than the type of its pool.
     Remodelled,
-    /// The device is optional: it has none until it is plugged in.
+    /// The device is optional: it gets no hostdev until it is plugged in.
     Later,
 }
 
@@ -73,7 +73,7 @@ pub enum HostdevChange {
 #[serde(tag = "change", content = "target", rename_all = "kebab-case")]
 pub enum CdRomOutcome {
     Added(String),
-    /// It had the path of another domain.
+    /// The CD-ROM had the path of another domain.
     Mended(String),
 }
 
@@ -88,11 +88,11 @@ impl FilledDevice {
 }
 
 impl Attachment {
-    /// Works out what has to be changed for the request.
+    /// Computes the changes for the request.
     ///
     /// # Errors
-    /// When the definition has something in the way, or `choose` finds nothing that could
-    /// stand for the devices that it is asked about.
+    /// When something in the definition conflicts, or `choose` finds no placeholders
+    /// for the devices.
     pub fn work_out(
         definition: &Definition,
         to_attach: &AttachRequest<'_>,
@@ -156,9 +156,9 @@ impl Attachment {
                 function,
             });
         }
-        // The request first: with it alone the hook refuses a start and says
-        // what is missing; with the hostdev alone it would be libvirt, for want
-        // of a device that nobody made.
+        // The request is added first. With the request alone, the hook refuses a start
+        // and says what is missing. With the hostdev alone, libvirt would refuse it
+        // with an error about a missing device.
         let (before, after) = (definition.element.as_deref(), asked.element.as_deref());
         let mut changes = Vec::from_iter(Change::metadata(before, after)?);
         changes.extend(hostdevs);
@@ -177,10 +177,10 @@ impl Attachment {
         })
     }
 
-    /// The change that makes the running domain ask for the devices too.
+    /// The change that adds the requests to the running domain too.
     ///
     /// # Errors
-    /// When it has one of the name from another pool.
+    /// When the running domain has a request of that name for another pool.
     pub fn live_requests(&self, live: &Definition) -> anyhow::Result<Option<Change>> {
         let mut element = live.element.clone();
         for request in &self.requests {
@@ -202,7 +202,7 @@ impl Attachment {
     }
 }
 
-/// The names of the devices that the domain shall have.
+/// The names of the devices that the domain will have.
 fn names(def: &DomainDef, to_attach: &AttachRequest<'_>) -> anyhow::Result<Vec<DeviceName>> {
     if let Some(name) = to_attach.name {
         let numbered = |number: usize| format!("{name}-{number}").parse();
@@ -222,8 +222,8 @@ fn names(def: &DomainDef, to_attach: &AttachRequest<'_>) -> anyhow::Result<Vec<D
     while names.len() < to_attach.count {
         let name: DeviceName = format!("gpu{number}").parse()?;
         number += 1;
-        // A hostdev of ours without its request is completed, any other device
-        // of that alias left alone.
+        // A hostdev of ours without its request gets one; another device with that
+        // alias is left alone.
         let uuid = MdevUuid::for_device(def.uuid, &name);
         let free = def.requests.iter().all(|request| request.name != name)
             && hostdev_of(def, &name, uuid).is_ok();
@@ -234,22 +234,22 @@ fn names(def: &DomainDef, to_attach: &AttachRequest<'_>) -> anyhow::Result<Vec<D
     Ok(names)
 }
 
-/// The requests as they shall be, in plain data and in the metadata.
+/// The requests after the change, as plain data and as metadata.
 struct Asked {
     requests: Vec<Request>,
     element: Option<String>,
 }
 
 impl Asked {
-    /// Makes the request of that name what it shall be.
+    /// Adds or changes the request of that name.
     fn settle(
         &mut self,
         name: &DeviceName,
         to_attach: &AttachRequest<'_>,
         has_hostdev: bool,
     ) -> anyhow::Result<RequestChange> {
-        // A hostdev that is not filled fails the start, so what may be missing
-        // has none.
+        // A hostdev without a device would fail the start, so an optional device has no
+        // hostdev.
         let later = to_attach.pool.defaults.optional == Some(true) && !has_hostdev;
         let Some(request) = self.requests.iter_mut().find(|one| one.name == *name) else {
             let mut request = Request::new(name.clone(), to_attach.pool.name.clone());
@@ -288,8 +288,8 @@ impl Asked {
     }
 }
 
-/// The hostdev that a name has: its placeholder, or a mediated device under its alias
-/// that has the UUID of another domain's ([`is_of_another`]).
+/// The hostdev for a name: its placeholder, or a mediated device with its alias and the
+/// UUID of another domain's device ([`is_of_another`]).
 pub(super) fn hostdev_of<'d>(
     def: &'d DomainDef,
     name: &DeviceName,
@@ -306,24 +306,24 @@ pub(super) fn hostdev_of<'d>(
             .as_deref()
             .filter(|other| other.starts_with(domain::ALIAS_PREFIX) && *other != alias);
         if let Some(other) = of_another {
-            bail!("UUID {uuid} of device '{name}' is that of the hostdev with alias '{other}'");
+            bail!("the UUID {uuid} of device '{name}' belongs to the hostdev with alias '{other}'");
         }
         return Ok(Some(hostdev));
     }
     match def.hostdevs.iter().find(|hostdev| hostdev.is_named(name)) {
         None if def.aliases.contains(&alias) => {
-            bail!("alias '{alias}' is that of another device of the domain; choose another name")
+            bail!("another device of the domain has the alias '{alias}'; choose another name")
         }
         found => Ok(found),
     }
 }
 
-/// Whether it is a mediated device of another UUID than that, as after a clone.
+/// Whether it is a mediated device with another UUID, for example after cloning.
 pub(super) fn is_of_another(hostdev: &Hostdev, uuid: MdevUuid) -> bool {
     hostdev.handle.mdev().is_some_and(|has| has != uuid)
 }
 
-/// A hostdev as an edit puts it in.
+/// A hostdev, as the device of an edit.
 pub fn device(name: &DeviceName, hostdev: &Hostdev) -> Device {
     Device {
         what: format!("hostdev '{name}'"),
@@ -332,7 +332,7 @@ pub fn device(name: &DeviceName, hostdev: &Hostdev) -> Device {
     }
 }
 
-/// A hostdev of the definition as it is written there.
+/// A hostdev of the definition, exactly as written there.
 pub fn existing(
     definition: &Definition,
     name: &DeviceName,
@@ -345,8 +345,8 @@ pub fn existing(
     Ok(device)
 }
 
-/// Puts the UUID right and keeps the rest of the hostdev, its guest address
-/// above all: a guest takes a moved device for a new one.
+/// Corrects the UUID and keeps the rest of the hostdev, especially its guest address: a
+/// guest treats a device at another address as a new one.
 pub(super) fn mend(
     definition: &Definition,
     name: &DeviceName,
@@ -364,8 +364,8 @@ pub(super) fn mend(
     Ok([Change::Detach(former), Change::Attach(mended)])
 }
 
-/// Gives the hostdev the model that its type has, and takes from it what libvirt
-/// refuses there: `display`, and an address of PCI.
+/// Gives the hostdev the model of its type, and removes what libvirt refuses with that
+/// model: `display` and a PCI address.
 pub(super) fn remodel(
     definition: &Definition,
     name: &DeviceName,
@@ -392,7 +392,7 @@ pub(super) fn provide_cdrom(
         }));
         return Ok(Some(CdRomOutcome::Added(cdrom.target)));
     };
-    // An empty drive is one that somebody has ejected the medium of.
+    // An empty drive is one whose medium was ejected.
     let Some(source) = disk.source.as_ref().filter(|source| **source != path) else {
         return Ok(None);
     };
@@ -408,7 +408,7 @@ pub(super) fn provide_cdrom(
     Ok(Some(CdRomOutcome::Mended(disk.target.clone())))
 }
 
-/// Our CD-ROM as it is in the definition.
+/// Our CD-ROM as written in the definition.
 pub fn existing_cdrom(definition: &Definition) -> anyhow::Result<Option<Device>> {
     let Some((disk, key)) =
         domain::find_cdrom(&definition.def).zip(domain::detach_cdrom(&definition.def))
@@ -423,7 +423,7 @@ pub fn existing_cdrom(definition: &Definition) -> anyhow::Result<Option<Device>>
     }))
 }
 
-/// A definition that could never start is refused where the mistake is made.
+/// A definition that could never start is refused now, not at its start.
 fn check_limit(def: &DomainDef, requests: &[Request], pool: &Pool) -> anyhow::Result<()> {
     let of_pool = requests.iter().filter(|one| one.pool == pool.name).count();
     let limit = usize::try_from(pool.instances).unwrap_or(usize::MAX);

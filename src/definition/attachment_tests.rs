@@ -17,7 +17,7 @@ fn definition(requests: &str, devices: &str) -> Definition {
     Definition::read(xml).unwrap()
 }
 
-/// `NAME request hostdev` of each device, or the error.
+/// `NAME request hostdev` for each device, or the error.
 fn outcome(definition: &Definition, pool: &Pool, name: Option<&str>, count: usize) -> String {
     let name = name.map(|name| name.parse().unwrap());
     let to_attach = AttachRequest {
@@ -91,7 +91,7 @@ fn hostdevs_of_ours_are_taken_up_and_others_left_alone() {
         ),
         (hostdev(&uuid("gpu0"), "ua-mine"), "gpu0 Added Unchanged"),
         (hostdev(foreign, "ua-vgpu-gpu0"), "gpu0 Added Mended"),
-        // Somebody else's device with our alias, or our UUID under another name.
+        // A foreign device with our alias, or our UUID under another name.
         (hostdev(&uuid("gpu0"), "ua-vgpu-x"), "gpu1 Added Added"),
         (
             "<input type='tablet' bus='usb'><alias name='ua-vgpu-gpu0'/></input>".to_owned(),

@@ -1,6 +1,6 @@
 //! Edits to a domain's persistent definition, and to the metadata of its run, one
-//! libvirt call each, carried out in order and undone in reverse when one fails.
-//! Which edits are wanted it leaves to the verbs.
+//! libvirt call each. They are carried out in order, and undone in reverse order when
+//! one fails. The callers decide which edits are needed.
 
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
@@ -10,15 +10,15 @@ use crate::{
     host::libvirt::{Domain, LibvirtError},
 };
 
-/// One edit, with what its undo needs.
+/// One edit, with all that its undo needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// Our metadata element is replaced, made, or taken out.
+    /// Replaces, adds or removes our metadata element.
     Metadata {
         before: Option<SetMetadata>,
         after: Option<SetMetadata>,
     },
-    /// The same in the running domain.
+    /// Does the same in the running domain.
     LiveMetadata {
         before: Option<SetMetadata>,
         after: Option<SetMetadata>,
@@ -30,7 +30,7 @@ pub enum Change {
 /// A device in the definition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Device {
-    /// What to call it in an error, as in `hostdev 'gpu0'`.
+    /// Its name in an error, as in `hostdev 'gpu0'`.
     pub what: String,
     /// The XML that attaches it.
     pub whole: String,
@@ -39,8 +39,8 @@ pub struct Device {
 }
 
 impl Change {
-    /// The change from one metadata element to another; none where they are the
-    /// same. Whether libvirt can take both is settled here, before any edit.
+    /// The change from one metadata element to another; none if they are equal. Checks
+    /// before any edit whether libvirt can store both.
     pub fn metadata(before: Option<&str>, after: Option<&str>) -> anyhow::Result<Option<Self>> {
         if before == after {
             return Ok(None);
@@ -89,19 +89,27 @@ impl Change {
     }
 }
 
-/// An edit that failed, and where that leaves the definition.
+const fn outcome(undone: bool) -> &'static str {
+    if undone {
+        "the earlier changes were undone"
+    } else {
+        "nothing was changed"
+    }
+}
+
+/// An edit that failed, and the state of the definition afterwards.
 #[derive(Debug, thiserror::Error)]
 pub enum ChangeError {
-    /// The definition is as it was.
-    #[error("{cause}; {}", if *undone { "what was done before is undone" } else { "nothing was changed" })]
+    /// The definition is unchanged.
+    #[error("{cause}; {}", outcome(*undone))]
     Undone {
         cause: LibvirtError,
-        /// Whether there was anything to undo.
+        /// Whether anything had to be undone.
         undone: bool,
     },
-    /// Some edits could not be taken back.
+    /// Some edits could not be undone.
     #[error(
-        "{cause}; undoing what was done before failed too: {}; see 'virsh dumpxml --inactive'",
+        "{cause}; undoing the earlier changes failed too: {}; see 'virsh dumpxml --inactive'",
         failures.join("; ")
     )]
     HalfDone {
@@ -127,8 +135,8 @@ pub fn carry_out(domain: &Domain, changes: &[Change]) -> Result<(), ChangeError>
     Ok(())
 }
 
-/// The part of changes that goes further than others of the same definition: when it is
-/// taken back, only those are made.
+/// The changes without those in `kept`: to undo everything except `kept`, only these
+/// are undone.
 pub fn beyond(changes: &[Change], kept: &[Change]) -> Vec<Change> {
     let mut metadata = None;
     let mut live = None;
@@ -159,8 +167,7 @@ pub fn beyond(changes: &[Change], kept: &[Change]) -> Vec<Change> {
     changes.filter(goes_further).collect()
 }
 
-/// Undoes changes that were carried out, last first; the reasons of those that could
-/// not be.
+/// Undoes changes that were carried out, last first. Returns the reasons of failures.
 pub fn take_back(domain: &Domain, changes: &[Change]) -> Vec<String> {
     let undo = changes.iter().rev();
     undo.filter_map(|change| change.inverse().carry_out(domain).err())
@@ -206,7 +213,7 @@ mod tests {
         let a = [&[detach("a")][..], &both("ab", "b")].concat();
         let back = [&[detach("b")][..], &both("b", "")].concat();
         assert_eq!(beyond(&all, &a), back);
-        // What is only in the run is not in the definition.
+        // Changes of the run alone do not touch the definition.
         let [_, live] = both("ab", "b");
         let [all_metadata, _] = both("ab", "");
         let [_, back_live] = both("b", "");

@@ -1,5 +1,5 @@
-//! The XML of a domain that is to be created as it is: what its requests lack is put
-//! into the text, and nothing else of it is touched.
+//! Completes the XML of a domain that is to be created from it: adds what its requests
+//! need and changes nothing else.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ use crate::{
     model::{DeviceName, MdevModel, MdevUuid, PoolName},
 };
 
-/// The XML with all that its requests need.
+/// The XML with everything that its requests need.
 #[derive(Debug)]
 pub struct Filled {
     pub xml: String,
@@ -27,13 +27,12 @@ pub struct Filled {
     pub cdrom: Option<CdRomOutcome>,
 }
 
-/// Puts in hostdevs and the CD-ROM where the XML lacks them, and puts those right that
-/// are of another domain. `choose` finds what can stand for devices of
-/// a pool.
+/// Adds missing hostdevs and the CD-ROM, and corrects those that belong to another
+/// domain. `choose` finds placeholders for devices of a pool.
 ///
 /// # Errors
-/// When something is in the way, a pool cannot be used, or nothing can stand for a
-/// device.
+/// When something in the XML conflicts, a pool cannot be used, or no placeholder is
+/// found for a device.
 pub fn fill(
     host: &Host,
     xml: &str,
@@ -66,7 +65,7 @@ pub fn fill(
     Ok(filled)
 }
 
-/// The XML with the device at its other source.
+/// The XML with the device's new source.
 pub fn with_elsewhere(xml: &str, other: &Elsewhere) -> Result<String, DomainError> {
     let moved = domain::with_source(xml, &other.from, other.to.handle)?;
     let changed = match moved {
@@ -80,7 +79,7 @@ fn load_pool(host: &Host, name: &PoolName) -> anyhow::Result<Pool> {
     config::load_pool(host, name).with_context(|| format!("pool '{name}' cannot be used"))
 }
 
-/// The model that a device's hostdev should have and has not.
+/// The model that a device's hostdev should have but does not have.
 fn model_meant(
     host: &Host,
     request: &Request,
@@ -89,7 +88,7 @@ fn model_meant(
     let Some(has) = hostdev.model.as_deref() else {
         return Ok(None);
     };
-    // A pool that cannot be used is told by the hook.
+    // The hook reports a pool that cannot be used.
     let pool = config::load_pool(host, &request.pool).ok();
     let Some(pool) = pool.filter(|pool| !pool.is_chosen_ahead()) else {
         return Ok(None);
@@ -105,7 +104,7 @@ impl Filled {
         Ok(())
     }
 
-    /// What becomes of a request. One that lacks a hostdev has none yet.
+    /// Completes one request. If it has no hostdev yet, none is returned.
     fn settle(&mut self, host: &Host, request: &Request) -> anyhow::Result<FilledDevice> {
         let name = &request.name;
         let uuid = MdevUuid::for_device(self.def.uuid, name);
@@ -142,7 +141,7 @@ impl Filled {
                 let pool = load_pool(host, &request.pool)?;
                 outcome.hostdev = HostdevChange::Added;
                 if request.optional.is_none() && pool.defaults.optional == Some(true) {
-                    // The hook knows requests, not what pools say of them.
+                    // The hook reads only requests, not the pools' defaults.
                     let mut asking = request.clone();
                     asking.optional = Some(true);
                     self.edit(domain::with_request(&self.xml, &asking)?)?;
@@ -175,7 +174,7 @@ impl Filled {
             self.cdrom = Some(CdRomOutcome::Added(cdrom.target));
             return Ok(());
         };
-        // An empty drive is one that somebody has ejected the medium of.
+        // An empty drive is one whose medium was ejected.
         if disk.source.as_ref().is_none_or(|source| *source == path) {
             return Ok(());
         }
@@ -302,7 +301,7 @@ mod tests {
             ]
         );
         assert_eq!(filled.cdrom, Some(CdRomOutcome::Added("sda".to_owned())));
-        // The second time there is nothing to do.
+        // A second run changes nothing.
         let again = super::tests::filled(&filled.xml, &[]).unwrap();
         assert_eq!((again.xml, again.cdrom), (filled.xml, None));
     }
@@ -398,7 +397,7 @@ mod tests {
         let error = filled(&xml(asking, taken), &[]).unwrap_err().to_string();
         assert_eq!(
             error,
-            "alias 'ua-vgpu-a' is that of another device of the domain; choose another name"
+            "another device of the domain has the alias 'ua-vgpu-a'; choose another name"
         );
     }
 }

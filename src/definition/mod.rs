@@ -1,7 +1,7 @@
-//! A domain's definition at libvirt, brought in line with what its metadata asks
-//! for: placeholders, virtual functions, the CD-ROM with guest drivers. What must
-//! change is worked out as plain data first, then carried out under the domain's
-//! edit lock, all of it or nothing. What a start does with it is the hook's.
+//! A domain's definition in libvirt, changed so that it matches its metadata:
+//! placeholders, virtual functions, the CD-ROM with guest drivers. The changes are
+//! first computed as plain data, then carried out under the domain's edit lock, all or
+//! none. The hook handles starts.
 
 mod attachment;
 mod change;

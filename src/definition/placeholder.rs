@@ -1,7 +1,7 @@
-//! What stands for a new device in a domain's definition: a UUID under which any
-//! parent makes it, or one virtual function of a GPU, chosen here and reserved by
-//! being named. A reservation holds until a start: whoever starts first gets the
-//! function.
+//! Placeholders for new devices in a domain's definition: a UUID with which any parent
+//! can make the device, or one virtual function of a GPU. The function is chosen here
+//! and reserved by being named in a definition. The reservation ends at a start: the
+//! first domain that starts gets the function.
 
 use std::collections::BTreeMap;
 
@@ -23,12 +23,12 @@ use crate::{
     rule::Verdict,
 };
 
-/// The virtual functions that domains' definitions name, under whatever alias.
+/// The virtual functions in domains' definitions, under any alias.
 #[derive(Debug, Default)]
 pub struct Named(BTreeMap<DomainUuid, (DomainName, Vec<PciAddress>)>);
 
 impl Named {
-    /// Those of all domains. A definition that cannot be read names nothing.
+    /// Reads those of all domains. An unreadable definition counts as naming none.
     pub fn read(libvirt: &Libvirt) -> anyhow::Result<Self> {
         let mut named = Self::default();
         for xml in libvirt.definitions()? {
@@ -39,8 +39,8 @@ impl Named {
         Ok(named)
     }
 
-    /// Those of all domains, where one of this XML could be in another's way: who has
-    /// no function in the XML takes none from others.
+    /// Reads those of all domains, but only if the XML has functions that could
+    /// conflict with them.
     pub fn read_for(libvirt: &Libvirt, def: &DomainDef) -> anyhow::Result<Self> {
         if def.functions().next().is_none() {
             Ok(Self::default())
@@ -49,7 +49,7 @@ impl Named {
         }
     }
 
-    /// Takes a definition down as it is now.
+    /// Records a definition as it is now.
     pub fn note(&mut self, def: &DomainDef) {
         let functions: Vec<PciAddress> = def.functions().collect();
         if functions.is_empty() {
@@ -78,7 +78,7 @@ impl Named {
             .collect()
     }
 
-    /// What the other domains name.
+    /// The functions that the other domains name.
     #[must_use]
     pub fn reserved(&self, except: DomainUuid) -> Reserved {
         let others = self.0.iter().filter(|(domain, _)| **domain != except);
@@ -101,7 +101,7 @@ impl Reserved {
         self.0.get(&function)
     }
 
-    /// These and those.
+    /// These functions together with `claimed`.
     fn with(&self, claimed: &BTreeMap<PciAddress, DomainName>) -> BTreeMap<PciAddress, DomainName> {
         let mut all = self.0.clone();
         all.extend(claimed.clone());
@@ -109,8 +109,8 @@ impl Reserved {
     }
 }
 
-/// As [`choose`], besides what other domains' definitions have. libvirt is asked for
-/// them only where functions are chosen.
+/// As [`choose`], but avoids the devices in other domains' definitions. libvirt is
+/// asked for these only if functions must be chosen.
 pub fn placeholders(
     host: &Host,
     libvirt: &Libvirt,
@@ -126,7 +126,7 @@ pub fn placeholders(
     placeholders_beside(host, libvirt, &reserved, def, pool, names)
 }
 
-/// As [`choose`], where libvirt can hand out what is chosen.
+/// As [`choose`], after checking that libvirt can pass the devices to VMs.
 pub fn placeholders_beside(
     host: &Host,
     libvirt: &Libvirt,
@@ -142,9 +142,9 @@ pub fn placeholders_beside(
     Ok(chosen)
 }
 
-/// Chooses for the named devices of a pool, all of which the domain shall have.
-/// What is free now comes first; where nothing is, any function of the pool's GPUs
-/// will do until the start.
+/// Chooses placeholders for the named devices of a pool, for one domain. Free devices
+/// come first. If none is free, any function of the pool's GPUs is chosen and may
+/// become free before the start.
 pub fn choose(
     host: &Host,
     reserved: &Reserved,
@@ -167,7 +167,7 @@ pub fn choose(
     }
 }
 
-/// What stands for mediated devices of that model.
+/// The placeholders of mediated devices of that model.
 pub fn mdev_placeholders(
     domain: DomainUuid,
     names: &[DeviceName],
@@ -177,11 +177,11 @@ pub fn mdev_placeholders(
     names.iter().map(one).collect()
 }
 
-/// What the devices of a pool of mediated devices are to QEMU; None where this host
-/// has none of them, or does not say.
+/// How QEMU presents the devices of a pool of mediated devices; None if this host has
+/// none of them, or does not say.
 ///
 /// # Errors
-/// When libvirt could not give them to a VM, or sysfs cannot be read.
+/// When libvirt could not pass them to a VM, or sysfs cannot be read.
 pub fn model(host: &Host, pool: &Pool) -> anyhow::Result<Option<MdevModel>> {
     let look = Look::new(host);
     let supply = look.supply(Detail::default());
@@ -202,7 +202,7 @@ pub fn model(host: &Host, pool: &Pool) -> anyhow::Result<Option<MdevModel>> {
     Ok(None)
 }
 
-/// Whether the domain may have these besides what it asks for already.
+/// Whether the domain may have these in addition to what it asks for already.
 fn check_together(
     host: &Host,
     def: &DomainDef,
@@ -220,11 +220,11 @@ fn check_together(
         _ => host.nvml().gpus().unwrap_or_default(),
     };
     together(&profiles, &facts)
-        .map_err(|why| anyhow!("{why}; choose another pool, or detach what it has"))
+        .map_err(|why| anyhow!("{why}; choose another pool, or detach its devices"))
 }
 
-/// What stands for one more device of the pool that can be had now; None when the
-/// pool has no room. Functions that no other domain names come first.
+/// The hostdevs for one more device that the pool can give now; None when the pool is
+/// full. Functions that no other domain names come first.
 pub fn choose_free(
     host: &Host,
     reserved: &Reserved,
@@ -242,9 +242,9 @@ struct Choice<'a> {
     def: &'a DomainDef,
     pool: &'a Pool,
     names: &'a [DeviceName],
-    /// The functions that the domain has already, for whatever.
+    /// The functions that the domain already has, for any purpose.
     own: Vec<PciAddress>,
-    /// Those that other domains hold.
+    /// The functions that other domains hold.
     claimed: BTreeMap<PciAddress, DomainName>,
 }
 
@@ -266,8 +266,8 @@ impl<'a> Choice<'a> {
         })
     }
 
-    /// What can be had now, first without what other domains name; None when there
-    /// is no room.
+    /// The hostdevs that the pool can give now; None when it is full. Functions that
+    /// other domains name are the last choice.
     fn free(&self, reserved: &Reserved) -> anyhow::Result<Option<Vec<Hostdev>>> {
         match self.planned(reserved.with(&self.claimed))? {
             None => self.planned(self.claimed.clone()),
@@ -294,14 +294,14 @@ impl<'a> Choice<'a> {
         Ok(HostSupply::of(view))
     }
 
-    /// By a plan as the hook makes it; None when there is no room now.
+    /// The hostdevs that the hook's planner would choose; None when the pool is full.
     fn planned(
         &self,
         taken: BTreeMap<PciAddress, DomainName>,
     ) -> anyhow::Result<Option<Vec<Hostdev>>> {
         let look = Look::new(self.host);
         let supply = self.supply(&look, taken)?;
-        // The limit is about devices in use, which those of a definition are not.
+        // The pool's limit counts devices in use, not devices in a definition.
         let pool = Pool {
             instances: 0,
             ..self.pool.clone()
@@ -328,8 +328,8 @@ impl<'a> Choice<'a> {
         Ok(Some(plan.assignments.iter().map(placeholder).collect()))
     }
 
-    /// What the pool's rules take, full or not: those that no other domain names or
-    /// holds first.
+    /// Any devices that the pool's rules take, full or not; first those that no other
+    /// domain names or holds.
     fn any(&self, reserved: &Reserved) -> anyhow::Result<Vec<Hostdev>> {
         let look = Look::new(self.host);
         let supply = self.supply(&look, BTreeMap::new())?;
@@ -352,7 +352,7 @@ impl<'a> Choice<'a> {
             let lacking = self.pool.kind.lacking(self.host);
             let lacking = lacking.context("cannot look for GPUs")?;
             bail!(
-                "pool '{pool}' has nothing on this host that could stand for the device{}; see \
+                "no device on this host can serve pool '{pool}'{}; see \
                  {}",
                 lacking.map_or(String::new(), |what| format!(": {what}")),
                 proposed("virt-vgpu pool preview", pool)
@@ -377,7 +377,7 @@ impl<'a> Choice<'a> {
     }
 }
 
-/// Whether libvirt hands functions of the pool to VMs.
+/// Whether libvirt can pass functions of the pool to VMs.
 pub fn check_libvirt(pool: &Pool, version: u32) -> anyhow::Result<()> {
     let checked = pool.kind.check_libvirt(version);
     checked.map_err(|why| anyhow!("{why}"))

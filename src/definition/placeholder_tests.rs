@@ -91,7 +91,8 @@ fn functions_that_no_other_domain_names_come_first() {
     // A second domain gets another one.
     assert_eq!(chosen(&[first], &["gpu0"]), format!("{second} "));
     assert_eq!(chosen(&[first, third], &["gpu0"]), format!("{second} "));
-    // More domains than functions share them: whoever starts first has it.
+    // More domains than functions share them: the first one that starts gets the
+    // function.
     assert_eq!(chosen(&FUNCTIONS, &["gpu0"]), format!("{first} "));
     assert_eq!(
         chosen(&[], &["a", "b", "c", "d"]),
@@ -113,13 +114,13 @@ fn functions_with_a_type_come_last() {
         chosen(&host, &reserved(&[]), &["gpu0"]),
         format!("{second} ")
     );
-    // One that is free and reserved before one that is taken.
+    // A free and reserved function comes before a taken one.
     is_vgpu(third);
     assert_eq!(
         chosen(&host, &reserved(&[second]), &["gpu0"]),
         format!("{second} ")
     );
-    // Nothing is free: it may be by the time of the start.
+    // Nothing is free now, but may be when the domain starts.
     is_vgpu(second);
     assert_eq!(
         chosen(&host, &reserved(&[first]), &["gpu0"]),
@@ -141,7 +142,7 @@ fn a_mediated_device_is_to_qemu_what_its_type_is() {
     let host = Host::new(dir.path());
     let chosen = || choose(&host, &Reserved::default(), &def, &pool, &names);
     let mdevs = |model| mdev_placeholders(def.uuid, &names, model);
-    // What is not there cannot be asked.
+    // A missing device cannot be asked.
     assert_eq!(chosen().unwrap(), mdevs(MdevModel::VfioPci));
     let of_type = format!("{parent}/mdev_supported_types/vfio_ap-passthrough");
     write(

@@ -1,11 +1,11 @@
-//! Devices that are exchanged in a definition: libvirt has no single edit for that, so
-//! for a moment one is out and the other not yet in. A program that is killed then would
-//! lose all that somebody has set for the device, so what is to go in is noted first,
-//! and put in by whoever edits the domain next.
+//! Exchanges devices in a definition. libvirt has no single edit for that, so for a
+//! moment one device is removed and the other is not added yet. If the program were
+//! killed then, all settings of the device would be lost. So the new device is recorded
+//! first, and the next process that edits the domain adds it.
 //!
 //! `/run/virt-vgpu/edits/UUID.json` is written before the first edit and removed after
-//! the last one. A reboot takes it away with the domain's edit lock; what it was for is
-//! then a placeholder as any other.
+//! the last one. A reboot removes it together with the domain's edit lock; the device
+//! then gets an ordinary placeholder.
 
 use std::io::ErrorKind;
 
@@ -22,7 +22,7 @@ use crate::{
     model::{DeviceName, DomainUuid, MdevUuid},
 };
 
-/// What is to go in again.
+/// The devices to add again.
 #[derive(Debug, Serialize, Deserialize)]
 struct Note {
     devices: Vec<Device>,
@@ -32,11 +32,11 @@ fn path(domain: DomainUuid) -> String {
     format!("{EDITS}/{domain}.json")
 }
 
-/// Carries out all the changes, or none; a kill between two of them loses no device
-/// that is exchanged for another.
+/// Carries out all the changes, or none. If the program is killed between two of them,
+/// no exchanged device is lost.
 ///
 /// # Errors
-/// Why not; the definition is then as it was, but for [`ChangeError::HalfDone`].
+/// The reason; the definition is then unchanged, except for [`ChangeError::HalfDone`].
 pub fn carry_out_noted(host: &Host, target: &Target, changes: &[Change]) -> anyhow::Result<()> {
     let uuid = target.definition.def.uuid;
     let devices = exchanged(changes);
@@ -48,22 +48,22 @@ pub fn carry_out_noted(host: &Host, target: &Target, changes: &[Change]) -> anyh
         .make_directory(EDITS, 0o755)
         .and_then(|()| host.replace_file(&path(uuid), text.as_bytes(), 0o600));
     match noted {
-        // Who edits through libvirt without being root has no lock either.
+        // A user who edits through libvirt without being root has no lock either.
         Err(error) if error.kind() == ErrorKind::PermissionDenied => {}
         noted => noted.with_context(|| {
             let path = path(uuid);
-            format!("cannot note in {path} which devices are exchanged; nothing was changed")
+            format!("cannot record in {path} which devices are exchanged; nothing was changed")
         })?,
     }
     let done = change::carry_out(&target.domain, changes);
     if !matches!(done, Err(ChangeError::HalfDone { .. })) {
-        // One that stays names nothing that is missing.
+        // A leftover record names no missing device and does no harm.
         let _ = host.remove_file(&path(uuid));
     }
     Ok(done?)
 }
 
-/// The devices of whose kind one is taken out just before.
+/// The added devices for which a device of the same kind is removed just before.
 fn exchanged(changes: &[Change]) -> Vec<Device> {
     let pairs = changes.iter().zip(changes.iter().skip(1));
     let devices = pairs.filter_map(|pair| match pair {
@@ -75,12 +75,12 @@ fn exchanged(changes: &[Change]) -> Vec<Device> {
     devices.collect()
 }
 
-/// Puts in what a program that was killed has left out, as far as the definition still
-/// asks for it; the names of what was put in. Called with the domain's edit lock.
+/// Adds the devices that a killed program has left out, if the definition still asks
+/// for them. Returns their names. Call this with the domain's edit lock.
 ///
 /// # Errors
-/// When libvirt does not answer. A device that it does not take is left to who adds
-/// what is missing.
+/// When libvirt does not answer. A device that libvirt refuses is left to the code that
+/// adds missing devices.
 pub fn redo(host: &Host, target: &mut Target) -> anyhow::Result<Vec<String>> {
     let path = path(target.definition.def.uuid);
     let Some(devices) = noted(host, &path)? else {
@@ -102,11 +102,11 @@ pub fn redo(host: &Host, target: &mut Target) -> anyhow::Result<Vec<String>> {
     Ok(done)
 }
 
-/// What is noted in that file; None without one.
+/// The devices recorded in that file; None without a file.
 fn noted(host: &Host, path: &str) -> anyhow::Result<Option<Vec<Device>>> {
     let text = match host.read_file(path) {
         Ok(text) => text,
-        // Who is not root has noted nothing and reads nothing.
+        // Without being root, nothing was recorded and nothing can be read.
         Err(error)
             if matches!(
                 error.kind(),
@@ -116,16 +116,16 @@ fn noted(host: &Host, path: &str) -> anyhow::Result<Option<Vec<Device>>> {
             return Ok(None);
         }
         Err(error) => {
-            let what = format!("cannot read {path}, which names devices that were taken out");
+            let what = format!("cannot read {path}, which lists devices that were removed");
             return Err(error).context(what);
         }
     };
-    // A text that is no such note is none of ours.
+    // A text in another format is not ours.
     let note = serde_json::from_str::<Note>(&text);
     Ok(Some(note.map(|note| note.devices).unwrap_or_default()))
 }
 
-/// Whether the definition asks for the device and does not have it.
+/// Whether the definition asks for the device but does not have it.
 fn is_missing(definition: &Definition, device: &Device) -> bool {
     let def = &definition.def;
     let alone = format!(
@@ -213,7 +213,7 @@ mod tests {
             &definition(&function("gpu0").whole),
             &function("gpu0")
         ));
-        // Not asked for; another domain's; none of ours.
+        // Not requested; another domain's; not ours.
         assert!(!is_missing(&without, &mdev(UUID, "gpu1")));
         let other = "aaaaaaaa-0000-4000-8000-000000000002";
         assert!(!is_missing(&without, &mdev(other, "gpu0")));
@@ -233,7 +233,8 @@ mod tests {
         assert_eq!(found(), Ok(None));
         std::fs::create_dir_all(host.path(&path)).unwrap();
         let why = format!(
-            "cannot read {path}, which names devices that were taken out: Is a directory (os error 21)"
+            "cannot read {path}, which lists devices that were removed: Is a directory (os error \
+             21)"
         );
         assert_eq!(found(), Err(why));
         std::fs::remove_dir(host.path(&path)).unwrap();

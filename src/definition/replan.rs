@@ -1,5 +1,5 @@
-//! Other virtual functions for the devices whose own, the ones that the definition
-//! names, cannot serve now.
+//! Chooses other virtual functions for devices whose own functions, those in the
+//! definition, cannot serve now.
 
 use anyhow::Context;
 use serde::Serialize;
@@ -27,39 +27,39 @@ pub struct Move {
     /// None: a mediated device.
     pub from: Option<PciAddress>,
     pub to: Option<PciAddress>,
-    /// Why the former would not do.
+    /// Why the former function cannot serve.
     pub reason: String,
 }
 
-/// What has become of a definition's devices.
+/// The result for a definition's devices.
 #[derive(Debug, Default)]
 pub struct Replanned {
     pub moves: Vec<Move>,
     pub changes: Vec<Change>,
-    /// Devices whose function somebody else has, and for which there is no other.
+    /// Devices whose function another domain has, and for which no other is free.
     pub stuck: Vec<Stuck>,
 }
 
-/// A device that stays where it cannot be had.
+/// A device that keeps a function that it cannot get.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Stuck {
     pub device: DeviceName,
     pub function: PciAddress,
-    /// Why it cannot be had.
+    /// Why it cannot get the function.
     pub reason: String,
 }
 
-/// Whether a function that another definition names as well will do.
+/// Whether a function that another definition also names is acceptable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shared {
-    /// For a start it will: whoever starts first gets it.
+    /// It is acceptable, for a start: the first domain that starts gets it.
     WillDo,
-    /// Not as long as there is one that nobody names, as after a clone.
+    /// Only if there is no function that nobody names, for example after cloning.
     OnlyIfNeeded,
 }
 
-/// Other sources for the devices whose own cannot serve now. A saved domain starts
-/// from the XML of its state, which the hook changes on the way.
+/// Chooses other sources for devices whose own cannot serve now. A saved domain is left
+/// alone: it starts from the XML of its state, which the hook changes.
 pub fn replan(
     host: &Host,
     libvirt: &Libvirt,
@@ -80,11 +80,11 @@ pub fn replan(
     Ok(replanned)
 }
 
-/// A device that its placeholder in the XML cannot serve now, and another placeholder that can.
+/// A device whose placeholder in the XML cannot serve now, and a placeholder that can.
 #[derive(Debug)]
 pub struct Elsewhere {
     pub device: DeviceName,
-    /// What stands for it in the XML.
+    /// The placeholder in the XML.
     pub from: Hostdev,
     pub to: Hostdev,
     pub reason: String,
@@ -101,15 +101,15 @@ impl From<Elsewhere> for Move {
     }
 }
 
-/// What [`elsewhere`] has found.
+/// The result of [`elsewhere`].
 #[derive(Debug, Default)]
 pub struct Found {
     pub others: Vec<Elsewhere>,
-    /// Devices whose function somebody else has, and for which there is no other.
+    /// Devices whose function another domain has, and for which no other is free.
     pub stuck: Vec<Stuck>,
 }
 
-/// Other sources for the devices of a domain of that XML.
+/// Finds other sources for the devices of a domain with that XML.
 pub fn elsewhere(
     host: &Host,
     libvirt: &Libvirt,
@@ -129,13 +129,13 @@ pub fn elsewhere(
         let other = if pool.is_chosen_ahead() {
             placeholder::choose_free(host, &reserved, &planned, &pool, name)?
         } else {
-            // Made on whatever parent the start finds.
+            // A mediated device can be made on any parent.
             let model = placeholder::model(host, &pool)?.unwrap_or_default();
             Some(Hostdev::mdev_placeholder(placed.uuid, name, model))
         };
         let other = other.filter(|other| is_better(other, &placed.placeholder, must, &reserved));
         let Some((to, from)) = other.zip(def.placeholder_of(name).cloned()) else {
-            // A GPU that is merely full may have room again by the time of the start.
+            // A GPU that is merely full may have space again by the time of the start.
             let is_stuck = must && is_taken(host, def, &placed.placeholder)?;
             let function = function_of(&placed.placeholder).filter(|_| is_stuck);
             found.stuck.extend(function.map(|function| Stuck {
@@ -147,7 +147,7 @@ pub fn elsewhere(
         };
         if to.handle.pci().is_some() {
             placeholder::check_libvirt(&pool, libvirt.version()?)?;
-            // The next device must not be planned onto the same function.
+            // The next device must not get the same function.
             for hostdev in planned.hostdevs.iter_mut().filter(|one| **one == from) {
                 hostdev.handle = to.handle;
             }
@@ -162,17 +162,17 @@ pub fn elsewhere(
     Ok(found)
 }
 
-/// A function that a domain runs with.
+/// A function of a running domain.
 #[derive(Debug)]
 pub struct Held {
     pub name: DeviceName,
-    /// The pool that it came from.
+    /// Its pool.
     pub pool: PoolName,
     pub function: PciAddress,
 }
 
-/// The definition of a running domain as its next start needs it: with the functions
-/// that it has now, where a migration or a restored state has left others in it.
+/// Changes the definition of a running domain to the functions that it has now, for its
+/// next start. After a migration or a restore they can differ.
 pub fn follow(target: &Target, has: &[Held]) -> anyhow::Result<Replanned> {
     let mut replanned = Replanned::default();
     for placed in devices_wanted(&target.definition.def)? {
@@ -191,7 +191,7 @@ pub fn follow(target: &Target, has: &[Held]) -> anyhow::Result<Replanned> {
             device: name.clone(),
             from: from.clone(),
             to: Hostdev::placeholder(now, name),
-            reason: "it is what the domain runs with".to_owned(),
+            reason: "the domain is running with it".to_owned(),
         };
         replanned.changes.extend(exchange(target, &other)?);
         replanned.moves.push(other.into());
@@ -199,7 +199,7 @@ pub fn follow(target: &Target, has: &[Held]) -> anyhow::Result<Replanned> {
     Ok(replanned)
 }
 
-/// Why the device should stand elsewhere in the XML, and whether it must.
+/// Why the device should get another placeholder, and whether it must.
 fn reason_to_move(
     host: &Host,
     def: &DomainDef,
@@ -208,8 +208,8 @@ fn reason_to_move(
     shared: Shared,
 ) -> anyhow::Result<Option<(String, bool)>> {
     match refusal(host, def, placed)? {
-        // Who starts it will see. A GPU that is late or full must not lose all that stand
-        // on it to the others, for good.
+        // This is decided at the start. A GPU that is late or full must not lose all
+        // its domains to other GPUs for good.
         Some((_, Passing(true))) if shared == Shared::OnlyIfNeeded => {}
         Some((reason, _)) => return Ok(Some((reason, true))),
         None => {}
@@ -223,34 +223,34 @@ fn reason_to_move(
     })
 }
 
-/// Whether a device may be had again where it is, without anybody's help.
+/// Whether the obstacle can disappear by itself.
 struct Passing(bool);
 
-/// Whether the function is another's, or is not to be used.
+/// Whether the function belongs to another domain, or must not be used.
 ///
 /// # Errors
-/// When that cannot be told.
+/// When this cannot be determined.
 fn is_taken(host: &Host, def: &DomainDef, placeholder: &Placeholder) -> anyhow::Result<bool> {
     let Some(function) = function_of(placeholder) else {
         return Ok(false);
     };
     let claimed = claims::functions(host, Some(def.uuid)).context("cannot read the claims")?;
-    let kept_back = claims::kept_back(host).context("cannot read what is kept back")?;
-    // One that is gone with its GPU is nobody's.
+    let quarantined = claims::quarantine_reasons(host).context("cannot read the quarantine")?;
+    // A function that disappeared with its GPU belongs to nobody.
     let typed = optional(vendor_vfio::current(host, function))?.flatten();
-    Ok(claimed.contains_key(&function) || kept_back.contains_key(&function) || typed.is_some())
+    Ok(claimed.contains_key(&function) || quarantined.contains_key(&function) || typed.is_some())
 }
 
-/// Whether another placeholder is worth the change.
+/// Whether the other placeholder justifies a change.
 fn is_better(other: &Hostdev, placeholder: &Placeholder, must: bool, reserved: &Reserved) -> bool {
     let is_reserved = |function: PciAddress| reserved.by(function).is_some();
     Placeholder::from(other.handle) != *placeholder
         && (must || !other.handle.pci().is_some_and(is_reserved))
 }
 
-/// Why the device cannot be had by itself where the XML has it now; None when it
-/// can, and when another place would not help: a pool that has handed out all that it
-/// may, a parameter that no device takes.
+/// Why the device cannot be planned with its present placeholder. None when it can, and
+/// when another placeholder would not help: the pool has reached its limit, or a
+/// parameter is invalid for every device.
 fn refusal(
     host: &Host,
     def: &DomainDef,
@@ -289,8 +289,8 @@ fn function_of(placeholder: &Placeholder) -> Option<PciAddress> {
     }
 }
 
-/// The hostdev out and the other one in, with its guest address and all the rest:
-/// a guest takes a moved device for a new one.
+/// Removes the hostdev and adds the other one with the same guest address and all the
+/// rest: a guest treats a device at another address as a new one.
 fn exchange(target: &Target, other: &Elsewhere) -> anyhow::Result<[Change; 2]> {
     let definition = &target.definition;
     let name = &other.device;

@@ -1,4 +1,4 @@
-//! Whether a function can be had is never guessed.
+//! Whether a function is taken is never guessed.
 
 use std::{fs, os::unix::fs::symlink};
 
@@ -71,7 +71,7 @@ fn what_cannot_be_read_is_not_taken_for_free() {
     put(&host, &current, "1153\n");
     assert_eq!(taken(&host), Ok(true));
     fs::remove_file(host.path(&current)).unwrap();
-    // Gone, and so nobody's.
+    // It is gone, so it belongs to nobody.
     assert_eq!(taken(&host), Ok(false));
     fs::create_dir(host.path(&current)).unwrap();
     let why = format!("{current}: Is a directory (os error 21)");
@@ -92,7 +92,7 @@ fn what_cannot_be_read_is_not_taken_for_free() {
     fs::remove_file(host.path(&claim)).unwrap();
 
     put(&host, QUARANTINE, "");
-    let why = format!("cannot read what is kept back: {QUARANTINE}: Not a directory (os error 20)");
+    let why = format!("cannot read the quarantine: {QUARANTINE}: Not a directory (os error 20)");
     assert_eq!(taken(&host), Err(why));
     fs::remove_file(host.path(QUARANTINE)).unwrap();
     put(&host, &format!("{QUARANTINE}/0000:41:00.4.json"), "");

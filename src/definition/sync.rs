@@ -1,6 +1,6 @@
-//! A definition brought in line with the requests in its metadata, whoever wrote
-//! them: the metadata is what is wanted, the placeholders follow it. What is not
-//! ours in the definition stays as it is.
+//! Changes a definition to match the requests in its metadata, whoever wrote them: the
+//! metadata says what is wanted, and the placeholders follow. Everything else in the
+//! definition stays unchanged.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -29,20 +29,20 @@ use crate::{
     },
 };
 
-/// What was done, or would be, for one domain.
+/// The changes that were made, or would be made, for one domain.
 #[derive(Debug, Serialize)]
 pub struct Synced {
     pub domain: DomainName,
     pub domain_uuid: DomainUuid,
     pub done: Vec<Done>,
-    /// Devices whose function somebody else has, and for which there is no other now.
+    /// Devices whose function another domain has, and for which no other is free now.
     pub stuck: Vec<Stuck>,
-    /// What keeps a device from being had at all.
+    /// The reasons why devices cannot be had.
     pub problems: Vec<String>,
 }
 
 impl Synced {
-    /// What is not right, a line each.
+    /// All problems, one line each.
     pub fn complaints(&self) -> Vec<String> {
         let stuck = self.stuck.iter().map(|one| {
             let Stuck {
@@ -59,58 +59,60 @@ impl Synced {
     }
 }
 
-/// One thing that was put right.
+/// One correction.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "change", rename_all = "kebab-case")]
 pub enum Done {
-    /// A placeholder that the request lacked.
+    /// A missing placeholder was added.
     Added {
         device: DeviceName,
         pool: PoolName,
         #[serde(skip_serializing_if = "Option::is_none")]
         function: Option<PciAddress>,
     },
-    /// A placeholder that was another domain's, as after a clone.
+    /// A placeholder of another domain's device was corrected, for example after
+    /// cloning.
     Mended { device: DeviceName },
-    /// A placeholder whose model was not that of the pool's type.
+    /// A placeholder got the model of the pool's type.
     Remodelled {
         device: DeviceName,
         model: &'static str,
     },
-    /// A placeholder that no request asks for any more.
+    /// A placeholder that no request asks for was removed.
     Removed { device: DeviceName },
-    /// The placeholder of a device that may be missing.
+    /// The placeholder of an optional device was removed.
     Later { device: DeviceName },
-    /// A request that says now that its device may be missing, as its pool does.
+    /// A request now says that its device is optional, as its pool does.
     Optional { device: DeviceName },
-    /// The CD-ROM with guest drivers, which a request asks for.
+    /// The CD-ROM with guest drivers was added for a request.
     CdRomAdded { target: String },
-    /// The CD-ROM, which led to another domain's medium.
+    /// The CD-ROM pointed to another domain's medium and was corrected.
     CdRomMended { target: String },
-    /// The CD-ROM, which nobody asks for any more.
+    /// The CD-ROM was removed because no request asks for it.
     CdRomRemoved,
-    /// A device that gets another function.
+    /// A device got another function.
     Moved(Move),
-    /// What a program had taken out that was killed before it put its like in.
+    /// A device was added again that a killed program had removed in order to exchange
+    /// it.
     PutBack { what: String },
 }
 
-/// How domains are put right.
+/// Options for correcting domains.
 #[derive(Debug, Clone, Copy)]
 pub struct Manner {
-    /// Nothing is changed, and functions are looked at as they are now.
+    /// Nothing is changed; functions are checked as they are now.
     pub dry_run: bool,
-    /// A running domain's definition is given the functions that it runs with.
+    /// A running domain's definition gets the functions with which it is running.
     pub follow: bool,
-    /// How long somebody else who edits the domain is waited for.
+    /// How long to wait for another process that edits the domain.
     pub patience: Duration,
 }
 
-/// Brings the persistent definition of a domain in line: placeholders first, then
+/// Corrects the persistent definition of a domain: first its placeholders, then
 /// functions that cannot serve any more.
 ///
 /// # Errors
-/// When the definition cannot be read or edited; it is then as before.
+/// When the definition cannot be read or edited; it is unchanged then.
 pub fn sync(
     host: &Host,
     libvirt: &Libvirt,
@@ -134,13 +136,13 @@ pub fn sync(
         stuck: Vec::new(),
         problems: Vec::new(),
     };
-    let cannot = |name: &DomainName| format!("cannot put domain '{name}' right");
+    let cannot = |name: &DomainName| format!("cannot correct domain '{name}'");
     let pools = Pools::load(host, &def.requests);
     let mut reserved = None;
     let choose = |planned: &DomainDef, pool: &Pool, names: &[DeviceName]| {
         if pool.is_chosen_ahead() && reserved.is_none() {
-            // What others name may have changed since it was noted, and a definition is
-            // not written every day.
+            // Other definitions may have changed since they were read. Writing a
+            // definition is rare, so they are read again.
             *named = Named::read(libvirt)?;
             reserved = Some(named.reserved(def.uuid));
         }
@@ -169,7 +171,7 @@ pub fn sync(
         target.read_again()?;
         named.note(&target.definition.def);
     }
-    // What is not yet in the definition cannot be planned anew.
+    // A device that is not yet in the definition cannot be replanned.
     let has_functions = target.definition.def.functions().next().is_some();
     if has_functions && work.has_all_devices {
         let all_there = !dry_run || work.changes.is_empty();
@@ -180,7 +182,7 @@ pub fn sync(
     Ok(synced)
 }
 
-/// What of a domain's XML was probably meant to ask for a device, a line each.
+/// The elements of a domain's XML that were probably meant as requests, one line each.
 #[must_use]
 pub fn asks_for_nothing(xml: &str) -> Vec<String> {
     let near_misses = domain::near_misses(xml).unwrap_or_default();
@@ -195,7 +197,7 @@ fn move_functions(
     manner: Manner,
     synced: &mut Synced,
 ) -> anyhow::Result<()> {
-    let cannot = || format!("cannot plan domain '{}' anew", synced.domain);
+    let cannot = || format!("cannot replan domain '{}'", synced.domain);
     let replanned = match (target.running, manner.follow) {
         (true, true) => replan::follow(target, &functions_held(host, synced.domain_uuid)?),
         (true, false) => return Ok(()),
@@ -214,7 +216,7 @@ fn move_functions(
     Ok(())
 }
 
-/// The functions that the domain runs with.
+/// The functions with which the domain is running.
 fn functions_held(host: &Host, domain: DomainUuid) -> anyhow::Result<Vec<Held>> {
     let Some(claim) = claims::load(host, domain)? else {
         return Ok(Vec::new());
@@ -233,8 +235,8 @@ fn functions_held(host: &Host, domain: DomainUuid) -> anyhow::Result<Vec<Held>> 
 #[derive(Default)]
 struct Pools {
     pools: BTreeMap<PoolName, Result<Pool, PoolError>>,
-    /// What the devices of pools of mediated devices are to QEMU, where this host
-    /// tells.
+    /// How QEMU presents the devices of each pool of mediated devices, if this host
+    /// says so.
     models: BTreeMap<PoolName, MdevModel>,
 }
 
@@ -247,7 +249,8 @@ impl Pools {
             }
             let pool = config::load_pool(host, name);
             if let Some(pool) = pool.as_ref().ok().filter(|pool| !pool.is_chosen_ahead()) {
-                // One that libvirt cannot give to a VM is told where it is asked for.
+                // A model that libvirt does not support is reported where a device is
+                // requested.
                 let model = placeholder::model(host, pool).ok().flatten();
                 all.models.extend(model.map(|model| (name.clone(), model)));
             }
@@ -262,12 +265,12 @@ struct Work {
     changes: Vec<Change>,
     done: Vec<Done>,
     problems: Vec<String>,
-    /// Whether the definition has a placeholder for each device then that needs one.
+    /// Whether the definition then has a placeholder for each device that needs one.
     has_all_devices: bool,
 }
 
-/// What must change in the definition. `choose` finds what stands for the new
-/// devices of one pool, in a definition that has those of the pools before.
+/// Computes the changes of the definition. `choose` finds placeholders for the new
+/// devices of one pool, given a definition that already has those of the earlier pools.
 fn work_out(
     definition: &Definition,
     pools: &Pools,
@@ -285,8 +288,8 @@ fn work_out(
         let name = &request.name;
         let uuid = MdevUuid::for_device(definition.def.uuid, name);
         match hostdev_of(&definition.def, name, uuid)? {
-            // A placeholder that is not filled refuses the start, so what may be missing
-            // has none and is plugged in later.
+            // A placeholder without a device would fail the start, so an optional
+            // device has none and is plugged in later.
             Some(hostdev) if request.optional == Some(true) => {
                 let former = existing(definition, name, hostdev)?;
                 work.changes.push(Change::Detach(former));
@@ -344,12 +347,12 @@ fn work_out(
             Err(error) => work.problems.push(format!("{error:#}")),
         }
     }
-    // Requests that ask for less come first: a start between two edits is then not
-    // refused for what the next edit brings.
+    // Requests that ask for less come first, so that a start between two edits is not
+    // refused.
     let metadata = Change::metadata(definition.element.as_deref(), element.as_deref())?;
     work.changes.splice(0..0, metadata);
     work.has_all_devices = work.problems.is_empty();
-    // Without guest drivers a domain still runs.
+    // A domain runs without guest drivers too.
     if let Err(error) = work.settle_cdrom(definition) {
         let problem = format!("cannot provide the CD-ROM with guest drivers: {error:#}");
         work.problems.push(problem);
@@ -357,9 +360,9 @@ fn work_out(
     Ok(work)
 }
 
-/// Refuses to write over what somebody else has asked for meanwhile: libvirt takes our
-/// element as a whole, and has no call that compares it first. In the moment that is
-/// left between this and the call it is still written over.
+/// Refuses to overwrite a request that another program has made meanwhile: libvirt
+/// replaces our element as a whole, and has no call that compares it first. A short
+/// moment between this check and the call remains.
 fn is_unchanged(read: &Definition, now: &str) -> anyhow::Result<()> {
     anyhow::ensure!(
         domain::metadata_element(now)? == read.element,
@@ -413,20 +416,20 @@ fn is_optional(request: &Request, pool: &Pool) -> bool {
     request.optional.or(pool.defaults.optional) == Some(true)
 }
 
-/// Placeholders that no request stands behind, and hostdevs that stay.
+/// Placeholders without a request, and hostdevs that stay.
 struct Surplus {
     kept: Vec<Hostdev>,
     removed: Vec<(DeviceName, Change)>,
 }
 
-/// What is surplus. Only what is ours beyond doubt: a mediated device of the UUID that its alias
-/// gives it in this domain, a function under an alias of ours that libvirt does not
-/// bind itself.
+/// Finds surplus hostdevs, but only those that are certainly ours: a mediated device
+/// with the UUID for its alias in this domain, or a function with an alias of ours and
+/// `managed='no'`.
 fn surplus(definition: &Definition) -> anyhow::Result<Surplus> {
     let def = &definition.def;
     if !asks_for_nothing(&definition.xml).is_empty() {
-        // What the requests were meant to be is for their author to say. Without its
-        // hostdev the domain would start as if it had never asked.
+        // If the requests are invalid, their author must correct them. Without its
+        // hostdevs the domain would start without its devices.
         return Ok(Surplus {
             kept: def.hostdevs.clone(),
             removed: Vec::new(),
@@ -467,7 +470,7 @@ impl std::fmt::Display for Done {
             Self::Mended { device } => {
                 write!(
                     f,
-                    "mended the hostdev of {device}, which was another domain's"
+                    "corrected the hostdev of {device}, which belonged to another domain"
                 )
             }
             Self::Remodelled { device, model } => write!(
@@ -477,28 +480,25 @@ impl std::fmt::Display for Done {
             Self::Removed { device } => {
                 write!(
                     f,
-                    "took out the hostdev of {device}, which nothing asks for"
+                    "removed the hostdev of {device}, which no request asks for"
                 )
             }
             Self::Later { device } => {
                 write!(
                     f,
-                    "took out the hostdev of {device}, which may be missing and comes later"
+                    "removed the hostdev of {device}, which is optional and is plugged in later"
                 )
             }
-            Self::Optional { device } => write!(f, "{device} may be missing, as its pool says"),
+            Self::Optional { device } => write!(f, "{device} is optional, as its pool says"),
             Self::CdRomAdded { target } => write!(f, "added the guest-driver CD-ROM {target}"),
             Self::CdRomMended { target } => write!(
                 f,
-                "mended the guest-driver CD-ROM {target}, which was another domain's"
+                "corrected the guest-driver CD-ROM {target}, which belonged to another domain"
             ),
             Self::PutBack { what } => {
-                write!(
-                    f,
-                    "put back {what}, which an edit that was cut short had taken out"
-                )
+                write!(f, "restored {what}, which an interrupted edit had removed")
             }
-            Self::CdRomRemoved => f.write_str("took out the guest-driver CD-ROM"),
+            Self::CdRomRemoved => f.write_str("removed the guest-driver CD-ROM"),
             Self::Moved(Move {
                 device,
                 from,

@@ -1,5 +1,5 @@
-//! What must change in definitions, by plain data: the libvirt of the tests' machine
-//! takes no virtual functions.
+//! Tests the changes of definitions as plain data: libvirt on the test machine does not
+//! accept virtual functions.
 
 use super::*;
 use crate::{definition::Definition, host::Host};
@@ -27,7 +27,7 @@ fn hostdev(device: &str, address: &str) -> String {
     Hostdev::placeholder(function(address), &name(device)).to_xml()
 }
 
-/// Pools of vGPUs of those names.
+/// vGPU pools with those names.
 fn pools(names: &[&str]) -> Pools {
     let root = tempfile::TempDir::new().unwrap();
     let files = root.path().join("etc/virt-vgpu/pools.d");
@@ -45,7 +45,7 @@ fn pools(names: &[&str]) -> Pools {
     }
 }
 
-/// Functions of bus `3b`, the lowest that the planned definition lacks.
+/// Functions on bus `3b`, the lowest ones that are not in the planned definition.
 fn next_functions(
     planned: &DomainDef,
     _: &Pool,
@@ -91,8 +91,8 @@ fn a_function_that_nothing_asks_for_goes_before_another_device_takes_it() {
     assert_eq!(
         done(&work),
         [
-            "took out the hostdev of old, which nothing asks for",
-            "took out the hostdev of a-hand, which nothing asks for",
+            "removed the hostdev of old, which no request asks for",
+            "removed the hostdev of a-hand, which no request asks for",
             "attached a (0000:3b:00.0) from pool one"
         ]
     );
@@ -160,7 +160,7 @@ fn a_device_that_may_be_missing_has_no_placeholder() {
     )
     .unwrap();
     let later =
-        |name| format!("took out the hostdev of {name}, which may be missing and comes later");
+        |name| format!("removed the hostdev of {name}, which is optional and is plugged in later");
     assert_eq!(done(&work), ["a", "b", "c"].map(later));
     let detached = |change: &Change| matches!(change, Change::Detach(_));
     assert!(work.changes.len() == 3 && work.changes.iter().all(detached));

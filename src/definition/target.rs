@@ -1,5 +1,5 @@
-//! A domain's persistent definition: found through libvirt, read under the edit
-//! lock, ready to be edited.
+//! A domain's persistent definition: found through libvirt, and read under the edit
+//! lock so that it can be edited.
 
 use std::{io::ErrorKind, time::Duration};
 
@@ -39,30 +39,30 @@ impl Definition {
 pub struct Target {
     pub domain: Domain,
     pub definition: Definition,
-    /// The XML of the run, where that is to be edited too.
+    /// The XML of the run, if that is to be edited too.
     pub live: Option<Definition>,
-    /// Whether the run is all there is, and `definition` is of it.
+    /// Whether the domain is transient, so that `definition` is that of its run.
     pub transient: bool,
     pub running: bool,
-    /// Whether the next start resumes a saved state instead.
+    /// Whether the next start resumes a saved state.
     pub saved: bool,
     /// Held from reading the definition to the last edit.
     _lock: Option<EditLock>,
 }
 
-/// libvirt keeps a domain to itself while it starts, our hook's time included.
+/// libvirt keeps a domain locked while it starts, including the time of our hook.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A daemon whose domains this host's hook serves, at that URI or where virsh would
-/// look.
+/// Opens the daemon at that URI, or the one that virsh would use, if this host's hook
+/// serves its domains.
 ///
 /// # Errors
-/// When it is another host's or a session's, or does not answer.
+/// When the daemon belongs to another host or a session, or does not answer.
 pub fn open_served(uri: Option<&str>) -> anyhow::Result<Libvirt> {
     let uri = uri_or_default(uri);
     check_served(&uri)?;
     let libvirt = Libvirt::open(&uri)?;
-    // An alias of libvirt.conf is known only now.
+    // A URI alias of libvirt.conf is only resolved now.
     check_served(&libvirt.uri())?;
     Ok(libvirt)
 }
@@ -90,14 +90,14 @@ fn check_served(uri: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Two edits at once could both take the same name, and the later would write
-/// over the earlier's request. Who may not write to /run (a member of group
-/// libvirt) goes without the lock.
+/// Locks the editing of a domain. Without it, two edits could choose the same name, and
+/// the later one would overwrite the earlier request. A user who may not write to /run
+/// (a member of group libvirt) gets no lock.
 pub fn edit_lock(host: &Host, domain: DomainUuid) -> anyhow::Result<Option<EditLock>> {
     edit_lock_within(host, domain, PATIENCE)
 }
 
-/// The same for who must not wait for long.
+/// Like [`edit_lock`], with a shorter wait.
 pub fn edit_lock_within(
     host: &Host,
     domain: DomainUuid,
@@ -116,7 +116,7 @@ impl Target {
         Self::read_within(host, domain, name, PATIENCE)
     }
 
-    /// The same for who must not wait for long.
+    /// Like [`Self::read`], with a shorter wait.
     pub fn read_within(
         host: &Host,
         domain: Domain,
@@ -127,7 +127,7 @@ impl Target {
         ensure!(
             domain.is_persistent()?,
             "domain '{name}' is transient: it has no definition that could be edited; \
-             'virt-vgpu attach --live' gives it a device while it runs, 'detach --live' takes one, \
+             'virt-vgpu attach --live' adds a device while it runs, 'detach --live' removes one, \
              'virt-vgpu create' makes a domain from XML that asks for one, 'virsh define' keeps it"
         );
         let definition = Definition::read(domain.inactive_xml()?).with_context(|| {
@@ -144,12 +144,12 @@ impl Target {
         })
     }
 
-    /// Reads a domain that runs, to edit its run too; a transient one has nothing
-    /// else.
+    /// Reads a running domain in order to edit its run too; a transient domain has only
+    /// its run.
     pub fn read_running(host: &Host, domain: Domain, name: &str) -> anyhow::Result<Self> {
         ensure!(
             domain.is_active()?,
-            "domain '{name}' is not running: '--live' is about the devices of a running domain; \
+            "domain '{name}' is not running: '--live' works only on a running domain; \
              leave it out, or start the domain first"
         );
         let read = |domain: &Domain| -> anyhow::Result<Definition> {
@@ -173,7 +173,7 @@ impl Target {
         })
     }
 
-    /// Reads the definition anew after an edit of one's own.
+    /// Reads the definition again after we edited it.
     pub fn read_again(&mut self) -> anyhow::Result<()> {
         self.definition = Definition::read(self.domain.inactive_xml()?)?;
         Ok(())

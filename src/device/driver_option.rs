@@ -1,31 +1,31 @@
-//! The vGPU scheduler as an option of NVIDIA's kernel module, for drivers that
-//! take it at no other time: the value of the registry key `RmPVMRL` (open GPU
-//! kernel modules, `nvrm_registry.h`), and the modprobe file that gives each GPU
-//! its own (`NVreg_RegistryDwordsPerDevice`, `nv-reg.h`).
+//! The vGPU scheduler as an option of NVIDIA's kernel module, for drivers that accept
+//! it only when they are loaded: the value of the registry key `RmPVMRL` (open GPU
+//! kernel modules, `nvrm_registry.h`), and the modprobe file that gives each GPU its
+//! own value (`NVreg_RegistryDwordsPerDevice`, `nv-reg.h`).
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
 use super::nvml::{Scheduler, SchedulerPolicy};
 use crate::model::PciAddress;
 
-/// Where the file is.
+/// The path of the file.
 pub const FILE: &str = "/etc/modprobe.d/virt-vgpu.conf";
 
-/// How the driver shows the options that it was loaded with.
+/// The file in which the driver shows the options that it was loaded with.
 pub const LOADED: &str = "/proc/driver/nvidia/params";
 
-/// Its first line: what has another is not ours to change.
+/// Its first line. A file with another first line is not ours and is not changed.
 const MARK: &str = "# Written by 'virt-vgpu host apply', and only by it: edit pool files instead.";
 
 const OPTION: &str = "options nvidia NVreg_RegistryDwordsPerDevice=";
 
-/// The value of `RmPVMRL` for each GPU that wants one.
+/// The value of `RmPVMRL` for each GPU that needs one.
 pub type Options = BTreeMap<PciAddress, u32>;
 
-/// The value that asks for a scheduler.
+/// The value for a scheduler.
 ///
 /// # Errors
-/// What it has no bits for.
+/// A setting that the value has no bits for.
 pub fn encode(scheduler: &Scheduler) -> Result<u32, String> {
     const PER_VM: u32 = 1;
     const NOT_STRICT: u32 = 1 << 1;
@@ -48,7 +48,7 @@ pub fn encode(scheduler: &Scheduler) -> Result<u32, String> {
     if scheduler.strict_round_robin == Some(false) {
         let slice = scheduler.time_slice_ns.unwrap_or_default();
         if slice % NS_PER_MS != 0 {
-            return Err(format!("{slice} ns is no whole number of milliseconds"));
+            return Err(format!("{slice} ns is not a whole number of milliseconds"));
         }
         let slice = bits("time slice in ms", slice / NS_PER_MS, 0xff, TIME_SLICE)?;
         return Ok(policy | NOT_STRICT | slice);
@@ -60,7 +60,7 @@ pub fn encode(scheduler: &Scheduler) -> Result<u32, String> {
         | bits("averaging factor", factor, 0xff, AVERAGING_FACTOR)?)
 }
 
-/// The text of the file; None when no GPU wants it.
+/// The text of the file; None when no GPU needs the option.
 #[must_use]
 pub fn render(options: &Options) -> Option<String> {
     if options.is_empty() {
@@ -74,7 +74,7 @@ pub fn render(options: &Options) -> Option<String> {
     Some(format!("{MARK}\n{OPTION}\"{dwords}\"\n"))
 }
 
-/// What the file asks for; None when it is not ours.
+/// The options in the file; None when the file is not ours.
 #[must_use]
 pub fn read(text: &str) -> Option<Options> {
     let rest = text.strip_prefix(MARK)?;
@@ -82,7 +82,7 @@ pub fn read(text: &str) -> Option<Options> {
     Some(lines.flat_map(entries).collect())
 }
 
-/// What the running driver was loaded with, by its list of parameters.
+/// The options that the running driver was loaded with, from its list of parameters.
 #[must_use]
 pub fn loaded(params: &str) -> Options {
     let lines = params.lines();
@@ -90,8 +90,8 @@ pub fn loaded(params: &str) -> Options {
     values.flat_map(entries).collect()
 }
 
-/// The `RmPVMRL` of each GPU in `"pci=…;KEY=VALUE;…"`: what follows a `pci` is
-/// about that GPU.
+/// The `RmPVMRL` of each GPU in `"pci=…;KEY=VALUE;…"`: the keys after a `pci` belong to
+/// that GPU.
 fn entries(text: &str) -> Vec<(PciAddress, u32)> {
     let mut gpu = None;
     let mut found = Vec::new();
@@ -161,7 +161,7 @@ mod tests {
         };
         assert_eq!(
             encode(&part),
-            Err("2500000 ns is no whole number of milliseconds".to_owned())
+            Err("2500000 ns is not a whole number of milliseconds".to_owned())
         );
         let fast = Scheduler {
             frequency: Some(1024),

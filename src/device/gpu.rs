@@ -1,6 +1,6 @@
-//! A GPU that makes vGPUs, whatever the interface: its types, what is on it, and
-//! where there is room, out of sysfs and of NVML where somebody has asked that.
-//! What the two do not tell stays None; nothing here knows a board.
+//! A GPU that makes vGPUs, whatever the interface: its types, its vGPUs and its free
+//! space. The facts come from sysfs, and from NVML if the caller has asked NVML.
+//! Unknown facts are None. This module knows no board model.
 
 use std::{collections::BTreeSet, fmt, io};
 
@@ -14,7 +14,8 @@ use super::{
 };
 use crate::model::{MdevUuid, PciAddress, ProfileParts, VgpuTypeId};
 
-/// How vGPUs of a GPU appear. The kernel and the driver decide, not the board.
+/// How vGPUs of a GPU appear. This depends on the kernel and the driver, not on the
+/// board.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Framework {
@@ -41,16 +42,16 @@ impl fmt::Display for Framework {
 pub struct GpuState {
     /// The physical function.
     pub address: PciAddress,
-    /// How its vGPUs appear; None while its driver offers none.
+    /// How its vGPUs appear; None if its driver offers no vGPUs.
     pub framework: Option<Framework>,
-    /// Its virtual functions; None where vGPUs are made without.
+    /// Its virtual functions; None if vGPUs are made without them.
     pub functions: Option<Functions>,
-    /// Whether sizes are mixed now; None: not told.
+    /// Whether sizes are mixed now; None: unknown.
     pub heterogeneous: Option<bool>,
-    /// Whether MIG mode is on; None: not told.
+    /// Whether MIG mode is on; None: unknown.
     pub mig: Option<bool>,
-    /// Its types, in ascending order of their numbers. Without NVML these may be
-    /// only those that can be created now.
+    /// Its types, in ascending order of their numbers. Without NVML the list may have
+    /// only types that can be created now.
     pub types: Vec<VgpuType>,
     /// The vGPUs that exist, whoever made them.
     pub vgpus: Vec<Vgpu>,
@@ -74,31 +75,31 @@ pub struct VgpuType {
     pub name: String,
     /// Frame buffer in MiB.
     pub framebuffer_mib: Option<u64>,
-    /// Displays.
+    /// The number of displays.
     pub heads: Option<u32>,
     /// Width and height of the largest display.
     pub max_resolution: Option<(u32, u32)>,
-    /// Frames per second; None: not limited or not told.
+    /// Frames per second; None: not limited or unknown.
     pub frame_rate_limit: Option<u32>,
-    /// The most that the GPU holds of it when all are of its size.
+    /// The most vGPUs of this type on the GPU, if all have its size.
     pub max_instances: Option<u32>,
-    /// Whether it lies in a GPU instance (MIG).
+    /// Whether its vGPUs are in GPU instances (MIG).
     pub in_gpu_instance: bool,
-    /// Whether one can be made now.
+    /// Whether one can be created now.
     pub creatable: bool,
-    /// How many more the driver says that there can be; told only where vGPUs are
+    /// How many more can be created according to the driver; known only if vGPUs are
     /// mediated devices of the physical function.
     pub available: Option<u32>,
-    /// Where it can lie when sizes are mixed; None: not told.
+    /// Its places when sizes are mixed; None: unknown.
     pub placements: Option<Placements>,
 }
 
 /// A vGPU that exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Vgpu {
-    /// Its type's number; None for one that the kernel is taking away.
+    /// Its type's number; None while the kernel is removing the vGPU.
     pub type_id: Option<VgpuTypeId>,
-    /// Its place; None: not told, or not placed.
+    /// Its place; None: unknown, or not placed.
     pub placement: Option<u32>,
 }
 
@@ -128,7 +129,7 @@ impl From<&TypeFacts> for VgpuType {
     }
 }
 
-/// All GPUs that NVIDIA's driver has, in ascending order.
+/// All GPUs that are bound to NVIDIA's driver, in ascending order.
 ///
 /// # Errors
 /// When the driver is there but cannot be listed.
@@ -137,15 +138,15 @@ pub fn all(sysfs: &dyn Sysfs) -> io::Result<Vec<PciAddress>> {
     Ok(bound(sysfs)?.into_iter().filter(is_physical).collect())
 }
 
-/// All functions that NVIDIA's driver has, virtual ones too: one look at the driver
-/// instead of one at each function.
+/// All functions that are bound to NVIDIA's driver, including virtual ones: one look at
+/// the driver instead of one at each function.
 ///
 /// # Errors
 /// When the driver is there but cannot be listed.
 pub fn bound(sysfs: &dyn Sysfs) -> io::Result<BTreeSet<PciAddress>> {
     const BOUND: &str = "/sys/bus/pci/drivers/nvidia";
     let names = optional(list(sysfs, BOUND))?.unwrap_or_default();
-    // The driver's own attributes are no addresses.
+    // The driver's own attributes are not addresses.
     Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
 }
 
@@ -165,9 +166,9 @@ pub fn functions(sysfs: &dyn Sysfs, gpu: PciAddress) -> io::Result<Vec<PciAddres
     Ok(functions)
 }
 
-/// Reads one. Sysfs is asked what exists and where there is room, `facts` are
-/// NVML's about the same GPU, and `withheld` are virtual functions that are not to
-/// be counted as free although nothing is on them.
+/// Reads one GPU. Existing vGPUs and free space come from sysfs, `facts` come from NVML
+/// and describe the same GPU, and `withheld` are virtual functions that do not count
+/// as free although they are empty.
 ///
 /// # Errors
 /// When sysfs cannot be read.
@@ -187,7 +188,8 @@ pub fn read(
         total: count(board.functions.len()),
         free: count(free.len()),
     });
-    // All functions of a GPU have the same types; a free one says what it can become.
+    // All functions of a GPU have the same types, and a free function lists what it can
+    // become.
     let asked = free.first().copied().or(functions_with_vgpus.first());
     let told_types = facts.and_then(|facts| facts.types.value());
     let is_needed = told_types.is_none() || board.framework == Some(Framework::LegacyMdev);
@@ -213,7 +215,7 @@ pub fn read(
     })
 }
 
-/// A type as NVML has it, with the count of sysfs.
+/// A type from NVML, with the number available from sysfs.
 fn counted(facts: &TypeFacts, listed: &[VgpuType]) -> VgpuType {
     let same = listed.iter().find(|one| one.id == facts.id);
     VgpuType {
@@ -222,7 +224,7 @@ fn counted(facts: &TypeFacts, listed: &[VgpuType]) -> VgpuType {
     }
 }
 
-/// Whether a mode is on; one that GPU or library do not know is off.
+/// Whether a mode is on; a mode that the GPU or the library does not know is off.
 fn told<T>(told: &Told<T>, is_on: impl FnOnce(&T) -> bool) -> Option<bool> {
     match told {
         Told::Value(mode) => Some(is_on(mode)),
@@ -233,7 +235,7 @@ fn told<T>(told: &Told<T>, is_on: impl FnOnce(&T) -> bool) -> Option<bool> {
     }
 }
 
-/// A function that vGPUs can be made on, with those that it has.
+/// A function on which vGPUs can be made, with its vGPUs.
 #[derive(Debug)]
 struct FunctionVgpus {
     function: PciAddress,
@@ -272,8 +274,7 @@ impl<'a> Board<'a> {
         })
     }
 
-    /// Whether its vGPUs are made on virtual functions, or will be when there are
-    /// some.
+    /// Whether its vGPUs are made on virtual functions, now or once they are enabled.
     fn has_functions(&self) -> bool {
         match self.framework {
             Some(framework) => framework != Framework::LegacyMdev,
@@ -289,21 +290,21 @@ impl<'a> Board<'a> {
         let functions = self.functions.iter().copied();
         match self.framework {
             None => Ok(Vec::new()),
-            Some(Framework::LegacyMdev) => Ok(vec![self.mdev_seat(self.gpu)?]),
+            Some(Framework::LegacyMdev) => Ok(vec![self.mdev_vgpus(self.gpu)?]),
             Some(Framework::SriovMdev) => functions
                 .filter(|&function| self.sysfs.exists(&types_of(function)))
-                .map(|function| self.mdev_seat(function))
+                .map(|function| self.mdev_vgpus(function))
                 .collect(),
             Some(Framework::VendorVfio) => functions
                 .filter(|&function| vendor_vfio::is_function(self.sysfs, function))
-                .map(|function| self.vfio_seat(function))
+                .map(|function| self.vfio_vgpus(function))
                 .collect(),
         }
     }
 
-    /// Mediated devices by their folders, which stay until the last trace of one
-    /// is gone and its room is free.
-    fn mdev_seat(&self, function: PciAddress) -> io::Result<FunctionVgpus> {
+    /// Mediated devices by their directories. A directory stays until the device is
+    /// completely gone and its space is free.
+    fn mdev_vgpus(&self, function: PciAddress) -> io::Result<FunctionVgpus> {
         let path = path(function);
         let mut vgpus = Vec::new();
         for name in list(self.sysfs, &path)? {
@@ -318,7 +319,7 @@ impl<'a> Board<'a> {
         Ok(FunctionVgpus { function, vgpus })
     }
 
-    fn vfio_seat(&self, function: PciAddress) -> io::Result<FunctionVgpus> {
+    fn vfio_vgpus(&self, function: PciAddress) -> io::Result<FunctionVgpus> {
         let current = vendor_vfio::current(self.sysfs, function)?;
         let vgpu = current.map(|id| Vgpu {
             type_id: Some(id),
@@ -328,14 +329,14 @@ impl<'a> Board<'a> {
         Ok(FunctionVgpus { function, vgpus })
     }
 
-    /// None also for `Not Applicable`.
+    /// Also None for `Not Applicable`.
     fn placement(&self, attributes: &str) -> Option<u32> {
         let text = self.sysfs.read(&format!("{attributes}/placement_id"));
         text.ok()?.parse().ok()
     }
 
-    /// The types that a function of the GPU shows: all that there are for mediated
-    /// devices, else those that can be created.
+    /// The types that a function of the GPU lists: all types for mediated devices,
+    /// otherwise only those that can be created.
     fn types(&self, function: PciAddress) -> io::Result<Vec<VgpuType>> {
         let mut types: Vec<VgpuType> = match self.framework {
             Some(Framework::VendorVfio) => {
@@ -357,7 +358,7 @@ impl<'a> Board<'a> {
 }
 
 impl VgpuType {
-    /// One of which only that much is known.
+    /// A type of which only this much is known.
     pub(crate) fn named(id: VgpuTypeId, name: String, creatable: bool) -> Self {
         let parts = ProfileParts::of(&name);
         Self {
@@ -375,12 +376,11 @@ impl VgpuType {
         }
     }
 
-    /// A type of mediated devices; what it is, the driver puts into its
-    /// description.
+    /// A type of mediated devices; the driver puts its properties into the description.
     fn of_mdev(mdev: &MdevType, is_whole: bool) -> Option<Self> {
         let name = mdev.name.clone()?;
         let mut one = Self::named(number(&mdev.id.to_string())?, name, mdev.available > 0);
-        // A virtual function counts itself only: 1 or 0.
+        // A virtual function counts only itself: 1 or 0.
         one.available = is_whole.then_some(mdev.available);
         one.describe(mdev.description.as_deref().unwrap_or_default());
         Some(one)

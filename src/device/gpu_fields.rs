@@ -1,5 +1,5 @@
-//! What rules may ask of a GPU beyond its PCI function. Each is read when a rule names
-//! it and not before: the driver's own text costs a file, NVML a process.
+//! Fields of a GPU in addition to those of its PCI function. Each is read only when a
+//! rule names it: the driver's own text costs a file, NVML a process.
 
 use std::{cell::OnceCell, collections::BTreeSet};
 
@@ -12,13 +12,13 @@ use crate::{
     rule::{Field, FieldValue},
 };
 
-/// Somebody who has NVML's word on GPUs, or can get it.
+/// A source of NVML's facts about GPUs.
 pub trait GpuSource {
-    /// What NVML says of a GPU; None when it says nothing.
+    /// NVML's facts about a GPU; None if there are none.
     fn facts_of(&self, gpu: PciAddress) -> Option<&GpuFacts>;
 }
 
-/// NVML, asked once for all GPUs, and only when somebody wants to know.
+/// NVML, asked once for all GPUs, and only if needed.
 pub struct AskedOnce<'a> {
     nvml: &'a dyn Nvml,
     facts: OnceCell<Result<Vec<GpuFacts>, Failure>>,
@@ -33,7 +33,7 @@ impl std::fmt::Debug for AskedOnce<'_> {
 }
 
 impl<'a> AskedOnce<'a> {
-    /// Nothing is asked yet.
+    /// Nothing has been asked yet.
     #[must_use]
     pub fn new(nvml: &'a dyn Nvml) -> Self {
         Self {
@@ -56,10 +56,10 @@ impl GpuSource for Vec<GpuFacts> {
     }
 }
 
-/// A GPU as rules of pools of vGPUs see it.
+/// A GPU as rules of vGPU pools see it.
 #[derive(Clone, Copy, Default)]
 pub struct GpuFields<'a> {
-    /// Who has NVML's word; None where NVML must not be asked.
+    /// The source of NVML's facts; None if NVML must not be asked.
     pub nvml: Option<&'a dyn GpuSource>,
     /// The profile of the pool whose rule asks.
     pub profile: Option<&'a TypeSelector>,
@@ -74,7 +74,7 @@ impl std::fmt::Debug for GpuFields<'_> {
 }
 
 impl GpuFields<'_> {
-    /// The GPU's value of one of its own fields; None also for any other field.
+    /// The GPU's value for one of the GPU's own fields; None for all other fields.
     pub(super) fn field(
         &self,
         sysfs: &dyn Sysfs,
@@ -88,7 +88,7 @@ impl GpuFields<'_> {
                 name.map(FieldValue::Text)
             }
             Field::GpuUuid => {
-                // Question marks until somebody has opened the GPU.
+                // The driver shows question marks until the GPU has been opened.
                 let uuid = information(sysfs, gpu, "GPU UUID").filter(|text| !text.contains('?'));
                 let uuid = uuid.or_else(|| self.facts(gpu)?.uuid.value().cloned());
                 uuid.map(FieldValue::Text)
@@ -106,8 +106,8 @@ impl GpuFields<'_> {
         self.nvml?.facts_of(gpu)
     }
 
-    /// The number that the pool's profile has on the GPU. Lists of sysfs may hold only
-    /// what can be made now.
+    /// The number of the pool's profile on the GPU. Lists in sysfs may hold only types
+    /// that can be created now.
     fn profile_id(&self, sysfs: &dyn Sysfs, gpu: PciAddress) -> Option<i64> {
         let profile = self.profile?;
         let listed = gpu::read(sysfs, gpu, None, &BTreeSet::new()).ok();
@@ -124,7 +124,7 @@ impl GpuFields<'_> {
     }
 }
 
-/// A line of what the driver says of a GPU (`nv_procfs_read_gpu_info` of NVIDIA's open
+/// A line of the driver's text about a GPU (`nv_procfs_read_gpu_info` of NVIDIA's open
 /// modules): a name, a colon, white space, the value.
 fn information(sysfs: &dyn Sysfs, gpu: PciAddress, name: &str) -> Option<String> {
     let path = format!("/proc/driver/nvidia/gpus/{gpu}/information");
@@ -151,7 +151,7 @@ mod tests {
 
     const GPU: &str = "0000:3b:00.0";
 
-    /// Files, and those that were looked at.
+    /// Files, and a record of those that were read.
     #[derive(Default)]
     struct Files {
         texts: BTreeMap<String, String>,
@@ -178,7 +178,7 @@ mod tests {
         }
     }
 
-    /// NVML, and how often it was asked.
+    /// NVML, and a count of the questions.
     struct Asked(Option<GpuFacts>, Cell<u32>);
 
     impl Nvml for Asked {
@@ -216,7 +216,7 @@ mod tests {
         }
     }
 
-    /// The value, how often NVML was asked for it, and the files that were read.
+    /// The value, how often NVML was asked for it, and which files were read.
     fn read(information: Option<&str>, told: bool, field: Field) -> (Option<String>, u32, usize) {
         let mut files = Files::default();
         let path = format!("/proc/driver/nvidia/gpus/{GPU}/information");
@@ -231,7 +231,7 @@ mod tests {
         };
         let address = GPU.parse().unwrap();
         let value = gpu.field(&files, address, field);
-        // The second time nobody is asked again.
+        // The second read asks nothing again.
         assert_eq!(gpu.field(&files, address, field), value);
         let value = value.map(|value| field.info().value_type.print(&value));
         let seen = files.seen.borrow().len() / 2;
@@ -266,7 +266,7 @@ mod tests {
         }
     }
 
-    /// A device whose other fields are those of the test.
+    /// A device with the test's other fields.
     struct Device<'a>(&'a Files, GpuFields<'a>);
 
     impl Fields for Device<'_> {
@@ -298,7 +298,7 @@ mod tests {
         let device = Device(&files, gpu);
         let matches = |rules: &[Rule]| matches!(evaluate(rules, &device), Verdict::Match { .. });
         assert!(matches(&[rule(&[("address", GPU)])]));
-        // Nor does one that stands behind a filter that does not hold.
+        // A filter after one that does not hold is not read either.
         assert!(!matches(&[rule(&[
             ("address", "0000:99:00.0"),
             ("gpu-memory-mib", "46068")

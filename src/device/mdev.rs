@@ -11,21 +11,21 @@ use std::{
 use super::{PCI_DEVICES, Sysfs, at, link_name, list, optional, read};
 use crate::model::{MdevModel, MdevTypeId, MdevUuid, ParentName, TypeSelector};
 
-/// Class of all registered parents; there from the first parent on.
+/// The class of all parents; it exists once there is a parent.
 const PARENTS: &str = "/sys/class/mdev_bus";
 /// All mediated devices, links named by UUID.
 const DEVICES: &str = "/sys/bus/mdev/devices";
 
-/// The host's mediated devices, read on demand: a VM start looks at as few
-/// attributes as its plan needs. What was read once is kept, so one value is
-/// made for each plan.
+/// The host's mediated devices, read on demand: a VM start reads only the attributes
+/// that its plan needs. Everything that was read is remembered, so a new value is made
+/// for each plan.
 pub struct MdevHost<'a> {
     sysfs: &'a dyn Sysfs,
     parents: Vec<Parent>,
-    /// Ids found for a type's name, most recently used first: parents of one
-    /// driver share their ids, so the next parent is asked for the same one.
+    /// Ids that were found for a type's name, most recently used first: parents of one
+    /// driver share their ids, so the next parent is asked for the same id first.
     resolved: RefCell<BTreeMap<String, MdevTypeId>>,
-    /// The boards on which the ids were found to have those names: functions of one
+    /// The boards on which the ids were checked to have those names: functions of one
     /// board have the same types.
     checked: RefCell<BTreeMap<(ParentName, String), MdevTypeId>>,
 }
@@ -43,7 +43,7 @@ impl std::fmt::Debug for MdevHost<'_> {
 pub struct Parent {
     /// Its kernel name.
     pub name: ParentName,
-    /// The directory of sysfs that lists it.
+    /// The directory in sysfs that lists it.
     listed_in: &'static str,
 }
 
@@ -60,32 +60,32 @@ impl Parent {
 pub struct Mdev {
     /// Its UUID.
     pub uuid: MdevUuid,
-    /// The device that made it.
+    /// Its parent.
     pub parent: ParentName,
     /// Its type's id.
     #[serde(rename = "type")]
     pub type_id: MdevTypeId,
 }
 
-/// One of a parent's types, with everything that sysfs tells.
+/// One of a parent's types, with everything that sysfs says about it.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct MdevType {
     /// Directory name, as in `nvidia-558`.
     pub id: MdevTypeId,
-    /// The driver's name for it, where the driver gives one.
+    /// The driver's name for it, if there is one.
     pub name: Option<String>,
-    /// Free text of the driver, where it gives one.
+    /// Free text of the driver, if there is one.
     pub description: Option<String>,
-    /// How many more can be made now.
+    /// How many more can be created now.
     pub available: u32,
-    /// The API that the device speaks, `vfio-pci` for GPUs.
+    /// The kernel API of the device, `vfio-pci` for GPUs.
     pub device_api: String,
 }
 
-/// What a parent has of a wanted type.
+/// What a parent offers of a wanted type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Offer {
-    /// It has the type under this id and this many more can be made.
+    /// It has the type with this id, and this many more can be created.
     Type {
         /// The type's id on this parent.
         id: MdevTypeId,
@@ -94,17 +94,17 @@ pub enum Offer {
     },
     /// It has no such type.
     NoSuchType,
-    /// It has the type, but this one cannot be had; who or what has it.
+    /// It has the type, but the device is taken; by whom or by what.
     Taken(String),
-    /// It is free, but its GPU has no room for the type now; what is known of that.
+    /// The function is free, but the type does not fit on its GPU now; the reason.
     NoRoom(String),
-    /// It could not be asked; the reason as a text.
+    /// It could not be read; the reason as a text.
     Unreadable(String),
 }
 
 impl<'a> MdevHost<'a> {
-    /// Finds the parents: the class directory where the kernel has one, else
-    /// every PCI function with types of its own.
+    /// Finds the parents: in the class directory if the kernel has it, otherwise all
+    /// PCI functions that have types.
     ///
     /// # Errors
     /// When `/sys` cannot be read.
@@ -123,7 +123,7 @@ impl<'a> MdevHost<'a> {
         })
     }
 
-    /// A host of which no parents are wanted.
+    /// The same host without looking for parents.
     #[must_use]
     pub fn without_parents(sysfs: &'a dyn Sysfs) -> Self {
         Self {
@@ -146,9 +146,9 @@ impl<'a> MdevHost<'a> {
         &self.parents
     }
 
-    /// The physical function of an SR-IOV virtual function, else the parent
-    /// itself: the board that placement packs or spreads over. A parent whose
-    /// link cannot be read is its own.
+    /// The physical function of an SR-IOV virtual function, otherwise the parent
+    /// itself: the board that placement packs or spreads over. A parent whose link
+    /// cannot be read is its own board.
     #[must_use]
     pub fn board(&self, parent: &Parent) -> ParentName {
         let physical = link_name(self.sysfs, &format!("{}/physfn", parent.path())).ok();
@@ -157,8 +157,8 @@ impl<'a> MdevHost<'a> {
             .unwrap_or_else(|| parent.name.clone())
     }
 
-    /// All virtual functions of the board that the virtual function `parent` is
-    /// part of, itself included (`physfn/virtfnN`); none when it is no virtual
+    /// All virtual functions of the board to which the virtual function `parent`
+    /// belongs, including itself (`physfn/virtfnN`); empty when it is not a virtual
     /// function.
     #[must_use]
     pub fn virtual_functions(&self, parent: &Parent) -> Vec<ParentName> {
@@ -175,8 +175,8 @@ impl<'a> MdevHost<'a> {
             .collect()
     }
 
-    /// What the parent has of the type that `selector` names, by id or by name.
-    /// Reads `available_instances` anew at each call.
+    /// What the parent offers of the type that `selector` names, by id or by name.
+    /// Reads `available_instances` again at each call.
     #[must_use]
     pub fn offer(&self, parent: &Parent, selector: &TypeSelector) -> Offer {
         match self.type_id(parent, selector) {
@@ -190,7 +190,7 @@ impl<'a> MdevHost<'a> {
         }
     }
 
-    /// The id, with the availability where finding the id has read it already.
+    /// The id, with the number available if it was read while finding the id.
     fn type_id(
         &self,
         parent: &Parent,
@@ -251,17 +251,17 @@ impl<'a> MdevHost<'a> {
             parent.path()
         );
         let text = read(self.sysfs, &path)?;
-        // Negative counts have been seen from drivers that count down without a floor.
+        // Some drivers count down below zero.
         let number: i64 = text.parse().map_err(|_| {
             io::Error::new(
                 io::ErrorKind::InvalidData,
-                format!("{path}: '{text}' is no number"),
+                format!("{path}: '{text}' is not a number"),
             )
         })?;
         Ok(u32::try_from(number.max(0)).unwrap_or(u32::MAX))
     }
 
-    /// Everything about a parent's types, for people and for JSON.
+    /// Everything about a parent's types, for people and JSON.
     ///
     /// # Errors
     /// When the list of types cannot be read.
@@ -293,7 +293,7 @@ impl<'a> MdevHost<'a> {
             let Ok(uuid) = name.parse::<MdevUuid>() else {
                 continue;
             };
-            // Gone between listing and reading: not in use.
+            // A device that disappeared between listing and reading is not in use.
             if let Some(parent) = parent_of(self.sysfs, uuid)? {
                 found.push((uuid, parent));
             }
@@ -326,7 +326,7 @@ fn parent_of(sysfs: &dyn Sysfs, uuid: MdevUuid) -> io::Result<Option<ParentName>
     Ok(target.rsplit('/').nth(1).and_then(|name| name.parse().ok()))
 }
 
-/// Where the kernel shows a mediated device.
+/// The path of a mediated device in sysfs.
 #[must_use]
 pub fn path(uuid: MdevUuid) -> String {
     format!("{DEVICES}/{uuid}")
@@ -335,7 +335,7 @@ pub fn path(uuid: MdevUuid) -> String {
 /// The mediated device of that UUID, if there is one.
 ///
 /// # Errors
-/// When it is there but cannot be read.
+/// When it exists but cannot be read.
 pub fn find(sysfs: &dyn Sysfs, uuid: MdevUuid) -> io::Result<Option<Mdev>> {
     let Some(parent) = parent_of(sysfs, uuid)? else {
         return Ok(None);
@@ -362,7 +362,7 @@ pub fn uuids(sysfs: &dyn Sysfs) -> io::Result<BTreeSet<MdevUuid>> {
     Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
 }
 
-/// The device nodes through which a process can have it open.
+/// The device nodes through which a process can open it.
 ///
 /// # Errors
 /// When sysfs cannot be read.
@@ -370,11 +370,11 @@ pub fn nodes(sysfs: &dyn Sysfs, uuid: MdevUuid) -> io::Result<Vec<String>> {
     super::vfio_nodes(sysfs, &path(uuid))
 }
 
-/// What devices of the type are to QEMU; None where the type is not there or does
-/// not say.
+/// How QEMU presents devices of the type; None if the type does not exist or does not
+/// say.
 ///
 /// # Errors
-/// The kernel's errno with the path, `InvalidData` for an interface that libvirt does
+/// The kernel's errno with the path; `InvalidData` for an interface that libvirt does
 /// not know.
 pub fn model(
     sysfs: &dyn Sysfs,
@@ -402,7 +402,7 @@ pub fn pci_function(name: impl Into<ParentName>) -> Parent {
     }
 }
 
-/// A device of that name that makes mediated devices.
+/// A parent of mediated devices, by its name.
 #[must_use]
 pub fn class_parent(name: &ParentName) -> Parent {
     Parent {
@@ -411,13 +411,13 @@ pub fn class_parent(name: &ParentName) -> Parent {
     }
 }
 
-/// Whether the device makes mediated devices and is not just being unregistered.
+/// Whether the device is a parent of mediated devices and is not being unregistered.
 #[must_use]
 pub fn is_parent(sysfs: &dyn Sysfs, name: &ParentName) -> bool {
     sysfs.exists(&class_parent(name).path())
 }
 
-/// The parent of that name, where this host has it.
+/// The parent of that name, in the directory where this host lists it.
 #[must_use]
 pub fn parent_named(sysfs: &dyn Sysfs, name: &ParentName) -> Parent {
     let listed_in = if is_parent(sysfs, name) {

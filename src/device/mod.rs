@@ -1,6 +1,6 @@
-//! How each kind of device is found on the host and made ready, one file a
-//! kind. Everything here reads through [`Sysfs`] and proposes steps as data; it
-//! writes nothing and knows no pool files, no claims and no libvirt.
+//! How each kind of device is found on the host and prepared, one file for each kind.
+//! The code here reads through [`Sysfs`] and proposes steps as data. It writes nothing
+//! and knows no pool files, no claims and no libvirt.
 
 use std::io;
 
@@ -27,9 +27,9 @@ pub const PCI_DEVICES: &str = "/sys/bus/pci/devices";
 
 /// Reading access to the host's `/sys`.
 ///
-/// Paths are absolute as on the host (`/sys/class/mdev_bus`); the implementation
-/// knows the root below which they lie. A text is returned without its trailing
-/// white space, since every sysfs attribute ends in a newline.
+/// Paths are absolute as on the host (`/sys/class/mdev_bus`); the implementation adds
+/// its root. A text is returned without trailing white space, because every sysfs
+/// attribute ends in a newline.
 pub trait Sysfs {
     /// One attribute's text.
     ///
@@ -37,10 +37,10 @@ pub trait Sysfs {
     /// The kernel's errno; `InvalidData` for text that is not UTF-8.
     fn read(&self, path: &str) -> io::Result<String>;
 
-    /// Where a link points, as written in it.
+    /// The target of a link, as written.
     ///
     /// # Errors
-    /// The kernel's errno, `EINVAL` when it is no link.
+    /// The kernel's errno; `EINVAL` when it is not a link.
     fn read_link(&self, path: &str) -> io::Result<String>;
 
     /// The names in a directory, sorted.
@@ -49,26 +49,26 @@ pub trait Sysfs {
     /// The kernel's errno.
     fn list(&self, path: &str) -> io::Result<Vec<String>>;
 
-    /// Whether something is there: a broken link counts, and so does what cannot be
-    /// looked at, of which whoever reads it then learns why.
+    /// Whether something exists there. A broken link counts as existing, and so does a
+    /// path that cannot be checked: reading it then gives the error.
     fn exists(&self, path: &str) -> bool;
 
-    /// Whether something was asked for that cannot be told any more, so that no further
-    /// question is worth its time.
+    /// Whether something could not be read because time has run out, so that more
+    /// questions are useless.
     fn is_too_late(&self) -> bool {
         false
     }
 
-    /// Whether a driver answers for the attribute, and not the kernel itself: it may take
-    /// its time.
+    /// Whether a driver answers for the attribute, and not the kernel itself: drivers
+    /// can be slow.
     fn is_of_driver(&self, path: &str) -> bool {
         let _ = path;
         false
     }
 }
 
-/// The last component of a link's target: sysfs names drivers, types, IOMMU
-/// groups and physical functions that way.
+/// The last component of a link's target: sysfs names drivers, types, IOMMU groups and
+/// physical functions in this way.
 ///
 /// # Errors
 /// As [`Sysfs::read_link`], with the path.
@@ -77,9 +77,8 @@ pub fn link_name(sysfs: &dyn Sysfs, path: &str) -> io::Result<String> {
     Ok(target.rsplit('/').next().unwrap_or_default().to_owned())
 }
 
-/// The device nodes through which a process can have a VFIO device open: the
-/// group's node, and the character device of newer kernels. `directory` is the
-/// device's in sysfs.
+/// The device nodes through which a process can open a VFIO device: the group's node,
+/// and the character device of newer kernels. `directory` is the device's in sysfs.
 ///
 /// # Errors
 /// When sysfs cannot be read.
@@ -94,7 +93,7 @@ pub fn vfio_nodes(sysfs: &dyn Sysfs, directory: &str) -> io::Result<Vec<String>>
     Ok(nodes)
 }
 
-/// The board that a parent is part of: the physical function of a virtual one, else the
+/// The board of a parent: the physical function of a virtual function, otherwise the
 /// parent itself.
 #[must_use]
 pub fn board_of(sysfs: &dyn Sysfs, parent: &ParentName) -> ParentName {
@@ -103,7 +102,7 @@ pub fn board_of(sysfs: &dyn Sysfs, parent: &ParentName) -> ParentName {
     physical.unwrap_or_else(|| parent.clone())
 }
 
-/// Puts the path in front of an errno, which alone says too little.
+/// Adds the path to an errno, which alone says too little.
 #[must_use]
 pub fn at(path: &str, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{path}: {error}"))
@@ -125,7 +124,7 @@ pub fn list(sysfs: &dyn Sysfs, path: &str) -> io::Result<Vec<String>> {
     sysfs.list(path).map_err(|error| at(path, &error))
 }
 
-/// `None` for an attribute that is not there, errors for all else.
+/// `None` for an attribute that does not exist, an error for everything else.
 ///
 /// # Errors
 /// Any but `ENOENT`.

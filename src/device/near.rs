@@ -1,5 +1,5 @@
-//! Help with names that are not there: what the host has instead, nearest
-//! first, and why a device that is there is none that was asked for.
+//! Help with names that do not exist: similar names on the host, nearest first, and why
+//! an existing device is not of the wanted kind.
 
 use super::{PCI_DEVICES, Sysfs, link_name, mdev::MdevHost, readiness};
 use crate::{
@@ -42,8 +42,8 @@ pub fn what_there_is(wanted: &str, have: &[String]) -> String {
     }
 }
 
-/// How many characters are the same in the same place. Addresses have one
-/// length, so this tells `3b` for `3c` from another card altogether.
+/// How many characters are equal at the same position. Addresses have one length, so
+/// this distinguishes `3c` instead of `3b` from a completely different card.
 fn same_places(one: &str, other: &str) -> usize {
     one.chars()
         .zip(other.chars())
@@ -51,7 +51,7 @@ fn same_places(one: &str, other: &str) -> usize {
         .count()
 }
 
-/// The places in the list of parents of the one that a text names, or of the
+/// The indexes in the list of parents: of the parent that the text names, or of the
 /// virtual functions of the board that it names.
 ///
 /// # Errors
@@ -104,7 +104,7 @@ fn not_a_parent(sysfs: &dyn Sysfs, name: &str, path: &str) -> String {
     let address = name.parse::<PciAddress>();
     if address.is_ok_and(|address| readiness::lacks_functions(sysfs, address)) {
         return format!(
-            "{name} is no mdev parent: its virtual functions are not enabled; enable them \
+            "{name} is not an mdev parent: its virtual functions are not enabled; enable them \
              (for NVIDIA: /usr/lib/nvidia/sriov-manage -e {name})"
         );
     }
@@ -112,7 +112,7 @@ fn not_a_parent(sysfs: &dyn Sysfs, name: &str, path: &str) -> String {
         Ok(driver) => format!("its driver '{driver}' offers no mdev types"),
         Err(_) => "no driver is bound to it".to_owned(),
     };
-    format!("{name} is no mdev parent: {why}; 'virt-vgpu devices' lists those that are")
+    format!("{name} is not an mdev parent: {why}; 'virt-vgpu devices' lists those that are")
 }
 
 #[cfg(test)]

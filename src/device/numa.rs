@@ -51,7 +51,7 @@ impl NumaTopology {
         Ok(Self { nodes })
     }
 
-    /// The nodes that hold any of the CPUs.
+    /// The nodes to which any of the CPUs belongs.
     #[must_use]
     pub fn nodes_of(&self, cpus: &CpuSet) -> Vec<NumaNode> {
         self.nodes
@@ -61,8 +61,8 @@ impl NumaTopology {
             .collect()
     }
 
-    /// The distance between two nodes in the firmware's units (10 is local), or
-    /// `None` when the host does not say.
+    /// The distance between two nodes in the firmware's units (10 is local); `None`
+    /// when it is unknown.
     #[must_use]
     pub fn distance(&self, from: NumaNode, to: NumaNode) -> Option<u32> {
         let column = self.nodes.keys().position(|&node| node == to)?;

@@ -1,21 +1,22 @@
-//! What NVIDIA's management library knows of a GPU, as plain data: the questions
-//! that `virt-vgpu-nvml` takes and the answers that it gives, one JSON value each
-//! way. The library may hang or crash, so nothing but that program loads it.
+//! The facts of NVIDIA's management library about a GPU, as plain data: the questions
+//! to `virt-vgpu-nvml` and its answers, one JSON value each. The library may hang or
+//! crash, so only that program loads it.
 //!
-//! Names and units are those of NVIDIA's `nvml.h`, less what nobody here asks for.
+//! Names and units are those of NVIDIA's `nvml.h`. Facts that we do not need are left
+//! out.
 
 use serde::{Deserialize, Serialize};
 
 use crate::model::{DomainUuid, MdevUuid, PciAddress, VgpuTypeId};
 
-/// One question. A program that takes it answers once and ends, and has let go of
-/// the driver by then: an open handle would keep `sriov-manage` from its lock.
+/// One question. The program answers it once and ends. By then it has closed the
+/// driver, because an open handle would keep `sriov-manage` from its lock.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "do", deny_unknown_fields)]
 pub enum Question {
-    /// What there is to know about every GPU of the driver.
+    /// The facts about all GPUs of the driver.
     Gpus,
-    /// About one.
+    /// The facts about one GPU.
     Gpu {
         /// The physical function.
         gpu: PciAddress,
@@ -27,25 +28,25 @@ pub enum Question {
         /// The mode.
         on: bool,
     },
-    /// Set how time is shared (`nvmlDeviceSetVgpuSchedulerState`, or what a newer
-    /// driver has instead).
+    /// Set how vGPUs share the time (`nvmlDeviceSetVgpuSchedulerState`, or the function
+    /// that replaces it in newer drivers).
     SetScheduler {
         /// The physical function.
         gpu: PciAddress,
-        /// All of it: what is None is the driver's default.
+        /// The complete settings: None means the driver's default.
         scheduler: Scheduler,
     },
 }
 
-/// The one answer to a question.
+/// The answer to a question.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Answer {
-    /// To [`Question::Gpus`] and, with one, to [`Question::Gpu`].
+    /// The answer to [`Question::Gpus`] and, with one GPU, to [`Question::Gpu`].
     Gpus(Vec<GpuFacts>),
-    /// It is done, and reads back as asked for.
+    /// The setting was made and reads back as requested.
     Done,
-    /// It cannot be had; a sentence for people, with NVML's own words.
+    /// The request failed; a sentence for people, with NVML's own words.
     Failed(Failure),
 }
 
@@ -54,39 +55,41 @@ pub enum Answer {
 pub struct Failure {
     /// What kind of failure it is, for programs.
     pub kind: FailureKind,
-    /// What was tried and what came back, for people; no full stop.
+    /// What was tried and what the result was, for people; no full stop.
     pub message: String,
 }
 
-/// What a program can make of a failure.
+/// The kind of a failure, for programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FailureKind {
-    /// There is no library, or it will not start: no driver, or one of another version.
+    /// The library is missing or does not initialise: there is no driver, or it has
+    /// another version.
     NoLibrary,
     /// The library has no such function.
     NoSymbol,
     /// The GPU or its driver cannot do it (`NOT_SUPPORTED`).
     NotSupported,
-    /// Not while there are vGPUs (`IN_USE`; the scheduler's `NOT_SUPPORTED` with some there).
+    /// Refused while there are vGPUs (`IN_USE`; for the scheduler also `NOT_SUPPORTED`
+    /// while there are some).
     InUse,
-    /// Not by this user (`NO_PERMISSION`).
+    /// Refused for this user (`NO_PERMISSION`).
     NoPermission,
-    /// The driver has no GPU of that address, or has lost it.
+    /// The driver has no GPU with that address, or has lost it.
     NoGpu,
-    /// The value is not one that the card takes.
+    /// The card does not accept the value.
     Invalid,
     /// Anything else.
     Other,
 }
 
-/// A value that a driver may not have.
+/// A value that a driver may not give.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Told<T> {
-    /// It says so.
+    /// The driver gives it.
     Value(T),
-    /// It does not say; why.
+    /// The driver does not give it; why.
     Unavailable(Failure),
 }
 
@@ -111,7 +114,7 @@ pub struct GpuFacts {
     pub uuid: Told<String>,
     /// All of its memory.
     pub memory_mib: Told<u64>,
-    /// Whether it is a host of vGPUs (`nvmlDeviceGetVirtualizationMode` says 3).
+    /// Whether the GPU can host vGPUs (`nvmlDeviceGetVirtualizationMode` says 3).
     pub hosts_vgpus: Told<bool>,
     /// Whether MIG mode is on now.
     pub mig: Told<bool>,
@@ -120,9 +123,9 @@ pub struct GpuFacts {
     /// Whether one VM may have vGPUs of several sizes of the GPU's series
     /// (driver capability `HETEROGENEOUS_MULTI_VGPU`).
     pub heterogeneous_multi_vgpu: Told<bool>,
-    /// How time is shared now.
+    /// How vGPUs share the time now.
     pub scheduler: Told<Scheduler>,
-    /// What the card takes.
+    /// The limits of the card's scheduler.
     pub scheduler_limits: Told<SchedulerLimits>,
     /// The types that the GPU supports, in ascending order of their numbers.
     pub types: Told<Vec<TypeFacts>>,
@@ -133,7 +136,7 @@ pub struct GpuFacts {
 /// Mixed sizes on one GPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heterogeneous {
-    /// Whether the GPU can (capability `HETEROGENEOUS_TIMESLICE_SIZES`).
+    /// Whether the GPU supports it (capability `HETEROGENEOUS_TIMESLICE_SIZES`).
     pub supported: bool,
     /// Whether it is on.
     pub enabled: bool,
@@ -148,21 +151,21 @@ pub struct TypeFacts {
     pub name: String,
     /// Frame buffer in MiB.
     pub framebuffer_mib: u64,
-    /// Displays.
+    /// The number of displays.
     pub heads: Option<u32>,
     /// Width and height of the largest display.
     pub max_resolution: Option<(u32, u32)>,
-    /// Frames per second; None: not limited or not told.
+    /// Frames per second; None: not limited or unknown.
     pub frame_rate_limit: Option<u32>,
-    /// The most that the GPU holds of it.
+    /// The most vGPUs of this type on the GPU.
     pub max_instances: u32,
-    /// The most that one VM may have; None: not told.
+    /// The most of them in one VM; None: unknown.
     pub max_per_vm: Option<u32>,
-    /// The profile of the GPU instance behind it; None: time-sliced.
+    /// The profile of its GPU instance; None: time-sliced.
     pub gpu_instance_profile: Option<u32>,
-    /// Whether one can be made now.
+    /// Whether one can be created now.
     pub creatable: bool,
-    /// Where it can lie when sizes are mixed; None where the driver does not say.
+    /// Its places when sizes are mixed; None if the driver does not list them.
     pub placements: Option<Placements>,
 }
 
@@ -171,9 +174,9 @@ pub struct TypeFacts {
 pub struct Placements {
     /// Length, in the unit of the ids.
     pub size: u32,
-    /// Every id that the type can have with mixed sizes, in ascending order.
+    /// Every id that the type can have when sizes are mixed, in ascending order.
     pub supported: Vec<u32>,
-    /// Those of them that can be had now: none while the mode is off.
+    /// The ids that are free now: empty while the mode is off.
     pub creatable: Vec<u32>,
 }
 
@@ -182,13 +185,13 @@ pub struct Placements {
 pub struct VgpuFacts {
     /// Its type's number.
     pub type_id: VgpuTypeId,
-    /// The VM, where the driver knows it by UUID.
+    /// The VM, if the driver knows its UUID.
     pub vm: Option<DomainUuid>,
-    /// The mediated device that it is.
+    /// The mediated device of the vGPU.
     pub mdev: Option<MdevUuid>,
-    /// The virtual function that it is or lies on.
+    /// The virtual function of the vGPU.
     pub function: Option<PciAddress>,
-    /// Its place; None: not told, or not placed.
+    /// Its place; None: unknown, or not placed.
     pub placement: Option<u32>,
 }
 
@@ -199,11 +202,11 @@ pub struct Scheduler {
     pub policy: SchedulerPolicy,
     /// Adaptive ("strict") round robin; None: the driver's default.
     pub strict_round_robin: Option<bool>,
-    /// 1 to 60; with strict round robin only.
+    /// 1 to 60; only with strict round robin.
     pub averaging_factor: Option<u32>,
-    /// In Hz; with strict round robin only.
+    /// In Hz; only with strict round robin.
     pub frequency: Option<u32>,
-    /// In ns; without strict round robin only.
+    /// In ns; only without strict round robin.
     pub time_slice_ns: Option<u32>,
 }
 
@@ -211,20 +214,20 @@ pub struct Scheduler {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SchedulerPolicy {
-    /// 1: round robin, time that one does not use goes to others.
+    /// 1: round robin; time that one vGPU does not use goes to others.
     BestEffort,
-    /// 2: the same for all that run.
+    /// 2: the same share for all running vGPUs.
     EqualShare,
-    /// 3: what it would be if the GPU were full.
+    /// 3: the share that a vGPU would get if the GPU were full.
     FixedShare,
 }
 
-/// What a card's scheduler takes (`nvmlVgpuSchedulerCapabilities_t`).
+/// The limits of a card's scheduler (`nvmlVgpuSchedulerCapabilities_t`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SchedulerLimits {
     /// The policies, ascending.
     pub policies: Vec<SchedulerPolicy>,
-    /// Whether it knows strict round robin.
+    /// Whether it supports strict round robin.
     pub strict_round_robin: bool,
     /// Shortest and longest time slice, in ns.
     pub time_slice_ns: (u32, u32),
@@ -234,15 +237,15 @@ pub struct SchedulerLimits {
     pub averaging_factor: (u32, u32),
 }
 
-/// Somebody who can ask NVML.
+/// Access to NVML.
 pub trait Nvml {
-    /// Everything about all GPUs that answer, as of now.
+    /// The facts about all GPUs that answer, as of now.
     ///
     /// # Errors
     /// Why there is no answer.
     fn gpus(&self) -> Result<Vec<GpuFacts>, Failure>;
 
-    /// Everything about one GPU, as of now.
+    /// The facts about one GPU, as of now.
     ///
     /// # Errors
     /// Why there is no answer.

@@ -1,24 +1,24 @@
-//! What NVIDIA's driver lets a vGPU be given beyond its type: one attribute,
-//! `vgpu_params`, that takes all of it in one write before a VM opens the vGPU.
+//! The parameters that NVIDIA's driver accepts for a vGPU: one attribute,
+//! `vgpu_params`, which takes all of them in one write before a VM opens the vGPU.
 
 /// The parameters of one vGPU; what is None is left to the driver.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Parameters {
-    /// Frames per second; 0 switches the limiter off. The driver knows no other
+    /// Frames per second; 0 switches the limiter off. The driver accepts no other
     /// number than its type's.
     pub frame_rate_limit: Option<u32>,
     /// Whether the display is shown to VNC consoles.
     pub console_vnc: Option<bool>,
-    /// CUDA's unified memory.
+    /// Whether CUDA's unified memory is on.
     pub unified_memory: Option<bool>,
-    /// CUDA debuggers.
+    /// Whether CUDA debuggers may be used.
     pub debuggers: Option<bool>,
-    /// CUDA profilers.
+    /// Whether CUDA profilers may be used.
     pub profilers: Option<bool>,
 }
 
 impl Parameters {
-    /// The attribute's text, without its newline; None when nothing is asked for.
+    /// The attribute's text, without its newline; None when no parameter is set.
     #[must_use]
     pub fn text(&self) -> Option<String> {
         let number = |name: &str, on: bool| format!("{name}={}", u8::from(on));
@@ -36,8 +36,8 @@ impl Parameters {
         (!parts.is_empty()).then(|| parts.join(","))
     }
 
-    /// The parameters that keep a VM from being saved and migrated, by the names
-    /// that pools and requests have for them.
+    /// The parameters that make it impossible to save or migrate a VM, by their names
+    /// in pools and requests.
     #[must_use]
     pub fn against_migration(&self) -> Vec<&'static str> {
         let all = [

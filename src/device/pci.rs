@@ -1,5 +1,5 @@
-//! The attributes of a device that rules ask for, read one by one when a filter
-//! wants them. Formats: kernel `Documentation/ABI/testing/sysfs-bus-pci`.
+//! The attributes of a device that rules ask for, each read only when a filter needs
+//! it. Formats: kernel `Documentation/ABI/testing/sysfs-bus-pci`.
 
 use std::io;
 
@@ -9,20 +9,19 @@ use crate::{
     rule::{Class, Field, FieldValue, Fields},
 };
 
-/// Names that sysfs does not have; asked only when a rule filters by them.
+/// Names that are not in sysfs; looked up only when a rule filters by them.
 pub trait PciNames {
     /// The vendor's name, from the distribution's `pci.ids`.
     fn vendor(&self, vendor: u16) -> Option<String>;
-    /// The device's name, likewise.
+    /// The device's name, from the same file.
     fn device(&self, vendor: u16, device: u16) -> Option<String>;
     /// The host's own name.
     fn host(&self) -> Option<String>;
 }
 
-/// One device of sysfs as the rules see it: a PCI function, or a software
-/// device, which has its kernel name for an address and little else. An
-/// attribute that cannot be read counts as one that the device does not have,
-/// so a rule that needs it does not match.
+/// A device in sysfs as the rules see it: a PCI function, or a software device, which
+/// has its kernel name as address and few other fields. An attribute that cannot be
+/// read counts as missing, so a rule that needs it does not match.
 pub struct DeviceFields<'a> {
     /// Reading access to the host.
     pub sysfs: &'a dyn Sysfs,
@@ -32,8 +31,7 @@ pub struct DeviceFields<'a> {
     pub name: &'a ParentName,
     /// The device's directory in sysfs, or a link to it.
     pub path: &'a str,
-    /// What a GPU has besides; None for pools of other kinds, whose devices have none
-    /// of that.
+    /// Further facts about a GPU; None for pools of other kinds.
     pub gpu: Option<GpuFields<'a>>,
 }
 
@@ -65,7 +63,7 @@ impl Fields for DeviceFields<'_> {
                 Some(FieldValue::Text(format!("{vendor:04x}:{device:04x}")))
             }
             Field::Driver => self.link("driver").map(FieldValue::Text),
-            // -1 is the kernel's way to say that there is none.
+            // The kernel writes -1 if there is no node.
             Field::NumaNode => {
                 let value = self.attribute("numa_node", field)?;
                 (!matches!(value, FieldValue::Number(..0))).then_some(value)
@@ -109,8 +107,8 @@ impl DeviceFields<'_> {
         u16::from_str_radix(self.text(attribute)?.trim_start_matches("0x"), 16).ok()
     }
 
-    /// The slot whose address is this device's without the function
-    /// (`/sys/bus/pci/slots/NAME/address`), else the firmware's own label.
+    /// The slot with this device's address without the function
+    /// (`/sys/bus/pci/slots/NAME/address`), otherwise the firmware's label.
     fn slot_label(&self) -> Option<String> {
         const SLOTS: &str = "/sys/bus/pci/slots";
         let name = self.name.to_string();

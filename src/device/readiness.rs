@@ -1,7 +1,6 @@
-//! NVIDIA's GPUs as the host sees them: physical functions, their virtual ones,
-//! whether these can make vGPUs yet, and which vGPUs there are, whoever made
-//! them. Nothing here depends on the generation of a board: what the driver shows
-//! decides.
+//! NVIDIA's GPUs as the host sees them: physical functions, their virtual functions,
+//! whether these can make vGPUs yet, and all existing vGPUs, whoever made them. Nothing
+//! here depends on the generation of a board; it uses only what the driver shows.
 
 use std::io;
 
@@ -11,45 +10,45 @@ use crate::model::{Handle, ParentName, PciAddress};
 /// The driver of GPUs that make vGPUs.
 pub const DRIVER: &str = "nvidia";
 
-/// What drives a GPU.
+/// The driver of a GPU.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Driver {
     /// The driver that makes vGPUs.
     Nvidia,
-    /// None yet, or none any more.
+    /// No driver.
     None,
-    /// Another one: the GPU is not for vGPUs.
+    /// Another driver: the GPU cannot make vGPUs.
     Other(String),
 }
 
 /// A vGPU that exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Vgpu {
-    /// The mediated device, or the virtual function that it is.
+    /// The mediated device or the virtual function of the vGPU.
     pub device: Handle,
     /// The function that it was made on.
     pub parent: ParentName,
 }
 
-/// How far a GPU is in making vGPUs.
+/// The state of a GPU's virtual functions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Functions {
-    /// Virtual functions that it can have; 0: no SR-IOV.
+    /// How many virtual functions it can have; 0: no SR-IOV.
     pub total: u32,
-    /// Those that it has.
+    /// How many it has now.
     pub enabled: u32,
-    /// The functions that should show types of vGPUs and do not yet.
+    /// The functions that should list vGPU types but do not yet.
     pub unready: Vec<PciAddress>,
 }
 
 impl Functions {
-    /// Whether it can have some and has none.
+    /// Whether it can have virtual functions but has none.
     #[must_use]
     pub fn are_missing(&self) -> bool {
         self.total > 0 && self.enabled == 0
     }
 
-    /// Which of them have no types yet.
+    /// A text that names the functions without types.
     #[must_use]
     pub fn unready_in_words(&self) -> String {
         match self.unready.as_slice() {
@@ -68,8 +67,8 @@ fn path(gpu: PciAddress) -> String {
     format!("{PCI_DEVICES}/{gpu}")
 }
 
-/// Whether the function is NVIDIA's and shows pictures or computes (PCI base
-/// class 03), and is not virtual.
+/// Whether the function is an NVIDIA display or 3D controller (PCI base class 03) and a
+/// physical function.
 #[must_use]
 pub fn is_gpu(sysfs: &dyn Sysfs, gpu: PciAddress) -> bool {
     const VENDOR: &str = "0x10de";
@@ -83,10 +82,10 @@ pub fn is_gpu(sysfs: &dyn Sysfs, gpu: PciAddress) -> bool {
         && !sysfs.exists(&format!("{}/physfn", path(gpu)))
 }
 
-/// Every GPU whose driver is NVIDIA's or may become it, in ascending order.
+/// Every GPU that is bound to NVIDIA's driver or to none, in ascending order.
 ///
 /// # Errors
-/// When the PCI bus cannot be listed, or a driver cannot be told.
+/// When the PCI bus cannot be listed, or a driver cannot be read.
 pub fn all(sysfs: &dyn Sysfs) -> io::Result<Vec<PciAddress>> {
     let mut found = Vec::new();
     for (gpu, _) in pci::functions(sysfs)? {
@@ -98,7 +97,7 @@ pub fn all(sysfs: &dyn Sysfs) -> io::Result<Vec<PciAddress>> {
     Ok(found)
 }
 
-/// What drives it.
+/// The driver of a GPU.
 ///
 /// # Errors
 /// When the link cannot be read.
@@ -112,11 +111,11 @@ pub fn driver(sysfs: &dyn Sysfs, gpu: PciAddress) -> io::Result<Driver> {
     })
 }
 
-/// Its functions and how far they are. A GPU that makes mediated devices itself,
-/// or has no SR-IOV, wants no virtual ones.
+/// The GPU's virtual functions and their state. A GPU that makes mediated devices
+/// itself, or has no SR-IOV, needs no virtual functions.
 ///
 /// # Errors
-/// The kernel's errno with the path; `InvalidData` for what is no number.
+/// The kernel's errno with the path; `InvalidData` for a text that is not a number.
 pub fn functions(sysfs: &dyn Sysfs, gpu: PciAddress) -> io::Result<Functions> {
     let total = number(sysfs, &format!("{}/sriov_totalvfs", path(gpu)))?;
     let enabled = number(sysfs, &format!("{}/sriov_numvfs", path(gpu)))?;
@@ -143,17 +142,17 @@ pub fn functions(sysfs: &dyn Sysfs, gpu: PciAddress) -> io::Result<Functions> {
     })
 }
 
-/// Whether its vGPUs are on virtual functions that nobody has enabled yet. What
-/// cannot be read lacks nothing.
+/// Whether the GPU needs virtual functions that are not enabled yet. False if this
+/// cannot be read.
 #[must_use]
 pub fn lacks_functions(sysfs: &dyn Sysfs, gpu: PciAddress) -> bool {
     functions(sysfs, gpu).is_ok_and(|functions| functions.are_missing())
 }
 
-/// The vGPUs on it.
+/// The vGPUs on the GPU.
 ///
 /// # Errors
-/// When sysfs cannot be read: then nobody can say that it has none.
+/// When sysfs cannot be read; the GPU must not count as empty then.
 pub fn vgpus(sysfs: &dyn Sysfs, gpu: PciAddress) -> io::Result<Vec<Vgpu>> {
     let functions = gpu::functions(sysfs, gpu)?;
     let mut found = Vec::new();
@@ -179,19 +178,19 @@ pub fn vgpus(sysfs: &dyn Sysfs, gpu: PciAddress) -> io::Result<Vec<Vgpu>> {
     Ok(found)
 }
 
-/// The driver registers a parent of mediated devices when it knows its types.
+/// The driver registers a parent of mediated devices once it knows its types.
 fn has_types(sysfs: &dyn Sysfs, function: PciAddress) -> bool {
     let types = sysfs.list(&format!("{}/mdev_supported_types", path(function)));
     types.is_ok_and(|types| !types.is_empty())
 }
 
-/// 0 where there is no such attribute.
+/// 0 if the attribute does not exist.
 fn number(sysfs: &dyn Sysfs, path: &str) -> io::Result<u32> {
     let Some(text) = optional(read(sysfs, path))? else {
         return Ok(0);
     };
     text.parse().map_err(|_| {
-        let what = format!("{path}: '{text}' is no number");
+        let what = format!("{path}: '{text}' is not a number");
         io::Error::new(io::ErrorKind::InvalidData, what)
     })
 }

@@ -1,4 +1,4 @@
-//! A look at sysfs that asks for nothing twice.
+//! A view of sysfs that reads nothing twice.
 
 use std::{
     cell::{Cell, RefCell},
@@ -8,8 +8,9 @@ use std::{
 
 use super::Sysfs;
 
-/// What has been read once is answered from memory: for programs that look at a host
-/// once, from several sides, and then end. It is as old as the first look.
+/// Everything that was read once is answered from memory: for programs that look at a
+/// host once, from several sides, and then end. The answers can be as old as the first
+/// read.
 pub struct Remembered<'a> {
     sysfs: &'a dyn Sysfs,
     texts: Known<String>,
@@ -22,7 +23,7 @@ pub struct Remembered<'a> {
 
 type Known<T> = RefCell<HashMap<String, Result<T, Failed>>>;
 
-/// An error that can be given out again.
+/// An error that can be returned again.
 #[derive(Debug, Clone)]
 struct Failed {
     kind: io::ErrorKind,
@@ -68,19 +69,19 @@ impl<'a> Remembered<'a> {
         }
     }
 
-    /// From now on no driver is asked: what was not asked before cannot be read
+    /// From now on no driver is asked: what was not read before cannot be read
     /// ([`Self::has_missed`]).
     pub fn ask_no_driver_any_more(&self) {
         self.asks_no_driver.set(true);
     }
 
-    /// Takes [`Self::ask_no_driver_any_more`] back.
+    /// Reverses [`Self::ask_no_driver_any_more`].
     pub fn ask_drivers_again(&self) {
         self.asks_no_driver.set(false);
         self.has_missed.set(false);
     }
 
-    /// Whether anything could not be read because no driver was to be asked.
+    /// Whether anything could not be read because no driver may be asked.
     #[must_use]
     pub fn has_missed(&self) -> bool {
         self.has_missed.get()
@@ -143,7 +144,7 @@ mod tests {
 
     use super::*;
 
-    /// Counts what it is asked; has one of each kind, and refuses all else.
+    /// Counts the reads; has one of each kind, and refuses all others.
     #[derive(Default)]
     struct Counts(Cell<u32>);
 

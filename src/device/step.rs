@@ -1,16 +1,16 @@
-//! A plan's steps as plain data: what is written, how it is undone, what must
-//! be true afterwards. `apply` carries them out without knowing kinds.
+//! A plan's steps as plain data: the write, its undo, and the checks afterwards.
+//! `apply` carries them out without knowing kinds.
 
 /// One write to one attribute.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Attribute {
     /// Absolute path on the host.
     pub path: String,
-    /// The text that goes there in a single `write`.
+    /// The text, written in a single `write`.
     pub value: String,
 }
 
-/// A condition that shows a step has worked.
+/// A condition that shows that a step has worked.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "check")]
 pub enum Check {
@@ -21,64 +21,63 @@ pub enum Check {
         /// A directory name of the target.
         component: String,
     },
-    /// The attribute has taken the value, white space at its end apart.
+    /// The attribute has the value, apart from white space at its end.
     Reads {
         /// The attribute.
         path: String,
-        /// What it has to say.
+        /// The expected value.
         value: String,
     },
-    /// There is something by which QEMU can open the device: an IOMMU group, or the
-    /// character device of newer kernels.
+    /// QEMU can open the device: it has an IOMMU group, or the character device of
+    /// newer kernels.
     Openable {
         /// The device's directory.
         device: String,
     },
 }
 
-/// How an effect is taken back.
+/// How an effect is undone.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Undo {
-    /// The write that does it.
+    /// The write that undoes it.
     pub write: Attribute,
     /// What there is to take back, and how it shows that it is gone.
     #[serde(flatten)]
     pub effect: Effect,
 }
 
-/// How an effect shows.
+/// The kind of an effect.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(untagged)]
 pub enum Effect {
-    /// A device came into being.
+    /// A device was created.
     Device(Made),
-    /// A device that is always there was set to something.
+    /// A setting of a permanent device was changed.
     Setting(Setting),
 }
 
-/// The paths by which a device that was made shows.
+/// The paths that show that a created device exists.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Made {
-    /// Only while this is there may it be written. Before, a driver is still busy
-    /// with the device, and the kernel would answer `EAGAIN` and take the
-    /// attribute away for good (`remove_store` in `drivers/vfio/mdev`).
+    /// The undo may be written only while this path exists. Before that, a driver is
+    /// still busy with the device, and the kernel would answer `EAGAIN` and remove the
+    /// attribute for good (`remove_store` in `drivers/vfio/mdev`).
     pub whole: String,
-    /// All of these are gone afterwards. The kernel takes a device's links away
-    /// before its driver has let go of it, so the device's own directory is among
-    /// them.
+    /// All of these are gone afterwards. The kernel removes a device's links before its
+    /// driver has released it, so the device's own directory is among them.
     pub gone: Vec<String>,
 }
 
-/// An attribute that tells whether its device is set to anything.
+/// An attribute that shows the setting of its device.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Setting {
     /// The attribute.
     pub setting: String,
-    /// What it says when the device is free.
+    /// Its value when the device is free.
     pub free: String,
 }
 
-/// Why a setting of a device that is made needs no undo of its own.
+/// Why a setting of a created device needs no undo of its own.
 pub const GOES_WITH_THE_DEVICE: &str = "it goes with the device, which a step before has made";
 
 /// One effect on the host.
@@ -86,7 +85,7 @@ pub const GOES_WITH_THE_DEVICE: &str = "it goes with the device, which a step be
 pub struct Step {
     /// What it does, for people.
     pub what: String,
-    /// The write that does it.
+    /// How it is undone; None if it needs no undo.
     pub write: Attribute,
     /// How it is taken back; None where there is a reason for none.
     pub undo: Option<Undo>,

@@ -1,7 +1,7 @@
-//! vGPUs on SR-IOV virtual functions that NVIDIA's own VFIO driver makes: a
-//! function becomes one when a type is written to it and is free again at 0. The
-//! paths, formats and errnos are those of the released `nvidia-vgpu-vfio` sources
-//! and of dumps of real hosts; type numbers are read where they are used.
+//! vGPUs on SR-IOV virtual functions that NVIDIA's own VFIO driver makes: a function
+//! becomes a vGPU when a type is written to it, and is free again when 0 is written.
+//! The paths, formats and errnos are those of the released `nvidia-vgpu-vfio` sources
+//! and of dumps of real hosts. Type numbers are never stored.
 
 use std::io;
 
@@ -31,20 +31,20 @@ pub fn type_attribute(function: PciAddress) -> String {
     attribute(function, "current_vgpu_type")
 }
 
-/// Whether the function's driver makes vGPUs this way. Its attributes come a
-/// moment after the driver has bound, without a uevent.
+/// Whether the function's driver makes vGPUs this way. Its attributes appear a moment
+/// after the driver has bound, without a uevent.
 #[must_use]
 pub fn is_function(sysfs: &dyn Sysfs, function: PciAddress) -> bool {
     sysfs.exists(&type_attribute(function))
 }
 
-/// The link that is there while a driver is bound to the function.
+/// The link that exists while a driver is bound to the function.
 #[must_use]
 pub fn driver_link(function: PciAddress) -> String {
     format!("{}/driver", path(function))
 }
 
-/// The GPU that a virtual function is part of; None when it is none.
+/// The GPU of a virtual function; None when it is not a virtual function.
 ///
 /// # Errors
 /// When sysfs cannot be read.
@@ -80,19 +80,19 @@ pub fn all_functions(sysfs: &dyn Sysfs) -> io::Result<Vec<(PciAddress, PciAddres
 /// The type that a function has; None when it is free.
 ///
 /// # Errors
-/// The kernel's errno with the path, `InvalidData` for what is no number.
+/// The kernel's errno with the path; `InvalidData` for a text that is not a number.
 pub fn current(sysfs: &dyn Sysfs, function: PciAddress) -> io::Result<Option<VgpuTypeId>> {
     let path = type_attribute(function);
     let text = read(sysfs, &path)?;
     let number: u32 = text.parse().map_err(|_| {
-        let what = format!("{path}: '{text}' is no number");
+        let what = format!("{path}: '{text}' is not a number");
         io::Error::new(io::ErrorKind::InvalidData, what)
     })?;
     Ok(VgpuTypeId::new(number))
 }
 
-/// What the function can be given now: nothing when it has a type already, or
-/// when its GPU has no room.
+/// The types that the function can be given now: none when it has a type already, or
+/// when its GPU is full.
 ///
 /// # Errors
 /// The kernel's errno with the path.
@@ -102,7 +102,7 @@ pub fn creatable(sysfs: &dyn Sysfs, function: PciAddress) -> io::Result<Vec<Crea
     Ok(text.lines().filter_map(creatable_line).collect())
 }
 
-/// `1155  : NVIDIA L40S-24Q`; the header has no number.
+/// `1155  : NVIDIA L40S-24Q`; the header line has no number.
 fn creatable_line(line: &str) -> Option<Creatable> {
     let (id, name) = line.split_once(':')?;
     let (id, name) = (id.trim().parse().ok()?, name.trim());
@@ -110,7 +110,7 @@ fn creatable_line(line: &str) -> Option<Creatable> {
     (!name.is_empty()).then_some(Creatable { id, name })
 }
 
-/// The device nodes through which a process can have the function's vGPU open.
+/// The device nodes through which a process can open the function's vGPU.
 ///
 /// # Errors
 /// When sysfs cannot be read.
@@ -118,7 +118,7 @@ pub fn nodes(sysfs: &dyn Sysfs, function: PciAddress) -> io::Result<Vec<String>>
     super::vfio_nodes(sysfs, &path(function))
 }
 
-/// Where the function's vGPU has its attributes.
+/// The directory of the attributes of the function's vGPU.
 #[must_use]
 pub fn attributes(function: PciAddress) -> String {
     format!("{}/nvidia", path(function))

@@ -1,8 +1,8 @@
-//! A mistake in a text, with its place.
+//! A mistake in a text, with its position.
 
 use std::{fmt, path::PathBuf};
 
-/// A mistake in a file of ours, with its place. Shown in one line:
+/// A mistake in one of our files, with its position. It is shown on one line:
 /// `FILE:LINE: key 'KEY': WHAT; accepted: A, B`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
@@ -10,10 +10,10 @@ pub struct ConfigError {
     pub file: PathBuf,
     /// The line, counted from 1.
     pub line: usize,
-    /// The key, with the tables around it, as in `rule.where.op`; None when the
-    /// text is no TOML.
+    /// The key, with the tables around it, as in `rule.where.op`; None when the text is
+    /// not TOML.
     pub key: Option<String>,
-    /// What is wrong, and what would be accepted.
+    /// What is wrong, and which values are accepted.
     pub message: String,
 }
 

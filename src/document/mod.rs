@@ -1,6 +1,6 @@
-//! A TOML text with positions: tables and values that know their line and the
-//! path of their key, so that every refusal names both. It knows TOML's types
-//! and nothing of pools.
+//! A TOML text with positions: tables and values that know their line and the path of
+//! their key, so that every error names both. This module knows TOML's types and
+//! nothing about pools.
 
 use std::path::Path;
 
@@ -23,7 +23,7 @@ pub use error::ConfigError;
 pub struct Written<T> {
     /// The value.
     pub value: T,
-    /// Its place.
+    /// The value's position.
     pub at: Position,
 }
 
@@ -37,7 +37,7 @@ pub struct Position {
 }
 
 impl Position {
-    /// An error here.
+    /// An error at this position.
     #[must_use]
     pub fn refuse(&self, file: &Path, what: &str, accepted: &[&str]) -> ConfigError {
         ConfigError {
@@ -48,7 +48,7 @@ impl Position {
         }
     }
 
-    /// The place of a key that should be in the table here, but is not.
+    /// The position of a key that is missing from the table here.
     pub fn inside(&self, key: &str) -> Self {
         Self {
             key: joined(&self.key, key),
@@ -65,13 +65,13 @@ fn joined(path: &str, key: &str) -> String {
     }
 }
 
-/// Where the lines of a text end. Made once, so that a large file full of small
-/// tables is not counted through from its start for each of them.
+/// The offsets at which the lines of a text end. They are computed once, so that a
+/// large file with many small tables is not counted from its start for each table.
 #[derive(Debug)]
 pub struct LineEnds(Vec<usize>);
 
 impl LineEnds {
-    /// Those of the text.
+    /// Finds the line ends of the text.
     #[must_use]
     pub fn of(text: &str) -> Self {
         Self(text.match_indices('\n').map(|(offset, _)| offset).collect())
@@ -98,7 +98,7 @@ impl<'t> TomlText<'t> {
     /// Parses the text.
     ///
     /// # Errors
-    /// When it is no TOML.
+    /// When the text is not TOML.
     pub fn parse(&self) -> Result<Spanned<DeTable<'t>>, ConfigError> {
         DeTable::parse(self.text).map_err(|error| {
             let words: Vec<&str> = error.message().split_whitespace().collect();
@@ -111,7 +111,7 @@ impl<'t> TomlText<'t> {
         })
     }
 
-    /// The table at the top of the text.
+    /// The top-level table of the text.
     #[must_use]
     pub fn top<'d>(self, table: &'d Spanned<DeTable<'t>>) -> Table<'d, 't> {
         let at = Position {
@@ -156,11 +156,11 @@ impl<'d, 't> Table<'d, 't> {
         Some(node)
     }
 
-    /// Refuses the first key that is not accepted here. `elsewhere` says of a key what is
-    /// wrong with it where it is one, but not here.
+    /// Refuses the first key that is not accepted here. For a key that is valid
+    /// elsewhere, `elsewhere` says why it is wrong here.
     ///
     /// # Errors
-    /// The key, with what is wrong.
+    /// Names the key and what is wrong.
     pub fn check_keys(
         &self,
         accepted: &[&str],
@@ -175,31 +175,31 @@ impl<'d, 't> Table<'d, 't> {
         Err(node.refuse(&what, accepted))
     }
 
-    /// The value of a text of one line, if it is there.
+    /// The value of a one-line text, if the key is there.
     ///
     /// # Errors
-    /// When it is something else.
+    /// When the value is something else.
     pub fn text(&self, key: &str) -> Result<Option<Written<String>>, ConfigError> {
         self.get(key).map(Node::text).transpose()
     }
 
-    /// The value of a flag, if it is there.
+    /// The value of a flag, if the key is there.
     ///
     /// # Errors
-    /// When it is something else.
+    /// When the value is something else.
     pub fn flag(&self, key: &str) -> Result<Option<bool>, ConfigError> {
         self.get(key).map(Node::flag).transpose()
     }
 
-    /// The value of a whole number, if it is there.
+    /// The value of a whole number, if the key is there.
     ///
     /// # Errors
-    /// When it is something else.
+    /// When the value is something else.
     pub fn number(&self, key: &str) -> Result<Option<u32>, ConfigError> {
         self.get(key).map(Node::number).transpose()
     }
 
-    /// The refusal of a table without a key that it needs.
+    /// The error for a table that lacks a required key.
     #[must_use]
     pub fn missing(&self, key: &str, accepted: &[&str]) -> ConfigError {
         let at = self.at.inside(key);
@@ -218,18 +218,18 @@ impl<'d, 't> Table<'d, 't> {
 pub struct Node<'d, 't> {
     source: TomlText<'t>,
     value: &'d Spanned<DeValue<'t>>,
-    /// Where it stands.
+    /// The value's position.
     pub at: Position,
 }
 
 impl<'d, 't> Node<'d, 't> {
-    /// An error here.
+    /// An error at this value.
     #[must_use]
     pub fn refuse(&self, what: &str, accepted: &[&str]) -> ConfigError {
         self.at.refuse(self.source.file, what, accepted)
     }
 
-    /// A value that was read here.
+    /// Adds this value's position to `value`.
     pub fn written<T>(&self, value: T) -> Written<T> {
         Written {
             value,
@@ -253,7 +253,7 @@ impl<'d, 't> Node<'d, 't> {
     /// A text of one line.
     ///
     /// # Errors
-    /// When it is something else.
+    /// When the value is something else.
     pub fn text(&self) -> Result<Written<String>, ConfigError> {
         match self.value.get_ref() {
             DeValue::String(text) if text.chars().any(char::is_control) => {
@@ -267,16 +267,16 @@ impl<'d, 't> Node<'d, 't> {
     /// True or false.
     ///
     /// # Errors
-    /// When it is something else.
+    /// When the value is something else.
     pub fn flag(&self) -> Result<bool, ConfigError> {
         let flag = self.value.get_ref().as_bool();
         flag.ok_or_else(|| self.wants("true or false"))
     }
 
-    /// A whole number that fits 32 bits, as all our numbers do.
+    /// A whole number of 32 bits, as all our numbers are.
     ///
     /// # Errors
-    /// When it is something else.
+    /// When the value is something else.
     pub fn number(&self) -> Result<u32, ConfigError> {
         let integer = self.value.get_ref().as_integer();
         integer
@@ -284,11 +284,11 @@ impl<'d, 't> Node<'d, 't> {
             .ok_or_else(|| self.wants("a whole number from 0 to 4294967295"))
     }
 
-    /// A number with up to six places behind the point, in millionths: 2.5 is
-    /// 2500000. What has an exponent or a sign is none.
+    /// A number with up to six decimal places, in millionths: 2.5 is 2500000. Numbers
+    /// with an exponent or a sign are refused.
     ///
     /// # Errors
-    /// When it is something else.
+    /// When the value is something else.
     pub fn millionths(&self, unit: &str) -> Result<u32, ConfigError> {
         const PLACES: usize = 6;
         let text = match self.value.get_ref() {
@@ -305,10 +305,10 @@ impl<'d, 't> Node<'d, 't> {
             .ok_or_else(|| self.wants(&format!("a number of {unit}, as in 2.0, below 4294")))
     }
 
-    /// A text, number or boolean, as text: what a filter compares with.
+    /// A text, number or boolean, as the text that a filter compares with.
     ///
     /// # Errors
-    /// When it is something else.
+    /// When the value is something else.
     pub fn scalar(&self) -> Result<Written<String>, ConfigError> {
         match self.value.get_ref() {
             DeValue::String(text) => Ok(self.written(text.clone().into_owned())),
@@ -322,7 +322,7 @@ impl<'d, 't> Node<'d, 't> {
     /// A table.
     ///
     /// # Errors
-    /// When it is something else.
+    /// When the value is something else.
     pub fn table(&self, wanted: &str) -> Result<Table<'d, 't>, ConfigError> {
         match self.value.get_ref() {
             DeValue::Table(table) => Ok(Table::new(self.source, table, self.at.clone())),
@@ -333,7 +333,7 @@ impl<'d, 't> Node<'d, 't> {
     /// A list of tables.
     ///
     /// # Errors
-    /// When it is something else.
+    /// When the value is something else.
     pub fn tables(&self, wanted: &str) -> Result<Vec<Table<'d, 't>>, ConfigError> {
         let Some(items) = self.value.get_ref().as_array() else {
             return Err(self.wants(wanted));

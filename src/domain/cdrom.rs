@@ -1,6 +1,6 @@
-//! The CD-ROM that brings a pool's guest drivers: which bus and target are free
-//! for it in a domain, its XML, and how it is recognised later. It decides from
-//! the definition alone; what is in the drive is the hook's business.
+//! The CD-ROM with a pool's guest drivers: its free bus and target in a domain, its
+//! XML, and how it is recognised later. This module decides from the definition alone;
+//! the hook fills the drive.
 
 use std::{collections::BTreeSet, fmt::Write as _};
 
@@ -11,17 +11,17 @@ use super::{
 };
 use crate::model::DomainUuid;
 
-/// The name that the CD-ROM has among a domain's devices; no request may have it.
+/// The CD-ROM's name among a domain's devices. No request may have this name.
 pub(super) const CDROM_NAME: &str = "guest-drivers";
 
 /// The CD-ROM's alias.
 pub const CDROM_ALIAS: &str = "ua-vgpu-guest-drivers";
 
-/// Where each domain has the path of its ISO.
+/// The directory of the ISO paths, one for each domain.
 pub const MEDIA_DIRECTORY: &str = "/var/lib/virt-vgpu/media";
 
-/// The path that the domain's CD-ROM always has as its source; the hook puts an
-/// ISO there and takes it away.
+/// The path that is always the source of the domain's CD-ROM. The hook puts an ISO
+/// there and removes it.
 #[must_use]
 pub fn media_path(domain: DomainUuid) -> String {
     format!("{MEDIA_DIRECTORY}/{domain}.iso")
@@ -66,10 +66,10 @@ impl Bus {
         }
     }
 
-    /// The place of the `index`-th drive, as libvirt counts them from the
-    /// target's name (`virDomainDiskDefAssignAddress`): IDE two buses of two,
-    /// SATA six, SCSI 16 of which unit 7 is the controller itself. A drive on
-    /// USB has no such place.
+    /// The place of the `index`-th drive. libvirt derives it from the target's name
+    /// (`virDomainDiskDefAssignAddress`): two IDE buses of two drives, six SATA drives,
+    /// 16 SCSI units of which unit 7 is the controller itself. A USB drive has no such
+    /// place.
     fn position(self, index: u32) -> Option<DrivePosition> {
         let (controller, bus, unit) = match self {
             Self::Ide => (index / 4, index % 4 / 2, index % 2),
@@ -85,8 +85,8 @@ impl Bus {
         })
     }
 
-    /// How many drives to look at before giving up. The two IDE channels of the
-    /// i440fx are all there is; other controllers libvirt adds as needed.
+    /// How many drives to look at before giving up. The i440fx has only two IDE
+    /// channels; libvirt adds other controllers as needed.
     const fn drives(self) -> u32 {
         match self {
             Self::Ide => 4,
@@ -95,10 +95,10 @@ impl Bus {
     }
 }
 
-/// The CD-ROM for a domain that has none of ours yet.
+/// The CD-ROM for a domain that does not have one of ours yet.
 ///
 /// # Errors
-/// When the domain has it, or no target name is left.
+/// When the domain has a CD-ROM of ours, or no target name is left.
 pub fn cdrom(domain: &DomainDef, iso_path: &str) -> Result<CdRom, DomainError> {
     if let Some(disk) = find_cdrom(domain) {
         let target = disk.target.clone();
@@ -119,8 +119,8 @@ pub fn cdrom(domain: &DomainDef, iso_path: &str) -> Result<CdRom, DomainError> {
     })
 }
 
-/// Our CD-ROM in the domain: by its alias, or by its source where the alias was
-/// lost.
+/// Our CD-ROM in the domain. It is found by its alias, or by its source if the alias
+/// was lost.
 #[must_use]
 pub fn find_cdrom(domain: &DomainDef) -> Option<&Disk> {
     let path = media_path(domain.uuid);
@@ -130,8 +130,8 @@ pub fn find_cdrom(domain: &DomainDef) -> Option<&Disk> {
         .or_else(|| cdroms().find(|disk| disk.source.as_ref() == Some(&path)))
 }
 
-/// The XML that detaches our CD-ROM; `None` when the domain has none. libvirt
-/// looks for the target alone (`virDomainDiskRemoveByName`).
+/// The XML that detaches our CD-ROM; `None` when the domain has none. libvirt compares
+/// only the target (`virDomainDiskRemoveByName`).
 #[must_use]
 pub fn detach_cdrom(domain: &DomainDef) -> Option<String> {
     let disk = find_cdrom(domain)?;
@@ -141,8 +141,8 @@ pub fn detach_cdrom(domain: &DomainDef) -> Option<String> {
     Some(disk_xml(source, bus, &disk.target, disk.position, false))
 }
 
-/// The buses to try, best first. Every guest that boots from a CD can read one
-/// on them; what decides is which the machine can have.
+/// The buses to try, best first. Every guest that boots from a CD can read from any of
+/// them; the machine type decides which ones exist.
 fn buses(domain: &DomainDef) -> &'static [Bus] {
     let machine = domain.machine.as_deref().unwrap_or_default();
     let starts = |prefixes: &[&str]| prefixes.iter().any(|prefix| machine.starts_with(prefix));
@@ -175,9 +175,9 @@ fn buses(domain: &DomainDef) -> &'static [Bus] {
     }
 }
 
-/// The first free target name and the first free place on that bus. They are
-/// looked for apart: a name is taken by any disk of the domain, a place only on
-/// its own bus, and a name far on must not cost another controller.
+/// The first free target name and the first free place on that bus. The two are
+/// searched separately: a name is in use if any disk of the domain has it, but a place
+/// only if it is on the same bus. A high drive letter must not cost another controller.
 fn free(domain: &DomainDef, bus: Bus) -> Option<(String, Option<DrivePosition>)> {
     let target = (0..26 * 27)
         .map(|index| format!("{}{}", bus.target_prefix(), letters(index)))
@@ -200,7 +200,7 @@ fn free(domain: &DomainDef, bus: Bus) -> Option<(String, Option<DrivePosition>)>
     Some((target, Some(position)))
 }
 
-/// The place that libvirt gives a disk without an address.
+/// The place that libvirt gives to a disk without an address.
 fn implied(bus: Bus, target: &str) -> Option<DrivePosition> {
     let letters = target.strip_prefix(bus.target_prefix())?;
     let index = letters.bytes().try_fold(0u32, |index, letter| {
@@ -210,7 +210,7 @@ fn implied(bus: Bus, target: &str) -> Option<DrivePosition> {
     bus.position(index.checked_sub(1)?)
 }
 
-/// a … z, aa … zz, as disks are counted.
+/// Drive letters in libvirt's order: a … z, aa … zz.
 fn letters(index: u32) -> String {
     let letter = |number: u32| char::from_u32('a' as u32 + number % 26).unwrap_or('a');
     match (index / 26).checked_sub(1) {

@@ -115,7 +115,7 @@ fn each_machine_gets_what_it_can_have() {
             "sda",
             "0 0 0",
         ),
-        // A name in use on another bus is in use; a place there is not.
+        // A name that is used on another bus is in use; a place there is not.
         (
             "x86_64",
             "q35",
@@ -141,7 +141,7 @@ fn each_machine_gets_what_it_can_have() {
             "sdg",
             "1 0 0",
         ),
-        // An address counts for more than the name.
+        // The address counts, not the name.
         (
             "x86_64",
             "q35",
@@ -206,7 +206,8 @@ fn ours_is_found_again_and_only_ours() {
             .xml
             .replace("  <alias name='ua-vgpu-guest-drivers'/>\n", "")
     );
-    // Ejected by the guest: no source. Alias lost: the source tells.
+    // One CD-ROM was ejected by the guest and has no source. One has lost its alias and
+    // is found by its source.
     for ours in [
         "<disk device='cdrom'><target dev='sdc' bus='sata'/><alias name='ua-vgpu-guest-drivers'/></disk>".to_owned(),
         format!("<disk device='cdrom'><source file='{PATH}'/><target dev='sdc' bus='sata'/></disk>"),

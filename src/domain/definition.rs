@@ -1,38 +1,38 @@
-//! A domain as this program sees it: its identity, its requests, and what in
-//! its devices they can collide with. Plain data, without XML.
+//! A domain as this program sees it: its identity, its requests, and the devices that
+//! can conflict with them. Plain data, without XML.
 
 use std::collections::BTreeSet;
 
 use super::{Hostdev, Request};
 use crate::model::{CpuSet, DomainName, DomainUuid};
 
-/// What a domain's XML says, as far as it matters here.
+/// The parts of a domain's XML that matter here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DomainDef {
     /// The domain's UUID.
     pub uuid: DomainUuid,
     /// The domain's name.
     pub name: DomainName,
-    /// The devices it asks for, in the order of the metadata.
+    /// The devices that it asks for, in the order of the metadata.
     pub requests: Vec<Request>,
-    /// Its mediated devices and the PCI functions of the host that it has, whoever
-    /// wrote them, in the order of the XML.
+    /// Its mediated devices and host PCI functions, whoever wrote them, in the order of
+    /// the XML.
     pub hostdevs: Vec<Hostdev>,
     /// Its disks, CD-ROMs and floppies.
     pub disks: Vec<Disk>,
-    /// The places on SCSI controllers that host SCSI devices have: disks share
-    /// the controllers with them.
+    /// The places of host SCSI devices on SCSI controllers: disks share the controllers
+    /// with them.
     pub scsi_hostdevs: Vec<DrivePosition>,
-    /// Its SCSI, SATA, IDE and USB controllers, and any other.
+    /// Its controllers: SCSI, SATA, IDE, USB and all others.
     pub controllers: Vec<Controller>,
-    /// Every alias that a user set (`ua-…`). libvirt refuses a second device of
-    /// the same alias. The aliases that libvirt makes up at start are not here.
+    /// Every alias that a user set (`ua-…`). libvirt refuses a second device with the
+    /// same alias. The aliases that libvirt generates at start are not included.
     pub aliases: BTreeSet<String>,
-    /// The host's nodes that the memory is bound to, by `<memory nodeset>` and
-    /// `<memnode>`; empty where nothing is said.
+    /// The host nodes that the memory is bound to, by `<memory nodeset>` and
+    /// `<memnode>`; empty if the XML does not say.
     pub memory_nodes: CpuSet,
-    /// The host's CPUs that the vCPUs may run on: `<vcpu cpuset>`, else all of
-    /// `<vcpupin>`; empty where nothing is said.
+    /// The host CPUs that the vCPUs may run on: `<vcpu cpuset>`, otherwise all of
+    /// `<vcpupin>`; empty if the XML does not say.
     pub cpus: CpuSet,
     /// The machine type, as in `pc-q35-10.0`.
     pub machine: Option<String>,
@@ -50,11 +50,11 @@ pub struct Disk {
     /// The target's name, as in `sda`; libvirt keeps it unique in the domain,
     /// whatever the bus.
     pub target: String,
-    /// The file it is made of, when it is a file and media are in.
+    /// Its file, when it is backed by a file and a medium is inserted.
     pub source: Option<String>,
     /// Its alias.
     pub alias: Option<String>,
-    /// Its place on its controller, when the XML says so.
+    /// Its place on its controller, when the XML gives one.
     pub position: Option<DrivePosition>,
 }
 

@@ -1,6 +1,6 @@
-//! Edits to our metadata element: a request added, changed or taken out, all
-//! other bytes of the element left as they are. The element may be in our
-//! namespace, under any prefix, or in none, as `virDomainGetMetadata` gives it.
+//! Edits our metadata element: adds, changes or removes a request and leaves all other
+//! bytes of the element as they are. The element may be in our namespace, under any
+//! prefix, or in none, as `virDomainGetMetadata` returns it.
 
 use std::ops::Range;
 
@@ -13,10 +13,10 @@ use super::{
 };
 use crate::model::DeviceName;
 
-/// The requests in a lone metadata element.
+/// The requests in a single metadata element.
 ///
 /// # Errors
-/// When the text is no such element or a request in it is not as it should be.
+/// When the text is not our metadata element, or a request in it is invalid.
 pub fn requests(element: &str) -> Result<Vec<Request>, DomainError> {
     let outline = outline(element)?;
     Ok(outline
@@ -26,12 +26,10 @@ pub fn requests(element: &str) -> Result<Vec<Request>, DomainError> {
         .collect())
 }
 
-/// The element with one more request, at its end; a new element where there is
-/// none.
+/// The element with one more request at its end; a new element if there is none yet.
 ///
 /// # Errors
-/// When the element is not as it should be, has a request of that name, or is
-/// full.
+/// When the element is invalid, already has a request of that name, or is full.
 pub fn add_request(existing: Option<&str>, request: &Request) -> Result<String, DomainError> {
     let Some(existing) = existing else {
         let device = request.to_xml(&format!("{PREFIX}:device"));
@@ -74,11 +72,11 @@ pub fn add_request(existing: Option<&str>, request: &Request) -> Result<String, 
     Ok(splice(xml, &[(at..at, text)]))
 }
 
-/// The element without that request, unchanged when it has no such one. `None`
-/// when nothing would be left in it that somebody may want to keep.
+/// The element without that request; unchanged if it has no such request. `None` when
+/// nothing is left that somebody may want to keep.
 ///
 /// # Errors
-/// When the element is not as it should be.
+/// When the element is invalid.
 pub fn remove_request(existing: &str, name: &DeviceName) -> Result<Option<String>, DomainError> {
     let outline = outline(existing)?;
     let found = outline.find(name);
@@ -96,11 +94,11 @@ pub fn remove_request(existing: &str, name: &DeviceName) -> Result<Option<String
     )))
 }
 
-/// The element with the request of that name changed to this one: attributes
-/// that keep their value, attributes of others, and children stay as they are.
+/// The element with the request of that name changed to this one. Unchanged attributes,
+/// foreign attributes and children stay as they are.
 ///
 /// # Errors
-/// When the element is not as it should be or has no request of that name.
+/// When the element is invalid or has no request of that name.
 pub fn replace_request(existing: &str, request: &Request) -> Result<String, DomainError> {
     let outline = outline(existing)?;
     let device = outline.find(&request.name).ok_or_else(|| {
@@ -135,16 +133,16 @@ pub fn replace_request(existing: &str, request: &Request) -> Result<String, Doma
     Ok(splice(outline.xml, &changes))
 }
 
-/// A metadata element's parts, by their place in its text.
+/// A metadata element's parts, by their position in its text.
 struct Outline<'x> {
     xml: &'x str,
     /// The root's prefix with its colon.
     prefix: String,
     devices: Vec<Device>,
-    /// The root's end tag; without length for an empty element.
+    /// The root's end tag; empty for an empty element.
     end: Range<usize>,
-    /// Whether there is anything but requests: comments, text, elements or
-    /// attributes of others.
+    /// The root's end tag; empty for an empty element.
+    /// or attributes.
     other_content: bool,
 }
 
@@ -152,9 +150,10 @@ struct Device {
     request: Request,
     /// The whole element.
     span: Range<usize>,
-    /// Name, whole with the white space before, and value of each attribute.
+    /// For each attribute: its name, all of it with the white space before it, and its
+    /// value.
     attributes: Vec<(String, Range<usize>, Range<usize>)>,
-    /// Behind the last attribute, or behind the name.
+    /// The end of the last attribute, or of the name.
     attributes_end: usize,
 }
 
@@ -167,7 +166,8 @@ impl Outline<'_> {
 }
 
 fn outline(element: &str) -> Result<Outline<'_>, DomainError> {
-    // Lines of the element would be taken for lines of the domain.
+    // The line numbers are those of the element, not of the domain, so they are left
+    // out.
     read_outline(element).map_err(DomainError::without_line)
 }
 
@@ -276,8 +276,8 @@ impl Outline<'_> {
     }
 }
 
-/// Where the line break and indentation before that place begin; the place
-/// itself when it does not begin a line.
+/// Where the line break and indentation before that position begin; the position itself
+/// when it does not begin a line.
 fn leading_space(xml: &str, place: usize) -> usize {
     let before = xml.get(..place).unwrap_or_default();
     let text = before.trim_end_matches([' ', '\t']);

@@ -47,7 +47,7 @@ fn a_further_request_goes_to_the_end_and_comes_out_without_a_trace() {
             "<devices>\r\n\t<device name='a' pool='p'/>\r\n</devices>\n".into(),
             "<devices>\r\n\t<device name='a' pool='p'/>\r\n\t<device name='b' pool='p'/>\r\n</devices>\n".into(),
         ),
-        // Others' content.
+        // Foreign content.
         (
             format!("<!-- x --><v:devices {NS} xmlns:o='o'>\n <!-- <v:device name='b'/> -->\n <o:device name='b'/>\n</v:devices>"),
             format!("<!-- x --><v:devices {NS} xmlns:o='o'>\n <!-- <v:device name='b'/> -->\n <o:device name='b'/>\n  <v:device name='b' pool='p'/>\n</v:devices>"),
@@ -243,7 +243,7 @@ proptest! {
         let mut wanted = before.clone();
         wanted.push(request.clone());
         prop_assert_eq!(requests(&added).unwrap(), wanted);
-        // An empty line's worth of white space may move, nothing else.
+        // Only white space of an empty line may move.
         match remove_request(&added, &request.name).unwrap() {
             Some(removed) => prop_assert_eq!(removed, element),
             None => prop_assert!(before.is_empty()),

@@ -1,5 +1,5 @@
-//! What can be wrong with a domain's XML, as one line that names the line, the
-//! element and the attribute. It knows nothing of how the XML is read.
+//! Errors in a domain's XML, as one line that names the line, the element and the
+//! attribute. This module does not know how the XML is read.
 
 use std::fmt;
 
@@ -14,97 +14,96 @@ pub struct DomainError {
     problem: Problem,
 }
 
-/// What is wrong, without the place.
+/// What is wrong, without the position.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Problem {
-    /// More input than any domain has.
+    /// The input is larger than any domain.
     #[error("the domain XML is larger than {} MiB", limit >> 20)]
     TooLarge {
         /// The most that is read, in bytes.
         limit: usize,
     },
-    /// Deeper nesting than any domain has.
+    /// The nesting is deeper than in any domain.
     #[error("elements are nested deeper than {limit}")]
     TooDeep {
         /// The most levels that are read.
         limit: usize,
     },
-    /// More namespaces than any domain has.
+    /// There are more namespaces than in any domain.
     #[error("more than {limit} namespace declarations")]
     TooManyNamespaces {
         /// The most that are read.
         limit: usize,
     },
-    /// A document type declaration, the way to entity bombs.
+    /// A document type declaration, which allows entity bombs.
     #[error("a DOCTYPE is refused; libvirt never writes one")]
     Doctype,
     /// Not XML.
     #[error("not well-formed XML: {0}")]
     Syntax(String),
-    /// The end came too early.
+    /// The text ended too early.
     #[error("the XML ends inside <{0}>")]
     Truncated(String),
-    /// No element at all.
+    /// There is no element.
     #[error("the input holds no XML element")]
     Empty,
-    /// The root element is another one.
+    /// The root element has another name.
     #[error("the root element is <{found}>, not <{wanted}>")]
     WrongRoot {
         /// The root's name as written.
         found: String,
-        /// What it should be.
+        /// The name that it should have.
         wanted: &'static str,
     },
-    /// An element that must be there is not.
+    /// A required element is missing.
     #[error("<{0}> is missing")]
     MissingElement(&'static str),
-    /// An element that may be there once is there again.
-    #[error("a second element of this name; there may be one")]
+    /// An element that may occur only once is repeated.
+    #[error("a second element of this name; only one is allowed")]
     Repeated,
-    /// An element or attribute of libvirt's with a value of the wrong form.
+    /// One of libvirt's elements or attributes has an invalid value.
     #[error("{0}")]
     Value(InvalidName),
-    /// An attribute of a request that the registry does not have.
+    /// A request has an unknown attribute.
     #[error("unknown attribute '{name}'; accepted: {}", accepted_attributes(), name = .0)]
     UnknownAttribute(String),
-    /// An attribute on an element that has none.
+    /// An element that takes no attributes has one.
     #[error("unknown attribute '{0}'; accepted: none")]
     NoAttributes(String),
-    /// An attribute that every request has.
+    /// A required attribute of a request is missing.
     #[error("attribute '{0}' is missing")]
     MissingAttribute(&'static str),
-    /// An attribute that is there twice.
+    /// An attribute is repeated.
     #[error("attribute '{0}' is given twice")]
     RepeatedAttribute(String),
-    /// An attribute of a request with a value of the wrong form.
+    /// An attribute of a request has an invalid value.
     #[error("attribute '{name}': {wrong}")]
     AttributeValue {
         /// The attribute.
         name: &'static str,
-        /// What was wanted and what was found.
+        /// The wanted form and the value that was found.
         wrong: InvalidName,
     },
-    /// An element of our namespace that does not belong where it is.
+    /// An element of our namespace is in the wrong place.
     #[error("unknown element; accepted here: {0}")]
     UnknownElement(&'static str),
-    /// A name that stands for something else.
+    /// The name is reserved.
     #[error("the name is reserved for the CD-ROM with guest drivers")]
     ReservedName,
-    /// Two requests of one name.
+    /// Two requests have the same name.
     #[error("a second device of this name; names are unique in a domain")]
     DuplicateName,
-    /// More requests than a VM can have.
+    /// There are more requests than a VM can have devices.
     #[error("more than {MAX_REQUESTS} devices; NVIDIA supports {MAX_REQUESTS} vGPUs in a VM")]
     TooMany,
-    /// To be replaced, but not there.
+    /// The request to be replaced does not exist.
     #[error("no device of this name")]
     NoSuchDevice,
-    /// An element that libvirt's metadata call would pull into our namespace,
-    /// or push out of it.
+    /// libvirt's metadata call would move an element into our namespace, or out of it.
     #[error("this element's namespace cannot be kept by virDomainSetMetadata; edit the domain XML")]
     NamespaceLost,
-    /// The domain has the CD-ROM already.
+    /// The domain already has the CD-ROM.
     #[error("the domain already has the CD-ROM with guest drivers, at target '{0}'")]
     CdRomPresent(String),
     /// All drive letters are in use.
@@ -132,19 +131,20 @@ impl DomainError {
         self
     }
 
-    /// For errors in a piece of XML whose lines are not those of the domain.
+    /// Removes the line: for errors in a piece of XML whose lines are not those of the
+    /// domain.
     pub(super) fn without_line(mut self) -> Self {
         self.line = None;
         self
     }
 
-    /// The line in the XML, from 1, where it is known.
+    /// The line in the XML, from 1, if it is known.
     #[must_use]
     pub fn line(&self) -> Option<usize> {
         self.line
     }
 
-    /// What is wrong, without the place.
+    /// What is wrong, without the position.
     #[must_use]
     pub fn problem(&self) -> &Problem {
         &self.problem
@@ -165,8 +165,8 @@ impl fmt::Display for DomainError {
 
 impl std::error::Error for DomainError {}
 
-/// A piece of the input, fit for an error message: short, with nothing hidden
-/// in it.
+/// A piece of the input for an error message: short, with hidden characters made
+/// visible.
 pub(super) fn shown(text: &str) -> String {
     InvalidName::new("", text).found
 }

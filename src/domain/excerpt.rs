@@ -1,5 +1,5 @@
-//! Devices cut out of a domain's XML as they are written there, so that a device
-//! can be put back with its guest address and everything else that we do not
+//! Devices cut out of a domain's XML exactly as they are written there, so that a
+//! device can be put back with its guest address and everything else that we do not
 //! know.
 
 use std::ops::Range;
@@ -20,8 +20,9 @@ pub fn hostdev_text(xml: &str, hostdev: &Hostdev) -> Result<Option<String>, Doma
     find(xml, "hostdev", |piece| piece.hostdevs.contains(hostdev))
 }
 
-/// The document with that hostdev leading to another device of its kind, and every other
-/// byte as it was; None when it has no such hostdev, or the device is of another kind.
+/// The document in which that hostdev names another device of its kind, with every
+/// other byte unchanged; None when it has no such hostdev, or the new device is of
+/// another kind.
 ///
 /// # Errors
 /// When the text is not well-formed.
@@ -51,8 +52,8 @@ pub fn with_source(
     Ok(Some(moved))
 }
 
-/// A lone hostdev without the guest address that it is to have: what is plugged into
-/// a running domain goes where there is room.
+/// A single hostdev without its guest address: a device that is plugged into a running
+/// domain gets any free address.
 ///
 /// # Errors
 /// When the text is not well-formed.
@@ -78,7 +79,7 @@ pub fn without_guest_address(hostdev: &str) -> Result<String, DomainError> {
     }
 }
 
-/// Where the `<address>` of a lone hostdev's `<source>` stands.
+/// The span of the `<address>` in the `<source>` of a single hostdev.
 fn source_address_span(hostdev: &str) -> Result<Option<Range<usize>>, DomainError> {
     let mut scanner = Scanner::new(hostdev)?;
     let (mut in_source, mut start) = (false, None);
@@ -110,20 +111,20 @@ pub fn disk_text(xml: &str, target: &str) -> Result<Option<String>, DomainError>
     })
 }
 
-/// The first device of that kind which the test takes, read as the only device
-/// of a domain.
+/// The first device of that kind that passes the test, read as the only device of a
+/// domain.
 fn find(
     xml: &str,
     kind: &str,
     is_it: impl Fn(&DomainDef) -> bool,
 ) -> Result<Option<String>, DomainError> {
-    // Places are counted behind a byte order mark.
+    // Offsets do not count a byte order mark.
     let xml = Scanner::new(xml)?.xml();
     let span = find_span(xml, kind, is_it)?;
     Ok(span.and_then(|span| xml.get(span)).map(ToOwned::to_owned))
 }
 
-/// Where that device stands.
+/// The span of that device.
 pub(super) fn find_span(
     xml: &str,
     kind: &str,

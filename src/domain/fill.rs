@@ -1,5 +1,5 @@
-//! A whole domain's XML completed: a UUID, devices, what a hostdev or the CD-ROM leads
-//! to, what a request says. Each edit leaves every other byte as it was.
+//! Edits a whole domain's XML: adds a UUID or devices, changes the device of a hostdev,
+//! the medium of the CD-ROM, or a request. Each edit leaves every other byte unchanged.
 
 use std::ops::Range;
 
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::model::DomainUuid;
 
-/// The document with a UUID behind its name; None when it has one.
+/// The document with a UUID after its name; None when it already has one.
 ///
 /// # Errors
 /// When the text is not well-formed or has no name.
@@ -41,7 +41,7 @@ pub fn with_uuid(xml: &str, uuid: DomainUuid) -> Result<Option<String>, DomainEr
     Ok(Some(inserted(xml, name.end, &element)))
 }
 
-/// The document with one more device, behind the others.
+/// The document with one more device, after the others.
 ///
 /// # Errors
 /// When the text is not well-formed.
@@ -104,7 +104,7 @@ pub fn with_device(xml: &str, device: &str) -> Result<String, DomainError> {
     Ok(replaced(xml, start, &element))
 }
 
-/// The document with another hostdev in the place of that one; None when it has no such
+/// The document with that hostdev replaced by another one; None when it has no such
 /// hostdev.
 ///
 /// # Errors
@@ -124,7 +124,7 @@ pub fn with_hostdev(
 }
 
 /// The document with another file in the disk of that target; None when it has no such
-/// disk with a file in it.
+/// disk with a file.
 ///
 /// # Errors
 /// When the text is not well-formed.
@@ -166,7 +166,8 @@ pub fn with_request(xml: &str, request: &Request) -> Result<String, DomainError>
     let (cut, end): (Cut, usize) = found.ok_or_else(no_such)?;
     let place = cut.place(end);
     let alone = cut.alone(xml, end).ok_or_else(no_such)?;
-    // What was added to the start tag, so that the element can stand alone, goes again.
+    // Removes the namespace declarations that were added so that the element can stand
+    // alone.
     let name = xml.get(place.start..cut.name_end()).unwrap_or_default();
     let rest = xml.get(cut.name_end()..end).unwrap_or_default();
     let added = alone.get(name.len()..alone.len() - rest.len());
@@ -176,7 +177,7 @@ pub fn with_request(xml: &str, request: &Request) -> Result<String, DomainError>
     Ok(replaced(xml, place, &changed))
 }
 
-/// The line break and white space before that place, when it begins a line.
+/// The line break and white space before that position, when it begins a line.
 fn indentation(xml: &str, place: usize) -> &str {
     let before = xml.get(..place).unwrap_or_default();
     let text = before.trim_end_matches([' ', '\t']);
@@ -187,7 +188,7 @@ fn indentation(xml: &str, place: usize) -> &str {
     before.get(line.len()..).unwrap_or_default()
 }
 
-/// A text of several lines, the later ones as far in as the first.
+/// A text of several lines, with the later lines indented like the first.
 fn indented(text: &str, indent: &str) -> String {
     if indent.is_empty() {
         text.to_owned()
@@ -196,7 +197,7 @@ fn indented(text: &str, indent: &str) -> String {
     }
 }
 
-/// A device between the tags of an element that stands at that indentation.
+/// A device on lines of its own, between the tags of an element with that indentation.
 fn block(device: &str, indent: &str) -> String {
     if indent.is_empty() {
         return device.to_owned();
@@ -205,8 +206,8 @@ fn block(device: &str, indent: &str) -> String {
     format!("{deeper}{}{indent}", indented(device, &deeper))
 }
 
-/// The text with something before an end tag, one step further in when that begins a
-/// line.
+/// The text with something inserted before an end tag; indented one step further when
+/// the end tag begins a line.
 fn inserted_line(xml: &str, end_tag: usize, text: &str, step: &str) -> String {
     let indent = indentation(xml, end_tag);
     let deeper = format!("{indent}{step}");

@@ -121,7 +121,7 @@ fn what_a_device_leads_to_is_changed_alone() {
     assert_eq!(with_medium(&empty, "sda", "/new").unwrap(), None);
 }
 
-/// A document with requests, somewhere between things that look like them.
+/// A document with requests, between elements that look like requests.
 fn some_domain() -> impl Strategy<Value = (String, Vec<Request>)> {
     let filler = prop::sample::select(vec![
         "",
@@ -160,7 +160,7 @@ fn some_domain() -> impl Strategy<Value = (String, Vec<Request>)> {
     })
 }
 
-/// The text with the parts that the other has more taken out is that other one.
+/// Whether `long` becomes `short` when all extra copies of `part` are removed.
 fn is_longer_by(long: &str, short: &str, part: &str) -> bool {
     let mut places = long.match_indices(part.trim());
     places.any(|(place, _)| {

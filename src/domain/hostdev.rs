@@ -1,11 +1,11 @@
-//! The `<hostdev>` of a device that a pool can hand out: what is read of one, and the
-//! text of one that stands for a request. Who attaches it is not its concern.
+//! The `<hostdev>` of a device that a pool can hand out: how one is read, and how the
+//! placeholder of a request is written. Attaching it is done elsewhere.
 
 use super::DomainDef;
 use crate::model::{DeviceName, Handle, MdevModel, MdevUuid, PciAddress};
 
-/// What the alias of each of our devices begins with. libvirt takes aliases
-/// from users only with `ua-` in front.
+/// The prefix of the aliases of our devices. libvirt accepts aliases from users only if
+/// they begin with `ua-`.
 pub const ALIAS_PREFIX: &str = "ua-vgpu-";
 
 /// The alias of a request's device.
@@ -19,19 +19,19 @@ pub fn alias(name: &DeviceName) -> String {
 pub struct Hostdev {
     /// The device in its source.
     pub handle: Handle,
-    /// Its alias: the user's, or the one libvirt made up at start.
+    /// Its alias: the user's, or the one that libvirt generated at start.
     pub alias: Option<String>,
-    /// What a mediated device is to QEMU, as written: see [`MdevModel`].
+    /// How QEMU presents a mediated device, as written: see [`MdevModel`].
     pub model: Option<String>,
-    /// Whether libvirt binds a function to `vfio-pci` itself (`managed='yes'`). The
+    /// Whether libvirt itself binds a function to `vfio-pci` (`managed='yes'`). The
     /// function of a vGPU must stay with the driver that has made the vGPU.
     pub managed: bool,
-    /// Whether it is the guest's display (`display`; of functions from libvirt 10.3 on).
+    /// Whether it is the guest's display (`display`; for functions since libvirt 10.3).
     pub display: Option<bool>,
 }
 
 impl Hostdev {
-    /// The one that stands for a request's device until a start makes it.
+    /// The placeholder of a request, until a start makes the device.
     #[must_use]
     pub fn placeholder(handle: impl Into<Handle>, name: &DeviceName) -> Self {
         let hostdev = Self::bare(handle.into());
@@ -42,19 +42,19 @@ impl Hostdev {
         }
     }
 
-    /// The same for a mediated device of that model.
+    /// The placeholder of a mediated device of that model.
     #[must_use]
     pub fn mdev_placeholder(uuid: MdevUuid, name: &DeviceName, model: MdevModel) -> Self {
         Self {
             model: Some(model.to_string()),
-            // libvirt takes `display` for PCI devices only.
+            // libvirt accepts `display` for PCI devices only.
             display: (model == MdevModel::VfioPci).then_some(false),
             ..Self::placeholder(uuid, name)
         }
     }
 
-    /// The one by which libvirt finds that of a device to detach it: it compares the
-    /// source alone (`virDomainHostdevMatchSubsysMediatedDev`,
+    /// A hostdev with only a source. It is enough to detach the device, because libvirt
+    /// compares the source alone (`virDomainHostdevMatchSubsysMediatedDev`,
     /// `virDomainHostdevMatchSubsysPCI`).
     #[must_use]
     pub fn bare(handle: Handle) -> Self {
@@ -83,7 +83,7 @@ impl Hostdev {
         self.display == Some(true)
     }
 
-    /// Its element.
+    /// The XML element.
     #[must_use]
     pub fn to_xml(&self) -> String {
         let mut attributes = match self.handle {
@@ -122,7 +122,7 @@ fn escaped(text: &str) -> std::borrow::Cow<'_, str> {
     quick_xml::escape::escape(text)
 }
 
-/// The `<address>` in the source of a device's hostdev, as libvirt writes it.
+/// The `<address>` in the source of a hostdev, as libvirt writes it.
 pub(super) fn source_address(handle: Handle) -> String {
     match handle {
         Handle::Mdev(uuid) => format!("<address uuid='{uuid}'/>"),
@@ -136,19 +136,19 @@ pub(super) fn source_address(handle: Handle) -> String {
 }
 
 impl DomainDef {
-    /// The mediated device of that UUID.
+    /// The hostdev of the mediated device with that UUID.
     #[must_use]
     pub fn mdev(&self, uuid: MdevUuid) -> Option<&Hostdev> {
         self.hostdevs.iter().find(|one| one.handle == uuid.into())
     }
 
-    /// The PCI functions that it has, whoever wrote them.
+    /// The domain's PCI functions, whoever wrote them.
     pub fn functions(&self) -> impl Iterator<Item = PciAddress> {
         self.hostdevs.iter().filter_map(|one| one.handle.pci())
     }
 
-    /// The PCI hostdev that a request has. It is known by its alias: its address
-    /// changes when the domain's devices are planned anew.
+    /// The PCI hostdev of a request. It is found by its alias, because its address
+    /// changes when the domain's devices are replanned.
     #[must_use]
     pub fn function_of(&self, request: &DeviceName) -> Option<&Hostdev> {
         let mut functions = self
@@ -158,8 +158,8 @@ impl DomainDef {
         functions.find(|one| one.is_named(request))
     }
 
-    /// What stands for a request's device: the mediated device of the UUID that the
-    /// request always has, or the function under its alias.
+    /// The placeholder of a request: the mediated device with the fixed UUID of the
+    /// request, or the function with the request's alias.
     #[must_use]
     pub fn placeholder_of(&self, request: &DeviceName) -> Option<&Hostdev> {
         let uuid = MdevUuid::for_device(self.uuid, request);
@@ -246,7 +246,7 @@ mod tests {
         assert_eq!(read.placeholder_of(&name), Some(&placeholder));
         assert_eq!(read.hostdevs, [placeholder]);
         assert!(read.aliases.contains("ua-vgpu-gpu1"));
-        // The guest's own address is another thing, and numbers may be decimal.
+        // The guest address is a different address, and numbers may be decimal.
         let other = "<hostdev mode='subsystem' type='pci' managed='yes'>
             <source><address domain='0' bus='59' slot='1'/></source>
             <address type='pci' domain='0x0000' bus='0x06' slot='0x00' function='0x0'/></hostdev>";

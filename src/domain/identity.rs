@@ -1,5 +1,5 @@
-//! A domain's UUID and name alone, also from XML that has faults behind them:
-//! what was made for a domain must go back whatever became of its definition.
+//! A domain's UUID and name alone, read also from XML that has errors after them:
+//! devices must be given back even if the definition is damaged.
 
 use super::{
     error::DomainError,
@@ -7,11 +7,11 @@ use super::{
 };
 use crate::model::{DomainName, DomainUuid};
 
-/// Reads as far as `/domain/name` and `/domain/uuid` and no further. None when
-/// either is not there or is not as it should be.
+/// Reads up to `/domain/name` and `/domain/uuid` and no further. None when one of them
+/// is missing or invalid.
 ///
 /// # Errors
-/// When the text in front of them is not well-formed.
+/// When the text before them is not well-formed.
 pub fn identity(xml: &str) -> Result<Option<(DomainUuid, DomainName)>, DomainError> {
     let mut scanner = Scanner::new(xml)?;
     let (mut name, mut uuid) = (None, None);

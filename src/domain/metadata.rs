@@ -1,6 +1,6 @@
-//! Our element on its way between the domain XML and libvirt's metadata call:
-//! cut out of the one with all it needs to stand alone, stripped for the other.
-//! What is in the element it leaves to others.
+//! Converts our element between the domain XML and libvirt's metadata call: it is cut
+//! out of the XML with all namespaces it needs to stand alone, or stripped of our
+//! namespace for libvirt. This module does not read the requests in the element.
 
 use std::ops::Range;
 
@@ -11,12 +11,12 @@ use super::{
     tag::described,
 };
 
-/// The text of our metadata element in a whole domain's XML, byte for byte, with
-/// those namespace declarations added that it takes from elements around it.
-/// `None` when there is no such element.
+/// The text of our metadata element in a whole domain's XML, byte for byte, plus the
+/// namespace declarations that it inherits from outer elements. `None` when there is no
+/// such element.
 ///
 /// # Errors
-/// When the text is not well-formed, is no domain, or has two such elements.
+/// When the text is not well-formed, is not a domain, or has two such elements.
 pub fn metadata_element(xml: &str) -> Result<Option<String>, DomainError> {
     let found = find_metadata(xml)?;
     let xml = Scanner::new(xml)?.xml();
@@ -62,11 +62,11 @@ pub(super) fn find_metadata(xml: &str) -> Result<Option<(Cut, usize)>, DomainErr
     }
 }
 
-/// An element and what it takes from those around it.
+/// An element and the namespaces that it inherits.
 pub(super) struct Cut {
     start: usize,
     name_end: usize,
-    /// Prefixes bound further out, with their URIs as written.
+    /// Prefixes that outer elements declare, with their URIs as written.
     inherited: Vec<(String, String)>,
 }
 
@@ -85,24 +85,24 @@ impl Cut {
         })
     }
 
-    /// Where its name ends.
+    /// The end of its name.
     pub fn name_end(&self) -> usize {
         self.name_end
     }
 
-    /// All of it.
+    /// The span of the whole element.
     pub fn place(&self, end: usize) -> Range<usize> {
         self.start..end
     }
 
-    /// Its text, so that it can stand alone.
+    /// Its text, with everything it needs to stand alone.
     pub fn alone(&self, xml: &str, end: usize) -> Option<String> {
         let name = xml.get(self.start..self.name_end)?;
         let rest = xml.get(self.name_end..end)?;
         let mut element = name.to_owned();
         for (prefix, uri) in &self.inherited {
             let colon = format!("{prefix}:");
-            // One too many does no harm, so a look at the letters is enough.
+            // A superfluous declaration does no harm, so a textual search is enough.
             if name.contains(&colon) || rest.contains(&colon) {
                 let quote = if uri.contains('"') { '\'' } else { '"' };
                 element.push_str(&format!(" xmlns:{prefix}={quote}{uri}{quote}"));
@@ -113,7 +113,7 @@ impl Cut {
     }
 }
 
-/// What `virDomainSetMetadata` wants of type `ELEMENT`.
+/// The arguments of `virDomainSetMetadata` for type `ELEMENT`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SetMetadata {
     /// The prefix, which libvirt calls the key.
@@ -124,16 +124,15 @@ pub struct SetMetadata {
 
 /// Prepares the element for `virDomainSetMetadata`.
 ///
-/// libvirt declares the namespace itself, under the key as prefix, and puts
-/// every element without a namespace into it (`virXMLInjectNamespace`). It fails
-/// when the element declares that prefix already, and an element that declares
-/// the URI under another prefix would from then on be read back without its
-/// namespace. So our prefix and its declarations go; the key keeps the prefix
-/// that the user chose.
+/// libvirt declares the namespace itself, with the key as prefix, and puts every
+/// element without a namespace into it (`virXMLInjectNamespace`). It fails when the
+/// element already declares that prefix. An element that declares the URI under another
+/// prefix would lose its namespace when it is read back. So we remove our prefix and
+/// its declarations; the key keeps the prefix that the user chose.
 ///
 /// # Errors
-/// When the text is not one element `devices`, or holds elements that libvirt
-/// would move into our namespace or that would lose it.
+/// When the text is not one element `devices`, or has elements that libvirt would move
+/// into our namespace or out of it.
 pub fn for_set_metadata(element: &str) -> Result<SetMetadata, DomainError> {
     strip(element).map_err(DomainError::without_line)
 }
@@ -201,8 +200,8 @@ fn strip(element: &str) -> Result<SetMetadata, DomainError> {
     })
 }
 
-/// Checks the root of a lone metadata element: `devices`, in our namespace or, as
-/// `virDomainGetMetadata` gives it, in none.
+/// Checks the root of a single metadata element: `devices`, in our namespace, or in
+/// none, as `virDomainGetMetadata` returns it.
 pub(super) fn root<'x>(scanner: &Scanner<'x>, tag: &Tag<'x>) -> Result<(), DomainError> {
     if tag.space != Space::Other && tag.local == "devices" {
         return Ok(());
@@ -218,7 +217,7 @@ fn element_part<'x>(scanner: &Scanner<'x>, range: Range<usize>) -> &'x str {
     scanner.xml().get(range).unwrap_or_default()
 }
 
-/// The text without those ranges, which are in order and do not overlap.
+/// The text without those ranges, which are sorted and do not overlap.
 fn without(text: &str, gone: &[Range<usize>]) -> String {
     let mut kept = String::with_capacity(text.len());
     let mut at = 0;
@@ -279,7 +278,7 @@ mod tests {
     #[test]
     fn two_elements_are_refused() {
         let xml = domain("<metadata><v:devices/>\n<v:devices/></metadata>");
-        let wanted = "line 2: <v:devices>: a second element of this name; there may be one";
+        let wanted = "line 2: <v:devices>: a second element of this name; only one is allowed";
         assert_eq!(metadata_element(&xml).unwrap_err().to_string(), wanted);
         assert_eq!(parse(&xml).unwrap_err().to_string(), wanted);
     }

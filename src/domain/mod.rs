@@ -1,7 +1,7 @@
-//! A libvirt domain's XML, read into plain data, and the few texts that go back
-//! into it: requests in its metadata, placeholder hostdevs, the CD-ROM with
-//! guest drivers. It works on text alone and knows neither libvirt's API nor
-//! files, pools or the host.
+//! A libvirt domain's XML, read into plain data, and the few texts that are written
+//! into it: requests in its metadata, placeholder hostdevs, the CD-ROM with guest
+//! drivers. This module works on text alone and does not know libvirt's API, files,
+//! pools or the host.
 
 mod cdrom;
 mod definition;
@@ -34,20 +34,20 @@ pub use reader::MAX_BYTES;
 pub use request::{ATTRIBUTES, Attribute, MAX_REQUESTS, Request, accepted_attributes};
 pub use well_formed::check_well_formed;
 
-/// The XML namespace of our metadata element, and the URI under which libvirt
-/// files it (`virDomainSetMetadata`).
+/// The XML namespace of our metadata element, and the URI under which libvirt stores it
+/// (`virDomainSetMetadata`).
 pub const NAMESPACE: &str = "urn:virt-vgpu:devices:1";
 
-/// The prefix we write where the user has not chosen one.
+/// The prefix that we write if the user has not chosen one.
 pub const PREFIX: &str = "vgpu";
 
-/// Whether the bytes name our namespace at all: what the hook asks before it
-/// parses anything. libvirt writes attribute values without entities for the
-/// characters of this URI, so what this does not find holds no request.
+/// Whether the bytes contain our namespace. The hook checks this before it parses
+/// anything. libvirt writes the characters of this URI without entities, so a text
+/// without it has no request.
 #[must_use]
 pub fn mentions_requests(xml: &[u8]) -> bool {
-    // A library's search would first ask the processor what it can do, which in a virtual
-    // machine costs more than to look at a domain.
+    // A library's search would first ask the processor for its features. In a virtual
+    // machine that costs more than searching the domain's XML.
     let namespace = NAMESPACE.as_bytes();
     xml.windows(namespace.len()).any(|part| part == namespace)
 }

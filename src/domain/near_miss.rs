@@ -1,6 +1,6 @@
-//! Elements that look like our requests and are none: libvirt drops one without a
-//! namespace, keeps one of another namespace, and says nothing of either. The VM then
-//! starts without its device.
+//! Elements that look like our requests but are not. libvirt drops an element without a
+//! namespace, keeps one of another namespace, and reports neither. The VM then starts
+//! without its device.
 
 use std::fmt;
 
@@ -44,7 +44,7 @@ impl fmt::Display for NearMiss {
             Problem::NoNamespace { meant } => write!(
                 f,
                 "<{element}> asks for nothing: its namespace is not declared, and libvirt drops it \
-                 without a word; write {meant}"
+                 silently; write {meant}"
             ),
             Problem::OtherNamespace { found, meant } => write!(
                 f,
@@ -52,8 +52,8 @@ impl fmt::Display for NearMiss {
             ),
             Problem::Misplaced { parent } => write!(
                 f,
-                "<{element}> asks for nothing in <{parent}>, and libvirt drops it there without a \
-                 word; it belongs in <metadata>"
+                "<{element}> asks for nothing in <{parent}>, and libvirt drops it there silently; \
+                 it belongs in <metadata>"
             ),
         }
     }
@@ -66,7 +66,7 @@ impl fmt::Display for NearMiss {
 pub fn near_misses(xml: &str) -> Result<Vec<NearMiss>, DomainError> {
     let mut scanner = Scanner::new(xml)?;
     let mut found = Vec::new();
-    // The child of the root that is open; "" for one that is not libvirt's.
+    // The open child of the root; "" for an element that is not libvirt's.
     let mut child = "";
     loop {
         match scanner.next()? {
@@ -157,7 +157,7 @@ mod tests {
 
     #[test]
     fn what_was_meant_is_told() {
-        let dropped = "its namespace is not declared, and libvirt drops it without a word; write";
+        let dropped = "its namespace is not declared, and libvirt drops it silently; write";
         let ours = "urn:virt-vgpu:devices:1";
         for (metadata, wanted) in [
             (
@@ -212,8 +212,8 @@ mod tests {
                 _ => element.to_owned(),
             };
             let wanted = format!(
-                "<v:devices> asks for nothing in <{parent}>, and libvirt drops it there without a \
-                 word; it belongs in <metadata>"
+                "<v:devices> asks for nothing in <{parent}>, and libvirt drops it there silently; \
+                 it belongs in <metadata>"
             );
             assert_eq!(said(&xml), [wanted]);
         }

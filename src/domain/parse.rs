@@ -1,5 +1,5 @@
-//! From a whole domain's XML to a [`DomainDef`], in one pass. It keeps what the
-//! definition has room for and passes over the rest unread.
+//! Reads the XML of a whole domain into a [`DomainDef`] in one pass. Elements that
+//! [`DomainDef`] has no field for are skipped.
 
 use std::{borrow::Cow, str::FromStr};
 
@@ -14,8 +14,8 @@ use crate::model::{CpuSet, DomainName, DomainUuid, Handle, InvalidName, MdevUuid
 /// Reads a domain's XML.
 ///
 /// # Errors
-/// When the text is not well-formed, is no domain, is out of bounds (8 MiB, 256
-/// levels), or when a request in it is not as it should be.
+/// When the text is not well-formed, is not a domain, is too large (8 MiB, 256 levels),
+/// or when a request in it is invalid.
 pub fn parse(xml: &str) -> Result<DomainDef, DomainError> {
     let mut scanner = Scanner::new(xml)?;
     let mut builder = Builder::default();
@@ -55,13 +55,13 @@ enum Location {
     NumaTune,
     CpuTune,
     Devices,
-    /// Any device of which only the alias matters.
+    /// A device of which only the alias matters.
     Device,
     Hostdev,
     HostdevSource,
     ScsiHostdev,
     Disk,
-    /// Whatever else, with all that is in it.
+    /// Any other element, with all that is in it.
     Elsewhere,
 }
 
@@ -125,8 +125,8 @@ impl Builder {
         }
     }
 
-    /// An element of our namespace: in its place it must be right, anywhere
-    /// else it is somebody's copy and means nothing.
+    /// An element of our namespace. In its place it must be valid; anywhere else it is
+    /// a copy that somebody made and has no meaning.
     fn enter_ours<'x>(
         &mut self,
         parent: Location,
@@ -286,8 +286,8 @@ impl Builder {
         }
     }
 
-    /// `<name>` and `<uuid>` decide whose devices these are, so there must be
-    /// one of each.
+    /// `<name>` and `<uuid>` decide who owns the devices, so there must be exactly one
+    /// of each.
     fn begin_text<'x>(
         &mut self,
         place: Location,
@@ -328,7 +328,7 @@ impl Builder {
             Location::Hostdev => {
                 let draft = std::mem::take(&mut self.hostdev);
                 let Some(handle) = draft.handle else {
-                    // libvirt lets no PCI hostdev without an address pass.
+                    // libvirt accepts no PCI hostdev without an address.
                     if !draft.is_mdev {
                         return Ok(());
                     }
@@ -346,7 +346,7 @@ impl Builder {
             }
             Location::Disk => {
                 let disk = std::mem::take(&mut self.disk);
-                // libvirt lets no disk without a target pass.
+                // libvirt accepts no disk without a target.
                 if !disk.target.is_empty() {
                     self.disks.push(disk);
                 }
@@ -389,7 +389,7 @@ impl FromStr for Number {
     }
 }
 
-/// An `<address>`, if it is one on a drive controller.
+/// An `<address>`, if it is on a drive controller.
 fn drive<'x>(scanner: &Scanner<'x>, tag: &Tag<'x>) -> Result<Option<DrivePosition>, DomainError> {
     if scanner.attribute(tag, "type")?.as_deref() != Some("drive") {
         return Ok(None);
@@ -406,8 +406,8 @@ fn drive<'x>(scanner: &Scanner<'x>, tag: &Tag<'x>) -> Result<Option<DrivePositio
     }))
 }
 
-/// The `<address>` of a PCI function, its numbers in hexadecimal with `0x` or
-/// decimal without, as libvirt takes them.
+/// The `<address>` of a PCI function. Its numbers are hexadecimal with `0x` or decimal
+/// without, as in libvirt.
 fn pci<'x>(scanner: &Scanner<'x>, tag: &Tag<'x>) -> Result<Option<PciAddress>, DomainError> {
     let number = |name| -> Result<Option<u32>, DomainError> {
         let value = scanner.attribute(tag, name)?;

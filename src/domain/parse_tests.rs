@@ -30,7 +30,7 @@ fn cpus(text: &str) -> CpuSet {
     text.parse().unwrap()
 }
 
-/// What libvirt wrote to the standard input of hooks, both versions.
+/// The XML that libvirt wrote to the standard input of hooks, in both versions.
 fn samples() -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/hook-stdin");
     let mut samples = Vec::new();
@@ -253,7 +253,7 @@ fn any_prefix_or_none_is_ours_and_nothing_else_is() {
         let wanted = if wanted { one.as_slice() } else { &[] };
         assert_eq!(def.requests, wanted, "{metadata}");
     }
-    // In the right element, but not in its place.
+    // In the right element, but in the wrong place.
     let element =
         "<d:devices xmlns:d='urn:virt-vgpu:devices:1'><d:device name='a' pool='p'/></d:devices>";
     for (before, after) in [
@@ -393,7 +393,7 @@ fn domains_that_are_wrong_are_named() {
         ),
         (
             format!("<domain>{uuid}\n{uuid}</domain>"),
-            "line 2: <uuid>: a second element of this name; there may be one".to_owned(),
+            "line 2: <uuid>: a second element of this name; only one is allowed".to_owned(),
         ),
         (
             "<!DOCTYPE d [<!ENTITY a 'b'>]>\n<domain/>".to_owned(),

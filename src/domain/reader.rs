@@ -1,6 +1,6 @@
-//! Reads XML once, front to back, within bounds: size, depth, no DOCTYPE, one
-//! root, nothing cut off. It hands out tags with their namespace and their place
-//! in the text, and knows nothing of domains.
+//! Reads XML once, front to back, within limits: size, depth, no DOCTYPE, one root, not
+//! truncated. It returns tags with their namespace and their position in the text, and
+//! knows nothing about domains.
 
 use std::{borrow::Cow, ops::Range};
 
@@ -19,15 +19,15 @@ use super::{
     error::{DomainError, Problem, one_line},
 };
 
-/// The most input that is read. libvirt's own protocol carries texts of up to
-/// 4 MiB (`REMOTE_STRING_MAX`); a real domain has 2 to 10 KiB.
+/// The longest input that is read. libvirt's own protocol carries texts of up to 4 MiB
+/// (`REMOTE_STRING_MAX`); a real domain has 2 to 10 KiB.
 pub const MAX_BYTES: usize = 8 << 20;
 
 /// The deepest nesting that is read, as in libxml2 (`xmlParserMaxDepth`).
 pub(super) const MAX_DEPTH: usize = 256;
 
-/// The most namespace declarations that are read. Each tag's name is looked up
-/// among them one by one, so their number must not grow with the input.
+/// The most namespace declarations that are read. Each tag's name is looked up among
+/// them one by one, so their number must be limited.
 pub(super) const MAX_NAMESPACES: usize = 256;
 
 /// The namespace of an element or attribute.
@@ -51,8 +51,8 @@ impl Space {
     }
 }
 
-/// Whether that is our namespace, also as a person may write it: libvirt's own texts
-/// have no references in it.
+/// Whether that is our namespace. People may write it with character references;
+/// libvirt itself never does.
 fn is_ours(uri: &[u8]) -> bool {
     uri == NAMESPACE.as_bytes() || uri.contains(&b'&') && unescaped(uri) == NAMESPACE
 }
@@ -72,7 +72,7 @@ pub(super) enum TagNamespace {
     None,
     /// A prefix that nothing declares.
     Undeclared,
-    /// That one.
+    /// This namespace.
     Of(String),
 }
 
@@ -96,9 +96,9 @@ impl Tag<'_> {
         self.name.strip_suffix(self.local).unwrap_or_default()
     }
 
-    /// The attributes without quick-xml's search for repeated ones, whose time
-    /// grows with the square of their number. libvirt's XML has none; our own
-    /// elements are checked where they are read.
+    /// The attributes, without quick-xml's search for repeated ones: its time grows
+    /// with the square of their number. libvirt's XML has no repeated attributes; our
+    /// own elements are checked when they are read.
     fn unchecked(&self) -> Attributes<'_> {
         let mut attributes = self.start.attributes();
         attributes.with_checks(false);
@@ -106,11 +106,11 @@ impl Tag<'_> {
     }
 }
 
-/// What comes next in the text.
+/// The next item in the text.
 #[derive(Debug)]
 pub(super) enum Item<'x> {
     Start(Tag<'x>),
-    /// An end tag and its bytes; none for an empty element.
+    /// An end tag and its bytes; the range is empty for an empty element.
     End(Range<usize>),
     /// A piece of text, entities and CDATA resolved.
     Text(Cow<'x, str>),
@@ -119,8 +119,8 @@ pub(super) enum Item<'x> {
     Eof,
 }
 
-/// An attribute in the text: all of it with the white space before it, and what
-/// is between its quotes.
+/// An attribute in the text: the span of all of it, with the white space before it, and
+/// the span of its value.
 #[derive(Debug)]
 pub(super) struct Piece {
     pub whole: Range<usize>,
@@ -155,7 +155,7 @@ impl<'x> Scanner<'x> {
         })
     }
 
-    /// The text without its byte order mark; all ranges are in it.
+    /// The text without its byte order mark; all ranges refer to it.
     pub fn xml(&self) -> &'x str {
         self.xml
     }
@@ -165,12 +165,12 @@ impl<'x> Scanner<'x> {
         self.open.len()
     }
 
-    /// A problem at that place.
+    /// A problem at that position.
     pub fn fail(&self, offset: usize, problem: Problem) -> DomainError {
         DomainError::new(problem).at(self.line(offset))
     }
 
-    /// The line of that place, from 1.
+    /// The line of that position, from 1.
     pub fn line(&self, offset: usize) -> usize {
         let before = self.xml.as_bytes().get(..offset).unwrap_or_default();
         before.iter().filter(|byte| **byte == b'\n').count() + 1
@@ -206,7 +206,7 @@ impl<'x> Scanner<'x> {
         let span = start..self.position();
         match event {
             Event::Start(tag) => self.enter(tag, space, span).map(Item::Start),
-            // Not with expand_empty_elements; the same in any case.
+            // quick-xml's own option for this, expand_empty_elements, is off.
             Event::Empty(tag) => self.enter(tag, space, span).map(Item::Start),
             Event::End(_) => {
                 self.open.pop();
@@ -230,7 +230,7 @@ impl<'x> Scanner<'x> {
                     .map_err(|error| self.syntax(start, error))?;
                 let text = match character {
                     Some(character) => Cow::Owned(character.to_string()),
-                    // Without a DOCTYPE there are no entities but XML's own.
+                    // Without a DOCTYPE only XML's own entities exist.
                     None => quick_xml::escape::resolve_predefined_entity(&name)
                         .map(Cow::Borrowed)
                         .ok_or_else(|| self.syntax(start, format!("unknown entity '&{name};'")))?,
@@ -259,7 +259,7 @@ impl<'x> Scanner<'x> {
         if self.open.len() >= MAX_DEPTH {
             return Err(self.fail(span.start, Problem::TooDeep { limit: MAX_DEPTH }));
         }
-        // Counted by their letters; a tag that says xmlns in a value counts too.
+        // Counts the word itself; a tag that has xmlns in a value counts too.
         self.namespaces += self.xmlns.find_iter(start.attributes_raw()).count();
         if self.namespaces > MAX_NAMESPACES {
             let limit = MAX_NAMESPACES;
@@ -282,7 +282,7 @@ impl<'x> Scanner<'x> {
         })
     }
 
-    /// Text is for elements; between root and end there is only white space.
+    /// Text is only allowed in elements; outside of the root there is only white space.
     fn inside(&self, start: usize, text: Cow<'x, str>) -> Result<Item<'x>, DomainError> {
         if self.open.is_empty() && !text.trim().is_empty() {
             return Err(self.syntax(start, "text outside the root element"));
@@ -323,7 +323,7 @@ impl<'x> Scanner<'x> {
         Ok(None)
     }
 
-    /// Where the tag's attributes are in the text.
+    /// The positions of the tag's attributes in the text.
     pub fn pieces(&self, tag: &Tag<'x>) -> Result<Vec<(String, Piece)>, DomainError> {
         let mut pieces = Vec::new();
         for attribute in tag.unchecked() {
@@ -339,7 +339,7 @@ impl<'x> Scanner<'x> {
 
     fn piece(&self, attribute: &Attribute<'_>) -> Option<Piece> {
         let base = self.xml.as_ptr().addr();
-        // The reader works on a str and so borrows every part from it.
+        // The reader works on a str, so every part borrows from that str.
         let key = attribute.key.as_ref().as_ptr().addr().checked_sub(base)?;
         let first = attribute.value.as_ptr().addr().checked_sub(base)?;
         let value = first..first + attribute.value.len();
@@ -359,8 +359,8 @@ impl<'x> Scanner<'x> {
         Space::of(&self.reader.resolve_attribute(attribute).0)
     }
 
-    /// The prefixes in scope and what they stand for, as written; the default
-    /// namespace is not among them.
+    /// The prefixes in scope and their URIs, as written; the default namespace is not
+    /// among them.
     pub fn prefixes(&self) -> impl Iterator<Item = (String, String)> {
         self.reader.prefixes().filter_map(|(prefix, uri)| {
             let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -373,7 +373,7 @@ impl<'x> Scanner<'x> {
 }
 
 pub(super) fn as_offset(position: u64) -> usize {
-    // Positions are within a str, so they fit.
+    // Positions are inside a str, so they fit.
     usize::try_from(position).unwrap_or(usize::MAX)
 }
 

@@ -1,6 +1,6 @@
-//! A request for a device, and the registry of its attributes: one table from
-//! which the parser, the writer, error messages, help and the man page read. It
-//! knows attributes as names and values, not the XML around them.
+//! A request for a device, and the registry of its attributes: one table that the
+//! parser, the writer, error messages, help and the man page use. This module knows
+//! attributes as names and values, not the XML around them.
 
 use std::fmt::Write as _;
 
@@ -11,8 +11,8 @@ use crate::model::{DeviceName, InvalidName, PoolName};
 /// one VM (its user guide, "multiple vGPU support").
 pub const MAX_REQUESTS: usize = 16;
 
-/// One `<vgpu:device>`: a device wanted from a pool. `None` leaves a choice to
-/// the pool's defaults.
+/// One `<vgpu:device>`: a device wanted from a pool. `None` means that the pool's
+/// default applies.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Request {
@@ -24,7 +24,7 @@ pub struct Request {
     pub guest_drivers: Option<bool>,
     /// Whether the VM may start without the device.
     pub optional: Option<bool>,
-    /// Frames a second at most; 0 switches the limiter off.
+    /// The maximum number of frames per second; 0 switches the limiter off.
     pub frame_rate_limit: Option<u32>,
     /// Whether the vGPU has a console that VNC can show.
     pub console_vnc: Option<bool>,
@@ -50,7 +50,7 @@ pub struct Attribute {
     slot: Slot,
 }
 
-/// Where an attribute's value lives in a [`Request`].
+/// The field of a [`Request`] that holds an attribute's value.
 #[derive(Debug, Clone, Copy)]
 enum Slot {
     Name,
@@ -76,7 +76,7 @@ const fn flag(
     }
 }
 
-/// Every attribute of a request, in the order in which they are written.
+/// Every attribute of a request, in the order in which we write them.
 pub const ATTRIBUTES: &[Attribute] = &[
     Attribute {
         name: "name",
@@ -154,10 +154,10 @@ impl Attribute {
         Ok(())
     }
 
-    /// The value as we write it; `None` where the request does not say.
+    /// The value as we write it; `None` if the request does not have it.
     #[must_use]
     pub fn text(&self, request: &Request) -> Option<String> {
-        // The slots lend mutably; writing is rare enough for a copy.
+        // The slots need a mutable request; writing is rare enough for a copy.
         let mut copy = request.clone();
         match self.slot {
             Slot::Name => Some(copy.name.to_string()),
@@ -169,7 +169,7 @@ impl Attribute {
 }
 
 impl Request {
-    /// A request that leaves everything else to the pool.
+    /// A request that uses the pool's defaults for everything else.
     #[must_use]
     pub fn new(name: DeviceName, pool: PoolName) -> Self {
         Self {
@@ -190,7 +190,7 @@ impl Request {
         let mut xml = format!("<{element}");
         for attribute in ATTRIBUTES {
             if let Some(value) = attribute.text(self) {
-                // No value has a character that XML would want escaped.
+                // No value has a character that XML would need to escape.
                 let _ = write!(xml, " {}='{value}'", attribute.name);
             }
         }
@@ -208,7 +208,7 @@ fn parse_flag(text: &str) -> Result<bool, InvalidName> {
 }
 
 fn parse_number(text: &str) -> Result<u32, InvalidName> {
-    // u32's own parser would take a plus sign too.
+    // The parser of u32 would also accept a plus sign.
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     digits
         .then(|| text.parse().ok())

@@ -1,6 +1,6 @@
-//! Reads the tags of our own namespace: the attributes of a request, and the
-//! lack of any on the element around it. Both the whole domain and a lone
-//! metadata element are read through here.
+//! Reads the tags of our own namespace: the attributes of a request, and the element
+//! around the requests, which has no attributes. Both whole domains and single metadata
+//! elements are read here.
 
 use std::borrow::Cow;
 
@@ -19,8 +19,8 @@ pub(super) fn described(tag: &Tag<'_>) -> String {
 /// An attribute's name as written and its value.
 type NameAndValue<'t> = (Cow<'t, str>, Cow<'t, str>);
 
-/// The attributes that are ours to understand: those without a prefix, and those
-/// with one of ours (which are wrong, and so must not be overlooked).
+/// The attributes that we must understand: those without a prefix, and those in our
+/// namespace (which are wrong, and so must not be overlooked).
 fn own_attributes<'x, 't>(
     scanner: &Scanner<'x>,
     tag: &'t Tag<'x>,
@@ -40,7 +40,7 @@ fn own_attributes<'x, 't>(
                 .element(described(tag)));
         }
         own.push((key, value));
-        // One of so many is unknown, so it is refused whatever comes after.
+        // With so many attributes one must be unknown, so the tag is refused anyway.
         if own.len() > ATTRIBUTES.len() {
             break;
         }
@@ -63,7 +63,7 @@ pub(super) fn read_request<'x>(
         scanner.fail(tag.span.start, problem).element(element)
     };
 
-    // Unknown attributes first: a misspelt one is also a missing one.
+    // Unknown attributes first: a misspelt attribute is also a missing one.
     for (key, _) in &given {
         if Attribute::find(key).is_none() {
             return Err(fail(Problem::UnknownAttribute(shown(key))));
@@ -81,7 +81,7 @@ pub(super) fn read_request<'x>(
             attribute.set(&mut request, value).map_err(fail)?;
         }
     }
-    // Its alias would be that of the CD-ROM.
+    // The alias would be that of the CD-ROM.
     if request.name.as_str() == CDROM_NAME {
         return Err(fail(Problem::ReservedName));
     }

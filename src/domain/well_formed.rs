@@ -1,6 +1,6 @@
-//! Whether a text that a person wrote is XML at all, in the parts too that nobody here
-//! reads: libvirt's parser takes all of it or nothing. What libvirt hands out itself
-//! need not be looked at.
+//! Whether a text that a person wrote is well-formed XML, also in the parts that we do
+//! not read: libvirt's parser accepts the whole text or nothing. XML that libvirt
+//! itself returns is not checked.
 
 use std::collections::BTreeSet;
 
@@ -11,10 +11,10 @@ use super::{
     reader::{MAX_BYTES, as_offset},
 };
 
-/// Checks the whole text, namespaces aside: libvirt takes an undeclared prefix.
+/// Checks the whole text, but not its namespaces: libvirt accepts an undeclared prefix.
 ///
 /// # Errors
-/// The first place that is not well-formed, with its line.
+/// The first position that is not well-formed, with its line.
 pub fn check_well_formed(xml: &str) -> Result<(), DomainError> {
     if xml.len() > MAX_BYTES {
         return Err(DomainError::new(Problem::TooLarge { limit: MAX_BYTES }));
@@ -27,12 +27,15 @@ pub fn check_well_formed(xml: &str) -> Result<(), DomainError> {
     })
 }
 
-/// The place and what is wrong there.
+/// The position and what is wrong there.
 type Fault = (usize, String);
 
 fn check(xml: &str) -> Result<(), Fault> {
     if let Some((place, found)) = xml.char_indices().find(|(_, c)| !is_xml(*c)) {
-        return Err((place, format!("the character {found:?} is none of XML's")));
+        return Err((
+            place,
+            format!("the character {found:?} is not allowed in XML"),
+        ));
     }
     let mut reader = Reader::from_str(xml);
     let config = reader.config_mut();
@@ -81,18 +84,21 @@ fn check_tag(tag: &BytesStart<'_>) -> Result<(), String> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let name = text(tag.name().as_ref());
     if !is_name(&name) {
-        return Err(format!("'{}' is no name of an element", shown(&name)));
+        return Err(format!("'{}' is not an element name", shown(&name)));
     }
     let raw = text(tag.attributes_raw());
     let mut seen = BTreeSet::new();
     let mut attributes = tag.attributes();
-    // The library's own search for repeated ones takes quadratic time.
+    // The library's own search for repeated attributes takes quadratic time.
     for attribute in attributes.with_checks(false) {
         let attribute = attribute.map_err(|error| format!("<{}>: {error}", one_line(&name)))?;
         let key = text(attribute.key.as_ref());
         let in_tag = |what: String| format!("<{}>: {what}", one_line(&name));
         if !is_name(&key) {
-            return Err(in_tag(format!("'{}' is no attribute's name", shown(&key))));
+            return Err(in_tag(format!(
+                "'{}' is not an attribute name",
+                shown(&key)
+            )));
         }
         let value = text(&attribute.value);
         if value.contains('<') {
@@ -112,7 +118,7 @@ fn check_tag(tag: &BytesStart<'_>) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether an attribute begins right behind the quote that ends another.
+/// Whether an attribute begins directly after the quote that ends another.
 fn follows_without_space(raw: &str) -> bool {
     let mut open: Option<char> = None;
     let mut closed = false;
@@ -149,8 +155,8 @@ fn check_references(value: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// An entity's name between `&` and `;`. Without a DOCTYPE there are no others but
-/// XML's own.
+/// An entity's name between `&` and `;`. Without a DOCTYPE only XML's own entities
+/// exist.
 fn check_reference(name: &str) -> Result<(), String> {
     let known = match name.strip_prefix('#') {
         Some(number) => {
@@ -236,17 +242,17 @@ mod tests {
             ("<a>]]></a>", "line 2: not well-formed XML: ']]>' in text"),
             (
                 "<1/>",
-                "line 2: not well-formed XML: '1' is no name of an element",
+                "line 2: not well-formed XML: '1' is not an element name",
             ),
             (
                 "<a 1='2'/>",
-                "line 2: not well-formed XML: <a>: '1' is no attribute's name",
+                "line 2: not well-formed XML: <a>: '1' is not an attribute name",
             ),
             ("<!-- a -- b -->", "line 2: not well-formed XML: "),
             ("<a></b>", "line 2: not well-formed XML: "),
             (
                 "<a>\u{1}</a>",
-                "line 2: not well-formed XML: the character '\\u{1}' is none of XML's",
+                "line 2: not well-formed XML: the character '\\u{1}' is not allowed in XML",
             ),
             (
                 "<?xml version='1.0'?>",

@@ -1,6 +1,6 @@
 //! What whole GPUs need before anything of them can be handed out: virtual functions,
 //! mixed sizes, the scheduler. What pools want is compared with what is, and the steps
-//! between the two are carried out. All of it is gone when the driver is loaded anew.
+//! between the two are carried out. All of it is gone when the driver is loaded again.
 //!
 //! # Who waits for whom
 //!

@@ -117,20 +117,20 @@ fn differences(
         if let SetupStep::SetScheduler(scheduler) = step {
             let waits = driver_option::encode(scheduler).ok();
             if waits.is_some() && options.options.get(&gpu).copied() == waits {
-                return format!("it waits in {FILE} until the driver is loaded anew");
+                return format!("it waits in {FILE} until the driver is loaded again");
             }
         }
         let apply = || match step {
             // Nothing can be done here but to wait for what may never come.
             SetupStep::AwaitDriver => {
-                "'modprobe nvidia' loads it, 'journalctl -k -g NVRM' tells what it says".to_owned()
+                "'modprobe nvidia' loads it, 'journalctl -k -g NVRM' shows its messages".to_owned()
             }
             SetupStep::AwaitTypes if actual.driver == Driver::None => {
                 "they come with its driver".to_owned()
             }
             SetupStep::AwaitTypes if actual.functions.total == 0 => {
                 "its driver may be one without vGPUs, or not know this kernel; 'systemctl status \
-                 nvidia-vgpud' tells whether NVIDIA's types were loaded"
+                 nvidia-vgpud' shows whether NVIDIA's types were loaded"
                     .to_owned()
             }
             _ => format!("'virt-vgpu host apply {gpu}' does it"),

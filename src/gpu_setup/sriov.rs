@@ -1,5 +1,5 @@
 //! NVIDIA's `sriov-manage`, which makes virtual functions and takes them away: the
-//! driver refuses `sriov_numvfs`. It binds the GPU anew, and wants it for itself.
+//! driver refuses `sriov_numvfs`. It binds the GPU again, and needs it for itself.
 
 use std::{io, time::Duration};
 
@@ -94,7 +94,7 @@ fn until_there(
     Err(NotDone::Failed(format!(
         "sriov-manage -e made no virtual functions, nor after {} more, with -d before it; {said}; \
          either this version of NVIDIA's driver makes no vGPUs on this board ('journalctl -k -g \
-         NVRM' tells what it says), or SR-IOV, ARI or above-4G decoding is off in the firmware, or \
+         NVRM' shows its messages), or SR-IOV, ARI or above-4G decoding is off in the firmware, or \
          the IOMMU in the kernel",
         pauses.join(" and ")
     )))
@@ -126,8 +126,8 @@ pub(super) fn sriov_manage(
         }
         if !ended.said.contains(LOCKED) {
             return Err(NotDone::Failed(format!(
-                "sriov-manage {flag} failed ({}): {said}; 'journalctl -k -g NVRM' tells what the \
-                 driver says",
+                "sriov-manage {flag} failed ({}): {said}; 'journalctl -k -g NVRM' shows its \
+                 messages",
                 ended.status
             )));
         }
@@ -141,7 +141,7 @@ pub(super) fn sriov_manage(
 
 fn no_sriov_manage(error: &io::Error) -> String {
     let next = match error.kind() {
-        io::ErrorKind::TimedOut => "it goes on; 'journalctl -k -g NVRM' tells what it waits for",
+        io::ErrorKind::TimedOut => "it goes on; 'journalctl -k -g NVRM' shows what it waits for",
         io::ErrorKind::NotFound => "it comes with NVIDIA's vGPU driver for KVM: install that one",
         _ => "check that it can be run",
     };
@@ -202,7 +202,8 @@ mod tests {
             result.unwrap_err(),
             "sriov-manage -e made no virtual functions, nor after 15 s and 30 s more, with -d before \
              it; it says nothing; either this version of NVIDIA's driver makes no vGPUs on this board \
-             ('journalctl -k -g NVRM' tells what it says), or SR-IOV, ARI or above-4G decoding is off \
+             ('journalctl -k -g NVRM' shows its messages), or SR-IOV, ARI or above-4G decoding is \
+             off \
              in the firmware, or the IOMMU in the kernel"
         );
     }

@@ -36,7 +36,7 @@ pub enum SetupStep {
     AwaitDriver,
     /// Make all virtual functions. Whatever the GPU was set to is lost by it.
     EnableFunctions,
-    /// Take all virtual functions away and make them anew.
+    /// Remove all virtual functions and create them again.
     RenewFunctions,
     /// Wait until what makes vGPUs knows types.
     AwaitTypes,

@@ -65,10 +65,10 @@ fn only_pools_of_vgpus_whose_rules_match_take_a_gpu() {
 fn a_pool_without_a_scheduler_has_no_opinion() {
     let (quiet, fixed) = (pool("a", ""), pool("b", "scheduler.policy = 'fixed-share'"));
     assert_eq!(wanted_settings(&[]), Ok(None));
-    let wished = wanted_settings(&[&quiet, &fixed]).unwrap().unwrap();
-    let (scheduler, from) = wished.scheduler.unwrap();
+    let settings = wanted_settings(&[&quiet, &fixed]).unwrap().unwrap();
+    let (scheduler, from) = settings.scheduler.unwrap();
     assert_eq!(scheduler.policy, SchedulerPolicy::FixedShare);
-    assert_eq!((from.as_str(), wished.heterogeneous), ("b", false));
+    assert_eq!((from.as_str(), settings.heterogeneous), ("b", false));
     assert_eq!(wanted_settings(&[&quiet]).unwrap().unwrap().scheduler, None);
 }
 
@@ -90,7 +90,7 @@ proptest! {
         let all: Vec<&Pool> = pools.iter().collect();
         let reversed: Vec<&Pool> = pools.iter().rev().collect();
         let mut pairs = all.iter().flat_map(|a| all.iter().map(move |b| wanted_settings(&[a, b])));
-        let agree = pairs.all(|wished| wished.is_ok());
+        let agree = pairs.all(|settings| settings.is_ok());
         prop_assert_eq!(wanted_settings(&all).is_ok(), agree);
         prop_assert_eq!(wanted_settings(&reversed).is_ok(), agree);
         if let (Ok(Some(one)), Ok(Some(other))) = (wanted_settings(&all), wanted_settings(&reversed)) {
@@ -282,7 +282,7 @@ fn schedulers_in_words() {
 }
 
 #[test]
-fn every_step_has_a_way_back_or_a_reason_for_none() {
+fn every_step_has_an_undo_or_a_reason_for_none() {
     let gpu: PciAddress = GPU.parse().unwrap();
     let facts = actual(Told::Value(equal_share()));
     let untold = Actual {

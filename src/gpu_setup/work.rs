@@ -38,7 +38,7 @@ pub(super) const OTHERS: Duration = Duration::from_secs(300);
 pub struct Asked {
     /// How long to wait for the driver, and again for the functions' types.
     pub wait: Duration,
-    /// Whether all virtual functions are to be made anew.
+    /// Whether all virtual functions are to be recreated.
     pub renew: bool,
 }
 
@@ -99,7 +99,7 @@ fn await_drivers(host: &Host, jobs: &mut [Job], wait: Duration) {
         if !bound {
             job.fail(format!(
                 "no driver has bound in {} s; 'modprobe nvidia' loads it, 'journalctl -k -g NVRM' \
-                 tells what it says",
+                 shows its messages",
                 wait.as_secs()
             ));
         }
@@ -178,10 +178,10 @@ fn await_types(host: &Host, jobs: &mut [Job], wait: Duration) {
         let Some(left) = left else { continue };
         let renew = match left.total {
             0 => "its driver may be one without vGPUs, or not know this kernel".to_owned(),
-            _ => format!("'virt-vgpu host apply --renew {gpu}' makes the functions anew"),
+            _ => format!("'virt-vgpu host apply --renew {gpu}' recreates the functions"),
         };
         job.fail(format!(
-            "{} after {} s; 'systemctl status nvidia-vgpud' tells whether NVIDIA's types were \
+            "{} after {} s; 'systemctl status nvidia-vgpud' shows whether NVIDIA's types were \
              loaded; {renew}",
             left.unready_in_words(),
             wait.as_secs()
@@ -302,7 +302,7 @@ fn refused_by_nvml(step: &SetupStep, failure: Failure) -> Result<TakesEffect, No
             "in use, says its driver: {message}; 'nvidia-smi vgpu' shows by whom"
         ))),
         (_, FailureKind::NoGpu) => Err(NotDone::Failed(format!(
-            "{message}; 'journalctl -k -g NVRM' tells what the driver says"
+            "{message}; 'journalctl -k -g NVRM' shows its messages"
         ))),
         (_, FailureKind::NoLibrary) => Err(NotDone::Failed(format!(
             "{message}; check that NVIDIA's driver and its library are of one version"
@@ -349,7 +349,7 @@ fn settle_options(
                     job.note_as(what, why, true);
                 }
                 job.report.notes.push(format!(
-                    "the scheduler waits in {FILE} until the driver is loaded anew: reboot, after \
+                    "the scheduler waits in {FILE} until the driver is loaded again: reboot, after \
                      'update-initramfs -u' where the initramfs has the driver"
                 ));
             }

@@ -1,5 +1,4 @@
-//! Devices for a domain that starts: all that it asks for, or none and the
-//! reason.
+//! Devices for a domain that starts: all that it asks for, or none and the reason.
 
 use super::{HookCall, Operation};
 use crate::{
@@ -16,8 +15,8 @@ use crate::{
     plan::Placeholder,
 };
 
-/// Makes the domain's devices and commits its claim. Where the domain comes from
-/// another host, its XML as it has to be here, if that is another.
+/// Makes the domain's devices and commits its claim. For a domain from another host,
+/// returns its XML as needed here, if it differs.
 pub(super) fn allocate(
     host: &Host,
     call: &HookCall,
@@ -33,7 +32,7 @@ pub(super) fn allocate(
         return Ok(None);
     }
     let demand = Demand::load(host, &domain, wanted)?;
-    // Leave enough of the deadline to make devices, and to undo them.
+    // Leaves enough of the deadline to make devices, and to undo them.
     const LOCK_SHARE: u32 = 2;
     let lock_deadline = deadline.at_most(deadline.left() / LOCK_SHARE);
     let purpose = format!("{} of domain {}", call.operation.words(), domain.name);
@@ -61,7 +60,7 @@ pub(super) fn allocate(
     }
 }
 
-/// A start with a managed save is a restore, of which `prepare` is not told: libvirt
+/// A start with a managed save is a restore, but `prepare` is not told so: libvirt
 /// removes the file once the domain runs (`qemuDomainObjStart`).
 fn of_saved_state(host: &Host, call: &HookCall, error: AllocateError) -> AllocateError {
     let saved = format!("/var/lib/libvirt/qemu/save/{}.save", call.domain);
@@ -82,7 +81,7 @@ fn of_saved_state(host: &Host, call: &HookCall, error: AllocateError) -> Allocat
     }
 }
 
-/// The XML with the functions that the devices have here; None where it names them
+/// The XML with the functions that the devices have here; None if it names them
 /// already.
 pub(super) fn moved(
     domain: &DomainDef,
@@ -112,7 +111,7 @@ struct Allocation<'a> {
 }
 
 impl Allocation<'_> {
-    /// The functions that the domain's devices are on then, where they are on any.
+    /// Makes the devices and returns the functions that they are on, if any.
     fn run(&mut self) -> Result<Vec<(DeviceName, PciAddress)>, AllocateError> {
         let (host, lock) = (self.making.host, self.making.lock);
         let demand = &self.making.demand;
@@ -169,7 +168,7 @@ impl Allocation<'_> {
         claim.touch();
         claims::save(host, lock, &claim)
             .map_err(|cause| io_error("cannot take over the claim", cause))?;
-        // The run that committed the claim may have ended before it came to this.
+        // The run that committed the claim may have ended before this step.
         provide_medium(host, &claim);
         Ok(functions_of(&claim))
     }
@@ -183,16 +182,16 @@ impl Allocation<'_> {
         };
         let processes = Processes::scan_to_free(making.host)
             .map_err(|cause| io_error("cannot look for processes that use the devices", cause))?;
-        // libvirt starts a domain once at a time, so a start of before is over:
-        // no grace.
+        // libvirt starts a domain only once at a time, so an earlier start is over: no
+        // grace.
         match former.liveness(making.host, &processes, std::time::Duration::ZERO) {
             Liveness::Stale => {}
             Liveness::InUse(why) => return Err(still_held(why)),
             Liveness::Unknown(doubt) => return Err(still_held(doubt.to_string())),
         }
-        let kept_back = claims::quarantine_suspects(making.host, making.lock, former)
+        let quarantined = claims::quarantine_suspects(making.host, making.lock, former)
             .map_err(|cause| still_held(cause.to_string()))?;
-        if let Some(reason) = kept_back {
+        if let Some(reason) = quarantined {
             events::log_quarantined(former, &reason);
         }
         let released = claims::give_back(making.host, making.lock, former, making.deadline);
@@ -204,7 +203,7 @@ impl Allocation<'_> {
         }
     }
 
-    /// Takes back devices that are all there but could not be committed.
+    /// Takes back devices that all exist but could not be committed.
     fn undo_all(&self, claim: &Claim) {
         let making = &self.making;
         let released = claims::give_back(making.host, making.lock, claim, making.deadline);
@@ -219,7 +218,7 @@ fn functions_of(claim: &Claim) -> Vec<(DeviceName, PciAddress)> {
         .collect()
 }
 
-/// Whether the domain's XML leads QEMU to that device.
+/// Whether the domain's XML names that device.
 fn is_named(device: &ClaimedDevice, source: &Placeholder) -> bool {
     match (device.handle, source) {
         (Handle::Mdev(_), Placeholder::Mdev) => true,

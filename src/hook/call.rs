@@ -5,16 +5,16 @@ use std::ffi::{OsStr, OsString};
 
 use crate::model::{DomainName, InvalidName};
 
-/// The operations that concern us, with their sub-operation.
+/// The operations that we handle, with their sub-operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
     /// `prepare begin`: before libvirt looks at any host device.
     Prepare,
     /// `migrate begin`: on the destination, before `prepare`.
     Migrate,
-    /// `restore begin`: before `prepare`, which makes the devices. A failure here
-    /// costs the user the saved state: libvirt 11.3 takes the domain for restored
-    /// then and deletes the managed save (`qemuDomainObjRestore`).
+    /// `restore begin`: before `prepare`, which makes the devices. A failure here costs
+    /// the user the saved state: libvirt 11.3 then treats the domain as restored and
+    /// deletes the managed save (`qemuDomainObjRestore`).
     Restore,
     /// `start begin`: QEMU's command line is ready.
     Start,
@@ -22,7 +22,7 @@ pub enum Operation {
     Started,
     /// `stopped end`: QEMU is gone.
     Stopped,
-    /// `release end`: libvirt has let go of everything.
+    /// `release end`: libvirt has released everything.
     Release,
     /// `reconnect begin`: libvirtd has restarted. A failure kills the VM.
     Reconnect,
@@ -44,20 +44,20 @@ impl Operation {
         ("attach", "begin", Self::Attach),
     ];
 
-    /// Whether the domain is about to get its devices, so that a failure must
-    /// refuse the start. Any other failure is logged and costs nobody a VM.
+    /// Whether the domain is about to get its devices, so that a failure must refuse
+    /// the start. Any other failure is logged and affects no VM.
     #[must_use]
     pub fn allocates(self) -> bool {
         matches!(self, Self::Prepare | Self::Migrate)
     }
 
-    /// Whether the domain is gone and its devices go back.
+    /// Whether the domain is gone and its devices are given back.
     #[must_use]
     pub fn gives_back(self) -> bool {
         matches!(self, Self::Stopped | Self::Release)
     }
 
-    /// libvirt's words for it, for messages.
+    /// libvirt's words for the operation, for messages.
     #[must_use]
     pub fn words(self) -> String {
         let (operation, step, _) = Self::WORDS
@@ -74,33 +74,33 @@ impl Operation {
 pub struct HookCall {
     /// The domain's name (argument 1).
     pub domain: DomainName,
-    /// What happens (arguments 2 and 3).
+    /// The operation (arguments 2 and 3).
     pub operation: Operation,
-    /// Argument 4: why a domain is released, `-` for nothing to say.
+    /// Argument 4: why a domain is released; `-` for no reason.
     pub reason: String,
 }
 
-/// What the arguments ask for.
+/// The meaning of the arguments.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Invocation {
-    /// A call that concerns us.
+    /// A call that we handle.
     Call(HookCall),
-    /// One that would, for a domain whose name is none that we work with: libvirt
+    /// A call that we would handle, but for a domain with an unsupported name: libvirt
     /// forbids `/` and line feeds, we forbid every control character.
     Misnamed {
-        /// What happens.
+        /// The operation.
         operation: Operation,
         /// What is wrong with the name.
         cause: InvalidName,
     },
-    /// An operation that does not, or one of a future libvirt.
+    /// An operation that we do not handle, or one of a future libvirt.
     Nothing,
-    /// Not libvirt's protocol; the complaint.
+    /// Not libvirt's protocol; the error text.
     Usage(String),
 }
 
 impl Invocation {
-    /// Reads the arguments behind the program's name.
+    /// Reads the arguments after the program's name.
     #[must_use]
     pub fn parse(arguments: &[OsString]) -> Self {
         let Some(([domain, operation, step], rest)) = arguments.split_first_chunk::<3>() else {
@@ -166,7 +166,7 @@ mod tests {
         assert!(matches!(parse(&[]), Invocation::Usage(_)));
     }
 
-    /// Whether it is for us to refuse depends on what the domain asks for.
+    /// Whether we refuse depends on what the domain asks for.
     #[test]
     fn a_name_that_is_not_ours_to_work_with_is_no_usage_error() {
         for name in ["a\tb", "a\u{7f}b", "a/b", ""] {

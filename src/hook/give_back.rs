@@ -1,4 +1,4 @@
-//! The operations behind a start: noting its progress, checking, giving back.
+//! The operations after `prepare`: recording a start's progress, checking, giving back.
 //! None of them reads configuration, and none of them may fail.
 
 use anyhow::Context;
@@ -44,7 +44,7 @@ fn give_back_claim(
             .clone()
             .unwrap_or_else(|| claim.killed_early());
         if let Err(error) = claims::quarantine(host, lock, &claim, &reason) {
-            // Whoever gives them back later has to do this first.
+            // Whoever gives the devices back later must quarantine them first.
             claim.suspicion = Some(reason);
             let noted = claims::save(host, lock, &claim);
             return Err(error).context(match noted {
@@ -67,14 +67,15 @@ fn give_back_claim(
     }
 }
 
-/// Whether that is how a killed QEMU ends. A suspicion is of a domain that ended while
-/// libvirt was away: what it says when it is back is a guess, unless it is one of these.
+/// Whether a killed QEMU ends for this reason. A domain that ended while libvirt was
+/// away has a suspicion; libvirt's reason is then only a guess, unless it is one of
+/// these.
 fn is_suspicious(claim: &Claim, reason: &str) -> bool {
     let is_certain = matches!(reason, "shutdown" | "destroyed" | "migrated" | "saved");
     reason == "crashed" || (claim.suspicion.is_some() && !is_certain)
 }
 
-/// Notes in the claim how far the start has come.
+/// Records in the claim how far the start has come.
 pub(super) fn note_progress(
     host: &Host,
     call: &HookCall,
@@ -87,20 +88,21 @@ pub(super) fn note_progress(
     claim.launched = true;
     claim.touch();
     if call.operation == Operation::Started {
-        // QEMU runs: from here on the process itself tells, not the daemon.
+        // QEMU runs: from here on its process counts, not the daemon.
         claim.daemon = None;
     }
-    claims::save(host, &lock, &claim).context("cannot note the start in the claim")
+    claims::save(host, &lock, &claim).context("cannot record the start in the claim")
 }
 
-/// Looks whether the claim still agrees with the host, and only says so: a
+/// Checks whether the claim still agrees with the host, and only logs the result: a
 /// failure here would kill the running VM.
 pub(super) fn check(host: &Host, call: &HookCall, xml: &[u8]) -> anyhow::Result<()> {
     let Some(domain) = identify(call, xml) else {
         return Ok(());
     };
     let claim = claims::load(host, domain)?;
-    // What would not go when the run before ended is none of this one's.
+    // Devices that could not be removed when an earlier run ended do not belong to this
+    // run.
     let Some(claim) = claim.filter(|claim| claim.state != State::Releasing) else {
         anyhow::ensure!(
             !names_devices(xml),
@@ -127,8 +129,8 @@ pub(super) fn check(host: &Host, call: &HookCall, xml: &[u8]) -> anyhow::Result<
     Ok(())
 }
 
-/// Whether the XML has a device for one of its requests: without any, all have been
-/// taken out of the running VM. XML that cannot be read is taken to have one.
+/// Whether the XML has a device for one of its requests. Without any, all have been
+/// detached from the running VM. Unreadable XML counts as having one.
 fn names_devices(xml: &[u8]) -> bool {
     let xml = String::from_utf8_lossy(xml);
     domain::parse(&xml).map_or(true, |domain| {
@@ -137,8 +139,8 @@ fn names_devices(xml: &[u8]) -> bool {
     })
 }
 
-/// Whether it is being taken back. The claim is read again: it is not locked here, and it
-/// says so before the device goes.
+/// Whether the device is being taken back. The claim is read again, because it is not
+/// locked here and lists the device before the device is removed.
 fn is_leaving(host: &Host, domain: DomainUuid, device: &ClaimedDevice) -> anyhow::Result<bool> {
     let claim = claims::load(host, domain)?;
     Ok(claim.is_none_or(|claim| {
@@ -167,17 +169,17 @@ fn locked_claim<'a>(
     }
 }
 
-/// The domain of the call when it has a claim: without one nothing is locked.
+/// The domain of the call, if it has a claim: without a claim nothing is locked.
 fn claimed_domain(host: &Host, call: &HookCall, xml: &[u8]) -> anyhow::Result<Option<DomainUuid>> {
     use crate::device::Sysfs;
     if let Some(domain) = identify(call, xml) {
         return Ok(host.exists(&Claim::path(domain)).then_some(domain));
     }
-    // The XML is beyond reading: libvirt's argument still names the domain.
+    // The XML is unreadable, but libvirt's argument still names the domain.
     let (claims, damaged) = claims::load_all(host)?;
     let claim = claims.iter().find(|claim| claim.domain_name == call.domain);
-    let cannot = || format!("cannot tell the UUID of domain '{}'", call.domain);
-    // One that cannot be read may be its.
+    let cannot = || format!("cannot determine the UUID of domain '{}'", call.domain);
+    // An unreadable claim may belong to it.
     match (claim, damaged.into_iter().next()) {
         (Some(claim), _) => Ok(Some(claim.domain)),
         (None, Some(damaged)) => Err(damaged).with_context(cannot),
@@ -186,8 +188,8 @@ fn claimed_domain(host: &Host, call: &HookCall, xml: &[u8]) -> anyhow::Result<Op
     }
 }
 
-/// The domain's UUID, also from XML that asks for devices in a way that we
-/// refuse: its devices must go back all the same.
+/// The domain's UUID, also from XML with invalid requests: its devices must be given
+/// back anyway.
 fn identify(call: &HookCall, xml: &[u8]) -> Option<DomainUuid> {
     let xml = String::from_utf8_lossy(xml);
     match domain::identity(&xml) {
@@ -219,7 +221,8 @@ mod tests {
         host.make_directory(claims::DIRECTORY, 0o755).unwrap();
         host.replace_file(&path, b"{}", 0o644).unwrap();
         let error = found().unwrap_err();
-        let start = format!("cannot tell the UUID of domain 'ws1': claim {path}: missing field");
+        let start =
+            format!("cannot determine the UUID of domain 'ws1': claim {path}: missing field");
         assert!(error.starts_with(&start), "{error}");
 
         let claim = |name: &str| Claim::of_running(&host, (uuid, name.parse().unwrap()));
@@ -230,7 +233,7 @@ mod tests {
         put(claim("ws1"));
         assert_eq!(found(), Ok(Some(uuid)));
         put(claim("ws2"));
-        let other = "cannot tell the UUID of domain 'ws1'";
+        let other = "cannot determine the UUID of domain 'ws1'";
         assert_eq!(found(), Err(other.to_owned()));
     }
 }

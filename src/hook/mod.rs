@@ -1,6 +1,6 @@
-//! libvirt's qemu hook: what happens at each operation, and what a failure
-//! means there. It never calls libvirt, prints nothing where libvirt would read
-//! it, and leaves alone what no claim of ours names.
+//! libvirt's qemu hook: what it does at each operation, and what a failure means there.
+//! It never calls libvirt, writes to stdout only where libvirt expects XML, and never
+//! touches a device without a claim of ours.
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -21,14 +21,14 @@ mod restore;
 
 pub use call::{HookCall, Invocation, Operation};
 
-/// Under which the hook logs.
+/// The name under which the hook logs.
 const NAME: &str = "virt-vgpu-hook";
 
-/// What the parser takes at most.
+/// The longest XML that the parser accepts.
 const LONGEST_XML: u64 = domain::MAX_BYTES as u64;
 
-/// Runs the hook: arguments without the program's name, domain XML from
-/// `input`. Returns the exit code; what went wrong is on stderr in one line.
+/// Runs the hook: arguments without the program's name, domain XML from `input`.
+/// Returns the exit code; an error is one line on stderr.
 pub fn main(host: &Host, arguments: &[OsString], input: impl std::io::Read) -> ExitCode {
     let call = match Invocation::parse(arguments) {
         Invocation::Call(call) => call,
@@ -49,8 +49,8 @@ pub fn main(host: &Host, arguments: &[OsString], input: impl std::io::Read) -> E
     }
 }
 
-/// What becomes of a domain that we have no name for: it may run, unless it would
-/// need devices of ours, which it cannot get.
+/// Handles a domain whose name we do not support: it may run, unless it asks for
+/// devices of ours, which it cannot get.
 fn misnamed(
     host: &Host,
     operation: Operation,
@@ -62,7 +62,7 @@ fn misnamed(
         return ExitCode::SUCCESS;
     }
     let mut xml = Vec::new();
-    // What cannot be read asks for nothing: libvirt goes on without us.
+    // Unreadable XML asks for nothing: libvirt goes on without us.
     let _ = input.take(LONGEST_XML).read_to_end(&mut xml);
     if !domain::mentions_requests(&xml) {
         return ExitCode::SUCCESS;
@@ -74,12 +74,12 @@ fn misnamed(
     ExitCode::FAILURE
 }
 
-/// Says what failed, and fails only where that refuses a start: a failing
-/// `reconnect` would kill a running VM, a failing `release` helps nobody.
+/// Reports the error, and fails only if that refuses a start: a failing `reconnect`
+/// would kill a running VM, a failing `release` helps nobody.
 fn fail(host: &Host, call: &HookCall, error: &anyhow::Error) -> ExitCode {
-    // What goes wrong before there is anything to do has not opened the log.
+    // Errors before the real work happen before the log is open.
     start_logging(host, NAME);
-    // libvirt shows stderr to the user as it is.
+    // libvirt shows stderr to the user unchanged.
     let line = one_line(error);
     events::log_failure(
         &call.domain,
@@ -97,7 +97,7 @@ fn fail(host: &Host, call: &HookCall, error: &anyhow::Error) -> ExitCode {
 
 fn run(host: &Host, call: &HookCall, input: impl std::io::Read) -> anyhow::Result<()> {
     let xml = read_all(input, call.operation)?;
-    // The common case, a domain that asks for nothing, ends here: before any
+    // The common case, a domain that asks for nothing, ends here, before any
     // configuration, lock or log is opened.
     let asks = domain::mentions_requests(&xml);
     let starts = call.operation.allocates() || call.operation == Operation::Restore;
@@ -113,7 +113,7 @@ fn run(host: &Host, call: &HookCall, input: impl std::io::Read) -> anyhow::Resul
     match call.operation {
         operation if operation.allocates() => {
             let changed = allocate::allocate(host, call, decode(&xml)?, deadline)?;
-            // At `prepare` nobody would read it.
+            // At `prepare` libvirt would not read it.
             if call.operation == Operation::Migrate {
                 hand_on(changed)?;
             }
@@ -128,7 +128,7 @@ fn run(host: &Host, call: &HookCall, input: impl std::io::Read) -> anyhow::Resul
     }
 }
 
-/// Gives libvirt another XML to go on with; with none it goes on with its own.
+/// Prints the XML with which libvirt goes on; None: with its own.
 fn hand_on(changed: Option<String>) -> anyhow::Result<()> {
     use std::io::Write;
     let Some(xml) = changed else { return Ok(()) };
@@ -138,8 +138,8 @@ fn hand_on(changed: Option<String>) -> anyhow::Result<()> {
         .context("cannot hand the changed XML to libvirt")
 }
 
-/// Reads the domain XML. Where devices go back, what can be read of it has to
-/// do: the domain's UUID stands at its beginning.
+/// Reads the domain XML. If devices are given back, a partial text is enough: the
+/// domain's UUID is at its beginning.
 fn read_all(input: impl std::io::Read, operation: Operation) -> anyhow::Result<Vec<u8>> {
     use std::io::Read;
     let mut xml = Vec::with_capacity(8 << 10);

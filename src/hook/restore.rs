@@ -1,5 +1,5 @@
-//! `restore begin`: a domain comes back from its saved state, whose XML names the
-//! virtual functions of the time it was saved.
+//! `restore begin`: a domain is restored from its saved state, whose XML names the
+//! virtual functions of the time when it was saved.
 
 use super::{HookCall, allocate::moved};
 use crate::{
@@ -10,9 +10,9 @@ use crate::{
     plan::Failed,
 };
 
-/// The XML with functions that are free where those in it are not; None where it
-/// will do, or nothing else would. Nothing is made here: `prepare` follows, and
-/// says what is missing.
+/// The XML with free functions instead of those that are not free; None if no change is
+/// needed, or no other function is free. Nothing is made here: `prepare` follows, and
+/// reports what is missing.
 pub(super) fn replan(
     host: &Host,
     call: &HookCall,
@@ -35,7 +35,7 @@ fn functions(
     domain: &DomainDef,
 ) -> Result<Vec<(DeviceName, PciAddress)>, AllocateError> {
     let mut demand = Demand::load(host, domain, devices_wanted(domain)?)?;
-    let plan = demand.plan_anew(host, &Failed::default())?;
+    let plan = demand.replan(host, &Failed::default())?;
     let functions = plan
         .assignments
         .into_iter()

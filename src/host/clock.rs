@@ -22,7 +22,7 @@ pub fn boot_id(host: &Host) -> Option<String> {
     host.read("/proc/sys/kernel/random/boot_id").ok()
 }
 
-/// That far from now, or as good as for ever where the clock does not reach so far.
+/// The moment that far from now, or the farthest one that the clock can express.
 fn later(span: Duration) -> Instant {
     const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
     let now = Instant::now();

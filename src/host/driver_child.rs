@@ -14,7 +14,7 @@
 //!
 //! A child can be split off early, while the program has one thread and holds no
 //! lock: that costs a fraction of starting a program. Later it is the program
-//! started anew, so that it inherits nothing. On a host that is busy this takes its time:
+//! started again, so that it inherits nothing. On a host that is busy this takes its time:
 //! a child says when it is there, and only then does patience with a driver begin.
 
 use std::{
@@ -111,7 +111,7 @@ impl DriverChild {
         }
     }
 
-    /// Starts the program anew as the child.
+    /// Starts the program again, as the child.
     pub(super) fn start() -> io::Result<Self> {
         let (ours, theirs) = UnixStream::pair()?;
         // Nothing of libvirt's: a pipe kept open here would keep libvirt waiting.

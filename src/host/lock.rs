@@ -90,14 +90,14 @@ fn next_step(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::PermissionDenied => "run as root",
         io::ErrorKind::ReadOnlyFilesystem => "/run must be writable",
-        io::ErrorKind::StorageFull => "make room in /run",
+        io::ErrorKind::StorageFull => "free space in /run",
         _ => "check /run/virt-vgpu",
     }
 }
 
 impl HostLock {
-    /// Takes the lock, waiting until `deadline`. `purpose` tells those who wait
-    /// in vain what it is held for.
+    /// Takes the lock, waiting until `deadline`. `purpose` says what the lock is held
+    /// for; a process that times out waiting for it shows that text.
     ///
     /// # Errors
     /// See [`LockError`].

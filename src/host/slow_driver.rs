@@ -2,8 +2,8 @@
 //!
 //! A start that can do without the GPU must not wait for it: a read is waited for two
 //! seconds at most, and all reads from one GPU together five. A GPU that somebody else has
-//! been at work on for two seconds is not asked at all. A GPU whose driver was waited for in vain is noted, so that for some
-//! seconds nobody waits for it anew; others are asked as ever. Who sets GPUs up, which takes
+//! been at work on for two seconds is not asked at all. A GPU whose driver did not answer is noted, so that for some
+//! seconds nobody waits for it again; other GPUs are asked as usual. Who sets GPUs up, which takes
 //! minutes, has more patience, and asks also then ([`Host::wait_for_drivers`]).
 
 use std::{

@@ -1,5 +1,5 @@
-//! A domain that runs, as libvirt describes it: what it asks for, which devices it
-//! has, and what its next start would give it.
+//! A running domain, as libvirt describes it: its requests, its devices, and the
+//! devices of its next start.
 
 use anyhow::Context;
 
@@ -34,8 +34,8 @@ impl Live {
         Ok(Self { def, persistent })
     }
 
-    /// The hostdev to attach: as the definition has it, on that function, and where
-    /// the guest has room.
+    /// The hostdev to attach: like the one in the definition, on the given function, at
+    /// a free guest address.
     pub(super) fn hostdev(&self, host: &Host, device: &ClaimedDevice) -> anyhow::Result<String> {
         let written = match &self.persistent {
             Some(persistent) => written(persistent, device)?,
@@ -63,7 +63,7 @@ fn cannot_be_read(def: &DomainDef) -> String {
     format!("the definition of domain '{name}' cannot be read; correct it with 'virsh edit'")
 }
 
-/// What the run of a domain looks like that must be running.
+/// The XML of a domain's run; an error if it is not running.
 pub(super) fn running(domain: &Domain) -> Result<DomainDef, PlugError> {
     if domain.is_active()? {
         definition(domain)
@@ -72,14 +72,14 @@ pub(super) fn running(domain: &Domain) -> Result<DomainDef, PlugError> {
     }
 }
 
-/// What it looks like now.
+/// The domain's XML as it is now.
 pub(super) fn definition(domain: &Domain) -> Result<DomainDef, PlugError> {
     let xml = domain.live_xml()?;
     let def = domain::parse(&xml).context("the XML of the running domain cannot be read");
     def.map_err(PlugError::Other)
 }
 
-/// As the definition has it, on the function that it has now.
+/// The hostdev from the definition, with the function that the device has now.
 fn written(persistent: &Definition, device: &ClaimedDevice) -> anyhow::Result<Option<String>> {
     let handle = device.handle;
     let hostdev = match handle {
@@ -102,18 +102,18 @@ fn written(persistent: &Definition, device: &ClaimedDevice) -> anyhow::Result<Op
     Ok(domain::hostdev_text(&moved, &hostdev)?)
 }
 
-/// Whether a domain of that definition has the device.
+/// Whether a domain with that definition has the device.
 pub(super) fn has(def: &DomainDef, device: &ClaimedDevice) -> bool {
     def.hostdevs.iter().any(|one| one.handle == device.handle)
 }
 
-/// Whether it has a device of that name, whichever.
+/// Whether it has any device of that name.
 pub(super) fn has_named(def: &DomainDef, name: &DeviceName) -> bool {
     let asked = def.requests.iter().any(|request| request.name == *name);
     asked && def.placeholder_of(name).is_some()
 }
 
-/// The hostdev of a name in a domain that runs, as detaching wants it.
+/// The hostdev of a name in a running domain, in the form needed to detach it.
 pub(super) fn detachable(def: &DomainDef, name: &DeviceName) -> Option<String> {
     let hostdev = def.placeholder_of(name)?;
     Some(Hostdev::bare(hostdev.handle).to_xml())

@@ -1,19 +1,19 @@
-//! Devices plugged into domains that run, and out of them. libvirt calls no hook for
-//! that, so what the hook does at a start is done here: planned, claimed, made, then
-//! attached, and all of it taken back when one of these fails.
+//! Plugs devices into running domains and unplugs them. libvirt calls no hook for that,
+//! so this module does what the hook does at a start: it plans, claims and makes the
+//! devices, then attaches them. If any of this fails, all of it is undone.
 //!
 //! libvirt is never called while a claim's lock or the host lock is held: a hook may
-//! wait for that lock while libvirt keeps its domain to itself. Callers hold the
-//! domain's edit lock, so that two of them do not plug the same device.
+//! wait for that lock while libvirt keeps its domain locked. Callers hold the domain's
+//! edit lock, so that two of them do not plug the same device.
 //!
-//! A crash leaves what the claim names, and no more:
+//! A crash leaves only devices that the claim names:
 //!
-//! | after | is left | goes with |
+//! | crash after | left behind | removed by |
 //! |---|---|---|
 //! | the claim is written | a name without a device | `reconcile`, the domain's end |
-//! | the device is made | a device that nobody has open | the same, or it is plugged next time |
-//! | QEMU has it | nothing that should not be there | |
-//! | the guest has let go | a device that nobody has open | as above |
+//! | the device is made | a device that nobody has open | the same; or it is used by the next plug |
+//! | QEMU has it | nothing | |
+//! | the guest has released it | a device that nobody has open | as above |
 
 mod live;
 mod plug;
@@ -32,13 +32,13 @@ use crate::{
 pub use plug::{Optional, foresee, foresee_optional, lacking, plug, plug_optional};
 pub use unplug::{held, take_back, unplug};
 
-/// A device that was plugged in, or out.
+/// A device that was plugged in or unplugged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Plugged {
     pub name: DeviceName,
     pub pool: PoolName,
     pub uuid: MdevUuid,
-    /// The parent it was made on, or the virtual function that it is.
+    /// Its parent, or the function that it is.
     pub parent: ParentName,
     #[serde(rename = "type")]
     pub type_id: MdevTypeId,
@@ -74,7 +74,7 @@ impl From<&Assignment> for Plugged {
 }
 
 impl Plugged {
-    /// What the guest's hostdev leads to, for people.
+    /// The source of the guest's hostdev, for people.
     pub fn source(&self) -> String {
         if self.is_function {
             self.parent.to_string()
@@ -83,7 +83,7 @@ impl Plugged {
         }
     }
 
-    /// Where that is, as the end of a sentence.
+    /// Where the source is, as the end of a sentence.
     pub fn place(&self) -> String {
         let preposition = if self.is_function { "as" } else { "on" };
         format!("{preposition} {}", self.parent)
@@ -93,13 +93,13 @@ impl Plugged {
 /// Why nothing was plugged in.
 #[derive(Debug, thiserror::Error)]
 pub enum PlugError {
-    /// Nothing is free now.
+    /// No device is free now.
     #[error(transparent)]
     NoRoom(Refusal),
-    /// The domain does not run.
+    /// The domain is not running.
     #[error("domain '{0}' is not running: there is nothing to plug a device into; start it first")]
     NotRunning(String),
-    /// Its metadata does not ask for it.
+    /// The domain's metadata does not ask for the device.
     #[error(
         "domain '{domain}' runs without a request for device '{device}'; \
          {} makes one",
@@ -109,18 +109,18 @@ pub enum PlugError {
         domain: DomainName,
         device: DeviceName,
     },
-    /// No device can be had, for another reason than room.
+    /// No device can be had, for another reason than lack of space.
     #[error(transparent)]
     Allocate(AllocateError),
     #[error(transparent)]
     Lock(#[from] LockError),
     #[error(transparent)]
     Libvirt(#[from] LibvirtError),
-    /// libvirt did not take it; everything is as before.
+    /// libvirt refused it; everything is unchanged.
     #[error("{cause}{hint}; the device was taken back")]
     NotAttached { cause: LibvirtError, hint: String },
-    /// libvirt did not take it, and not all could be undone.
-    #[error("{cause}{hint}; undoing what was done before failed too: {}", failures.join("; "))]
+    /// libvirt refused it, and not everything could be undone.
+    #[error("{cause}{hint}; undoing the earlier changes failed too: {}", failures.join("; "))]
     HalfDone {
         cause: LibvirtError,
         hint: String,

@@ -1,4 +1,4 @@
-//! Plugging in.
+//! Plugging devices in.
 
 use std::{io, time::Duration};
 
@@ -24,18 +24,19 @@ use crate::{
     plan::{Failed, Placeholder},
 };
 
-/// As long as a hook's: the domain's own hook may wait for the lock of its claim.
+/// As long as a hook's deadline: the domain's own hook may wait for the lock of its
+/// claim.
 const PATIENCE: Duration = allocate::PATIENCE;
 
-/// How long a guest may take for a device that it has only just got, when another one
-/// of the same call failed.
+/// How long to wait for a guest to release a device that it has only just received,
+/// after another device of the same call has failed.
 const UNDO_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Plugs devices into a domain that runs and whose live metadata asks for them: all
-/// or none. Those that it has already are left out of the answer.
+/// Plugs devices into a running domain whose live metadata asks for them: all or none.
+/// Devices that it already has are not in the result.
 ///
 /// # Errors
-/// Why not; the domain, its claim and the host are then as before, but for
+/// The reason; the domain, its claim and the host are then unchanged, except for
 /// [`PlugError::HalfDone`].
 pub fn plug(
     host: &Host,
@@ -54,10 +55,10 @@ pub fn plug(
     Ok(made.devices.iter().map(Plugged::from).collect())
 }
 
-/// What [`plug`] would do for a domain of that XML, of whose run nothing is changed.
+/// What [`plug`] would do for a domain with that XML. Nothing is changed.
 ///
 /// # Errors
-/// Why there is no device.
+/// Why a device is not available.
 pub fn foresee(
     host: &Host,
     libvirt: &Libvirt,
@@ -80,13 +81,13 @@ pub fn foresee(
     let (replaced, others): (Vec<_>, Vec<_>) = held.into_iter().partition(is_wanted);
     demand.beside = Some(pools(host, def, &others)?);
     demand.replaced = replaced;
-    let plan = demand.plan_anew(host, &Failed::default())?;
+    let plan = demand.replan(host, &Failed::default())?;
     Ok(plan.assignments.iter().map(Plugged::from).collect())
 }
 
-/// The devices that a running domain of that XML is without and may have at any time: optional
-/// ones, and those that it has lost because their parent went, which its claim still
-/// names. One that is leaving was never its, or was taken out.
+/// The devices that a running domain lacks and may get at any time: optional devices,
+/// and devices whose parent disappeared but which its claim still names. A device that
+/// is leaving was never attached, or was removed on purpose.
 #[must_use]
 pub fn lacking(host: &Host, def: &DomainDef, claim: Option<&Claim>) -> Vec<DeviceName> {
     let is_lost = |request: &Request| {
@@ -105,16 +106,16 @@ pub fn lacking(host: &Host, def: &DomainDef, claim: Option<&Claim>) -> Vec<Devic
     names.map(|request| request.name.clone()).collect()
 }
 
-/// What became of a domain's optional devices.
+/// The result for a domain's optional devices.
 #[derive(Debug, Default)]
 pub struct Optional {
     pub plugged: Vec<Plugged>,
-    /// Why others were not, a line each.
+    /// Why the others were not plugged in, one line each.
     pub notes: Vec<String>,
 }
 
-/// Plugs in the optional devices that a domain runs without, each by itself: what is
-/// not free is no failure.
+/// Plugs in the optional devices that a running domain lacks, one by one. A device that
+/// is not free is not an error.
 pub fn plug_optional(host: &Host, libvirt: &Libvirt, domain: &Domain) -> Optional {
     match live::definition(domain) {
         Ok(def) => each(&def, |names| plug(host, libvirt, domain, names)),
@@ -125,7 +126,7 @@ pub fn plug_optional(host: &Host, libvirt: &Libvirt, domain: &Domain) -> Optiona
     }
 }
 
-/// What [`plug_optional`] would do for a domain of that XML.
+/// What [`plug_optional`] would do for a domain with that XML.
 pub fn foresee_optional(host: &Host, libvirt: &Libvirt, def: &DomainDef) -> Optional {
     each(def, |names| foresee(host, libvirt, def, names))
 }
@@ -146,7 +147,7 @@ fn each(
     outcome
 }
 
-/// The optional devices that a domain of that XML is without.
+/// The optional devices that a domain with that XML lacks.
 fn optional(def: &DomainDef) -> impl Iterator<Item = &DeviceName> {
     let requests = def.requests.iter();
     let lacks =
@@ -170,8 +171,8 @@ fn missing(def: &DomainDef, names: &[DeviceName]) -> Result<Vec<Request>, PlugEr
     Ok(missing)
 }
 
-/// What each device is looked for as. A virtual function may become another one in the
-/// plan; this is where libvirt can still be asked which ones others count on.
+/// The placeholder for each device. The plan may choose another virtual function.
+/// libvirt can still be asked here which functions other domains name.
 fn placeholders(
     host: &Host,
     libvirt: &Libvirt,
@@ -199,7 +200,7 @@ fn placeholders(
                     let chosen = definition::choose_free(host, reserved, &planned, &pool, name);
                     let chosen = chosen.map_err(PlugError::Other)?;
                     let placeholder = chosen.as_ref().map(|one| Placeholder::from(one.handle));
-                    // So that the next device is not looked for on the same function.
+                    // So that the next device does not get the same function.
                     planned.hostdevs.extend(chosen);
                     placeholder.unwrap_or(Placeholder::Any)
                 }
@@ -215,7 +216,7 @@ fn placeholders(
     Ok(placeholders)
 }
 
-/// As what the definition has it for the next start.
+/// The placeholder in the definition for the next start.
 fn written(live: &Live, request: &Request) -> Option<Placeholder> {
     let hostdev = live
         .persistent
@@ -249,8 +250,8 @@ fn placed_requests<'a>(
     wanted.iter().map(placed).collect()
 }
 
-/// The pools of devices that the domain has. One that is gone has no rules left; of one
-/// that cannot be read nobody knows what may stand beside its devices.
+/// The pools of the devices that the domain has. A deleted pool has no rules any more.
+/// If a pool cannot be read, it is unknown which other devices are allowed.
 fn pools(
     host: &Host,
     def: &DomainDef,
@@ -267,7 +268,7 @@ fn pools(
     Ok(pools)
 }
 
-/// Devices that are claimed and there, and not attached yet.
+/// Devices that are claimed and exist, but are not attached yet.
 struct Made {
     devices: Vec<ClaimedDevice>,
     /// The claim before, if there was one.
@@ -276,13 +277,13 @@ struct Made {
     claim: Claim,
 }
 
-/// What is wanted, by what the domain's claim has of it.
+/// The wanted devices, sorted by their state in the domain's claim.
 struct Sorted {
-    /// Devices that are there: a plug of before was cut short.
+    /// Devices that exist: an earlier plug was interrupted.
     ready: Vec<ClaimedDevice>,
-    /// Those that it names and that are not, or not as they are wanted.
+    /// Devices that the claim names but that do not exist, or differ from the request.
     lost: Vec<ClaimedDevice>,
-    /// What has to be made, also in their place.
+    /// Devices that must be made, including replacements for lost ones.
     lacking: Vec<(Request, Placeholder)>,
 }
 
@@ -329,7 +330,7 @@ fn make(host: &Host, live: &Live, wanted: Vec<(Request, Placeholder)>) -> Result
     }
 }
 
-/// The devices, and why the claim does not say that they are there, if it does not.
+/// Makes the devices. The second value is the error if the claim could not be updated.
 fn make_locked(
     host: &Host,
     lock: &ClaimLock<'_>,
@@ -348,7 +349,7 @@ fn make_locked(
         lost,
         lacking,
     } = sort(host, &claim, wanted);
-    let released = claims::make_way(host, lock, &claim, &lost, deadline);
+    let released = claims::give_back_lost(host, lock, &claim, &lost, deadline);
     events::log_released(&claim.domain_name, claim.domain, &released);
     if !released.is_complete() {
         return Err(PlugError::Allocate(AllocateError::StillHeld {
@@ -376,7 +377,7 @@ fn make_locked(
         devices.extend_from_slice(made);
     }
     claim.take_into_run();
-    // From here on QEMU has as long as a start to open them.
+    // From now on QEMU has as much time to open them as at a start.
     let is_made = |name: &DeviceName| devices.iter().any(|device| device.name == *name);
     claim.leaving.retain(|name| !is_made(name));
     claim.touch();
@@ -394,14 +395,14 @@ fn lock<'a>(
     def: &DomainDef,
     deadline: Deadline,
 ) -> Result<ClaimLock<'a>, PlugError> {
-    // Leave enough of the deadline to make devices, and to undo them.
+    // Leaves enough of the deadline to make devices, and to undo them.
     const LOCK_SHARE: u32 = 2;
     let purpose = format!("plugging devices into domain {}", def.name);
     let deadline = deadline.at_most(deadline.left() / LOCK_SHARE);
     Ok(ClaimLock::acquire(host, def.uuid, &purpose, deadline)?)
 }
 
-/// Attaches all of them, or takes them back.
+/// Attaches all of the devices, or takes them back.
 fn attach(host: &Host, domain: &Domain, live: &Live, made: &Made) -> Result<(), PlugError> {
     for (done, device) in made.devices.iter().enumerate() {
         let Err(cause) = attach_one(host, domain, live, device) else {
@@ -426,7 +427,7 @@ enum Attach {
 }
 
 impl Attach {
-    /// The error with what could not be undone.
+    /// Adds the errors of undoing.
     fn with(self, hint: impl Fn(&LibvirtError) -> String, failures: Vec<String>) -> PlugError {
         match self {
             Self::Libvirt(cause) if failures.is_empty() => PlugError::NotAttached {
@@ -440,7 +441,7 @@ impl Attach {
             },
             Self::Other(error) if failures.is_empty() => PlugError::Other(error),
             Self::Other(error) => PlugError::Other(anyhow!(
-                "{error:#}; undoing what was done before failed too: {}",
+                "{error:#}; undoing the earlier changes failed too: {}",
                 failures.join("; ")
             )),
         }
@@ -460,14 +461,14 @@ fn attach_one(
     let Err(error) = domain.attach_live(&xml, &what) else {
         return Ok(());
     };
-    // Somebody else may have been faster with the same device.
+    // Another program may have attached the same device first.
     match live::definition(domain) {
         Ok(now) if live::has(&now, device) => Ok(()),
         _ => Err(Attach::Libvirt(error)),
     }
 }
 
-/// What to do where libvirt says only that there is no room in the guest
+/// The next step when libvirt says only that the guest has no free slot
 /// (`virDomainPCIAddressGetNextAddr`).
 fn hint(error: &LibvirtError, live: &Live) -> String {
     if !error.to_string().contains("No more available PCI") {
@@ -476,7 +477,7 @@ fn hint(error: &LibvirtError, live: &Live) -> String {
     let place = match &live.persistent {
         Some(_) => {
             let edit = proposed("virsh edit", domain_word(&live.def.name, live.def.uuid));
-            format!("with {edit} and start it anew")
+            format!("with {edit} and start it again")
         }
         None => "in the XML that it is created from".to_owned(),
     };
@@ -496,8 +497,8 @@ fn hint(error: &LibvirtError, live: &Live) -> String {
     }
 }
 
-/// Gives devices back that the domain does not have; the rest of its claim is then as
-/// before.
+/// Gives back devices that the domain does not have; the rest of its claim is then
+/// unchanged.
 fn take_back(host: &Host, made: &Made, devices: &[ClaimedDevice]) -> Result<(), String> {
     unplug::give_back(host, &made.claim, made.before.as_ref(), devices)
 }

@@ -1,5 +1,5 @@
-//! Unplugging: the guest is asked for the device, and it goes back once the guest has
-//! let go.
+//! Unplugs devices: the guest is asked to release the device, and the device is given
+//! back when the guest has released it.
 
 use std::time::Duration;
 
@@ -15,38 +15,39 @@ use crate::{
     model::{DeviceName, DomainName, DomainUuid},
 };
 
-/// As long as a hook's.
+/// As long as a hook's deadline.
 const LOCK_PATIENCE: Duration = allocate::PATIENCE;
 
-/// Why a device is not out, or not back.
+/// Why a device is not unplugged, or not given back.
 #[derive(Debug, thiserror::Error)]
 #[error("{cause}")]
 pub struct UnplugError {
     cause: Cause,
-    /// The devices that the guest has, or may have. All others are out of it.
+    /// The devices that the guest has, or may have. It has released all others.
     pub held: Vec<DeviceName>,
-    /// Those of the others that the domain held and that are spoken of in the message.
+    /// The released devices that the domain held and that the message mentions.
     pub out: Vec<DeviceName>,
 }
 
 #[derive(Debug, thiserror::Error)]
 enum Cause {
-    /// The guest has been asked and has not answered.
+    /// The guest was asked and has not answered.
     #[error(
-        "the guest of domain '{domain}' has not let go of {} in time, as its operating system has \
-         to; the device stays the VM's until it does or the VM stops, and is freed by itself then{}",
+        "the guest of domain '{domain}' has not released {} in time, which its operating system \
+         must do; the VM keeps the device until then or until the VM stops, and then it is freed \
+         automatically{}",
         listed(devices),
         also_out(gone)
     )]
     NotLetGo {
         domain: DomainName,
         devices: Vec<DeviceName>,
-        /// Those that it has let go of, which were given back.
+        /// The devices that it has released, which were given back.
         gone: Vec<DeviceName>,
     },
-    /// The guest has let go, and the host has not.
+    /// The guest has released the devices, but the host has not.
     #[error(
-        "the guest of domain '{domain}' has let go of {}, but {why}; 'virt-vgpu reconcile' tries \
+        "the guest of domain '{domain}' has released {}, but {why}; 'virt-vgpu reconcile' tries \
          again{}",
         listed(gone),
         still_in(devices)
@@ -55,7 +56,7 @@ enum Cause {
         domain: DomainName,
         gone: Vec<DeviceName>,
         why: String,
-        /// Those that it has not let go of.
+        /// The devices that it has not released.
         devices: Vec<DeviceName>,
     },
     #[error("{cause}{}", also_out(gone))]
@@ -78,7 +79,7 @@ fn listed(names: &[DeviceName]) -> String {
 fn also_out(gone: &[DeviceName]) -> String {
     match gone {
         [] => String::new(),
-        gone => format!(" ({} went back)", listed(gone)),
+        gone => format!(" (given back: {})", listed(gone)),
     }
 }
 
@@ -89,12 +90,12 @@ fn still_in(held: &[DeviceName]) -> String {
     }
 }
 
-/// Takes devices out of a domain that runs and gives them back. Those that it does
-/// not have are only given back. The answer names those that were given back.
+/// Unplugs devices from a running domain and gives them back. Devices that it does not
+/// have are only given back. Returns the devices that were given back.
 ///
 /// # Errors
-/// When the guest does not let go of one within `patience`, or libvirt or the host
-/// refuses. Those that it has let go of are given back all the same.
+/// When the guest does not release one within `patience`, or libvirt or the host
+/// refuses. The released devices are given back anyway.
 pub fn unplug(
     host: &Host,
     domain: &Domain,
@@ -155,7 +156,7 @@ pub fn unplug(
             devices,
         },
         (_, Some(cause), _) => Cause::Domain { cause, gone },
-        // Whatever libvirt has said of it, it is out.
+        // The domain no longer has it, whatever libvirt has said.
         _ if held.is_empty() => return Ok(free.iter().map(Plugged::from).collect()),
         (_, _, Some(cause)) => Cause::Libvirt { cause, gone },
         _ => Cause::NotLetGo {
@@ -167,13 +168,13 @@ pub fn unplug(
     Err(UnplugError { cause, held, out })
 }
 
-/// Gives back devices of a running domain's claim that its QEMU has said to be without,
-/// however young the claim is. Whether none of them is left: QEMU may need some time more
-/// for one. What the kernel is about to take away stays claimed: with that the domain gets
-/// it again when it is back.
+/// Gives back devices of a running domain's claim that its QEMU no longer has, however
+/// young the claim is. Returns whether none of them is left: QEMU may need some more
+/// time. A device that the kernel is about to remove stays claimed, so that the domain
+/// gets it again when it reappears.
 ///
 /// # Errors
-/// When that cannot be found out, or one does not go.
+/// When this cannot be determined, or a device cannot be removed.
 pub fn take_back(host: &Host, claim: &Claim, names: &[DeviceName]) -> anyhow::Result<bool> {
     let unused = claim.unused(host, &Processes::scan_to_free(host)?, Duration::ZERO);
     let goes = |device: &&ClaimedDevice| {
@@ -187,7 +188,7 @@ pub fn take_back(host: &Host, claim: &Claim, names: &[DeviceName]) -> anyhow::Re
     Ok(free.len() == names.len())
 }
 
-/// What a domain's claim has, whether or not it is plugged in.
+/// The devices in a domain's claim, plugged in or not.
 ///
 /// # Errors
 /// When the claim cannot be read.
@@ -197,15 +198,15 @@ pub fn held(host: &Host, domain: DomainUuid) -> Result<Vec<Plugged>, Damaged> {
     Ok(devices.map(Plugged::from).collect())
 }
 
-/// QEMU's word for a second request while the guest still thinks about the first
+/// QEMU's answer to a second request while the guest has not finished the first
 /// (`qmp_device_del`).
 fn is_being_unplugged(error: &LibvirtError) -> bool {
     let text = error.to_string();
     text.contains("already in the process of unplug")
 }
 
-/// Those of the devices that the domain has. One that runs no more has none: its end
-/// has given them back.
+/// Those of the devices that the domain still has. A domain that is no longer running
+/// has none: its devices were given back when it ended.
 fn still_there(domain: &Domain, names: &[DeviceName]) -> Result<Vec<DeviceName>, PlugError> {
     if !domain.is_active()? {
         return Ok(Vec::new());
@@ -217,9 +218,9 @@ fn still_there(domain: &Domain, names: &[DeviceName]) -> Result<Vec<DeviceName>,
     Ok(there.cloned().collect())
 }
 
-/// Gives devices of a domain's claim back. `known` is the claim
-/// as it was when the devices were its; `before` what it was before they were made.
-/// The reason why one is kept.
+/// Gives back devices of a domain's claim. `known` is the claim when the domain had the
+/// devices; `before` is the claim before they were made. Returns why a device is kept,
+/// if one is.
 pub(super) fn give_back(
     host: &Host,
     known: &Claim,
@@ -243,7 +244,7 @@ pub(super) fn give_back(
     }
 }
 
-/// None where the run that had the devices is over.
+/// None if the run that had the devices is over.
 fn give_back_locked(
     host: &Host,
     lock: &ClaimLock<'_>,
@@ -260,7 +261,7 @@ fn give_back_locked(
     let names: Vec<DeviceName> = its.map(|device| device.name.clone()).collect();
     Ok(Some(match before {
         Some(before) => {
-            // A run is as old as it was: what was young is gone.
+            // The run has its former age again: the young devices are gone.
             now.since_boot_ms = before.since_boot_ms;
             claims::undo_part(host, lock, &now, (&names, before), deadline)
         }
@@ -294,10 +295,10 @@ mod tests {
             cause: PlugError::NotRunning("vm1".to_owned()),
             gone: names(gone),
         };
-        let late = "the guest of domain 'vm1' has not let go of 'a' in time, as its operating system \
-                    has to; the device stays the VM's until it does or the VM stops, and is freed by \
-                    itself then";
-        let busy = "the guest of domain 'vm1' has let go of 'b', 'c', but it is busy; 'virt-vgpu \
+        let late = "the guest of domain 'vm1' has not released 'a' in time, which its operating \
+                    system must do; the VM keeps the device until then or until the VM stops, and \
+                    then it is freed automatically";
+        let busy = "the guest of domain 'vm1' has released 'b', 'c', but it is busy; 'virt-vgpu \
                     reconcile' tries again";
         let stops = "domain 'vm1' is not running: there is nothing to plug a device into; start it \
                      first";
@@ -305,12 +306,12 @@ mod tests {
             (not_let_go(&[]), late.to_owned()),
             (
                 not_let_go(&["b", "c"]),
-                format!("{late} ('b', 'c' went back)"),
+                format!("{late} (given back: 'b', 'c')"),
             ),
             (not_given_back(&[]), busy.to_owned()),
             (not_given_back(&["a"]), format!("{busy} (it still has 'a')")),
             (stopped(&[]), stops.to_owned()),
-            (stopped(&["b"]), format!("{stops} ('b' went back)")),
+            (stopped(&["b"]), format!("{stops} (given back: 'b')")),
         ] {
             assert_eq!(cause.to_string(), wanted);
         }

@@ -1,5 +1,5 @@
-//! What the parents of one board share, as the board stands: the arithmetic for several
-//! devices that are planned at once.
+//! The capacity that the parents of one board share: the arithmetic for several devices
+//! that are planned at once.
 
 use std::rc::Rc;
 
@@ -10,12 +10,12 @@ use crate::{
     model::{MdevTypeId, ParentName, VgpuTypeId},
 };
 
-/// A board of which it is known what fits on it.
+/// A board with known capacity.
 pub trait Board {
-    /// How many more of a type it takes; None for a type that is not one of its own.
+    /// How many more of a type fit on the board; None for an unknown type.
     fn left(&self, id: &MdevTypeId) -> Option<u32>;
 
-    /// The same when these are made on it first.
+    /// Like [`Self::left`], if these devices are made on the board first.
     fn left_beside(&self, made: &[(MdevTypeId, Option<Placement>)], id: &MdevTypeId)
     -> Option<u32>;
 }
@@ -39,16 +39,16 @@ impl Board for GpuState {
     }
 }
 
-/// NVIDIA's number of a type, of a mediated device or of a virtual function.
+/// NVIDIA's number for a type, of a mediated device or of a virtual function.
 pub(super) fn number(id: &MdevTypeId) -> Option<VgpuTypeId> {
     gpu::number(id.as_str()).or_else(|| id.as_str().parse().ok())
 }
 
-/// The GPU that the candidate is or belongs to. None where nothing is known of the board
-/// as a whole, which is so for every driver but NVIDIA's.
+/// The GPU that the candidate is or belongs to. None if nothing is known about the
+/// board as a whole. That is the case for every driver except NVIDIA's.
 pub(super) fn gpu_of(view: &HostView<'_>, candidate: &Candidate) -> Option<Rc<dyn Board>> {
-    // Types of mediated devices say how many of them a GPU holds; those of functions are
-    // names only.
+    // Types of mediated devices say how many of them a GPU holds. Types of functions
+    // have only a name.
     let is_needed = candidate.device.is_some();
     let gpu = view.gpu(&view.board_of(candidate), is_needed || view.has_facts())?;
     Some(gpu)
@@ -61,8 +61,9 @@ pub(super) fn is_function(candidate: &Candidate, id: &MdevTypeId) -> bool {
     candidate.device.is_some() || (on_a_board && number(id).is_some())
 }
 
-/// How many of a type of mediated devices a GPU of NVIDIA's takes over all its functions;
-/// None for other boards. One that says it makes any makes one.
+/// How many more of a type of mediated devices fit on an NVIDIA GPU, over all its
+/// functions; None for other boards. A GPU that offers any of the type has space for at
+/// least one.
 pub(super) fn left_on_gpu(view: &HostView<'_>, board: &ParentName, id: &MdevTypeId) -> Option<Fit> {
     let number = gpu::number(id.as_str())?;
     let state = view.gpu(board, true)?;

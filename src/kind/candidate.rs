@@ -1,4 +1,4 @@
-//! What may serve a request, as the planner sees it whatever its kind.
+//! The candidates for a request, in the form that the planner sees for every kind.
 
 use serde::Serialize;
 
@@ -8,17 +8,17 @@ use crate::{
     model::{Handle, MdevTypeId, MdevUuid, NumaNode, ParentName, PciAddress},
 };
 
-/// What stands for a device in the domain XML.
+/// The placeholder for a device in the domain XML.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Placeholder {
-    /// A mediated device, made anywhere under the UUID of the request.
+    /// A mediated device, made on any parent with the UUID of the request.
     Mdev,
     /// This PCI function and no other.
     Function(PciAddress),
-    /// A PCI function, whichever is free: the XML is changed on the way.
+    /// Any free PCI function: the hook changes the XML.
     Functions,
-    /// Nothing yet: whatever the pool's drivers make, the XML is written after the
-    /// plan.
+    /// Nothing yet: the XML is written after the plan, for whatever device the pool's
+    /// drivers make.
     Any,
 }
 
@@ -32,7 +32,7 @@ impl From<Handle> for Placeholder {
 }
 
 impl Placeholder {
-    /// Whether a device that the candidate gives can stand there.
+    /// Whether the candidate's device fits the placeholder.
     #[must_use]
     pub fn takes(&self, candidate: &Candidate) -> bool {
         match self {
@@ -43,17 +43,17 @@ impl Placeholder {
     }
 }
 
-/// A parent that may serve a pool, if the pool's rules take it.
+/// A parent that may serve a request for a pool, if the pool's rules take it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
-    /// The parent; a device that is there already is its own.
+    /// The parent; a device that exists already is its own parent.
     pub parent: Parent,
-    /// The device that it is itself; None for what makes mediated devices, each under the
-    /// UUID of its request.
+    /// The device, if the candidate is the device itself; None for parents of mediated
+    /// devices, which get the UUID of their request.
     pub device: Option<Handle>,
-    /// Its board: the physical function, or itself.
+    /// Its board: the physical function, or the parent itself.
     pub board: ParentName,
-    /// Where its memory is near, if it says so.
+    /// The NUMA node of its memory, if known.
     pub node: Option<NumaNode>,
     /// Devices in use on its board, whoever made them.
     pub in_use: u32,
@@ -62,14 +62,14 @@ pub struct Candidate {
 }
 
 impl Candidate {
-    /// What libvirt and the kernel will know the device by, where the request has that
+    /// How libvirt and the kernel will identify the device, if the request has that
     /// UUID.
     #[must_use]
     pub fn handle(&self, uuid: MdevUuid) -> Handle {
         self.device.unwrap_or(Handle::Mdev(uuid))
     }
 
-    /// The PCI function that it is itself.
+    /// The PCI function, if the candidate is one itself.
     #[must_use]
     pub fn function(&self) -> Option<PciAddress> {
         self.device.and_then(Handle::pci)
@@ -79,39 +79,40 @@ impl Candidate {
 /// A device that is to be made on a candidate.
 #[derive(Debug, Clone)]
 pub struct ToMake<'a> {
-    /// As what.
+    /// The type to make.
     pub type_id: &'a MdevTypeId,
-    /// Under which UUID, where devices have one.
+    /// The UUID, for devices that have one.
     pub uuid: MdevUuid,
-    /// Where on its board, if the plan says so.
+    /// The place on its board, if the plan says so.
     pub placement: Option<Placement>,
-    /// What it is given beyond its type.
+    /// Its parameters.
     pub parameters: &'a Parameters,
 }
 
-/// What is to be known of a device for as long as it is there, besides its steps.
+/// Facts about a device that stay the same as long as it exists, other than its steps.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MadeAs {
-    /// The word for how it is made.
+    /// The word for the framework that makes it.
     pub word: &'static str,
-    /// While this path is there the kernel is not about to take the device away.
+    /// As long as this path exists, the kernel is not about to remove the device.
     pub rests_on: String,
-    /// Whether a QEMU that is killed early may leave it unusable until it is renewed.
+    /// Whether a QEMU that is killed early can leave the device unusable until it is
+    /// recreated.
     pub can_wedge: bool,
 }
 
-/// Where on its board a device goes.
+/// The place on its board for a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PlacementChoice {
-    /// Sizes are not mixed there, or nobody tells the places: the driver chooses.
+    /// Sizes are not mixed there, or the places are unknown: the driver chooses.
     Anywhere,
-    /// There.
+    /// This place.
     At(Placement),
-    /// Other devices, those of the plan among them, cover every place.
+    /// Other devices, including those of the plan, cover every place.
     Nowhere,
 }
 
-/// A candidate, or what should be one, and why it does not serve.
+/// A candidate, or a device that should be one, and why it cannot serve.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Rejection {
     /// Its name.
@@ -120,44 +121,44 @@ pub struct Rejection {
     pub reason: String,
 }
 
-/// What the rules of a pool take and what makes nothing for it as the host stands: no
-/// candidate stands for it.
+/// A device that a pool's rules take but that makes nothing for the pool now, so that
+/// it is not a candidate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Idle {
     /// The device, and why it makes nothing.
     pub rejection: Rejection,
-    /// Whether it is only not set up yet: 'virt-vgpu host apply' is for that.
+    /// Whether it only needs to be set up with 'virt-vgpu host apply'.
     pub is_unready: bool,
 }
 
-/// What will be compared, so that no more than that is read.
+/// What will be compared, so that nothing else is read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Detail {
-    /// NUMA nodes: the domain is bound to some.
+    /// NUMA nodes: the domain is bound to NUMA nodes.
     pub nodes: bool,
-    /// The boards of unused virtual functions too: several devices are planned
-    /// at once, or a person wants to see them.
+    /// Also the boards of unused virtual functions: several devices are planned at
+    /// once, or a person wants to see them.
     pub boards: bool,
-    /// No mdev parents: all that is planned for are named virtual functions.
+    /// Skip mdev parents: all requests name virtual functions.
     pub functions_only: bool,
     /// How many candidates behind the one that is chosen are asked too: others may be
     /// faster with that one. Of functions that are alike one a PCI bus is asked.
     pub ahead: usize,
-    /// Whether no driver is asked any more. One function of a board then answers for
-    /// the others.
+    /// Whether drivers are not asked any more. The answer of one function then counts
+    /// for all functions of its board.
     pub is_settled: bool,
 }
 
-/// A device that is announced in another domain's claim and not made yet, as far as the
-/// host shows: its parent and its board have that much less.
+/// A device that another domain's claim announces but that does not exist yet. Its
+/// parent and its board have that much less space.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Announced {
-    /// Where it is made.
+    /// Its parent.
     pub parent: ParentName,
     /// The parent's board.
     pub board: ParentName,
-    /// As what.
+    /// Its type.
     pub type_id: MdevTypeId,
-    /// Where in the memory of its board, if somebody has chosen that.
+    /// Its place in the memory of its board, if one was chosen.
     pub placement: Option<Placement>,
 }

@@ -1,4 +1,4 @@
-//! What a pool of some kind is set to, as everybody else sees it.
+//! The settings of a pool of some kind, as the rest of the program sees them.
 
 use std::{fmt, rc::Rc};
 
@@ -22,26 +22,25 @@ use crate::{
 /// It has nothing to say of a device's element in the domain XML and of the nodes by which
 /// a holder shows: both follow from the [`crate::model::Handle`] alone, whatever the kind.
 pub trait Devices: fmt::Debug + Send + Sync {
-    /// What they are, in a word for lists and refusals: the type or the profile that they
-    /// are made as, as the file has it.
+    /// The type or profile of its devices as written in the file, for lists and
+    /// refusals.
     fn type_name(&self) -> &str;
 
-    /// The same in words: "mdev type 'nvidia-558'".
+    /// The type in words: "mdev type 'nvidia-558'".
     fn type_in_words(&self) -> String;
 
-    /// The type of mediated devices or the profile that they are made as; None where
-    /// nothing has to be made.
+    /// The type of mediated devices or the profile to make; None if nothing has to be
+    /// made.
     fn selector(&self) -> Option<&TypeSelector> {
         None
     }
 
-    /// How the pool wants its GPUs to be set as a whole; None for kinds that are not
-    /// about GPUs.
+    /// The pool's settings for whole GPUs; None for kinds that have no GPUs.
     fn gpu_settings(&self) -> Option<&GpuSettings> {
         None
     }
 
-    /// The verdict of the pool's rules on what they are about ([`super::Kind::subjects`]).
+    /// The verdict of the pool's rules on a subject ([`super::Kind::subjects`]).
     fn verdict(&self, sources: FieldSources<'_>, rules: &[Rule], subject: &Parent) -> Verdict;
 
     /// The device that a person calls that, as a rule of a new pool takes it.
@@ -61,31 +60,31 @@ pub trait Devices: fmt::Debug + Send + Sync {
     /// pool's rules take one is asked later, because to answer it costs reading.
     ///
     /// # Errors
-    /// A text, when the host cannot be read at all, or such a placeholder cannot be served.
+    /// A text, when the host cannot be read, or such a placeholder cannot be served.
     fn candidates(
         &self,
         view: &HostView<'_>,
         placeholder: &Placeholder,
     ) -> Result<Vec<Candidate>, String>;
 
-    /// What of the candidate the pool's rules are about.
+    /// The candidate's subject: the device to which the pool's rules apply.
     fn subject_of(&self, view: &HostView<'_>, candidate: &Candidate) -> Parent;
 
-    /// What a candidate has for the pool now, whether or not the rules take it.
+    /// What the candidate offers the pool now, whether or not the rules take it.
     fn offer(&self, view: &HostView<'_>, candidate: &Candidate) -> Offer;
 
-    /// What makes the device; none where nothing has to be made.
+    /// The steps that make the device; empty if nothing has to be made.
     fn steps(&self, candidate: &Candidate, made: &ToMake<'_>) -> Vec<Step>;
 
-    /// What a claim says of the way a device of the candidate is made.
+    /// How a device of the candidate is made, for the claim.
     fn made_as(&self, candidate: &Candidate) -> MadeAs;
 
-    /// What one that rules are about has for the pool over all that makes devices on it,
-    /// and whether the number is exact: else there may be fewer.
+    /// What a subject offers the pool, over all functions that make devices on it.
+    /// False: the number is only an upper bound.
     fn room(&self, view: &HostView<'_>, subject: &Parent) -> (Offer, bool);
 
-    /// How many of a type a board takes over all that makes them on it; None where that
-    /// is no more than these say by themselves.
+    /// How many of a type fit on a board, over all functions that make them; None if
+    /// this is simply the sum of what the functions say.
     fn left_on_board(
         &self,
         view: &HostView<'_>,
@@ -96,33 +95,33 @@ pub trait Devices: fmt::Debug + Send + Sync {
         None
     }
 
-    /// What the candidate's board has for several devices that are planned at once; None
-    /// where nobody knows its sums.
+    /// The capacity of the candidate's board for several devices that are planned at
+    /// once; None if it is unknown.
     fn board(&self, view: &HostView<'_>, candidate: &Candidate) -> Option<Rc<dyn Board>> {
         let _ = (view, candidate);
         None
     }
 
-    /// Whether all devices of the kind that one VM has must be on one type of board.
+    /// Whether all devices of this kind in one VM must be on the same type of board.
     fn wants_one_board_type(&self) -> bool {
         false
     }
 
-    /// Whether the candidate holds one device, whatever its type; else it counts each of
-    /// its types by itself.
+    /// Whether the candidate holds one device, whatever its type. Otherwise it counts
+    /// each of its types separately.
     fn holds_one(&self, candidate: &Candidate, id: &MdevTypeId) -> bool {
         let _ = id;
         candidate.device.is_some()
     }
 
-    /// Whether a virtual function on which a mediated device is takes no other one, so
-    /// that its driver need not be asked.
+    /// Whether a virtual function holds only one mediated device, so that the driver of a
+    /// function that has one need not be asked.
     fn functions_hold_one(&self) -> bool {
         false
     }
 
-    /// Where on the candidate's board the next device goes, besides the places that are
-    /// taken by devices that are planned.
+    /// The place on the candidate's board for the next device, in addition to the
+    /// places that planned devices take.
     fn place(
         &self,
         view: &HostView<'_>,
@@ -133,8 +132,8 @@ pub trait Devices: fmt::Debug + Send + Sync {
         PlacementChoice::Anywhere
     }
 
-    /// What the rules take and no candidate for `placeholder` stands for, each with the
-    /// reason.
+    /// The devices that the rules take but that are no candidates for `placeholder`,
+    /// each with the reason.
     fn idle(
         &self,
         view: &HostView<'_>,

@@ -18,7 +18,7 @@ pub struct FormerWay {
     pub handle: Handle,
     /// What made it.
     pub step: Step,
-    /// What is to be known of it besides.
+    /// What else a claim needs to know about it.
     pub made_as: MadeAs,
 }
 

@@ -1,5 +1,5 @@
-//! How a pool wants its GPUs to be set as a whole: mixed sizes, and how vGPUs share the
-//! time, `[scheduler]`, with the combinations that make sense. What a card takes is not
+//! A pool's settings for whole GPUs: mixed sizes, and how vGPUs share the time
+//! (`[scheduler]`), with the valid combinations. The limits of single cards are not
 //! known here.
 
 use std::path::Path;
@@ -9,17 +9,17 @@ use crate::{
     rule::{labels::labels, spelling::did_you_mean, spelling::shown},
 };
 
-/// Settings of the host that are a GPU's as a whole, so its pools have to agree.
+/// Settings that apply to a whole GPU, so all pools of the GPU must agree on them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GpuSettings {
     /// Whether a GPU holds vGPUs of several sizes at once.
     pub heterogeneous: bool,
-    /// How vGPUs share the time of a GPU; None: the pool has no opinion.
+    /// How vGPUs share the time of a GPU; None: any way.
     pub scheduler: Option<SchedulerSettings>,
 }
 
 impl GpuSettings {
-    /// Reads them at the top of a pool file.
+    /// Reads the settings at the top of a pool file.
     pub(super) fn read(top: &Table<'_, '_>) -> Result<Self, ConfigError> {
         let heterogeneous = top.flag("heterogeneous")?.unwrap_or_default();
         let scheduler = SchedulerFragment::read(top)?;
@@ -45,13 +45,13 @@ labels!(
     SchedulerPolicy, "a scheduler policy";
     /// Time that one vGPU does not use goes to the others.
     BestEffort "best-effort",
-    /// The same for all that run.
+    /// The same share for all running vGPUs.
     EqualShare "equal-share",
-    /// What it would be if the GPU were full.
+    /// The share that a vGPU would get if the GPU were full.
     FixedShare "fixed-share",
 );
 
-/// `[scheduler]`, validated. What is None is left to the driver.
+/// `[scheduler]`, validated. The driver decides about settings that are None.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SchedulerSettings {
     /// The policy.
@@ -66,7 +66,7 @@ pub struct SchedulerSettings {
     pub time_slice_ns: Option<u32>,
 }
 
-/// What `[scheduler]` says.
+/// The contents of `[scheduler]`.
 #[derive(Debug)]
 struct SchedulerFragment {
     at: Position,
@@ -78,7 +78,7 @@ struct SchedulerFragment {
 }
 
 impl SchedulerFragment {
-    /// Reads it, if it is there.
+    /// Reads `[scheduler]`, if it is there.
     fn read(top: &Table<'_, '_>) -> Result<Option<Self>, ConfigError> {
         let Some(node) = top.get("scheduler") else {
             return Ok(None);
@@ -98,12 +98,12 @@ impl SchedulerFragment {
         }))
     }
 
-    /// Checks it; `heterogeneous` is what the pool says of the GPU's sizes.
+    /// Checks the values; `heterogeneous` is the pool's setting for mixed sizes.
     fn check(&self, file: &Path, heterogeneous: bool) -> Result<SchedulerSettings, ConfigError> {
         let (at, policy) = self.policy(file)?;
         if policy == SchedulerPolicy::FixedShare && heterogeneous {
-            let what = "'fixed-share' cannot be had with heterogeneous = true: a share is that of \
-                        one size";
+            let what =
+                "'fixed-share' does not work with heterogeneous = true: all shares have one size";
             return Err(at.refuse(file, what, &["best-effort", "equal-share"]));
         }
         self.check_parameters(file, policy)?;
@@ -130,8 +130,8 @@ impl SchedulerFragment {
         Ok((at, policy))
     }
 
-    /// Those of the parameters that go together: the time slice is set directly,
-    /// or comes of averaging factor and frequency (`nvmlVgpuSchedulerSetParams_t`).
+    /// Checks parameters that depend on each other: the time slice is set directly, or
+    /// results from averaging factor and frequency (`nvmlVgpuSchedulerSetParams_t`).
     fn check_parameters(&self, file: &Path, policy: SchedulerPolicy) -> Result<(), ConfigError> {
         let strict = value(&self.strict_round_robin);
         let parameters = [
@@ -143,7 +143,7 @@ impl SchedulerFragment {
         for (at, wants) in parameters {
             let Some(at) = at else { continue };
             if policy == SchedulerPolicy::BestEffort {
-                let what = "means nothing under policy 'best-effort'; leave it out";
+                let what = "has no effect with policy 'best-effort'; leave it out";
                 return Err(at.refuse(file, what, &[]));
             }
             if let Some(wants) = wants.filter(|_| wants != strict) {
@@ -154,7 +154,7 @@ impl SchedulerFragment {
         Ok(())
     }
 
-    /// What no card takes; the closer limits are the card's own.
+    /// Refuses values that no card accepts; each card may have narrower limits.
     fn check_ranges(&self, file: &Path) -> Result<(), ConfigError> {
         const MOST_FACTOR: u32 = 60;
         if let Some(Written { value, at }) = &self.averaging_factor {

@@ -95,7 +95,7 @@ impl Kind for Mdev {
     }
 }
 
-/// What a pool of mediated devices hands out.
+/// The settings of a pool of mediated devices.
 #[derive(Debug)]
 struct MdevPool {
     mdev_type: TypeSelector,
@@ -181,8 +181,8 @@ impl Devices for MdevPool {
     }
 }
 
-/// What makes a mediated device, of whichever kind its pool is: it is created, then given
-/// its place and its parameters where NVIDIA's driver has made it.
+/// The steps that make a mediated device, for pools of any kind. It is created, and
+/// gets its place and its parameters if it is one of NVIDIA's driver.
 pub(super) fn mediated(candidate: &Candidate, made: &ToMake<'_>) -> Vec<Step> {
     let mut steps = vec![creation(&candidate.parent, made.type_id, made.uuid)];
     if made.type_id.is_nvidias() {

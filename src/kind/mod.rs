@@ -1,8 +1,8 @@
-//! The kinds of device, a file or folder each, and the one list of them. The parser of
-//! pool files, the man page, the lists of what is accepted, the planner and the commands
-//! read the list; nobody else knows a kind by name.
+//! The kinds of device, one file or directory each, and the one list of them. The
+//! parser of pool files, the man page, the lists of accepted values, the planner and
+//! the commands use the list; no other module names a kind.
 //!
-//! A new kind is a file here, a row in [`KINDS`] (and none any more in [`PLANNED`]) and a
+//! A new kind needs a file here, a row in [`KINDS`] (its row in [`PLANNED`] goes) and a
 //! host in `tests/cases`.
 
 use std::{fmt, io, sync::Arc};
@@ -40,8 +40,8 @@ pub use view::{FieldSources, HostView};
 /// Every kind that this version serves, in the order in which messages list them.
 pub const KINDS: &[&dyn Kind] = &[&nvidia_vgpu::NvidiaVgpu, &mdev::Mdev];
 
-/// Kinds that pool files may name one day: known, so that they are refused as what they
-/// are and not as slips of the pen.
+/// Kinds that pool files may name in the future. They are known so that the error
+/// message says so, instead of treating them as misspelt.
 pub const PLANNED: &[Planned] = &[
     Planned {
         name: "pci",
@@ -72,25 +72,25 @@ pub const PLANNED: &[Planned] = &[
     },
 ];
 
-/// What the devices of a pool are, as the first line of its file names it. A row of the
-/// registry: it holds nothing and changes nothing.
+/// The kind of a pool's devices, as the first line of its file names it. A row of the
+/// registry; it has no state.
 pub trait Kind: fmt::Debug + Sync {
     /// Its name in pool files.
     fn name(&self) -> &'static str;
 
-    /// What its devices are, in a few words.
+    /// A short description of its devices.
     fn about(&self) -> &'static str;
 
-    /// What the rules of its pools are about.
+    /// What the rules of its pools apply to.
     fn subject(&self) -> Subject;
 
-    /// The same in words.
+    /// The subject in words.
     fn words(&self) -> Words;
 
-    /// The keys of a pool file that are not for all kinds and that it takes.
+    /// The keys of a pool file that this kind accepts in addition to the common ones.
     fn keys(&self) -> Keys;
 
-    /// What rules can ask of its devices, as far as this version reads it.
+    /// The fields of its devices that this version reads.
     fn fields(&self) -> Vec<Field>;
 
     /// Its part of a pool file, checked.
@@ -99,19 +99,18 @@ pub trait Kind: fmt::Debug + Sync {
     /// The first mistake, with its line and key.
     fn parse(&self, part: &Part<'_>) -> Result<Arc<dyn Devices>, ConfigError>;
 
-    /// Every device of the host that rules of its pools are about.
+    /// Every device of the host to which the rules of its pools apply.
     ///
     /// # Errors
     /// When sysfs cannot be read.
     fn subjects(&self, view: &HostView<'_>) -> io::Result<Vec<Parent>>;
 
-    /// What rules of its pools are about where a device of that name is looked at: the
-    /// device itself or what it is part of; None where they are about neither. Reads no
-    /// more than that.
+    /// The subject for a device of that name: the device itself or the device that it
+    /// is part of; None if the kind's rules apply to neither. Reads nothing else.
     fn subject_named(&self, sysfs: &dyn Sysfs, name: &ParentName) -> Option<Parent>;
 
-    /// Whether the XML names a device that has to be chosen before the start; else a UUID
-    /// stands there, and any parent makes the device under it.
+    /// Whether the XML names a device that must be chosen before the start. Otherwise
+    /// the XML has a UUID, and any parent can make the device.
     fn is_chosen_ahead(&self) -> bool {
         true
     }
@@ -122,17 +121,17 @@ pub trait Kind: fmt::Debug + Sync {
         false
     }
 
-    /// Whether a libvirt of that version hands its functions to VMs, as libvirt counts
-    /// versions (9.7.0 is 9007000).
+    /// Whether a libvirt of that version can pass the kind's functions to VMs. The
+    /// version is counted as in libvirt (9.7.0 is 9007000).
     ///
     /// # Errors
-    /// Why it does not.
+    /// Why it cannot.
     fn check_libvirt(&self, version: u32) -> Result<(), String> {
         let _ = version;
         Ok(())
     }
 
-    /// What this host lacks before anything of the kind can be chosen; None where nothing
+    /// What this host lacks before anything of the kind can be chosen; None if nothing
     /// is known to be missing.
     ///
     /// # Errors
@@ -142,15 +141,15 @@ pub trait Kind: fmt::Debug + Sync {
         Ok(None)
     }
 
-    /// Devices that rules of its pools would be about if the right driver had them, each
-    /// with what has it.
+    /// Devices to which the rules would apply if they were bound to the right driver,
+    /// each with its present owner.
     fn unbound(&self, view: &HostView<'_>) -> Vec<(PciAddress, String)> {
         let _ = view;
         Vec::new()
     }
 }
 
-/// What the rules of a pool take or do not take.
+/// What the rules of a pool apply to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Subject {
     /// A parent of mediated devices.
@@ -159,49 +158,50 @@ pub enum Subject {
     Gpu,
 }
 
-/// What the rules of a kind's pools are about, in words.
+/// Words for what the rules of a kind's pools apply to.
 #[derive(Debug, Clone, Copy)]
 pub struct Words {
-    /// All of them: "GPUs of NVIDIA's driver".
+    /// The plural: "GPUs of NVIDIA's driver".
     pub subjects: &'static str,
-    /// One: "GPU that NVIDIA's driver has".
+    /// The singular: "GPU that NVIDIA's driver has".
     pub subject: &'static str,
-    /// There are none: "no GPUs".
+    /// Says that there are none: "no GPUs".
     pub none: &'static str,
-    /// The same in a sentence: "this host has no NVIDIA GPU".
+    /// Says so in a sentence: "this host has no NVIDIA GPU".
     pub host_has_none: &'static str,
-    /// About those that the right driver does not have; None where any driver will do.
+    /// Words for devices that are not bound to the right driver; None if any driver
+    /// will do.
     pub unbound: Option<UnboundWords>,
 }
 
-/// What is said where the right driver does not have a device ([`Kind::unbound`]).
+/// Words for devices that are not bound to the right driver ([`Kind::unbound`]).
 #[derive(Debug, Clone, Copy)]
 pub struct UnboundWords {
-    /// It has none: "no GPU is bound to nvidia".
+    /// Says that none is bound: "no GPU is bound to nvidia".
     pub none_bound: &'static str,
-    /// The same in a sentence about this host.
+    /// Says so in a sentence about this host.
     pub host_has_none_bound: &'static str,
-    /// What this is for pools, as a heading above those that it lacks.
+    /// The heading above the devices that are not bound.
     pub heading: &'static str,
 }
 
-/// The keys of a pool file that a kind has of its own, or shares with some kinds only.
+/// The keys of a pool file that only this kind, or only some kinds, have.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Keys {
-    /// The one that says what the devices are made as, where they are made.
+    /// The key for the type of the devices, if devices are made.
     pub type_key: Option<TypeKey>,
-    /// The others at the top of the file.
+    /// The other keys at the top of the file.
     pub settings: &'static [&'static str],
-    /// Those of `[defaults]`.
+    /// The keys of `[defaults]`.
     pub defaults: &'static [&'static str],
 }
 
-/// A key that says what devices are made as.
+/// A key for the type of the devices.
 #[derive(Debug, Clone, Copy)]
 pub struct TypeKey {
     /// Its name.
     pub name: &'static str,
-    /// What it holds, for a comment behind it.
+    /// A description of its value, for a comment in a pool file.
     pub about: &'static str,
     /// The option of that name by which a new pool gets it.
     pub option: TypeOption,
@@ -220,12 +220,12 @@ pub struct TypeOption {
     pub parse: fn(&str) -> Result<TypeSelector, InvalidName>,
 }
 
-/// A pool file, for a kind that reads its own part of it.
+/// A pool file, for the kind that reads its own part.
 #[derive(Debug)]
 pub struct Part<'p> {
-    /// The top of the file; all of its keys are known to be right for the kind.
+    /// The top of the file; all of its keys are allowed for the kind.
     pub top: &'p Table<'p, 'p>,
-    /// Where the kind is named.
+    /// The position of the `kind` key.
     pub kind: &'p document::Position,
 }
 
@@ -264,11 +264,11 @@ pub struct Planned {
     pub name: &'static str,
     /// Tables that its pool files will have.
     pub tables: &'static [&'static str],
-    /// What rules will ask of its devices, beyond what is read already.
+    /// Fields of its devices, other than those that are read already.
     pub fields: &'static [Field],
 }
 
-/// The kind of that name, where this version serves it.
+/// The kind of that name, if this version serves it.
 #[must_use]
 pub fn named(name: &str) -> Option<&'static dyn Kind> {
     KINDS.iter().copied().find(|kind| kind.name() == name)
@@ -280,7 +280,7 @@ pub fn names() -> Vec<&'static str> {
     KINDS.iter().map(|kind| kind.name()).collect()
 }
 
-/// The names of the kinds whose rules are about that.
+/// The names of the kinds whose rules apply to that subject.
 #[must_use]
 pub fn names_about(subject: Subject) -> String {
     let kinds = KINDS.iter().filter(|kind| kind.subject() == subject);
@@ -288,7 +288,7 @@ pub fn names_about(subject: Subject) -> String {
     names.join(" or ")
 }
 
-/// Whether the key is one at the top of the file for another kind.
+/// Whether the key is a top-level key of another kind.
 #[must_use]
 pub fn is_anothers_key(key: &str) -> bool {
     let has = |kind: &&dyn Kind| {
@@ -298,14 +298,14 @@ pub fn is_anothers_key(key: &str) -> bool {
     KINDS.iter().any(has) || PLANNED.iter().any(|kind| kind.tables.contains(&key))
 }
 
-/// Whether the key is one of `[defaults]` for another kind.
+/// Whether the key is a `[defaults]` key of another kind.
 #[must_use]
 pub fn is_anothers_default(key: &str) -> bool {
     let mut kinds = KINDS.iter();
     kinds.any(|kind| kind.keys().defaults.contains(&key))
 }
 
-/// What rules can ask of any PCI function.
+/// The fields of every PCI function.
 pub const PCI_FIELDS: &[Field] = &[
     Field::Host,
     Field::Address,
@@ -324,8 +324,8 @@ pub const PCI_FIELDS: &[Field] = &[
     Field::PhysicalFunction,
 ];
 
-/// Parameters of NVIDIA's driver, which may be behind a mediated device of any kind of
-/// pool; other drivers have no place to put them.
+/// Parameters of NVIDIA's driver, which can also make the mediated devices of kind
+/// `mdev`; other drivers do not have these parameters.
 const NVIDIA_PARAMETERS: &[&str] = &[
     "frame-rate-limit",
     "console-vnc",
@@ -334,7 +334,7 @@ const NVIDIA_PARAMETERS: &[&str] = &[
     "profilers",
 ];
 
-/// What devices are made as: the text of the kind's own key, which has to be there.
+/// The type of the devices: the text of the kind's own key, which is required.
 fn read_type<T>(
     part: &Part<'_>,
     (key, wants): (&str, &str),
@@ -377,7 +377,7 @@ mod tests {
         assert_eq!(named("usb"), None);
     }
 
-    /// A field is read for some kind, or is one of a kind that is still to come.
+    /// Every field is read for some kind, or belongs to a planned kind.
     #[test]
     fn every_field_is_one_of_some_kind() {
         for &field in Field::ALL {

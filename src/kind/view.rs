@@ -1,5 +1,5 @@
-//! The host at one moment, as every kind looks at it: sysfs with what was read of it so
-//! far, NVML asked once, and what claims and the quarantine withhold.
+//! The host at one moment, shared by all kinds: sysfs with everything that was read so
+//! far, NVML's answer, and what claims and the quarantine withhold.
 
 use std::{
     any::{Any, TypeId},
@@ -24,7 +24,8 @@ use crate::{
     rule::{Rule, Verdict, evaluate},
 };
 
-/// The host at one moment. It remembers what it has read, so one is made for each plan.
+/// The host at one moment. It remembers what it has read, so a new view is made for
+/// each plan.
 pub struct HostView<'a> {
     mdev: MdevHost<'a>,
     names: &'a dyn PciNames,
@@ -33,7 +34,7 @@ pub struct HostView<'a> {
     facts: OnceCell<Result<Vec<GpuFacts>, Failure>>,
     usage: OnceCell<Usage>,
     gpus: RefCell<Gpus>,
-    /// What each kind has found out that is its own business.
+    /// What each kind has found and stores for later.
     found: RefCell<BTreeMap<TypeId, Rc<dyn Any>>>,
     quarantined: BTreeMap<PciAddress, String>,
     claimed: BTreeMap<PciAddress, DomainName>,
@@ -41,7 +42,8 @@ pub struct HostView<'a> {
     beside: Option<ParentName>,
 }
 
-/// GPUs as they were read, with what NVML says or without; None for what is none.
+/// GPUs that were read, with or without NVML's facts; None for a device that is not a
+/// GPU.
 type Gpus = BTreeMap<(ParentName, bool), Option<Rc<GpuState>>>;
 
 /// Mediated devices by board, and the boards of the parents that matter.
@@ -52,14 +54,14 @@ struct Usage {
     parents: BTreeSet<ParentName>,
 }
 
-/// Where the fields that rules ask for are read.
+/// The sources of the fields that rules ask for.
 #[derive(Clone, Copy)]
 pub struct FieldSources<'a> {
     /// Reading access to the host.
     pub sysfs: &'a dyn Sysfs,
     /// Reading access to names.
     pub names: &'a dyn PciNames,
-    /// Who has NVML's word; None where NVML must not be asked.
+    /// Access to NVML's facts; None if NVML must not be asked.
     pub nvml: Option<&'a dyn GpuSource>,
 }
 
@@ -70,8 +72,8 @@ impl std::fmt::Debug for FieldSources<'_> {
 }
 
 impl<'a> FieldSources<'a> {
-    /// The verdict of rules on a device, which is a GPU where `gpu` says what else there
-    /// is to be asked of it.
+    /// The verdict of rules on a device. For a GPU, `gpu` gives access to its further
+    /// fields.
     #[must_use]
     pub fn verdict(&self, rules: &[Rule], device: &Parent, gpu: Option<GpuFields<'_>>) -> Verdict {
         let fields = DeviceFields {
@@ -94,7 +96,7 @@ impl std::fmt::Debug for HostView<'_> {
 }
 
 impl<'a> HostView<'a> {
-    /// What is looked at.
+    /// What will be compared.
     #[must_use]
     pub fn detail(&self) -> Detail {
         self.detail
@@ -126,37 +128,37 @@ impl<'a> HostView<'a> {
         })
     }
 
-    /// PCI functions that claims name, with the domains: what a function is set to does
-    /// not tell whose it is, and one that is claimed may be free for a moment yet.
+    /// PCI functions in claims, with their domains. A function's type does not tell who
+    /// owns it, and a claimed function may be free for a moment.
     #[must_use]
     pub fn with_claimed(mut self, claimed: BTreeMap<PciAddress, DomainName>) -> Self {
         self.claimed = claimed;
         self
     }
 
-    /// Devices of other domains that are being made and do not show yet.
+    /// Devices that are being made for other domains and do not exist yet.
     #[must_use]
     pub fn with_announced(mut self, announced: Vec<Announced>) -> Self {
         self.announced = announced;
         self
     }
 
-    /// The parent of a device that the domain has already, where all of its kind have to
-    /// be on one type of board.
+    /// The parent of a device that the domain already has, if all devices of its kind
+    /// must be on the same type of board.
     #[must_use]
     pub fn with_beside(mut self, parent: Option<ParentName>) -> Self {
         self.beside = parent;
         self
     }
 
-    /// The way to NVML: asked once, and only where sysfs does not say enough.
+    /// Access to NVML, which is asked once, and only if sysfs does not say enough.
     #[must_use]
     pub fn with_nvml(mut self, nvml: &'a dyn Nvml) -> Self {
         self.nvml = Some(nvml);
         self
     }
 
-    /// PCI functions that are not to be handed out, with the reason.
+    /// Quarantined PCI functions, with the reason.
     #[must_use]
     pub fn with_quarantined(mut self, quarantined: BTreeMap<PciAddress, String>) -> Self {
         self.quarantined = quarantined;
@@ -175,7 +177,7 @@ impl<'a> HostView<'a> {
         &self.mdev
     }
 
-    /// Where the fields that rules ask for are read.
+    /// The sources of the fields that rules ask for.
     #[must_use]
     pub fn field_sources(&self) -> FieldSources<'_> {
         FieldSources {
@@ -185,13 +187,13 @@ impl<'a> HostView<'a> {
         }
     }
 
-    /// Devices of other domains that are being made and do not show yet.
+    /// Devices that are being made for other domains and do not exist yet.
     #[must_use]
     pub fn announced(&self) -> &[Announced] {
         &self.announced
     }
 
-    /// Why a PCI function is not to be handed out, whatever its driver says.
+    /// Why a PCI function must not be handed out, whatever its driver says.
     #[must_use]
     pub fn withheld(&self, function: PciAddress) -> Option<String> {
         if let Some(why) = self.quarantined.get(&function) {
@@ -201,19 +203,19 @@ impl<'a> HostView<'a> {
         Some(format!("domain '{domain}' has it"))
     }
 
-    /// What a kind has found out about this host and keeps for later.
+    /// A place where a kind stores what it has found on this host.
     pub fn found<T: Default + 'static>(&self) -> Rc<T> {
         let mut found = self.found.borrow_mut();
         let it = found.entry(TypeId::of::<T>());
         let it = Rc::clone(it.or_insert_with(|| Rc::new(T::default())));
-        // The entry is of the type by which it is found.
+        // The key is the type's id, so the entry has that type.
         it.downcast().unwrap_or_default()
     }
 
-    /// What NVML says of all GPUs.
+    /// NVML's facts about all GPUs.
     ///
     /// # Errors
-    /// Why it says nothing.
+    /// Why NVML has no answer.
     pub fn facts(&self) -> Result<&[GpuFacts], &Failure> {
         let facts = self.facts.get_or_init(|| match self.nvml {
             Some(nvml) => nvml.gpus(),
@@ -225,7 +227,7 @@ impl<'a> HostView<'a> {
         facts.as_deref()
     }
 
-    /// What NVML says of one GPU, in words where it says nothing.
+    /// NVML's facts about one GPU, or a text why there are none.
     pub(super) fn facts_of(&self, gpu: &ParentName) -> Result<&GpuFacts, String> {
         let facts = self.facts().map_err(|failure| failure.message.clone())?;
         let its = facts.iter().find(|one| *gpu == one.address);
@@ -237,7 +239,7 @@ impl<'a> HostView<'a> {
         self.facts.get().is_some()
     }
 
-    /// A GPU as it stands; None for what is none, or cannot be read.
+    /// The GPU as it is now; None for a device that is not a GPU or cannot be read.
     pub(super) fn gpu(&self, gpu: &ParentName, with_nvml: bool) -> Option<Rc<GpuState>> {
         let key = (gpu.clone(), with_nvml);
         if let Some(state) = self.gpus.borrow().get(&key) {
@@ -261,7 +263,7 @@ impl<'a> HostView<'a> {
         self.mdev.board(device)
     }
 
-    /// The same of a candidate, also where its board was not worth a view.
+    /// The board of a candidate, also if the view has not looked for its board.
     #[must_use]
     pub fn board_of(&self, candidate: &Candidate) -> ParentName {
         match candidate.device {
@@ -270,14 +272,15 @@ impl<'a> HostView<'a> {
         }
     }
 
-    /// What the candidate's board is: its PCI ids. Names of types do not tell, for two
-    /// boards may share one (`DC`). None where it does not say.
+    /// The type of the candidate's board: its PCI ids. Names of vGPU types are not
+    /// enough, because two boards can have the same one (`DC`). None if the ids cannot
+    /// be read.
     #[must_use]
     pub fn board_type(&self, candidate: &Candidate) -> Option<String> {
         self.ids(&self.board_of(candidate))
     }
 
-    /// The same of the board of what the domain has already.
+    /// The type of the board of the device that the domain already has.
     #[must_use]
     pub fn board_type_beside(&self) -> Option<String> {
         let parent = mdev::pci_function(self.beside.clone()?);
@@ -295,7 +298,7 @@ impl<'a> HostView<'a> {
     /// The parents of mediated devices, as candidates.
     ///
     /// # Errors
-    /// A text, when those that are in use cannot be listed.
+    /// A text, when the devices in use cannot be listed.
     pub(super) fn parents(&self) -> Result<Vec<Candidate>, String> {
         let usage = self
             .usage()
@@ -324,7 +327,7 @@ impl<'a> HostView<'a> {
             let board = self.board_in_use(&mut usage, name);
             *usage.in_use.entry(board).or_insert(0) += 1;
         }
-        // Their boards are compared with those of all others.
+        // The boards of announced devices are compared with all other boards.
         for one in &self.announced {
             self.board_in_use(&mut usage, one.parent.clone());
         }
@@ -340,8 +343,8 @@ impl<'a> HostView<'a> {
         Ok(self.usage.get_or_init(|| usage))
     }
 
-    /// The board of a parent that has a device. All virtual functions of that
-    /// board are noted, so that they count as in use with it.
+    /// The board of a parent that has a device. All virtual functions of that board are
+    /// recorded, so that they count as in use together.
     fn board_in_use(&self, usage: &mut Usage, name: ParentName) -> ParentName {
         if let Some(board) = usage.boards.get(&name) {
             return board.clone();
@@ -359,7 +362,7 @@ impl<'a> HostView<'a> {
         board
     }
 
-    /// The NUMA node of a device, where anybody wants to know.
+    /// The NUMA node of a device, if it is needed.
     pub(super) fn node(&self, parent: &Parent) -> Option<NumaNode> {
         if !self.detail.nodes {
             return None;

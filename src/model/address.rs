@@ -39,7 +39,7 @@ impl PciAddress {
 }
 
 impl PciAddress {
-    /// The four numbers, as libvirt's XML has them apart.
+    /// The four numbers separately, as in libvirt's XML.
     #[must_use]
     pub fn parts(self) -> (u32, u8, u8, u8) {
         (self.domain, self.bus, self.slot, self.function)

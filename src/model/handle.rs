@@ -1,14 +1,14 @@
-//! What a device is to libvirt and to the kernel, whatever kind of pool it is from.
+//! How libvirt and the kernel identify a device, whatever the kind of its pool.
 
 use std::{fmt, str::FromStr};
 
 use super::{InvalidName, MdevUuid, PciAddress, serde_as_text};
 
-/// A device that a domain can have: what the `<source>` of its hostdev names, and where
-/// the kernel shows it.
+/// A device that a domain can have: the device in the `<source>` of its hostdev, which
+/// also has a directory in sysfs.
 ///
-/// The text of a handle is the UUID or the address alone; the two cannot be mistaken for
-/// each other.
+/// The text of a handle is the UUID or the address alone; neither can look like the
+/// other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Handle {
     /// A mediated device.

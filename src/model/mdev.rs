@@ -13,18 +13,18 @@ use super::{
 pub struct MdevUuid(Uuid);
 
 impl MdevUuid {
-    /// The UUID that a domain's device always has: version 5 of the device's
-    /// name in the domain's own UUID as name space. It can be written into the
-    /// domain XML long before the device exists, and the same on every host.
+    /// The fixed UUID of a domain's device: version 5 of the device's name, with the
+    /// domain's UUID as name space. It can be written into the domain XML long before
+    /// the device exists, and is the same on every host.
     #[must_use]
     pub fn for_device(domain: DomainUuid, device: &DeviceName) -> Self {
         Self(Uuid::new_v5(&domain.as_uuid(), device.as_str().as_bytes()))
     }
 
-    /// Reads it as libvirt reads one in domain XML: hyphens are optional.
+    /// Reads the UUID as libvirt reads it in domain XML: hyphens are optional.
     ///
     /// # Errors
-    /// When libvirt would take it for none.
+    /// When libvirt would not accept it as a UUID.
     pub fn from_xml(text: &str) -> Result<Self, InvalidName> {
         let uuid = super::names::parse_libvirts_uuid(text).map(Self);
         uuid.ok_or_else(|| InvalidName::new("a mediated device's UUID", text))
@@ -49,7 +49,7 @@ impl FromStr for MdevUuid {
 
 serde_as_text!(MdevUuid);
 
-/// What a mediated device is to QEMU: the kernel's `device_api` of its type, and
+/// How QEMU presents a mediated device: the kernel's `device_api` of its type, and
 /// `model` of its hostdev (libvirt's `virMediatedDeviceModelType`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum MdevModel {
@@ -63,7 +63,7 @@ pub enum MdevModel {
 }
 
 impl MdevModel {
-    /// Every one that libvirt knows.
+    /// Every model that libvirt knows.
     pub const ALL: [Self; 3] = [Self::VfioPci, Self::VfioCcw, Self::VfioAp];
 
     /// The kernel's and libvirt's word.
@@ -107,8 +107,8 @@ checked_text!(
 );
 
 impl MdevTypeId {
-    /// Whether NVIDIA's driver makes it: the kernel puts the driver's name in front
-    /// of its types' ids.
+    /// Whether it is a type of NVIDIA's driver: the kernel puts the driver's name at
+    /// the start of a type's id.
     #[must_use]
     pub fn is_nvidias(&self) -> bool {
         self.as_str().starts_with("nvidia-")

@@ -1,6 +1,5 @@
-//! The nouns that every other module shares, as types whose constructors check
-//! them once. They know their textual form and nothing else: no files, no
-//! libvirt, no policy.
+//! The nouns that all other modules share, as types whose constructors check them. They
+//! know their textual form and nothing else: no files, no libvirt, no policy.
 
 mod address;
 mod handle;
@@ -28,22 +27,22 @@ pub(crate) use spelling::slips;
 pub use vgpu::{ProfileName, VgpuTypeId};
 pub use visible::{visible, visible_file, visible_lines};
 
-/// A text that is not what it should be: what was wanted, what was found.
+/// A text of the wrong form: what was wanted and what was found.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("'{found}' is not {wanted}")]
 pub struct InvalidName {
     /// The noun and its form, as in "a PCI address (dddd:bb:ss.f)".
     pub wanted: &'static str,
-    /// The text as it was given, cut to a length fit for an error message.
+    /// The text as it was given, shortened for an error message.
     pub found: String,
 }
 
 impl InvalidName {
-    /// Longest piece of a bad input that an error message repeats, in characters.
+    /// How many characters of a bad input an error message repeats.
     const SHOWN: usize = 64;
 
-    /// Records `found`, shortened and with nothing hidden in it, so that the message
-    /// stays one line.
+    /// Records `found`, shortened and with hidden characters made visible, so that the
+    /// message stays on one line.
     #[must_use]
     pub fn new(wanted: &'static str, found: &str) -> Self {
         let shown: String = found.chars().take(Self::SHOWN).collect();
@@ -58,8 +57,8 @@ impl InvalidName {
     }
 }
 
-/// Serde through `Display` and `FromStr`, so that a value read from a file went
-/// through the same check as any other.
+/// Serde through `Display` and `FromStr`, so that a value from a file passes the same
+/// check as any other.
 macro_rules! serde_as_text {
     ($name:ty) => {
         impl serde::Serialize for $name {
@@ -77,7 +76,7 @@ macro_rules! serde_as_text {
 }
 pub(crate) use serde_as_text;
 
-/// A text that one function accepts, checked at every way in.
+/// A text that one function checks, whatever way it is constructed.
 macro_rules! checked_text {
     ($(#[$doc:meta])* $name:ident, $accepts:expr, $wanted:literal) => {
         $(#[$doc])*

@@ -6,9 +6,9 @@ use uuid::Uuid;
 
 use super::{InvalidName, checked_text, serde_as_text};
 
-/// Parses the forms libvirt accepts that matter to us: 32 hex digits with the
-/// usual four hyphens, in any case. (The uuid crate alone would also take
-/// braces and `urn:uuid:`.)
+/// Parses the forms of UUID that libvirt writes: 32 hex digits with the usual four
+/// hyphens, in any case. (The uuid crate alone would also accept braces and
+/// `urn:uuid:`.)
 pub(super) fn parse_uuid(text: &str) -> Option<Uuid> {
     const HYPHENATED: usize = 36;
     (text.len() == HYPHENATED)
@@ -17,7 +17,7 @@ pub(super) fn parse_uuid(text: &str) -> Option<Uuid> {
 }
 
 /// Parses a UUID as libvirt does (`virUUIDParse`): hyphens may be anywhere between two
-/// bytes, and white space around it.
+/// bytes, and white space around the text is ignored.
 pub(super) fn parse_libvirts_uuid(text: &str) -> Option<Uuid> {
     let mut bytes = [0; 16];
     let mut rest = text
@@ -40,10 +40,10 @@ pub(super) fn parse_libvirts_uuid(text: &str) -> Option<Uuid> {
 pub struct DomainUuid(Uuid);
 
 impl DomainUuid {
-    /// Reads it as libvirt reads one in domain XML: hyphens are optional.
+    /// Reads the UUID as libvirt reads it in domain XML: hyphens are optional.
     ///
     /// # Errors
-    /// When libvirt would take it for none.
+    /// When libvirt would not accept it as a UUID.
     pub fn from_xml(text: &str) -> Result<Self, InvalidName> {
         let uuid = parse_libvirts_uuid(text).map(Self);
         uuid.ok_or_else(|| InvalidName::new("a domain UUID", text))
@@ -88,8 +88,8 @@ fn is_domain_name(text: &str) -> bool {
 }
 
 checked_text!(
-    /// A libvirt domain's name. libvirt refuses '/' and a name of only dots in it,
-    /// so it is safe as a file name (`virXMLCheckIllegalChars`,
+    /// A libvirt domain's name. libvirt refuses names with '/' and names that are only
+    /// dots, so the name is safe as a file name (`virXMLCheckIllegalChars`,
     /// `virDomainDefPostParse`).
     DomainName,
     is_domain_name,
@@ -112,15 +112,15 @@ checked_text!(
     "a device name (1 to 32 of a-z, 0-9 and '-')"
 );
 checked_text!(
-    /// A pool's name: the file `pools.d/NAME.toml` without its ending.
+    /// A pool's name: the file `pools.d/NAME.toml` without its suffix.
     PoolName,
     |text| is_label(text, 64),
     "a pool name (1 to 64 of a-z, 0-9 and '-')"
 );
 
-/// A sysfs directory name: not empty, no '/', not '.' or '..', no control
-/// characters, within the kernel's name length. Such a name can be joined to a
-/// path without leaving it.
+/// A directory name as in sysfs: not empty, no '/', not '.' or '..', no control
+/// characters, not longer than the kernel allows. Such a name can be joined to a path
+/// without leaving it.
 pub(super) fn is_directory_name(text: &str) -> bool {
     const NAME_MAX: usize = 255;
     !text.is_empty()

@@ -13,7 +13,7 @@ impl NumaNode {
     /// Reads a `numa_node` attribute: a decimal number, negative for none.
     ///
     /// # Errors
-    /// When the text is no number.
+    /// When the text is not a number.
     pub fn from_sysfs(text: &str) -> Result<Option<Self>, InvalidName> {
         let number: i64 = text
             .trim()
@@ -36,7 +36,7 @@ pub struct CpuSet(BTreeSet<u32>);
 
 impl CpuSet {
     /// Numbers from here up are refused: libvirt's own limit is 16384 CPUs
-    /// (`VIR_DOMAIN_CPUMASK_LEN`), and a range must not fill the memory.
+    /// (`VIR_DOMAIN_CPUMASK_LEN`), and a large range must not use up the memory.
     const LIMIT: u32 = 16_384;
 
     /// Whether the set holds `number`.

@@ -1,4 +1,4 @@
-//! The name of a device in sysfs that makes devices for VMs.
+//! The name of a parent: a device in sysfs that makes devices for VMs.
 
 use std::{fmt, str::FromStr};
 
@@ -14,7 +14,7 @@ pub struct ParentName(Form);
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Form {
     Pci(PciAddress),
-    /// Never the text of an address as the kernel writes it.
+    /// Never an address as the kernel writes it.
     Other(String),
 }
 
@@ -54,7 +54,8 @@ impl FromStr for ParentName {
     type Err = InvalidName;
 
     fn from_str(text: &str) -> Result<Self, InvalidName> {
-        // Sysfs knows one way to write an address. Whatever else names a directory.
+        // Sysfs writes an address in only one way. Any other text is the name of a
+        // directory.
         let address = text.parse::<PciAddress>().ok();
         if let Some(address) = address.filter(|address| address.to_string() == text) {
             return Ok(Self(Form::Pci(address)));
@@ -127,7 +128,7 @@ mod tests {
             }
         }
 
-        /// The addresses of one domain stand as their texts do.
+        /// Addresses of one PCI domain sort like their texts.
         #[test]
         fn addresses_are_ordered_as_their_texts(
             domain in 0u32..0x10000, buses: [u8; 2], slots in [0u8..32, 0u8..32],

@@ -1,4 +1,4 @@
-//! What the name of a vGPU type says: board, slice of the board, size, series.
+//! The parts of a vGPU type's name: board, slice of the board, size, series.
 
 use std::fmt;
 
@@ -38,24 +38,24 @@ impl fmt::Display for Series {
     }
 }
 
-/// The parts of a short name: `BOARD-GBs` for a type that shares the GPU's time,
-/// `BOARD-SLICES-GBs` for one that lies in a GPU instance, where `s` is the series.
-/// The latter may end with the media engines of its instance (`H100-1-10CME`).
+/// The parts of a short name: `BOARD-GBs` for a time-sliced type, `BOARD-SLICES-GBs`
+/// for a type in a GPU instance, where `s` is the series. The name of a type in a GPU
+/// instance may end with the media engines of its instance (`H100-1-10CME`).
 ///
-/// NVIDIA documents no grammar; this is the one that its own tools read names by
-/// (`vgpu-device-manager`). A board may have hyphens of its own (`RTX6000-Ada-4Q`).
+/// NVIDIA documents no grammar. This one is used by NVIDIA's own tools
+/// (`vgpu-device-manager`). A board's name may contain hyphens (`RTX6000-Ada-4Q`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProfileParts<'a> {
-    /// The board, as types name it: `L40S`, `DC` (RTX PRO 6000), `A100D`.
+    /// The board, as in type names: `L40S`, `DC` (RTX PRO 6000), `A100D`.
     pub board: &'a str,
-    /// Compute slices of the GPU instance behind it; None: time-sliced.
+    /// Compute slices of the GPU instance; None: time-sliced.
     pub slices: Option<u8>,
-    /// Frame buffer in GB, as the name has it; 0 stands for 512 MiB. What the type
-    /// really has, the driver tells.
+    /// Frame buffer in GB, as in the name; 0 stands for 512 MiB. Only the driver knows
+    /// the exact size.
     pub gigabytes: u16,
     /// The series.
     pub series: Series,
-    /// What is left of the name: `ME`, `NOME`, `MEALL`, `GFX` or nothing.
+    /// The rest of the name: `ME`, `NOME`, `MEALL`, `GFX` or nothing.
     pub suffix: &'a str,
 }
 
@@ -63,8 +63,8 @@ pub struct ProfileParts<'a> {
 const SUFFIXES: [&str; 5] = ["", "ME", "NOME", "MEALL", "GFX"];
 
 impl<'a> ProfileParts<'a> {
-    /// Takes a name apart, with the product in front or without; None for one that
-    /// is built otherwise.
+    /// Splits a name, with or without the product in front; None for a name of another
+    /// form.
     #[must_use]
     pub fn of(name: &'a str) -> Option<Self> {
         let (front, size) = short_name(name).rsplit_once('-')?;
@@ -104,7 +104,7 @@ fn is_digit(text: &str) -> bool {
     matches!(text.as_bytes(), [b'1'..=b'9'])
 }
 
-/// A decimal number without needless zeros, and what follows it.
+/// A decimal number without leading zeros, and the rest of the text.
 fn leading_number(text: &str) -> Option<(u16, &str)> {
     let end = text.find(|c: char| !c.is_ascii_digit())?;
     let (digits, rest) = text.split_at(end);
@@ -113,8 +113,8 @@ fn leading_number(text: &str) -> Option<(u16, &str)> {
     (!padded).then_some((number, rest))
 }
 
-/// A type's name without the product: all after the last space, since no type's
-/// own name has one.
+/// A type's name without the product: everything after the last space, since no type's
+/// own name contains one.
 #[must_use]
 pub fn short_name(type_name: &str) -> &str {
     type_name.rsplit(' ').next().unwrap_or(type_name)

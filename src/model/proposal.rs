@@ -1,18 +1,19 @@
-//! Commands that a message proposes. They are pasted into root's shell, and names in them
-//! are of others' choice: one that is not plain is quoted.
+//! Commands that a message proposes. People paste them into root's shell, and other
+//! people choose the names in them. So every name that is not plain is quoted.
 
 use std::fmt::Display;
 
 use super::{DomainName, DomainUuid, visible};
 
-/// A command with its last argument, in quotation marks: `'virt-vgpu start ws7'`, `"virsh
-/// edit 'Windows 11'"`. Between the marks it can be pasted into a shell as it is.
+/// A command with its last argument, in quotation marks: `'virt-vgpu start ws7'`,
+/// `"virsh edit 'Windows 11'"`. The text between the marks can be pasted into a shell.
 #[must_use]
 pub fn proposed(command: &str, argument: impl Display) -> String {
     proposed_with(command, argument, "")
 }
 
-/// The same with options behind the argument, where that is no option itself.
+/// Like [`proposed`], with options after the argument, unless the argument looks like
+/// an option.
 #[must_use]
 pub fn proposed_with(command: &str, argument: impl Display, options: &str) -> String {
     let argument = argument.to_string();
@@ -31,8 +32,9 @@ pub fn proposed_with(command: &str, argument: impl Display, options: &str) -> St
     format!("{mark}{line}{mark}")
 }
 
-/// What a command calls a domain: its name, or its UUID where the name would have to be
-/// quoted or could be taken for something else (virsh takes a number for an ID).
+/// The argument that names a domain in a command: its name, or its UUID if the name
+/// would have to be quoted or could be mistaken for something else (virsh takes a
+/// number for an ID).
 #[must_use]
 pub fn domain_word(name: &DomainName, uuid: DomainUuid) -> String {
     let name = name.as_str();
@@ -51,8 +53,8 @@ fn is_plain(word: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || b"_-.,:/+@%=".contains(&byte))
 }
 
-/// A word as a shell has to be given it (sh, bash, zsh). What is not visible needs the
-/// form of bash and zsh, which stays on one line.
+/// A word quoted for a shell (sh, bash, zsh). Invisible characters need the form of
+/// bash and zsh, which stays on one line.
 fn quoted(word: &str) -> String {
     use std::fmt::Write;
     if is_plain(word) {

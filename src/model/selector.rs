@@ -1,16 +1,16 @@
-//! What a pool hands out, as its file names it.
+//! The type of device that a pool hands out, as its file names it.
 
 use std::{fmt, str::FromStr};
 
 use super::{InvalidName, MdevTypeId, ProfileName, serde_as_text};
 
-/// What a pool's devices are made as, in the words of its file.
+/// The type of a pool's devices, in the words of its file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TypeSelector {
-    /// A mediated-device type by id (`nvidia-558`) or by its `name` attribute
-    /// (`NVIDIA L40S-12Q`). Which one it is shows when the parents are read.
+    /// A mediated-device type by id (`nvidia-558`) or by its `name` attribute (`NVIDIA
+    /// L40S-12Q`). The parents' types show which of the two it is.
     IdOrName(String),
-    /// A vGPU profile, of whatever interface the driver has.
+    /// A vGPU profile, for any interface of the driver.
     Profile(ProfileName),
 }
 
@@ -24,7 +24,7 @@ impl TypeSelector {
         }
     }
 
-    /// Whether a type with that name of the driver's is meant.
+    /// Whether the selector means a type with that name of the driver's.
     #[must_use]
     pub fn means_name(&self, name: &str) -> bool {
         match self {
@@ -33,13 +33,13 @@ impl TypeSelector {
         }
     }
 
-    /// Whether a type may have this as its id: a name with a slash has not.
+    /// Whether the text can be a type's id: a text with a slash cannot.
     #[must_use]
     pub fn could_be_id(&self) -> bool {
         self.as_id().is_some()
     }
 
-    /// The text as an id, if a type may have it.
+    /// The text as an id, if it can be one.
     #[must_use]
     pub fn as_id(&self) -> Option<MdevTypeId> {
         match self {

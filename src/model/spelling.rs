@@ -1,7 +1,7 @@
-//! How far two words are apart, for messages about one that was mistyped.
+//! The distance between two words, for messages about a mistyped word.
 
-/// Slips between two words: letters added, left out, exchanged, or swapped with
-/// their neighbour. Takes quadratic time.
+/// The number of typing errors between two words: letters added, left out, replaced, or
+/// swapped with their neighbour. Takes quadratic time.
 pub(crate) fn slips(from: &str, to: &str) -> usize {
     strsim::osa_distance(from, to)
 }

@@ -1,17 +1,17 @@
-//! NVIDIA's vGPU types: the number a driver has for one, the name a pool file has.
+//! NVIDIA's vGPU types: the driver's number of a type, and the name in a pool file.
 
 use std::{fmt, num::NonZeroU32, str::FromStr};
 
 use super::{InvalidName, ProfileParts, checked_text, serde_as_text, short_name};
 
-/// A driver's number for a vGPU type, as in `current_vgpu_type` and in
-/// `nvidia-1155`. It differs between driver branches, so nothing keeps it longer
-/// than a device lives.
+/// A driver's number for a vGPU type, as in `current_vgpu_type` and in `nvidia-1155`.
+/// The number differs between driver branches, so it is not stored for longer than a
+/// device exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct VgpuTypeId(NonZeroU32);
 
 impl VgpuTypeId {
-    /// None for 0, which is what a function without a type says.
+    /// None for 0: a function without a type has this number.
     #[must_use]
     pub fn new(number: u32) -> Option<Self> {
         NonZeroU32::new(number).map(Self)
@@ -48,22 +48,22 @@ fn is_profile(text: &str) -> bool {
 }
 
 checked_text!(
-    /// A vGPU profile by the name of its type, with the product in front or
-    /// without: `NVIDIA L40S-12Q`, `L40S-12Q`.
+    /// A vGPU profile by the name of its type, with or without the product in front:
+    /// `NVIDIA L40S-12Q`, `L40S-12Q`.
     ProfileName,
     is_profile,
     "a vGPU profile (as in L40S-12Q or NVIDIA L40S-12Q)"
 );
 
 impl ProfileName {
-    /// Whether a type of that full name is meant.
+    /// Whether the profile means the type with that full name.
     #[must_use]
     pub fn means(&self, type_name: &str) -> bool {
         type_name == self.as_str() || short_name(type_name) == self.as_str()
     }
 
-    /// What was probably meant by a name that is built otherwise than NVIDIA's: small
-    /// letters behind the size, or a space too much.
+    /// The name that was probably meant by a name that does not have NVIDIA's form:
+    /// small letters after the size, or a superfluous space.
     #[must_use]
     pub fn meant(&self) -> Option<Self> {
         let text: String = self.as_str().chars().filter(|c| *c != ' ').collect();
@@ -73,7 +73,7 @@ impl ProfileName {
         is_other.then(|| meant.parse().ok()).flatten()
     }
 
-    /// What the name says; None for one that is built otherwise than NVIDIA's.
+    /// The parts of the name; None for a name that does not have NVIDIA's form.
     #[must_use]
     pub fn parts(&self) -> Option<ProfileParts<'_>> {
         ProfileParts::of(self.as_str())

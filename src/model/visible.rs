@@ -1,23 +1,23 @@
-//! Text of others made fit for a terminal: a domain's name, a process's name or what
-//! sysfs holds must not move the cursor, turn the line round or look like a line of
-//! ours. What is printed for people passes here; JSON and the journal's fields do not.
+//! Makes foreign text safe for a terminal: a domain's name, a process's name or a text
+//! from sysfs must not move the cursor, reverse the line or look like one of our lines.
+//! All output for people passes through here; JSON and the journal's fields do not.
 
 use std::borrow::Cow;
 
-/// The text on one line, with every character that a terminal acts on or does not show
+/// The text on one line. Every character that a terminal acts on or does not show is
 /// written as its escape: `\n`, `\u{1b}`, `\u{202e}`.
 #[must_use]
 pub fn visible(text: &str) -> Cow<'_, str> {
     with_visible(text, "")
 }
 
-/// The same for a text of several lines: line breaks stay.
+/// Like [`visible`], for a text of several lines: line breaks stay.
 #[must_use]
 pub fn visible_lines(text: &str) -> Cow<'_, str> {
     with_visible(text, "\n")
 }
 
-/// The same for a file's text: tabs stay too.
+/// Like [`visible_lines`], for a file's text: tabs stay too.
 #[must_use]
 pub fn visible_file(text: &str) -> Cow<'_, str> {
     with_visible(text, "\n\t")
@@ -39,10 +39,9 @@ fn with_visible<'a>(text: &'a str, kept: &str) -> Cow<'a, str> {
     Cow::Owned(shown)
 }
 
-/// Whether a terminal shows the character as what it is. The standard library knows the
-/// categories: it escapes control, format and separator characters, and those that
-/// Unicode does not have yet. It would escape a combining mark too, but not behind a
-/// letter.
+/// Whether a terminal shows the character as itself. The standard library knows the
+/// categories: it escapes control, format and separator characters, and unassigned
+/// characters. It also escapes a combining mark, except after a letter.
 fn is_plain(c: char) -> bool {
     if c.is_ascii() {
         return c == ' ' || c.is_ascii_graphic();

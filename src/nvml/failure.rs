@@ -11,10 +11,10 @@ use crate::{
     model::PciAddress,
 };
 
-/// Something that is tried, for what is said when it fails.
+/// A call to NVML, with the text for its error message.
 pub(super) struct Call<'a> {
     nvml: &'a Nvml,
-    /// After "cannot".
+    /// The text after "cannot".
     what: String,
 }
 
@@ -50,12 +50,12 @@ impl<'a> Call<'a> {
     }
 }
 
-/// Something that is read of a GPU.
+/// The call that reads a value of a GPU.
 pub(super) fn reading<'a>(device: &Device<'a>, gpu: PciAddress, what: &str) -> Call<'a> {
     Call::new(device.nvml(), format!("read the {what} of {gpu}"))
 }
 
-/// A fact that stands for itself, whatever becomes of the others.
+/// One fact about a GPU; the other facts do not depend on it.
 pub(super) fn told<T>(found: Result<T, Failure>) -> Told<T> {
     match found {
         Ok(value) => Told::Value(value),
@@ -63,7 +63,7 @@ pub(super) fn told<T>(found: Result<T, Failure>) -> Told<T> {
     }
 }
 
-/// What a program can make of `NVML_ERROR_*`.
+/// The kind of failure for an `NVML_ERROR_*` code.
 fn kind(code: u32) -> FailureKind {
     match code {
         // INVALID_ARGUMENT
@@ -75,7 +75,7 @@ fn kind(code: u32) -> FailureKind {
         6 | 15 | 28 => FailureKind::NoGpu,
         // DRIVER_NOT_LOADED, LIBRARY_NOT_FOUND, LIB_RM_VERSION_MISMATCH
         9 | 12 | 18 => FailureKind::NoLibrary,
-        // A function, or a form of it, that the driver is too old for.
+        // The driver is too old for the function or for its version.
         raw::FUNCTION_NOT_FOUND | raw::VERSION_MISMATCH => FailureKind::NoSymbol,
         // IN_USE
         19 => FailureKind::InUse,

@@ -1,5 +1,5 @@
-//! Everything about one GPU. Each fact is asked for by itself: a library that
-//! lacks one function still tells the rest.
+//! All facts about one GPU. Each is read separately: a library that lacks one function
+//! still gives the others.
 
 use nvml_wrapper::{Device, enum_wrappers::device::GpuVirtualizationMode, error::NvmlError};
 use virt_vgpu_nvml_raw as raw;

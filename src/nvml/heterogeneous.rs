@@ -1,5 +1,5 @@
-//! Mixed sizes on one GPU. The mode lasts until `sriov-manage` runs, the driver
-//! is loaded anew or the host reboots.
+//! Mixed sizes on one GPU. The mode lasts until `sriov-manage` runs, the driver is
+//! loaded again or the host reboots.
 
 use nvml_wrapper::{Device, enum_wrappers::device::VgpuCapability};
 use virt_vgpu_nvml_raw as raw;
@@ -10,22 +10,22 @@ use crate::{
     model::PciAddress,
 };
 
-/// The mode, without asking for it where the GPU cannot have it.
+/// The mode. It is not read if the GPU does not support it.
 pub(super) fn read(device: &Device<'_>, gpu: PciAddress) -> Result<Heterogeneous, Failure> {
     let call = reading(device, gpu, "heterogeneous mode");
     let supported = device.vgpu_capabilities(VgpuCapability::HeterogeneousTimesliceSizes);
     let supported = supported.map_err(|error| call.failed(error))? != 0;
     let enabled = match raw::heterogeneous(device) {
         _ if !supported => false,
-        // With MIG mode on a GPU that could does not.
+        // A GPU that supports it does not offer it in MIG mode.
         Err(raw::Error::Code(raw::NOT_SUPPORTED)) => false,
         found => found.map_err(|error| call.failed(error))?,
     };
     Ok(Heterogeneous { supported, enabled })
 }
 
-/// Switches the mode, unless it is as asked for: while there are vGPUs the driver
-/// refuses that, too.
+/// Switches the mode, unless it already has that value: while there are vGPUs the
+/// driver refuses even that.
 pub(super) fn set(device: &Device<'_>, gpu: PciAddress, on: bool) -> Result<(), Failure> {
     let word = if on { "on" } else { "off" };
     let call = Call::new(

@@ -1,8 +1,7 @@
-//! NVIDIA's management library: the one place that loads it. One question is
-//! answered and the library let go of, since an open handle keeps `sriov-manage`
-//! from its lock. It runs in a program of its own, `virt-vgpu-nvml`, as a driver
-//! may hang or crash; who asks it is `host`'s, what is made of the answers
-//! belongs to others.
+//! NVIDIA's management library: the only place that loads it. The program answers one
+//! question and unloads the library, because an open handle keeps `sriov-manage` from
+//! its lock. It is a separate program, `virt-vgpu-nvml`, because a driver may hang or
+//! crash. `host` runs it; other modules use the answers.
 
 use std::{
     ffi::OsString,
@@ -26,10 +25,10 @@ mod vgpus;
 
 use failure::Call;
 
-/// What the dynamic linker is asked for.
+/// The name for the dynamic linker.
 const LIBRARY: &str = "libnvidia-ml.so.1";
 
-/// Longest question that is read; those that there are have some hundred bytes.
+/// The longest question that is read, in bytes; real ones have some hundred.
 const LONGEST: u64 = 64 << 10;
 
 const HELP: &str = concat!(
@@ -42,13 +41,13 @@ change back whose answer nobody hears. People use virt-vgpu.
 
 Usage: virt-vgpu-nvml < QUESTION
 
-Exit code 0 when it has answered, also with a failure, 2 for a question or
-arguments that it does not know.
+Exit code 0 when it has answered, even with a failure, 2 for an unknown
+question or unknown arguments.
 "
 );
 
-/// Runs the program: arguments without its name, the question from `input`, the
-/// answer to `output`.
+/// Runs the program: arguments without its name, the question from `input`, the answer
+/// to `output`.
 pub fn main(arguments: &[OsString], input: impl Read, mut output: impl Write) -> ExitCode {
     let written = match arguments {
         [] => match read(input) {
@@ -85,7 +84,7 @@ fn usage(why: &str) -> ExitCode {
     ExitCode::from(2)
 }
 
-/// A closed stderr is no reason to end otherwise.
+/// A closed stderr does not change the exit code.
 fn complain(what: &str) {
     let _ = writeln!(io::stderr(), "virt-vgpu-nvml: {}", visible(what));
 }
@@ -120,7 +119,7 @@ fn write_answer(mut output: impl Write, answer: &Answer) -> std::io::Result<()> 
     output.flush()
 }
 
-/// Answers one question. The library is loaded for it, and gone afterwards.
+/// Answers one question. The library is loaded for it and unloaded afterwards.
 #[must_use]
 pub fn answer(question: &Question) -> Answer {
     let answer = load().and_then(|nvml| {
@@ -138,13 +137,13 @@ fn load() -> Result<Nvml, Failure> {
             NvmlError::NotFound => FailureKind::NoGpu,
             _ => FailureKind::NoLibrary,
         },
-        // Without a library nobody knows its words; the wrapper has its own.
+        // Without a library, only the wrapper can describe the error.
         message: format!("cannot start {LIBRARY}: {error}"),
     })
 }
 
-/// `nvmlShutdown`. The wrapper panics in a library that lacks it; there the
-/// process's end has to do.
+/// `nvmlShutdown`. The wrapper panics if a library lacks it; then the end of the
+/// process closes the library.
 fn close(nvml: Nvml) {
     if nvml.lib().nvmlShutdown.is_ok() {
         drop(nvml);
@@ -170,9 +169,8 @@ fn act(nvml: &Nvml, question: &Question) -> Result<Answer, Failure> {
     }
 }
 
-/// A GPU that is lost has no handle, and so no address: it is left out, and sysfs
-/// shows that it is missing. Where nobody has one, the first one's failure is the
-/// answer.
+/// A lost GPU has no handle and so no address. It is left out, and sysfs shows that it
+/// is missing. If no GPU has a handle, the first failure is the answer.
 fn gpus(nvml: &Nvml) -> Result<Answer, Failure> {
     let count = nvml.device_count();
     let count = count.map_err(|error| Call::new(nvml, "count the GPUs").failed(error))?;
@@ -201,11 +199,11 @@ fn by_index(nvml: &Nvml, index: u32) -> Result<(Device<'_>, PciAddress), Failure
 
 fn find(nvml: &Nvml, gpu: PciAddress) -> Result<Device<'_>, Failure> {
     let (domain, bus, slot, function) = gpu.parts();
-    // As NVML itself prints it: the form that every driver reads.
+    // In NVML's own format, which every driver reads.
     let id = format!("{domain:08X}:{bus:02X}:{slot:02X}.{function:X}");
     nvml.device_by_pci_bus_id(id).map_err(|error| {
         let mut failure = Call::new(nvml, format!("open GPU {gpu}")).failed(error);
-        // It was asked for nothing but the address.
+        // The only argument was the address.
         if failure.kind == FailureKind::Invalid {
             failure.kind = FailureKind::NoGpu;
         }

@@ -1,5 +1,5 @@
-//! How vGPUs share a GPU's time. It lasts until the module is loaded anew, and
-//! can be changed only while there is no vGPU.
+//! How vGPUs share a GPU's time. The setting lasts until the module is loaded again.
+//! It can be changed only while the GPU has no vGPU.
 
 use nvml_wrapper::{
     Device,
@@ -26,7 +26,7 @@ const ARR_ON: u32 = 2;
 
 const NS_PER_SECOND: u32 = 1_000_000_000;
 
-/// What the scheduler is set to now.
+/// The scheduler's present settings.
 pub(super) fn read(device: &Device<'_>, gpu: PciAddress) -> Result<Scheduler, Failure> {
     let call = reading(device, gpu, "scheduler");
     let state = raw::scheduler(device).map_err(|error| call.failed(error))?;
@@ -34,8 +34,8 @@ pub(super) fn read(device: &Device<'_>, gpu: PciAddress) -> Result<Scheduler, Fa
         .ok_or_else(|| call.unreadable(&format_args!("policy {} is none", state.policy)))
 }
 
-/// Best effort has no parameters, whatever stands there, and 0 anywhere says
-/// nothing: the default, or that no vGPU runs.
+/// Best effort has no parameters, whatever the fields contain. 0 means nothing in every
+/// field: the default, or that no vGPU runs.
 fn from_nvml(state: raw::SchedulerState) -> Option<Scheduler> {
     let policy = policy(state.policy)?;
     let given = |value: u32| (policy != SchedulerPolicy::BestEffort && value > 0).then_some(value);
@@ -53,7 +53,8 @@ fn from_nvml(state: raw::SchedulerState) -> Option<Scheduler> {
             policy,
             strict_round_robin: strict,
             averaging_factor: factor,
-            // Told as the length of a slice, of which there are so many a second.
+            // NVML gives the length of a slice; the frequency is the number of slices
+            // per second.
             frequency: slice.map(|slice| (NS_PER_SECOND + slice / 2) / slice),
             time_slice_ns: None,
         }
@@ -85,7 +86,7 @@ fn number(policy: SchedulerPolicy) -> u32 {
     }
 }
 
-/// What the card takes.
+/// The limits of the card.
 pub(super) fn limits(device: &Device<'_>, gpu: PciAddress) -> Result<SchedulerLimits, Failure> {
     let found = device.vgpu_scheduler_capabilities();
     let found = found.map_err(|error| reading(device, gpu, "scheduler's limits").failed(error))?;
@@ -102,8 +103,8 @@ pub(super) fn limits(device: &Device<'_>, gpu: PciAddress) -> Result<SchedulerLi
     })
 }
 
-/// Sets the scheduler, unless it reads as asked for already: with vGPUs there the
-/// driver refuses that, too.
+/// Sets the scheduler, unless it already reads as requested: while there are vGPUs the
+/// driver refuses even that.
 pub(super) fn set(device: &Device<'_>, gpu: PciAddress, wanted: Scheduler) -> Result<(), Failure> {
     let call = Call::new(device.nvml(), format!("set the scheduler of {gpu}"));
     let limits = limits(device, gpu);
@@ -112,7 +113,7 @@ pub(super) fn set(device: &Device<'_>, gpu: PciAddress, wanted: Scheduler) -> Re
     let mixed = heterogeneous::read(device, gpu).is_ok_and(|mode| mode.enabled);
     if mixed && wanted.policy == SchedulerPolicy::FixedShare {
         return Err(invalid(
-            "with heterogeneous mode on there is no fixed share".to_owned(),
+            "fixed share does not work in heterogeneous mode".to_owned(),
         ));
     }
     if read(device, gpu).is_ok_and(|found| is_exactly(wanted, found)) {
@@ -128,12 +129,12 @@ pub(super) fn set(device: &Device<'_>, gpu: PciAddress, wanted: Scheduler) -> Re
         let (wanted, found) = (limits::words(wanted), limits::words(found));
         Err(call.failure(
             FailureKind::Other,
-            format_args!("told {wanted}, the driver has {found}"),
+            format_args!("set to {wanted}, but the driver reports {found}"),
         ))
     }
 }
 
-/// Why the driver has not set anything.
+/// Why the driver has not set the scheduler.
 fn refused(
     device: &Device<'_>,
     gpu: PciAddress,
@@ -144,8 +145,8 @@ fn refused(
     match error {
         Refusal::Older(why) => call.failure(FailureKind::NotSupported, why),
         Refusal::Call(raw::Error::Code(raw::NOT_SUPPORTED)) if has_scheduler => {
-            // It is what the driver says to any vGPU, and NVML lists only those that are
-            // open. What else it can mean can be asked for.
+            // The driver gives this answer if there is any vGPU, but NVML lists only
+            // open vGPUs. So the other possible causes are checked first.
             let no_mig = !mig(device, gpu).unwrap_or(false);
             let in_use = no_mig && hosts_vgpus(device, gpu).unwrap_or(false);
             if in_use {
@@ -160,7 +161,7 @@ fn refused(
 
 enum Refusal {
     Call(raw::Error),
-    /// The driver has only the other interface, which cannot say this.
+    /// The driver has only the old interface, which cannot express this.
     Older(&'static str),
 }
 
@@ -171,7 +172,7 @@ fn tell(device: &Device<'_>, wanted: Scheduler) -> Result<(), Refusal> {
         told => return told.map_err(Refusal::Call),
     }
     if wanted.time_slice_ns.is_some() {
-        return Err(Refusal::Older("this driver has no time slices any more"));
+        return Err(Refusal::Older("this driver no longer has time slices"));
     }
     let shares = wanted.policy != SchedulerPolicy::BestEffort;
     if shares && wanted.strict_round_robin == Some(false) {
@@ -186,13 +187,13 @@ fn to_nvml(wanted: Scheduler) -> VgpuSchedulerSetState {
     let arr = match wanted.strict_round_robin {
         Some(true) => ARR_ON,
         Some(false) => ARR_OFF,
-        // Time slices mean something only without.
+        // Time slices are used only without strict round robin.
         None if wanted.time_slice_ns.is_some() => ARR_OFF,
         None => ARR_DEFAULT,
     };
     let scheduler_params = if arr == ARR_ON {
         VgpuSchedulerSetParams {
-            // Without one the wrapper would put the frequency in its place.
+            // Without a factor the wrapper would put the frequency in its place.
             avg_factor: Some(wanted.averaging_factor.unwrap_or(0)),
             frequency_or_timeslice: wanted.frequency.unwrap_or(0),
         }
@@ -209,8 +210,8 @@ fn to_nvml(wanted: Scheduler) -> VgpuSchedulerSetState {
     }
 }
 
-/// Whether what is there is what was asked for. What is None was not asked for, or
-/// is not told; a frequency is told as a time slice, so it can be off by one.
+/// Whether the scheduler has the requested settings. A None was not requested or is
+/// unknown. NVML gives a frequency as a time slice, so it can be off by one.
 fn agrees(wanted: Scheduler, found: Scheduler) -> bool {
     let within = |wanted: Option<u32>, found: Option<u32>, most| {
         let both = wanted.zip(found);
@@ -226,8 +227,7 @@ fn agrees(wanted: Scheduler, found: Scheduler) -> bool {
                 && within(wanted.frequency, found.frequency, 1))
 }
 
-/// Whether all that was asked for is there, and nothing is left to a default that
-/// nobody knows.
+/// Whether everything was requested and set, so that no unknown default is left.
 fn is_exactly(wanted: Scheduler, found: Scheduler) -> bool {
     let is_complete =
         wanted.policy == SchedulerPolicy::BestEffort || wanted.strict_round_robin.is_some();

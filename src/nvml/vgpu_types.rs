@@ -17,7 +17,7 @@ use crate::{
 /// `INVALID_GPU_INSTANCE_PROFILE_ID`: a time-sliced type.
 const TIME_SLICED: u32 = u32::MAX;
 
-/// All of them, or none: half a list would pass for a whole one.
+/// All types, or none: half a list would look like a complete one.
 pub(super) fn read(
     device: &Device<'_>,
     gpu: PciAddress,
@@ -26,7 +26,7 @@ pub(super) fn read(
     let call = reading(device, gpu, "vGPU types");
     let ids = |found: raw::Answer<Vec<u32>>| found.map_err(|error| call.failed(error));
     let supported: BTreeSet<u32> = ids(raw::supported_types(device))?.into_iter().collect();
-    // Of the GPU itself: the lists of its functions are different ones.
+    // The list of the GPU itself: the lists of its functions differ.
     let creatable: BTreeSet<u32> = ids(raw::creatable_types(device))?.into_iter().collect();
     let mut types = Vec::new();
     for id in supported {
@@ -54,14 +54,14 @@ fn facts(vgpu_type: &VgpuType<'_>, id: VgpuTypeId, call: &Call<'_>) -> Result<Ty
         framebuffer_mib: framebuffer.map_err(|error| call.failed(error))? / MIB,
         heads: vgpu_type.num_display_heads().ok(),
         max_resolution: vgpu_type.resolution(0).ok(),
-        // NOT_SUPPORTED where the type has none.
+        // NOT_SUPPORTED if the type has no limit.
         frame_rate_limit: vgpu_type.frame_rate_limit().ok().filter(|limit| *limit > 0),
         max_instances: most.map_err(|error| call.failed(error))?,
         max_per_vm: vgpu_type.max_instances_per_vm().ok(),
         gpu_instance_profile: match profile {
             Ok(TIME_SLICED) => None,
             Ok(profile) => Some(profile),
-            // A driver that is older than MIG knows no other types.
+            // A driver older than MIG has only time-sliced types.
             Err(NvmlError::FailedToLoadSymbol(_) | NvmlError::NotSupported) => None,
             Err(error) => return Err(call.failed(error)),
         },
@@ -70,7 +70,7 @@ fn facts(vgpu_type: &VgpuType<'_>, id: VgpuTypeId, call: &Call<'_>) -> Result<Ty
     })
 }
 
-/// Where a time-sliced type can lie. With the mode off the driver lists places of
+/// The places of a time-sliced type. While the mode is off, the driver lists places of
 /// another geometry as creatable, or none.
 fn placements(device: &Device<'_>, id: u32, mode: Heterogeneous) -> Option<Placements> {
     if !mode.supported {

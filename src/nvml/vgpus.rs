@@ -1,4 +1,4 @@
-//! The vGPUs that VMs have open. One that was only made is none for NVML.
+//! The vGPUs that VMs have open. NVML does not list vGPUs that were only created.
 
 use nvml_wrapper::{Device, Nvml};
 use virt_vgpu_nvml_raw as raw;
@@ -38,7 +38,7 @@ fn facts(nvml: &Nvml, gpu: PciAddress, id: u32, type_id: u32) -> Option<VgpuFact
         type_id: VgpuTypeId::new(type_id)?,
         vm: vm.and_then(|text| text.parse().ok()),
         mdev: mdev.and_then(|text| text.parse().ok()),
-        // Where there are no virtual functions it is the GPU itself.
+        // Without virtual functions it is the GPU itself.
         function: function.filter(|function| *function != gpu),
         placement: raw::vgpu_placement(nvml, id).ok().flatten(),
     })

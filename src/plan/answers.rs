@@ -1,5 +1,5 @@
-//! What drivers have said of the functions that plans asked about, kept for the plans that
-//! are made of the same look at a host. It knows pools by their names alone.
+//! The drivers' answers about functions, kept for all plans that use the same look at a
+//! host. It knows pools only by name.
 
 use std::{cell::RefCell, collections::BTreeMap};
 
@@ -12,7 +12,7 @@ use crate::{
 #[derive(Debug, Default)]
 pub struct Answers(RefCell<BTreeMap<PoolName, Vec<Answer>>>);
 
-/// What a free function has of its pool's type.
+/// The offer of a free function for a pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Answer {
     /// The function.

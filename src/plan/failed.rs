@@ -1,15 +1,15 @@
-//! Creations that failed while a start was being served.
+//! Creations that failed during one start.
 
 use std::collections::BTreeMap;
 
 use super::{Candidate, Plan};
 use crate::model::{MdevTypeId, ParentName};
 
-/// Creations that the driver refused in this very run, with the reasons: its
-/// word counts more than the attributes that promised room. A parent or board that
-/// made some and then refused is asked again, but for no more than it did make.
-/// Virtual functions of one board share its memory, so a board that has refused one
-/// type twice is not asked for it at each of its other functions.
+/// Creations that the driver refused in this run, with the reasons. The driver's answer
+/// counts more than the attributes, which said that the device fits. A parent or board
+/// that made some devices and then refused is asked again, but for no more than it made.
+/// Virtual functions of one board share its memory. So a board that has refused a type
+/// twice is not asked for that type at each of its other functions.
 #[derive(Debug, Clone, Default)]
 pub struct Failed {
     parents: BTreeMap<(ParentName, MdevTypeId), Refused>,
@@ -19,17 +19,17 @@ pub struct Failed {
 #[derive(Debug, Clone)]
 struct Refused {
     times: u32,
-    /// How many devices of the plan it had made before, the fewest of all times: so
-    /// each refusal leaves less to be planned.
+    /// How many devices of the plan had been made before; the smallest number of all
+    /// failures, so that each refusal leaves less to be planned.
     made: usize,
     reason: String,
 }
 
 impl Failed {
-    /// Refusals of one type after which a board is left alone.
+    /// After this many refusals of one type a board is not asked again.
     const TRIES: u32 = 2;
 
-    /// Notes that the assignment of that number was refused, after those before it
+    /// Records that the assignment with that number was refused, after those before it
     /// were made.
     pub fn note(&mut self, plan: &Plan, number: usize, reason: &str) {
         let Some(assignment) = plan.assignments.get(number) else {
@@ -60,7 +60,7 @@ impl Failed {
         self.parents.is_empty()
     }
 
-    /// Whether the board, which made some, has refused to make one more than
+    /// Whether the board has made some devices and then refused to make more than
     /// `planned`, of any type.
     pub(super) fn has_refused(&self, board: &ParentName, planned: usize) -> bool {
         let mut boards = self.boards.iter();
@@ -68,8 +68,8 @@ impl Failed {
             .any(|((one, _), refused)| one == board && refused.made > 0 && planned >= refused.made)
     }
 
-    /// Why the candidate is not to be asked for one more of the type, when so many
-    /// are planned on it and on its board.
+    /// Why the candidate must not be asked for one more of the type, given the devices
+    /// planned on it and on its board.
     pub(super) fn reason(
         &self,
         candidate: &Candidate,

@@ -1,9 +1,9 @@
-//! Whether a set of requests can all be served at once. Greedy choice alone would
-//! let a request that has alternatives take the only device of one that has none.
+//! Whether a set of requests can all be served at once. Greedy choice alone could give
+//! a request that has alternatives the only device for another request.
 //!
-//! A parent has room of its own, and the parents of one board share what the board
-//! has, in a way that only the board can tell. So each board is asked which
-//! combinations of requests it takes, and these are added up over the boards.
+//! A parent has a limit of its own, and the parents of one board share the board's
+//! capacity in a way that only the board knows. So each board is asked which
+//! combinations of requests fit on it, and the answers of all boards are combined.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,30 +18,30 @@ pub(super) struct Slot {
     pub(super) type_id: MdevTypeId,
 }
 
-/// What has room of its own.
+/// A place for devices that has a limit of its own.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Container {
-    /// A function that holds one device, of whichever type.
+    /// A function that holds one device, whatever its type.
     Function(ParentName),
-    /// A parent counts each of its types by itself.
+    /// A parent that counts each of its types separately.
     Parent(ParentName, MdevTypeId),
 }
 
 /// Requests that the same slots can serve.
 #[derive(Debug, Clone)]
 pub(super) struct Class {
-    /// How many there are.
+    /// How many such requests there are.
     pub(super) wanted: usize,
-    /// What serves one.
+    /// The slots that can serve one request.
     pub(super) slots: Vec<Slot>,
 }
 
-/// Combinations that are looked at. With more than that, which takes a VM that asks
-/// a dozen pools, the driver has the last word.
+/// How many combinations are examined. A VM that uses a dozen pools may have more; then
+/// the driver decides.
 const MOST_COMBINATIONS: usize = 50_000;
 
-/// Requests for the same candidates can be served in any order; looking ahead pays
-/// only when they differ, and when one of them has a choice.
+/// Requests for the same candidates can be served in any order. Looking ahead helps
+/// only when the candidates differ and one request has a choice.
 pub(super) fn is_needed(wanted: &[PlanRequest<'_>]) -> bool {
     let differ = wanted.windows(2).any(|pair| {
         let [one, other] = pair else { return false };
@@ -51,9 +51,9 @@ pub(super) fn is_needed(wanted: &[PlanRequest<'_>]) -> bool {
     differ && wanted.iter().any(has_choice)
 }
 
-/// Whether all requests can get a slot each, given how many each container holds and
-/// whether a board takes a set of types at once (`takes`; with a set, it takes all
-/// parts of it).
+/// Whether every request can get a slot, given how many devices each container holds
+/// and which sets of types a board accepts at once (`takes`; if it accepts a set, it
+/// accepts all subsets).
 pub(super) fn all_served(
     classes: &[Class],
     room: &BTreeMap<Container, u32>,
@@ -67,7 +67,7 @@ pub(super) fn all_served(
         .iter()
         .flat_map(|class| class.slots.iter().map(|slot| &slot.board))
         .collect();
-    // What the boards so far can serve.
+    // The numbers that the boards so far can serve.
     let mut served = BTreeSet::from([vec![0; wanted.len()]]);
     let mut looked_at = 0;
     for board in boards {
@@ -101,7 +101,7 @@ pub(super) fn all_served(
     served.contains(&wanted)
 }
 
-/// What one board takes: how many of each class.
+/// The combinations that fit on one board: how many of each class.
 struct Combinations<'a> {
     classes: &'a [Class],
     wanted: &'a [usize],
@@ -113,7 +113,7 @@ struct Combinations<'a> {
 }
 
 impl Combinations<'_> {
-    /// All that go on from `chosen`, which is settled up to `class`.
+    /// All combinations that extend `chosen`, which is fixed up to `class`.
     fn extend(&mut self, chosen: &mut Vec<usize>, class: usize) {
         if class == chosen.len() {
             self.found.push(chosen.clone());
@@ -148,8 +148,8 @@ impl Combinations<'_> {
     }
 }
 
-/// Whether so many requests of each class find slots, on one board or anywhere: a
-/// bipartite matching of requests to containers with room for several (Kuhn's augmenting
+/// Whether that many requests of each class find slots, on one board or anywhere: a
+/// bipartite matching of requests to containers with a limit each (Kuhn's augmenting
 /// paths).
 fn is_matched(
     classes: &[Class],
@@ -201,7 +201,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Two parents to a board, four boards; every third parent is a function.
+    /// Two parents on a board, four boards; every third parent is a function.
     fn slot(number: usize, type_id: usize) -> Slot {
         let parent = format!("0000:{number:02x}:00.1").parse().unwrap();
         let type_id: MdevTypeId = format!("t-{type_id}").parse().unwrap();
@@ -215,7 +215,7 @@ mod tests {
         }
     }
 
-    /// A board that takes so many in all, and of one type only if it is strict.
+    /// A board with a total limit; a strict board takes only one type.
     #[derive(Debug, Clone)]
     struct Board {
         most: usize,

@@ -38,19 +38,19 @@ pub use survey::{Surveyed, survey};
 pub struct PlanRequest<'a> {
     /// The request's name.
     pub device: &'a DeviceName,
-    /// The UUID that the request always has; a mediated device's.
+    /// The fixed UUID of the request, for mediated devices.
     pub uuid: MdevUuid,
-    /// What the domain XML names.
+    /// The placeholder in the domain XML.
     pub placeholder: Placeholder,
     /// The pool it comes from.
     pub pool: &'a Pool,
-    /// Devices of the pool that claims hold now, over all domains.
+    /// Devices of the pool in all claims now, over all domains.
     pub pool_in_use: u32,
-    /// What it is given beyond its type.
+    /// Its parameters.
     pub parameters: Parameters,
 }
 
-/// Where the domain's memory and CPUs are.
+/// The NUMA nodes of the domain's memory and CPUs.
 #[derive(Debug, Clone, Default)]
 pub struct Nearness {
     /// The nodes that the domain is bound to; empty when it is not bound.
@@ -60,8 +60,9 @@ pub struct Nearness {
 }
 
 impl Nearness {
-    /// Distance from the nearest of the domain's nodes. A device without a node
-    /// is farther than any that has one; without a preference all are equal.
+    /// Distance from the nearest of the domain's nodes. A device without a node is
+    /// farther than any device with a node. If the domain is not bound, all distances
+    /// are equal.
     fn distance(&self, node: Option<NumaNode>) -> u32 {
         if self.nodes.is_empty() {
             return 0;
@@ -87,29 +88,29 @@ pub struct Assignment {
     pub device: DeviceName,
     /// Its pool.
     pub pool: PoolName,
-    /// The UUID it is made under.
+    /// The UUID of the device.
     pub uuid: MdevUuid,
-    /// What it is to libvirt and the kernel.
+    /// How libvirt and the kernel identify it.
     #[serde(skip)]
     pub handle: Handle,
-    /// What a claim says of the way it is made.
+    /// How it is made, for the claim.
     #[serde(skip)]
     pub made_as: MadeAs,
-    /// Where it is made.
+    /// Its parent.
     pub parent: ParentName,
-    /// The parent's board, as far as the plan has looked.
+    /// The parent's board, if the plan has looked for it.
     #[serde(skip)]
     pub board: ParentName,
-    /// As what it is made.
+    /// Its type.
     #[serde(rename = "type")]
     pub type_id: MdevTypeId,
-    /// Where in its GPU's memory, if the plan says so.
+    /// Its place in its GPU's memory, if the plan chose one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub placement: Option<Placement>,
-    /// Its parameters that keep the VM from being saved and migrated.
+    /// Its parameters that make it impossible to save or migrate the VM.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub against_migration: Vec<&'static str>,
-    /// Why there, for people.
+    /// The reason for the choice, for people.
     pub reason: String,
 }
 
@@ -128,7 +129,7 @@ pub struct Plan {
 /// Plans devices for all the requests, or for none.
 ///
 /// # Errors
-/// A refusal that names every candidate of the pool that could not serve.
+/// A refusal that names every candidate of the pool and why it could not serve.
 pub fn plan(
     domain: &DomainName,
     wanted: &[PlanRequest<'_>],

@@ -2,8 +2,8 @@
 
 use crate::{config::Pool, rule::Verdict};
 
-/// Those of the pools that take the GPU: pools of vGPUs whose rules match its
-/// physical function. `verdict` is of a pool's rules on the GPU.
+/// The pools that take the GPU: vGPU pools whose rules match its physical function.
+/// `verdict` evaluates a pool's rules on the GPU.
 pub fn pools_taking<'p>(
     pools: impl IntoIterator<Item = &'p Pool>,
     verdict: impl Fn(&Pool) -> Verdict,

@@ -1,4 +1,4 @@
-//! Why a domain gets no device, for the one line on the user's terminal and for
+//! Why a domain gets no device: the line on the user's terminal, and the text for
 //! `explain`.
 
 use std::fmt;
@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{PlanRequest, Rejection};
 use crate::model::{DeviceName, DomainName, ParentName, PciAddress, PoolName, proposed};
 
-/// What stood in the way.
+/// The reason of a refusal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "why")]
 pub enum RefusalKind {
@@ -21,29 +21,29 @@ pub enum RefusalKind {
         /// How many the domain asks for.
         wanted: u32,
     },
-    /// No candidate could serve; empty when the rules take no device at all.
+    /// No candidate could serve; the list is empty when the rules take no device.
     NoCandidate {
         /// Every candidate.
         candidates: Vec<Rejection>,
     },
-    /// The virtual function that the XML names cannot serve; another may.
+    /// The virtual function in the XML cannot serve; another one may.
     Function {
         /// The function.
         function: PciAddress,
         /// Why it cannot.
         reason: String,
-        /// Whether it may again by itself: it is not there, or its GPU has no room.
+        /// Whether this can change by itself: the device is absent, or its GPU is full.
         #[serde(skip)]
         passing: bool,
     },
     /// The host could not be read.
     Unreadable {
-        /// What was tried and what came back.
+        /// What was tried and what the result was.
         reason: String,
     },
 }
 
-/// A refused request. It reads as one line, without prefix.
+/// A refused request. It prints as one line, without a prefix.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Refusal {
     /// The domain that asked.
@@ -61,7 +61,7 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// Candidates that the line names before it goes on with a number.
+    /// How many candidates the line names; the others are counted.
     const NAMED: usize = 8;
 
     pub(super) fn new(domain: &DomainName, wanted: &PlanRequest<'_>, kind: RefusalKind) -> Self {
@@ -124,7 +124,7 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// Candidates with the same reason share one mention: 32 full VFs are one fact.
+/// Candidates with the same reason are named together: 32 full VFs need one mention.
 fn write_grouped(f: &mut fmt::Formatter<'_>, rejections: &[Rejection]) -> fmt::Result {
     let mut groups: Vec<(&str, Vec<&ParentName>)> = Vec::new();
     for Rejection { candidate, reason } in rejections {

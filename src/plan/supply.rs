@@ -1,5 +1,5 @@
-//! What a real host, or a directory that looks like one, has for pools: the pool's kind
-//! looks at the host, the pool's rules judge what it finds.
+//! What a host, or a directory that looks like one, offers to pools. The pool's kind
+//! looks at the host, and the pool's rules judge what it finds.
 
 use std::{cell::RefCell, collections::BTreeMap, io, rc::Rc};
 
@@ -16,16 +16,16 @@ use crate::{
     rule::{Rule, Verdict},
 };
 
-/// Where a device stands towards a pool.
+/// A device and the verdict of a pool's rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Standing {
-    /// The device that the rules are about, as a parent or a GPU.
+    /// The device that the rules apply to, as a parent or a GPU.
     pub parent: Parent,
     /// The verdict of the pool's rules.
     pub verdict: Verdict,
 }
 
-/// The supply of a host. It remembers what it has read, so one is made for each
+/// The supply of a host. It remembers what it has read, so a new one is made for each
 /// plan.
 #[derive(Debug)]
 pub struct HostSupply<'a> {
@@ -46,7 +46,7 @@ enum Extent {
 }
 
 impl<'a> HostSupply<'a> {
-    /// What a host as it is looked at has.
+    /// The supply of the host in this view.
     #[must_use]
     pub fn of(view: HostView<'a>) -> Self {
         Self {
@@ -56,7 +56,7 @@ impl<'a> HostSupply<'a> {
         }
     }
 
-    /// The same with what drivers have said for other plans of the same look.
+    /// The same supply, with the drivers' answers to other plans of the same look.
     #[must_use]
     pub fn with_answers(mut self, answers: &'a Answers) -> Self {
         self.answers = Some(answers);
@@ -67,7 +67,7 @@ impl<'a> HostSupply<'a> {
         self.answers
     }
 
-    /// Whether no further question is worth its time ([`crate::device::Sysfs::is_too_late`]).
+    /// Whether more questions are useless ([`crate::device::Sysfs::is_too_late`]).
     #[must_use]
     pub fn is_too_late(&self) -> bool {
         self.view.sysfs().is_too_late()
@@ -85,27 +85,27 @@ impl<'a> HostSupply<'a> {
         self.view.detail().is_settled
     }
 
-    /// The host, whatever the pool.
+    /// The view of the host.
     #[must_use]
     pub fn view(&self) -> &HostView<'a> {
         &self.view
     }
 
-    /// What NVML says of all GPUs.
+    /// NVML's facts about all GPUs.
     ///
     /// # Errors
-    /// Why it says nothing.
+    /// Why NVML has no answer.
     pub fn facts(&self) -> Result<&[GpuFacts], &Failure> {
         self.view.facts()
     }
 
-    /// The mediated devices behind it.
+    /// The mediated devices of the host.
     #[must_use]
     pub fn mdev(&self) -> &MdevHost<'a> {
         self.view.mdev()
     }
 
-    /// Every device that the pool's rules could take, with their verdict.
+    /// Every device that the pool's rules could take, with the verdict.
     ///
     /// # Errors
     /// When sysfs cannot be read.
@@ -175,10 +175,10 @@ impl<'a> HostSupply<'a> {
         is_match(&self.verdict(pool, &rules, subject))
     }
 
-    /// How many more the pool's devices ([`Self::standings`] that match) make
-    /// together, from what each has by itself ([`Self::room`]): functions of one GPU
-    /// share what the GPU has, and the pool's `instances` bound them together with the
-    /// `in_use` that it has handed out.
+    /// How many more devices the pool's matching devices ([`Self::standings`]) can make
+    /// together, computed from the offer of each ([`Self::room`]). Functions of one GPU
+    /// share the GPU's capacity, and the pool's `instances` limits the total, including
+    /// the `in_use` devices.
     pub fn free<'r>(
         &self,
         pool: &Pool,
@@ -217,13 +217,13 @@ impl<'a> HostSupply<'a> {
         }
     }
 
-    /// All that there is for pools of this kind and requests with that placeholder, in
-    /// ascending order. Whether the pool's rules take one is the first question of
-    /// [`Self::offer`], because to answer it costs reading: a start asks in order of
-    /// preference and stops at the first parent with room.
+    /// All candidates for pools of this kind and requests with that placeholder, in
+    /// ascending order. Whether the pool's rules take a candidate is checked in
+    /// [`Self::offer`], because the check costs reading: a start asks in order of
+    /// preference and stops at the first parent with space.
     ///
     /// # Errors
-    /// A text, when the host cannot be read at all.
+    /// A text, when the host cannot be read.
     pub fn candidates(
         &self,
         pool: &Pool,
@@ -232,8 +232,7 @@ impl<'a> HostSupply<'a> {
         pool.devices.candidates(&self.view, placeholder)
     }
 
-    /// What one of them has for the pool, as of now; None when the pool's rules
-    /// do not take it.
+    /// What a candidate offers the pool now; None when the pool's rules do not take it.
     #[must_use]
     pub fn offer(&self, pool: &Pool, candidate: &Candidate) -> Option<Offer> {
         let ask = || pool.devices.offer(&self.view, candidate);
@@ -269,8 +268,8 @@ impl<'a> HostSupply<'a> {
         Some(ask())
     }
 
-    /// What the pool's rules take and no candidate for `placeholder` stands for, each with
-    /// the reason.
+    /// The devices that the pool's rules take but that are no candidates for
+    /// `placeholder`, each with the reason.
     #[must_use]
     pub fn idle(&self, pool: &Pool, placeholder: &Placeholder) -> Vec<Idle> {
         let takes = |device: &Parent| is_match(&self.verdict(pool, &pool.rules, device));

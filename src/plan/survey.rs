@@ -1,5 +1,5 @@
-//! All candidates of a pool as a domain would see them, best first: for people
-//! who ask why a device goes where it goes.
+//! All candidates of a pool as a domain would see them, best first: for people who ask
+//! why a device was chosen.
 
 use std::collections::BTreeMap;
 
@@ -9,12 +9,12 @@ use super::{
 };
 use crate::{config::Pool, device::mdev::Offer, model::DomainName};
 
-/// A candidate and what it has.
+/// A candidate and its offer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Surveyed {
     /// The candidate.
     pub candidate: Candidate,
-    /// What it has of the pool's type.
+    /// What it offers of the pool's type.
     pub offer: Offer,
 }
 
@@ -22,7 +22,7 @@ pub struct Surveyed {
 /// domain's first device.
 ///
 /// # Errors
-/// A text, when the host cannot be read at all.
+/// A text, when the host cannot be read.
 pub fn survey(
     domain: &DomainName,
     pool: &Pool,

@@ -54,7 +54,7 @@ impl DaemonNotes {
     /// What a daemon has said, if there has been one since boot.
     ///
     /// # Errors
-    /// When the file cannot be read or understood. It is written anew with the daemon's
+    /// When the file cannot be read or understood. The daemon writes a new file at its
     /// next event.
     pub fn read(host: &Host) -> io::Result<Option<Self>> {
         let cannot =

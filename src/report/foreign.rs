@@ -1,6 +1,6 @@
 //! What others made on the devices of our pools: mediated devices and vGPUs that no
 //! claim names, what mdevctl will make at the next boot, and what it makes when it is
-//! told to. They are not ours to touch, but they take room, and this says who has it.
+//! told to. They must not be touched, but they take space, so they are reported.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -29,7 +29,7 @@ pub(super) type Taken = BTreeMap<ParentName, BTreeSet<PoolName>>;
 pub struct Foreign {
     /// The parent or GPU that it is on.
     pub parent: ParentName,
-    /// The pools whose room it takes.
+    /// The pools whose space it takes.
     pub pools: BTreeSet<PoolName>,
     /// It, and what mdevctl may make there.
     pub devices: Vec<ForeignDevice>,
@@ -169,7 +169,7 @@ impl Search<'_> {
             if subjects.is_empty() || self.is_claimed(function) {
                 continue;
             }
-            // One that cannot be read is said so where room is counted.
+            // A parent that cannot be read is reported where free space is counted.
             let Ok(Some(id)) = vendor_vfio::current(self.host, function) else {
                 continue;
             };

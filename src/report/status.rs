@@ -1,4 +1,4 @@
-//! Pools with their room, claims with their state, and everything that an
+//! Pools with their free capacity, claims with their state, and everything that an
 //! administrator should look at.
 
 use std::{path::Path, time::Duration};
@@ -22,7 +22,7 @@ use crate::{
     rule::Verdict,
 };
 
-/// Pools with their room, claims with their state, and what to look at.
+/// Pools with their free capacity, claims with their state, and problems.
 #[derive(Debug, Serialize)]
 pub struct StatusReport {
     /// In the order of their names.
@@ -39,7 +39,7 @@ pub struct StatusReport {
     pub has_pool_files: bool,
 }
 
-/// A pool and its room.
+/// A pool and its free capacity.
 #[derive(Debug, Serialize)]
 pub struct PoolReport {
     /// Its name.
@@ -179,7 +179,7 @@ fn pools(
         .context("cannot look for devices")?;
     for one in claims::quarantined(host).context("cannot read the quarantine")? {
         let words = one.in_words(host);
-        problems.push(format!("{} is kept back: {words}", one.function));
+        problems.push(format!("{} is quarantined: {words}", one.function));
     }
     let loaded = config::load_all(host);
     problems.extend(
@@ -286,7 +286,7 @@ fn daemon_problems(host: &Host) -> Vec<String> {
     };
     if !notes.is_current(host) {
         return vec![
-            "virt-vgpud does not run any more, so nobody looks after domains; see 'systemctl status \
+            "virt-vgpud is no longer running, so nobody looks after domains; see 'systemctl status \
              virt-vgpud'"
                 .to_owned(),
         ];
@@ -315,12 +315,12 @@ fn claim_report(
         }
         Liveness::Unknown(doubt @ claims::Doubt::Ending) => (ClaimState::Ending, doubt.to_string()),
         Liveness::Unknown(doubt) => (ClaimState::Unknown, doubt.to_string()),
-        Liveness::Stale => (ClaimState::Stale, "the domain does not run".to_owned()),
+        Liveness::Stale => (ClaimState::Stale, "the domain is not running".to_owned()),
     };
     let name = &claim.domain_name;
     if state == ClaimState::Stale {
         problems.push(format!(
-            "domain '{name}' does not run but holds devices; run 'virt-vgpu reconcile'"
+            "domain '{name}' is not running but holds devices; run 'virt-vgpu reconcile'"
         ));
     }
     let mut devices = Vec::new();

@@ -1,6 +1,6 @@
-//! The verdict on a device: whether one of a pool's rules matches it, and if
-//! none does, what each rule missed. Fields are read when a filter asks for
-//! them and at most once, because reading one may cost a system call.
+//! The verdict on a device: whether one of a pool's rules matches it and, if none does,
+//! why each rule did not. A field is read only when a filter asks for it, and at most
+//! once, because reading may cost a system call.
 
 use std::{
     cell::RefCell,
@@ -9,7 +9,7 @@ use std::{
 
 use super::{Field, FieldValue, Filter, spelling::shown};
 
-/// A device under test.
+/// A device that rules are applied to.
 pub trait Fields {
     /// The device's value for the field; None when it has no such field.
     fn field(&self, field: Field) -> Option<FieldValue>;
@@ -22,13 +22,13 @@ pub struct Rule {
     pub name: Option<String>,
     /// The conditions, in written order.
     pub filters: Vec<Filter>,
-    /// Whether it may take a device that the host stands on.
+    /// Whether it may take a critical device, one that the host itself needs.
     pub allow_critical: bool,
 }
 
 impl Rule {
-    /// How messages name the rule: by its name, else by its place in the file,
-    /// counted from 0 in `index` and from 1 for people.
+    /// The rule's name in messages: its own name, otherwise its number in the file.
+    /// `index` counts from 0, the message from 1.
     #[must_use]
     pub fn label(&self, index: usize) -> String {
         match &self.name {
@@ -41,12 +41,12 @@ impl Rule {
 /// Whether a device is in a pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is.
+    /// The device is in the pool.
     Match {
         /// The first rule that matches, as in `rule 'L40S in slot 3b'`.
         rule: String,
     },
-    /// It is not.
+    /// The device is not in the pool.
     NoMatch {
         /// For each rule, its first filter that does not hold.
         reasons: Vec<String>,
@@ -64,10 +64,10 @@ pub fn evaluate(rules: &[Rule], device: &dyn Fields) -> Verdict {
     }
 }
 
-/// The first rule that matches a device, with its place in the list.
+/// The first rule that matches a device, with its index in the list.
 ///
 /// # Errors
-/// When none does: for each rule, the first filter that does not hold.
+/// When no rule matches: for each rule, the first filter that does not hold.
 pub fn matching_rule<'r>(
     rules: &'r [Rule],
     device: &dyn Fields,
@@ -91,7 +91,8 @@ pub fn matching_rule<'r>(
 
 fn first_miss(rule: &Rule, device: &Remembered<'_>) -> Option<String> {
     if rule.filters.is_empty() {
-        // The parser refuses such a rule; one made otherwise must not take all.
+        // The parser refuses such a rule. A rule without filters that is made in code
+        // must not match all devices.
         return Some("it has no filters".to_owned());
     }
     rule.filters.iter().find_map(|filter| {
@@ -108,7 +109,7 @@ pub fn fields_used(rules: &[Rule]) -> BTreeSet<Field> {
     filters.map(Filter::field).collect()
 }
 
-/// A device whose fields are read once.
+/// A device whose fields are read only once.
 struct Remembered<'d> {
     device: &'d dyn Fields,
     seen: RefCell<BTreeMap<Field, Option<FieldValue>>>,

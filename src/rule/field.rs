@@ -1,6 +1,5 @@
-//! The fields that a filter can ask for: one table of name, type and meaning. How a
-//! field is read from the host is the business of `device`, and which devices have it
-//! that of `kind`.
+//! The fields that a filter can ask for: one table of name, type and meaning. `device`
+//! knows how a field is read from the host, and `kind` knows which devices have it.
 
 use std::fmt;
 
@@ -13,8 +12,9 @@ pub struct FieldInfo {
     pub name: &'static str,
     /// How its values are written and compared.
     pub value_type: FieldType,
-    /// Whether this version reads it. A filter on a field that is not read is
-    /// accepted, so that a file may be written ahead, and never matches.
+    /// Whether this version reads the field. A filter on a field that is not read is
+    /// accepted, so that files for later versions can be written now, but it never
+    /// matches.
     pub is_read: bool,
     /// One line for the man page.
     pub about: &'static str,
@@ -53,8 +53,8 @@ macro_rules! fields {
 
 fields! {
     Host "host" FieldType::Text, true, "Name of the host (uname -n): one file for many hosts.";
-    Address "address" FieldType::Address, true, "Kernel name of the device: a PCI address (0000:3b:00.0), else a plain name (mtty).";
-    SlotLabel "slot-label" FieldType::Text, true, "Name of the slot as the firmware has it.";
+    Address "address" FieldType::Address, true, "Kernel name of the device: a PCI address (0000:3b:00.0) or a plain name (mtty).";
+    SlotLabel "slot-label" FieldType::Text, true, "Name of the slot in the firmware.";
     Class "class" FieldType::Class, true, "What the device is for, as a label (gpu, network, …).";
     ClassId "class-id" CLASS_ID, true, "PCI class code, six hexadecimal digits (030200).";
     Vendor "vendor" FieldType::Text, true, "Name of the vendor.";
@@ -70,8 +70,8 @@ fields! {
     PhysicalFunction "physical-function" FieldType::Address, true, "Address of the physical function that a virtual function belongs to.";
     GpuName "gpu-name" FieldType::Text, true, "Product name of the GPU (NVIDIA L40S).";
     GpuUuid "gpu-uuid" FieldType::Text, true, "UUID of the GPU (GPU-…).";
-    GpuMemoryMib "gpu-memory-mib" FieldType::Number, true, "Memory of the GPU in MiB, which NVML tells.";
-    ProfileId "profile-id" FieldType::Number, true, "Number that the pool's profile has on the GPU (1153).";
+    GpuMemoryMib "gpu-memory-mib" FieldType::Number, true, "Memory of the GPU in MiB, from NVML.";
+    ProfileId "profile-id" FieldType::Number, true, "Number of the pool's profile on the GPU (1153).";
     Netdev "netdev" FieldType::Text, false, "Name of the network interface (ens3f0np0).";
     Mac "mac" FieldType::Text, false, "Permanent MAC address of the network interface.";
     LinkSpeedMbps "link-speed-mbps" FieldType::Number, false, "Speed of the network link in Mbit/s.";
@@ -83,7 +83,7 @@ fields! {
 }
 
 impl Field {
-    /// The field of that name, or what is wrong with it.
+    /// The field of that name, or an error text.
     pub(super) fn parse(name: &str) -> Result<Self, String> {
         let found = Self::ALL.iter().find(|field| field.info().name == name);
         found.copied().ok_or_else(|| {

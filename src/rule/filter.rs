@@ -1,4 +1,4 @@
-//! One filter of a rule: a field, an operator and a value, checked when it is
+//! One filter of a rule: a field, an operator and a value. It is checked when it is
 //! made, so that evaluating it cannot fail. Filters see values, never devices.
 
 use regex::{Regex, RegexBuilder};
@@ -9,9 +9,9 @@ use super::{
     value::{hex, without_0x},
 };
 
-/// Longest value of a filter, in bytes; patterns included.
+/// The longest value of a filter, in bytes, including patterns.
 const MAX_VALUE_BYTES: usize = 1024;
-/// Most memory that one compiled pattern may take, in bytes.
+/// The most memory of one compiled pattern, in bytes.
 const MAX_PATTERN_MEMORY: usize = 1 << 20;
 
 /// The part of a filter that an error is about: its key in the file.
@@ -45,7 +45,7 @@ pub struct FilterError {
     pub part: FilterPart,
     /// What is wrong with it, in one line.
     pub what: String,
-    /// What would be right, when that can be listed.
+    /// The accepted values, if they can be listed.
     pub accepted: Vec<&'static str>,
 }
 
@@ -67,14 +67,14 @@ pub struct Filter {
     operand: Operand,
 }
 
-/// A filter's value, made ready for its operator.
+/// A filter's value, prepared for its operator.
 #[derive(Debug, Clone)]
 enum Operand {
     Number(i128),
     Bool(bool),
     Text(String),
-    /// Part of a PCI address in canonical form, and as written for devices that
-    /// have a plain name.
+    /// Part of a PCI address in canonical form, and as written for devices that have
+    /// another kind of name.
     Address {
         pci: String,
         plain: String,
@@ -82,7 +82,7 @@ enum Operand {
     Pattern(Regex),
 }
 
-/// Two filters are equal when they were written equal.
+/// Two filters are equal when they are written the same way.
 impl PartialEq for Filter {
     fn eq(&self, other: &Self) -> bool {
         (self.field, self.op, &self.value) == (other.field, other.op, &other.value)
@@ -92,11 +92,11 @@ impl PartialEq for Filter {
 impl Eq for Filter {}
 
 impl Filter {
-    /// Checks the three texts of a filter as the file has them.
+    /// Checks the three texts of a filter.
     ///
     /// # Errors
-    /// When the field or the operator is unknown, the operator does not work on
-    /// the field, or the value is none that the field can have.
+    /// When the field or the operator is unknown, the operator does not work on the
+    /// field, or the field cannot have the value.
     pub fn new(field: &str, op: &str, value: &str) -> Result<Self, FilterError> {
         let field = Field::parse(field).map_err(|what| FilterError {
             part: FilterPart::Field,
@@ -145,11 +145,11 @@ impl Filter {
         &self.value
     }
 
-    /// Whether the filter holds for a device on which the field has that value;
-    /// if not, why not.
+    /// Whether the filter holds for a device whose field has that value; if not, why
+    /// not.
     ///
     /// # Errors
-    /// The reason, in one line, when it does not hold.
+    /// The reason, on one line, when the filter does not hold.
     pub fn check(&self, found: Option<&FieldValue>) -> Result<(), String> {
         let Self {
             field, op, value, ..
@@ -163,7 +163,9 @@ impl Filter {
         };
         let Some(canonical) = value_type.canonical(found) else {
             let (text, noun) = (shown(&value_type.print(found)), value_type.noun());
-            return Err(format!("{field} is '{text}', which is no {noun} value"));
+            return Err(format!(
+                "{field} is '{text}', which is not a valid {noun} value"
+            ));
         };
         if self.holds(value_type, &canonical) {
             return Ok(());
@@ -218,7 +220,7 @@ fn operand(value_type: FieldType, op: Operator, value: &str) -> Result<Operand, 
         accepted: accepted.to_vec(),
     };
     if value.trim().is_empty() {
-        // An empty beginning or pattern would match every device.
+        // An empty prefix or pattern would match every device.
         return Err(refused("must not be empty".to_owned(), &[]));
     }
     if value.len() > MAX_VALUE_BYTES {
@@ -260,7 +262,7 @@ fn operand(value_type: FieldType, op: Operator, value: &str) -> Result<Operand, 
             let what = super::Class::parse(value).err().unwrap_or_default();
             return Err(refused(what, super::Class::NAMES));
         }
-        (FieldType::Text | FieldType::Address, None) => format!("'{shown}' is no text"),
+        (FieldType::Text | FieldType::Address, None) => format!("'{shown}' is not a text"),
     };
     Err(refused(what, &[]))
 }
@@ -271,10 +273,10 @@ fn part_of_text(value_type: FieldType, value: &str) -> Result<Operand, String> {
     match value_type {
         FieldType::Hex { digits } => {
             let part = without_0x(value).to_lowercase();
-            // Leading zeros count here: the canonical form has them.
+            // Leading zeros count here, because the canonical form has them.
             if part.len() > digits || hex(&part, digits).is_none() {
                 return Err(format!(
-                    "'{shown}' is no part of a hexadecimal id of {digits} digits"
+                    "'{shown}' is not part of a hexadecimal id of {digits} digits"
                 ));
             }
             Ok(Operand::Text(part))
@@ -288,7 +290,7 @@ fn part_of_text(value_type: FieldType, value: &str) -> Result<Operand, String> {
             let part = part.to_lowercase();
             if part.is_empty() || !part.bytes().all(|b| b == b':' || b.is_ascii_hexdigit()) {
                 return Err(format!(
-                    "'{shown}' is no part of a pair of ids (as in 10de:1851)"
+                    "'{shown}' is not part of a pair of ids (as in 10de:1851)"
                 ));
             }
             Ok(Operand::Text(part))
@@ -301,9 +303,9 @@ fn part_of_text(value_type: FieldType, value: &str) -> Result<Operand, String> {
     }
 }
 
-/// Part of a PCI address as sysfs writes it: lower case, and NVIDIA's domain of
-/// eight digits cut to the usual four where that loses nothing. A short form
-/// gets no domain here: `ends-with 3b:00.0` is meant for any domain.
+/// Part of a PCI address as sysfs writes it: lower case, and NVIDIA's domain of eight
+/// digits cut to the usual four if only zeros are cut. A short form gets no domain
+/// here: `ends-with 3b:00.0` means any domain.
 fn canonical_part(value: &str) -> String {
     let whole = value.to_lowercase();
     match whole.split_once(':') {
@@ -324,13 +326,13 @@ fn pattern(value_type: FieldType, value: &str) -> Result<Operand, String> {
             regex::Error::CompiledTooBig(limit) => {
                 format!("the pattern takes more than {limit} bytes of memory")
             }
-            // The crate draws the pattern with a caret under it, over several
-            // lines; the last one has the reason.
+            // The regex crate prints the pattern with a caret under it, on several
+            // lines; the last line has the reason.
             other => {
                 let text = other.to_string();
                 let reason = text.lines().last().unwrap_or_default().trim();
                 let reason = reason.strip_prefix("error: ").unwrap_or(reason);
-                format!("'{}' is no regular expression: {reason}", shown(value))
+                format!("'{}' is not a regular expression: {reason}", shown(value))
             }
         })
 }

@@ -1,4 +1,4 @@
-//! Sets of labels, each one table of names, and the set that pools and devices share:
+//! Sets of labels, each one a table of names, and the set that pools and devices share:
 //! the class of a device.
 
 use super::spelling::did_you_mean;
@@ -17,7 +17,7 @@ macro_rules! labels {
             /// Their names, in the same order.
             pub const NAMES: &'static [&'static str] = &[$($label),+];
 
-            /// The label as files have it.
+            /// The label as written in files.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $label),+ }
@@ -51,8 +51,8 @@ macro_rules! labels {
 pub(crate) use labels;
 
 labels!(
-    /// What a device is for: a coarse label, on pools for people to sort by, on
-    /// devices from the PCI class code.
+    /// What a device is for: a coarse label. In pools it helps people to sort; for
+    /// devices it comes from the PCI class code.
     Class, "a device class";
     /// Graphics and other display controllers.
     Gpu "gpu",
@@ -79,7 +79,7 @@ labels!(
 );
 
 impl Class {
-    /// Parses a label; the error says what was meant, if that can be told.
+    /// Parses a label; the error proposes the nearest label, if there is one.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         text.parse().map_err(|invalid: InvalidName| {
             format!(

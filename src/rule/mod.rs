@@ -1,7 +1,7 @@
 //! Rules: which devices are in a pool, and the reason for each verdict. Fields,
-//! operators and classes are one table each, which the parser, the man
-//! page and the error messages read. Nothing here knows files or how a device's
-//! fields are read.
+//! operators and classes are one table each, which the parser, the man page and the
+//! error messages use. This module does not know files or how a device's fields are
+//! read.
 
 mod evaluate;
 mod field;

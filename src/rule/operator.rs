@@ -5,14 +5,14 @@ use std::{cmp::Ordering, fmt};
 
 use super::{FieldType, spelling::did_you_mean};
 
-/// What an operator asks of a field's type.
+/// What an operator requires of a field's type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Family {
     /// Works on every type.
     Equality,
     /// Needs an order: numbers, and hexadecimal ids as numbers.
     Order,
-    /// Needs text: a number has no beginning, but an id has.
+    /// Needs text: an id has a first character that counts, a number does not.
     Text,
 }
 
@@ -23,7 +23,7 @@ pub struct OperatorInfo {
     pub name: &'static str,
     /// One line for the man page.
     pub about: &'static str,
-    /// How a sentence has it, between the field and the value.
+    /// The words of a sentence between the field and the value.
     pub phrase: &'static str,
     family: Family,
 }
@@ -71,7 +71,7 @@ operators! {
 }
 
 impl Operator {
-    /// The operator of that name, or what is wrong with it.
+    /// The operator of that name, or an error text.
     pub(super) fn parse(name: &str) -> Result<Self, String> {
         let found = Self::ALL.iter().find(|op| op.info().name == name);
         found.copied().ok_or_else(|| {
@@ -96,8 +96,8 @@ impl Operator {
         self.info().family != Family::Text
     }
 
-    /// Whether a comparison operator holds for the field's `order` relative to
-    /// the value. A text operator never does.
+    /// Whether a comparison operator holds when the field compares to the value with
+    /// `order`. A text operator never holds.
     pub(super) fn holds_for(self, order: Ordering) -> bool {
         match self {
             Self::Equal => order.is_eq(),

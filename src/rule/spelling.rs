@@ -1,17 +1,17 @@
-//! Help with misspelt words: the nearest accepted word, and lists and foreign
-//! text in a form fit for one line of an error message.
+//! Help with misspelt words: the nearest accepted word, and lists and foreign text in a
+//! form that fits one line of an error message.
 
 use crate::model::slips as distance;
 
-/// The accepted word nearest to `word`, when it is near enough to be meant: one
-/// slip for every three letters, and at least one.
+/// The accepted word nearest to `word`, if it is near enough: one typing error for
+/// every three letters, and at least one.
 pub(crate) fn nearest<'a>(word: &str, accepted: &[&'a str]) -> Option<&'a str> {
-    /// Longer words are no typos of ours, and the distance takes quadratic time.
+    /// Longer words are not typing errors, and the distance takes quadratic time.
     const LONGEST: usize = 40;
     if word.len() > LONGEST {
         return None;
     }
-    // Case and the underscore are the slips of people who know other tools.
+    // People who know other tools write capitals and underscores.
     let word = word.to_lowercase().replace('_', "-");
     accepted
         .iter()

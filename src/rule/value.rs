@@ -1,5 +1,5 @@
-//! Types and values of fields: how they are written, and the one canonical form
-//! that comparisons use. Reading and printing live here, deciding in `filter`.
+//! Types and values of fields: how they are written, and the one canonical form that
+//! comparisons use. This module reads and prints values; `filter` compares them.
 
 use std::borrow::Cow;
 
@@ -16,10 +16,10 @@ pub enum FieldType {
     Address,
     /// One of the labels of [`Class`].
     Class,
-    /// Two ids of four hexadecimal digits with a colon between, vendor first.
+    /// Two ids of four hexadecimal digits with a colon between them, vendor first.
     IdPair,
-    /// A hexadecimal id. As a number in any notation; as text in lower case,
-    /// without `0x`, with leading zeros up to `digits`.
+    /// A hexadecimal id. Number operators accept any notation. Text operators use lower
+    /// case, without `0x`, with leading zeros up to `digits`.
     Hex {
         /// Digits of the canonical form, at most 16.
         digits: usize,
@@ -48,7 +48,7 @@ pub enum FieldValue {
 }
 
 impl FieldType {
-    /// Whether less and greater mean something.
+    /// Whether values can be compared as less and greater.
     pub(super) const fn is_ordered(self) -> bool {
         matches!(self, Self::Hex { .. } | Self::Number | Self::Decimal)
     }
@@ -58,7 +58,7 @@ impl FieldType {
         !matches!(self, Self::Number | Self::Decimal | Self::Bool)
     }
 
-    /// Whether upper and lower case are one in the canonical form.
+    /// Whether the canonical form ignores the difference between upper and lower case.
     pub(super) const fn ignores_case(self) -> bool {
         matches!(self, Self::Address | Self::IdPair | Self::Hex { .. })
     }
@@ -78,8 +78,8 @@ impl FieldType {
         }
     }
 
-    /// Reads a value as files of sysfs and people write it, white space around
-    /// it aside. None when the text is no value of this type, or empty.
+    /// Reads a value as sysfs or people write it; white space around it is ignored.
+    /// None when the text is empty or not a value of this type.
     #[must_use]
     pub fn read(self, text: &str) -> Option<FieldValue> {
         let text = text.trim();
@@ -101,8 +101,8 @@ impl FieldType {
         }
     }
 
-    /// The value in this type's canonical form; None when it is of another type
-    /// and its text is no value of this one.
+    /// The value in this type's canonical form; None when it is of another type and its
+    /// text is not a value of this type.
     pub(super) fn canonical(self, value: &FieldValue) -> Option<FieldValue> {
         match (self, value) {
             (_, FieldValue::Text(text)) => self.read(text),
@@ -150,7 +150,7 @@ pub(super) fn hex(text: &str, digits: usize) -> Option<u64> {
         .flatten()
 }
 
-/// A PCI address as sysfs writes it; any other name as it is.
+/// A PCI address as sysfs writes it; any other name unchanged.
 fn canonical_address(text: &str) -> Cow<'_, str> {
     text.parse::<PciAddress>()
         .map_or(Cow::Borrowed(text), |address| {

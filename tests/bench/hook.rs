@@ -1,6 +1,6 @@
-//! Whole-process wall time of the hook beside `/bin/true`, a minimal C program,
-//! a shell hook that calls mdevctl and a Python hook, all in one run, taken in
-//! turns so that a busy moment hits all of them. Needs root, /dev/fuse and the
+//! Measures the wall time of the whole hook process next to `/bin/true`, a minimal C
+//! program, a shell hook that calls mdevctl and a Python hook, all in one run and in
+//! turns, so that a busy moment affects all of them. Needs root, /dev/fuse and the
 //! programs in `needs.rs`; run by `cargo bench`, after `packaging/build`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
@@ -43,7 +43,8 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Whether the machine has what the benchmark needs; else what is missing and what to do.
+/// Whether the machine has what the benchmark needs; otherwise what is missing and what
+/// to do.
 fn is_ready() -> Result<(), String> {
     needs::missing_programs(&std::env::var("PATH").unwrap_or_default())?;
     if !nix::unistd::geteuid().is_root() {
@@ -61,12 +62,12 @@ fn is_ready() -> Result<(), String> {
     Ok(())
 }
 
-/// As it is shipped.
+/// The hook as shipped.
 fn hook() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("target/dist/usr/sbin/virt-vgpu-hook")
 }
 
-/// The command, likewise.
+/// The command as shipped.
 fn status() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("target/dist/usr/bin/virt-vgpu")
 }
@@ -97,21 +98,21 @@ fn run() {
     drop(session);
 }
 
-/// Fills `/sys` and starts to react to writes; ends when dropped.
+/// Fills `/sys` and handles writes until it is dropped.
 fn make_host(framework: Framework, boards: usize) -> fuser::BackgroundSession {
     sysfs::fill(framework, boards);
     sysfs::react()
 }
 
-/// What a domain asks for.
+/// The kind of device that a domain asks for.
 #[derive(Clone, Copy, PartialEq)]
 enum Ask {
     Nothing,
     /// A device of a pool of kind `mdev`.
     Mdev,
-    /// One of a pool of kind `nvidia-vgpu`, on a host where that is an mdev.
+    /// A device of a pool of kind `nvidia-vgpu`, on a host where it is an mdev.
     Vgpu,
-    /// The same where it is a virtual function.
+    /// The same on a host where it is a virtual function.
     Function,
     /// A device of a pool of kind `mdev` that is spread over all boards.
     Spread,
@@ -126,7 +127,7 @@ impl Ask {
         }
     }
 
-    /// What the C program writes, and where.
+    /// The value that the C program writes, and the file.
     fn write(self, number: usize, domain: DomainUuid) -> (String, String) {
         let parent = parent(number);
         let device = MdevUuid::for_device(domain, &"gpu0".parse().unwrap()).to_string();
@@ -199,7 +200,8 @@ fn write_pool(name: &str, kind: &str) {
 fn mount_tmpfs(path: &str) {
     fs::create_dir_all(path).unwrap();
     let status = Command::new("mount")
-        // As these directories are: what anybody can write to is not used.
+        // With the mode of these directories: directories that anybody can write are
+        // not used.
         .args(["-t", "tmpfs", "-o", "mode=755", "bench", path])
         .status()
         .unwrap();
@@ -303,7 +305,7 @@ impl Bench {
         self.one_vgpu("(f) one vGPU, vendor VFIO", Ask::Function);
     }
 
-    /// Who looks at a big host, and who starts a VM meanwhile.
+    /// A command that reads a big host, and a VM that starts meanwhile.
     fn look(&self) {
         const POOLS: usize = 20;
         const ROUNDS: usize = 15;
@@ -388,7 +390,7 @@ impl Bench {
         let mut times: Vec<Vec<Duration>> = vec![Vec::new(); contestants.len()];
         for round in 0..rounds {
             for (index, &contestant) in contestants.iter().enumerate() {
-                // The slow ones need fewer rounds for as steady a median.
+                // The slow ones need fewer rounds for a median that is just as stable.
                 if matches!(contestant, Contestant::Mdevctl | Contestant::Python) && round % 6 != 0
                 {
                     continue;
@@ -487,7 +489,7 @@ impl Bench {
         println!();
     }
 
-    /// Boards that take their time, and starts that are spread over them.
+    /// Slow boards, and starts that are spread over them.
     fn slow_boards(&self, count: usize) {
         const CREATION: u64 = 300;
         let took = |milliseconds| {
@@ -584,7 +586,7 @@ fn clean_up(ask: Ask, number: usize, domain: DomainUuid) {
     let _ = fs::remove_file(format!("/run/virt-vgpu/claims/{domain}.json"));
 }
 
-/// Claims of domains that run elsewhere in the machine: as long as real ones.
+/// Claims of other domains that run on the machine, as long as real ones.
 fn write_claims(count: usize) {
     fs::create_dir_all("/run/virt-vgpu/claims").unwrap();
     for number in 0..count {

@@ -1,4 +1,4 @@
-//! What the benchmark needs of the machine, and what to do where it is missing.
+//! The programs that the benchmark needs, and what to do if they are missing.
 
 use std::path::Path;
 

@@ -1,6 +1,6 @@
-//! A `/sys` for the benchmark: plain files on a tmpfs, read as fast as sysfs
-//! itself, but for `create`, `remove` and `current_vgpu_type`, which lead into a
-//! small FUSE file system that does to the files what the kernel does.
+//! A `/sys` for the benchmark: plain files on a tmpfs, as fast as sysfs itself. Only
+//! `create`, `remove` and `current_vgpu_type` lead into a small FUSE file system, which
+//! changes the files as the kernel would.
 
 use std::{
     collections::BTreeMap,
@@ -25,10 +25,10 @@ use fuser::{
 /// Types of each parent.
 pub const TYPES: usize = 25;
 
-/// How long a mediated device takes to be made, in milliseconds.
+/// How long it takes to make a mediated device, in milliseconds.
 pub static CREATION: AtomicU64 = AtomicU64::new(0);
 
-/// How the boards' virtual functions give vGPUs.
+/// How the boards' virtual functions provide vGPUs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framework {
     /// Each makes a mediated device.
@@ -37,7 +37,7 @@ pub enum Framework {
     VendorVfio,
 }
 
-/// As many as most tables are about.
+/// The number of boards in most tables.
 pub const BOARDS: usize = 8;
 const VIRTUAL_FUNCTIONS: usize = 32;
 
@@ -117,7 +117,8 @@ pub fn fill(framework: Framework, boards: usize) {
     }
 }
 
-/// By which QEMU opens a device. Nobody does here, so all are in one.
+/// The IOMMU group with which QEMU opens a device. Nobody opens one here, so all are in
+/// the same group.
 const GROUP: &str = "../../../kernel/iommu_groups/7";
 
 const HEADER: &str = "ID    : vGPU Name\n";
@@ -169,12 +170,12 @@ fn fill_types(address: &str, path: &Path) {
     }
 }
 
-/// The reactive files. A name is `create PARENT TYPE`, `remove UUID` or
+/// The files that react to writes. A name is `create PARENT TYPE`, `remove UUID` or
 /// `type FUNCTION`.
 #[derive(Default)]
 struct Reactor {
     names: Mutex<Vec<String>>,
-    /// Types of functions by their addresses, where one was written.
+    /// Types of functions by their addresses, if one was written.
     types: Mutex<BTreeMap<String, String>>,
 }
 
@@ -220,7 +221,7 @@ impl Reactor {
         }
     }
 
-    /// A free function takes a type, one that has a type takes 0.
+    /// A free function accepts a type; a function with a type accepts 0.
     fn set_type(&self, function: &str, id: &str) -> Option<()> {
         let mut types = self.types.lock().unwrap();
         let is_free = types.get(function).is_none_or(|current| current == "0");
@@ -328,7 +329,7 @@ impl Filesystem for Reactor {
         _flags: Option<fuser::BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        // Python and the shell truncate what they open for writing.
+        // Python and the shell truncate files that they open for writing.
         reply.attr(&Self::TTL, &Self::attributes(inode));
     }
 
@@ -399,7 +400,7 @@ impl Filesystem for Reactor {
     }
 }
 
-/// Starts to react; ends when dropped.
+/// Handles writes until it is dropped.
 pub fn react() -> BackgroundSession {
     let mut config = Config::default();
     config.mount_options = vec![fuser::MountOption::FSName("sysfs-bench".to_owned())];

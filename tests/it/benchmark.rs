@@ -1,4 +1,4 @@
-//! The benchmark says what it lacks, before it starts.
+//! The benchmark reports missing programs before it starts.
 
 #[path = "../bench/needs.rs"]
 mod needs;
@@ -7,7 +7,7 @@ mod needs;
 fn the_programs_that_are_missing_are_named_with_their_packages() {
     let empty = tempfile::tempdir().unwrap();
     let said = needs::missing_programs(empty.path().to_str().unwrap()).unwrap_err();
-    // What is looked for by its path may be there.
+    // Programs that are found by their path may be installed.
     let said = said.replace(", /usr/bin/python3 (package python3)", "");
     assert_eq!(
         said.trim_end_matches(" python3"),

@@ -1,5 +1,5 @@
-//! The dependency rule of `src/lib.rs`, read off the sources: which module may
-//! name which, and that nothing but `host` touches the system.
+//! Checks the dependency rule of `src/lib.rs` in the sources: which module may name
+//! which, and that only `host` touches the system.
 
 use std::{
     collections::BTreeSet,
@@ -16,8 +16,8 @@ use syn::{
 
 use crate::support::sources::sources;
 
-/// Each module with those it may name. What is not in a list is refused, so a
-/// new module needs an entry.
+/// Each module with those that it may name. Others are refused, so a new module needs
+/// an entry.
 const MAY_NAME: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("domain", &["model"]),
@@ -32,7 +32,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
         &["model", "rule", "config", "device", "capacity", "kind"],
     ),
     ("apply", &["device", "model"]),
-    // Effects; the traits that it carries out belong to those who need them.
+    // Effects; the traits that it implements belong to the modules that use them.
     ("host", &["model", "domain", "config", "device", "apply"]),
     (
         "claims",
@@ -154,7 +154,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("bin", &["hook", "host", "udev", "cli", "daemon", "nvml"]),
 ];
 
-/// Ways to the system, and the modules and files that may take them.
+/// Names that access the system, and the modules and files that may use them.
 const EFFECTS: &[(&str, &[&str])] = &[
     // Man pages and completions are written while the package is built.
     ("std::fs", &["host", "cli/generate.rs"]),
@@ -169,7 +169,7 @@ const EFFECTS: &[(&str, &[&str])] = &[
     ("std::env::", &["host", "bin", "cli"]),
     ("Instant::now", &["host"]),
     ("SystemTime", &["host"]),
-    // A driver that hangs or crashes does so in virt-vgpu-nvml.
+    // A driver that hangs or crashes affects only virt-vgpu-nvml.
     ("sd_notify::", &["host"]),
     ("nvml_wrapper", &["nvml"]),
     ("nvml_wrapper_sys", &["nvml"]),
@@ -177,13 +177,13 @@ const EFFECTS: &[(&str, &[&str])] = &[
     ("libloading", &["nvml"]),
 ];
 
-/// The crates of their own that may have unsafe code; the main crate forbids it.
+/// The crates that may have unsafe code; the main crate forbids it.
 const UNSAFE: &[&str] = &["host/libvirt/raw", "nvml/raw"];
 
 /// The modules that only programs with libvirt have.
 const LIBVIRT: &[&str] = &["host", "definition", "hotplug", "daemon", "cli", "bin"];
 
-/// What the hook's modules must never name: it is built without libvirt.
+/// Names that the hook's modules must not use: the hook is built without libvirt.
 const NOT_IN_THE_HOOK: &[&str] = &[
     "host::libvirt",
     "crate::definition",
@@ -194,7 +194,7 @@ const NOT_IN_THE_HOOK: &[&str] = &[
     "crate::nvml",
 ];
 
-/// What a source names: paths as they are written, with groups of a `use` written out.
+/// The paths that a source names, with groups of a `use` expanded.
 #[derive(Debug, Default)]
 struct Named {
     paths: BTreeSet<Vec<String>>,
@@ -210,14 +210,14 @@ impl Named {
     }
 
     fn add(&mut self, mut path: Vec<String>) {
-        // A program names the library by its name.
+        // A program refers to the library by its name.
         if path.first().is_some_and(|first| first == "virt_vgpu") {
             "crate".clone_into(&mut path[0]);
         }
         self.paths.insert(path);
     }
 
-    /// The paths of a `use`, each behind what the groups around it begin with.
+    /// The paths of a `use`, each with the prefix of the groups around it.
     fn add_tree(&mut self, mut before: Vec<String>, tree: &UseTree) {
         match tree {
             UseTree::Path(path) => {
@@ -244,7 +244,7 @@ impl Named {
         }
     }
 
-    /// The paths in what is handed to a macro, which is not parsed.
+    /// The paths in the arguments of a macro, which are not parsed.
     fn add_tokens(&mut self, tokens: TokenStream) {
         let mut path: Vec<String> = Vec::new();
         let mut colons = 0;
@@ -284,7 +284,7 @@ impl Named {
         modules.collect()
     }
 
-    /// Whether a path has this in it; what ends in `_` is the beginning of a name.
+    /// Whether a path contains this name; a name that ends in `_` is a prefix.
     fn names(&self, wanted: &str) -> bool {
         let wanted: Vec<&str> = wanted.split("::").filter(|word| !word.is_empty()).collect();
         let is = |word: &String, wanted: &&str| {
@@ -434,7 +434,7 @@ fn unsafe_code_is_in_the_raw_crates_alone() {
     assert_eq!(with, BTreeSet::from_iter(UNSAFE.iter().copied()));
 }
 
-/// The check sees what it is there to see.
+/// The check finds a violation.
 #[test]
 fn a_breach_would_be_seen() {
     let text = "

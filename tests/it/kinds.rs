@@ -1,5 +1,5 @@
-//! Kinds of device: no file outside `src/kind` names one, and what a kind has to say is
-//! enough for the planner.
+//! Kinds of device: no file outside `src/kind` names one, and the interface of a kind
+//! is enough for the planner.
 
 use std::{fs, io, path::Path, sync::Arc};
 
@@ -41,7 +41,7 @@ fn code(text: &str) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// What would name the kind: its name as a text, in a message or on a command line, its
+/// Ways to name the kind: its name as a text, in a message or on a command line, its
 /// module, its row.
 fn ways_to_name(kind: &str) -> Vec<String> {
     let module = kind.replace('-', "_");
@@ -99,7 +99,7 @@ fn no_file_outside_their_own_room_names_a_kind() {
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
 
-/// The check sees what it is there to see.
+/// The check finds a violation.
 #[test]
 fn a_breach_would_be_seen() {
     for text in [
@@ -245,7 +245,7 @@ impl Devices for WholePool {
     }
 }
 
-/// A pool of that kind, which takes cards of Intel's; with `allow-critical` or without.
+/// A pool of that kind, which takes Intel's cards; with or without `allow-critical`.
 fn whole(allow: bool) -> Pool {
     let text = format!(
         "kind = 'mdev'\ntype = 'x'\n[[rule]]\nallow-critical = {allow}\nwhere = [{{ field = \

@@ -1,5 +1,5 @@
-//! The integration tests of virt-vgpu, all in one program: the library and the stand-in
-//! for a machine are linked once. `README.md` says where a test belongs.
+//! The integration tests of virt-vgpu, all in one program: the library and the model of
+//! a machine are linked only once. `README.md` says where a test belongs.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

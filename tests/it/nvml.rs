@@ -1,6 +1,6 @@
-//! virt-vgpu-nvml as a process, with the lab's library and GPUs of several kinds:
-//! what it tells is what the boards' tables say, what it sets is set, and nothing
-//! that is wrong with library or driver gets further than it.
+//! virt-vgpu-nvml as a process, with the lab's library and GPUs of several kinds: its
+//! answers are those of the boards' tables, its settings take effect, and it handles
+//! every fault of the library or driver.
 
 use std::{process::Command, time::Duration};
 
@@ -149,7 +149,7 @@ fn gpus_are_what_their_tables_say() {
     }
 }
 
-/// What an empty GPU, MIG mode and heterogeneous mode off, has to tell of a type.
+/// The facts about a type on an empty GPU, with MIG mode and heterogeneous mode off.
 fn wanted(board: &boards::Board, kind: &VgpuType) -> TypeFacts {
     let time_sliced = kind.gi_profile.is_none();
     let placements = (board.features.hetero && time_sliced).then(|| Placements {
@@ -207,7 +207,7 @@ fn vgpus_are_those_that_vms_have_open() {
     let driver = Driver::with(&["l40s"]);
     driver.twins().gpus[0].set_hetero(true).unwrap();
     open_on_vf(&driver, 4, 1155);
-    // Made, and not opened.
+    // It was made, but not opened.
     driver.twins().gpus[0]
         .write(&VgpuHandle::Vf(5), Attribute::CurrentVgpuType, "1153")
         .unwrap();
@@ -327,7 +327,7 @@ fn heterogeneous_mode_is_refused_for_what_it_is() {
             "cannot switch the heterogeneous mode of 0000:3b:00.0 on: In use by another client"
         )
     );
-    // There is nothing to do, so nothing is in the way.
+    // There is nothing to do, so nothing conflicts.
     assert_eq!(set_heterogeneous(&driver, false), Answer::Done);
     assert_eq!(
         set_heterogeneous(&Driver::with(&["t4"]), true),
@@ -370,7 +370,7 @@ fn schedulers_are_refused_for_what_they_are() {
         set_scheduler(&driver, fast),
         cannot(
             FailureKind::Invalid,
-            "frequency 961 Hz, and the card takes 63 to 960"
+            "frequency 961 Hz, but the card accepts 63 to 960"
         )
     );
     driver.twins().only_claims = true;
@@ -378,8 +378,8 @@ fn schedulers_are_refused_for_what_they_are() {
         set_scheduler(&driver, STRICT),
         cannot(
             FailureKind::Other,
-            "told equal-share, with strict round robin, averaging factor 33, 480 Hz, the driver \
-             has best-effort"
+            "set to equal-share, with strict round robin, averaging factor 33, 480 Hz, but the \
+             driver reports best-effort"
         )
     );
     driver.twins().only_claims = false;
@@ -394,11 +394,11 @@ fn schedulers_are_refused_for_what_they_are() {
         set_scheduler(&driver, SLICES),
         cannot(
             FailureKind::Invalid,
-            "with heterogeneous mode on there is no fixed share"
+            "fixed share does not work in heterogeneous mode"
         )
     );
     assert_eq!(set_scheduler(&driver, STRICT), Answer::Done);
-    // Made, and not opened: NVML does not list it.
+    // It was made, but not opened: NVML does not list it.
     driver.twins().gpus[0]
         .write(&VgpuHandle::Vf(0), Attribute::CurrentVgpuType, "1155")
         .unwrap();
@@ -406,7 +406,7 @@ fn schedulers_are_refused_for_what_they_are() {
         set_scheduler(&driver, BEST_EFFORT),
         cannot(FailureKind::InUse, "there are vGPUs on it")
     );
-    // In place already.
+    // It is already in place.
     assert_eq!(set_scheduler(&driver, STRICT), Answer::Done);
 
     let mig = Driver::with(&["a100-40"]);
@@ -434,7 +434,7 @@ fn without_the_first_scheduler_interface_the_second_does() {
         set_scheduler(&driver, SLICES),
         failed(
             FailureKind::NotSupported,
-            "cannot set the scheduler of 0000:3b:00.0: this driver has no time slices any more"
+            "cannot set the scheduler of 0000:3b:00.0: this driver no longer has time slices"
         )
     );
     let second = ["nvmlDeviceSetVgpuSchedulerState_v2", first[1]];
@@ -449,7 +449,7 @@ fn without_the_first_scheduler_interface_the_second_does() {
     assert!(failure.message.ends_with(symbol), "{}", failure.message);
 }
 
-/// Each is missed where it is needed and nowhere else, also the one that ends it all.
+/// Each missing function affects only what needs it; that includes nvmlShutdown.
 #[test]
 fn what_a_library_lacks_is_all_that_is_missing() {
     let whole = one(&Driver::with(&["l40s"]));
@@ -520,7 +520,7 @@ fn a_gpu_that_is_lost_or_unknown() {
     assert_eq!(driver.ask(&Question::Gpus), Answer::Gpus(Vec::new()));
 }
 
-/// As the product's other programs read it.
+/// The answer as the product's other programs read it.
 #[test]
 fn answers_are_a_line_of_json() {
     let driver = Driver::with(&["t4"]);
@@ -608,7 +608,7 @@ fn without_a_library_or_a_driver_it_says_so() {
     );
 }
 
-/// What NvmlChild makes of it when the child does not answer as it should.
+/// The result of NvmlChild if the child does not answer correctly.
 fn not_answered(script: &str) -> Failure {
     let driver = Driver::with(&[]);
     let host = driver.host_with(script);
@@ -685,7 +685,7 @@ fn a_change_that_comes_too_late_is_taken_back() {
     assert!(!is_mixing(&driver));
 }
 
-/// The parent goes on, and the child is gone: it never comes to its second command.
+/// The parent goes on, and the child is killed: it never reaches its second command.
 #[test]
 fn a_driver_that_hangs_is_left_to_itself() {
     let driver = Driver::with(&["l40s"]);

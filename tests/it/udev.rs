@@ -1,4 +1,4 @@
-//! What `virt-vgpu-udev` says of a device, and what the rule asks it about.
+//! The output of `virt-vgpu-udev` for a device, and the rule that calls it.
 
 use std::process::Command;
 
@@ -20,7 +20,7 @@ fn mdevs(field: &str, value: &str) -> String {
     format!("kind = 'mdev'\ntype = 'x-1'\n{}", rule(field, value))
 }
 
-/// It always ends well, and is never heard but on stdout.
+/// It always succeeds, and prints only on stdout.
 #[track_caller]
 fn said(tree: &Tree, arguments: &[&str]) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_virt-vgpu-udev"))
@@ -77,7 +77,7 @@ fn parents_have_the_pools_of_mediated_devices_that_take_them() {
     for (name, wanted) in [
         ("0000:00:02.0", "ID_VIRT_VGPU_POOLS=igd\n"),
         ("mtty", "ID_VIRT_VGPU_POOLS=serial\n"),
-        // Of its own rules and of its GPU's.
+        // The pools of its own rules and of its GPU's.
         (FUNCTION, "ID_VIRT_VGPU_POOLS=cad parts\n"),
         ("0000:3b:00.5", "ID_VIRT_VGPU_POOLS=cad\n"),
         // It is Intel's but makes no mediated devices.
@@ -88,7 +88,7 @@ fn parents_have_the_pools_of_mediated_devices_that_take_them() {
     }
 }
 
-/// Only a pool of vGPUs has settings for its GPU.
+/// Only a vGPU pool has settings for its GPU.
 #[test]
 fn a_gpu_of_a_pool_of_mediated_devices_is_not_set_up() {
     let tree = Tree::new()
@@ -106,7 +106,7 @@ fn without_pools_nothing_is_said() {
     assert_eq!(said(&tree, &["mtty"]), "");
 }
 
-/// What the rules want of systemd, each with what it asks before.
+/// The rules' requests to systemd, each with its conditions.
 #[test]
 fn a_gpu_is_set_up_when_its_driver_or_the_types_of_its_first_function_come() {
     let text = include_str!("../../udev-rules/60-virt-vgpu.rules");
@@ -133,8 +133,8 @@ fn a_gpu_is_set_up_when_its_driver_or_the_types_of_its_first_function_come() {
     );
 }
 
-/// The keys of the rule file as udev(7) has them, each line whole, and every place
-/// that is gone to there; newer udev says so itself (`udevadm verify`, in the lab).
+/// The keys of the rule file according to udev(7), each line complete, and every jump
+/// with its target; newer udev checks this itself (`udevadm verify`, in the lab).
 #[test]
 fn the_rule_file_is_sound() {
     let text = include_str!("../../udev-rules/60-virt-vgpu.rules");

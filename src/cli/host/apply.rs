@@ -1,4 +1,4 @@
-//! `virt-vgpu host apply`: makes GPUs as their pools want them.
+//! `virt-vgpu host apply`: sets up GPUs as their pools need them.
 
 use std::{
     fmt,
@@ -18,23 +18,23 @@ use crate::{
     host::{Host, ask, is_root},
 };
 
-/// Set GPUs as their pools want them.
+/// Set up GPUs as their pools need them.
 ///
-/// In this order: waits for the driver, makes the virtual functions
-/// (sriov-manage -e), waits for their vGPU types, switches mixed sizes, sets the
-/// scheduler. What is as it should be is not done again. Only GPUs that a pool
-/// of kind nvidia-vgpu takes are touched; one that needs a step but has vGPUs in
-/// use is left as it is, and the others are set all the same.
+/// The steps, in this order: wait for the driver, create the virtual functions
+/// (sriov-manage -e), wait for their vGPU types, switch mixed sizes, set the
+/// scheduler. Steps that are not needed are skipped. Only GPUs that a pool of kind
+/// nvidia-vgpu takes are touched. A GPU that needs a step but has vGPUs in use is
+/// not changed; the other GPUs are set up anyway.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   virt-vgpu host apply --all --dry-run    print the steps
   virt-vgpu host apply --all
   virt-vgpu host apply 0000:3b:00.0 --wait 120
   virt-vgpu host apply --renew 0000:3b:00.0    remedy for functions that hang:
-                                          all of the GPU's are made anew
+                                          recreates all of the GPU's functions
   virt-vgpu host apply --all --json | jq '.gpus[] | {gpu, result}'
 
-Exit code 0 when all that was asked for is so, 1 when a GPU was refused or
+Exit code 0 when everything is as requested, 1 when a GPU was refused or
 failed, or a pool cannot be used.")]
 pub(super) struct Apply {
     /// These GPUs: addresses in any notation.
@@ -49,11 +49,11 @@ pub(super) struct Apply {
     #[arg(long)]
     dry_run: bool,
 
-    /// Take all virtual functions away and make them anew.
+    /// Remove all virtual functions and create them again.
     #[arg(long)]
     renew: bool,
 
-    /// Do not ask before functions are made anew.
+    /// Do not ask before functions are recreated.
     #[arg(long)]
     yes: bool,
 
@@ -70,7 +70,7 @@ pub(super) struct Apply {
 struct Report {
     dry_run: bool,
     gpus: Vec<JobReport>,
-    /// What concerns no single GPU.
+    /// Problems that do not belong to a single GPU.
     problems: Vec<String>,
 }
 
@@ -93,7 +93,7 @@ impl Apply {
         } else {
             if host.is_real() && !is_root() {
                 bail!(
-                    "settings of GPUs are made by root only; run it as root, or with --dry-run to \
+                    "only root can set up GPUs; run it as root, or with --dry-run to \
                      see the steps"
                 );
             }
@@ -116,7 +116,7 @@ impl Apply {
     }
 }
 
-/// Asks on the terminal, on stderr: stdout is for the report.
+/// Asks on the terminal through stderr: stdout is for the report.
 fn confirm(jobs: &[Job]) -> anyhow::Result<()> {
     let gpus: Vec<String> = jobs.iter().map(|job| job.report.gpu.to_string()).collect();
     let gpus = gpus.join(", ");
@@ -125,7 +125,7 @@ fn confirm(jobs: &[Job]) -> anyhow::Result<()> {
         bail!("nothing was renewed: there is no terminal to ask on; pass --yes");
     }
     ask(&format!(
-        "take away and make anew all virtual functions of {gpus}? [y/N] "
+        "remove and recreate all virtual functions of {gpus}? [y/N] "
     ));
     let mut answer = String::new();
     stdin.lock().read_line(&mut answer)?;

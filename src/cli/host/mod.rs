@@ -1,4 +1,4 @@
-//! `virt-vgpu host`: settings of whole GPUs that pools want, shown and made.
+//! `virt-vgpu host`: shows and applies the settings of whole GPUs that pools need.
 
 use std::process::ExitCode;
 
@@ -19,12 +19,12 @@ use crate::{
 mod apply;
 mod show;
 
-/// Show and make the settings of whole GPUs that pools want.
+/// Show and apply the settings of whole GPUs that pools need.
 ///
-/// Virtual functions, mixed sizes (heterogeneous mode) and the vGPU scheduler of
-/// each GPU that a pool of kind nvidia-vgpu takes. All of it is gone when the
-/// driver is loaded anew; it is made again at boot and when a GPU appears, by
-/// virt-vgpu-host.service and virt-vgpu-host@ADDRESS.service.
+/// The settings are virtual functions, mixed sizes (heterogeneous mode) and the
+/// vGPU scheduler of each GPU that a pool of kind nvidia-vgpu takes. They are lost
+/// when the driver is loaded again. virt-vgpu-host.service and
+/// virt-vgpu-host@ADDRESS.service apply them at boot and when a GPU appears.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   virt-vgpu host show

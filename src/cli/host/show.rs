@@ -1,5 +1,5 @@
-//! `virt-vgpu host show`: what pools want of each GPU, what is, and why the two
-//! differ.
+//! `virt-vgpu host show`: the wanted and the present settings of each GPU, and why
+//! they differ.
 
 use std::{fmt, process::ExitCode};
 
@@ -15,7 +15,7 @@ use crate::{
     model::PoolName,
 };
 
-/// Show what pools want of each GPU, what is, and why the two differ.
+/// Show wanted and present settings of each GPU, and why they differ.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   virt-vgpu host show

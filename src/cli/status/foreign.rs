@@ -1,4 +1,4 @@
-//! What others made on the devices of our pools, in lines for people.
+//! Lines for people about foreign devices on the devices of our pools.
 
 use crate::{
     config::mdevctl::Start,

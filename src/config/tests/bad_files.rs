@@ -22,7 +22,7 @@ fn message(text: &str) -> String {
     rest.unwrap_or_else(|| panic!("{shown}")).to_owned()
 }
 
-/// The message for `text` as lines 3 and on of a file that is good so far.
+/// The message for `text` as line 3 and following of a file that is valid up to there.
 fn after_start(text: &str) -> String {
     message(&format!("kind = \"mdev\"\ntype = \"nvidia-558\"\n{text}"))
 }
@@ -295,7 +295,7 @@ fn filters_that_are_no_filters() {
         ),
         (
             "{ field = \"driver\", op = \"regex\", value = \"(\" }",
-            "5: key 'rule.where.value': '(' is no regular expression: unclosed group".to_owned(),
+            "5: key 'rule.where.value': '(' is not a regular expression: unclosed group".to_owned(),
         ),
         (
             "{ field = \"driver\", op = \"equal\", value = [] }",
@@ -323,7 +323,7 @@ fn filters_that_are_no_filters() {
     }
 }
 
-/// The message for `text` as lines 3 and on of a pool of vGPUs.
+/// The message for `text` as line 3 and following of a pool of vGPUs.
 fn after_vgpu_start(text: &str) -> String {
     message(&format!(
         "kind = \"nvidia-vgpu\"\nprofile = \"L40S-12Q\"\n{text}"
@@ -358,8 +358,8 @@ fn host_settings() {
         ),
         (
             "heterogeneous = true\n[scheduler]\npolicy = 'fixed-share'",
-            "5: key 'scheduler.policy': 'fixed-share' cannot be had with heterogeneous = true: a \
-             share is that of one size; accepted: best-effort, equal-share",
+            "5: key 'scheduler.policy': 'fixed-share' does not work with heterogeneous = true: all \
+             shares have one size; accepted: best-effort, equal-share",
         ),
     ] {
         assert_eq!(after_vgpu_start(text), wanted);
@@ -376,12 +376,12 @@ fn schedulers_whose_parameters_do_not_go_together() {
         (
             "best-effort",
             "strict-round-robin = false",
-            "strict-round-robin': means nothing under policy 'best-effort'; leave it out",
+            "strict-round-robin': has no effect with policy 'best-effort'; leave it out",
         ),
         (
             "best-effort",
             "time-slice-ms = 2",
-            "time-slice-ms': means nothing under policy 'best-effort'; leave it out",
+            "time-slice-ms': has no effect with policy 'best-effort'; leave it out",
         ),
         (
             "equal-share",

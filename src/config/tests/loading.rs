@@ -1,4 +1,4 @@
-//! Which file counts, and that a bad one takes down only its own pool.
+//! Tests which file counts, and that a bad file makes only its own pool unusable.
 
 use std::{cell::RefCell, io};
 
@@ -115,7 +115,7 @@ fn a_name_that_is_no_utf8_is_reported() {
     assert!(!found.ignored[0].reason.contains('\n'));
 }
 
-/// Files that fail as told and keep a record of what was asked.
+/// Files that fail as configured and record the calls.
 #[derive(Default)]
 struct Failing {
     files: MemoryFiles,

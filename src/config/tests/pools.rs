@@ -1,4 +1,4 @@
-//! Good files, files written by us, and texts that are no files of anybody.
+//! Valid files, files written by us, and random texts.
 
 use proptest::prelude::*;
 
@@ -225,8 +225,8 @@ proptest! {
         let _ = read(&text);
     }
 
-    /// Lines of a good file in any order, doubled, broken off: closer to TOML
-    /// than random text, so that it gets further.
+    /// Lines of a valid file in random order, doubled or truncated: closer to TOML than
+    /// random text, so the parser gets further.
     #[test]
     fn no_shuffled_file_panics_and_every_message_is_one_line(
         lines in proptest::collection::vec(0usize..26, 0..30),

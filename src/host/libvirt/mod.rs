@@ -112,7 +112,7 @@ impl Libvirt {
     /// # Errors
     /// libvirt's reason.
     pub fn open(uri: &str) -> Result<Self, LibvirtError> {
-        // libvirt's default is to print every error besides returning it.
+        // By default libvirt also prints every error that it returns.
         clear_error_callback();
         let uri = uri.to_owned();
         match Connect::open(Some(&uri)) {

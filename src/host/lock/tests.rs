@@ -141,7 +141,7 @@ fn no_driver_is_asked_while_the_host_lock_is_held() {
 
 /// Who waited for a file that is gone has a lock that nobody else would meet.
 #[test]
-fn a_lock_whose_file_was_removed_is_taken_anew() {
+fn a_lock_whose_file_was_removed_is_taken_again() {
     let root = tempfile::tempdir().unwrap();
     let host = Arc::new(Host::new(root.path()));
     let domain = DOMAIN.parse().unwrap();

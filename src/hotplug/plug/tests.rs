@@ -40,8 +40,8 @@ fn optional_devices_are_those_without_a_hostdev() {
     );
 }
 
-/// A device that was pulled comes again; one whose making was cut short, or that is
-/// being taken out, was not the guest's.
+/// A pulled device is plugged in again. A device that was only partly made, or is being
+/// removed, did not belong to the guest.
 #[test]
 fn a_domain_lacks_what_was_pulled_and_not_what_is_leaving() {
     let directory = tempfile::tempdir().unwrap();
@@ -77,7 +77,7 @@ fn what_could_not_be_undone_is_said_whatever_the_error() {
     assert_eq!(text(&[]), "its hostdev cannot be read: not XML");
     assert_eq!(
         text(&["a is busy", "b too"]),
-        "its hostdev cannot be read: not XML; undoing what was done before failed too: \
+        "its hostdev cannot be read: not XML; undoing the earlier changes failed too: \
          a is busy; b too"
     );
 }
@@ -96,7 +96,7 @@ fn a_pool_beside_that_cannot_be_read_is_not_passed_over() {
         let pools = pools(&host, &def, &held).map_err(|error| error.to_string());
         pools.map(|pools| pools.len())
     };
-    // Deleted since.
+    // The pool was deleted.
     assert_eq!(beside(), Ok(0));
     let file = host.path("/etc/virt-vgpu/pools.d/p.toml");
     std::fs::create_dir_all(file.parent().unwrap()).unwrap();

@@ -1,5 +1,5 @@
-//! NVIDIA's vGPUs as virtual functions: one becomes a vGPU when the driver's own VFIO
-//! interface is given a type for it (vendor-specific VFIO).
+//! NVIDIA's vGPUs as virtual functions: a function becomes a vGPU when a type is
+//! written to the driver's own VFIO interface (vendor-specific VFIO).
 
 use std::{cell::OnceCell, collections::BTreeMap, io};
 
@@ -36,7 +36,7 @@ fn find(view: &HostView<'_>) -> Result<Vec<Candidate>, String> {
     let functions = vendor_vfio::all_functions(sysfs).map_err(cannot)?;
     let mut in_use: BTreeMap<PciAddress, u32> = BTreeMap::new();
     for &(function, gpu) in &functions {
-        // One that cannot be read is no argument for or against its GPU.
+        // A function that cannot be read does not count as in use.
         if let Ok(Some(_)) = vendor_vfio::current(sysfs, function) {
             *in_use.entry(gpu).or_default() += 1;
         }
@@ -48,7 +48,7 @@ fn find(view: &HostView<'_>) -> Result<Vec<Candidate>, String> {
     Ok(functions.into_iter().map(candidate).collect())
 }
 
-/// The one function that the XML names, looked at without any other.
+/// The one function that the XML names. No other function is read.
 pub(super) fn one(view: &HostView<'_>, function: PciAddress) -> Result<Vec<Candidate>, String> {
     let gpu = vendor_vfio::gpu(view.sysfs(), function);
     let gpu = gpu.map_err(|e| format!("{function}: {e}"))?;
@@ -79,7 +79,7 @@ pub(super) fn offer(view: &HostView<'_>, profile: &TypeSelector, function: PciAd
             return Ok(Offer::Taken(why));
         }
         if let Some(id) = vendor_vfio::current(sysfs, function)? {
-            let what = format!("has the type {id} already, and no domain of ours");
+            let what = format!("already has the type {id}, but belongs to no domain of ours");
             return Ok(Offer::Taken(what));
         }
         let creatable = vendor_vfio::creatable(sysfs, function)?;
@@ -90,8 +90,10 @@ pub(super) fn offer(view: &HostView<'_>, profile: &TypeSelector, function: PciAd
         Ok(
             match meant.and_then(|one| one.id.to_string().parse().ok()) {
                 Some(id) => Offer::Type { id, available: 1 },
-                None if nothing => Offer::NoRoom(format!("its GPU has no room for a {profile}")),
-                // The driver lists what can be made, not what there is.
+                None if nothing => {
+                    Offer::NoRoom(format!("a {profile} does not fit on its GPU now"))
+                }
+                // The driver lists only types that can be created now.
                 None => Offer::NoRoom(format!(
                     "its GPU makes no {profile} now, only vGPUs of other sizes or profiles"
                 )),
@@ -101,7 +103,7 @@ pub(super) fn offer(view: &HostView<'_>, profile: &TypeSelector, function: PciAd
     read().unwrap_or_else(|error| Offer::Unreadable(error.to_string()))
 }
 
-/// Whether the function itself is why it has nothing to offer.
+/// Whether the function itself is the reason why it offers nothing.
 pub(super) fn is_spoken_for(view: &HostView<'_>, function: PciAddress) -> bool {
     view.withheld(function).is_some()
         || !matches!(vendor_vfio::current(view.sysfs(), function), Ok(None))
@@ -116,7 +118,7 @@ pub(in crate::kind) fn made_as(function: PciAddress) -> MadeAs {
     }
 }
 
-/// What gives a function its type, then its place and its parameters.
+/// The steps that give a function its type, its place and its parameters.
 pub(super) fn steps(function: PciAddress, profile: &str, made: &ToMake<'_>) -> Vec<Step> {
     let mut steps = vec![assignment(function, made.type_id, profile)];
     steps.extend(settings(&vendor_vfio::attributes(function), made));

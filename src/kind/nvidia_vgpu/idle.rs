@@ -1,5 +1,5 @@
-//! GPUs that a pool's rules take and that make nothing for it as the host stands. No
-//! candidate stands for them, and a refusal without them would be wrong.
+//! GPUs that a pool's rules take but that make nothing for the pool now. They are no
+//! candidates, but a refusal must name them too.
 
 use std::collections::BTreeSet;
 
@@ -14,14 +14,14 @@ use crate::{
 };
 
 impl NvidiaVgpuPool {
-    /// The GPUs that the rules take and that no candidate for `placeholder` stands for.
+    /// The GPUs that the rules take but that have no candidate for `placeholder`.
     pub(super) fn idle_gpus(
         &self,
         view: &HostView<'_>,
         placeholder: &Placeholder,
         takes: &dyn Fn(&Parent) -> bool,
     ) -> Vec<Idle> {
-        // What cannot be listed has been told where it was asked for.
+        // An error of this listing was already reported by the caller.
         let any = self.candidates(view, &Placeholder::Any).unwrap_or_default();
         let (mut served, mut otherwise) = (BTreeSet::new(), BTreeSet::new());
         for one in &any {
@@ -41,12 +41,12 @@ impl NvidiaVgpuPool {
             if otherwise.contains(name) {
                 let reason = match placeholder {
                     Placeholder::Mdev => {
-                        "it makes vGPUs of its virtual functions, and the XML has a mediated \
-                         device; 'virt-vgpu sync' changes that"
+                        "its vGPUs are virtual functions, but the XML has a mediated device; \
+                         'virt-vgpu sync' corrects that"
                     }
                     _ => {
-                        "it makes mediated devices, and the XML has a virtual function; \
-                         'virt-vgpu sync' changes that"
+                        "its vGPUs are mediated devices, but the XML has a virtual function; \
+                         'virt-vgpu sync' corrects that"
                     }
                 };
                 found.push(idle(name, reason.to_owned(), false));
@@ -67,19 +67,19 @@ impl NvidiaVgpuPool {
     }
 }
 
-/// What a GPU lacks before it can make vGPUs; None where that cannot be told, or
-/// nothing is lacking.
+/// What a GPU lacks before it can make vGPUs; None if nothing is missing, or this
+/// cannot be read.
 pub(super) fn unready(view: &HostView<'_>, gpu: &ParentName) -> Option<String> {
     let functions = readiness::functions(view.sysfs(), gpu.pci()?).ok()?;
     if functions.are_missing() {
         Some(format!(
-            "its virtual functions are not there; run 'virt-vgpu host apply {gpu}'"
+            "its virtual functions do not exist yet; run 'virt-vgpu host apply {gpu}'"
         ))
     } else if functions.unready.is_empty() {
         None
     } else {
         Some(format!(
-            "{}; 'systemctl status nvidia-vgpud' tells whether NVIDIA's types were loaded",
+            "{}; 'systemctl status nvidia-vgpud' shows whether NVIDIA's types were loaded",
             functions.unready_in_words()
         ))
     }

@@ -1,5 +1,5 @@
-//! NVIDIA's vGPUs as mediated devices: of the GPU itself where it has no virtual
-//! functions, else of these, one each.
+//! NVIDIA's vGPUs as mediated devices: of the GPU itself if it has no virtual
+//! functions, otherwise of its virtual functions, one each.
 
 use crate::{
     device::gpu,

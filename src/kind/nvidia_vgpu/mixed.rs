@@ -1,5 +1,5 @@
-//! GPUs on which sizes are mixed: each vGPU has a place in the GPU's memory, and only
-//! NVML knows the places.
+//! GPUs with mixed sizes: each vGPU has a place in the GPU's memory, and only NVML
+//! knows the places.
 
 use super::functions;
 use crate::{
@@ -12,8 +12,8 @@ use crate::{
     model::TypeSelector,
 };
 
-/// The offer of a candidate, given what it would be where sizes are not mixed: there has
-/// to be a place.
+/// The offer of a candidate with mixed sizes: it needs a free place. `offer` is the
+/// offer without mixed sizes.
 pub(super) fn offer(
     view: &HostView<'_>,
     profile: &TypeSelector,
@@ -50,8 +50,8 @@ pub(super) fn offer(
     }
 }
 
-/// Where the next vGPU of the profile goes on the candidate's GPU, besides what is there
-/// and what is taken.
+/// The place for the next vGPU of the profile on the candidate's GPU, in addition to
+/// existing vGPUs and to the places that are taken.
 pub(super) fn place(
     view: &HostView<'_>,
     profile: &TypeSelector,
@@ -67,8 +67,8 @@ pub(super) fn place(
     chosen.map_or(PlacementChoice::Nowhere, PlacementChoice::At)
 }
 
-/// The names of all types of the candidate's GPU and the places that they can have
-/// besides those that are taken; empty where nobody tells.
+/// The names of all types of the candidate's GPU and their possible places other than
+/// those that are taken; empty if they are unknown.
 fn places(
     view: &HostView<'_>,
     candidate: &Candidate,

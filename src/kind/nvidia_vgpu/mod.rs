@@ -91,7 +91,8 @@ impl Kind for NvidiaVgpu {
     }
 
     fn parse(&self, part: &Part<'_>) -> Result<Arc<dyn Devices>, ConfigError> {
-        // A MIG profile would otherwise be handed out without what it stands on.
+        // Without this refusal, a MIG profile would be handed out without its GPU
+        // instance.
         if let Some(node) = part.top.get("mig") {
             return Err(node.refuse("is not supported by this version", &[]));
         }
@@ -116,8 +117,9 @@ impl Kind for NvidiaVgpu {
         true
     }
 
-    /// libvirt before 9.7 takes `managed='no'` only for functions bound to `vfio-pci`
-    /// (`virHostdevPreparePCIDevicesImpl`), which NVIDIA's functions must never be.
+    /// libvirt before 9.7 accepts `managed='no'` only for functions bound to `vfio-pci`
+    /// (`virHostdevPreparePCIDevicesImpl`), and NVIDIA's functions must not be bound to
+    /// it.
     fn check_libvirt(&self, version: u32) -> Result<(), String> {
         const FIRST: u32 = 9_007_000;
         let (major, minor, patch) = (version / 1_000_000, version / 1000 % 1000, version % 1000);
@@ -125,8 +127,8 @@ impl Kind for NvidiaVgpu {
             return Ok(());
         }
         Err(format!(
-            "this host makes vGPUs of virtual functions with NVIDIA's own VFIO driver, which \
-             libvirt hands to VMs from 9.7 on; this is libvirt {major}.{minor}.{patch}: upgrade it"
+            "on this host vGPUs are virtual functions of NVIDIA's own VFIO driver, which libvirt \
+             supports since 9.7; this is libvirt {major}.{minor}.{patch}: upgrade it"
         ))
     }
 
@@ -134,7 +136,10 @@ impl Kind for NvidiaVgpu {
         let gpus = gpu::all(sysfs)?;
         let lacks = |gpu: &&PciAddress| readiness::lacks_functions(sysfs, **gpu);
         Ok(gpus.iter().find(lacks).map(|gpu| {
-            format!("virtual functions of {gpu} are not there, 'virt-vgpu host apply' makes them")
+            format!(
+                "the virtual functions of {gpu} do not exist yet, 'virt-vgpu host apply' creates \
+                 them"
+            )
         }))
     }
 

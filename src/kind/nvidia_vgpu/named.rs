@@ -88,7 +88,7 @@ fn known_profiles(view: &HostView<'_>, gpu: PciAddress) -> Result<BTreeSet<Strin
 fn why_unknown(sysfs: &dyn Sysfs, gpu: PciAddress) -> String {
     if readiness::lacks_functions(sysfs, gpu) {
         return format!(
-            "its virtual functions are not there; 'virt-vgpu host apply {gpu}' makes them"
+            "its virtual functions do not exist yet; 'virt-vgpu host apply {gpu}' makes them"
         );
     }
     "its driver lists no types now; see 'virt-vgpu profiles'".to_owned()
@@ -113,7 +113,7 @@ fn no_gpu(sysfs: &dyn Sysfs, gpus: &[PciAddress], text: &str) -> String {
             Err(_) if physical.is_some() => format!("no driver is bound to its GPU, {gpu}"),
             Err(_) => "no driver is bound to it".to_owned(),
         };
-        return format!("{name} is no GPU that makes vGPUs: {why}");
+        return format!("{name} is not a GPU that makes vGPUs: {why}");
     }
     let have: Vec<String> = gpus.iter().map(ToString::to_string).collect();
     let shown = near::one_line(text);

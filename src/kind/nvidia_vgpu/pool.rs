@@ -1,4 +1,4 @@
-//! A pool of NVIDIA's vGPUs: its rules are about GPUs, whichever of a GPU's functions
+//! A pool of NVIDIA's vGPUs: its rules apply to GPUs, whichever of a GPU's functions
 //! makes the vGPUs.
 
 use std::rc::Rc;
@@ -19,12 +19,12 @@ use crate::{
     rule::{Rule, Verdict},
 };
 
-/// What a pool of NVIDIA's vGPUs hands out, and how its GPUs are to be set for that.
+/// The settings of a pool of NVIDIA's vGPUs: its profile and the settings of its GPUs.
 #[derive(Debug)]
 pub(super) struct NvidiaVgpuPool {
-    /// What they are made as.
+    /// The profile of the vGPUs.
     pub(super) profile: TypeSelector,
-    /// How the GPUs are to be set.
+    /// The settings of whole GPUs.
     pub(super) settings: GpuSettings,
 }
 

@@ -1,4 +1,5 @@
-//! How many more vGPUs of a pool's profile fit on a GPU, over all that makes vGPUs on it.
+//! How many more vGPUs of a pool's profile fit on a GPU, over all functions that make
+//! vGPUs on it.
 
 use std::{
     cell::{LazyCell, OnceCell},
@@ -16,14 +17,13 @@ use crate::{
     model::{MdevTypeId, ParentName},
 };
 
-/// Everything that makes vGPUs on NVIDIA's GPUs, by GPU; or why it cannot be listed. All
-/// pools have the same.
+/// All candidates on NVIDIA's GPUs, by GPU, or why they cannot be listed. All pools
+/// share them.
 #[derive(Debug, Default)]
 struct OnGpus(OnceCell<Result<BTreeMap<ParentName, Vec<Candidate>>, String>>);
 
 impl NvidiaVgpuPool {
-    /// What a GPU has of the profile, and whether the number is exact: else there may be
-    /// fewer.
+    /// What a GPU offers for the profile. False: the number is only an upper bound.
     pub(super) fn room_on(&self, view: &HostView<'_>, gpu: &Parent) -> (Offer, bool) {
         let on_gpus = view.found::<OnGpus>();
         let on_it = match on_gpus.0.get_or_init(|| self.sorted(view)) {
@@ -34,8 +34,9 @@ impl NvidiaVgpuPool {
         let mut offers = Vec::new();
         for one in on_it.into_iter().flatten() {
             let offer = self.offer(view, one);
-            // One that says so is enough: the sums are about the GPU. That something can
-            // be made says that one fits, whatever the sums say.
+            // One offer is enough, because the sums describe the whole GPU. If the
+            // driver says that the type can be created, at least one fits, whatever the
+            // sums say.
             if matches!(offer, Offer::Type { available: 1.., .. }) {
                 if let Some((id, fit)) = &*fit {
                     let (id, available) = (id.clone(), fit.most().max(1));
@@ -60,7 +61,7 @@ impl NvidiaVgpuPool {
         Ok(gpus)
     }
 
-    /// How many more fit on a GPU, and whether that is exact; None where only a plan can
+    /// How many more fit on a GPU, and whether that is exact; None if only a plan can
     /// tell.
     fn fit(&self, view: &HostView<'_>, gpu: &ParentName) -> Option<(MdevTypeId, Fit)> {
         let state = view.gpu(gpu, true)?;
@@ -76,7 +77,7 @@ impl NvidiaVgpuPool {
     }
 }
 
-/// The offers of all that makes vGPUs on one GPU as one.
+/// Combines the offers of all functions of one GPU.
 fn sum(offers: Vec<Offer>) -> Offer {
     let mut total: Option<(MdevTypeId, u32)> = None;
     let mut no_room = None;
@@ -86,7 +87,7 @@ fn sum(offers: Vec<Offer>) -> Offer {
                 let (_, sum) = total.get_or_insert((id, 0));
                 *sum = sum.saturating_add(available);
             }
-            // The word of one that could not be asked counts more than another's no.
+            // An unreadable function counts more than the refusal of another.
             Offer::Unreadable(_) => no_room = Some(offer),
             Offer::NoSuchType | Offer::Taken(_) | Offer::NoRoom(_) => {
                 no_room = no_room.or(Some(offer));

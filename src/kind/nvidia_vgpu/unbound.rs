@@ -1,5 +1,5 @@
-//! NVIDIA's GPUs that its driver does not have: no rules of pools are about them, and
-//! people who look for them are to be told why.
+//! NVIDIA's GPUs that are not bound to its driver. The rules of pools do not apply to
+//! them, and the user is told why.
 
 use std::cell::OnceCell;
 
@@ -12,11 +12,11 @@ use crate::{
     model::PciAddress,
 };
 
-/// Those GPUs, once they have been looked for.
+/// Those GPUs; empty until they are needed.
 #[derive(Debug, Default)]
 struct Found(OnceCell<Vec<(PciAddress, String)>>);
 
-/// All of them, each with what has it.
+/// All of them, each with its present owner.
 pub(super) fn all(view: &HostView<'_>) -> Vec<(PciAddress, String)> {
     let found = view.found::<Found>();
     found.0.get_or_init(|| find(view)).clone()
@@ -25,7 +25,7 @@ pub(super) fn all(view: &HostView<'_>) -> Vec<(PciAddress, String)> {
 fn find(view: &HostView<'_>) -> Vec<(PciAddress, String)> {
     let sysfs = view.sysfs();
     let functions = pci::functions(sysfs).unwrap_or_default();
-    // One look at the driver spares one at each of its virtual functions.
+    // One look at the driver is cheaper than one at each virtual function.
     let bound = gpu::bound(sysfs).unwrap_or_default();
     let gpus = functions
         .iter()
@@ -40,7 +40,7 @@ fn find(view: &HostView<'_>) -> Vec<(PciAddress, String)> {
                     "no driver is bound to it; 'modprobe nvidia' loads NVIDIA's".to_owned()
                 }
                 Ok(Driver::Other(driver)) => {
-                    format!("its driver is '{driver}', not nvidia, which makes vGPUs")
+                    format!("its driver is '{driver}', but only nvidia makes vGPUs")
                 }
                 Err(error) => error.to_string(),
             };

@@ -1,9 +1,9 @@
-//! What a scheduler can be told: NVML's own rules, and a card's limits. Asked
-//! before the driver is, which only says that an argument is invalid.
+//! Checks scheduler settings against NVML's own rules and a card's limits. This is done
+//! before the driver is called, because it only says that an argument is invalid.
 
 use crate::device::nvml::{Scheduler, SchedulerLimits, SchedulerPolicy};
 
-/// Says what cannot be; limits that nobody knows are left to the driver.
+/// Refuses impossible settings; the driver decides if the limits are unknown.
 pub(super) fn check(wanted: Scheduler, limits: Option<&SchedulerLimits>) -> Result<(), String> {
     among_themselves(wanted)?;
     let Some(limits) = limits else {
@@ -12,7 +12,7 @@ pub(super) fn check(wanted: Scheduler, limits: Option<&SchedulerLimits>) -> Resu
     if !limits.policies.contains(&wanted.policy) {
         let names: Vec<&str> = limits.policies.iter().map(|policy| name(*policy)).collect();
         return Err(format!(
-            "policy {}, and the card takes {}",
+            "policy {}, but the card accepts {}",
             name(wanted.policy),
             names.join(", ")
         ));
@@ -39,9 +39,9 @@ fn among_themselves(wanted: Scheduler) -> Result<(), String> {
     {
         "best effort has no parameters"
     } else if averages && !strict {
-        "averaging factor and frequency are there with strict round robin only"
+        "averaging factor and frequency need strict round robin"
     } else if slices && strict {
-        "with strict round robin there is no time slice"
+        "a time slice needs strict round robin to be off"
     } else {
         return Ok(());
     };
@@ -56,13 +56,13 @@ fn within(
 ) -> Result<(), String> {
     match value {
         Some(value) if value < least || value > most => Err(format!(
-            "{what} {value}{unit}, and the card takes {least} to {most}"
+            "{what} {value}{unit}, but the card accepts {least} to {most}"
         )),
         _ => Ok(()),
     }
 }
 
-/// The scheduler in words, without what is left to the driver.
+/// The scheduler in words, without settings that the driver decides.
 pub(super) fn words(scheduler: Scheduler) -> String {
     let mut words = vec![name(scheduler.policy).to_owned()];
     words.extend(scheduler.strict_round_robin.map(|strict| {
@@ -80,7 +80,7 @@ pub(super) fn words(scheduler: Scheduler) -> String {
     words.join(", ")
 }
 
-/// As pool files have it.
+/// The policy's name in pool files.
 fn name(policy: SchedulerPolicy) -> &'static str {
     match policy {
         SchedulerPolicy::BestEffort => "best-effort",

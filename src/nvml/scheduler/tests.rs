@@ -47,7 +47,7 @@ fn what_a_card_takes() {
     for wanted in [BEST_EFFORT, STRICT, equal] {
         assert_eq!(limits::check(wanted, Some(&limits())), Ok(()), "{wanted:?}");
     }
-    // With nobody's limits, only what can never be is refused.
+    // Without known limits, only impossible settings are refused.
     assert_eq!(limits::check(SLICES, None), Ok(()));
 }
 
@@ -55,7 +55,7 @@ fn what_a_card_takes() {
 fn what_a_card_does_not_take_is_refused_with_its_limits() {
     assert_eq!(
         refused(SLICES),
-        "policy fixed-share, and the card takes best-effort, equal-share"
+        "policy fixed-share, but the card accepts best-effort, equal-share"
     );
     let slice = Scheduler {
         policy: SchedulerPolicy::EqualShare,
@@ -64,7 +64,7 @@ fn what_a_card_does_not_take_is_refused_with_its_limits() {
     };
     assert_eq!(
         refused(slice),
-        "time slice 999999 ns, and the card takes 1000000 to 30000000"
+        "time slice 999999 ns, but the card accepts 1000000 to 30000000"
     );
     let frequency = Scheduler {
         frequency: Some(961),
@@ -72,7 +72,7 @@ fn what_a_card_does_not_take_is_refused_with_its_limits() {
     };
     assert_eq!(
         refused(frequency),
-        "frequency 961 Hz, and the card takes 63 to 960"
+        "frequency 961 Hz, but the card accepts 63 to 960"
     );
     let factor = Scheduler {
         averaging_factor: Some(0),
@@ -80,7 +80,7 @@ fn what_a_card_does_not_take_is_refused_with_its_limits() {
     };
     assert_eq!(
         refused(factor),
-        "averaging factor 0, and the card takes 1 to 60"
+        "averaging factor 0, but the card accepts 1 to 60"
     );
     let without = SchedulerLimits {
         strict_round_robin: false,
@@ -113,11 +113,11 @@ fn what_contradicts_itself_is_refused_by_any_card() {
         ),
         (
             of(equal, None, Some(480), None),
-            "averaging factor and frequency are there with strict round robin only",
+            "averaging factor and frequency need strict round robin",
         ),
         (
             of(equal, Some(true), None, Some(2_000_000)),
-            "with strict round robin there is no time slice",
+            "a time slice needs strict round robin to be off",
         ),
     ] {
         assert_eq!(limits::check(wanted, None), Err(why.to_owned()));
@@ -137,7 +137,7 @@ fn a_state_is_read_in_either_interface() {
         ..BEST_EFFORT
     };
     for (state, scheduler) in [
-        // Parameters are meaningless there.
+        // This policy does not use the parameters.
         (state(1, Some(2), 33, 2_083_333), Some(BEST_EFFORT)),
         (state(2, Some(0), 0, 0), Some(default)),
         (state(2, Some(2), 33, 2_083_333), Some(STRICT)),
@@ -150,7 +150,7 @@ fn a_state_is_read_in_either_interface() {
     }
 }
 
-/// Every frequency comes back from the time slice that the driver makes of it.
+/// Every frequency can be computed again from the driver's time slice.
 #[test]
 fn frequencies_survive_being_told_as_time_slices() {
     for frequency in 63..=960 {
@@ -216,7 +216,7 @@ fn only_a_scheduler_without_defaults_is_known_to_be_in_place() {
     assert!(!is_exactly(default, default) && !is_exactly(STRICT, SLICES));
 }
 
-/// The wrapper puts the frequency where the averaging factor belongs when it has none.
+/// Without an averaging factor, the wrapper puts the frequency in its place.
 #[test]
 fn a_frequency_alone_goes_to_its_own_place() {
     let alone = Scheduler {

@@ -1,6 +1,6 @@
-//! The choice itself: for each request the first candidate in order of preference
-//! that has room and leaves room for the requests still to come. It asks the
-//! supply and nobody else, and carries nothing out.
+//! Chooses a candidate for each request: the first one in order of preference on which
+//! the request fits, and with which the remaining requests still fit too. The planner
+//! asks only the supply, and carries nothing out.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,7 +28,7 @@ mod why_not;
 
 pub(super) use taken::Taken;
 
-/// What makes the device on the candidate.
+/// The steps that make the device on the candidate.
 fn making(candidate: &Candidate, assignment: &Assignment, wanted: &PlanRequest<'_>) -> Vec<Step> {
     let made = ToMake {
         type_id: &assignment.type_id,
@@ -39,7 +39,7 @@ fn making(candidate: &Candidate, assignment: &Assignment, wanted: &PlanRequest<'
     wanted.pool.devices.steps(candidate, &made)
 }
 
-/// What candidates are asked for.
+/// What is asked of candidates.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ask<'a> {
     pub(super) pool: &'a Pool,
@@ -70,21 +70,21 @@ pub(super) struct Planner<'a> {
     pub(super) boards: Boards,
 }
 
-/// The boards that have been asked for what all that makes devices on them has together.
+/// The boards whose total capacity has been read.
 #[derive(Default)]
 pub(super) struct Boards {
-    /// As they stand; None for a board whose sums nobody knows.
+    /// The state of each board; None for a board with unknown capacity.
     states: BTreeMap<ParentName, Option<Rc<dyn Board>>>,
-    /// What each is, by its PCI ids.
+    /// The type of each board, by its PCI ids.
     types: BTreeMap<ParentName, Option<String>>,
-    /// The same of what the domain has already; None for not looked yet.
+    /// The type of the board that the domain already uses; None: not read yet.
     beside: Option<Option<String>>,
-    /// What is left of a type beside so many devices of the plan.
+    /// How many of a type are left, in addition to that many devices of the plan.
     left: BTreeMap<(ParentName, MdevTypeId, usize), Option<u32>>,
 }
 
 impl Boards {
-    /// What the candidate's board is.
+    /// The type of the candidate's board.
     fn board_type(&mut self, supply: &HostSupply<'_>, candidate: &Candidate) -> Option<String> {
         let board_type = self.types.entry(candidate.board.clone());
         board_type
@@ -93,13 +93,13 @@ impl Boards {
     }
 }
 
-/// Requests of one pool share their candidates, unless the XML names one.
+/// Requests for one pool share their candidates, unless the XML names one.
 pub(super) type AskKey<'a> = (&'a PoolName, &'a Placeholder);
 
-/// A pool's candidates with the offers asked for so far.
+/// A pool's candidates with the offers that were read so far.
 pub(super) struct Choices {
     pub(super) candidates: Vec<Candidate>,
-    /// None for one that was not asked yet.
+    /// None for a candidate that was not asked yet.
     pub(super) offers: Vec<Option<Option<Offer>>>,
 }
 
@@ -131,7 +131,7 @@ impl<'a> Planner<'a> {
         })
     }
 
-    /// `instances` bounds the pool whatever the hardware could still do.
+    /// `instances` limits the pool, whatever the hardware could still do.
     fn check_limits(&self) -> Result<(), Refusal> {
         let mut planned: BTreeMap<&PoolName, u32> = BTreeMap::new();
         for wanted in self.wanted {
@@ -154,8 +154,8 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
-    /// The first candidate in order of preference that has room and leaves room
-    /// for the requests still to come.
+    /// The first candidate in order of preference on which the request fits, and with
+    /// which the remaining requests still fit too.
     fn choose(
         &mut self,
         index: usize,
@@ -176,8 +176,8 @@ impl<'a> Planner<'a> {
                 self.ask_further(ask, &candidate, order);
                 return Ok((candidate, assignment));
             }
-            // Functions of a board mostly are alike to all requests: what one leaves,
-            // its neighbour leaves too.
+            // Functions of a board are mostly the same for all requests: if one does
+            // not fit, its neighbour does not fit either.
             let named = self.is_named(candidate.function());
             let takers = self.takers(&candidate.parent.name);
             if !tried.insert((
@@ -284,10 +284,10 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Positions of the pool's candidates, best first: what another request names
-    /// last, then a board that has refused to make that many, then a board that would
-    /// have to hold two types (few drivers can), then the board by placement, then by
-    /// distance, then by address.
+    /// The indexes of the pool's candidates, best first. Devices that another request
+    /// names come last, then boards that have refused to make that many, then boards
+    /// that would have to hold two types (few drivers can). The rest is sorted by
+    /// placement, distance and address.
     pub(super) fn order(&self, ask: Ask<'a>) -> Vec<usize> {
         let pool = ask.pool;
         let candidates = &self.choices[&ask.key()].candidates;
@@ -306,14 +306,14 @@ impl<'a> Planner<'a> {
             let named = self.is_named(candidate.function());
             let planned = self.taken.planned_on_board(&candidate.board).count();
             let refused = self.failed.has_refused(&candidate.board, planned);
-            // Equals keep their order, which is that of the addresses.
+            // Equal candidates stay in the order of their addresses.
             let distance = self.nearness.distance(candidate.node);
             (named, refused, mixed, load, distance)
         });
         order
     }
 
-    /// Whether a request is for this function and no other.
+    /// Whether a request names exactly this function.
     fn is_named(&self, function: Option<PciAddress>) -> bool {
         let Some(function) = function else {
             return false;
@@ -329,13 +329,13 @@ impl<'a> Planner<'a> {
         Some(wanted.pool)
     }
 
-    /// Whether the pool hands out what another of this plan does.
+    /// Whether the pool has the same type as another pool of this plan.
     fn is_of_one_type(&self, pool: &Pool, other: &PoolName) -> bool {
         let other = self.pool(other);
         other.is_some_and(|other| other.is_of_one_type_with(pool))
     }
 
-    /// Devices on the candidate's board, those that are not there yet included.
+    /// Devices on the candidate's board, including those that do not exist yet.
     fn in_use(&self, candidate: &Candidate) -> u32 {
         let taken = self.taken.count_on_board(&candidate.board);
         candidate.in_use.saturating_add(count(taken))
@@ -370,9 +370,9 @@ impl<'a> Planner<'a> {
         offer.clone()
     }
 
-    /// What the driver has said of another function of the same board, where drivers are
-    /// not asked any more. Free functions of a board are alike, and worth a try: the driver
-    /// has the last word when the device is made.
+    /// The driver's answer about another function of the same board, for when drivers are
+    /// not asked any more. Free functions of a board are equivalent, so the answer is worth
+    /// a try: the driver decides when the device is made.
     fn answer_of_board(&self, ask: Ask<'a>, position: usize) -> Option<Offer> {
         let candidate = self.choices[&ask.key()].candidates.get(position)?;
         if !is_alike(ask, candidate) {

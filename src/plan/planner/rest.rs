@@ -1,5 +1,4 @@
-//! Whether the requests that are still to come find devices beside those that the plan
-//! has.
+//! Checks whether the remaining requests fit in addition to the devices of the plan.
 
 use std::collections::BTreeMap;
 
@@ -14,11 +13,11 @@ use crate::{
 };
 
 impl Planner<'_> {
-    /// Whether the requests from `index` on still find devices beside those that the
-    /// plan has.
+    /// Whether the requests from `index` on still fit in addition to the devices of the
+    /// plan.
     pub(super) fn rest_fits(&mut self, index: usize) -> bool {
         let wanted = self.wanted.get(index..).unwrap_or_default();
-        // What is left depends on the devices that are being tried.
+        // The remaining capacity depends on the devices that are being tried.
         self.boards.left.clear();
         let mut room: BTreeMap<Container, u32> = BTreeMap::new();
         let mut boards: BTreeMap<ParentName, (&Pool, Candidate)> = BTreeMap::new();
@@ -61,7 +60,8 @@ impl Planner<'_> {
         fits
     }
 
-    /// Whether the candidate's board takes all of these beside what is not there yet.
+    /// Whether all of these fit on the candidate's board, in addition to devices that
+    /// do not exist yet.
     fn takes(&mut self, pool: &Pool, candidate: &Candidate, types: &[&MdevTypeId]) -> bool {
         let mut made = self.taken.made_on_board(&candidate.board);
         let Some(board) = self.board(pool, candidate) else {

@@ -1,5 +1,5 @@
-//! What is left on a candidate beside the devices that are not there yet: by itself, on
-//! its board, and by what all devices of one VM must have in common.
+//! Computes what is left on a candidate after subtracting the devices that do not exist
+//! yet: its own limit, the limit of its board, and the rules for all devices of one VM.
 
 use std::{collections::BTreeSet, rc::Rc};
 
@@ -43,8 +43,8 @@ impl<'a> Planner<'a> {
         Some((id, left))
     }
 
-    /// Whether the candidate is a virtual function that has a device, or is about to have
-    /// one: it holds one, and its driver need not be asked.
+    /// Whether the candidate is a function that has a device, or is about to get one: it
+    /// holds only one, so its driver need not be asked.
     pub(super) fn is_spoken_for(&self, ask: Ask<'a>, position: usize) -> bool {
         let candidate = &self.choices[&ask.key()].candidates[position];
         let has_device = candidate.has_device && ask.pool.devices.functions_hold_one();
@@ -52,16 +52,16 @@ impl<'a> Planner<'a> {
             && (has_device || self.taken.count_on(&candidate.parent.name, None) > 0)
     }
 
-    /// What the driver has refused there in this very run.
+    /// The driver's refusal in this run, if there was one.
     pub(super) fn refused(&self, candidate: &Candidate, id: &MdevTypeId) -> Option<String> {
         let on_parent = self.taken.planned_on(&candidate.parent.name).count();
         let on_board = self.taken.planned_on_board(&candidate.board).count();
         self.failed.reason(candidate, id, (on_parent, on_board))
     }
 
-    /// What the candidate's board still takes of the type beside the devices that are not
-    /// there yet. None without such devices, when the driver's own word holds, and where
-    /// nobody knows a board's sums.
+    /// How many of the type still fit on the candidate's board, in addition to devices
+    /// that do not exist yet. None if there are no such devices (then the driver's own
+    /// answer holds) or if the board's capacity is unknown.
     pub(super) fn left_on_board(
         &mut self,
         pool: &Pool,
@@ -70,8 +70,8 @@ impl<'a> Planner<'a> {
     ) -> Option<u32> {
         let board = &candidate.board;
         let planned = self.taken.planned_on_board(board).count();
-        // What is being made there for others is no reason to read all that a board tells:
-        // its driver says no where there is no room for both, and then there is another plan.
+        // Devices that are being made there for others are no reason to read the whole
+        // board: if both do not fit, the driver refuses, and we replan.
         if planned == 0 {
             return None;
         }
@@ -86,7 +86,8 @@ impl<'a> Planner<'a> {
         left
     }
 
-    /// Whether the first of several devices decides what board the others can be on.
+    /// Whether the first of several devices decides which boards are possible for the
+    /// others.
     pub(super) fn is_of_several_board_types(&mut self, wanted: &'a [PlanRequest<'a>]) -> bool {
         let wanted = wanted.iter();
         let alike: Vec<&PlanRequest<'a>> = wanted
@@ -103,10 +104,10 @@ impl<'a> Planner<'a> {
         types.len() > 1
     }
 
-    /// The device, or the rest, whose board is of another type than the candidate's, where
-    /// the devices of one VM have to be on one: those of NVIDIA's driver (Virtual GPU
-    /// Software User Guide, "Multiple vGPUs"). What does not say what it is may be the
-    /// same.
+    /// Names the device whose board has another type than the candidate's, if all
+    /// devices of the VM must be on one type of board. NVIDIA's driver requires that
+    /// (Virtual GPU Software User Guide, "Multiple vGPUs"). A board of unknown type
+    /// counts as the same.
     pub(super) fn other_board_type(
         &mut self,
         pool: &Pool,
@@ -150,7 +151,7 @@ impl<'a> Planner<'a> {
             .clone()
     }
 
-    /// Where the pool's next device goes on the candidate's board.
+    /// The place for the pool's next device on the candidate's board.
     pub(super) fn place(&self, pool: &Pool, candidate: &Candidate) -> PlacementChoice {
         let taken = self.taken.places_on_board(&candidate.board);
         pool.devices.place(self.supply.view(), candidate, &taken)

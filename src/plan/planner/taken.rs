@@ -1,5 +1,5 @@
-//! What is not on the host yet and takes room there all the same: the devices of the plan
-//! so far, and those that other domains' claims announce. Counted here and nowhere else.
+//! Counts devices that do not exist yet but already take space: the devices of the plan
+//! so far, and the devices that other domains' claims announce.
 
 use crate::{
     capacity::Placement,
@@ -7,16 +7,16 @@ use crate::{
     plan::{Announced, Assignment},
 };
 
-/// Devices that take room.
+/// Devices that take space.
 #[derive(Debug, Default)]
 pub(in crate::plan) struct Taken<'a> {
-    /// Those of the plan, in the order of the requests.
+    /// The devices of the plan, in the order of the requests.
     pub(super) planned: Vec<Assignment>,
     announced: &'a [Announced],
 }
 
 impl<'a> Taken<'a> {
-    /// No device of the plan yet, beside those that others have announced.
+    /// Only the devices that others have announced, and none of the plan yet.
     pub(in crate::plan) fn beside(announced: &'a [Announced]) -> Self {
         Self {
             planned: Vec::new(),
@@ -41,17 +41,17 @@ impl<'a> Taken<'a> {
         announced.filter(move |one| one.board == *board)
     }
 
-    /// Whether others are about to have devices on a board.
+    /// Whether other domains are about to get devices on a board.
     pub(super) fn is_announced_on_board(&self, board: &ParentName) -> bool {
         self.announced_on_board(board).next().is_some()
     }
 
-    /// How many there are on a board.
+    /// How many of these devices are on a board.
     pub(super) fn count_on_board(&self, board: &ParentName) -> usize {
         self.planned_on_board(board).count() + self.announced_on_board(board).count()
     }
 
-    /// How many there are on a parent, of that type or, without one, of any.
+    /// How many of these devices are on a parent; of that type, or of any type.
     pub(super) fn count_on(&self, parent: &ParentName, of_type: Option<&MdevTypeId>) -> usize {
         let is_meant = |id: &MdevTypeId| of_type.is_none_or(|of_type| of_type == id);
         let planned = self.planned_on(parent);
@@ -61,7 +61,7 @@ impl<'a> Taken<'a> {
         planned + announced.count()
     }
 
-    /// What is made on a board, and where; those of others first.
+    /// The devices on a board with their places; announced devices first.
     pub(super) fn made_on_board(&self, board: &ParentName) -> Vec<(MdevTypeId, Option<Placement>)> {
         let announced = self.announced_on_board(board);
         let announced = announced.map(|one| (one.type_id.clone(), one.placement));
@@ -70,7 +70,7 @@ impl<'a> Taken<'a> {
         announced.chain(planned).collect()
     }
 
-    /// The places on a board that are chosen for them.
+    /// The places on a board that were chosen for these devices.
     pub(super) fn places_on_board(&self, board: &ParentName) -> Vec<Placement> {
         let made = self.made_on_board(board).into_iter();
         made.filter_map(|(_, placement)| placement).collect()

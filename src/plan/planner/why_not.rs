@@ -1,4 +1,4 @@
-//! The refusal of a request: every candidate, and why it does not serve.
+//! The refusal of a request: every candidate, and why it cannot serve.
 
 use super::{Ask, Planner};
 use crate::{
@@ -36,9 +36,9 @@ impl<'a> Planner<'a> {
                 Some(rejection) => rejection.reason,
                 None if count == 0 => match idle.first() {
                     Some(Rejection { candidate, reason }) => {
-                        format!("it is no virtual function of this host; {candidate}: {reason}")
+                        format!("it is not a virtual function of this host; {candidate}: {reason}")
                     }
-                    None => "it is no virtual function of this host (see 'virt-vgpu host show')"
+                    None => "it is not a virtual function of this host (see 'virt-vgpu host show')"
                         .to_owned(),
                 },
                 None => "the pool's rules do not take its GPU".to_owned(),
@@ -84,7 +84,7 @@ impl<'a> Planner<'a> {
                 let differ = requests.any(|one| !one.pool.is_of_one_type_with(wanted.pool))
                     || is_of_several_board_types;
                 if others.is_empty() && differ && has_board {
-                    "it does not take all devices of this domain at once".to_owned()
+                    "the devices of this domain do not all fit on it at once".to_owned()
                 } else if others.is_empty() {
                     format!("its last {id} is needed for another device of this domain")
                 } else {
@@ -97,8 +97,8 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Why a function that is free itself gets nothing: its board has no room for it
-    /// beside the other devices of this domain.
+    /// Why a function that is free cannot be used: the type does not fit on its board
+    /// in addition to the other devices of this domain.
     fn why_not_on_board(
         &mut self,
         wanted: &PlanRequest<'a>,
@@ -130,13 +130,13 @@ impl<'a> Planner<'a> {
             format!("{its_board}{alone} of {id} left, {alike} are wanted")
         } else {
             format!(
-                "{its_board}no room for a {id} beside '{}' of this domain",
+                "{its_board}a {id} does not fit beside '{}' of this domain",
                 others.join("', '")
             )
         })
     }
 
-    /// Whether others have what is left there, and nothing of this plan does.
+    /// Whether only other domains' devices, not this plan's, take the remaining space.
     fn is_being_made_for_others(&self, candidate: &Candidate) -> bool {
         self.taken
             .planned_on_board(&candidate.board)

@@ -122,10 +122,10 @@ fn not_among(address: PciAddress, shown: Shown, pool: Option<&Pool>) -> String {
             proposed("virt-vgpu pool preview", name)
         ),
         (None, Shown::Of(kind)) => format!(
-            "{address} is no {}; 'virt-vgpu devices --kind pci {address}' tells what it is",
+            "{address} is not a {}; 'virt-vgpu devices --kind pci {address}' shows what it is",
             kind.words().subject
         ),
-        (None, Shown::Functions) => format!("{address} is no PCI function"),
+        (None, Shown::Functions) => format!("{address} is not a PCI function"),
     }
 }
 

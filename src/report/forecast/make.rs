@@ -77,7 +77,7 @@ impl Forecast {
                     return Err(AllocateError::StillHeld { domain, why });
                 }
                 HeldState::Stale => self.notes.push(
-                    "its devices of an earlier run are freed first; that room is not counted here"
+                    "its devices of an earlier run are freed first; that space is not counted here"
                         .to_owned(),
                 ),
             }
@@ -199,7 +199,7 @@ impl Forecast {
             .collect();
         if !stale.is_empty() {
             self.notes.push(format!(
-                "{} does not run but holds devices, which the hook frees before it refuses; \
+                "{} is not running but holds devices, which the hook frees before it refuses; \
                  run 'virt-vgpu reconcile' and ask again",
                 stale.join(", ")
             ));
@@ -215,8 +215,8 @@ impl Forecast {
             .collect();
         if !lax.is_empty() {
             self.notes.push(format!(
-                "{} runs but does not have all of its devices any more, which the hook frees \
-                 before it refuses; run 'virt-vgpu reconcile' and ask again",
+                "{} is running but has lost some of its devices; the hook frees them before it \
+                 refuses; run 'virt-vgpu reconcile' and ask again",
                 lax.join(", ")
             ));
         }
@@ -313,7 +313,7 @@ fn held(host: &Host, claim: &Claim) -> Held {
             Liveness::InUse(why) => (HeldState::InUse, why),
             Liveness::Unknown(doubt @ Doubt::Starting) => (HeldState::Starting, doubt.to_string()),
             Liveness::Unknown(doubt) => (HeldState::Unknown, doubt.to_string()),
-            Liveness::Stale => (HeldState::Stale, "the domain does not run".to_owned()),
+            Liveness::Stale => (HeldState::Stale, "the domain is not running".to_owned()),
         },
     };
     let device = |device: &claims::ClaimedDevice| HeldDevice {

@@ -146,7 +146,7 @@ fn bad_filters_are_refused_with_what_is_accepted() {
             "vendor-id",
             "contains",
             "zz",
-            "value: 'zz' is no part of a hexadecimal id of 4 digits",
+            "value: 'zz' is not part of a hexadecimal id of 4 digits",
         ),
         (
             "subsystem-id",
@@ -166,7 +166,7 @@ fn bad_filters_are_refused_with_what_is_accepted() {
             "driver",
             "regex",
             "a(b",
-            "value: 'a(b' is no regular expression: unclosed group",
+            "value: 'a(b' is not a regular expression: unclosed group",
         ),
         (
             "driver",
@@ -210,7 +210,7 @@ fn a_field_that_is_missing_or_unreadable_never_matches() {
         filter("vendor-id", "not-equal", "10de")
             .check(Some(&odd))
             .unwrap_err(),
-        "vendor-id is '0xzz\\nzz', which is no hexadecimal value"
+        "vendor-id is '0xzz\\nzz', which is not a valid hexadecimal value"
     );
 }
 

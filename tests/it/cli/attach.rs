@@ -1,5 +1,5 @@
-//! `attach` and `detach` against a real libvirt, by what virsh shows before and
-//! after. No host device is needed: an absent one can be defined.
+//! `attach` and `detach` against a real libvirt: compares virsh's output before and
+//! after. No host device is needed, because an absent one can be defined.
 
 use std::{fs, process::Command, sync::LazyLock, time::Duration};
 
@@ -10,7 +10,7 @@ use crate::support::libvirtd::Libvirtd;
 
 static LIBVIRTD: LazyLock<Libvirtd> = LazyLock::new(Libvirtd::start);
 
-/// Pools for a directory that stands in for the host.
+/// Pools for a directory that replaces the host.
 const POOLS: &[(&str, &str)] = &[
     ("cad", "guest-driver = '/srv/drivers.iso'"),
     ("render", ""),
@@ -206,7 +206,7 @@ fn what_is_attached_and_detached_leaves_no_trace() {
 fn requests_of_before_keep_their_bytes_and_prefix() {
     let fixture = Fixture::new(3, "pc", &format!("{OWNER}{OURS}"), "");
     let old = fixture.device("old");
-    // The request alone is half an attachment: without its hostdev first.
+    // The request alone is half an attachment; the hostdev is removed first.
     assert_eq!(
         fixture.done("attach", &["--pool", "render"]),
         format!(
@@ -230,7 +230,7 @@ fn requests_of_before_keep_their_bytes_and_prefix() {
         "nothing to do: ws3 has no such device; it has old\n"
     );
     fixture.done("detach", &["--all"]);
-    // A comment is somebody's.
+    // A comment was written by a person and stays.
     let left = fixture.definition();
     assert!(
         left.contains("<!-- ours -->") && !left.contains("<g:device "),
@@ -262,8 +262,8 @@ fn a_running_domain_is_edited_for_its_next_start() {
     assert_eq!(
         out,
         format!(
-            "detached gpu0 (uuid {uuid}) of pool cad from ws4; ws4 is running and keeps what it \
-             has until it stops\n"
+            "detached gpu0 (uuid {uuid}) of pool cad from ws4; ws4 is running and keeps its \
+             devices until it stops\n"
         )
     );
     libvirtd.virsh(&["destroy", "ws4"]);
@@ -274,7 +274,8 @@ fn a_transient_domain_is_refused() {
     let fixture = Fixture::without_domain(5);
     LIBVIRTD.make("create", &fixture.xml("pc", "", ""));
     let wanted = "virt-vgpu: domain 'ws5' is transient: it has no definition that could be edited; \
-                  'virt-vgpu attach --live' gives it a device while it runs, 'detach --live' takes one, \
+                  'virt-vgpu attach --live' adds a device while it runs, 'detach --live' removes \
+                  one, \
                   'virt-vgpu create' makes a domain from XML that asks for one, 'virsh define' keeps it\n";
     for (verb, arguments) in [("attach", ["--pool", "cad"]), ("detach", ["--pool", "cad"])] {
         let (code, out, error) = fixture.run(verb, &arguments);
@@ -304,9 +305,11 @@ fn half_attached_devices_are_completed_and_cloned_ones_mended() {
     assert_eq!(
         fixture.done("attach", &["--pool", "cad", "--count", "2"]),
         format!(
-            "mended gpu1 (uuid {gpu1}) of ws6: its hostdev had the UUID of another domain; {next}\n\
+            "corrected gpu1 (uuid {gpu1}) of ws6: its hostdev had the UUID of another domain; \
+             {next}\n\
              completed gpu0 (uuid {gpu0}) of ws6: its request was missing; {next}\n\
-             mended the guest-driver CD-ROM hdc of ws6: it had the path of another domain; {next}\n"
+             corrected the guest-driver CD-ROM hdc of ws6: it had the path of another domain; \
+             {next}\n"
         )
     );
     let mended = fixture.definition();
@@ -328,13 +331,13 @@ fn half_attached_devices_are_completed_and_cloned_ones_mended() {
 
 #[test]
 fn a_failing_step_undoes_those_before_it() {
-    // No PCI, so no hostdev.
+    // Without PCI there can be no hostdev.
     let none = "<controller type='usb' model='none'/><memballoon model='none'/>";
     let fixture = Fixture::new(7, "isapc", OWNER, none);
     assert_eq!(
         fixture.refused("attach", &["--pool", "cad"]),
         "virt-vgpu: cannot attach to domain 'ws7': cannot attach hostdev 'gpu0': XML error: No PCI \
-         buses available; what was done before is undone"
+         buses available; the earlier changes were undone"
     );
 }
 
@@ -350,7 +353,7 @@ fn what_cannot_be_is_refused_in_one_line() {
         (&["--pool", "rendr"][..], "there is no pool 'rendr' (did you mean 'render'?); there are: broken, cad, render, spare, two".to_owned()),
         (&["--pool", "broken"], "pool 'broken' cannot be used: /etc/virt-vgpu/pools.d/broken.toml:3: key 'instances': ".to_owned()),
         (&["--pool", "cad", "--name", "a"], "cannot attach to domain 'ws8': the domain has a device 'a' of pool 'render'; detach it or choose another name".to_owned()),
-        (&["--pool", "cad", "--name", "gpu0"], "cannot attach to domain 'ws8': alias 'ua-vgpu-gpu0' is that of another device of the domain; choose another name".to_owned()),
+        (&["--pool", "cad", "--name", "gpu0"], "cannot attach to domain 'ws8': another device of the domain has the alias 'ua-vgpu-gpu0'; choose another name".to_owned()),
         (&["--pool", "cad", "--name", "guest-drivers"], "cannot attach to domain 'ws8': the name 'guest-drivers' is reserved for the CD-ROM with guest drivers; choose another name".to_owned()),
         (&["--pool", "render", "--guest-drivers"], "cannot attach to domain 'ws8': pool 'render' has no guest drivers; set 'guest-driver' in /etc/virt-vgpu/pools.d/render.toml".to_owned()),
         (&["--pool", "cad", "--count", "16"], "cannot attach to domain 'ws8': the domain would have more than 16 devices, the most that a VM can have".to_owned()),
@@ -377,7 +380,7 @@ fn what_cannot_be_is_refused_in_one_line() {
     ] {
         assert_eq!(fixture.run("attach", usage).0, 2, "{usage:?}");
     }
-    // The taken name is passed over where none was asked for.
+    // Without --name, a taken name is skipped.
     let out = fixture.done("attach", &["--pool", "cad"]);
     assert!(out.starts_with("attached gpu1 "), "{out}");
 }
@@ -440,7 +443,7 @@ fn the_cdrom_goes_with_the_last_request_that_wants_it() {
     );
     assert_eq!(
         out,
-        "changed what gpu1 of ws11 asks for; takes effect at the next start\n\
+        "changed the request gpu1 of ws11; takes effect at the next start\n\
          added the guest-driver CD-ROM to ws11 as sda; takes effect at the next start\n"
     );
     fixture.done("detach", &["--name", "gpu0"]);
@@ -454,7 +457,7 @@ fn edits_at_the_same_time_do_not_undo_each_other() {
     let fixture = Fixture::new(12, "pc", "", "");
     let before = fixture.definition();
     let names: Vec<String> = (0..4).map(|number| format!("n{number}")).collect();
-    // All four read the definition only after another's edit is over.
+    // All four read the definition only after the other edits.
     let host = Host::new(fixture.root.path());
     let domain = fixture.uuid.parse().unwrap();
     let soon = Deadline::after(Duration::from_secs(1));

@@ -1,6 +1,6 @@
-//! `attach` and `detach` where pools hand out NVIDIA's vGPUs, against a real libvirt
-//! and the model of NVIDIA's driver. libvirt before 9.7 hands no virtual function
-//! with a driver of its own to VMs: there the refusal is what is looked at.
+//! `attach` and `detach` with pools of NVIDIA's vGPUs, against a real libvirt and the
+//! model of NVIDIA's driver. libvirt before 9.7 cannot pass such virtual functions to
+//! VMs; there the refusal is tested.
 
 use std::{process::Command, sync::LazyLock};
 
@@ -67,7 +67,7 @@ fn done(scene: &Scene, verb: &str, domain: &str, arguments: &[&str]) -> String {
     out
 }
 
-/// The line of a command that fails and changes nothing.
+/// The error line of a command that fails and changes nothing.
 #[track_caller]
 fn refused(scene: &Scene, verb: &str, domain: &str, arguments: &[&str]) -> String {
     let before = LIBVIRTD.definition(domain);
@@ -98,9 +98,9 @@ fn each_domain_is_given_a_function_of_its_own() {
             assert_eq!(
                 refused(&scene, "attach", &domain, &["--pool", "cad"]),
                 format!(
-                    "cannot attach to domain '{domain}': this host makes vGPUs of virtual \
-                     functions with NVIDIA's own VFIO driver, which libvirt hands to VMs from 9.7 \
-                     on; this is libvirt {version}: upgrade it"
+                    "cannot attach to domain '{domain}': on this host vGPUs are virtual functions \
+                     of NVIDIA's own VFIO driver, which libvirt supports since 9.7; this is \
+                     libvirt {version}: upgrade it"
                 )
             );
             continue;
@@ -146,7 +146,7 @@ fn detach_takes_the_function_out_with_its_request() {
     assert_eq!(LIBVIRTD.definition(&domain), wanted);
 }
 
-/// The text with its first part of that beginning and end replaced.
+/// Replaces the first part of the text between `beginning` and `end`.
 fn replaced(text: &str, [beginning, end]: [&str; 2], by: &str) -> String {
     let (before, rest) = text.split_once(beginning).unwrap();
     let (_, after) = rest.split_once(end).unwrap();
@@ -167,14 +167,14 @@ fn without_functions_there_is_nothing_to_name() {
     assert_eq!(
         refused(&scene, "attach", &domain, &["--pool", "cad"]),
         format!(
-            "cannot attach to domain '{domain}': pool 'cad' has nothing on this host that could \
-             stand for the device: virtual functions of {GPU} are not there, 'virt-vgpu host \
-             apply' makes them; see 'virt-vgpu pool preview cad'"
+            "cannot attach to domain '{domain}': no device on this host can serve pool 'cad': the \
+             virtual functions of {GPU} do not exist yet, 'virt-vgpu host apply' creates them; see \
+             'virt-vgpu pool preview cad'"
         )
     );
 }
 
-/// Where vGPUs are mediated devices any libvirt will do.
+/// For vGPUs that are mediated devices any libvirt will do.
 #[test]
 fn a_vgpu_that_is_a_mediated_device_is_known_by_its_uuid() {
     let gpu = Gpu::new("a40", Framework::SriovMdev, GPU).functions(4);
@@ -189,13 +189,13 @@ fn a_vgpu_that_is_a_mediated_device_is_known_by_its_uuid() {
             "attached gpu0 (uuid {uuid}) from pool cad to {domain}; takes effect at the next start\n"
         )
     );
-    // One VM has vGPUs of one series.
+    // One VM can have vGPUs of only one series.
     scene.vgpu_pool("ai", "A40-12C");
     assert_eq!(
         refused(&scene, "attach", &domain, &["--pool", "ai"]),
         format!(
-            "cannot attach to domain '{domain}': the vGPUs of one VM must be of one series, which \
-             A40-12Q and A40-12C are not; choose another pool, or detach what it has"
+            "cannot attach to domain '{domain}': the vGPUs of one VM must have the same series, \
+             but A40-12Q and A40-12C differ; choose another pool, or detach its devices"
         )
     );
     done(&scene, "detach", &domain, &["--all"]);

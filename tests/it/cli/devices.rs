@@ -58,7 +58,7 @@ fn addresses_choose_parents_in_any_notation() {
       nvidia-558  NVIDIA L40S-12Q  2          num_heads=4, frame_rate=60
       nvidia-559  NVIDIA L40S-24Q  1          num_heads=4, frame_rate=60
     "#);
-    // A card stands for its virtual functions.
+    // The address of a card selects its virtual functions.
     let card = tree.shown(&["devices", "3b:00.0"]);
     assert!(card.starts_with("0000:3b:00.4 (virtual function of 0000:3b:00.0)\n"));
     assert!(card.contains("\n0000:3b:00.5 (virtual function of 0000:3b:00.0)\n"));
@@ -87,9 +87,9 @@ fn unknown_addresses_are_told_what_there_is() {
     insta::assert_snapshot!(refusals.join("\n"), @r#"
     there is no mdev parent '3c:00.4': there are 0000:3b:00.4, 0000:3b:00.5 and mtty; 'virt-vgpu devices' lists all
     there is no mdev parent 'mty\n': there are mtty, 0000:3b:00.4 and 0000:3b:00.5; 'virt-vgpu devices' lists all
-    0000:04:00.0 is no mdev parent: its driver 'igb' offers no mdev types; 'virt-vgpu devices' lists those that are
-    0000:5e:00.0 is no mdev parent: no driver is bound to it; 'virt-vgpu devices' lists those that are
-    0000:86:00.0 is no mdev parent: its virtual functions are not enabled; enable them (for NVIDIA: /usr/lib/nvidia/sriov-manage -e 0000:86:00.0)
+    0000:04:00.0 is not an mdev parent: its driver 'igb' offers no mdev types; 'virt-vgpu devices' lists those that are
+    0000:5e:00.0 is not an mdev parent: no driver is bound to it; 'virt-vgpu devices' lists those that are
+    0000:86:00.0 is not an mdev parent: its virtual functions are not enabled; enable them (for NVIDIA: /usr/lib/nvidia/sriov-manage -e 0000:86:00.0)
     there is no PCI function '04:00.1': the nearest are 0000:04:00.0, 0000:3b:00.0, 0000:3b:00.4 and 0000:3b:00.5; 'virt-vgpu devices --kind pci' lists all
     there is no PCI function 'mtty': the nearest are 0000:04:00.0, 0000:3b:00.0, 0000:3b:00.4 and 0000:3b:00.5; 'virt-vgpu devices --kind pci' lists all
     there is no mdev parent 'mtty': this host has none; load the driver that makes mediated devices
@@ -293,9 +293,9 @@ fn what_cannot_be_read_is_a_problem_and_no_end() {
         );
     insta::assert_snapshot!(tree.shown(&["devices", "mtty"]), @r#"
     mtty
-      cannot read its types: /sys/class/mdev_bus/mtty/mdev_supported_types/mtty-1/available_instances: 'many' is no number
+      cannot read its types: /sys/class/mdev_bus/mtty/mdev_supported_types/mtty-1/available_instances: 'many' is not a number
 
-    problem: claim /run/virt-vgpu/claims/11111111-2222-4333-8444-555555555555.json: EOF while parsing an object at line 1 column 1; when nothing of that domain runs any more, remove the file
+    problem: claim /run/virt-vgpu/claims/11111111-2222-4333-8444-555555555555.json: EOF while parsing an object at line 1 column 1; when that domain no longer runs, remove the file
     "#);
 }
 

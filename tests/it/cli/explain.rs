@@ -1,5 +1,5 @@
-//! `explain --xml` on directories that stand in for a host: plain files, no
-//! libvirt, no root.
+//! `explain --xml` on directories that replace a host: plain files, no libvirt, no
+//! root.
 
 use std::{
     fs,
@@ -13,8 +13,8 @@ use virt_vgpu::model::MdevUuid;
 
 const UUID: &str = "aaaaaaaa-0000-4000-8000-000000000001";
 
-/// A host with two boards on two NUMA nodes: the first has a device of somebody
-/// else on it, a third parent is of another make.
+/// A host with two boards on two NUMA nodes. The first has a foreign device on it, and
+/// a third parent is of another type.
 struct Tree(TempDir);
 
 impl Tree {
@@ -89,7 +89,7 @@ impl Tree {
         self.mdev(&uuid.to_string(), parent, "nvidia-558");
     }
 
-    /// A QEMU of that domain among the processes.
+    /// A process that looks like the domain's QEMU.
     fn runs(&self, domain: &str) {
         self.write("proc/77/cmdline", &format!("qemu\0-uuid\0{domain}\0"));
         self.write("proc/77/status", "Uid:\t0\t0\t0\t0\n");
@@ -128,7 +128,7 @@ impl Tree {
         (code, text(output.stdout), text(output.stderr))
     }
 
-    /// Exit code and output; the tree must be as it was.
+    /// Exit code and output; checks that the tree is unchanged.
     fn explain(&self, xml: &str) -> (i32, String) {
         let before = self.files();
         let program = env!("CARGO_BIN_EXE_virt-vgpu");
@@ -138,7 +138,7 @@ impl Tree {
         (code, out)
     }
 
-    /// What the hook says to the same.
+    /// The hook's message for the same domain.
     fn hook(&self, xml: &str) -> String {
         let program = env!("CARGO_BIN_EXE_virt-vgpu-hook");
         let (code, _, error) = self.feed(program, &["ws7", "prepare", "begin", "-"], xml);
@@ -151,8 +151,8 @@ fn uuid(device: &str) -> String {
     MdevUuid::for_device(UUID.parse().unwrap(), &device.parse().unwrap()).to_string()
 }
 
-/// A domain that asks for devices, `NAME POOL` each, all with hostdevs but those
-/// that begin with '-'.
+/// A domain that asks for devices, `NAME POOL` each. Those that begin with '-' have no
+/// hostdev.
 fn domain(devices: &[&str], more: &str) -> String {
     let (mut requests, mut hostdevs) = (String::new(), String::new());
     for device in devices {
@@ -249,7 +249,7 @@ fn a_refusal_is_the_hooks_own_line() {
         assert_eq!(code, 1, "{out}");
         assert!(out.starts_with("domain 'ws7' would be refused\n"), "{out}");
         assert!(said.starts_with(&format!("virt-vgpu: {line}")), "{said}\n{line}");
-        // The XML need not be a domain's yet, which 'virsh edit' would find.
+        // The XML need not belong to a defined domain, which 'virsh edit' would find.
         let hook = tree.hook(&xml);
         let advice = said
             .replace("correct it in the XML", "correct it with 'virsh edit ws7'")
@@ -290,7 +290,7 @@ pool cad: nvidia-558, pack, 1 in use of at most 3, 0 free
   0000:5e:00.0  0000:5e:00.0  1     1       no nvidia-558 left
   0000:86:00.0  0000:86:00.0  1     0       has no mdev type 'nvidia-558'
 
-note: 'left' does not run but holds devices, which the hook frees before it refuses; run \
+note: 'left' is not running but holds devices, which the hook frees before it refuses; run \
 'virt-vgpu reconcile' and ask again
 ",
         uuid("gpu0")
@@ -330,7 +330,7 @@ fn a_foreign_device_of_its_uuid_is_named() {
     assert_eq!(code, 1);
     let said = out.lines().nth(1).unwrap().trim_start();
     assert!(
-        said.contains("which a mediated device on 0000:86:00.0 that is not ours has"),
+        said.contains("but a mediated device on 0000:86:00.0 that is not ours has it"),
         "{said}"
     );
     assert_eq!(said, tree.hook(&xml));
@@ -421,7 +421,7 @@ the hostdevs then; 'virt-vgpu create' does both
     let report: serde_json::Value = serde_json::from_str(&out).unwrap();
     assert_eq!(report.get("domain_uuid"), None);
     assert_eq!(report["devices"][0].get("uuid"), None);
-    // A pool may say that its devices may be missing.
+    // A pool may say that its devices are optional.
     tree.pool("cad", "type = 'nvidia-558'\n[defaults]\noptional = true");
     let (code, out) = tree.explain(&xml);
     assert!(
@@ -446,7 +446,7 @@ fn xml_is_read_as_libvirt_reads_it() {
         assert_ne!(other, xml);
         assert_eq!(tree.explain(&other), plain, "{other}");
     }
-    // Nor does it take what is broken where we read nothing.
+    // XML that is broken in parts that we do not read is refused too.
     for (broken, what) in [
         ("<clock offset=utc/>", "<clock>: "),
         ("<a b='1' b='2'/>", "<a>: attribute b is given twice"),
@@ -499,7 +499,7 @@ fn too_much_input_is_no_domain() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // It may end before it has read all of it.
+    // The program may end before it has read everything.
     let _ = child
         .stdin
         .take()
@@ -522,7 +522,7 @@ fn what_asks_for_nothing_and_was_meant_to_is_told() {
             undeclared,
             format!(
                 "line 2: <v:devices> asks for nothing: its namespace is not declared, and libvirt \
-                 drops it without a word; write <v:devices {ours}>, in <metadata>"
+                 drops it silently; write <v:devices {ours}>, in <metadata>"
             ),
         ),
         (

@@ -46,7 +46,7 @@ fn help_keeps_to_a_narrow_terminal() {
             .output()
             .unwrap();
         let help = String::from_utf8(output.stdout).unwrap();
-        // clap never breaks the line with the usage.
+        // clap never breaks the usage line.
         for line in help.lines().filter(|line| !line.starts_with("Usage: ")) {
             assert!(line.chars().count() <= COLUMNS, "{verb:?}: {line}");
         }

@@ -1,5 +1,5 @@
-//! `virt-vgpu host` on directories that stand in for a host, with scripts in the
-//! place of NVIDIA's program and of the one that asks NVML: no root, no driver.
+//! `virt-vgpu host` on directories that replace a host. Scripts replace NVIDIA's
+//! program and the program that asks NVML: no root, no driver.
 
 use std::{
     fs,
@@ -73,7 +73,7 @@ impl Tree {
         symlink(format!("../../../../bus/pci/drivers/{driver}"), link).unwrap();
     }
 
-    /// What NVML says of a GPU: that of a healthy one, as changed.
+    /// NVML's facts about a GPU: those of a healthy one, changed by the test.
     fn facts(&self, gpu: &str, change: impl FnOnce(&mut GpuFacts)) {
         let unavailable = || Failure {
             kind: FailureKind::NotSupported,
@@ -117,7 +117,7 @@ impl Tree {
         self.write(&format!("nvml/{gpu}"), &answer);
     }
 
-    /// How NVML answers every attempt to set that.
+    /// NVML's answer to every attempt to set something.
     fn nvml_refuses(&self, what: &str, kind: FailureKind, message: &str) {
         let answer = Answer::Failed(Failure {
             kind,
@@ -174,21 +174,21 @@ impl Tree {
         )
     }
 
-    /// It succeeds; what it says.
+    /// Checks success and returns the output.
     fn works(&self, arguments: &str) -> String {
         let (code, said) = self.host(arguments);
         assert_eq!(code, 0, "{said}");
         said
     }
 
-    /// It ends with 1; what it says.
+    /// Checks exit code 1 and returns the output.
     fn fails(&self, arguments: &str) -> String {
         let (code, said) = self.host(arguments);
         assert_eq!(code, 1, "{said}");
         said
     }
 
-    /// What was called to change something, since the last look.
+    /// The commands that changed something since the last call.
     fn calls(&self) -> String {
         let calls = self.read("calls");
         let _ = fs::remove_file(self.path("calls"));
@@ -344,7 +344,7 @@ fn a_gpu_in_use_is_refused_with_its_domain_and_others_are_set() {
     tree.pool("web", B, "");
     tree.works("apply --all");
     tree.claim("0000:3b:00.2");
-    // Nothing to be done is no matter.
+    // Having nothing to do is no error.
     assert_eq!(tree.works("apply 3b:00.0"), "0000:3b:00.0: nothing to do\n");
     tree.pool("cad", A, MIXED);
     tree.pool("web", B, MIXED);
@@ -405,13 +405,13 @@ fn only_a_refused_unbind_lock_is_tried_again() {
     tree.pool("cad", B, "");
     tree.write("refusals", "modprobe: FATAL: Module pci-pf-stub not found");
     insta::assert_snapshot!(tree.fails("apply --all"), @"
-    0000:5e:00.0: FAILED: sriov-manage -e failed (exit status: 1): modprobe: FATAL: Module pci-pf-stub not found; 'journalctl -k -g NVRM' tells what the driver says
+    0000:5e:00.0: FAILED: sriov-manage -e failed (exit status: 1): modprobe: FATAL: Module pci-pf-stub not found; 'journalctl -k -g NVRM' shows its messages
       not done: /usr/lib/nvidia/sriov-manage -e 0000:5e:00.0 (0 of 2 virtual functions are there)
     ");
     assert_eq!(tree.calls().lines().count(), 1);
 
     tree.write("refusals", &[locked; 6].join("\n"));
-    // Any process may call itself that.
+    // Any process may choose this name.
     tree.write("proc/77/comm", "nv\u{1b}[2J\u{9b}1m\n0000");
     fs::create_dir_all(tree.path("proc/77/fd")).unwrap();
     symlink("/dev/nvidiactl", tree.path("proc/77/fd/3")).unwrap();
@@ -428,7 +428,7 @@ fn only_a_refused_unbind_lock_is_tried_again() {
     ");
 }
 
-/// As long as the clock reaches, and nothing panics.
+/// The longest patience is as long as the clock reaches, and nothing panics.
 #[test]
 fn patience_has_no_greatest_number() {
     let tree = Tree::new();
@@ -451,7 +451,7 @@ fn a_silent_failure_of_nvidias_program_is_tried_again() {
     assert_eq!(tree.calls(), format!("{calls}{again}"));
     tree.write("silences", "1\n2\n3");
     insta::assert_snapshot!(tree.fails("apply --renew --yes 3b:00.0"), @"
-    0000:3b:00.0: FAILED: sriov-manage -e made no virtual functions, nor after 15 s and 30 s more, with -d before it; it says nothing; either this version of NVIDIA's driver makes no vGPUs on this board ('journalctl -k -g NVRM' tells what it says), or SR-IOV, ARI or above-4G decoding is off in the firmware, or the IOMMU in the kernel
+    0000:3b:00.0: FAILED: sriov-manage -e made no virtual functions, nor after 15 s and 30 s more, with -d before it; it says nothing; either this version of NVIDIA's driver makes no vGPUs on this board ('journalctl -k -g NVRM' shows its messages), or SR-IOV, ARI or above-4G decoding is off in the firmware, or the IOMMU in the kernel
       not done: /usr/lib/nvidia/sriov-manage -d 0000:3b:00.0, then -e 0000:3b:00.0 (asked for by --renew)
     ");
     assert_eq!(tree.calls(), format!("{again}{again}{again}"));
@@ -463,7 +463,7 @@ fn functions_without_types_are_waited_for_until_the_deadline() {
     tree.pool("cad", A, MIXED);
     tree.write("no-types", "");
     insta::assert_snapshot!(tree.fails("apply --all --wait 0"), @"
-    0000:3b:00.0: FAILED: 2 virtual functions have no vGPU types (0000:3b:00.1 to 0000:3b:00.2) after 0 s; 'systemctl status nvidia-vgpud' tells whether NVIDIA's types were loaded; 'virt-vgpu host apply --renew 0000:3b:00.0' makes the functions anew
+    0000:3b:00.0: FAILED: 2 virtual functions have no vGPU types (0000:3b:00.1 to 0000:3b:00.2) after 0 s; 'systemctl status nvidia-vgpud' shows whether NVIDIA's types were loaded; 'virt-vgpu host apply --renew 0000:3b:00.0' recreates the functions
       done:     /usr/lib/nvidia/sriov-manage -e 0000:3b:00.0 (0 of 2 virtual functions are there)
       not done: wait until its functions have vGPU types (2 virtual functions have no vGPU types (0000:3b:00.1 to 0000:3b:00.2))
     ");
@@ -477,7 +477,7 @@ fn functions_without_types_are_waited_for_until_the_deadline() {
       differs: wait until its functions have vGPU types (2 virtual functions have no vGPU types (0000:3b:00.1 to 0000:3b:00.2)): 'virt-vgpu host apply 0000:3b:00.0' does it
       differs: switch heterogeneous mode on (for pool 'cad'; it is off): 'virt-vgpu host apply 0000:3b:00.0' does it
     ");
-    // The remedy; nothing of the old functions stays.
+    // The remedy: nothing of the old functions stays.
     fs::remove_file(tree.path("no-types")).unwrap();
     tree.write("run/virt-vgpu/quarantine/0000:3b:00.1.json", "{}");
     tree.write("run/virt-vgpu/quarantine/0000:5e:00.1.json", "{}");
@@ -518,7 +518,7 @@ fn a_gpu_without_a_driver_is_waited_for() {
       3. wait until its functions have vGPU types (new functions show their vGPU types a while later)
     ");
     insta::assert_snapshot!(tree.fails("apply --all --wait 0"), @"
-    0000:3b:00.0: FAILED: no driver has bound in 0 s; 'modprobe nvidia' loads it, 'journalctl -k -g NVRM' tells what it says
+    0000:3b:00.0: FAILED: no driver has bound in 0 s; 'modprobe nvidia' loads it, 'journalctl -k -g NVRM' shows its messages
       not done: wait until the driver nvidia has bound (no driver is bound)
     ");
     assert_eq!(tree.calls(), "");
@@ -530,7 +530,7 @@ fn boards_without_sriov_are_ready_when_they_have_types() {
     tree.gpu(A, 0);
     tree.pool("cad", A, MIXED);
     insta::assert_snapshot!(tree.fails("apply --all --wait 0"), @"
-    0000:3b:00.0: FAILED: the driver offers no vGPU types after 0 s; 'systemctl status nvidia-vgpud' tells whether NVIDIA's types were loaded; its driver may be one without vGPUs, or not know this kernel
+    0000:3b:00.0: FAILED: the driver offers no vGPU types after 0 s; 'systemctl status nvidia-vgpud' shows whether NVIDIA's types were loaded; its driver may be one without vGPUs, or not know this kernel
       not done: wait until its functions have vGPU types (the driver offers no vGPU types)
     ");
     tree.write(
@@ -601,11 +601,11 @@ fn a_scheduler_that_waits_for_the_driver_is_an_option_of_the_module() {
     0000:3b:00.0: set
       done: /usr/lib/nvidia/sriov-manage -e 0000:3b:00.0 (0 of 2 virtual functions are there)
       done: write its scheduler into /etc/modprobe.d/virt-vgpu.conf (the driver takes it only when it is loaded)
-      note: the scheduler waits in /etc/modprobe.d/virt-vgpu.conf until the driver is loaded anew: reboot, after 'update-initramfs -u' where the initramfs has the driver
+      note: the scheduler waits in /etc/modprobe.d/virt-vgpu.conf until the driver is loaded again: reboot, after 'update-initramfs -u' where the initramfs has the driver
     0000:5e:00.0: set
       done: /usr/lib/nvidia/sriov-manage -e 0000:5e:00.0 (0 of 2 virtual functions are there)
       done: write its scheduler into /etc/modprobe.d/virt-vgpu.conf (the driver takes it only when it is loaded)
-      note: the scheduler waits in /etc/modprobe.d/virt-vgpu.conf until the driver is loaded anew: reboot, after 'update-initramfs -u' where the initramfs has the driver
+      note: the scheduler waits in /etc/modprobe.d/virt-vgpu.conf until the driver is loaded again: reboot, after 'update-initramfs -u' where the initramfs has the driver
     ");
     insta::assert_snapshot!(tree.read(OPTIONS), @r#"
     # Written by 'virt-vgpu host apply', and only by it: edit pool files instead.
@@ -620,9 +620,9 @@ fn a_scheduler_that_waits_for_the_driver_is_an_option_of_the_module() {
     let first = modified();
     insta::assert_snapshot!(tree.works("apply --all"), @"
     0000:3b:00.0: nothing to do
-      note: the scheduler waits in /etc/modprobe.d/virt-vgpu.conf until the driver is loaded anew: reboot, after 'update-initramfs -u' where the initramfs has the driver
+      note: the scheduler waits in /etc/modprobe.d/virt-vgpu.conf until the driver is loaded again: reboot, after 'update-initramfs -u' where the initramfs has the driver
     0000:5e:00.0: nothing to do
-      note: the scheduler waits in /etc/modprobe.d/virt-vgpu.conf until the driver is loaded anew: reboot, after 'update-initramfs -u' where the initramfs has the driver
+      note: the scheduler waits in /etc/modprobe.d/virt-vgpu.conf until the driver is loaded again: reboot, after 'update-initramfs -u' where the initramfs has the driver
     ");
     assert_eq!(modified(), first);
     insta::assert_snapshot!(tree.works("show 3b:00.0"), @"
@@ -631,10 +631,10 @@ fn a_scheduler_that_waits_for_the_driver_is_an_option_of_the_module() {
       virtual functions  2                                        2
       heterogeneous      off                                      off
       scheduler          equal-share, strict round robin, 480 Hz  best-effort
-      differs: set the scheduler: equal-share, strict round robin, 480 Hz (for pool 'cad'; it is best-effort): it waits in /etc/modprobe.d/virt-vgpu.conf until the driver is loaded anew
+      differs: set the scheduler: equal-share, strict round robin, 480 Hz (for pool 'cad'; it is best-effort): it waits in /etc/modprobe.d/virt-vgpu.conf until the driver is loaded again
     ");
 
-    // One that nobody wants any more goes, and that of a board that is away stays.
+    // The option that no pool needs any more goes; that of an absent board stays.
     tree.pool("web", B, "");
     let (board, away) = (
         tree.path(&format!("sys/bus/pci/devices/{A}")),
@@ -679,7 +679,7 @@ fn what_nvml_refuses_is_told() {
     let refused = "nvmlDeviceSetVgpuHeterogeneousMode: GPU is lost";
     tree.nvml_refuses("set-heterogeneous", FailureKind::NoGpu, refused);
     insta::assert_snapshot!(tree.fails("apply --all"), @"
-    0000:3b:00.0: FAILED: nvmlDeviceSetVgpuHeterogeneousMode: GPU is lost; 'journalctl -k -g NVRM' tells what the driver says
+    0000:3b:00.0: FAILED: nvmlDeviceSetVgpuHeterogeneousMode: GPU is lost; 'journalctl -k -g NVRM' shows its messages
       not done: switch heterogeneous mode on (for pool 'cad'; it is off)
     ");
 }
@@ -781,12 +781,12 @@ fn what_apply_could_only_wait_for_is_not_proposed() {
       virtual functions  0       0
       heterogeneous      off     off
       scheduler          -       best-effort
-      differs: wait until its functions have vGPU types (the driver offers no vGPU types): its driver may be one without vGPUs, or not know this kernel; 'systemctl status nvidia-vgpud' tells whether NVIDIA's types were loaded
+      differs: wait until its functions have vGPU types (the driver offers no vGPU types): its driver may be one without vGPUs, or not know this kernel; 'systemctl status nvidia-vgpud' shows whether NVIDIA's types were loaded
     ");
     fs::remove_file(tree.path(&format!("sys/bus/pci/devices/{A}/driver"))).unwrap();
     let shown = tree.works("show 3b:00.0");
     let wanted = "  differs: wait until the driver nvidia has bound (no driver is bound): 'modprobe nvidia' \
-                  loads it, 'journalctl -k -g NVRM' tells what it says\n";
+                  loads it, 'journalctl -k -g NVRM' shows its messages\n";
     assert!(shown.contains(wanted), "{shown}");
     assert!(
         shown.contains("vGPU types): they come with its driver\n"),

@@ -1,6 +1,6 @@
-//! GPUs that a pool's rules take and that make nothing yet: the refusal, `explain`,
-//! `status` and `pool preview` say the same of them. And what is said where a pool of
-//! GPUs has none.
+//! GPUs that a pool's rules take but that make nothing yet: the refusal, `explain`,
+//! `status` and `pool preview` report them in the same way. Also the messages for a
+//! pool without any GPU.
 
 use lab_nvidia::model::Framework;
 
@@ -13,7 +13,7 @@ use crate::support::{
 
 const GPU: &str = "0000:41:00.0";
 const NOT_THERE: &str =
-    "its virtual functions are not there; run 'virt-vgpu host apply 0000:41:00.0'";
+    "its virtual functions do not exist yet; run 'virt-vgpu host apply 0000:41:00.0'";
 
 fn disabled(framework: Framework, board: &str) -> Scene {
     let gpu = Gpu {
@@ -29,7 +29,7 @@ fn shown(scene: &Scene, arguments: &str) -> String {
     outcome.stdout
 }
 
-/// What `explain` says of a domain without a claim.
+/// The output of `explain` for a domain without a claim.
 fn explained(scene: &Scene, domain: &Domain) -> String {
     scene.file("vm1.xml", domain.xml());
     let file = scene.path("vm1.xml");
@@ -70,8 +70,9 @@ fn a_function_that_is_not_there_yet_is_told_with_its_gpu() {
     assert_eq!(
         scene.prepare(&domain).refusal(),
         format!(
-            "pool 'cad' has no free L40S-12Q for domain 'vm1': its XML names 0000:41:00.4: it is no \
-             virtual function of this host; {GPU}: {NOT_THERE}; 'virt-vgpu start vm1' looks for \
+            "pool 'cad' has no free L40S-12Q for domain 'vm1': its XML names 0000:41:00.4: it is \
+             not a virtual function of this host; {GPU}: {NOT_THERE}; 'virt-vgpu start vm1' looks \
+             for \
              another"
         )
     );
@@ -85,7 +86,7 @@ fn a_gpu_without_types_yet_is_told() {
     };
     let scene = Scene::new(Machine::with([gpu]));
     scene.vgpu_pool("cad", "T4-4Q");
-    let why = "the driver offers no vGPU types; 'systemctl status nvidia-vgpud' tells whether \
+    let why = "the driver offers no vGPU types; 'systemctl status nvidia-vgpud' shows whether \
                NVIDIA's types were loaded";
     assert_eq!(
         scene.prepare(&Domain::with_one(1, "cad")).refusal(),
@@ -105,8 +106,8 @@ fn one_of_another_framework_than_the_xml_is_told() {
     assert_eq!(
         scene.prepare(&Domain::with_one(1, "cad")).refusal(),
         format!(
-            "pool 'cad' has no free L40S-12Q for domain 'vm1': {GPU}: it makes vGPUs of its virtual \
-             functions, and the XML has a mediated device; 'virt-vgpu sync' changes that; see \
+            "pool 'cad' has no free L40S-12Q for domain 'vm1': {GPU}: its vGPUs are virtual \
+             functions, but the XML has a mediated device; 'virt-vgpu sync' corrects that; see \
              'virt-vgpu explain vm1'"
         )
     );
@@ -138,7 +139,7 @@ fn gpus_of_another_driver_are_told() {
     };
     let scene = Scene::new(Machine::with([unbound("0000:3b:00.0", "vfio-pci")]));
     scene.vgpu_pool("cad", "T4-4Q");
-    let why = "its driver is 'vfio-pci', not nvidia, which makes vGPUs";
+    let why = "its driver is 'vfio-pci', but only nvidia makes vGPUs";
     assert_eq!(
         scene.prepare(&Domain::with_one(1, "cad")).refusal(),
         format!(
@@ -163,7 +164,7 @@ fn gpus_of_another_driver_are_told() {
         shown(&scene, "devices --kind nvidia-vgpu"),
         format!("no GPU is bound to nvidia; 0000:3b:00.0: {why}\n")
     );
-    // One that is passed through whole is no problem where another makes vGPUs.
+    // A GPU that is passed through as a whole is no problem if another one makes vGPUs.
     let mut machine = Machine::of_gpus([Gpu::l40s(GPU).functions(2)]);
     machine.functions = vec![unbound("0000:3b:00.0", "vfio-pci")];
     let scene = Scene::new(machine);
@@ -224,8 +225,8 @@ fn the_gpus_of_a_pool_are_shown_without_a_kind() {
         ),
         (
             "devices --kind nvidia-vgpu 41:00.4",
-            "0000:41:00.4 is no GPU that NVIDIA's driver has; 'virt-vgpu devices --kind pci \
-             0000:41:00.4' tells what it is",
+            "0000:41:00.4 is not a GPU that NVIDIA's driver has; 'virt-vgpu devices --kind pci \
+             0000:41:00.4' shows what it is",
         ),
     ] {
         let outcome = Program::command(scene.root(), arguments).run();

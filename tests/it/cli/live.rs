@@ -1,7 +1,7 @@
-//! `attach --live`, `detach --live`, optional devices of `start`, `create`: against a real
-//! libvirt and the model of the kernel. That libvirtd knows nothing of the model's
-//! devices, so plugging one in always fails there: what is looked at is that it is
-//! asked for the right thing and that everything is as before afterwards.
+//! `attach --live`, `detach --live`, optional devices of `start`, `create`: against a
+//! real libvirt and the model of the kernel. That libvirtd does not know the model's
+//! devices, so plugging one in always fails there. The tests check that it gets the
+//! right request and that everything is unchanged afterwards.
 
 use std::{process::Command, sync::LazyLock};
 
@@ -21,7 +21,7 @@ use crate::support::{
 
 static LIBVIRTD: LazyLock<Libvirtd> = LazyLock::new(Libvirtd::start);
 
-/// A board that has room for four.
+/// A board that fits four.
 fn scene() -> Scene {
     let scene = Scene::new(Machine::of_boards(1));
     scene.file(RANDOM, format!("{}\n", uuid(99)));
@@ -72,8 +72,8 @@ fn run(scene: &Scene, arguments: &[&str]) -> (i32, String, String) {
     (code, text(output.stdout), text(output.stderr))
 }
 
-/// The line of a command that fails, and leaves definition, run, claims and devices as
-/// they were.
+/// The error line of a command that fails and leaves definition, run, claims and
+/// devices unchanged.
 #[track_caller]
 fn refused(scene: &Scene, number: u8, arguments: &[&str]) -> String {
     let domain = format!("hot{number}");
@@ -99,7 +99,7 @@ fn what_libvirt_does_not_take_leaves_nothing_behind() {
     let scene = scene();
     LIBVIRTD.make("define", &xml(1, "pc", "", ""));
     LIBVIRTD.virsh(&["start", "hot1"]);
-    // Twice: the first time has left nothing that would be in the way.
+    // Twice: the first run leaves nothing that would disturb the second.
     for _ in 0..2 {
         assert_eq!(
             refused(&scene, 1, &["attach", "hot1", "--pool", "cad", "--live"]),
@@ -117,7 +117,7 @@ fn a_dry_run_says_what_would_be_plugged_in() {
     let arguments = ["attach", "hot2", "--pool", "cad", "--live"];
     assert_eq!(
         refused(&scene, 2, &arguments),
-        "domain 'hot2' is not running: '--live' is about the devices of a running domain; leave it \
+        "domain 'hot2' is not running: '--live' works only on a running domain; leave it \
          out, or start the domain first"
     );
     LIBVIRTD.virsh(&["start", "hot2"]);
@@ -184,7 +184,7 @@ fn no_room_is_refused_but_for_what_may_be_missing() {
     let request = "<vgpu:device name=\"gpu0\" pool=\"spare\" optional=\"yes\"/>";
     assert!(live.contains(request), "{live}");
     assert!(LIBVIRTD.definition("hot4").contains(request));
-    // Taken out of the run too, where it has only been asked for.
+    // Removed from the run too, which only has the request.
     let (code, out, _) = run(&scene, &["detach", "hot4", "--all", "--live"]);
     assert_eq!((code, out.lines().count()), (0, 1), "{out}");
     assert!(!LIBVIRTD.virsh(&["dumpxml", "hot4"]).contains("vgpu"));
@@ -194,13 +194,13 @@ fn no_room_is_refused_but_for_what_may_be_missing() {
     }
 }
 
-/// The board of a device is pulled while its VM runs, and comes back: the claim names
-/// the device all the while, or nobody would know what the VM has lost.
+/// The board of a device is pulled while its VM runs, and comes back. The claim names
+/// the device all the time, because only the claim shows what the VM has lost.
 #[test]
 fn what_was_pulled_stays_claimed_until_it_is_plugged_in_again() {
     const BOARD: &str = "0000:3b:00.0";
     let scene = scene();
-    // The one that is gone is the one that there may be.
+    // The pool's limit is one device, and the lost device is that one.
     scene.pool_with("cad", SMALL, "instances = 1");
     let asking = requests("<vgpu:device name='gpu0' pool='cad'/>");
     LIBVIRTD.make("create", &xml(9, "pc", &asking, ""));
@@ -220,7 +220,7 @@ fn what_was_pulled_stays_claimed_until_it_is_plugged_in_again() {
         "attach", "hot9", "--pool", "cad", "--name", "gpu0", "--live",
     ];
     let cannot = "cannot attach to domain 'hot9'";
-    // It was on another board than the one that is left, which has room ...
+    // It was on another board than the one that is left, which has space ...
     claim("0000:99:00.0");
     let (code, out, error) = run(&scene, &[&arguments[..], &["--dry-run"]].concat());
     let plugged = format!(
@@ -254,8 +254,8 @@ fn what_was_pulled_stays_claimed_until_it_is_plugged_in_again() {
     LIBVIRTD.virsh(&["destroy", "hot9"]);
 }
 
-/// The guest does not have the device, and its driver keeps it: nothing is asked for any
-/// more, and what is left goes later.
+/// The guest has released the device, but its driver has not. The request is gone, and
+/// the device is removed later.
 #[test]
 fn what_the_guest_has_let_go_of_stays_detached() {
     let scene = scene();
@@ -274,8 +274,8 @@ fn what_the_guest_has_let_go_of_stays_detached() {
         .inject(Fault::errno(Target::Remove, Errno::EIO).times(1));
     let (code, out, error) = run(&scene, &["detach", "hot10", "--all", "--live"]);
     let wanted = format!(
-        "virt-vgpu: cannot detach from domain 'hot10': the guest of domain 'hot10' has let go of \
-         'gpu0', but device 'gpu0' cannot go back yet: \
+        "virt-vgpu: cannot detach from domain 'hot10': the guest of domain 'hot10' has released \
+         'gpu0', but device 'gpu0' cannot be given back yet: \
          /sys/bus/mdev/devices/{}/remove: Input/output error (os error 5); 'virt-vgpu reconcile' \
          tries again; 'gpu1', which it did not have, is detached\n",
         device(10, "gpu0")
@@ -361,7 +361,7 @@ fn a_transient_domain_is_created_with_what_it_needs() {
             &format!("{hostdev}</devices></domain>"),
         );
     assert_eq!(out, wanted);
-    // This libvirt has no VFIO, so it is refused there; nothing is left of it.
+    // This libvirt has no VFIO, so the device is refused there; nothing is left of it.
     let (code, out, error) = run(&scene, &["create", path]);
     assert_eq!(
         (code, &*out, &*error),
@@ -378,7 +378,7 @@ fn a_transient_domain_is_created_with_what_it_needs() {
             .contains("hot99")
     );
     scene.is_empty();
-    // One that needs nothing now runs.
+    // A domain that needs nothing now runs.
     let asking = requests("<vgpu:device name='more' pool='spare'/>");
     std::fs::write(&file, xml(7, "pc", &asking, "")).unwrap();
     let (code, out, error) = run(&scene, &["create", path]);
@@ -417,7 +417,7 @@ fn a_file_that_cannot_be_used_is_named_with_its_line() {
     }
 }
 
-/// libvirt looks for a place in the guest before it looks for VFIO where there is none.
+/// libvirt looks for a guest slot before it looks for VFIO.
 #[test]
 fn a_guest_without_a_port_is_told_how_to_get_one() {
     let scene = scene();
@@ -428,13 +428,13 @@ fn a_guest_without_a_port_is_told_how_to_get_one() {
         refused(&scene, 8, &["attach", "hot8", "--pool", "cad", "--live"]),
         "cannot attach to domain 'hot8': cannot plug in hostdev 'gpu0': internal error: No more \
          available PCI slots: the guest has no free PCIe port; add <controller type='pci' \
-         model='pcie-root-port'/> with 'virsh edit hot8' and start it anew; the device was taken back"
+         model='pcie-root-port'/> with 'virsh edit hot8' and start it again; the device was taken back"
     );
     scene.is_empty();
     LIBVIRTD.virsh(&["destroy", "hot8"]);
 }
 
-/// What libvirt says where the kernel has no VFIO.
+/// libvirt's message if the kernel has no VFIO.
 fn not_plugged(device: &str) -> String {
     format!(
         "cannot plug in hostdev '{device}': unsupported configuration: Mediated host device \

@@ -368,7 +368,7 @@ fn preview_tries_a_file_that_is_not_installed() {
 
     warning: the pool has no rules, so no device is in it
     "#);
-    // The pool of that name that is installed is not another pool.
+    // The installed pool of that name is the same pool.
     tree.write("/root/cad.toml", CAD);
     let shown = tree
         .run(&["pool", "preview", "--file", &file("cad.toml")])
@@ -565,7 +565,7 @@ fn a_function_whose_gpu_has_another_driver_is_told_so() {
         let arguments = [&profile[..], &["--device", device]].concat();
         assert_eq!(
             tree.refused(&arguments),
-            format!("pool 'cad' was not created: {device} is no GPU that makes vGPUs: {why}")
+            format!("pool 'cad' was not created: {device} is not a GPU that makes vGPUs: {why}")
         );
     }
 }
@@ -603,7 +603,8 @@ fn a_profile_of_no_known_form_is_worth_a_warning() {
     ] {
         assert_eq!(with(profile), warning(profile, meant));
     }
-    // One that a GPU here has, whatever it is called, and those of boards elsewhere.
+    // A profile that a GPU here has, under any of its names, and profiles of other
+    // boards.
     for profile in [
         "Next-8E",
         "NVIDIA Next-8E",

@@ -102,7 +102,7 @@ fn a_card_stands_for_its_virtual_functions() {
         tree.read(FILE)
             .contains(r#"{ field = "physical-function", op = "equal", value = "0000:3b:00.0" }"#)
     );
-    // One that is made later is in the pool too.
+    // A function that is created later is in the pool too.
     let tree = tree
         .virtual_function("0000:3b:00.6", "0000:3b:00.0")
         .parent("0000:3b:00.6", &[("nvidia-558", "NVIDIA L40S-12Q", 1)]);
@@ -207,8 +207,8 @@ fn create_refuses_what_could_not_work_and_writes_nothing() {
     pool 'cad' was not created: no --device was given; name the devices ('virt-vgpu devices' lists them), or write /etc/virt-vgpu/pools.d/cad.toml with rules of your own
     pool 'cad' was not created: mtty has no type 'nvidia-558'; it has mtty-1 (Single port serial)
     pool 'cad' was not created: there is no mdev parent '0000:3c:00.4': there are 0000:3b:00.4, 0000:3b:00.5 and mtty; 'virt-vgpu devices' lists all
-    pool 'cad' was not created: 0000:04:00.0 is no mdev parent: its driver 'igb' offers no mdev types; 'virt-vgpu devices' lists those that are
-    pool 'cad' was not created: 0000:86:00.0 is no mdev parent: its virtual functions are not enabled; enable them (for NVIDIA: /usr/lib/nvidia/sriov-manage -e 0000:86:00.0)
+    pool 'cad' was not created: 0000:04:00.0 is not an mdev parent: its driver 'igb' offers no mdev types; 'virt-vgpu devices' lists those that are
+    pool 'cad' was not created: 0000:86:00.0 is not an mdev parent: its virtual functions are not enabled; enable them (for NVIDIA: /usr/lib/nvidia/sriov-manage -e 0000:86:00.0)
     pool 'cad' was not created: guest-driver: 'nvidia.iso' is not the absolute path of an .iso file
     pool 'cad' was not created: guest-driver: driver sets (here 'nvidia-19.0') are not supported by this version; accepted: the absolute path of an .iso file
     pool 'cad' was not created: description: wants one line without control characters
@@ -327,7 +327,8 @@ fn delete_masks_what_a_package_owns() {
     pool 'cad' is masked: /etc/virt-vgpu/pools.d/cad.toml is a link to /dev/null; remove the link to bring the pool back
     "#);
 
-    // A file of the administrator over it: the package's must not come back.
+    // The administrator's file replaces it: the package's file must not take effect
+    // again.
     let tree = Tree::new().with(VENDOR, GOOD).with(FILE, GOOD);
     insta::assert_snapshot!(tree.shown(&["pool", "delete", "cad", "--yes", "--json"]), @r#"
     {
@@ -376,7 +377,7 @@ fn delete_without_a_terminal_wants_yes() {
         tree.refused(&["pool", "delete", "cad"]),
         "pool 'cad' was not deleted: there is no terminal to ask on; pass --yes"
     );
-    // An answer from a pipe is none.
+    // An answer from a pipe does not count.
     let asked = tree
         .command(&["pool", "delete", "cad"])
         .write_stdin("yes\n")

@@ -1,5 +1,5 @@
-//! `virt-vgpu profiles` on a host of plain files, with a stand-in for NVML and
-//! without.
+//! `virt-vgpu profiles` on a host of plain files, with and without a replacement for
+//! NVML.
 
 use virt_vgpu::{
     device::nvml::{
@@ -49,7 +49,7 @@ fn vendor_vfio() -> Tree {
     tree
 }
 
-/// With mediated devices: id, name, description, and how many more there can be.
+/// With mediated devices: id, name, description, and how many more can be created.
 fn mdev_types(mut tree: Tree, parent: &str, types: &[(&str, &str, &str, u32)]) -> Tree {
     tree = tree.with_link(
         &format!("/sys/class/mdev_bus/{parent}"),
@@ -115,7 +115,7 @@ fn type_facts(id: u32, name: &str, gigabytes: u64, max: u32, creatable: bool) ->
     }
 }
 
-/// What NVML says of the L40S.
+/// NVML's facts about the L40S.
 fn facts(types: Told<Vec<TypeFacts>>, mixed: bool) -> GpuFacts {
     GpuFacts {
         address: GPU.parse().unwrap(),
@@ -171,7 +171,7 @@ fn mixed_sizes() -> GpuFacts {
     facts(Told::Value(types), true)
 }
 
-/// With a program that answers that.
+/// With a program that gives this answer.
 fn asked(tree: Tree, answer: &Answer) -> Tree {
     let stand_in = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/support/nvml-answer");
     let answer = serde_json::to_string(answer).unwrap();
@@ -370,7 +370,7 @@ fn what_cannot_be_read_is_a_note_and_no_end() {
         .pool("bad", "kind = 'mdev'\n");
     insta::assert_snapshot!(asked(tree, &gpus(one_size())).shown(&["profiles"]), @r#"
     0000:3b:00.0 NVIDIA L40S
-      note: cannot be read: /sys/bus/pci/devices/0000:3b:00.5/nvidia/current_vgpu_type: '?' is no number
+      note: cannot be read: /sys/bus/pci/devices/0000:3b:00.5/nvidia/current_vgpu_type: '?' is not a number
 
     problem: pool 'bad' cannot be used: /etc/virt-vgpu/pools.d/bad.toml:1: key 'type': is missing: kind 'mdev' wants a type's id (as in nvidia-558) or name
     "#);
@@ -490,7 +490,7 @@ fn vgpus_that_cannot_be_counted_are_not_none() {
     assert_eq!(count(&tree), 1);
     let current = format!("{DEVICES}/{}/nvidia/current_vgpu_type", function(1));
     assert_eq!(count(&tree.with(&current, "?\n")), serde_json::Value::Null);
-    // A GPU without types now may have some of before.
+    // A GPU that has no types now may still have vGPUs.
     let uuids = [1, 2, 3].map(|number| format!("f0e1c000-0000-4000-8000-{number:012}"));
     let tree = uuids.iter().fold(board(), |tree, uuid| {
         tree.mdev(uuid, &function(0), "nvidia-1")

@@ -1,5 +1,5 @@
-//! Devices that a running VM does not have any more are freed one by one, and only
-//! those; functions that were kept back are forgotten when they are made anew.
+//! Single devices that a running VM has lost are freed, and no others; quarantined
+//! functions are forgotten when they are recreated.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ fn reconcile(scene: &Scene, arguments: &str) -> Outcome {
     Program::command(scene.root(), &format!("reconcile {arguments}")).run()
 }
 
-/// What it prints, with exit code 0.
+/// Its output, with exit code 0.
 #[track_caller]
 fn said(scene: &Scene, arguments: &str) -> String {
     let outcome = reconcile(scene, arguments);
@@ -48,7 +48,7 @@ fn domain() -> Domain {
     Domain::with_one(1, "cad").device("gpu1", "cad")
 }
 
-/// A running domain with two mediated devices, of which it has only the first left.
+/// A running domain with two mediated devices, of which it has lost the second.
 fn with_one_unused() -> (Scene, Domain, [String; 2]) {
     let (scene, domain) = (board(), domain());
     let mdevs: [String; 2] = domain.mdevs().try_into().unwrap();
@@ -65,7 +65,7 @@ fn claimed(scene: &Scene) -> Vec<String> {
     devices.map(|device| device.handle.to_string()).collect()
 }
 
-/// Nothing is freed, with no regard to time.
+/// Nothing is freed, however much time has passed.
 #[track_caller]
 fn nothing_goes(scene: &Scene) {
     let before = (scene.claims(), scene.ours(), scene.our_vgpus());
@@ -88,7 +88,7 @@ fn the_device_that_qemu_has_no_more_goes_and_the_other_stays() {
              {second} on 0000:3b:00.0: {second_is}\n"
         )
     };
-    let why = "the running domain does not have it any more";
+    let why = "the running domain has lost it";
     let dry = said(&scene, "--grace 0 --dry-run");
     assert_eq!(dry, wanted(&format!("would be removed: {why}")));
     assert_eq!(claimed(&scene), [first.clone(), second.clone()]);
@@ -123,7 +123,7 @@ fn json_says_which_device_went() {
                 {
                     "uuid": second,
                     "parent": "0000:3b:00.0",
-                    "outcome": "removed: the running domain does not have it any more",
+                    "outcome": "removed: the running domain has lost it",
                 },
             ],
         }],
@@ -141,12 +141,12 @@ fn a_function_goes_likewise() {
         .function("gpu1", "cad", SECOND);
     scene.starts(QEMU, &domain, &[FIRST, SECOND]);
     nothing_goes(&scene);
-    // It closes the first one.
+    // QEMU closes the first device.
     scene.has_only(QEMU, &domain, &[SECOND]);
     said(&scene, "--grace 0");
     assert_eq!(claimed(&scene), [SECOND]);
     scene.is_settled();
-    // Another VM gets it, and what is left is still known to be the first VM's.
+    // Another VM gets it, and the remaining one still belongs to the first VM.
     let other = Domain::new(2).function("gpu0", "cad", FIRST);
     scene.prepare(&other).ends_well();
     scene.is_settled();
@@ -171,7 +171,7 @@ fn the_last_device_takes_the_claim_with_it_but_not_a_medium() {
         (medium.uuid, 0)
     );
     scene.is_settled();
-    // The device that the plain one asks for is not in its XML any more.
+    // The device of the domain's request is no longer in its XML.
     let unplugged = Domain::new(1).request("gpu0", "pool='cad'", false);
     let hook = scene.hook(&unplugged, "reconnect begin -").logging();
     hook.run().ends_well();
@@ -206,7 +206,7 @@ fn one_that_does_not_go_stays_claimed_and_fails() {
 #[test]
 fn in_doubt_a_device_stays() {
     let (scene, domain) = (board(), domain());
-    // It starts: QEMU is there before it opens anything.
+    // The domain starts: QEMU runs before it opens anything.
     scene.prepare(&domain).ends_well();
     scene.has_only(QEMU, &domain, &[]);
     nothing_goes(&scene);
@@ -216,7 +216,7 @@ fn in_doubt_a_device_stays() {
     scene.hook(&domain, "started begin -").run().ends_well();
     let text = said(&scene, "");
     assert!(!text.contains("removed"), "{text}");
-    // Somebody else has them open, by a node that was removed meanwhile.
+    // A process has them open, through a node that was removed meanwhile.
     let group = |uuid: &String| scene.kernel.mdevs()[uuid].iommu_group;
     let holder = scene.path("proc/4712");
     std::fs::create_dir_all(holder.join("fd")).unwrap();
@@ -252,7 +252,7 @@ fn a_domain_that_migrates_in_keeps_its_devices() {
     nothing_goes(&scene);
 }
 
-/// The VM had it: that is for somebody to know.
+/// The VM had the device, and somebody must be told.
 #[test]
 fn a_device_that_vanished_stays_claimed() {
     let (scene, domain, [first, second]) = with_one_unused();
@@ -260,20 +260,21 @@ fn a_device_that_vanished_stays_claimed() {
     scene.kernel.remove_parent("0000:3b:00.0");
     said(&scene, "--grace 0");
     assert_eq!(claimed(&scene), [first.clone(), second.clone()]);
-    // But one that vanished while it was taken back was ours to drop.
+    // A device that disappeared while it was taken back is dropped.
     let mut claim = scene.claims().remove(0);
     claim.leaving = vec!["gpu1".parse().unwrap()];
     let path = format!("run/virt-vgpu/claims/{}.json", domain.uuid);
     scene.file(&path, serde_json::to_string(&claim).unwrap());
     let text = said(&scene, "--grace 0");
     assert!(
-        text.contains(&format!("{second} on 0000:3b:00.0: was not there")),
+        text.contains(&format!("{second} on 0000:3b:00.0: did not exist")),
         "{text}"
     );
     assert_eq!(claimed(&scene), [first]);
 }
 
-/// Hooks wait for the lock: it is let go of in time, and the rest is said to be left.
+/// Hooks wait for the lock: it is released in time, and the rest is reported as
+/// remaining.
 #[test]
 fn what_there_is_no_time_for_is_left_for_the_next_time() {
     let scene = board();
@@ -301,7 +302,7 @@ fn what_there_is_no_time_for_is_left_for_the_next_time() {
     scene.is_empty();
 }
 
-/// It hangs with the first claim's device; the other's comes behind it.
+/// The driver hangs with the first claim's device; the other claim comes later.
 #[test]
 fn a_driver_that_hangs_does_not_keep_the_lock() {
     use crate::support::kernel::{Fault, Target};
@@ -316,7 +317,7 @@ fn a_driver_that_hangs_does_not_keep_the_lock() {
     assert_eq!(outcome.code, Some(1), "{outcome:?}");
     assert!(outcome.took < Duration::from_secs(7), "{outcome:?}");
     let wanted = format!(
-        "vm2 ({}): NOT looked at: others took too long; run it again\n  {} on 0000:3b:00.0: \
+        "vm2 ({}): NOT checked: others took too long; run it again\n  {} on 0000:3b:00.0: \
          claimed\n",
         domains[1].uuid,
         domains[1].mdevs()[0]
@@ -325,18 +326,18 @@ fn a_driver_that_hangs_does_not_keep_the_lock() {
     assert!(
         outcome
             .stdout
-            .contains("): NOT freed: a device would not go\n")
+            .contains("): NOT freed: a device could not be removed\n")
     );
-    // The one behind it comes first now.
+    // The other claim now comes first.
     let outcome = reconcile(&scene, "--grace 0");
     let freed = format!(
-        "vm2 ({}): freed: the domain does not run\n",
+        "vm2 ({}): freed: the domain is not running\n",
         domains[1].uuid
     );
     assert!(outcome.stdout.contains(&freed), "{outcome:?}");
 }
 
-/// Its QEMU has just been killed: `release` is what says so.
+/// Its QEMU has just been killed: `release` will say so.
 #[test]
 fn a_domain_that_ended_early_is_not_said_to_start() {
     let scene = functions();
@@ -355,15 +356,15 @@ fn a_domain_that_ended_early_is_not_said_to_start() {
     );
 }
 
-fn kept_back(scene: &Scene) -> Vec<String> {
+fn quarantined(scene: &Scene) -> Vec<String> {
     let noted = claims::quarantined(&scene.host()).unwrap().into_iter();
     noted.map(|one| one.function.to_string()).collect()
 }
 
-/// libvirtd is away when the QEMU of a VM is killed, early or late; whether somebody has
-/// looked at the claim meanwhile, and what is seen when its time is over.
+/// libvirtd is away when the QEMU of a VM is killed, early or late. The result depends
+/// on whether somebody has checked the claim in time.
 #[test]
-fn a_function_whose_vm_was_killed_early_is_kept_back_without_libvirt() {
+fn a_function_whose_vm_was_killed_early_is_quarantined_without_libvirt() {
     let killed = |look_early: bool| {
         let scene = functions();
         let domain = Domain::new(1).function("gpu0", "cad", FIRST);
@@ -381,18 +382,18 @@ fn a_function_whose_vm_was_killed_early_is_kept_back_without_libvirt() {
     let why = "the QEMU of domain 'vm1' was killed while its vGPU was still starting, which may have \
                wedged the function";
     let (scene, domain) = killed(true);
-    let freed = format!("vm1 ({}): freed: the domain does not run", domain.uuid);
+    let freed = format!("vm1 ({}): freed: the domain is not running", domain.uuid);
     let text = said(&scene, "");
-    let wanted = format!("{freed}; its functions are kept back: {why}\n");
+    let wanted = format!("{freed}; its functions are quarantined: {why}\n");
     assert!(text.starts_with(&wanted), "{text}");
     scene.is_empty();
-    assert_eq!(kept_back(&scene), [FIRST]);
-    // Nobody saw it in time: it may as well have run for hours.
+    assert_eq!(quarantined(&scene), [FIRST]);
+    // Nobody saw it in time: the VM may have run for hours.
     let (scene, _) = killed(false);
     let text = said(&scene, "");
     assert!(text.starts_with(&format!("{freed}\n")), "{text}");
-    assert_eq!(kept_back(&scene), Vec::<String>::new());
-    // libvirtd is back, and has the hook called.
+    assert_eq!(quarantined(&scene), Vec::<String>::new());
+    // libvirtd is back and calls the hook.
     for (reason, wanted) in [
         ("crashed", &[FIRST][..]),
         ("failed", &[FIRST]),
@@ -406,7 +407,7 @@ fn a_function_whose_vm_was_killed_early_is_kept_back_without_libvirt() {
             scene.hook(&domain, &words).run().ends_well();
         }
         scene.is_empty();
-        assert_eq!(kept_back(&scene), wanted, "{reason}");
+        assert_eq!(quarantined(&scene), wanted, "{reason}");
     }
     // Or the VM starts again before that.
     let (scene, domain) = killed(true);
@@ -415,8 +416,8 @@ fn a_function_whose_vm_was_killed_early_is_kept_back_without_libvirt() {
     scene.is_empty();
 }
 
-/// A driver is slow to let go of a device, and its domain starts again without asking for
-/// any: that run has no part in it.
+/// A driver is slow to release a device, and its domain starts again without asking for
+/// devices: that run is not concerned.
 #[test]
 fn what_would_not_go_goes_while_the_domain_runs_without_devices() {
     use crate::support::kernel::{Fault, Target};
@@ -431,7 +432,7 @@ fn what_would_not_go_goes_while_the_domain_runs_without_devices() {
     scene.hook(&domain, "stopped end shutdown").run();
     assert_eq!(scene.claims()[0].state, State::Releasing);
     assert_eq!(claimed(&scene), mdevs);
-    // Somebody has the second one open.
+    // A process has the second device open.
     let plain = Domain::new(1);
     for words in ["prepare begin -", "start begin -"] {
         scene.hook(&plain, words).run().ends_well();
@@ -444,7 +445,7 @@ fn what_would_not_go_goes_while_the_domain_runs_without_devices() {
     let uuid = domain.uuid;
     let wanted = format!(
         "vm1 ({uuid}): in use: domain 'vm1' is running\n  {} on 0000:3b:00.0: removed: the running \
-         domain does not have it any more\n  {} on 0000:3b:00.0: claimed\n",
+         domain has lost it\n  {} on 0000:3b:00.0: claimed\n",
         mdevs[0], mdevs[1]
     );
     assert_eq!(said(&scene, "--grace 0"), wanted);
@@ -474,8 +475,8 @@ fn what_a_start_left_that_was_cut_short_goes_likewise() {
     scene.is_empty();
 }
 
-/// Two give back devices of one VM: what the first has announced, and was killed at, is
-/// still known to be leaving when the second is done with another.
+/// Two processes give back devices of one VM. The first was killed after it announced a
+/// device, and the device is still leaving when the second has removed another.
 #[test]
 fn a_device_that_was_leaving_is_still_leaving() {
     use crate::support::kernel::{Fault, Target};
@@ -483,7 +484,7 @@ fn a_device_that_was_leaving_is_still_leaving() {
     let scene = board();
     let domain = domain().device("gpu2", "cad");
     let [first, second, third]: [String; 3] = domain.mdevs().try_into().unwrap();
-    // The guest lets go of the second a moment later than of the third.
+    // The guest releases the second a moment later than the third.
     scene.starts(QEMU, &domain, &[&first, &second]);
     let mut claim = scene.claims().remove(0);
     claim.leaving = vec!["gpu1".parse().unwrap()];
@@ -505,7 +506,7 @@ fn a_device_that_was_leaving_is_still_leaving() {
 }
 
 #[test]
-fn functions_made_anew_are_not_kept_back_any_more() {
+fn recreated_functions_are_no_longer_quarantined() {
     let scene = functions();
     let directory = format!("/sys/bus/pci/devices/{FIRST}");
     let made = scene.host().inode(&directory).unwrap();
@@ -516,7 +517,7 @@ fn functions_made_anew_are_not_kept_back_any_more() {
         let path = format!("run/virt-vgpu/quarantine/{function}.json");
         scene.file(&path, note.to_string());
     };
-    let kept_back = || {
+    let quarantined = || {
         let noted = claims::quarantined(&scene.host()).unwrap().into_iter();
         let functions = noted.map(|one| one.function.to_string());
         functions.collect::<Vec<_>>()
@@ -525,24 +526,24 @@ fn functions_made_anew_are_not_kept_back_any_more() {
         let names = std::fs::read_dir(scene.path("run/virt-vgpu/quarantine")).unwrap();
         names.count()
     };
-    // Still the same, of unknown age, and not to be understood.
+    // Unchanged, of unknown inode, and unreadable.
     note(FIRST, Some(made));
     note(SECOND, None);
     scene.file("run/virt-vgpu/quarantine/0000:99:00.5.json", "{");
     let nothing = "no claims: nothing to free\n";
     assert_eq!(said(&scene, ""), nothing);
-    assert_eq!(kept_back(), [FIRST, SECOND, "0000:99:00.5"]);
-    // Made anew, and not there any more.
+    assert_eq!(quarantined(), [FIRST, SECOND, "0000:99:00.5"]);
+    // One was recreated, one has disappeared.
     note(FIRST, Some(made + 1));
     note("0000:99:00.4", None);
     let wanted = format!(
-        "{nothing}{FIRST}: repaired, not kept back any more\n\
-         0000:99:00.4: repaired, not kept back any more\n"
+        "{nothing}{FIRST}: repaired, no longer quarantined\n\
+         0000:99:00.4: repaired, no longer quarantined\n"
     );
     assert_eq!(said(&scene, "--dry-run"), wanted);
     assert_eq!(files(), 4);
     assert_eq!(said(&scene, ""), wanted);
     assert_eq!(files(), 2);
-    assert_eq!(kept_back(), [SECOND, "0000:99:00.5"]);
+    assert_eq!(quarantined(), [SECOND, "0000:99:00.5"]);
     assert_eq!(said(&scene, ""), nothing);
 }

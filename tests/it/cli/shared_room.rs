@@ -1,5 +1,5 @@
-//! Functions of one board share what the board has: every command that counts says
-//! the same, and no more than can be made.
+//! Functions of one board share its capacity: every command that counts gives the same
+//! number, and not more than can be made.
 
 use serde_json::Value;
 
@@ -15,7 +15,8 @@ fn json(scene: &Scene, arguments: &str) -> Value {
     serde_json::from_str(&outcome.stdout).unwrap_or_else(|error| panic!("{error}: {outcome:?}"))
 }
 
-/// What `status`, `pool show` and `explain` say that is left of the pool.
+/// The numbers that `status`, `pool show` and `explain` give for the pool's free
+/// devices.
 fn said(scene: &Scene, pool: &str, domain: &Domain) -> [(u64, bool); 3] {
     scene.file("vm1.xml", domain.xml());
     let xml = scene.path("vm1.xml");
@@ -28,15 +29,15 @@ fn said(scene: &Scene, pool: &str, domain: &Domain) -> [(u64, bool); 3] {
     })
 }
 
-/// Two boards with six functions each, which hold four of the type, and three others
-/// on each.
+/// Two boards with six functions each. A board holds four of the type, and each already
+/// has three.
 #[test]
 fn of_mediated_devices() {
     let scene = Scene::new(Machine::of_sriov_boards(3));
     scene.pool("small", SMALL);
     let domain = Domain::with_one(1, "small");
     assert_eq!(said(&scene, "small", &domain), [(2, true); 3]);
-    // What is a bound is called one: nobody tells whether sizes are mixed.
+    // An upper bound is shown as one: it is unknown whether sizes are mixed.
     let empty = Scene::new(Machine::with([Function::sriov_board("41", 6)]));
     empty.pool("small", SMALL);
     assert_eq!(said(&empty, "small", &domain), [(4, false); 3]);

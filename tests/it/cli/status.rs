@@ -60,7 +60,7 @@ fn mediated_devices_are_named_with_their_definitions() {
     define(&scene, BOARD, &uuid(5), &definition(LARGE, "auto"));
     define(&scene, "0000:3c:00.0", &uuid(6), "{");
     define(&scene, "0000:99:00.0", &uuid(7), "{");
-    // A device of ours is none of them.
+    // A device of ours is not listed.
     let domain = Domain::with_one(1, "cad");
     scene.prepare(&domain).ends_well();
     assert_eq!(
@@ -85,12 +85,13 @@ fn mediated_devices_are_named_with_their_definitions() {
                 uuid(4)
             ),
             format!(
-                "problem: /etc/mdevctl.d/0000:3c:00.0/{}: is no definition of mdevctl: EOF while \
+                "problem: /etc/mdevctl.d/0000:3c:00.0/{}: is not a definition of mdevctl: EOF \
+                 while \
                  parsing an object at line 1 column 1; correct or remove it: until then mdevctl \
                  lists no definitions at all",
                 uuid(6)
             ),
-            "problem: domain 'vm1' does not run but holds devices; run 'virt-vgpu reconcile'"
+            "problem: domain 'vm1' is not running but holds devices; run 'virt-vgpu reconcile'"
                 .to_owned(),
         ]
     );
@@ -140,7 +141,7 @@ fn one_that_ours_will_meet_at_the_next_boot_is_named_too() {
     );
 }
 
-/// mdevctl takes the two for different devices, and so is the room that they take.
+/// mdevctl treats the two as different devices, and both take space.
 #[test]
 fn one_of_another_type_than_its_definition_is_not_the_defined_one() {
     let machine = Machine::of_boards(1).with_mdev(&uuid(1), BOARD, SMALL);
@@ -178,13 +179,13 @@ fn without_foreign_devices_nothing_is_said() {
     let domain = Domain::with_one(1, "cad");
     scene.prepare(&domain).ends_well();
     scene.runs(4711, &domain);
-    // That of a device of ours is no other one.
+    // The definition of a device of ours is not listed.
     define(&scene, BOARD, &domain.mdevs()[0], &elsewhere);
     assert_eq!(notes(&scene), Vec::<String>::new());
     assert_eq!(report(&scene).get("foreign"), None);
 }
 
-/// Somebody has removed a device of ours, with the domain running and without.
+/// Somebody has removed a device of ours, while the domain runs or does not.
 #[test]
 fn one_of_ours_that_is_gone_is_named_with_what_to_do() {
     let scene = Scene::new(Machine::of_boards(1));
@@ -205,7 +206,7 @@ fn one_of_ours_that_is_gone_is_named_with_what_to_do() {
     assert_eq!(
         notes(&scene),
         [
-            "problem: domain 'vm1' does not run but holds devices; run 'virt-vgpu reconcile'"
+            "problem: domain 'vm1' is not running but holds devices; run 'virt-vgpu reconcile'"
                 .to_owned(),
             format!("{gone}; 'virt-vgpu reconcile' forgets it"),
         ]
@@ -227,7 +228,7 @@ fn a_gpu_counts_what_is_on_its_functions() {
             uuid(1)
         )]
     );
-    // Whose it is cannot be told while a claim cannot be read.
+    // The owner is unknown while a claim cannot be read.
     scene.file(
         "run/virt-vgpu/claims/aaaaaaaa-0000-4000-8000-000000000009.json",
         "{",
@@ -274,7 +275,7 @@ fn functions_with_a_type_of_somebody_else_count() {
     assert_eq!(devices[0], wanted);
 }
 
-/// A start that takes its time keeps nobody from looking, and who looks keeps no start.
+/// A slow start does not block `status`, and `status` does not block a start.
 #[test]
 fn who_looks_waits_for_no_lock() {
     use fs2::FileExt;
@@ -333,7 +334,7 @@ fn what_is_free_of_a_limit_is_a_bound_while_a_claim_cannot_be_read() {
     assert_eq!(free(), [(json!(2), json!(false)), (all, json!(true))]);
 }
 
-/// One claim that cannot be read at all takes no table away.
+/// An unreadable claim does not remove any table.
 #[test]
 fn a_claim_that_cannot_be_read_is_one_problem() {
     let scene = Scene::new(Machine::of_boards(1));
@@ -341,8 +342,8 @@ fn a_claim_that_cannot_be_read_is_one_problem() {
     let claim = format!("run/virt-vgpu/claims/{}.json", uuid(1));
     std::fs::create_dir_all(scene.path(&claim)).unwrap();
     let problem = format!(
-        "problem: claim /{claim}: Is a directory (os error 21); when nothing of that domain runs any \
-         more, remove the file"
+        "problem: claim /{claim}: Is a directory (os error 21); when that domain no longer runs, \
+         remove the file"
     );
     assert_eq!(notes(&scene), [problem]);
     assert_eq!(report(&scene)["pools"][0]["free"], 4);
@@ -354,7 +355,7 @@ fn a_claim_that_cannot_be_read_is_one_problem() {
     }
 }
 
-/// The name of a file is bytes, and JSON has none.
+/// A file name is bytes, and JSON has only text.
 #[test]
 fn a_file_name_that_is_not_utf8_does_not_take_the_json_away() {
     use std::os::unix::ffi::OsStrExt;

@@ -1,5 +1,5 @@
-//! What others put into names and files reaches the terminal as text and nothing else,
-//! and a terminal that is gone changes nothing.
+//! Names and files of others reach the terminal only as plain text, and a closed
+//! terminal changes nothing.
 
 use std::{
     fs,
@@ -11,11 +11,11 @@ use serde_json::Value;
 
 use crate::support::plain_tree::Tree;
 
-/// Clears a screen in two ways, turns the line round, and ends it in three.
+/// Clears a screen in two ways, reverses the line, and ends it in three.
 const NASTY: &str = "a\u{1b}[2J\u{9b}2J\u{202e}\u{2066}\u{200f}\u{2028}\u{7f}b";
 const SHOWN: &str = r"a\u{1b}[2J\u{9b}2J\u{202e}\u{2066}\u{200f}\u{2028}\u{7f}b";
 
-/// All that a terminal gets: no character that it acts on but the line break.
+/// Checks that the text has no characters on which a terminal acts, except line breaks.
 #[track_caller]
 fn is_plain(text: &str) {
     let hidden =
@@ -113,7 +113,7 @@ fn arguments_that_are_repeated_in_errors() {
     }
 }
 
-/// A driver that says more than sysfs ever would is refused by the name of the file.
+/// A text that is longer than any in sysfs is refused, with the file's name.
 #[test]
 fn attributes_that_are_too_long() {
     let tree = Tree::with_devices().pool("cad", "kind = 'mdev'\ntype = 'nvidia-558'\n");
@@ -140,7 +140,7 @@ fn attributes_that_are_too_long() {
     }
 }
 
-/// An end of a pipe that nobody reads.
+/// The end of a pipe that nobody reads.
 fn unread() -> OwnedFd {
     let (reader, writer) = nix::unistd::pipe().unwrap();
     drop(reader);

@@ -1,5 +1,5 @@
-//! Pool files that others than root can write: their pools are down, each with what is wrong
-//! and how to mend it.
+//! Pool files that others than root can write: their pools cannot be used, and the
+//! message says how to correct that.
 
 use std::{
     fs::{self, Permissions},
@@ -16,7 +16,7 @@ fn mode(tree: &Tree, path: &str, mode: u32) {
     fs::set_permissions(tree.path(path), Permissions::from_mode(mode)).unwrap();
 }
 
-/// All that reads pools says the same.
+/// All commands that read pools say the same.
 #[track_caller]
 fn is_down(tree: &Tree, why: &str) {
     let line = format!("{FILE} is not used: {why}");
@@ -29,7 +29,7 @@ fn is_down(tree: &Tree, why: &str) {
     let wanted = format!("pool 'cad' cannot be used: {line}\n");
     assert!(list.contains(&wanted), "{list}");
     assert_eq!(tree.refused(&["pool", "show", "cad"]), line);
-    // No other pool suffers.
+    // Other pools still work.
     tree.shown(&["pool", "show", "viz"]);
 }
 
@@ -85,7 +85,7 @@ fn a_link_to_what_others_can_write() {
     );
 }
 
-/// A mask is refused as well: the pool that it hides does not come back by that.
+/// A mask is refused as well, and the pool that it hides stays hidden.
 #[test]
 fn a_mask_that_others_could_have_made() {
     let tree = tree();

@@ -1,6 +1,6 @@
-//! What the kernel's mdev core answers, as one list of operations that the model
-//! in memory, the model behind a mount and a real kernel all pass. The list is
-//! written in terms of a parent's own types, so that it fits any driver.
+//! The answers of the kernel's mdev core, as one list of operations that the model in
+//! memory, the model behind a mount and a real kernel all pass. The list uses a
+//! parent's own types, so that it works with any driver.
 //!
 //! With `VIRT_VGPU_CONTRACT_SYS=/sys` and `VIRT_VGPU_CONTRACT_PARENT=ADDRESS` it
 //! runs against that parent, which must be free of mediated devices.
@@ -23,7 +23,7 @@ use virt_vgpu::{
     },
 };
 
-/// Access by plain files below a root, as the hook's own but without its child
+/// Access through plain files below a root, like the hook's but without its child
 /// process: nothing between the test and the kernel.
 struct Files(PathBuf);
 
@@ -69,14 +69,14 @@ impl Acts for Files {
     }
 }
 
-/// One parent that the list is run on.
+/// One parent on which the list is run.
 struct Subject<'a> {
     sysfs: &'a dyn Sysfs,
     attributes: &'a dyn Acts,
     parent: Parent,
-    /// Exact answers of the driver are known, not only the core's.
+    /// Whether the exact answers of the driver are known, not only those of the core.
     is_model: bool,
-    /// It is a virtual function: one device and no more.
+    /// Whether it is a virtual function: one device at most.
     holds_one: bool,
 }
 
@@ -203,7 +203,7 @@ impl Subject<'_> {
         ] {
             assert_eq!(self.create(id, bad), Err(Errno::EINVAL), "{bad:?}");
         }
-        // What the 37th character is does not matter to the kernel.
+        // The kernel ignores the 37th character.
         assert_eq!(self.create(id, &format!("{good}x")), Ok(()));
         self.is_there(&good, id);
         assert_eq!(self.remove(&good, "1"), Ok(()));
@@ -220,7 +220,7 @@ impl Subject<'_> {
         assert_eq!(self.available(id), 0);
         self.is_refused(self.create(id, &uuid(room)));
         self.is_gone(&uuid(room));
-        // A duplicate is told before the lack of room.
+        // A duplicate UUID is reported before the lack of space.
         assert_eq!(self.create(id, &uuid(0)), Err(Errno::EEXIST));
         for number in 0..room {
             assert_eq!(self.remove(&uuid(number), "1"), Ok(()));
@@ -228,9 +228,8 @@ impl Subject<'_> {
         assert_eq!(self.available(id), room);
     }
 
-    /// The homogeneous rule: as long as a board holds one size of framebuffer,
-    /// other sizes have no room. On a driver without that rule there is nothing
-    /// to see.
+    /// The homogeneous rule: while a board holds one size of framebuffer, other sizes
+    /// do not fit. A driver without that rule passes.
     fn one_size_at_a_time(&self, types: &[MdevType]) {
         let size = |kind: &MdevType| {
             let text = kind.description.clone().unwrap_or_default();
@@ -283,7 +282,7 @@ impl Subject<'_> {
     }
 }
 
-/// The answers that only a file system gives.
+/// Answers that only a file system gives.
 fn sysfs_takes_no_files(sys: &Path, parent: &Parent, id: &str) {
     let errno = |error: io::Error| Errno::from_raw(error.raw_os_error().unwrap());
     let parent = sys.join(parent.path().strip_prefix("/sys/").unwrap());
@@ -298,8 +297,7 @@ fn sysfs_takes_no_files(sys: &Path, parent: &Parent, id: &str) {
     let name = kind.join("name");
     assert_eq!(fs::remove_file(&name).map_err(errno), Err(Errno::EPERM));
     assert_eq!(fs::rename(&name, &absent).map_err(errno), Err(Errno::EPERM));
-    // What a shell's `>` does: truncating and creating are accepted where the
-    // attribute is there.
+    // A shell's `>`: truncating and creating are accepted if the attribute exists.
     let opened = OpenOptions::new()
         .write(true)
         .create(true)
@@ -310,7 +308,7 @@ fn sysfs_takes_no_files(sys: &Path, parent: &Parent, id: &str) {
         opened.unwrap().write(b"1").map_err(errno),
         Err(Errno::EINVAL)
     );
-    // Each read from the start is the state of the moment.
+    // Each read from the start gives the present state.
     let mut file = fs::File::open(kind.join("available_instances")).unwrap();
     let mut text = String::new();
     file.read_to_string(&mut text).unwrap();
@@ -389,7 +387,7 @@ fn the_mounted_model_passes() {
     }
 }
 
-/// Boards with virtual functions share their framebuffer among them.
+/// Virtual functions of a board share its framebuffer.
 #[test]
 fn a_board_is_one_whatever_its_functions() {
     let kernel = Kernel::new(machine());
@@ -402,7 +400,7 @@ fn a_board_is_one_whatever_its_functions() {
     assert_eq!(kernel.read(&at("0000:41:00.5", SMALL)).unwrap(), "0");
     assert_eq!(kernel.read(&at("0000:41:00.5", LARGE)).unwrap(), "1");
     kernel.make(&id(2), "0000:41:00.5", LARGE);
-    // Two functions are free, the board is not.
+    // Two functions are free, the board is full.
     assert_eq!(kernel.read(&at("0000:41:00.6", LARGE)).unwrap(), "0");
     assert_eq!(kernel.read(&at("0000:3b:00.0", SMALL)).unwrap(), "4");
 }

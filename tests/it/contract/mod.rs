@@ -1,4 +1,4 @@
-//! What the tests' model of a machine must have in common with a real one.
+//! Contracts that the tests' model of a machine and a real machine both fulfil.
 
 mod mdev;
 mod nvidia;

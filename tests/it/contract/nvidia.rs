@@ -1,6 +1,6 @@
-//! NVIDIA's driver as the model shows it passes what the lab's kernel module and
-//! its twin pass (`tests/lab/nvidia/src/contract`): the lists of operations with
-//! their answers, and random ones beside a twin.
+//! NVIDIA's driver in the model passes the same contract as the lab's kernel module and
+//! its twin (`tests/lab/nvidia/src/contract`): the lists of operations with their
+//! answers, and random ones next to a twin.
 
 use std::{collections::BTreeMap, fs, io, path::PathBuf, time::Duration};
 
@@ -29,7 +29,7 @@ const GPU: &str = "0000:3b:00.0";
 struct Modelled {
     kernel: Kernel,
     setup: Setup,
-    /// Where it is mounted; None: in memory.
+    /// The directory where it is mounted; None: in memory.
     mounted: Option<PathBuf>,
     pids: u32,
     open: BTreeMap<u32, u32>,
@@ -127,7 +127,7 @@ impl Modelled {
         comparable(&text, name)
     }
 
-    /// What is set where no file of sysfs is.
+    /// Settings for which sysfs has no file.
     fn set(&self, op: &Op) -> bool {
         let milliseconds = |ms: &u32| Duration::from_millis(u64::from(*ms));
         self.kernel.with_gpu(GPU, |gpu| {
@@ -143,7 +143,7 @@ impl Modelled {
         })
     }
 
-    /// What is asked there.
+    /// Questions for which sysfs has no file.
     fn ask(&self, op: &Op) -> Answer {
         let done = |()| String::new();
         self.kernel.with_gpu(GPU, |gpu| match op {

@@ -1,5 +1,5 @@
-//! The stand-in for `virt-vgpu-nvml` says what the model's GPUs are at that
-//! moment, whichever way it is asked.
+//! The replacement for `virt-vgpu-nvml` answers with the present state of the model's
+//! GPUs, whichever way it is asked.
 
 use std::time::Duration;
 
@@ -117,7 +117,7 @@ fn places_follow_every_write() {
     assert_eq!(free("L40S-8Q"), (true, vec![24]));
     scene.kernel.release(FIRST);
     assert_eq!(free("L40S-24Q"), (true, vec![24]));
-    // A process that has a vGPU open shows, and nobody else.
+    // Only a process that has a vGPU open is listed.
     let domain = Domain::new(1);
     scene.runs_on(4711, &domain, &[SECOND]);
     let open = VgpuFacts {
@@ -156,7 +156,7 @@ fn modes_are_set_on_an_empty_gpu() {
     scene.kernel.set_type(FIRST, "L40S-12Q");
     assert_eq!(set(true), Err(FailureKind::InUse));
     assert!(!mixed());
-    // What is in place already is no change.
+    // A setting that is already in place is no change.
     assert_eq!(set(false), Ok(Answer::Done));
     assert_eq!(ask(&host, &question), Ok(Answer::Done));
     let other = Question::SetScheduler {

@@ -1,14 +1,14 @@
 //! `virt-vgpu sync` killed after each of its effects while it exchanges a clone's
-//! devices. The next one makes the definition what an undisturbed one would have, with
-//! all that somebody has set for the devices.
+//! devices. The next run completes the definition as an undisturbed run would, and
+//! keeps all settings of the devices.
 
 use virt_vgpu::model::MdevUuid;
 
 use super::{LIBVIRTD, stage::Stage};
 use crate::support::{domain::Domain, process::Program, scene::Scene};
 
-/// Defines a clone: the placeholder and the medium are its original's, and somebody has
-/// given them guest addresses and a model.
+/// Defines a clone: it has its original's placeholder and medium, with guest addresses
+/// and a model that a person has set.
 fn clone(number: usize) -> Domain {
     let (clone, original) = (Domain::new(number), Domain::new(number + 1));
     let (name, uuid) = (&clone.name, clone.uuid);
@@ -49,7 +49,7 @@ fn sync(scene: &Scene, domain: &Domain) -> Program {
 fn definition(domain: &Domain) -> Vec<String> {
     let xml = LIBVIRTD.definition(&domain.name);
     let mut lines: Vec<String> = xml.lines().map(|line| line.trim().to_owned()).collect();
-    // Devices of one kind stand in the order in which they came in.
+    // Devices of one kind are in the order in which they were added.
     lines.sort();
     lines
 }

@@ -1,7 +1,7 @@
-//! The hook is killed after each of its effects, and each of its effects fails,
-//! with each operation. Whatever was left, the next start of the domain, its end
-//! or another domain's start puts right: no device leaks or serves two, foreign
-//! devices stay, half-written files do not add up.
+//! The hook is killed after each of its effects, and each of its effects fails, with
+//! each operation. The next start of the domain, its end or another domain's start
+//! repairs everything: no device leaks or serves two domains, foreign devices stay, and
+//! half-written files do no harm.
 //!
 //! Needs the feature `faults`, which counts effects (see `host::fault`).
 
@@ -44,7 +44,7 @@ fn domain(number: usize) -> Domain {
     Stage::Mdev.domain(number)
 }
 
-/// What happens to the domain while the fault strikes.
+/// The operation during which the fault happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Operation {
     Prepare,
@@ -85,7 +85,7 @@ impl Operation {
         )
     }
 
-    /// Brings the domain to where the operation finds it.
+    /// Brings the domain into the state in which the operation starts.
     fn lead_up(self, scene: &Scene, domain: &Domain) {
         match self {
             Self::Prepare | Self::Migrate => {}
@@ -102,8 +102,8 @@ impl Operation {
         scene.hook(domain, self.words())
     }
 
-    /// The effects of an undisturbed run, as `NUMBER EFFECT PATH` each. They are found out
-    /// once for all tests.
+    /// The effects of an undisturbed run, as `NUMBER EFFECT PATH` each. They are
+    /// determined once for all tests.
     fn effects(self, stage: Stage) -> Arc<[String]> {
         type Known = BTreeMap<(Stage, Operation), Arc<[String]>>;
         static KNOWN: Mutex<Known> = Mutex::new(BTreeMap::new());
@@ -112,13 +112,13 @@ impl Operation {
             self.lead_up(&scene, &domain);
             traced(&scene, self.hook(&scene, &domain)).into()
         };
-        // Another test that asks meanwhile waits for the answer.
+        // Another test that needs them meanwhile waits for the result.
         let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(known.entry((stage, self)).or_insert_with(find_out))
     }
 }
 
-/// The effects of a hook that ends well.
+/// The effects of a hook that succeeds.
 fn traced(scene: &Scene, hook: Program) -> Vec<String> {
     let trace = scene.path("trace");
     hook.trace(&trace).run().ends_well();
@@ -127,14 +127,14 @@ fn traced(scene: &Scene, hook: Program) -> Vec<String> {
     text.lines().map(|line| line.replace(&root, "")).collect()
 }
 
-/// What puts things right.
+/// The event that repairs the state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Cure {
     /// The domain starts again.
     Again,
     /// libvirt says that it has ended.
     End,
-    /// Another domain needs the room.
+    /// Another domain needs the space.
     Other,
     /// The administrator, or the unit at boot, cleans up.
     #[cfg(feature = "cli")]
@@ -184,7 +184,7 @@ impl Cure {
                 assert!(scene.our_vgpus().is_empty());
             }
         }
-        // A whole life afterwards leaves nothing at all, whatever a crash left.
+        // A complete run of the domain afterwards leaves nothing at all.
         scene.prepare(domain).ends_well();
         stage.has_everything(scene, domain);
         scene.stop(domain);
@@ -302,7 +302,7 @@ fn an_error_at_any_effect_refuses_or_is_borne() {
     fails_at_each_effect(Stage::Mdev, &Operation::ALL, &["5", "28"]);
 }
 
-/// Else the tests of vGPUs would be about less than they say.
+/// Otherwise the tests of vGPUs would test less than they claim.
 #[test]
 fn every_write_to_a_vgpu_is_an_effect() {
     for (stage, operation, wanted) in [
@@ -334,8 +334,8 @@ fn every_write_to_a_vgpu_is_an_effect() {
     }
 }
 
-/// What is the vGPUs' own about it: they are made, placed and given parameters in
-/// one operation, and taken back in the other.
+/// Operations that differ for vGPUs: one makes, places and configures them, the other
+/// removes them.
 const OF_VGPUS: [Operation; 2] = [Operation::Prepare, Operation::Release];
 
 #[test]
@@ -348,12 +348,12 @@ fn a_kill_after_any_effect_on_a_vgpu_is_repaired() {
 #[test]
 fn an_error_at_any_effect_on_a_vgpu_refuses_or_is_borne() {
     for stage in Stage::VGPUS {
-        // EIO: the driver's word for everything that it refuses.
+        // EIO: the driver's answer to everything that it refuses.
         fails_at_each_effect(stage, &OF_VGPUS, &["5"]);
     }
 }
 
-/// The driver has taken the value, and who wrote it dies before it can say so.
+/// The driver has taken the value, and the writing process dies before it can say so.
 #[test]
 fn a_child_killed_after_any_write_leaves_nothing() {
     let mut cases = Vec::new();
@@ -388,7 +388,7 @@ fn a_child_killed_after_any_write_leaves_nothing() {
         if operation.may_refuse() {
             let line = outcome.refusal();
             assert!(line.contains("died without an answer"), "{line}");
-            // All of it is taken back, the write that nobody has answered too.
+            // Everything is undone, including the write that was not answered.
             assert!(scene.ours().is_empty(), "half a device");
             assert!(scene.our_vgpus().is_empty(), "half a vGPU");
             assert_eq!(scene.claims(), []);
@@ -415,14 +415,14 @@ fn a_kill_while_the_driver_works_leaves_nothing() {
     assert!(patience().wait_until(|| !scene.ours().is_empty()));
     hook.kill();
     assert_eq!(hook.wait().signal, Some(9));
-    // Nobody listens any more when the driver answers: the write is taken back.
+    // Nobody reads the driver's answer any more: the write is undone.
     assert_eq!(scene.claims().len(), 1);
     let is_gone = patience().wait_until(|| scene.ours().is_empty());
     assert!(is_gone, "{:?}", scene.ours());
     Cure::Again.apply(Stage::Mdev, &scene, &domain);
 }
 
-/// The cures free only what is provably over.
+/// Repairs free only devices that are provably unused.
 #[test]
 fn in_doubt_nothing_is_freed() {
     let (scene, domain, other) = (scene(), domain(1), self::domain(2));
@@ -436,7 +436,7 @@ fn in_doubt_nothing_is_freed() {
         has_all();
         scene.is_settled();
     };
-    // libvirtd lives and the start is young.
+    // libvirtd lives and the start is recent.
     refused();
     // libvirtd is gone, but QEMU runs.
     scene.daemon_dies();
@@ -460,8 +460,8 @@ fn in_doubt_nothing_is_freed() {
     scene.file("proc/4713/cmdline", format!("qemu\0uuid={}\0", domain.uuid));
     std::fs::create_dir(scene.path("proc/4713/fd")).unwrap();
     refused();
-    // A number that belongs to another process by now counts for nothing, but a
-    // device that is open does.
+    // A number that now belongs to another process does not count, but an open device
+    // does.
     scene.file("proc/4713/cmdline", "sleep\0");
     scene.opens(4712, &domain);
     refused();
@@ -486,7 +486,7 @@ fn a_device_in_use_stays_claimed() {
     let claims = scene.claims();
     assert_eq!(claims.len(), 1);
     assert_eq!(claims[0].state, virt_vgpu::claims::State::Releasing);
-    // The one that nobody holds went.
+    // The device that no process holds was removed.
     assert_eq!(scene.ours(), BTreeSet::from([domain.mdevs()[0].clone()]));
     scene.ends(4711);
     scene.stop(&domain);

@@ -1,7 +1,7 @@
-//! `attach --live` and `detach --live` killed after each of their effects, and each
-//! effect failing. The libvirt is real and runs the domain, but takes no device of the
-//! model's, so every undisturbed `attach --live` undoes what it did: its effects are
-//! those of both ways.
+//! `attach --live` and `detach --live` killed after each of their effects, and with
+//! each effect failing. The libvirt is real and runs the domain, but accepts no device
+//! of the model. So every undisturbed `attach --live` undoes its work, and its effects
+//! are those of both directions.
 
 use std::{collections::BTreeSet, sync::LazyLock};
 
@@ -16,7 +16,7 @@ use crate::support::{
 const ATTACH: &str = "attach VM --pool cad --live";
 const DETACH: &str = "detach VM --all --live --wait 1";
 
-/// A domain that runs in libvirt and asks for nothing, on a host of its own.
+/// A running libvirt domain that asks for nothing, on a host of its own.
 fn scene(number: usize) -> (Scene, Domain) {
     let libvirtd = &*LIBVIRTD;
     let domain = Domain::new(number);
@@ -64,13 +64,13 @@ fn effects(scene: &Scene, domain: &Domain, arguments: &str) -> Vec<String> {
 
 #[derive(Debug, Clone, Copy)]
 enum Cure {
-    /// The same once more.
+    /// The command is repeated.
     Again,
     /// It is detached instead.
     Detach,
     /// The domain ends.
     End,
-    /// Somebody cleans up; no QEMU is to be seen there.
+    /// `reconcile` runs; no QEMU process exists there.
     Reconcile,
 }
 
@@ -98,7 +98,7 @@ impl Cure {
             scene.is_sound();
             assert_eq!(scene.claims(), []);
         }
-        // Whatever a crash has left in libvirt, and all that is left on the host.
+        // Detaching cleans up what a crash has left in libvirt and on the host.
         let outcome = command(scene, domain, DETACH).run();
         outcome.succeeds();
         scene.is_sound();
@@ -106,7 +106,7 @@ impl Cure {
     }
 }
 
-/// Runs the command with each fault at each of its effects, and cures.
+/// Runs the command with each fault at each of its effects, and then repairs.
 fn at_each_effect(
     (test, arguments): (usize, &str),
     faults: &[&str],
@@ -121,7 +121,7 @@ fn at_each_effect(
         "{effects:?}"
     );
     Cure::Detach.apply(&undisturbed, &domain);
-    // An edit at libvirt is no effect that fails with an errno.
+    // An edit in libvirt cannot fail with an errno.
     let can = |strike: &Strike| strike.fault == "kill" || !strike.effect.contains(" edit ");
     let strikes = strikes(&effects, faults).into_iter().filter(can);
     let cured = |strike: Strike| Cure::ALL.map(|cure| (strike.clone(), cure));
@@ -139,7 +139,7 @@ fn at_each_effect(
     });
 }
 
-/// The domain that a worker of a test has to itself.
+/// The domain of one worker of a test.
 fn domain_number(test: usize, worker: usize) -> usize {
     1000 * test + worker
 }
@@ -156,7 +156,7 @@ fn plugging_in_that_is_cut_short_is_repaired() {
 
 #[test]
 fn plugging_in_bears_an_error_at_any_effect() {
-    // EIO; where it strikes the undoing, the claim knows what is left.
+    // EIO; if undoing fails, the claim lists what is left.
     let check = |scene: &Scene, outcome: &Outcome| {
         outcome.refusal();
         let claimed = scene.claims().into_iter().flat_map(|claim| claim.devices);
@@ -167,9 +167,9 @@ fn plugging_in_bears_an_error_at_any_effect() {
     at_each_effect((2, ATTACH), &["5"], |_, _| {}, check);
 }
 
-/// Plugging in was cut short when the device was there.
+/// Plugging in was interrupted after the device was made.
 fn plugged(scene: &Scene, domain: &Domain) {
-    // Killed when it has made the device; found out once, on a host of its own.
+    // Killed after making the device; determined once, on a host of its own.
     static CUT: LazyLock<Strike> = LazyLock::new(|| {
         let (undisturbed, domain) = self::scene(domain_number(3, 0));
         let effects = effects(&undisturbed, &domain, ATTACH);
@@ -189,7 +189,7 @@ fn unplugging_that_is_cut_short_is_repaired() {
 
 const QEMU: u32 = 4711;
 
-/// The domain goes on running: what was cut short goes without its end.
+/// The domain keeps running: leftovers are removed before its end.
 #[test]
 fn plugging_in_that_is_cut_short_leaves_nothing_with_a_domain_that_runs() {
     let (undisturbed, domain) = scene(domain_number(4, 0));

@@ -1,5 +1,5 @@
-//! A QEMU that was killed early: its functions go back and are not handed out
-//! again, whatever becomes of the hook that sees to it.
+//! A QEMU that was killed early: its functions are given back and not handed out again,
+//! whatever happens to the hook.
 
 use std::sync::LazyLock;
 
@@ -25,7 +25,7 @@ fn scene() -> (Scene, Domain) {
     for words in ["start begin -", "started begin -", "stopped end crashed"] {
         scene.hook(&domain, words).run().ends_well();
     }
-    // Only `release` says how it ended in a way that lasts.
+    // Only `release` says in a lasting way how it ended.
     STAGE.has_devices(&scene, &domain);
     (scene, domain)
 }
@@ -34,7 +34,7 @@ fn release(scene: &Scene, domain: &Domain) -> Program {
     scene.hook(domain, "release end crashed")
 }
 
-fn kept_back(scene: &Scene) -> Vec<String> {
+fn quarantined(scene: &Scene) -> Vec<String> {
     let noted = claims::quarantined(&scene.host()).unwrap();
     noted
         .into_iter()
@@ -42,8 +42,8 @@ fn kept_back(scene: &Scene) -> Vec<String> {
         .collect()
 }
 
-/// Nothing of ours is left but, at most, a half-written note: the next one for that
-/// function takes its place.
+/// Nothing of ours is left, except perhaps a half-written note that the next one
+/// replaces.
 #[track_caller]
 fn is_free(scene: &Scene) {
     scene.is_sound();
@@ -53,12 +53,12 @@ fn is_free(scene: &Scene) {
 
 /// For each effect of the release and each fault.
 fn at_each_effect(faults: &[&str], check: impl Fn(&Scene, &Domain, &Outcome) + Sync) {
-    // Found out once for all tests.
+    // Determined once for all tests.
     static EFFECTS: LazyLock<Vec<String>> = LazyLock::new(|| {
         let (undisturbed, domain) = scene();
         let effects = traced(&undisturbed, release(&undisturbed, &domain));
         undisturbed.is_empty();
-        assert_eq!(kept_back(&undisturbed), [FIRST, SECOND]);
+        assert_eq!(quarantined(&undisturbed), [FIRST, SECOND]);
         effects
     });
     each(&strikes(&EFFECTS, faults), ToString::to_string, |strike| {
@@ -71,20 +71,20 @@ fn at_each_effect(faults: &[&str], check: impl Fn(&Scene, &Domain, &Outcome) + S
             let outcome = scene.reconcile();
             outcome.succeeds();
             is_free(&scene);
-            assert_eq!(kept_back(&scene), [FIRST, SECOND]);
+            assert_eq!(quarantined(&scene), [FIRST, SECOND]);
         }
-        // Neither the domain nor another gets what nobody has noted.
+        // No domain gets a function that was not quarantined yet.
         let outcome = scene.prepare(&domain);
         let line = outcome.refusal();
         assert!(line.contains("may have wedged the function"), "{line}");
-        assert_eq!(kept_back(&scene), [FIRST, SECOND]);
+        assert_eq!(quarantined(&scene), [FIRST, SECOND]);
         is_free(&scene);
     });
 }
 
 /// A mediated device cannot be wedged.
 #[test]
-fn only_functions_are_said_to_be_kept_back() {
+fn only_functions_are_said_to_be_quarantined() {
     let (scene, domain) = scene();
     let mut claim = scene.claims().remove(0);
     let mdev = serde_json::json!({
@@ -97,14 +97,14 @@ fn only_functions_are_said_to_be_kept_back() {
     let outcome = release(&scene, &domain).logging_at("warn").run();
     let said = outcome.stderr.lines().filter_map(|line| {
         let (_, rest) = line.split_once("domain 'vm1': ")?;
-        rest.split_once(" is kept back: ")
+        rest.split_once(" is quarantined: ")
     });
     let said: Vec<&str> = said.map(|(function, _)| function).collect();
     assert_eq!(said, [FIRST, SECOND], "{outcome:?}");
 }
 
 #[test]
-fn a_kill_while_functions_are_kept_back_is_repaired() {
+fn a_kill_while_functions_are_quarantined_is_repaired() {
     at_each_effect(&["kill"], |scene, _, outcome| {
         assert_eq!(outcome.signal, Some(9), "{outcome:?}");
         assert!(scene.temporary_files().len() <= 1);
@@ -112,7 +112,7 @@ fn a_kill_while_functions_are_kept_back_is_repaired() {
 }
 
 #[test]
-fn an_error_while_functions_are_kept_back_is_borne() {
+fn an_error_while_functions_are_quarantined_is_borne() {
     // EIO, ENOSPC
     at_each_effect(&["5", "28"], |scene, _, outcome| {
         assert_eq!(
@@ -121,8 +121,8 @@ fn an_error_while_functions_are_kept_back_is_borne() {
             "{outcome:?}"
         );
         assert_eq!(scene.temporary_files(), Vec::<String>::new());
-        // No function goes back that was not noted first.
+        // No function is given back before it is quarantined.
         let free = [FIRST, SECOND].map(|at| !scene.our_vgpus().contains_key(at));
-        assert!(free == [false; 2] || kept_back(scene) == [FIRST, SECOND]);
+        assert!(free == [false; 2] || quarantined(scene) == [FIRST, SECOND]);
     });
 }

@@ -1,5 +1,5 @@
-//! Hosts with a pool `cad` that has devices for exactly one domain at a time, one
-//! for each way in which devices are made.
+//! Hosts with a pool `cad` that has devices for exactly one domain at a time, one host
+//! for each framework.
 
 use lab_nvidia::model::Framework;
 
@@ -28,12 +28,12 @@ pub enum Stage {
     Sriov,
     /// Virtual functions that become vGPUs.
     Functions,
-    /// The same on a GPU that mixes sizes, each at a place of its own.
+    /// The same on a GPU with mixed sizes, each at its own place.
     Mixed,
 }
 
 impl Stage {
-    /// Those of NVIDIA's vGPUs.
+    /// Those with NVIDIA's vGPUs.
     pub const VGPUS: [Self; 3] = [Self::Sriov, Self::Functions, Self::Mixed];
 
     pub fn scene(self) -> Scene {
@@ -52,12 +52,12 @@ impl Stage {
         scene
     }
 
-    /// One board that has room for exactly the two devices of a domain besides
+    /// One board that fits exactly the two devices of a domain in addition to
     /// somebody else's.
     fn machine(self) -> Machine {
         let l40s = Gpu::l40s(GPU).functions(4);
         match self {
-            // And a second one that another size keeps busy.
+            // A second board is full with another size.
             Self::Mdev => Machine::of_boards(2)
                 .with_mdev(FOREIGN, "0000:3b:00.0", SMALL)
                 .with_mdev(FOREIGN_OTHER, "0000:3b:00.0", SMALL)
@@ -91,8 +91,8 @@ impl Stage {
         }
     }
 
-    /// The domain has its devices, with all that they are given, and nobody has
-    /// another of ours.
+    /// The domain has its devices with all their settings, and no other device of ours
+    /// exists.
     #[track_caller]
     pub fn has_devices(self, scene: &Scene, domain: &Domain) {
         match self {
@@ -130,7 +130,7 @@ impl Stage {
         }
     }
 
-    /// That, and the guest's drivers.
+    /// As [`Self::has_devices`], with the guest's drivers.
     #[track_caller]
     pub fn has_everything(self, scene: &Scene, domain: &Domain) {
         self.has_devices(scene, domain);

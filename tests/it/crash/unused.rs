@@ -1,5 +1,5 @@
-//! A device that a running VM does not have any more goes back alone, whatever becomes
-//! of the program that sees to it; the VM keeps the other.
+//! A device that a running VM has lost is given back alone, whatever happens to the
+//! program that does it; the VM keeps the other.
 
 use std::sync::LazyLock;
 
@@ -26,7 +26,7 @@ fn devices(stage: Stage, domain: &Domain) -> [String; 2] {
     }
 }
 
-/// The VM has let go of its second device.
+/// The VM has released its second device.
 fn scene(stage: Stage) -> (Scene, Domain) {
     let (scene, domain) = (stage.scene(), stage.domain(1));
     scene.prepare(&domain).ends_well();
@@ -42,7 +42,7 @@ fn reconcile(scene: &Scene) -> Program {
     Program::command(scene.root(), "reconcile --grace 0 --json")
 }
 
-/// What libvirt calls when its daemon starts anew, and what of it would be logged.
+/// The call of libvirt's restarted daemon; checks that nothing is logged.
 #[track_caller]
 fn reconnect_is_content(scene: &Scene, domain: &Domain) {
     let hook = scene.hook(domain, "reconnect begin -").logging();
@@ -65,7 +65,7 @@ fn has_first(stage: Stage, scene: &Scene, domain: &Domain) {
     assert_eq!(claims[0].leaving, []);
 }
 
-/// The effects of an undisturbed run on each stage, found out once for all tests.
+/// The effects of an undisturbed run on each stage, determined once for all tests.
 static EFFECTS: [LazyLock<Vec<String>>; 2] = [
     LazyLock::new(|| effects(STAGES[0])),
     LazyLock::new(|| effects(STAGES[1])),
@@ -122,12 +122,12 @@ fn an_error_while_a_device_leaves_its_running_domain_is_borne() {
     // EIO, ENOSPC
     at_each_effect(&["5", "28"], |scene, _| {
         assert_eq!(scene.temporary_files(), Vec::<String>::new());
-        // The one that the VM has stays in any case.
+        // The device that the VM has stays in any case.
         assert_eq!(scene.claims().len(), 1);
     });
 }
 
-/// A start that finds no room takes it, and may die at that as well.
+/// A start that finds no free device takes the unused one, and may be killed meanwhile.
 #[test]
 fn a_kill_of_a_start_that_takes_the_room_is_repaired() {
     let room = |stage: Stage| {

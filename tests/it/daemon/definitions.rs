@@ -1,5 +1,5 @@
-//! `virt-vgpud` and `virt-vgpu sync` against a real libvirt: what a definition is
-//! like some time after somebody has written it. No host device is needed.
+//! `virt-vgpud` and `virt-vgpu sync` against a real libvirt: the state of a definition
+//! some time after it was written. No host device is needed.
 
 use std::{
     fs,
@@ -16,13 +16,13 @@ use virt_vgpu::{
 
 use crate::support::libvirtd::Libvirtd;
 
-/// Far longer than anything takes, on a busy machine too.
+/// Far longer than any step takes, even on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 const NAMESPACE: &str = "urn:virt-vgpu:devices:1";
 
-/// A directory that stands in for the host, with its pools, and a libvirt: two daemons
-/// of ours at one would each want their own.
+/// A directory that replaces the host, with its pools, and a libvirt. Each test has its
+/// own libvirt, because two daemons of ours on one would conflict.
 struct Fixture {
     root: TempDir,
     libvirt: Libvirtd,
@@ -140,7 +140,7 @@ impl<'l> Vm<'l> {
         Hostdev::placeholder(self.device(name), &name.parse().unwrap()).to_xml()
     }
 
-    /// The aliases of the placeholders, with whether each is this domain's own.
+    /// The aliases of the placeholders, and whether each belongs to this domain.
     fn placeholders(&self) -> Vec<(String, bool)> {
         let hostdevs = self.definition().hostdevs.into_iter();
         hostdevs
@@ -171,7 +171,7 @@ impl<'l> Vm<'l> {
 fn a_request_is_followed_by_its_placeholder_and_takes_it_along() {
     let fixture = Fixture::new();
     let (early, late) = (Vm::new(&fixture, 1), Vm::new(&fixture, 2));
-    // Defined before the daemon is there: found when it looks at everything.
+    // Defined before the daemon starts: found by its first scan.
     early.define("<v:device name='gpu0' pool='cad'/>", "");
     let daemon = fixture.daemon();
     early.await_placeholders(&[("ua-vgpu-gpu0", true)]);
@@ -195,7 +195,7 @@ fn a_request_is_followed_by_its_placeholder_and_takes_it_along() {
     early.await_placeholders(&[("ua-vgpu-b", true)]);
     assert_eq!(fixture.problems(), Vec::<String>::new());
 
-    // Killed, and a domain changed meanwhile.
+    // The daemon is killed, and a domain is changed meanwhile.
     drop(daemon);
     metadata(&early, &["--remove"]);
     let _daemon = fixture.daemon();
@@ -215,8 +215,8 @@ fn a_clone_gets_devices_of_its_own_and_what_is_not_ours_stays() {
     let _daemon = fixture.daemon();
     clone.define(request, &devices);
     clone.await_placeholders(&[("ua-mine", false), ("ua-vgpu-gpu0", true)]);
-    // A placeholder of another UUID under our alias, for which nothing asks, is none
-    // that we have written.
+    // A placeholder with a foreign UUID and our alias, without a request, was not
+    // written by us.
     clone.define("", &devices);
     original.define("", &devices);
     original.await_placeholders(&[("ua-mine", false)]);
@@ -252,7 +252,7 @@ fn what_cannot_be_had_is_said_and_harms_nothing_else() {
         problems[1],
         "domain 'vm5': there is no pool 'none'; see 'virt-vgpu pool list'"
     );
-    // The pool says that its device may be missing, and the request says so now.
+    // The pool says that its device is optional, and now the request says so too.
     let definition = vm.definition();
     let optional = definition.requests.iter().map(|one| one.optional);
     assert_eq!(Vec::from_iter(optional), [None, None, Some(true), None]);
@@ -268,7 +268,7 @@ fn sync_does_by_hand_what_the_daemon_does() {
         &Vm::new(&fixture, 8).hostdev("gpu0"),
     );
     let both = ["vm6", "vm7"];
-    let says = "vm6: mended the hostdev of gpu0, which was another domain's\n\
+    let says = "vm6: corrected the hostdev of gpu0, which belonged to another domain\n\
                 vm6: added the guest-driver CD-ROM sda\n";
     let dry = format!("nothing is changed yet; without --dry-run:\n{says}");
     assert_eq!(
@@ -324,7 +324,8 @@ fn requests_of_a_mistyped_namespace_are_told_and_their_hostdevs_stay() {
         "{:?}",
         fixture.problems()
     );
-    // A start is refused as long as it is there, which is better than one without a GPU.
+    // A start is refused as long as the placeholder exists. That is better than a start
+    // without a GPU.
     assert_eq!(vm.placeholders(), [("ua-vgpu-gpu0".to_owned(), true)]);
     let (code, out, _) = fixture.sync(&["--all"]);
     assert_eq!((code, out), (1, format!("vm1: {note}\n")));

@@ -1,5 +1,5 @@
-//! libvirt's events, and the calls of a daemon that acts on them, against a real libvirt.
-//! `host::libvirt::raw` has tests of what takes no daemon.
+//! libvirt's events, and the calls of a daemon that reacts to them, against a real
+//! libvirt. `host::libvirt::raw` tests everything that needs no daemon.
 
 use std::{
     fs,
@@ -31,7 +31,7 @@ static LIBVIRTD: LazyLock<Libvirtd> = LazyLock::new(Libvirtd::start);
 /// Far longer than any event takes.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// What a daemon has besides events, and how they become one of it.
+/// A daemon's other inputs, and how events are combined with them.
 #[derive(Debug, PartialEq)]
 struct Input(Event);
 
@@ -41,7 +41,7 @@ impl From<Event> for Input {
     }
 }
 
-/// A connection with the process's event loop, which comes first.
+/// A connection, after the event loop of the process was started.
 fn connect(daemon: &Libvirtd) -> Libvirt {
     static LOOP: OnceLock<EventLoop> = OnceLock::new();
     LOOP.get_or_init(|| {
@@ -84,11 +84,11 @@ fn request() -> SetMetadata {
 
 const REQUEST: &str = "<vgpu:device name=\"gpu0\" pool=\"cad\"/>";
 
-/// A device that leaves without a guest that lets it go.
+/// A device that can be detached without help from the guest.
 const TABLET: &str = "<input type='tablet' bus='usb'><alias name='ua-vgpu-gpu0'/></input>";
 
-/// The next event of the domain. Those of other tests' domains are passed over, and those
-/// of pausing and of the host's devices.
+/// The next event of the domain. Events of other tests' domains, of pausing and of the
+/// host's devices are skipped.
 fn next(inputs: &Receiver<Input>, number: u8) -> Event {
     loop {
         let Input(event) = inputs.recv_timeout(PATIENCE).unwrap();
@@ -146,7 +146,7 @@ fn what_is_done_to_a_domain_comes_as_events() {
     assert_eq!(next(&inputs, 1), lifecycle(1, Lifecycle::Stopped));
     LIBVIRTD.virsh(&["undefine", "ev1"]);
     assert_eq!(next(&inputs, 1), lifecycle(1, Lifecycle::Undefined));
-    // Nothing keeps the channel's other end.
+    // Nothing holds the other end of the channel.
     drop(subscription);
     let left = inputs.iter().count();
     assert_eq!(inputs.recv(), Err(RecvError), "after {left}");
@@ -197,7 +197,7 @@ fn a_daemon_that_hangs_closes_the_connection_that_watches_over_it() {
     libvirt.set_keep_alive(Duration::from_millis(1), 1).unwrap();
     assert!(libvirt.domains().unwrap().is_empty());
     kill(libvirtd_of(&daemon), Signal::SIGSTOP).unwrap();
-    // Without the watch this would wait for ever.
+    // Without the watch this would wait forever.
     let error = libvirt.domains().unwrap_err();
     assert!(!libvirt.is_alive(), "{error}");
     let closed = Input(Event::Closed {
@@ -266,7 +266,7 @@ fn qemu(number: u8) -> Pid {
     process_with(&uuid(number).to_string())
 }
 
-/// The daemon's process, by the file for its number, which is next to its socket.
+/// The daemon's process, from the pidfile next to its socket.
 fn libvirtd_of(daemon: &Libvirtd) -> Pid {
     let (_, socket) = daemon.uri.split_once("socket=").unwrap();
     let file = Path::new(socket).with_file_name("libvirtd.pid");
@@ -288,7 +288,7 @@ fn process_with(wanted: &str) -> Pid {
     pids[0]
 }
 
-/// Takes the half minute for which libvirt waits.
+/// Takes half a minute, as long as libvirt waits.
 #[test]
 fn a_domain_that_is_busy_is_told_from_one_that_refuses() {
     let libvirt = connect(&LIBVIRTD);
@@ -296,7 +296,7 @@ fn a_domain_that_is_busy_is_told_from_one_that_refuses() {
     let qemu = qemu(6);
     kill(qemu, Signal::SIGSTOP).unwrap();
     let error = thread::scope(|scope| {
-        // Waits for QEMU, and has the domain meanwhile.
+        // Waits for QEMU, and keeps the domain locked meanwhile.
         let attached = scope.spawn(|| domain.attach_live(TABLET, "gpu0"));
         let other = connect(&LIBVIRTD);
         let other = find(&other, 6);

@@ -1,4 +1,4 @@
-//! `virt-vgpud`, and what it hears from libvirt.
+//! `virt-vgpud`, and the events that it gets from libvirt.
 
 mod definitions;
 mod events;

@@ -1,4 +1,4 @@
-//! What the product says of a GPU's room against what the driver then accepts:
+//! Compares what the product says of a GPU's capacity with what the driver then accepts:
 //! every board of the simulated host, random histories.
 
 use std::collections::BTreeSet;
@@ -19,7 +19,7 @@ use virt_vgpu::{
 
 use crate::support::{side_by_side::each, twin_host::TwinHost};
 
-/// One thing that happens to a GPU; the numbers choose among what there is.
+/// One change of a GPU; the numbers choose among the existing vGPUs.
 #[derive(Debug, Clone, Copy)]
 enum Step {
     Create {
@@ -30,12 +30,12 @@ enum Step {
     Release(usize),
 }
 
-/// Where a vGPU is put.
+/// The place of a new vGPU.
 #[derive(Debug, Clone, Copy)]
 enum PlacementCase {
-    /// Where the driver puts it.
+    /// The driver's choice.
     Default,
-    /// Where we would.
+    /// Our choice.
     Ours,
     /// Where somebody else might.
     Any(usize),
@@ -112,8 +112,8 @@ fn state(host: &TwinHost, facts: Option<&GpuFacts>) -> GpuState {
     gpu::read(host, host.address(), facts, &BTreeSet::new()).unwrap()
 }
 
-/// How many of a type the driver makes, one after the other: at our places, or at
-/// its own.
+/// How many of a type the driver makes, one after the other: at our places, or at its
+/// own.
 fn created(host: &TwinHost, kind: u32, at_our_places: bool) -> u32 {
     let mut host = host.clone();
     let mut count = 0;
@@ -139,7 +139,7 @@ fn is_true(fit: Fit, created: u32) -> bool {
     }
 }
 
-/// Every board with every framework that it can have.
+/// Every board with every possible framework.
 fn hosts() -> Vec<(&'static Board, Framework)> {
     let mut hosts = Vec::new();
     for board in boards::all().unwrap() {
@@ -159,7 +159,7 @@ fn hosts_with(feature: impl Fn(&Board) -> bool) -> Vec<(&'static Board, Framewor
     hosts
 }
 
-/// A property of every host; a panic tells proptest as much as an error does.
+/// Checks a property on every host; proptest treats a panic like an error.
 fn on_each_host(
     hosts: &[(&'static Board, Framework)],
     holds: impl Fn(&'static Board, Framework) -> Result<(), TestCaseError> + Sync,
@@ -179,7 +179,7 @@ fn switches(framework: Framework) -> Switches {
     }
 }
 
-/// With NVML the number is exact; without, it is no lie.
+/// With NVML the number is exact; without, it is a correct bound.
 fn check_time_sliced(host: &TwinHost) -> Result<(), TestCaseError> {
     let facts = host.facts();
     let (told, untold) = (state(host, Some(&facts)), state(host, None));
@@ -252,7 +252,7 @@ proptest! {
             let profiles: Vec<u32> = board.gi_profiles.iter().map(|one| one.id).collect();
             for (id, (profile, mixed)) in instances.iter().enumerate() {
                 let profile = pick(&profiles, *profile).unwrap();
-                // Not every one has room, and not every board mixes sizes.
+                // Not every board has space, and not every board mixes sizes.
                 host.command(&format!("gi-create {profile}"));
                 host.command(&format!("gi-hetero {} {}", id + 1, u8::from(*mixed)));
             }
@@ -269,7 +269,7 @@ proptest! {
         });
     }
 
-    /// Of all places that the driver would take, ours leaves most types creatable.
+    /// Of all places that the driver accepts, ours leaves the most types creatable.
     #[test]
     fn no_place_leaves_more_types_than_ours(
         history in proptest::collection::vec(step(), 0..16),
@@ -292,7 +292,7 @@ proptest! {
                 };
                 let best = places.iter().map(|place| left(*place)).max();
                 let ours = ours(&facts, kind.id).map(|place| left(place.id));
-                // Where that takes the last function, nothing can be created at all.
+                // If that takes the last function, nothing can be created at all.
                 prop_assert_eq!(ours, best, "{}", kind.name);
             }
             Ok(())
@@ -306,7 +306,7 @@ fn one_of_each_size(board: &Board) -> Vec<&VgpuType> {
     types.filter(|kind| seen.insert(kind.slots())).collect()
 }
 
-/// The type that a pool's file means.
+/// The type for the name in a pool's file.
 fn resolved(facts: &GpuFacts, profile: &str) -> u32 {
     let profile: ProfileName = profile.parse().unwrap();
     let mut types = facts.types.value().unwrap().iter();
@@ -324,7 +324,7 @@ fn mixed_l40s(fine_placements: bool) -> TwinHost {
     host
 }
 
-/// Makes one as the product does: at our place; else the words of the refusal.
+/// Makes a vGPU as the product does, at our place; otherwise returns the refusal.
 fn make(host: &mut TwinHost, profile: &str) -> Result<u32, String> {
     let facts = host.facts();
     let kind = resolved(&facts, profile);
@@ -360,7 +360,7 @@ fn beside_a_24c_and_a_12q_only_two_4c_fit_on_an_l40s() {
 #[test]
 fn with_a_finer_table_all_three_fit_and_the_board_is_full() {
     let profiles = ["L40S-24C", "L40S-12Q", "L40S-4C", "L40S-4C", "L40S-4C"];
-    // In whichever order their VMs start.
+    // In every order of the VMs' starts.
     for order in orders(&profiles) {
         let mut host = mixed_l40s(true);
         for profile in &order {

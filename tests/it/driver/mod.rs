@@ -1,4 +1,4 @@
-//! What the library knows of NVIDIA's driver, without a process of ours.
+//! Tests of the library against NVIDIA's driver, without running our programs.
 
 use virt_vgpu::device::pci::PciNames;
 
@@ -7,7 +7,7 @@ mod settled;
 mod several;
 mod vendor_vfio;
 
-/// No names of vendors: the rules here compare numbers.
+/// No vendor names: the rules here compare numbers.
 #[derive(Debug)]
 struct NoNames;
 

@@ -1,5 +1,5 @@
-//! A plan under the host lock asks no driver: one function of a board answers for its
-//! neighbours, and one that has its device is not asked at all.
+//! A plan under the host lock asks no driver: the answer of one function counts for the
+//! others of its board, and a function that has a device is not asked.
 
 use std::{cell::RefCell, io, path::Path};
 
@@ -23,7 +23,7 @@ use crate::support::{
 const UUID: &str = "00000000-0000-4000-8000-000000000001";
 const OTHER: &str = "00000000-0000-4000-8000-000000000002";
 
-/// The kernel, and which parents' drivers were asked.
+/// The kernel, and a record of the parents whose drivers were asked.
 struct Asked<'k> {
     kernel: &'k Kernel,
     parents: RefCell<Vec<String>>,
@@ -35,7 +35,7 @@ impl Asked<'_> {
         Asked { kernel, parents }
     }
 
-    /// Those that were asked since the last time.
+    /// The parents asked since the last call.
     fn take(&self) -> Vec<String> {
         self.parents.take()
     }
@@ -88,7 +88,7 @@ fn announced(function: &str) -> Announced {
     }
 }
 
-/// A plan of that look for one device of the pool.
+/// A plan for one device of the pool, from that look.
 fn planned(
     sysfs: &Remembered<'_>,
     answers: Option<&Answers>,
@@ -133,7 +133,7 @@ fn one_function_answers_for_its_neighbours() {
     let first = planned(&sysfs, Some(&answers), &pool, &[], false);
     assert_eq!(parent(first), "0000:41:00.4");
     assert_eq!(asked.take(), ["0000:41:00.4"]);
-    // Others were faster, with two of them.
+    // Others were faster, and took two of them.
     sysfs.ask_no_driver_any_more();
     let others = ["0000:41:00.4", "0000:41:00.5"];
     let second = planned(&sysfs, Some(&answers), &pool, &others, true);
@@ -142,7 +142,7 @@ fn one_function_answers_for_its_neighbours() {
     assert_eq!(asked.take(), [""; 0]);
 }
 
-/// Without an answer there is no plan, and the next look knows that it has to ask.
+/// Without an answer there is no plan, and the next look knows that it must ask.
 #[test]
 fn nobody_answers_for_a_board_that_was_not_asked() {
     let kernel = Kernel::new(board());
@@ -156,7 +156,7 @@ fn nobody_answers_for_a_board_that_was_not_asked() {
     assert_eq!(asked.take(), [""; 0]);
 }
 
-/// The rules of a pool are about each function by itself.
+/// The rules of a pool apply to each function separately.
 #[test]
 fn a_function_that_the_rules_do_not_take_gets_no_answer() {
     let kernel = Kernel::new(board());

@@ -1,6 +1,6 @@
-//! Several devices planned at once, on the model of the driver: what a plan promises
-//! is made without one refusal, and a refusal is right whenever every way of making
-//! the devices one after the other has been tried on the same driver.
+//! Several devices planned at once, on the model of the driver: a planned set is made
+//! without any refusal, and the planner refuses only if no way of making the devices
+//! one after the other works on the same driver.
 
 use std::collections::BTreeMap;
 
@@ -38,10 +38,11 @@ struct AttachRequest {
 
 #[derive(Debug, Clone)]
 struct Case {
-    /// Virtual functions become vGPUs themselves; else all are mediated devices.
+    /// Whether virtual functions become vGPUs themselves; otherwise all are mediated
+    /// devices.
     functions: bool,
-    /// Of each board: its functions (0: it is a parent of mediated devices itself) and
-    /// what others have made there.
+    /// For each board: the number of its functions (0: the board itself is the parent)
+    /// and the devices that others have made there.
     boards: Vec<(usize, Vec<usize>)>,
     /// Type, rules and whether it packs.
     pools: Vec<(usize, Takes, bool)>,
@@ -91,7 +92,7 @@ fn uuid(number: usize) -> String {
     format!("f0e1c000-0000-4000-8000-{number:012}")
 }
 
-/// The host, with as many of the others' devices as its driver makes.
+/// The host, with as many of the others' devices as its driver accepts.
 fn kernel(case: &Case) -> Kernel {
     let boards = case.boards.iter().enumerate();
     let kernel = Kernel::new(if case.functions {
@@ -120,7 +121,7 @@ fn kernel(case: &Case) -> Kernel {
     kernel
 }
 
-/// All that makes vGPUs.
+/// All parents of vGPUs.
 fn parents(case: &Case, kernel: &Kernel, keep: impl Fn(&str) -> bool) -> Vec<ParentName> {
     let names: Vec<String> = if case.functions {
         let functions = vendor_vfio::all_functions(kernel).unwrap().into_iter();
@@ -156,7 +157,7 @@ fn takes(case: &Case, pool: Takes, parent: &str) -> bool {
     match pool {
         Takes::All => true,
         Takes::FirstBoard => parent.starts_with(&format!("0000:{}:", bus(0))),
-        // The rules of a pool of vGPUs are about GPUs.
+        // The rules of a vGPU pool apply to GPUs.
         Takes::Functions(digit) if case.functions => digit == '0',
         Takes::Functions(digit) => parent.ends_with(digit),
     }
@@ -207,13 +208,13 @@ fn planned(kernel: &Kernel, wanted: &[PlanRequest<'_>]) -> Result<Plan, Refusal>
     )
 }
 
-/// Whether the requests can be made in their order, in any way at all.
+/// Whether the requests can be made in their order, in any way.
 fn some_way(case: &Case, requests: &[(usize, usize)], made: &mut Vec<(ParentName, usize)>) -> bool {
     let Some((&(number, pool), rest)) = requests.split_first() else {
         return true;
     };
     let (kind, rules, _) = case.pools[pool];
-    // Functions of one board that hold the same and that the same pools take are alike.
+    // Functions of one board with the same contents and the same pools are equivalent.
     let mut tried: BTreeMap<(String, Vec<bool>), ()> = BTreeMap::new();
     let again = || {
         let kernel = kernel(case);

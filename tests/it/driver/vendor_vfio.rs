@@ -1,5 +1,5 @@
-//! Virtual functions that become vGPUs: what is read of them, and the steps that
-//! give and take types, on the model of the driver.
+//! Virtual functions that become vGPUs: reading them, and the steps that set and remove
+//! types, on the model of the driver.
 
 use std::time::Duration;
 
@@ -49,7 +49,7 @@ fn id(profile_name: &str) -> MdevTypeId {
     profile(profile_name).id.to_string().parse().unwrap()
 }
 
-/// What makes a vGPU with parameters.
+/// The steps that make a vGPU with parameters.
 fn steps(function: &str, profile_name: &str) -> Vec<Step> {
     let type_id = &id(profile_name);
     let name = &profile(profile_name).name;
@@ -212,7 +212,7 @@ fn a_refusal_at_any_write_leaves_nothing() {
     }
 }
 
-/// What the driver answers for a function that has a type, or is open.
+/// The driver's answer for a function that has a type, or is open.
 #[test]
 fn a_function_that_may_not_be_typed_now_is_refused_by_its_driver() {
     let kernel = kernel();
@@ -220,14 +220,14 @@ fn a_function_that_may_not_be_typed_now_is_refused_by_its_driver() {
     let failure = fails(&kernel, &steps(FIRST, "L40S-12Q"));
     assert!(failure.refused_by_driver, "{failure:?}");
     assert!(kernel.vgpus().is_empty());
-    // Where a parameter is forbidden, another function would not take it either.
+    // If a parameter is forbidden, another function would not accept it either.
     kernel.inject(Fault::errno(Target::Parameters, Errno::EPERM).on(SECOND));
     let failure = fails(&kernel, &steps(SECOND, "L40S-12Q"));
     assert!(!failure.refused_by_driver, "{failure:?}");
     assert!(kernel.vgpus().is_empty());
 }
 
-/// A function that was free and has the type that was written has it from us.
+/// If a function was free and now has the type that we wrote, we have set it.
 #[test]
 fn what_the_driver_has_done_and_denies_is_taken_back() {
     for errno in [Errno::EIO, Errno::EPERM, Errno::EINVAL] {
@@ -240,7 +240,7 @@ fn what_the_driver_has_done_and_denies_is_taken_back() {
     }
 }
 
-/// The rules of the driver themselves.
+/// The rules of the driver itself.
 #[test]
 fn a_gpu_without_room_refuses() {
     for (dialect, text) in [
@@ -308,7 +308,7 @@ fn what_somebody_else_has_stays() {
     let path = attribute(FIRST, "current_vgpu_type");
     assert_eq!(
         failure.cause,
-        format!("{path} reads 1153 already and is not ours")
+        format!("{path} already reads 1153 and is not ours")
     );
     assert!(!failure.refused_by_driver);
     assert_eq!(kernel.writes(), []);
@@ -337,7 +337,7 @@ fn what_a_vm_has_open_stays_until_it_is_closed() {
             attribute(FIRST, "vgpu_params")
         )
     );
-    // The driver's plugin takes longer to end than the driver waits for it.
+    // The driver's plugin takes longer to end than the driver waits.
     let late = Duration::from_secs(9);
     kernel.with_gpu(FIRST, |gpu| gpu.set_plugin_exit(late));
     kernel.close_all(4711, false);
@@ -375,7 +375,8 @@ fn a_function_or_gpu_that_falls_off_the_bus() {
     assert!(kernel.vgpus().is_empty());
 }
 
-/// The functions of an SR-IOV board on mdev hosts hold what its rules say.
+/// The functions of an SR-IOV board on mdev hosts hold as many devices as its rules
+/// allow.
 #[test]
 fn mediated_devices_of_functions_follow_the_same_rules() {
     let uuid = |number: u32| format!("f0e1c000-0000-4000-8000-{number:012}");

@@ -1,5 +1,5 @@
-//! Starts and stops that meet: boards work at the same time, one board does one thing
-//! after the other, and what somebody is about to have counts for everybody else.
+//! Concurrent starts and stops: boards work at the same time, one board does one thing
+//! after the other, and planned devices count for everybody.
 
 use std::time::Duration;
 
@@ -14,9 +14,9 @@ use crate::support::{
     scene::Scene,
 };
 
-/// For longer than anybody waits.
+/// Longer than anybody waits.
 const FOR_EVER: Duration = Duration::from_secs(100);
-/// A driver that takes its time.
+/// A slow driver.
 const SLOW: Duration = Duration::from_secs(1);
 const FOREIGN: &str = "f0e1c000-0000-4000-8000-00000000000";
 
@@ -29,7 +29,7 @@ fn start(scene: &Scene, domain: &Domain) -> Running {
     scene.hook(domain, "prepare begin -").start()
 }
 
-/// Starts it and returns when its claim is in that state.
+/// Starts the domain and returns when its claim has that state.
 fn start_until(scene: &Scene, domain: &Domain, state: State) -> Running {
     let running = start(scene, domain);
     wait_until("the claim", || {
@@ -48,7 +48,7 @@ fn parents(scene: &Scene) -> Vec<String> {
     parents
 }
 
-/// One board with room for a single device.
+/// One board that fits a single device.
 fn last_one() -> Scene {
     let mut machine = Machine::of_boards(1);
     for number in 1..=3 {
@@ -63,7 +63,7 @@ fn last_one() -> Scene {
 const NO_ROOM: &str = "pool 'cad' has no free nvidia-231 for domain 'vm2': 0000:3b:00.0: no \
                        nvidia-231 left; see 'virt-vgpu explain vm2'";
 
-/// With one lock for all of them, the first would wait for the others in vain.
+/// With one lock for all of them, the first would wait for the others until it times out.
 #[test]
 fn boards_make_devices_at_the_same_time() {
     const BOARDS: usize = 4;
@@ -137,8 +137,8 @@ fn one_board_makes_one_after_the_other() {
     scene.is_settled();
 }
 
-/// The one that hangs there goes to the other board in the end; the next one does not wait
-/// for that.
+/// The start on the hanging board moves to the other board in the end; the next start
+/// does not wait for that.
 #[test]
 fn a_board_that_hangs_is_left_to_whoever_waits_for_it() {
     let scene = Scene::new(Machine::of_boards(2));
@@ -165,7 +165,7 @@ fn what_is_being_made_counts() {
     let running = start_until(&scene, &first, State::Intent);
     assert_eq!(scene.prepare(&second).refusal(), NO_ROOM);
     running.wait().ends_well();
-    // The driver was never asked for what it does not have.
+    // The driver was never asked for a device that it could not make.
     assert_eq!(scene.kernel.writes().len(), 1);
     scene.is_settled();
 }
@@ -188,7 +188,7 @@ fn what_could_not_be_made_is_there_for_the_next() {
 }
 
 #[test]
-fn a_device_on_its_way_back_is_waited_for() {
+fn a_device_that_is_being_given_back_is_waited_for() {
     let scene = last_one();
     let (leaves, comes) = (Domain::with_one(1, "cad"), Domain::with_one(2, "cad"));
     scene.prepare(&leaves).ends_well();
@@ -205,7 +205,7 @@ fn a_device_on_its_way_back_is_waited_for() {
     assert_eq!(scene.ours().len(), 1);
 }
 
-/// Else the locks of transient domains would pile up until the next boot.
+/// Otherwise the locks of transient domains would accumulate until the next boot.
 #[test]
 fn nothing_is_left_of_the_lock_of_a_claim() {
     let scene = last_one();

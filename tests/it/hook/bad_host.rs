@@ -1,6 +1,6 @@
-//! Everything that can be wrong with the host around the hook: drivers, the
-//! lock, `/run`, media, claims. One clear line and exit 1 where a domain would
-//! get its devices, exit 0 where it gives them back, and never half a device.
+//! Everything that can be wrong with the host around the hook: drivers, the lock,
+//! `/run`, media, claims. One clear line and exit 1 if a domain would get its devices,
+//! exit 0 if it gives them back, and never a partly made device.
 
 use std::{
     fs::{self, File},
@@ -23,7 +23,7 @@ use crate::support::{
 
 const NO_ROOM: &str = "pool 'cad' has no free nvidia-231 for domain 'vm1': ";
 
-/// Nothing is to be done for the domain, as far as is known: the log has not been opened.
+/// Nothing is known that must be done for the domain: the log has not been opened.
 #[test]
 fn claims_that_cannot_be_listed_are_logged_where_nobody_is_refused() {
     let (scene, domain) = (scene(), Domain::new(1));
@@ -44,7 +44,7 @@ fn claims_that_cannot_be_listed_are_logged_where_nobody_is_refused() {
     scene.prepare(&domain).ends_well();
 }
 
-/// libvirt may have closed its end of the pipe: the exit code tells what there is to tell.
+/// libvirt may have closed its end of the pipe: the exit code is enough.
 #[test]
 fn nobody_who_reads_what_is_said() {
     let (scene, domain) = (scene(), Domain::with_one(1, "none"));
@@ -135,9 +135,9 @@ fn a_uuid_that_is_taken() {
         &domain,
         domain.xml(),
         &format!(
-            "device 'gpu0' of domain 'vm1' needs the UUID {uuid}, which a mediated device on \
-             0000:3c:00.0 that is not ours has; remove that one, or detach and attach 'gpu0' \
-             under another name"
+            "device 'gpu0' of domain 'vm1' needs the UUID {uuid}, but a mediated device on \
+             0000:3c:00.0 that is not ours has it; remove that device, or detach 'gpu0' and attach \
+             it under another name"
         ),
     );
     assert_eq!(scene.kernel.writes(), []);
@@ -160,7 +160,7 @@ fn a_driver_that_refuses() {
                 "{NO_ROOM}0000:3b:00.0, 0000:3c:00.0: create failed: {text}; see 'virt-vgpu explain vm1'"
             ),
         );
-        // One board that refuses is no reason while there is another.
+        // One refusing board does not matter while there is another.
         scene.kernel.heal();
         scene
             .kernel
@@ -211,7 +211,8 @@ fn a_driver_that_will_not_take_back() {
     assert_eq!(
         scene.prepare(&domain).refusal(),
         format!(
-            "domain 'vm1' still has devices of an earlier run: device 'gpu0' cannot go back yet: \
+            "domain 'vm1' still has devices of an earlier run: device 'gpu0' cannot be given back \
+             yet: \
              /sys/bus/mdev/devices/{uuid}/remove: Device or resource busy (os error 16); see 'virt-vgpu status'"
         )
     );
@@ -221,8 +222,8 @@ fn a_driver_that_will_not_take_back() {
     scene.is_empty();
 }
 
-/// A driver that removes its device by itself at the VM's end, as some versions
-/// of NVIDIA's do.
+/// A driver that removes its device by itself at the VM's end, as some versions of
+/// NVIDIA's driver do.
 #[test]
 fn a_device_that_went_by_itself() {
     let (scene, domain) = (scene(), Domain::with_one(1, "cad"));
@@ -257,13 +258,13 @@ fn a_driver_that_hangs() {
              /sys/bus/mdev/devices/{uuid}); 'virt-vgpu reconcile' tries again"
         )
     );
-    // libvirt's calls after a refusal come while the driver is busy. A removal
-    // now would cost the device its `remove` for good.
+    // libvirt's calls after a refusal come while the driver is busy. A removal now
+    // would remove the device's `remove` attribute for good.
     let outcome = scene.hook(&domain, "release end failed").run_on_pipes();
     assert_eq!(outcome.code, Some(0), "{outcome:?}");
     assert_eq!(scene.claims().len(), 1);
     assert_eq!(scene.kernel.writes(), []);
-    // What comes late is taken back by the process that was left behind.
+    // A late result is undone by the process that stayed behind.
     let end = Instant::now() + late;
     while scene.kernel.mdevs().contains_key(uuid) && Instant::now() < end {
         std::thread::sleep(Duration::from_millis(50));
@@ -284,7 +285,7 @@ fn a_driver_that_hangs_at_the_end() {
     let outcome = scene.hook(&domain, "stopped end destroyed").run_on_pipes();
     assert_eq!(outcome.code, Some(0), "{outcome:?}");
     assert!(outcome.took < PATIENCE, "{outcome:?}");
-    // Until the driver answers, the device is ours.
+    // Until the driver answers, the device belongs to us.
     assert_eq!(scene.claims().len(), 1);
     assert_eq!(scene.ours().len(), 1);
     std::thread::sleep(late.saturating_sub(outcome.took) + Duration::from_millis(500));
@@ -408,7 +409,7 @@ fn run_is_full() {
     );
     scene.is_settled();
     assert_eq!(scene.ours().len(), 1);
-    // Giving back makes room and needs none.
+    // Giving back frees space and needs none.
     gives_back_silently(&scene, &running);
     scene.is_empty();
 }
@@ -435,7 +436,7 @@ fn a_medium_that_cannot_be_used_never_stops_a_domain() {
     assert_eq!(scene.media(), [format!("{}.iso", domain.uuid)]);
     scene.stop(&domain);
     scene.is_empty();
-    // Something of somebody else's is in the way: it stays.
+    // A foreign file is in the way: it stays.
     let place = domain.media();
     scene.file(&place, "not ours");
     scene.prepare(&domain).ends_well();
@@ -443,7 +444,8 @@ fn a_medium_that_cannot_be_used_never_stops_a_domain() {
     assert_eq!(fs::read_to_string(scene.path(&place)).unwrap(), "not ours");
     assert_eq!(scene.claims(), []);
     fs::remove_file(scene.path(&place)).unwrap();
-    // It cannot be taken away: the devices go back and the domain starts again.
+    // The link cannot be removed: the devices are given back and the domain starts
+    // again.
     scene.prepare(&domain).ends_well();
     let bound = Overlay::read_only(&scene, "var/lib");
     scene.stop(&domain);
@@ -469,13 +471,13 @@ fn a_damaged_claim_is_told_and_kept() {
     assert_eq!(
         scene.prepare(&domain).refusal(),
         format!(
-            "claim /{path}: EOF while parsing an object at line 1 column 13; when nothing of \
-             that domain runs any more, remove the file"
+            "claim /{path}: EOF while parsing an object at line 1 column 13; when that domain no \
+             longer runs, remove the file"
         )
     );
     scene.stop(&domain);
     assert_eq!(scene.ours().len(), 1);
-    // Other domains go on.
+    // Other domains are not affected.
     let other = Domain::with_one(2, "cad");
     scene.prepare(&other).ends_well();
     scene.stop(&other);
@@ -484,8 +486,8 @@ fn a_damaged_claim_is_told_and_kept() {
     scene.is_empty();
 }
 
-/// Each virtual function says that it has room while its board has room for
-/// one: the driver's word settles it, and the domain gets all or nothing.
+/// Each virtual function says that a device fits, but only one fits on its board. The
+/// driver decides, and the domain gets all devices or none.
 #[test]
 fn a_board_that_has_less_room_than_its_functions_say() {
     let board = Function::sriov_board("41", 16);
@@ -502,7 +504,7 @@ fn a_board_that_has_less_room_than_its_functions_say() {
         scene.kernel.writes().len(),
         outcome.took
     );
-    // One of them is to be had.
+    // One device can be had.
     scene.prepare(&Domain::with_one(2, "cad")).ends_well();
     scene.is_settled();
 }

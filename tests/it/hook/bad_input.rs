@@ -1,6 +1,6 @@
-//! Everything that can be wrong with what the hook is given, through the real
-//! process: one clear line and exit 1 where a domain would get its devices,
-//! silence and exit 0 where it gives them back, and never half a device.
+//! Everything that can be wrong with the hook's input, through the real process: one
+//! clear line and exit 1 if a domain would get its devices, no output and exit 0 if it
+//! gives them back, and never a partly made device.
 
 use std::{fs, path::Path};
 
@@ -12,7 +12,7 @@ use crate::support::{
     refused::{is_untouched, refused, scene},
 };
 
-/// libvirt's operations, one that does not concern us, and one that there is not.
+/// libvirt's operations, one that we do not handle, and one that does not exist.
 const EVERY_OPERATION: [&str; 11] = [
     "prepare begin -",
     "migrate begin -",
@@ -27,8 +27,8 @@ const EVERY_OPERATION: [&str; 11] = [
     "invented begin -",
 ];
 
-/// The domain has its devices; at its end the input is beyond use, and they go
-/// back all the same.
+/// The domain has its devices. At its end the input is unusable, and the devices are
+/// given back anyway.
 #[track_caller]
 fn gives_back_with(input: impl Fn(&Domain) -> Vec<u8>) {
     let (scene, domain) = (scene(), Domain::with_one(1, "cad"));
@@ -48,7 +48,7 @@ fn gives_back_with(input: impl Fn(&Domain) -> Vec<u8>) {
 proptest! {
     #![proptest_config(Config { cases: 16, ..Config::default() })]
 
-    /// libvirt puts a domain's name, of which it forbids little, into the arguments.
+    /// libvirt passes a domain's name, which is hardly restricted, in the arguments.
     #[test]
     fn no_name_of_a_domain_changes_what_an_operation_does(
         name in prop_oneof![
@@ -74,7 +74,7 @@ fn a_domain_without_a_request_costs_nothing() {
     let before = listing(scene.root());
     for arguments in EVERY_OPERATION {
         scene.hook(&domain, arguments).run().ends_well();
-        // Not even well-formed XML is asked of what does not concern us.
+        // For operations that we do not handle, the input need not even be well-formed.
         for input in ["", "<domain", "\u{0}"] {
             scene.hook_with(&domain, arguments, input).run().ends_well();
         }
@@ -111,8 +111,8 @@ fn what_is_not_libvirts_protocol_is_a_usage_error() {
     is_untouched(&scene);
 }
 
-/// libvirt takes every character but '/' and a line feed in a name; of the others here
-/// nobody knows what a later one takes.
+/// libvirt allows every character except '/' and line feeds in a name; later versions
+/// may differ.
 #[test]
 fn a_domain_of_another_name_than_ours_is_refused_only_what_it_asks_for() {
     let named = |name: &str, mut domain: Domain| {
@@ -135,7 +135,7 @@ fn a_domain_of_another_name_than_ours_is_refused_only_what_it_asks_for() {
     }
 }
 
-/// What a message proposes goes into root's shell.
+/// Proposed commands are pasted into root's shell.
 #[test]
 fn proposed_commands_can_be_pasted() {
     for (name, wanted) in [
@@ -182,7 +182,7 @@ fn broken_xml() {
     );
     gives_back_with(|_| crossed.clone().into_bytes());
     gives_back_with(|_| xml.as_bytes()[..cut].to_owned());
-    // Nothing but the name in libvirt's argument is left.
+    // Only the name in libvirt's argument is left.
     gives_back_with(|_| b"<domain><name>vm".to_vec());
     gives_back_with(|_| Vec::new());
 }
@@ -263,7 +263,7 @@ fn a_request_without_its_placeholder() {
     );
 }
 
-/// It comes back from a managed save, whose XML 'sync' never touches.
+/// It is restored from a managed save, whose XML 'sync' never touches.
 #[test]
 fn a_saved_state_without_its_placeholder() {
     let scene = scene();
@@ -274,11 +274,11 @@ fn a_saved_state_without_its_placeholder() {
         scene.prepare(&domain).refusal(),
         format!(
             "the saved state of domain 'vm1' asks for device 'gpu0' in its metadata but has no \
-             <hostdev> with UUID {uuid}; take the request out of it with 'virsh managedsave-edit \
-             vm1', or give the state up with 'virsh managedsave-remove vm1'"
+             <hostdev> with UUID {uuid}; remove the request with 'virsh managedsave-edit vm1', \
+             or discard the state with 'virsh managedsave-remove vm1'"
         ),
     );
-    // Another domain's is none of its business.
+    // Another domain's message does not apply here.
     let other = Domain::new(2).request("gpu0", "pool='cad'", false);
     let outcome = scene.prepare(&other);
     assert!(
@@ -287,7 +287,7 @@ fn a_saved_state_without_its_placeholder() {
     );
 }
 
-/// Somebody's PCI hostdev under our alias: nothing is done to the function.
+/// A foreign PCI hostdev with our alias: the function is not touched.
 #[test]
 fn a_placeholder_that_the_pool_never_writes() {
     let domain = Domain::new(1).request("gpu0", "pool='cad'", false);
@@ -340,10 +340,10 @@ fn pools_that_cannot_be_used() {
         "dir",
         "cannot read /etc/virt-vgpu/pools.d/dir.toml: not a regular file",
     );
-    // The others work all the same.
+    // The other pools still work.
     let domain = Domain::with_one(2, "cad");
     scene.prepare(&domain).ends_well();
-    // A pool that has gone since takes nobody's way back.
+    // Devices are given back although their pool was deleted.
     fs::remove_file(scene.path("etc/virt-vgpu/pools.d/cad.toml")).unwrap();
     scene.stop(&domain);
     scene.is_empty();

@@ -1,6 +1,6 @@
-//! NVIDIA's driver refuses a write on the way to a vGPU, once or always, with each
-//! errno that it has: another function serves, or the start is refused in one line,
-//! and nothing of the attempt is left.
+//! NVIDIA's driver refuses a write while a vGPU is made, once or always, with each of
+//! its errnos: another function serves, or the start is refused in one line, and
+//! nothing of the attempt is left.
 
 use std::fmt::Write as _;
 
@@ -22,7 +22,7 @@ const FIRST: &str = "0000:41:00.4";
 const FOREIGN: &str = "0000:41:00.5";
 const ERRNOS: [Errno; 4] = [Errno::EIO, Errno::EPERM, Errno::EBUSY, Errno::ENODEV];
 
-/// Two L40S that mix sizes, of which the first holds somebody else's vGPU.
+/// Two L40S with mixed sizes; the first holds a foreign vGPU.
 fn scene(framework: Framework) -> Scene {
     let gpu = |address| {
         Gpu::new("l40s", framework, address)
@@ -50,7 +50,7 @@ fn domain(framework: Framework) -> Domain {
     }
 }
 
-/// Where the one vGPU of ours is, with its parameters.
+/// The place of our one vGPU, with its parameters.
 fn made(scene: &Scene) -> String {
     let ours = scene.ours();
     let mut mdevs = scene.kernel.mdevs();
@@ -67,7 +67,7 @@ fn made(scene: &Scene) -> String {
     all[0].clone()
 }
 
-/// What came of it, in a line. Whatever it was, nothing else is left.
+/// The result in one line. Checks that nothing else is left.
 fn outcome_in_words(scene: &Scene, domain: &Domain, outcome: &Outcome) -> String {
     if !outcome.succeeded() {
         let line = on_host(scene, outcome.refusal());
@@ -82,8 +82,8 @@ fn outcome_in_words(scene: &Scene, domain: &Domain, outcome: &Outcome) -> String
     made
 }
 
-/// What each errno at each write comes to: those with one outcome share a line, in
-/// which ERRNO is the errno's own words.
+/// The result of each errno at each write: errnos with the same result share a line, in
+/// which ERRNO replaces the errno's text.
 fn answers(framework: Framework, targets: &[Target], operation: &str) -> String {
     let mut cases = Vec::new();
     for &target in targets {
@@ -123,7 +123,7 @@ fn answers(framework: Framework, targets: &[Target], operation: &str) -> String 
     text
 }
 
-/// What becomes of a start with that fault; without it, the next one works.
+/// The result of a start with that fault; checks that the next start works without it.
 fn answer(framework: Framework, operation: &str, errno: Errno, fault: Fault) -> String {
     let (scene, domain) = (scene(framework), domain(framework));
     scene.kernel.inject(fault);
@@ -131,7 +131,7 @@ fn answer(framework: Framework, operation: &str, errno: Errno, fault: Fault) -> 
     let answer = outcome_in_words(&scene, &domain, &outcome)
         .replace(&domain.mdevs()[0], "UUID")
         .replace(&std::io::Error::from(errno).to_string(), "ERRNO");
-    // The driver behaves again.
+    // The driver works again.
     scene.kernel.heal();
     let outcome = scene.hook(&domain, operation).run();
     let words = outcome_in_words(&scene, &domain, &outcome);
@@ -166,19 +166,19 @@ fn a_domain_that_comes_from_elsewhere_gets_another_function() {
     SetType, EIO once, EPERM once, EBUSY once, ENODEV once:
       0000:41:00.6 frame_rate_limiter=0
     SetType, EIO always, EPERM always, EBUSY always, ENODEV always:
-      pool 'cad' has no free L40S-12Q for domain 'vm1': 0000:41:00.4, 0000:41:00.6, 0000:61:00.4, 0000:61:00.5: current_vgpu_type failed: ERRNO; 0000:41:00.5: has the type 1155 already, and no domain of ours; 0000:61:00.6: its board 0000:61:00.0 refuses 1153; see 'virt-vgpu explain vm1'
+      pool 'cad' has no free L40S-12Q for domain 'vm1': 0000:41:00.4, 0000:41:00.6, 0000:61:00.4, 0000:61:00.5: current_vgpu_type failed: ERRNO; 0000:41:00.5: already has the type 1155, but belongs to no domain of ours; 0000:61:00.6: its board 0000:61:00.0 refuses 1153; see 'virt-vgpu explain vm1'
     Placement, EIO once, EBUSY once, ENODEV once:
       0000:41:00.6 frame_rate_limiter=0
     Placement, EPERM once, EPERM always:
       cannot make device 'gpu0' of domain 'vm1': /sys/bus/pci/devices/0000:41:00.4/nvidia/placement_id: ERRNO
     Placement, EIO always, EBUSY always, ENODEV always:
-      pool 'cad' has no free L40S-12Q for domain 'vm1': 0000:41:00.4, 0000:41:00.6, 0000:61:00.4, 0000:61:00.5: placement_id failed: ERRNO; 0000:41:00.5: has the type 1155 already, and no domain of ours; 0000:61:00.6: its board 0000:61:00.0 refuses 1153; see 'virt-vgpu explain vm1'
+      pool 'cad' has no free L40S-12Q for domain 'vm1': 0000:41:00.4, 0000:41:00.6, 0000:61:00.4, 0000:61:00.5: placement_id failed: ERRNO; 0000:41:00.5: already has the type 1155, but belongs to no domain of ours; 0000:61:00.6: its board 0000:61:00.0 refuses 1153; see 'virt-vgpu explain vm1'
     Parameters, EIO once, EBUSY once, ENODEV once:
       0000:41:00.6 frame_rate_limiter=0
     Parameters, EPERM once, EPERM always:
       cannot make device 'gpu0' of domain 'vm1': /sys/bus/pci/devices/0000:41:00.4/nvidia/vgpu_params: ERRNO
     Parameters, EIO always, EBUSY always, ENODEV always:
-      pool 'cad' has no free L40S-12Q for domain 'vm1': 0000:41:00.4, 0000:41:00.6, 0000:61:00.4, 0000:61:00.5: vgpu_params failed: ERRNO; 0000:41:00.5: has the type 1155 already, and no domain of ours; 0000:61:00.6: its board 0000:61:00.0 refuses 1153; see 'virt-vgpu explain vm1'
+      pool 'cad' has no free L40S-12Q for domain 'vm1': 0000:41:00.4, 0000:41:00.6, 0000:61:00.4, 0000:61:00.5: vgpu_params failed: ERRNO; 0000:41:00.5: already has the type 1155, but belongs to no domain of ours; 0000:61:00.6: its board 0000:61:00.0 refuses 1153; see 'virt-vgpu explain vm1'
     ");
 }
 
@@ -207,7 +207,7 @@ fn a_mediated_device_is_made_on_another_function() {
     ");
 }
 
-/// The driver does not let go of a function when its VM has ended.
+/// The driver does not release a function when its VM has ended.
 #[test]
 fn what_is_not_let_go_stays_claimed_until_it_is() {
     let errnos = [Errno::EBUSY, Errno::EPERM];
@@ -225,7 +225,7 @@ fn what_is_not_let_go_stays_claimed_until_it_is() {
         assert_eq!(claims[0].state, State::Releasing);
         assert_eq!(made(&scene), format!("{FIRST} frame_rate_limiter=0"));
         scene.foreign_is_untouched();
-        // Nobody else gets it meanwhile.
+        // No other domain gets it meanwhile.
         let other = Domain::new(2).function("gpu0", "cad", FIRST);
         let refused = scene.prepare(&other);
         assert_eq!(
@@ -246,7 +246,7 @@ fn what_is_not_let_go_stays_claimed_until_it_is() {
     });
 }
 
-/// Nor does it when the start could not be finished.
+/// The same if the start could not be finished.
 #[test]
 fn a_start_that_cannot_be_undone_is_claimed_until_it_can() {
     let framework = Framework::VendorVfio;

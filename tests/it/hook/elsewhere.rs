@@ -1,6 +1,6 @@
-//! A domain that comes from another host, or back from its saved state, names a
-//! virtual function that may be taken here: libvirt gets its XML with another one
-//! on stdout, and nothing where the XML will do.
+//! A domain from another host, or from its saved state, names a virtual function that
+//! may be taken here. The hook prints the XML with another function, and nothing if the
+//! XML can stay as it is.
 
 use nix::errno::Errno;
 
@@ -16,7 +16,7 @@ use crate::support::{
 const FIRST: &str = "0000:41:00.4";
 const SECOND: &str = "0000:41:00.5";
 const FOREIGN: &str = "0000:41:00.6";
-/// On the host that the domain comes from.
+/// A function on the host from which the domain comes.
 const ELSEWHERE: &str = "0000:c1:01.3";
 
 fn scene() -> Scene {
@@ -26,7 +26,7 @@ fn scene() -> Scene {
     scene
 }
 
-/// With what an editor might spoil, and a device of somebody else's.
+/// A domain with details that an editor might damage, and a foreign device.
 fn domain(number: usize, functions: &[&str]) -> Domain {
     let domain = Domain::new(number).with(
         "  <!-- kept: 0000:41:00.6 &amp; \"quotes\" -->\n  <description>a &lt; b\n</description>\n\
@@ -119,8 +119,8 @@ fn only_what_has_to_change_does() {
     }
 }
 
-/// Functions that run for others, that crashed starts of this domain hold, and that
-/// are kept back.
+/// Functions that run for others, functions in claims of crashed starts of this domain,
+/// and quarantined functions.
 #[test]
 fn claims_and_quarantine_count() {
     let (scene, other) = (scene(), domain(2, &[FIRST]));
@@ -130,7 +130,7 @@ fn claims_and_quarantine_count() {
     hands_on(&run(&scene, &domain, "restore begin -"), &here.xml());
     hands_on(&run(&scene, &domain, "migrate begin -"), &here.xml());
     assert_eq!(made(&scene), [FIRST, SECOND]);
-    // The domain's own function is as good as free.
+    // The domain's own function counts as free.
     run(&scene, &here, "restore begin -").ends_well();
     scene.stop(&domain);
     scene.ends(4711);
@@ -147,7 +147,7 @@ fn claims_and_quarantine_count() {
     scene.is_empty();
 }
 
-/// libvirt deletes the saved state when `restore` fails: `prepare` says what is
+/// libvirt deletes the saved state if `restore` fails; `prepare` reports what is
 /// missing.
 #[test]
 fn restore_never_fails() {
@@ -165,7 +165,7 @@ fn restore_never_fails() {
     full.is_settled();
     assert_eq!(
         on_host(&full, full.prepare(&domain).refusal()),
-        "pool 'cad' has no free L40S-12Q for domain 'vm1': its XML names 0000:c1:01.3: it is no \
+        "pool 'cad' has no free L40S-12Q for domain 'vm1': its XML names 0000:c1:01.3: it is not a \
          virtual function of this host (see 'virt-vgpu host show'); 'virt-vgpu start vm1' looks for \
          another"
     );
@@ -186,7 +186,7 @@ fn restore_never_fails() {
         "kind = \"nvidia-vgpu\"\nprofile = ",
     );
     silent(&scene, xml.as_bytes());
-    // Where sizes are mixed nothing is known without NVML.
+    // With mixed sizes nothing is known without NVML.
     scene.vgpu_pool_with("cad", "L40S-12Q", "heterogeneous = true");
     scene.kernel.inject(Fault::errno(Target::Nvml, Errno::EIO));
     silent(&scene, xml.as_bytes());
@@ -211,8 +211,8 @@ fn migrate_is_refused_where_nothing_is_free() {
     assert_eq!(
         on_host(&scene, outcome.refusal()),
         "pool 'cad' has no free L40S-12Q for domain 'vm1': 0000:41:00.4: domain 'vm2' has it; \
-         0000:41:00.5: domain 'vm3' has it; 0000:41:00.6: has the type 1153 already, and no domain \
-         of ours; see 'virt-vgpu explain vm1'"
+         0000:41:00.5: domain 'vm3' has it; 0000:41:00.6: already has the type 1153, but belongs \
+         to no domain of ours; see 'virt-vgpu explain vm1'"
     );
     scene.is_settled();
     assert_eq!(scene.claims().len(), 2);
@@ -222,14 +222,14 @@ fn migrate_is_refused_where_nothing_is_free() {
 #[test]
 fn prepare_never_prints() {
     let scene = scene();
-    // The migration found another function, and libvirt comes with the old XML.
+    // The migration found another function, but libvirt passes the old XML.
     let (domain, here) = (domain(1, &[FOREIGN]), domain(1, &[FIRST]));
     hands_on(&run(&scene, &domain, "migrate begin -"), &here.xml());
     let outcome = scene.prepare(&domain);
     assert_eq!(
         on_host(&scene, outcome.refusal()),
-        "pool 'cad' has no free L40S-12Q for domain 'vm1': its XML names 0000:41:00.6: has the \
-         type 1153 already, and no domain of ours; 'virt-vgpu start vm1' looks for another"
+        "pool 'cad' has no free L40S-12Q for domain 'vm1': its XML names 0000:41:00.6: already has \
+         the type 1153, but belongs to no domain of ours; 'virt-vgpu start vm1' looks for another"
     );
     is_untouched(&scene);
     for function in [FIRST, SECOND] {

@@ -1,4 +1,4 @@
-//! Claims that the last release has written: their devices are known, checked and given
+//! Claims written by the last release: their devices are recognised, checked and given
 //! back.
 
 use std::path::Path;
@@ -12,13 +12,13 @@ use crate::support::{
     scene::Scene,
 };
 
-/// As its hook has written it.
+/// A claim as its hook wrote it.
 fn fixture(name: &str) -> String {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/claims-0.1.0");
     std::fs::read_to_string(directory.join(name)).unwrap()
 }
 
-/// Puts the claim into the scene; its domain.
+/// Adds the claim to the scene and returns it.
 fn claimed(scene: &Scene, text: &str) -> Claim {
     let claim: Claim = serde_json::from_str(text).unwrap();
     let path = format!("run/virt-vgpu/claims/{}.json", claim.domain);

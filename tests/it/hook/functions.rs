@@ -1,5 +1,5 @@
-//! The hook hands out virtual functions that become vGPUs, on the model of
-//! NVIDIA's driver: a domain's whole life with one.
+//! The hook hands out virtual functions that become vGPUs, on the model of NVIDIA's
+//! driver: a domain's complete run with one.
 
 use nix::errno::Errno;
 
@@ -107,8 +107,8 @@ fn a_function_that_fell_off_the_bus_is_given_back() {
     scene.is_empty();
 }
 
-/// With `managed='yes'` libvirt would rebind the function, and it would be lost
-/// until its GPU's functions are made anew.
+/// With `managed='yes'` libvirt would rebind the function, and the function would be
+/// unusable until its GPU's functions are recreated.
 #[test]
 fn a_function_that_libvirt_would_rebind_is_refused() {
     let (scene, domain) = (scene(), domain(1, FIRST));
@@ -116,8 +116,8 @@ fn a_function_that_libvirt_would_rebind_is_refused() {
     let outcome = scene.hook_with(&domain, "prepare begin -", xml).run();
     assert_eq!(
         on_host(&scene, outcome.refusal()),
-        "device 'gpu0' of domain 'vm1': its hostdev has managed='yes' and not 'no', so libvirt would \
-         take the function from the driver that it needs; change its request with \
+        "device 'gpu0' of domain 'vm1': its hostdev has managed='yes' instead of 'no', so libvirt \
+         would unbind the function from the driver that it needs; change its request with \
          'virsh edit vm1' or the pool's [defaults]"
     );
     scene.is_empty();

@@ -1,9 +1,9 @@
-//! Golden hosts: each directory of `tests/cases` has a machine (`host.toml`), a
-//! domain (`domain.xml`) and pools, and the plan or the refusal that comes of
-//! them (`plan.expected`), with what the driver refuses of it. `root` is what else
-//! the host has below `/`. Requests without hostdevs are planned as for `attach`,
-//! on whatever the pool's drivers make. `VIRT_VGPU_BLESS=1` writes what is planned
-//! now; read the difference before you keep it.
+//! Golden hosts: each directory of `tests/cases` has a machine (`host.toml`), a domain
+//! (`domain.xml`) and pools, and the resulting plan or refusal (`plan.expected`), with
+//! the driver's refusals. `root` has further files of the host. Requests without
+//! hostdevs are planned as for `attach`, on any device of the pool's drivers.
+//! `VIRT_VGPU_BLESS=1` writes the present result; read the difference before you keep
+//! it.
 
 use std::{
     collections::BTreeSet,
@@ -41,7 +41,7 @@ fn scene(case: &Path) -> Scene {
     scene
 }
 
-/// Copies what is in one directory to another.
+/// Copies the contents of one directory to another.
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
@@ -50,7 +50,7 @@ fn copy(from: &Path, to: &Path) {
         if entry.path().is_dir() {
             copy(&entry.path(), &to);
         } else {
-            // Not its mode: it is that of the checkout.
+            // The mode is not copied: it depends on the checkout.
             fs::write(to, fs::read(entry.path()).unwrap()).unwrap();
         }
     }

@@ -1,5 +1,5 @@
-//! Who has a device open, where not every process can be looked at, and who only says
-//! that it runs a domain.
+//! Who has a device open if not every process can be examined, and processes that only
+//! claim to run a domain.
 
 use serde_json::Value;
 
@@ -11,7 +11,7 @@ use crate::support::{
 };
 
 const FIRST: &str = "0000:41:00.4";
-/// Processes that nobody can mistake for one of the test's own.
+/// Process numbers that differ from all of the test's own.
 const HIDDEN: u32 = 77_077;
 
 fn functions() -> (Scene, Domain) {
@@ -43,7 +43,7 @@ fn state(scene: &Scene) -> (String, String) {
     (text("state"), text("reason"))
 }
 
-/// Of a process that cannot be looked at nobody can say that it has the device not open.
+/// A process that cannot be examined may have the device open.
 #[test]
 fn what_a_hidden_process_may_have_is_kept() {
     for (scene, domain) in [functions(), mdevs()] {
@@ -64,7 +64,7 @@ fn what_a_hidden_process_may_have_is_kept() {
             "{reason}"
         );
         assert!(said.contains(&format!("may have {node}")), "{reason}");
-        // It concerns that device, and no other VM.
+        // This concerns only that device, and no other VM.
         let other = match scene.our_vgpus().is_empty() {
             true => Domain::with_one(2, "cad"),
             false => Domain::new(2).function("gpu0", "cad", "0000:41:00.5"),
@@ -77,7 +77,7 @@ fn what_a_hidden_process_may_have_is_kept() {
     }
 }
 
-/// The kernel opens a group once only: if it can be opened, nobody has it.
+/// The kernel opens a group only once: if it can be opened, no process has it.
 #[test]
 fn a_node_that_says_that_nobody_has_it_is_believed() {
     for (scene, domain) in [functions(), mdevs()] {
@@ -90,7 +90,7 @@ fn a_node_that_says_that_nobody_has_it_is_believed() {
     }
 }
 
-/// `reconcile` does not take for stale what may be in use.
+/// `reconcile` does not treat a claim as stale if its devices may be in use.
 #[test]
 fn what_a_hidden_process_may_have_is_not_stale() {
     let (scene, domain) = functions();
@@ -106,7 +106,7 @@ fn what_a_hidden_process_may_have_is_not_stale() {
     scene.is_empty();
 }
 
-/// Anybody can write a UUID into the arguments of a program of theirs.
+/// Any user can write a UUID into the arguments of a program.
 #[test]
 fn a_program_of_somebody_else_is_not_the_domains_qemu() {
     for (user, is_believed) in [
@@ -133,8 +133,8 @@ fn a_program_of_somebody_else_is_not_the_domains_qemu() {
     }
 }
 
-/// libvirt gives QEMU a `/dev` of its own, in a mount name space of its own. Neither hides
-/// what QEMU has open, through the group or through the device's own node.
+/// libvirt gives QEMU its own `/dev`, in its own mount namespace. Neither hides the
+/// nodes that QEMU has open, through the group or through the device's own node.
 #[test]
 fn a_dev_of_its_own_hides_nothing() {
     use std::{

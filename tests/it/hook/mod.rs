@@ -1,4 +1,5 @@
-//! The hook as a process: whom it serves, whom it refuses, and what it leaves behind.
+//! The hook as a process: which domains it serves and refuses, and what it leaves
+//! behind.
 
 mod at_once;
 mod bad_host;

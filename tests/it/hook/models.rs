@@ -1,5 +1,5 @@
-//! Mediated devices that are no PCI devices to QEMU: the model of a hostdev has to be
-//! the one of its type.
+//! Mediated devices that QEMU does not present as PCI devices: the model of a hostdev
+//! must be that of its type.
 
 use crate::support::{
     domain::Domain,
@@ -46,8 +46,8 @@ fn a_hostdev_of_another_model_than_its_type_is_refused() {
     let wanted = |model: &str| {
         format!(
             "device 'gpu0' of domain 'vm1' has a <hostdev> with model='{model}', but \
-             vfio_ap-passthrough of {MATRIX} needs model='vfio-ap'; 'virt-vgpu sync vm1' puts that \
-             right, or 'virsh edit vm1'"
+             vfio_ap-passthrough of {MATRIX} needs model='vfio-ap'; 'virt-vgpu sync vm1' corrects \
+             that, or 'virsh edit vm1'"
         )
     };
     for model in ["vfio-pci", "vfio-ccw", "x"] {

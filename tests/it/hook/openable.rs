@@ -1,5 +1,5 @@
-//! A device that was made and that QEMU could not open: libvirt would refuse it later,
-//! in words that help nobody.
+//! A device that was made but that QEMU could not open: libvirt would refuse it later,
+//! with an unhelpful message.
 
 use crate::support::{
     domain::Domain,
@@ -8,7 +8,7 @@ use crate::support::{
     scene::Scene,
 };
 
-const WHY: &str = "what was created is nothing that QEMU can open";
+const WHY: &str = "QEMU cannot open the created device";
 
 #[test]
 fn a_mediated_device_without_a_group_is_made_elsewhere() {

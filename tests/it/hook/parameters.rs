@@ -1,6 +1,5 @@
-//! What a vGPU of NVIDIA's driver is given beyond its type: the request's word,
-//! else the pool's, in one write that the driver is made to repeat; and nothing
-//! stays when it does not take it.
+//! The parameters of a vGPU of NVIDIA's driver: the request's value, otherwise the
+//! pool's, in one write that is read back; nothing is left if the driver refuses them.
 
 use nix::errno::Errno;
 

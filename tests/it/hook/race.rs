@@ -1,5 +1,5 @@
-//! Many hooks at once: nobody gets what another has, nobody is refused what is
-//! free, and nobody waits longer than the hook's own deadline.
+//! Many hooks at once: no device is given twice, no free device is refused, and no hook
+//! waits longer than its own deadline.
 
 use std::collections::BTreeSet;
 
@@ -28,7 +28,7 @@ fn starts(scene: &Scene, domains: &[Domain]) -> Vec<Running> {
     domains.iter().map(start).collect()
 }
 
-/// Exactly `devices` of the domains have one, and the others were told why not.
+/// Exactly `devices` of the domains have one, and the others got the reason.
 fn checks(scene: &Scene, domains: &[Domain], outcomes: &[Outcome], devices: usize) {
     let mut served = BTreeSet::new();
     for (domain, outcome) in domains.iter().zip(outcomes) {
@@ -54,7 +54,7 @@ fn checks(scene: &Scene, domains: &[Domain], outcomes: &[Outcome], devices: usiz
 #[test]
 fn thirty_two_starts_share_the_last_eight_devices() {
     let scene = the_last_eight(Machine::of_boards(2));
-    // A driver was never asked for what it did not have.
+    // A driver was never asked for a device that it could not make.
     let writes = scene.kernel.writes().into_iter();
     let refused = writes.filter(|write| write.result.is_err());
     assert_eq!(refused.collect::<Vec<_>>(), []);
@@ -62,8 +62,8 @@ fn thirty_two_starts_share_the_last_eight_devices() {
 
 #[test]
 fn thirty_two_starts_share_the_last_eight_virtual_functions() {
-    // Two boards of eight functions each, but room for four on each: what functions of one
-    // board share only their driver knows.
+    // Two boards of eight functions each, but only four fit on each: only the driver
+    // knows what functions of one board share.
     let boards = ["41", "42"].map(|bus| Function::sriov_board(bus, 8));
     the_last_eight(Machine::with(boards));
 }
@@ -71,7 +71,7 @@ fn thirty_two_starts_share_the_last_eight_virtual_functions() {
 fn the_last_eight(mut machine: Machine) -> Scene {
     const STARTS: usize = 32;
     const DEVICES: usize = 8;
-    // A third board is full of others' devices.
+    // A third board is full of foreign devices.
     machine.functions.push(Function::board("0000:50:00.0"));
     for number in 1..=4 {
         let uuid = format!("{}{number}", &FOREIGN[..35]);
@@ -110,7 +110,7 @@ fn starts_and_stops_at_once_keep_the_books() {
     for (_, outcome) in stops {
         outcome.ends_well();
     }
-    // There was room for three more, and for the others only once one had left.
+    // Three more could be made, and the others only after one had left.
     let outcomes: Vec<Outcome> = starts.into_iter().map(|(_, outcome)| outcome).collect();
     let served = outcomes.iter().filter(|o| o.succeeded()).count();
     assert!(served >= 3, "{served}");
@@ -121,7 +121,7 @@ fn starts_and_stops_at_once_keep_the_books() {
     scene.is_empty();
 }
 
-/// libvirt does not do this; an administrator who plays with the hook may. The
+/// libvirt does not do this, but an administrator who runs the hook by hand may. The
 /// second one finds the claim of the first.
 #[test]
 fn a_domain_that_starts_twice_has_its_devices_once() {
@@ -136,7 +136,7 @@ fn a_domain_that_starts_twice_has_its_devices_once() {
     assert_eq!(scene.ours().len(), 2);
     assert_eq!(scene.claims().len(), 1);
     scene.is_settled();
-    // Both ends of it run at once as well.
+    // Both of its ends run at once as well.
     let ends = ["stopped end failed", "release end failed"];
     for outcome in all(ends.map(|words| scene.hook(&domain, words).start()).into()) {
         outcome.ends_well();

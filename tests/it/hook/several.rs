@@ -1,4 +1,4 @@
-//! A VM with several devices on boards whose functions share what the board has.
+//! A VM with several devices on boards whose functions share the board's capacity.
 
 use lab_nvidia::model::Framework;
 use nix::errno::Errno;
@@ -22,7 +22,7 @@ fn two(number: usize) -> Domain {
     Domain::with_one(number, "small").device("gpu1", "small")
 }
 
-/// Creations that reached the driver, each with its parent and whether it made one.
+/// Creations that reached the driver, each with its parent and whether it succeeded.
 fn creations(scene: &Scene) -> Vec<(String, bool)> {
     let writes = scene.kernel.writes().into_iter();
     let creations = writes.filter_map(|write| match write.what {
@@ -72,7 +72,7 @@ fn a_vm_that_wants_more_than_there_is_costs_no_vgpu() {
     scene.is_empty();
 }
 
-/// What the first device leaves of a board decides where the second can go.
+/// The space that the first device leaves on a board decides where the second can go.
 #[test]
 fn a_size_that_only_one_board_can_hold_gets_that_board() {
     let scene = boards(0);
@@ -90,7 +90,7 @@ fn a_size_that_only_one_board_can_hold_gets_that_board() {
     scene.is_empty();
 }
 
-/// A function that its driver refuses is no reason to leave its board alone.
+/// If the driver refuses one function, other functions of the board are tried.
 #[test]
 fn another_function_of_the_only_board_is_tried() {
     let scene = Scene::new(Machine::with([Function::sriov_board("41", 6)]));
@@ -111,8 +111,8 @@ fn another_function_of_the_only_board_is_tried() {
     scene.is_empty();
 }
 
-/// NVML, which knows how many a board holds, does not answer: the driver's own word
-/// comes late, but it is not taken for more than it says.
+/// NVML, which knows how many fit on a board, does not answer. The driver's own refusal
+/// comes late, but it counts only for what was refused.
 #[test]
 fn a_board_that_refused_is_asked_for_what_it_did_make() {
     let scene = Scene::new(Machine::of_l40s_with_one_left());
@@ -131,13 +131,12 @@ fn a_board_that_refused_is_asked_for_what_it_did_make() {
     scene.is_empty();
 }
 
-/// A device that its claim still has counts against `instances`, also when it is on no
-/// bus any more.
+/// A device in a claim counts against `instances`, even if it has left the bus.
 #[test]
 fn a_device_that_is_leaving_counts() {
     let scene = boards(0);
     scene.pool_with("small", SMALL, "instances = 1");
-    // Else the first domain's start would be over.
+    // Otherwise the first domain's start would count as over.
     scene.daemon_lives();
     let domain = Domain::with_one(1, "small");
     scene.prepare(&domain).ends_well();
@@ -155,7 +154,7 @@ fn a_device_that_is_leaving_counts() {
     scene.is_empty();
 }
 
-/// A VM that runs gets more only from boards of the type that it has vGPUs of.
+/// A running VM gets more vGPUs only from boards of the same type.
 #[test]
 fn what_is_plugged_in_is_of_the_board_type_that_is_there() {
     use virt_vgpu::{
@@ -187,7 +186,7 @@ fn what_is_plugged_in_is_of_the_board_type_that_is_there() {
         let plan = demand.plan(&host, &Failed::default()).unwrap();
         plan.assignments[0].parent.to_string()
     };
-    // By itself it packs.
+    // Alone it packs.
     assert_eq!(planned(None), "0000:61:00.5");
     assert_eq!(planned(Some("0000:61:00.4")), "0000:61:00.5");
     assert_eq!(planned(Some("0000:41:00.4")), "0000:41:00.4");

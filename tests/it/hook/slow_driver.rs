@@ -1,5 +1,5 @@
-//! A GPU whose driver does not answer is its own affair: other GPUs, other VMs and who
-//! only looks are not kept waiting for it.
+//! A GPU whose driver does not answer delays no other GPU, no other VM and no command
+//! that only shows the state.
 
 use std::time::Duration;
 
@@ -13,11 +13,11 @@ use crate::support::{
     scene::Scene,
 };
 
-/// For longer than anybody waits.
+/// Longer than anybody waits.
 const FOR_EVER: Duration = Duration::from_secs(100);
 const SICK: &str = "0000:41:00.0";
 
-/// One that packs tries the first board first.
+/// A pool that packs tries the first board first.
 fn mdevs() -> Scene {
     let scene = Scene::new(Machine::with(
         ["41", "61"].map(|bus| Function::sriov_board(bus, 4)),
@@ -54,7 +54,7 @@ fn starts_on_another_gpu_go_on() {
     hang(&scene);
     let (one, two) = (Domain::with_one(1, "cad"), Domain::with_one(2, "cad"));
     scene.prepare(&one).ends_well();
-    // Nobody waits for that GPU again, so this one asks nothing of it.
+    // Nobody waits for that GPU again, so this start does not ask it.
     scene.prepare(&two).ends_well();
     assert_eq!(boards(&scene), ["0000:61", "0000:61"]);
     scene.is_settled();
@@ -105,7 +105,7 @@ fn what_is_on_it_goes_back_when_it_answers_again() {
         assert_eq!(outcome.code, Some(0), "{outcome:?}");
     }
     assert_eq!(boards(&scene), ["0000:41"], "the other one went");
-    // Nobody knows whether it is there, so nobody says that it is missing.
+    // It is unknown whether the device exists, so it is not reported as missing.
     let status = Program::command(scene.root(), "status").run();
     assert!(
         status
@@ -120,7 +120,7 @@ fn what_is_on_it_goes_back_when_it_answers_again() {
         "{line}"
     );
     scene.kernel.heal();
-    // It is asked again after some time; a test does not wait for that.
+    // It is asked again after some time; the test does not wait for that.
     std::fs::remove_dir_all(scene.path("run/virt-vgpu/slow-drivers")).unwrap();
     scene.stop(&sick);
     scene.is_empty();

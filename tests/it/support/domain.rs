@@ -1,5 +1,5 @@
-//! Domain XML as libvirt hands it to the hook: identity, requests in the
-//! metadata, and a placeholder for each.
+//! Domain XML as libvirt passes it to the hook: identity, requests in the metadata, and
+//! a placeholder for each.
 
 use virt_vgpu::{
     domain::{Hostdev, MEDIA_DIRECTORY, NAMESPACE},
@@ -19,7 +19,7 @@ pub struct Domain {
 #[derive(Debug, Clone)]
 struct Device {
     name: DeviceName,
-    /// Attributes behind the name, as in ` pool='cad'`.
+    /// Attributes after the name, as in ` pool='cad'`.
     attributes: String,
     has_placeholder: bool,
     /// The placeholder names this virtual function.
@@ -64,7 +64,7 @@ impl Domain {
         self.request_on(name, &format!("pool='{pool}'"), function)
     }
 
-    /// The same with any attributes.
+    /// As [`Self::function`], with any attributes.
     pub fn request_on(self, name: &str, attributes: &str, function: &str) -> Self {
         let mut domain = self.request(name, attributes, true);
         let device = domain.devices.last_mut().unwrap();
@@ -84,7 +84,7 @@ impl Domain {
         self.devices.iter().map(uuid).collect()
     }
 
-    /// Where the domain's guest-driver CD-ROM looks.
+    /// The path of the domain's guest-driver CD-ROM.
     pub fn media(&self) -> String {
         format!("{MEDIA_DIRECTORY}/{}.iso", self.uuid)
     }

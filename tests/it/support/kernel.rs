@@ -1,8 +1,8 @@
-//! The kernel's mdev core with a driver like NVIDIA's behind it, in memory.
-//! Sources: kernel `drivers/vfio/mdev/mdev_{core,sysfs}.c` (6.12) for what the
-//! core checks and in which order, `fs/kernfs/{dir,file}.c` for what sysfs
-//! refuses; the driver's rules are those of NVIDIA's `kernel_vgpu_mgr.c`: a board
-//! holds types of one framebuffer size at a time, a virtual function holds one.
+//! The kernel's mdev core with a driver like NVIDIA's, in memory. Sources: kernel
+//! `drivers/vfio/mdev/mdev_{core,sysfs}.c` (6.12) for the core's checks and their
+//! order, `fs/kernfs/{dir,file}.c` for sysfs's refusals; the driver's rules are those
+//! of NVIDIA's `kernel_vgpu_mgr.c`: a board holds types of one framebuffer size at a
+//! time, a virtual function holds one device.
 
 use std::{
     collections::BTreeMap,
@@ -36,11 +36,11 @@ mod nvml;
 pub use card::Vgpu;
 pub use fault::{Fault, Target};
 
-/// The machine; clones are the same one.
+/// The machine; clones refer to the same machine.
 #[derive(Debug, Clone)]
 pub struct Kernel {
     state: Arc<Mutex<State>>,
-    /// A process has closed what it had open.
+    /// Signalled when a process has closed something.
     closed: Arc<Condvar>,
 }
 
@@ -52,15 +52,15 @@ struct State {
     /// Processes with the functions and mediated devices that they have open.
     opened: Vec<(u32, String)>,
     next_group: u32,
-    /// Parents and virtual functions of whose devices VFIO knows nothing.
+    /// Parents and virtual functions whose devices are unknown to VFIO.
     without_vfio: Vec<String>,
     faults: Vec<Fault>,
     writes: Vec<Write>,
-    /// Writes that have waited for others to be under way too.
+    /// Writes that have waited for others to be in progress too.
     together: usize,
     under_way: usize,
     most_at_once: usize,
-    /// Made anew after each change.
+    /// Written again after each change.
     tree: Option<Arc<Tree>>,
 }
 
@@ -70,19 +70,20 @@ pub struct Mdev {
     pub parent: String,
     pub type_id: String,
     pub iommu_group: u32,
-    /// Whether its driver has done with making it. Until then it shows, without
-    /// its type's link, and takes no removal.
+    /// Whether its driver has finished making it. Until then it is visible, without its
+    /// type's link, and refuses to be removed.
     pub whole: bool,
-    /// Whether it still has its `remove`: a write before it is whole costs it.
+    /// Whether it still has its `remove`: a write before it is complete removes the
+    /// attribute.
     pub removable: bool,
-    /// It was removed and waits for the process that has it open: of all that shows
-    /// it, only its directory is left.
+    /// It was removed and waits for the process that has it open: only its directory is
+    /// left.
     pub leaving: bool,
-    /// What NVIDIA's driver was told beyond the type.
+    /// The parameters that were written to NVIDIA's driver.
     pub parameters: String,
 }
 
-/// A write to an attribute that does something, and what it came to.
+/// A write to an attribute that does something, and its result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Write {
     pub what: OnWrite,
@@ -136,7 +137,7 @@ impl Kernel {
             .unwrap_or_else(|poison| poison.into_inner())
     }
 
-    /// Makes a mediated device as somebody else would.
+    /// Makes a mediated device for somebody else.
     pub fn make(&self, uuid: &str, parent: &str, type_id: &str) {
         let made = self.state().create(parent, type_id, uuid.as_bytes());
         assert_eq!(made, Ok(uuid.len()), "{type_id} {uuid} on {parent}");
@@ -156,20 +157,20 @@ impl Kernel {
         self.state().faults.push(fault);
     }
 
-    /// What is made on that parent, or of that function, is nothing that VFIO knows.
+    /// Devices on that parent, or of that function, become unknown to VFIO.
     pub fn lose_vfio(&self, parent: &str) {
         let mut state = self.state();
         state.without_vfio.push(parent.to_owned());
         state.tree = None;
     }
 
-    /// The drivers behave again.
+    /// The drivers work again.
     pub fn heal(&self) {
         self.state().faults.clear();
     }
 
-    /// A function falls off the bus, a physical one with its virtual ones: their
-    /// mediated devices go with them (`mdev_unregister_parent`).
+    /// A function disappears from the bus, a physical one with its virtual ones, and
+    /// their mediated devices with them (`mdev_unregister_parent`).
     pub fn remove_parent(&self, address: &str) {
         let mut state = self.state();
         state.machine.functions.retain(|f| f.address != address);
@@ -178,7 +179,7 @@ impl Kernel {
         self.closed.notify_all();
     }
 
-    /// Takes a type from every parent, as a driver update may.
+    /// Removes a type from every parent, as a driver update may.
     pub fn remove_type(&self, type_id: &str) {
         let mut state = self.state();
         for function in &mut state.machine.functions {
@@ -196,8 +197,8 @@ impl Kernel {
         state.tree.clone().unwrap_or_default()
     }
 
-    /// One `write` to what an attribute leads to; sleeps for as long as an
-    /// injected fault says, without keeping others from anything.
+    /// One `write` to the target of an attribute; sleeps as long as an injected fault
+    /// says, without blocking others.
     pub fn perform(&self, what: &OnWrite, value: &[u8]) -> Result<usize, Errno> {
         {
             let mut state = self.state();
@@ -245,17 +246,17 @@ impl Kernel {
         result
     }
 
-    /// Writes that a driver is at work on.
+    /// Writes on which a driver is working.
     pub fn under_way(&self) -> usize {
         self.state().under_way
     }
 
-    /// How many there have been at the same time.
+    /// The highest number of writes at the same time.
     pub fn most_at_once(&self) -> usize {
         self.state().most_at_once
     }
 
-    /// Waits until so many writes are here at once.
+    /// Waits until that many writes are here at once.
     fn wait_for_others(&self, writes: usize) {
         /// Longer than anybody waits for a driver.
         const LONGEST: Duration = Duration::from_secs(60);
@@ -270,8 +271,8 @@ impl Kernel {
         drop(met.unwrap_or_else(|poison| poison.into_inner()));
     }
 
-    /// `mdev_device_create` with a driver that takes its time: the device is in
-    /// the core's list and in sysfs before its driver's `probe` has returned.
+    /// `mdev_device_create` with a slow driver: the device is in the core's list and in
+    /// sysfs before its driver's `probe` has returned.
     fn create_slowly(
         &self,
         (parent, type_id, value): (&str, &str, &[u8]),
@@ -294,7 +295,7 @@ impl Kernel {
         result
     }
 
-    /// `mdev_device_remove` waits until nobody has the device open any more.
+    /// `mdev_device_remove` waits until no process has the device open.
     fn remove(&self, uuid: &str, value: &[u8]) -> Result<usize, Errno> {
         let mut state = self.state();
         while state.removal(value)? && state.is_open(uuid) {
@@ -335,7 +336,7 @@ impl State {
         if self.mdevs.contains_key(&uuid) {
             return Err(Errno::EEXIST);
         }
-        // The parent went while the write was on its way.
+        // The parent disappeared during the write.
         if self.board_of(parent).is_none() {
             return Err(Errno::ENODEV);
         }
@@ -344,8 +345,8 @@ impl State {
             let twin = &mut self.cards[index].twin;
             twin.mdev_create(at, kind.id, &uuid)?;
         } else if self.available(parent, type_id) == 0 {
-            // NVIDIA's driver has one answer for everything that its resource
-            // manager refuses.
+            // NVIDIA's driver has one answer for everything that its resource manager
+            // refuses.
             return Err(Errno::EIO);
         }
         let mdev = Mdev {
@@ -384,7 +385,7 @@ impl State {
 
     fn remove(&mut self, uuid: &str, value: &[u8]) -> Result<usize, Errno> {
         if self.removal(value)? {
-            // The file is gone with its device, and an open one answers so.
+            // The file is gone with its device, and an open one gives this answer.
             let vgpu_handle = self.vgpu_handle(uuid);
             let mdev = self.mdevs.get_mut(uuid).ok_or(Errno::ENODEV)?;
             self.tree = None;
@@ -400,8 +401,8 @@ impl State {
         Ok(value.len())
     }
 
-    /// The function of that address: physical or virtual, and in the latter case
-    /// the physical one behind it.
+    /// The function of that address: the physical function, and whether the address is
+    /// that of a virtual one.
     fn function(&self, address: &str) -> Option<(&Function, bool)> {
         let functions = &self.machine.functions;
         if let Some(function) = functions.iter().find(|f| f.address == address) {

@@ -1,5 +1,6 @@
-//! A libvirtd of the tests' own, with QEMU by emulation: it needs root, but no
-//! systemd, no KVM and no running libvirt, and leaves the machine's own alone.
+//! A libvirtd for the tests alone, with an emulating QEMU: it needs root, but no
+//! systemd, no KVM and no running libvirt, and does not touch the machine's own
+//! libvirt.
 
 use std::{
     env,
@@ -15,13 +16,13 @@ const PACKAGES: &str =
 /// A daemon. It ends when it is dropped, or with the process.
 pub struct Libvirtd {
     pub uri: String,
-    /// Holds the pipe by which the daemon notices the end.
+    /// Holds the pipe that tells the daemon about the end.
     _keeper: Child,
 }
 
 impl Libvirtd {
-    /// A module whose tests share one has it in a `static LIBVIRTD`. Modules do not share it:
-    /// the tests of each give their domains names and UUIDs that others may use as well.
+    /// A module whose tests share a daemon has it in a `static LIBVIRTD`. Modules do
+    /// not share it, because they use the same names and UUIDs of domains.
     pub fn start() -> Self {
         for program in ["libvirtd", "virsh", "qemu-system-x86_64", "unshare"] {
             assert!(
@@ -34,7 +35,7 @@ impl Libvirtd {
             root,
             "run this test as root: it starts a libvirtd in its own mount namespace"
         );
-        // The daemon removes it: a static is never dropped.
+        // The daemon removes it, because a static is never dropped.
         let dir = tempfile::Builder::new()
             .prefix("virt-vgpu-libvirtd-")
             .tempdir()
@@ -97,7 +98,7 @@ impl Libvirtd {
     }
 }
 
-/// libvirtd is where users' paths do not lead.
+/// libvirtd is in a directory outside of users' PATH.
 fn path() -> String {
     format!("{}:/usr/sbin:/sbin", env::var("PATH").unwrap_or_default())
 }

@@ -1,6 +1,6 @@
 //! A machine as plain data: PCI functions, their mdev types, NUMA nodes and the
-//! mediated devices that are there from the start. Tests build it in code or read
-//! it from a `host.toml`.
+//! mediated devices that exist from the start. Tests build it in code or read it from a
+//! `host.toml`.
 
 use std::str::FromStr;
 
@@ -10,7 +10,7 @@ use lab_nvidia::{
 };
 use serde::{Deserialize, Deserializer, de::Error as _};
 
-/// Everything that the model starts from.
+/// The initial state of the model.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Machine {
@@ -77,8 +77,8 @@ pub struct Function {
     pub numa_node: i32,
     #[serde(default = "nvidia_driver")]
     pub driver: String,
-    /// Ids of its types. With virtual functions they are theirs: an SR-IOV
-    /// physical function is no parent.
+    /// Ids of its types. If it has virtual functions, the types belong to them: an
+    /// SR-IOV physical function is no parent.
     #[serde(default)]
     pub types: Vec<String>,
     /// Addresses of its virtual functions; each holds one mediated device.
@@ -86,9 +86,8 @@ pub struct Function {
     pub virtual_functions: Vec<String>,
 }
 
-/// A GPU that follows one of the lab's tables (`tests/lab/nvidia/boards`) and the
-/// rules of NVIDIA's driver. One with SR-IOV has its virtual functions from the
-/// start.
+/// A GPU that follows one of the lab's tables (`tests/lab/nvidia/boards`) and the rules
+/// of NVIDIA's driver. A GPU with SR-IOV has its virtual functions from the start.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Gpu {
@@ -97,7 +96,7 @@ pub struct Gpu {
     /// How its vGPUs appear: `legacy-mdev`, `sriov-mdev` or `vendor-vfio`.
     #[serde(deserialize_with = "from_word")]
     pub framework: Framework,
-    /// Whose errnos `current_vgpu_type` has: `kmod` or `rfc`.
+    /// The source of the errnos of `current_vgpu_type`: `kmod` or `rfc`.
     #[serde(default = "kmod", deserialize_with = "from_word")]
     pub dialect: Dialect,
     /// Its physical function.
@@ -111,7 +110,7 @@ pub struct Gpu {
     /// How many virtual functions; None: as many as the table says.
     #[serde(default)]
     pub functions: Option<u32>,
-    /// Whether they are there.
+    /// Whether they exist.
     #[serde(default = "yes")]
     pub enabled: bool,
     /// Whether sizes may be mixed.
@@ -126,7 +125,7 @@ pub struct Typed {
     pub function: String,
     /// The type's name without the product: `L40S-12Q`.
     pub profile: String,
-    /// None: where the driver puts it.
+    /// None: the driver chooses.
     #[serde(default)]
     pub placement: Option<u32>,
 }

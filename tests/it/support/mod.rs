@@ -1,6 +1,7 @@
-//! Stand-ins for the machine: the kernel's mdev core and NVIDIA's driver in memory, a
-//! mount that shows them to real processes, and a directory with pools, domains and claims
-//! around it; plain files for what only reads; a libvirtd, and a driver for NVML.
+//! Models of the machine: the kernel's mdev core and NVIDIA's driver in memory, a mount
+//! that shows them to real processes, and a directory with pools, domains and claims
+//! around it; plain files for commands that only read; a libvirtd, and a driver for
+//! NVML.
 
 pub mod domain;
 pub mod kernel;
@@ -22,12 +23,13 @@ pub mod sources;
 pub mod tree;
 pub mod twin_host;
 
-/// Files that others can write are not believed, and whoever runs the tests may make such.
+/// Files that others can write are not trusted, and the umask of the user who runs the
+/// tests may create such files.
 pub fn ordinary_umask() {
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
 }
 
-/// An empty directory that stands in for a host's root.
+/// An empty directory that replaces a host's root.
 pub fn root() -> tempfile::TempDir {
     ordinary_umask();
     tempfile::tempdir().unwrap()

@@ -29,7 +29,7 @@ impl Mount {
     /// Shows the machine at `directory`.
     ///
     /// # Panics
-    /// When FUSE cannot be used: a test that needs it must not pass without.
+    /// When FUSE cannot be used: a test that needs it must not pass without it.
     pub fn new(kernel: &Kernel, directory: &Path) -> Self {
         let device = Path::new("/dev/fuse");
         assert!(
@@ -52,7 +52,7 @@ impl Mount {
     }
 }
 
-/// Numbers of paths. A number stands for its path whatever is there at the time.
+/// Numbers of paths. A number always stands for the same path.
 #[derive(Debug, Default)]
 struct Inodes {
     paths: Vec<String>,
@@ -93,7 +93,7 @@ struct Files {
     inodes: Mutex<Inodes>,
 }
 
-/// Nothing is kept by the kernel.
+/// The kernel caches nothing.
 const NEVER: Duration = Duration::ZERO;
 
 impl Files {
@@ -105,7 +105,7 @@ impl Files {
     }
 
     fn attributes(&self, path: &str, entry: &Entry) -> FileAttr {
-        /// sysfs shows every attribute with the size of a page.
+        /// sysfs gives every attribute the size of a page.
         const PAGE: u64 = 4096;
         let (kind, perm, size) = match entry {
             Entry::Directory(_) => (FileType::Directory, 0o755, 0),
@@ -224,7 +224,7 @@ impl Filesystem for Files {
                 let part = text.as_bytes()[start..end].to_owned();
                 match self.kernel.delay_of_read(&path) {
                     Duration::ZERO => reply.data(&part),
-                    // A driver that hangs keeps nobody from reading something else.
+                    // A hanging driver does not block other reads.
                     delay => drop(std::thread::spawn(move || {
                         std::thread::sleep(delay);
                         reply.data(&part);
@@ -261,7 +261,7 @@ impl Filesystem for Files {
             Ok(count) => reply.written(u32::try_from(count).unwrap_or(u32::MAX)),
             Err(errno) => reply.error(Errno::from_i32(errno as i32)),
         };
-        // A driver that hangs keeps nobody from reading.
+        // A hanging driver does not block reads.
         std::thread::spawn(answer);
     }
 
@@ -310,7 +310,7 @@ impl Filesystem for Files {
         reply.ok();
     }
 
-    /// No file can be made in sysfs: its directories have no `create`.
+    /// No file can be created in sysfs: its directories have no `create`.
     fn create(
         &self,
         _req: &Request,

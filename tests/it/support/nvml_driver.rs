@@ -1,5 +1,5 @@
-//! NVIDIA's driver as virt-vgpu-nvml meets it: the lab's library, which speaks to
-//! twins of GPUs in this process.
+//! NVIDIA's driver for virt-vgpu-nvml: the lab's library, which talks to twins of GPUs
+//! in this process.
 
 use std::{
     fs, io,
@@ -31,7 +31,7 @@ use virt_vgpu::{
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_virt-vgpu-nvml");
 
-/// Where the GPUs are, in the order in which they are given.
+/// The addresses of the GPUs, in order.
 pub const ADDRESSES: [&str; 4] = [
     "0000:3b:00.0",
     "0000:5e:00.0",
@@ -39,23 +39,23 @@ pub const ADDRESSES: [&str; 4] = [
     "0000:af:00.0",
 ];
 
-/// What the kernel module holds, and what is wrong with it.
+/// The state of the kernel module, and its faults.
 pub struct Twins {
     pub gpus: Vec<Gpu>,
-    /// Whoever asks is not root.
+    /// The caller is not root.
     pub refuses_changes: bool,
-    /// Whatever changes something claims success.
+    /// Changes report success but do nothing.
     pub only_claims: bool,
-    /// A GPU that has fallen off the bus.
+    /// A GPU that has disappeared from the bus.
     pub lost: Option<&'static str>,
-    /// Commands wait for it.
+    /// Commands wait for this.
     pub hangs_until: Option<Receiver<()>>,
 }
 
 impl Control for Twins {
     fn command(&mut self, line: &str) -> Result<String, Errno> {
         if let Some(end) = &self.hangs_until {
-            // Its sender is gone when it ends.
+            // The sender is dropped at the end.
             let _ = end.recv();
             self.hangs_until = None;
         }
@@ -131,8 +131,8 @@ impl Driver {
         driver
     }
 
-    /// A library that lacks these functions, as older ones do. Their names are changed in
-    /// place: the linker finds the old name's hash, and another name.
+    /// Removes functions from the library, as in older ones. Their names are changed in
+    /// place: the linker finds the old name's hash, but another name.
     pub fn without(self, symbols: &[&str]) -> Self {
         let mut bytes = fs::read(library()).unwrap();
         for symbol in symbols {
@@ -149,24 +149,24 @@ impl Driver {
         fs::write(self.path("lib/libnvidia-ml.so.1"), bytes).unwrap();
     }
 
-    /// Nobody answers the library any more.
+    /// Nothing answers the library any more.
     pub fn unload_module(&self) {
         fs::remove_file(self.path("nvidiactl")).unwrap();
     }
 
-    /// What the kernel module has.
+    /// The state of the kernel module.
     pub fn twins(&self) -> MutexGuard<'_, Twins> {
         self.twins.lock().unwrap()
     }
 
-    /// From now on commands wait until what is returned is dropped.
+    /// From now on commands wait until the returned value is dropped.
     pub fn hang(&self) -> Sender<()> {
         let (end, until) = mpsc::channel();
         self.twins().hangs_until = Some(until);
         end
     }
 
-    /// The program, asked this and ended.
+    /// Runs the program with this question until it ends.
     pub fn run(&self, question: &str) -> Output {
         let mut child = Command::new(PROGRAM)
             .env("LD_LIBRARY_PATH", self.path("lib"))
@@ -211,7 +211,7 @@ impl Driver {
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
-    /// A machine on which the program meets this driver.
+    /// A machine on which the program uses this driver.
     pub fn host(&self) -> Host {
         let (library, socket) = (self.path("lib"), self.path("nvidiactl"));
         self.host_with(&format!(
@@ -226,8 +226,8 @@ impl Driver {
     pub fn host_with(&self, script: &str) -> Host {
         let program = self.path(NVML_PROGRAM.trim_start_matches('/'));
         fs::create_dir_all(program.parent().unwrap()).unwrap();
-        // Written by another process: a file that this one has open, or a child that another
-        // thread has just forked, cannot be run (ETXTBSY).
+        // Written by another process: a file that this process has open, or that a
+        // child of another thread has inherited, cannot be run (ETXTBSY).
         let mut writer = Command::new("/bin/sh")
             .args(["-c", "cat > \"$0\" && chmod 755 \"$0\""])
             .arg(&program)
@@ -250,7 +250,7 @@ impl Driver {
 fn serve(listener: &UnixListener, twins: &Mutex<Twins>, closed: &Sender<usize>) {
     loop {
         let mut control = Counting(twins, 0);
-        // A library that is killed leaves an answer that cannot be sent.
+        // If the library is killed, the answer cannot be sent.
         let _ = socket::serve_one(listener, &mut control);
         if closed.send(control.1).is_err() {
             return;
@@ -258,7 +258,7 @@ fn serve(listener: &UnixListener, twins: &Mutex<Twins>, closed: &Sender<usize>) 
     }
 }
 
-/// The lab's library: cargo puts it beside the tests of packages that depend on it.
+/// The lab's library: cargo puts it next to the tests of packages that depend on it.
 fn library() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let library = test.parent().map(|folder| folder.join("libnvidia_ml.so"));

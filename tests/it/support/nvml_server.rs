@@ -1,5 +1,5 @@
-//! The program `virt-vgpu-nvml` of a machine in memory: a script that brings its
-//! question here, where the twins are. The answer is of the moment it is asked for.
+//! The program `virt-vgpu-nvml` of a machine in memory: a script that sends its
+//! question here, where the twins are. The answer describes the present state.
 
 use std::{
     fs,
@@ -33,8 +33,8 @@ impl NvmlServer {
         let port = listener.local_addr().unwrap().port();
         let program = root.join(NVML_PROGRAM.trim_start_matches('/'));
         fs::create_dir_all(program.parent().unwrap()).unwrap();
-        // A link: a script that was just written might not be executable yet for a
-        // process that another thread has forked meanwhile (ETXTBSY).
+        // A link: a script that was just written might not be executable yet, because a
+        // process that another thread has forked may have it open (ETXTBSY).
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/support/virt-vgpu-nvml");
         symlink(script, &program).unwrap();
         fs::write(
@@ -50,7 +50,7 @@ impl NvmlServer {
                     break;
                 }
                 let kernel = kernel.clone();
-                // A driver that hangs keeps nobody else waiting.
+                // A hanging driver does not block others.
                 std::thread::spawn(move || converse(&kernel, &stream.unwrap()));
             }
         };
@@ -73,7 +73,7 @@ impl Drop for NvmlServer {
     }
 }
 
-/// Whoever asked may be gone by the time of the answer.
+/// The caller may be gone before the answer.
 fn converse(kernel: &Kernel, mut stream: &TcpStream) {
     let mut line = String::new();
     if BufReader::new(stream).read_line(&mut line).is_err() {

@@ -1,5 +1,5 @@
-//! A host as plain files: enough of sysfs, pool files and claims for commands
-//! that read. Nothing behind it acts like a kernel.
+//! A host as plain files: enough of sysfs, pool files and claims for commands that
+//! read. No kernel behaviour is simulated.
 
 use std::{
     fs,
@@ -15,7 +15,7 @@ pub struct Tree {
     root: TempDir,
 }
 
-/// What came of a command.
+/// The result of a command.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Outcome {
     pub code: i32,
@@ -23,7 +23,8 @@ pub struct Outcome {
     pub err: String,
 }
 
-/// Where the fixture keeps its devices; the kernel's own place differs by bus.
+/// The directory of the fixture's devices; the kernel's real directory depends on the
+/// bus.
 const DEVICES: &str = "/sys/devices/pci0000:00";
 
 impl Tree {
@@ -151,7 +152,7 @@ impl Tree {
         tree
     }
 
-    /// With a parent that is no PCI function.
+    /// With a parent that is not a PCI function.
     pub fn software_parent(self, name: &str, types: &[(&str, &str, u32)]) -> Self {
         self.with(&format!("{DEVICES}/{name}/uevent"), "")
             .parent(name, types)
@@ -213,7 +214,7 @@ impl Tree {
         command
     }
 
-    /// The output of a command that succeeds and says nothing on stderr.
+    /// The output of a command that succeeds and prints nothing on stderr.
     pub fn shown(&self, arguments: &[&str]) -> String {
         let outcome = self.run(arguments);
         assert_eq!((outcome.code, outcome.err.as_str()), (0, ""), "{outcome:?}");

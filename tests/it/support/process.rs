@@ -56,7 +56,7 @@ impl Program {
 
     fn new(program: &str, root: &Path, input: Vec<u8>) -> Self {
         let mut command = Command::new(program);
-        // All that libvirt leaves in the environment (`virCommandAddEnvPassCommon`).
+        // The only variables that libvirt keeps (`virCommandAddEnvPassCommon`).
         command.env_clear();
         for (name, value) in [
             ("LC_ALL", "C"),
@@ -71,7 +71,7 @@ impl Program {
         Self { command, input }
     }
 
-    /// Kills the child that writes attributes after that write, one child only.
+    /// Kills the child that writes attributes after that write; only one child.
     pub fn child_fault(mut self, number: usize, once: &std::path::Path) -> Self {
         let fault = format!("child:{number}");
         self.command
@@ -86,12 +86,12 @@ impl Program {
         self
     }
 
-    /// Has what it logs as an error on stderr.
+    /// Prints log messages of level error on stderr.
     pub fn logging(self) -> Self {
         self.logging_at("error")
     }
 
-    /// The same from another level on.
+    /// Like [`Self::logging`], from another level on.
     pub fn logging_at(mut self, level: &str) -> Self {
         self.command.env("RUST_LOG", level);
         self
@@ -124,8 +124,8 @@ impl Program {
         self.start().wait()
     }
 
-    /// Runs it with pipes for its output, as libvirt does, and returns when both
-    /// are closed: a process left behind must not keep them open.
+    /// Runs it with pipes for its output, as libvirt does, and returns when both are
+    /// closed: a process left behind must not keep them open.
     pub fn run_on_pipes(mut self) -> Outcome {
         let mut stdin = tempfile::tempfile().unwrap();
         stdin.write_all(&self.input).unwrap();
@@ -149,7 +149,7 @@ impl Program {
 }
 
 impl Running {
-    /// Far above the hook's own deadline: a test that meets this has failed.
+    /// Far longer than the hook's own deadline: a test that reaches this has failed.
     const PATIENCE: Duration = Duration::from_secs(60);
 
     /// Ends the process as a crash would.
@@ -190,13 +190,13 @@ impl Outcome {
         self.code == Some(0)
     }
 
-    /// Panics unless it ended well and had nothing to complain about.
+    /// Panics unless it succeeded without complaints.
     #[track_caller]
     pub fn succeeds(&self) {
         assert_eq!((self.code, self.stderr.as_str()), (Some(0), ""), "{self:?}");
     }
 
-    /// Panics unless it ended well and silently.
+    /// Panics unless it succeeded without any output.
     #[track_caller]
     pub fn ends_well(self) -> Self {
         self.succeeds();
@@ -204,8 +204,8 @@ impl Outcome {
         self
     }
 
-    /// Panics unless it refused with one line for the user, which is returned
-    /// without the program's name.
+    /// Panics unless it refused with one line for the user; returns the line without
+    /// the program's name.
     #[track_caller]
     pub fn refusal(&self) -> &str {
         assert_eq!(self.code, Some(1), "{self:?}");

@@ -1,4 +1,4 @@
-//! A scene with one pool, and what holds when a domain is refused on it.
+//! A scene with one pool, and checks for a refused domain.
 
 use super::{
     domain::Domain,
@@ -8,7 +8,7 @@ use super::{
 
 pub const FOREIGN: &str = "f0e1c000-0000-4000-8000-000000000001";
 
-/// Two boards, one with a device of somebody else, and a pool `cad`.
+/// Two boards, one with a foreign device, and a pool `cad`.
 pub fn scene() -> Scene {
     let scene = Scene::new(Machine::of_boards(2).with_mdev(FOREIGN, "0000:3b:00.0", SMALL));
     scene.pool("cad", SMALL);
@@ -20,8 +20,8 @@ pub fn on_host(scene: &Scene, text: &str) -> String {
     text.replace(scene.root().to_str().unwrap(), "")
 }
 
-/// Each operation that allocates refuses with that line and leaves nothing;
-/// each other one is silent.
+/// Each operation that allocates refuses with that line and leaves nothing; all others
+/// print nothing.
 #[track_caller]
 pub fn refused(scene: &Scene, domain: &Domain, input: impl AsRef<[u8]>, wanted: &str) {
     let run = |arguments| scene.hook_with(domain, arguments, input.as_ref()).run();

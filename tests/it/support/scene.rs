@@ -1,6 +1,5 @@
-//! A machine's root directory with the model mounted at `sys`: pools and
-//! processes can be put there, hooks run on it, and what is left afterwards is
-//! checked against what must always hold.
+//! A machine's root directory with the model mounted at `sys`: tests add pools and
+//! processes, run hooks on it, and check the result against the invariants.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -34,11 +33,11 @@ fn vm(pid: u32, domain: &Domain) -> Vm {
     }
 }
 
-/// A root directory that stands in for a machine.
+/// A root directory that replaces a machine.
 #[derive(Debug)]
 pub struct Scene {
     pub kernel: Kernel,
-    /// What was there before us and must be there after us.
+    /// Devices that existed before us and must still exist after us.
     foreign: BTreeMap<String, Mdev>,
     foreign_vgpus: BTreeMap<String, Vgpu>,
     /// On a machine with GPUs that follow tables.
@@ -61,7 +60,7 @@ impl Scene {
             TempDir::new()
         }
         .unwrap();
-        // As a host's: everybody passes.
+        // As on a host: everybody may enter.
         fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755)).unwrap();
         for directory in ["sys", "run", "proc", "etc/virt-vgpu/pools.d"] {
             fs::create_dir_all(root.path().join(directory)).unwrap();
@@ -85,7 +84,7 @@ impl Scene {
         Host::new(self.root())
     }
 
-    /// Where a path of the host lies.
+    /// The path in the scene for a path of the host.
     pub fn path(&self, path: &str) -> PathBuf {
         self.root().join(path.trim_start_matches('/'))
     }
@@ -135,8 +134,8 @@ impl Scene {
         self.file(path, "ISO");
     }
 
-    /// This test program plays the libvirt daemon and is seen to live: a claim
-    /// of a start that just happened is in doubt, not stale.
+    /// This test program plays the libvirt daemon and is alive: the claim of a recent
+    /// start is in doubt, not stale.
     pub fn daemon_lives(&self) {
         self.process(std::process::id(), "libvirtd", &[], &[]);
         self.file("proc/sys/kernel/random/boot_id", "0b0b0b0b\n");
@@ -193,7 +192,7 @@ impl Scene {
         self.hook(domain, "started begin -").run().ends_well();
     }
 
-    /// A process with the first mediated device of the domain open.
+    /// A process that has the first mediated device of the domain open.
     pub fn opens(&self, pid: u32, domain: &Domain) {
         let uuid = &domain.mdevs()[0];
         let group = self.kernel.mdevs()[uuid].iommu_group;
@@ -202,8 +201,8 @@ impl Scene {
         self.kernel.open(uuid, vm(pid, domain)).unwrap();
     }
 
-    /// A process with the virtual function open that does not look like the
-    /// domain's QEMU, though the driver takes it for that.
+    /// A process that has the virtual function open but does not look like the domain's
+    /// QEMU, although the driver treats it as such.
     pub fn opens_function(&self, pid: u32, domain: &Domain, function: &str) {
         let [group, device] = self.kernel.nodes(function);
         let nodes = ["/dev/vfio/vfio".to_owned(), group, device];
@@ -231,10 +230,10 @@ impl Scene {
         }
     }
 
-    /// Some open file of the process cannot be looked at, as of one that is confined.
+    /// An open file of the process cannot be examined, as in a confined process.
     pub fn hides(&self, pid: u32) {
         self.process(pid, "hidden", &[], &[]);
-        // What is no link cannot be read as one.
+        // A plain file cannot be read as a link.
         self.file(&format!("proc/{pid}/fd/3"), "");
     }
 
@@ -244,7 +243,7 @@ impl Scene {
         fs::remove_dir_all(self.path(&format!("proc/{pid}"))).unwrap();
     }
 
-    /// The hook, to be run for a domain with libvirt's words.
+    /// The hook for a domain, with libvirt's arguments.
     pub fn hook(&self, domain: &Domain, arguments: &str) -> Program {
         self.hook_with(domain, arguments, domain.xml())
     }
@@ -263,13 +262,13 @@ impl Scene {
         self.hook(domain, "prepare begin -").run()
     }
 
-    /// Frees what crashes left behind, without regard to the time since.
+    /// Frees what crashes left behind, regardless of the time since.
     #[cfg(feature = "cli")]
     pub fn reconcile(&self) -> Outcome {
         Program::command(self.root(), "reconcile --grace 0 --json").run()
     }
 
-    /// What libvirt runs when a domain has ended or failed to start.
+    /// The calls of libvirt when a domain has ended or failed to start.
     #[track_caller]
     pub fn stop(&self, domain: &Domain) {
         for arguments in ["stopped end destroyed", "release end destroyed"] {
@@ -285,7 +284,7 @@ impl Scene {
         claims
     }
 
-    /// UUIDs of the mediated devices that were not there at first.
+    /// UUIDs of the mediated devices that did not exist at first.
     pub fn ours(&self) -> BTreeSet<String> {
         let mdevs = self.kernel.mdevs().into_keys();
         mdevs
@@ -293,17 +292,17 @@ impl Scene {
             .collect()
     }
 
-    /// The virtual functions that are vGPUs and were not at first.
+    /// The virtual functions that are vGPUs now but were not at first.
     pub fn our_vgpus(&self) -> BTreeMap<String, Vgpu> {
         let mut vgpus = self.kernel.vgpus();
         vgpus.retain(|function, _| !self.foreign_vgpus.contains_key(function));
         vgpus
     }
 
-    /// What holds whenever no hook runs and every start has ended well or been
-    /// cleared up: each device of ours is named by exactly one committed claim
-    /// and is as claimed, foreign devices are as they were, and no half-written
-    /// file or claim is about.
+    /// The invariant whenever no hook runs and every start has ended or been cleaned
+    /// up: each device of ours is named by exactly one committed claim and is as
+    /// claimed, foreign devices are unchanged, and there is no half-written file or
+    /// claim.
     #[track_caller]
     pub fn is_settled(&self) {
         self.is_sound();
@@ -313,8 +312,8 @@ impl Scene {
         assert_eq!(self.temporary_files(), Vec::<String>::new());
     }
 
-    /// The same as long as a crashed start has not been cleared up: its claim may
-    /// be there, but none of its devices, nor may one of them serve another.
+    /// The invariant before a crashed start has been cleaned up: its claim may exist,
+    /// but its devices may not serve another domain.
     #[track_caller]
     pub fn is_sound(&self) {
         self.foreign_is_untouched();
@@ -340,7 +339,7 @@ impl Scene {
         assert_eq!(ours, claimed, "left: there; right: claimed");
     }
 
-    /// Parent and type of what has the claimed device's place.
+    /// Parent and type of the device that has the claimed device's place.
     fn there(&self, device: &ClaimedDevice) -> Option<(String, String)> {
         let at = device.handle.to_string();
         match device.handle {
@@ -355,7 +354,7 @@ impl Scene {
         }
     }
 
-    /// Nothing of ours is left, and what was there before is.
+    /// Nothing of ours is left, and foreign devices are unchanged.
     #[track_caller]
     pub fn is_empty(&self) {
         self.is_settled();
@@ -363,7 +362,7 @@ impl Scene {
         assert_eq!(self.media(), Vec::<String>::new());
     }
 
-    /// The foreign devices are as they were, and nobody even tried otherwise.
+    /// The foreign devices are unchanged, and nobody tried to change them.
     #[track_caller]
     pub fn foreign_is_untouched(&self) {
         use super::tree::OnWrite;
@@ -385,7 +384,7 @@ impl Scene {
         }
     }
 
-    /// Links that lead domains to their guest-driver images.
+    /// The links of domains to their guest-driver images.
     pub fn media(&self) -> Vec<String> {
         let names = self.names("var/lib/virt-vgpu/media");
         names.into_iter().filter(|n| !n.starts_with('.')).collect()

@@ -1,5 +1,5 @@
-//! The cases of one test, several at once: much of a case is waiting, for processes, for
-//! mounts and for drivers that take their time.
+//! Runs the cases of one test in parallel: cases mostly wait, for processes, for mounts
+//! and for slow drivers.
 
 use std::{
     num::NonZero,
@@ -11,26 +11,26 @@ use std::{
     thread::{self, Builder},
 };
 
-/// How many cases run at once, those of all tests taken together: twice as many as there
-/// are processors keeps these busy, and more would only make deadlines run out.
+/// How many cases run at once, over all tests: twice the number of processors keeps
+/// these busy, and more would only make deadlines expire.
 static AT_ONCE: LazyLock<usize> = LazyLock::new(|| {
     let processors = thread::available_parallelism().map_or(1, NonZero::get);
     (2 * processors).min(16)
 });
 
 /// Runs `check` on each case. When one fails, no further one begins, and the test fails
-/// with the name of each that did.
+/// with the names of the failed cases.
 ///
 /// # Panics
-/// When a case does.
+/// When a case fails.
 pub fn each<C: Sync>(cases: &[C], name: impl Fn(&C) -> String + Sync, check: impl Fn(&C) + Sync) {
     map(cases, name, check);
 }
 
-/// The same with what each case comes to, in the order of the cases.
+/// Like [`each`], with the result of each case, in the order of the cases.
 ///
 /// # Panics
-/// When a case does.
+/// When a case fails.
 pub fn map<C: Sync, T: Send>(
     cases: &[C],
     name: impl Fn(&C) -> String + Sync,
@@ -39,11 +39,11 @@ pub fn map<C: Sync, T: Send>(
     map_with(cases, |_| (), name, |(), case| run(case))
 }
 
-/// The same where a case needs something that only one can use at a time, such as a
-/// domain of libvirt's: each worker makes one, by its number from 0.
+/// Like [`map`], if a case needs something that only one can use at a time, such as a
+/// libvirt domain: each worker makes one, from its number, which begins at 0.
 ///
 /// # Panics
-/// When a case does.
+/// When a case fails.
 pub fn map_with<C: Sync, T: Send, R>(
     cases: &[C],
     make: impl Fn(usize) -> R + Sync,
@@ -63,14 +63,14 @@ pub fn map_with<C: Sync, T: Send, R>(
             match catch_unwind(AssertUnwindSafe(|| run(&resource, case))) {
                 Ok(result) => lock(&done).push((number, result)),
                 Err(_) => {
-                    // Below the message of the panic, which says where it was.
+                    // Printed below the message of the panic, which gives the position.
                     eprintln!("in the case: {}", name(case));
                     lock(&failed).push(name(case));
                 }
             }
         }
     };
-    // What is printed names the test, as when the test's own thread does it.
+    // Output names the test, as in the test's own thread.
     let test = thread::current().name().unwrap_or("test").to_owned();
     thread::scope(|scope| {
         for worker in 0..cases.len().min(*AT_ONCE) {
@@ -87,7 +87,7 @@ pub fn map_with<C: Sync, T: Send, R>(
     done.into_iter().map(|(_, result)| result).collect()
 }
 
-/// One of the cases that run at once.
+/// The right to run, for one of the parallel cases.
 struct Turn;
 
 static TURNS: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());

@@ -20,8 +20,8 @@ pub enum OnWrite {
     Parameters {
         uuid: String,
     },
-    /// Any file in `nvidia/` of the virtual function at that address, and the
-    /// other files of the mediated device with that UUID.
+    /// Any file in `nvidia/` of the virtual function at that address, and the other
+    /// files of the mediated device with that UUID.
     Vgpu {
         at: String,
         attribute: model::Attribute,
@@ -31,7 +31,7 @@ pub enum OnWrite {
 /// An attribute: readable, writable, or both.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attribute {
-    /// What reading it answers; None: it cannot be opened for that.
+    /// The answer to a read; None: it cannot be opened for reading.
     pub text: Option<Result<String, Errno>>,
     pub on_write: Option<OnWrite>,
 }
@@ -53,7 +53,7 @@ pub enum Entry {
     Attribute(Attribute),
 }
 
-/// All entries by absolute path below `/sys` (which is `""`).
+/// All entries by absolute path below `/sys` (whose own path is `""`).
 #[derive(Debug, Default)]
 pub struct Tree(BTreeMap<String, Entry>);
 
@@ -87,7 +87,7 @@ impl Tree {
         self.attribute(path, Ok(format!("{text}\n")), None);
     }
 
-    /// An attribute whose driver answers with that, and may take writes.
+    /// An attribute with that answer of its driver, which may accept writes.
     pub fn attribute(
         &mut self,
         path: &str,
@@ -98,7 +98,7 @@ impl Tree {
         self.add(path, Entry::Attribute(Attribute { text, on_write }));
     }
 
-    /// An attribute for writing alone.
+    /// An attribute for writing only.
     pub fn order(&mut self, path: &str, on_write: OnWrite) {
         let attribute = Attribute {
             text: None,
@@ -107,7 +107,7 @@ impl Tree {
         self.add(path, Entry::Attribute(attribute));
     }
 
-    /// An attribute for both.
+    /// An attribute for reading and writing.
     pub fn setting(&mut self, path: &str, text: impl std::fmt::Display, on_write: OnWrite) {
         self.attribute(path, Ok(format!("{text}\n")), Some(on_write));
     }

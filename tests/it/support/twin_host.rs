@@ -1,5 +1,5 @@
-//! A host with one simulated GPU in memory: sysfs and NVML as the product asks
-//! them, answered by the twin.
+//! A host with one simulated GPU in memory: sysfs and NVML as the product uses them,
+//! answered by the twin.
 
 use std::{cell::RefCell, collections::BTreeMap, io};
 
@@ -16,7 +16,7 @@ use virt_vgpu::{
     model::{PciAddress, VgpuTypeId},
 };
 
-/// The GPU with what is around it.
+/// The GPU and its environment.
 #[derive(Debug, Clone)]
 pub struct TwinHost {
     twin: Twin,
@@ -28,13 +28,13 @@ pub struct TwinHost {
 pub struct Line {
     pub type_id: u32,
     pub placement: Option<u32>,
-    /// The function that it is on.
+    /// The function of the vGPU.
     at: String,
     mdev: Option<String>,
 }
 
 impl TwinHost {
-    /// An empty GPU, virtual functions on.
+    /// An empty GPU with virtual functions enabled.
     pub fn new(board: &'static Board, switches: Switches) -> Self {
         let setup = Setup { board, switches };
         Self {
@@ -60,8 +60,8 @@ impl TwinHost {
         self.twin.perform(&Op::Control(line.to_owned())).is_ok()
     }
 
-    /// Makes a vGPU the way the product does: the type, then its place. Whether the
-    /// driver makes it; a place that it refuses after that is a mistake of ours.
+    /// Makes a vGPU the way the product does: the type, then its place. Returns whether
+    /// the driver makes it; a place that it refuses after that is our mistake.
     pub fn create(&mut self, vgpu_handle: u32, type_id: u32, place: Option<u32>) -> bool {
         if self
             .twin
@@ -84,10 +84,9 @@ impl TwinHost {
         self.twin.perform(&Op::Release(vgpu_handle)).unwrap();
     }
 
-    /// The numbers of places for a vGPU: those that have one, and those that have
-    /// not.
+    /// The numbers of functions for a vGPU: those that have one, or those that do not.
     pub fn vgpu_handles(&self, taken: bool) -> Vec<u32> {
-        // A board without virtual functions has as many as one likes.
+        // A board without virtual functions can have any number.
         let count = match self.board().vfs {
             0 => 34,
             count => count,
@@ -121,13 +120,13 @@ impl TwinHost {
             .any(|line| line.starts_with(&format!("{mode} 1")))
     }
 
-    /// What NVML says of it.
+    /// NVML's facts about it.
     pub fn facts(&self) -> GpuFacts {
         let board = self.board();
         let (mig, hetero) = (self.is_on("mig"), self.is_on("hetero"));
         let creatable = self.gpu().creatable();
         let is_creatable = |id: u32| creatable.iter().any(|(kind, _)| kind.id == id);
-        // Types of one size and mode have the same places, and asking is slow.
+        // Types of one size and mode have the same places, and reading them is slow.
         let asked = RefCell::new(BTreeMap::new());
         let placements = |kind: &VgpuType| {
             if !board.features.hetero || mig || !hetero {
@@ -177,7 +176,7 @@ impl TwinHost {
             scheduler: untold(),
             scheduler_limits: untold(),
             types: Told::Value(types),
-            // Only those that VMs have open, and here are no VMs.
+            // NVML lists only vGPUs that VMs have open, and there are no VMs.
             vgpus: Told::Value(Vec::new()),
         }
     }

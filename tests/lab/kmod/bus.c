@@ -110,7 +110,7 @@ int sim_board_set_present(struct sim_board *b, bool present)
 
 /*
  * One VF falls off the bus. What the PCI core does when it takes a VF away is done
- * here, as it offers that to nobody: it would otherwise stumble over the leftover
+ * here, as it offers that to nobody: it would otherwise fail on the leftover
  * link in the next SR-IOV cycle.
  */
 int sim_board_vanish(struct sim_board *b, unsigned int vf)

@@ -148,7 +148,7 @@ int sim_gi_set_hetero(struct sim_board *b, int id, bool hetero)
 
 /* ---- modes ---- */
 
-/* 1 where it has to wait until the GPU is bound anew. */
+/* 1 where it has to wait until the GPU is bound again. */
 int sim_mig_set(struct sim_board *b, bool mig)
 {
 	bool busy = b->nr_instances;

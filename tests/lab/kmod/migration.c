@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * VFIO migration protocol v2, STOP_COPY with P2P: stop, hand out a few KiB of
- * state, and the way back. P2P is offered because QEMU migrates a VM with two
+ * state, and the way back to it. P2P is offered because QEMU migrates a VM with two
  * such devices only then; a device that never does DMA is in that state anyway.
  * For the same reason dirty page logging has nothing to report.
  */

@@ -333,7 +333,7 @@ struct sim_function {
 	struct mdev_type **mdev_types;
 
 	/* Vendor-specific VFIO: */
-	struct sim_vgpu *vgpu;	/* NULL: bound anew by hand */
+	struct sim_vgpu *vgpu;	/* NULL: bound again by hand */
 	bool has_attributes;
 	struct delayed_work attributes;
 };

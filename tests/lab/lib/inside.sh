@@ -83,7 +83,7 @@ in_background() {
 # ended NAME: whether that command has ended; its status is in /run/lab-NAME.status
 ended() { [ -s "/run/lab-$1.status" ]; }
 
-# vm_xml NAME [MDEV-UUID...]: a VM that costs nearly nothing and runs for ever in its firmware
+# vm_xml NAME [MDEV-UUID...]: a VM that costs nearly nothing and runs forever in its firmware
 vm_xml() {
 	local name=$1 id
 	shift

@@ -53,7 +53,7 @@ scenario_seconds() {
 
 # list_tasks HOST WITHIN FILE...: lines 'CLASS KIND NAME' in their order. All of a class come before
 # those of the next. Where time is limited, the first class are those of the gate, longest first, and the
-# others come in an order that each commit shuffles anew; else there is one class, longest first.
+# others come in an order that is shuffled for each commit; else there is one class, longest first.
 list_tasks() {
 	local host=$1 within=$2 file kind name class weight commit
 	shift 2

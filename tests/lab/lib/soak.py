@@ -61,7 +61,7 @@ KNOWN = [
     ("saved", r"managed save(d state)?"),
     ("already there", r"already exists"),
     ("no metadata", r"metadata not found|[Rr]equested metadata element is not present"),
-    ("not freed", r"NOT (freed|looked at): "),
+    ("not freed", r"NOT (freed|checked): "),
 ]
 
 
@@ -175,7 +175,7 @@ class Soak:
         "start_and_kill": 8,
         "destroy": 62,
         "define": 42,
-        "define_anew": 24,
+        "define_again": 24,
         "edit": 28,
         "ask": 52,
         "unask": 28,
@@ -279,7 +279,7 @@ class Soak:
         """A domain that is not there yet."""
         free = self.undefined()
         if not free:
-            return self.define_anew()
+            return self.define_again()
         name = self.random.choice(free)
         if name in self.host.domains():
             return NOTHING
@@ -289,7 +289,7 @@ class Soak:
         metadata = self.metadata() if self.random.random() < 0.6 else ""
         return self.tell("define", ["virsh", "-q", "define", self.write(self.plain(name, self.uuids[name], metadata))], name)
 
-    def define_anew(self):
+    def define_again(self):
         """From XML that knows nothing of placeholders, over what is there."""
         name = self.pick()
         domain = name and self.host.xml(name, False)
@@ -297,7 +297,7 @@ class Soak:
             return NOTHING
         metadata = self.metadata() if self.random.random() < 0.7 else ""
         path = self.write(self.plain(name, Definition(domain).uuid, metadata))
-        return self.tell("define anew", ["virsh", "-q", "define", path], name)
+        return self.tell("define again", ["virsh", "-q", "define", path], name)
 
     def edit(self):
         """As with an editor: what is there, but without placeholders or without the request."""

@@ -134,7 +134,7 @@ uml_start() {
 	return 1
 }
 
-# It goes off, and is started again when it has: to reboot by itself is to execute its kernel anew in the
+# It goes off, and is started again when it has: to reboot by itself is to execute its kernel again in the
 # same process, and a signal that the old one was still to get kills the new one now and then.
 uml_reboot() {
 	local start end=$((SECONDS + REBOOT_DEADLINE))

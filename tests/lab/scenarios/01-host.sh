@@ -1,4 +1,4 @@
-# The lab host is the host we mean to prove the product on: complete, and with the defaults on.
+# The lab host is a complete host with default settings, so that it can prove the product.
 # needs: emulated (Debian's own kernel, two NUMA nodes)
 # gate
 assert_eq '' 'systemctl --failed --plain --no-legend'

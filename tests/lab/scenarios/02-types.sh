@@ -1,4 +1,4 @@
-# Every board offers its types in the driver's own form.
+# Every board lists its types in the driver's own form.
 for board in 0000:3b:00.0 0000:5e:00.0 0000:86:00.0; do
 	assert_eq 'nvidia-222 GRID T4-1B 16
 nvidia-223 GRID T4-2B 8

@@ -1,4 +1,4 @@
-# libvirt lists the parents, with the counts of now.
+# libvirt lists the parents, with the present counts.
 assert_eq 'pci_0000_3b_00_0
 pci_0000_5e_00_0
 pci_0000_86_00_0' 'virsh -q nodedev-list --cap mdev_types | sed "/^$/d"'

@@ -6,7 +6,7 @@ assert_eq 'File exists' 'try_write $(type_path $T4B nvidia-231)/create $(uuid 1)
 assert_eq 'Invalid argument' 'try_write $(type_path $T4A nvidia-232)/create garbage'
 assert_eq 'Invalid argument' 'try_write $(type_path $T4A nvidia-232)/create $(uuid 2)00'
 assert_eq 'Invalid argument' 'try_write $(type_path $T4A nvidia-232)/create gggggggg-2222-4333-8444-000000000002'
-# Another size on the same board, then a full board: the resource manager has one errno for all.
+# Another size on the same board, then a full board: the resource manager answers all with one errno.
 assert_eq 'Input/output error' 'try_write $(type_path $T4A nvidia-231)/create $(uuid 2)'
 assert_eq 'OK
 OK
@@ -16,5 +16,5 @@ assert 'grep -q "nvidia-vgpu-vfio. $(uuid 5): vGPU creation failed" <(dmesg)'
 assert_eq 'Invalid argument' 'try_write /sys/bus/mdev/devices/$(uuid 1)/remove yes'
 assert_eq 'OK' 'try_write /sys/bus/mdev/devices/$(uuid 1)/remove 1'
 assert '! test -e /sys/bus/mdev/devices/$(uuid 1)'
-# What was refused took nothing away.
+# Refused operations changed nothing.
 assert_eq '1' 'available $T4A nvidia-232'

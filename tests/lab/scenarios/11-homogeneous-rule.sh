@@ -1,5 +1,5 @@
-# The first vGPU on a board decides: only types of its frame buffer size stay, of any series, and
-# each vGPU counts against all of them; the last one to go brings everything back.
+# The first vGPU on a board decides: only types of its frame buffer size stay, of any series, and each vGPU
+# counts against all of them. When the last one is removed, all types come back.
 counts='for t in nvidia-222 nvidia-231 nvidia-232 nvidia-319 nvidia-233 nvidia-234; do available $T4A $t; done | paste -sd" "'
 assert_eq '16 8 4 4 2 1' "$counts"
 on_lab 'create_mdev $T4A nvidia-232 $(uuid 1)'

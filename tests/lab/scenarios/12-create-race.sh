@@ -1,4 +1,4 @@
-# 32 writers at once for 4 places: 4 win, 28 are refused, and nothing is lost in the count.
+# 32 concurrent writers for 4 places: 4 succeed, 28 are refused, and the count stays correct.
 # needs: emulated (two CPUs that race)
 for _ in 1 2 3; do
 	assert_eq '28 Input/output error

@@ -1,10 +1,10 @@
-# The plugin parameters have the traps of the real driver.
+# The plugin parameters have the pitfalls of the real driver.
 on_lab 'create_mdev $T4A nvidia-232 $(uuid 1)'
 params='/sys/bus/mdev/devices/$(uuid 1)/nvidia/vgpu_params'
 assert_eq '' "cat $params"
 on_lab "echo disable_vnc=1,frame_rate_limiter=0 > $params"
 assert_eq 'disable_vnc=1,frame_rate_limiter=0' "cat $params"
-# Without a newline the last character is lost, unseen.
+# Without a newline the last character is lost silently.
 assert_eq 'OK' "try_write $params disable_vnc=1"
 assert_eq 'disable_vnc=' "cat $params"
 assert_eq 'OK' "try_write $params ' '"

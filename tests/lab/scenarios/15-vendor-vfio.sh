@@ -1,4 +1,4 @@
-# Vendor-specific VFIO by hand: what each write to a virtual function comes to.
+# Vendor-specific VFIO by hand: the result of each write to a virtual function.
 on_lab 'unload_boards; load_boards l40s@0000:3b:00.0/0 framework=vendor-vfio'
 gpu=0000:3b:00.0
 on_lab "/usr/lib/nvidia/sriov-manage -e $gpu"
@@ -29,7 +29,7 @@ assert_eq 'Operation not permitted' "write_type $a 1155"
 assert_eq 'Operation not permitted' "write_type $a 1153"
 assert_eq 'Input/output error' "write_type $b 1153"
 assert_eq 'OK' "write_type $b 1165"
-# Full: a free function has nothing to choose from.
+# The board is full: a free function lists no types.
 assert_eq '' "creatable \$(vf $gpu 2)"
 assert_eq 'Input/output error' "write_type \$(vf $gpu 2) 1155"
 assert 'grep -q "vGPU creation failed" <(dmesg)'

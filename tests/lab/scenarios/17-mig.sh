@@ -1,12 +1,12 @@
-# MIG-backed vGPUs in the right order, and in each wrong one. By nvidia-smi, thus by the library.
+# MIG-backed vGPUs in the right order, and in each wrong one. Uses nvidia-smi, and so the library.
 on_lab 'unload_boards; load_boards a100-80@0000:3b:00.0/0 framework=vendor-vfio'
 gpu=0000:3b:00.0
 manage="/usr/lib/nvidia/sriov-manage"
 
-# No GPU instances without MIG, no time-sliced types with it.
+# No GPU instances without MIG, no time-sliced types with MIG.
 assert_eq '3' "status_of nvidia-smi mig -cgi 19"
 on_lab "nvidia-smi -i 0 -mig 1; nvidia-smi mig -cgi 9"
-# The instances were made before the functions: gone.
+# The instances were made before the functions, so they are gone.
 on_lab "$manage -e $gpu"
 assert_eq '' "creatable \$(vf $gpu 0)"
 assert_eq 'Input/output error' "write_type \$(vf $gpu 0) 701"
@@ -15,17 +15,17 @@ on_lab 'nvidia-smi mig -cgi 9,9'
 assert_eq 'GRID A100D-3-40C' "creatable \$(vf $gpu 0)"
 assert_eq 'OK OK Input/output error' "echo \$(write_type \$(vf $gpu 0) 701) \$(write_type \$(vf $gpu 1) 701) \$(write_type \$(vf $gpu 2) 701)"
 assert_eq '1 2' "cat /sys/bus/pci/devices/{\$(vf $gpu 0),\$(vf $gpu 1)}/nvidia/gpu_instance_id | paste -sd' '"
-# In use: no instance, and not the mode.
+# In use: neither an instance nor the mode can be removed.
 assert_eq '19' "status_of nvidia-smi mig -dgi -gi 1"
 said='Warning: MIG mode is in pending disable state for GPU 00000000:3B:00.0:In use by another client'
 assert_eq "$said" 'nvidia-smi -i 0 -mig 0 | sed -n 1p'
 assert_eq 'Enabled' "nvidia-smi -q -i 0 | grep -A 1 'MIG Mode' | sed -n 's/.*Current *: //p'"
 assert_eq 'OK OK' "echo \$(write_type \$(vf $gpu 0) 0) \$(write_type \$(vf $gpu 1) 0)"
 assert_eq '0' "status_of nvidia-smi mig -dgi"
-# Bound anew, it takes effect.
+# It takes effect when the GPU is bound again.
 on_lab "$manage -d $gpu"
 assert_eq 'Disabled' "nvidia-smi -q -i 0 | grep -A 1 'MIG Mode' | sed -n 's/.*Current *: //p'"
-# Room: seven of one slice, or what is left beside three.
+# Capacity: seven of one slice, or what is left beside three.
 on_lab "nvidia-smi -i 0 -mig 1; $manage -e $gpu; nvidia-smi mig -cgi 5,14"
 assert_eq '23' "status_of nvidia-smi mig -cgi 9"
 on_lab 'nvidia-smi mig -cgi 19'

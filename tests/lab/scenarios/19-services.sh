@@ -1,4 +1,4 @@
-# No types before nvidia-vgpud has run, no VM without nvidia-vgpu-mgr; some versions take an mdev away
+# No types before nvidia-vgpud has run, no VM without nvidia-vgpu-mgr; some versions remove an mdev
 # themselves when its VM ends.
 on_lab 'unload_boards; modprobe virt_vgpu_sim boards=$DEFAULT_BOARDS'
 assert_eq '' 'ls /sys/class/mdev_bus'

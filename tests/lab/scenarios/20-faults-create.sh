@@ -1,4 +1,4 @@
-# The next N creations fail with the wished errno, on one board or on all, and then no more.
+# The next N creations fail with the chosen errno, on one board or on all, and then no more.
 on_lab 'echo 2 ENOSPC > $SIM/boards/$T4A/fail_create'
 assert_eq '2 ENOSPC' 'cat $SIM/boards/$T4A/fail_create'
 assert_eq 'OK' 'try_write $(type_path $T4B nvidia-232)/create $(uuid 1)'
@@ -14,7 +14,7 @@ for errno in 'EIO:Input/output error' 'EINVAL:Invalid argument' 'EBUSY:Device or
 done
 assert_eq 'OK' 'try_write $(type_path $T4C nvidia-232)/create $(uuid 5)'
 
-# reset ends what is armed; nonsense is refused.
+# reset removes armed faults; invalid input is refused.
 on_lab 'echo 5 EIO > $SIM/fail_create; echo 1 > $SIM/reset'
 assert_eq 'OK' 'try_write $(type_path $T4C nvidia-232)/create $(uuid 6)'
 assert_eq 'Invalid argument' 'try_write $SIM/fail_create "1 ENONSENSE"'

@@ -1,4 +1,5 @@
-# Removals fail with the wished errno and leave the vGPU; one kind claims success and leaves it, too.
+# Removals fail with the chosen errno and leave the vGPU; one kind of fault also reports success and leaves
+# it.
 on_lab 'create_mdev $T4A nvidia-232 $(uuid 1); create_mdev $T4B nvidia-232 $(uuid 2)'
 on_lab 'echo 2 EBUSY > $SIM/boards/$T4A/fail_remove'
 assert_eq 'OK' 'try_write /sys/bus/mdev/devices/$(uuid 2)/remove 1'

@@ -1,4 +1,4 @@
-# A slow driver; and a writer that dies in it leaves a vGPU that appears after its death.
+# A slow driver; if the writer is killed meanwhile, the vGPU appears after its death.
 on_lab 'echo 1 3000 > $SIM/delay_create; echo 1 3000 > $SIM/boards/$T4A/delay_remove'
 ms=$(on_lab 'elapsed_ms "create_mdev $T4A nvidia-232 $(uuid 1)"')
 ((ms >= 3000)) || fail "create took $ms ms"

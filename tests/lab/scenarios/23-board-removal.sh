@@ -1,4 +1,5 @@
-# A board falls off the bus: its vGPUs go, libvirt notices, the rest is untouched, it can come back.
+# A board disappears from the bus: its vGPUs disappear, libvirt notices, everything else is unchanged, and
+# the board can come back.
 # needs: emulated (a board on a NUMA node)
 on_lab 'create_mdev $T4A nvidia-232 $(uuid 1); create_mdev $T4B nvidia-232 $(uuid 2)'
 on_lab 'echo 0 > $SIM/boards/$T4A/present'
@@ -10,7 +11,7 @@ assert_eq '4' 'available $T4A nvidia-232'
 assert_eq '0' 'cat /sys/bus/pci/devices/$T4A/numa_node'
 assert 'wait_until "virsh -q nodedev-list --cap mdev_types | has 3b_00" 10'
 
-# With a VM on it, it is gone when the VM is.
+# If a VM uses the board, it disappears when the VM ends.
 on_lab 'define_vm held $(uuid 2) && start_vm held'
 on_lab 'in_background removal "echo 0 > $SIM/boards/$T4B/present"
 	wait_until "! test -e /sys/class/mdev_bus/$T4B" 10'

@@ -1,4 +1,5 @@
-# The module goes with vGPUs in place, not with one in use; other boards can be had by parameter.
+# The module can be unloaded while vGPUs exist, but not while one is in use; a parameter selects other
+# boards.
 # needs: emulated (NUMA nodes, a machine with a PCI bus of its own)
 on_lab 'create_mdev $T4A nvidia-232 $(uuid 1); create_mdev $T4B nvidia-232 $(uuid 2)'
 on_lab 'define_vm user $(uuid 1) && start_vm user'
@@ -18,5 +19,5 @@ for boards in t4 t4@0000:3b:00.1 t4@3b:00.0 k80@0000:3b:00.0 t4@0000:00:00.0 \
 	refuse "modprobe virt_vgpu_sim boards=$boards" > /dev/null
 	assert_eq '' 'lspci -d 10de:'
 done
-# The kernel has nothing to complain about.
+# The kernel logs no errors.
 assert '! dmesg | grep -E "BUG|WARNING|Call Trace|possible circular"'

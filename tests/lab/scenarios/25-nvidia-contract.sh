@@ -1,9 +1,10 @@
-# The simulator's module answers as its twin in memory (tests/lab/nvidia): the lists of operations, and
-# random ones, on every framework, in both dialects, with each switch. So does the NVML library.
+# The simulator's module gives the same answers as its twin in memory (tests/lab/nvidia): for the lists of
+# operations and for random ones, on every framework, in both dialects, with each switch. The NVML library
+# does too.
 # deadline: 1800
 put_test /root/nvidia-contract contract
 
-# run OPERATIONS [VARIABLE=VALUE]: on the board that there is
+# run OPERATIONS [VARIABLE=VALUE]: on the present board
 run() {
 	on_lab "LAB_NVIDIA_GPU=0000:3b:00.0 LAB_NVIDIA_OPERATIONS=$1 ${2-} /root/nvidia-contract --nocapture the_kernel_module" ||
 		fail 'not as the twin'
@@ -15,7 +16,7 @@ passes() {
 	run "$2"
 }
 
-# What NVML has a call for goes through the library.
+# Commands for which NVML has a call go through the library.
 library_passes() { run "$1" LAB_NVIDIA_LIBRARY=/usr/bin/nvml-command; }
 
 passes l40s 100 framework=vendor-vfio

@@ -1,5 +1,5 @@
-# `remove` waits as long as QEMU has the vGPU open, and is done soon after. Meanwhile the links of
-# the vGPU are gone already: only its folder below the parent tells that it still exists.
+# `remove` waits as long as QEMU has the vGPU open, and finishes soon after. Meanwhile the links of the vGPU
+# are gone: only its directory below the parent shows that it still exists.
 on_lab 'create_mdev $T4A nvidia-232 $(uuid 1)
 	define_vm ws1 $(uuid 1) && start_vm ws1'
 on_lab 'in_background remover "remove_mdev $(uuid 1)"

@@ -1,4 +1,4 @@
-# QEMU dies without a word: the vGPU is closed, stays, and can be removed.
+# QEMU is killed: the vGPU is closed, stays, and can be removed.
 on_lab 'create_mdev $T4A nvidia-232 $(uuid 1)
 	define_vm ws1 $(uuid 1) && start_vm ws1
 	kill -KILL $(qemu_pid ws1)

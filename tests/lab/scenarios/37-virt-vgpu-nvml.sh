@@ -1,4 +1,4 @@
-# The installed program and the library of the lab host: what it tells, who may set, how it fails.
+# The installed program with the lab host's library: its answers, who may change settings, and its failures.
 # needs: product
 on_lab 'unload_boards; load_boards l40s@0000:3b:00.0/0,t4@0000:5e:00.0/0 framework=vendor-vfio
 	/usr/lib/nvidia/sriov-manage -e 0000:3b:00.0'
@@ -15,13 +15,13 @@ asked '["NVIDIA L40S-12Q",12288,4,true,{"size":12,"supported":[0,12,24,36],"crea
 	'ask "{\"do\":\"gpu\",\"gpu\":\"00000000:3B:00.0\"}" ".gpus[].types.value[] | select(.id == \"1153\") |
 		[.name, .framebuffer_mib, .max_instances, .creatable, .placements]"'
 
-# Anybody may ask, root may set.
+# Any user may ask, root may change settings.
 asked '{"failed":{"kind":"no-permission","message":"cannot switch the heterogeneous mode of 0000:3b:00.0 on: Insufficient Permissions"}}' \
 	'hetero true | setpriv --reuid=65534 --clear-groups /usr/sbin/virt-vgpu-nvml'
 asked '"done"' 'ask "$(hetero true)"'
 assert_eq 'Enabled' "nvidia-smi -q -i 0 | sed -n 's/.*vGPU Heterogeneous Mode *: //p'"
 
-# A vGPU that a VM has open is where the driver has put it.
+# A vGPU that a VM has open is at the place that the driver has chosen.
 on_lab 'write_type "$(vf 0000:3b:00.0 2)" 1153
 	define_vf_vm ws1 "$(vf 0000:3b:00.0 2)"; start_vm ws1'
 vm=$(on_lab 'virsh -q domuuid ws1 | sed -n 1p')
@@ -33,12 +33,12 @@ asked '"in-use"' 'ask "{\"do\":\"set-scheduler\",\"gpu\":\"0000:3b:00.0\",
 	\"scheduler\":{\"policy\":\"equal-share\",\"strict_round_robin\":true}}" .failed.kind'
 on_lab 'virsh -q destroy ws1'
 
-# Nothing of it is left: sriov-manage gets its lock, and undoes the mode.
+# The program leaves nothing behind: sriov-manage gets its lock, and resets the mode.
 on_lab '/usr/lib/nvidia/sriov-manage -d 0000:3b:00.0; /usr/lib/nvidia/sriov-manage -e 0000:3b:00.0'
 asked '{"supported":true,"enabled":false}' \
 	'ask "{\"do\":\"gpu\",\"gpu\":\"0000:3b:00.0\"}" ".gpus[].heterogeneous.value"'
 
-# An older library, a GPU that is lost, a driver that is not loaded.
+# An older library, a lost GPU, a driver that is not loaded.
 asked '["NVIDIA L40S","no-symbol"]' 'export LD_LIBRARY_PATH=$(without_symbols nvmlDeviceGetVgpuHeterogeneousMode)
 	ask "{\"do\":\"gpu\",\"gpu\":\"0000:3b:00.0\"}" ".gpus[] | [.name.value, .heterogeneous.unavailable.kind]"'
 on_lab 'echo 1 > $SIM/boards/0000:3b:00.0/lost'

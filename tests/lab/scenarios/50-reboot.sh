@@ -1,4 +1,4 @@
-# A reboot of the lab host takes the vGPUs away and keeps what is on disk.
+# A reboot of the lab host removes the vGPUs and keeps the files on disk.
 # deadline: 600
 on_lab 'create_mdev $T4A nvidia-232 $(uuid 1)
 	define_vm ws1 $(uuid 1) && start_vm ws1

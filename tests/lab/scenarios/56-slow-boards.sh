@@ -1,6 +1,6 @@
-# 32 starts at once on eight boards whose driver takes 300 ms a creation: all get their device, four
-# on each board, made eight abreast; and a board that hangs is nobody else's affair. The benchmark has
-# 64, which on a slow machine would be too many for the patience of a hook.
+# 32 concurrent starts on eight boards whose driver takes 300 ms per creation: all get their device, four on
+# each board, eight made at a time. A board that hangs delays no others. The benchmark has 64 starts, which
+# would exceed a hook's deadline on a slow machine.
 # needs: product
 # hosts: uml
 # deadline: 600
@@ -24,19 +24,19 @@ assert_eq '32' 'mdevs | wc -l'
 assert_eq '      8 4' "for board in ${boards[*]}; do devices | grep -c \" \$board \"; done | sort | uniq -c"
 assert_eq '0' 'virt-vgpu status --json | jq "[.problems[] | select(contains(\"does not run\") | not)] | length"'
 
-# The driver of the board that is next in line hangs: of boards with as many devices it is the one with
-# the lowest address. Whoever comes behind goes to another board.
+# The driver of the next board hangs: of boards with equally many devices, the one with the lowest address
+# is next. Later starts go to another board.
 hangs=0000:18:00.0
 on_lab "echo 1 30000 > \$SIM/boards/$hangs/delay_create
 	$begin"'; in_background first "hook 65 \"prepare begin\""
 	wait_until "grep -q ^0 $SIM/boards/'"$hangs"'/delay_create" 10'
 on_lab "$begin"'; hook 66 "prepare begin"'
 assert "jq -e '.devices[0].board != \"$hangs\"' /run/virt-vgpu/claims/\$(uuid 66).json"
-# The one that waits for it gives up in the end: its device may still come, so it gets no other.
+# The start that waits for it gives up in the end: its device may still appear, so it gets no other.
 assert 'wait_until "ended first" 60; grep -q "no answer from the driver within" /run/lab-first.out'
 assert_eq '1' 'cat /run/lab-first.status'
 
-# All go back at once.
+# All are given back at once.
 on_lab "$begin"'; for n in $(seq 66); do hook $n "release end" & done; wait'
 assert 'wait_until "virt-vgpu reconcile --grace 0 > /dev/null 2>&1; test -z \"\$(mdevs)\"" 60'
 assert_eq '' 'ls /run/virt-vgpu/claims'

@@ -1,4 +1,4 @@
-# The main job: a start makes the VM's device, a stop takes it away, and each step can be seen.
+# The main job: a start makes the VM's device, a stop removes it, and each step is visible.
 # needs: product
 # hosts: uml emulated
 # gate
@@ -30,13 +30,13 @@ assert_eq '4' 'available $T4A nvidia-232'
 assert_eq '{"in_use":0,"free":4} 0 0' \
 	'virt-vgpu status --json | jq -r "\"\(.pools[0] | {in_use, free}) \(.claims | length) \(.problems | length)\""'
 
-# The journal: an id and fields to select by, a message for people without decoration.
+# The journal: an id and fields to select by, and a plain message for people.
 fields='SYSLOG_IDENTIFIER PRIORITY DOMAIN_UUID DOMAIN_NAME POOL DEVICE DEVICE_NAME PARENT MESSAGE_ID MESSAGE'
 assert_eq "virt-vgpu-hook 5 $vm ws1 cad $uuid gpu0 0000:3b:00.0 2dcbce7b88c946e285aa25efc5c795fa domain 'ws1': made nvidia-232 on 0000:3b:00.0 as 'gpu0' from pool 'cad'
 virt-vgpu-hook 5 $vm ws1 cad $uuid gpu0 0000:3b:00.0 1e2adc4f567e41468802f45711b825b0 domain 'ws1': removed nvidia-232 from 0000:3b:00.0 ('gpu0' of pool 'cad')" \
 	"events $fields"
 
-# A guest that switches itself off gives the device back as well: a boot sector that does just that.
+# A guest that shuts itself down gives the device back too: a boot sector that does only that.
 on_lab 'off=/var/lib/libvirt/images/off.img
 	printf "\xba\x04\x06\xb8\x00\x20\xef\xf4" > $off
 	truncate -s 510 $off

@@ -9,12 +9,12 @@ refusal="pool 'one' has no free nvidia-232 for domain 'ws2': 1 of at most 1 inst
 refuse_start ws2 "$refusal"
 assert_eq "3 one of 3309374b3e234889ba559b1e2ea6af90 $refusal" \
 	'events PRIORITY DOMAIN_NAME MESSAGE_ID MESSAGE | sed -n "s/^3 ws2/3 one of/p"'
-# The refused one left nothing, and nothing was taken from the other.
+# The refused VM left nothing, and the other VM lost nothing.
 assert_eq "$(on_lab 'device_uuid ws1') 0000:3b:00.0 nvidia-232" 'devices'
 assert_eq '["ws1","in-use"]' 'virt-vgpu status --json | jq -c ".claims[] | [.domain, .state]"'
 assert_eq 'running shut off' 'echo $(state_of ws1) $(state_of ws2)'
 
-# Boards with room for other sizes only, or for nothing: each is named. explain says the same before.
+# Boards that fit only other sizes, or nothing: each is named. explain says the same before.
 on_lab 'create_mdev $T4C nvidia-234 $(uuid 1)'
 refusal="pool 'big' has no free GRID T4-16Q for domain 'ws3': 0000:3b:00.0, 0000:86:00.0: no nvidia-234 left; see 'virt-vgpu explain ws3'"
 explained=$(refuse 'virt-vgpu explain ws3')

@@ -1,4 +1,4 @@
-# Six VMs start at once for the last four devices: exactly four run, and two hear why not.
+# Six VMs start at once for the last four devices: exactly four run, and two are refused with the reason.
 # needs: product
 # hosts: uml emulated
 on_lab 'create_pool cad --type nvidia-232 --device $T4A

@@ -1,4 +1,4 @@
-# A VM without a request starts and stops whatever state our files are in, and leaves no trace there.
+# A VM without a request starts and stops whatever the state of our files is, and changes none of them.
 # needs: product
 on_lab 'create_mdev $T4A nvidia-232 $(uuid 1)
 	define_vm plain $(uuid 1)
@@ -8,7 +8,7 @@ on_lab 'create_mdev $T4A nvidia-232 $(uuid 1)
 on_lab 'start_vm plain && virsh -q suspend plain && virsh -q resume plain && virsh -q destroy plain'
 assert_eq 'rubbish
 rubbish' 'cat /etc/virt-vgpu/pools.d /run/virt-vgpu'
-# That the claims cannot be listed is told in the journal, and is nobody's harm.
+# If the claims cannot be listed, the journal says so, and nothing else happens.
 assert_eq '/run/virt-vgpu/claims: Not a directory (os error 20)' 'events MESSAGE | sort -u'
 assert_eq '11111111-2222-4333-8444-000000000001 0000:3b:00.0 nvidia-232' 'devices'
 assert 'virsh -q dumpxml --inactive plain | cmp - /run/plain.before'

@@ -1,4 +1,4 @@
-# Mediated devices that others made, by hand, with mdevctl, with virsh: they count, and stay.
+# Mediated devices that others made, by hand, with mdevctl or with virsh: they count, and they stay.
 # needs: product
 on_lab 'create_mdev $T4A nvidia-232 $(uuid 1)
 	mdevctl start -u $(uuid 2) -p $T4A -t nvidia-232
@@ -10,7 +10,7 @@ foreign='11111111-2222-4333-8444-000000000001 0000:3b:00.0 nvidia-232
 11111111-2222-4333-8444-000000000002 0000:3b:00.0 nvidia-232
 11111111-2222-4333-8444-000000000003 0000:3b:00.0 nvidia-232'
 assert_eq '{"in_use":0,"free":1}' 'virt-vgpu status --json | jq -c ".pools[0] | {in_use, free}"'
-# Status names them, what mdevctl has defined, and what it will make at the next boot.
+# `status` names them, mdevctl's definitions, and the devices that mdevctl will make at the next boot.
 on_lab 'mdevctl define -u $(uuid 2) --auto
 	mdevctl define -u $(uuid 4) -p $T4A -t nvidia-232 --auto
 	mdevctl define -u $(uuid 5) -p $T4A -t nvidia-232'
@@ -30,10 +30,10 @@ refuse_start ws2 "pool 'cad' has no free nvidia-232 for domain 'ws2': 0000:3b:00
 on_lab 'virsh -q destroy ws1; virt-vgpu reconcile --grace 0 > /dev/null'
 assert_eq "$foreign" 'devices'
 
-# One of them may even have the UUID that a VM needs: that start is refused, and the device stays.
+# A foreign device can even have the UUID that a VM needs: the start is refused, and the device stays.
 on_lab 'create_mdev $T4A nvidia-232 $(device_uuid ws2)'
 uuid=$(on_lab 'device_uuid ws2')
-refuse_start ws2 "device 'gpu0' of domain 'ws2' needs the UUID $uuid, which a mediated device on 0000:3b:00.0 that is not ours has; remove that one, or detach and attach 'gpu0' under another name"
+refuse_start ws2 "device 'gpu0' of domain 'ws2' needs the UUID $uuid, but a mediated device on 0000:3b:00.0 that is not ours has it; remove that device, or detach 'gpu0' and attach it under another name"
 assert_eq "$(printf '%s\n' "$foreign" "$uuid 0000:3b:00.0 nvidia-232" | LC_ALL=C sort)" 'devices | LC_ALL=C sort'
 assert_eq '' 'ls /run/virt-vgpu/claims'
 on_lab 'remove_mdev $(device_uuid ws2); start_vm ws2; virsh -q destroy ws2'

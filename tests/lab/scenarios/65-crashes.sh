@@ -1,5 +1,5 @@
-# QEMU killed, libvirtd restarted, reloaded, killed, both killed: a VM that runs keeps its device, a
-# dead one's goes back.
+# QEMU killed; libvirtd restarted, reloaded, killed; both killed: a running VM keeps its device, and the
+# device of a dead VM is given back.
 # needs: product
 # gate
 on_lab 'create_pool cad --type nvidia-232 --device $T4A
@@ -31,8 +31,8 @@ on_lab 'kill -KILL $(pidof libvirtd)
 	wait_until "pidof libvirtd" 20'
 still_runs
 
-# QEMUs die while libvirtd hangs: their devices are known to be free. libvirtd, killed and started again,
-# finds its VMs gone and has their devices given back.
+# QEMUs are killed while libvirtd hangs: their devices are known to be free. libvirtd is killed and started
+# again, notices that its VMs are gone and has their devices given back.
 on_lab 'qemus="$(qemu_pid ws1) $(qemu_pid ws2)"
 	kill -STOP $(pidof libvirtd)
 	kill -KILL $qemus
@@ -40,8 +40,8 @@ on_lab 'qemus="$(qemu_pid ws1) $(qemu_pid ws2)"
 assert_eq "$device" devices
 assert_eq "[\"ws1\",\"stale\"]
 [\"ws2\",\"stale\"]
-domain 'ws1' does not run but holds devices; run 'virt-vgpu reconcile'
-domain 'ws2' does not run but holds devices; run 'virt-vgpu reconcile'" \
+domain 'ws1' is not running but holds devices; run 'virt-vgpu reconcile'
+domain 'ws2' is not running but holds devices; run 'virt-vgpu reconcile'" \
 	'virt-vgpu status --json | jq -r "(.claims[] | [.domain, .state] | tojson), .problems[]" | sort'
 assert_eq 'would-be-freed would-be-freed' \
 	'virt-vgpu reconcile --dry-run --json | jq -r "[.claims[].result] | join(\" \")"'

@@ -1,5 +1,5 @@
-# Saved states: the device goes back, and the same UUID is made again wherever there is room. Without
-# room the state is kept for later: a hook that failed at libvirt's `restore` would lose it.
+# Saved states: the device goes back, and the same UUID is made again wherever it fits. If it does not
+# fit, the state is kept for later: a hook that failed at libvirt's `restore` would lose it.
 # needs: product
 # deadline: 400
 # gate
@@ -11,7 +11,7 @@ crc=$(on_lab "cat \$SIM/vgpus/$uuid/framebuffer_crc")
 
 on_lab 'virsh -q managedsave ws1'
 assert_eq '' 'left_over'
-# Only the other board has room.
+# It fits only on the other board.
 on_lab 'create_mdev $T4A nvidia-231 $(uuid 1)
 	start_vm ws1'
 assert_eq "$uuid 0000:5e:00.0 nvidia-232" 'devices | grep -v ^1111'
@@ -28,7 +28,7 @@ on_lab 'remove_mdev $(uuid 2); start_vm ws1'
 assert_eq "$crc" "cat \$SIM/vgpus/$uuid/framebuffer_crc"
 assert_eq 'no' 'virsh dominfo ws1 | sed -n "s/^Managed save: *//p"'
 
-# The same from a file.
+# The same with a save file.
 file=/var/lib/libvirt/qemu/save/ws1.by-hand
 on_lab "virsh -q save ws1 $file
 	create_mdev \$T4B nvidia-231 \$(uuid 2)"

@@ -1,5 +1,5 @@
-# A reboot of the lab host: claims go with their devices, VMs that start by themselves get new ones, and
-# so do those started by hand.
+# A reboot of the lab host: claims disappear with their devices; VMs with autostart get new devices, and so
+# do VMs that are started by hand.
 # needs: product
 # deadline: 600
 # gate
@@ -7,7 +7,7 @@ on_lab 'create_pool cad --type nvidia-232 --device $T4A
 	attached_vm ws1 cad; attached_vm ws2 cad
 	virsh -q autostart ws1
 	start_vm ws1'
-# And there was a claim of a VM that does not come back by itself.
+# There was also a claim of a VM without autostart.
 on_lab 'sed "s/ws1/ws2/; s/$(virsh -q domuuid ws1)/$(virsh -q domuuid ws2)/" $(claim_of ws1) > $(claim_of ws2)
 	sync'
 reboot_lab

@@ -1,5 +1,5 @@
-# Live migration to a second host whose pool has another board: the same UUID there, nothing left here;
-# without room there, the VM stays here.
+# Live migration to a second host whose pool has another board: the same UUID there, nothing left here; if
+# nothing fits there, the VM stays here.
 # needs: product peer
 # deadline: 600
 # gate
@@ -21,7 +21,7 @@ same 'what is logged there' "2dcbce7b88c946e285aa25efc5c795fa migrate begin doma
 	"$(on_peer 'events MESSAGE_ID OPERATION MESSAGE')"
 assert_eq '1e2adc4f567e41468802f45711b825b0' 'events MESSAGE_ID | tail -n 1'
 
-# No room there.
+# Nothing fits there.
 on_lab 'start_vm ws2'
 uuid2=$(on_lab 'device_uuid ws2')
 refuse_with "virsh migrate --live ws2 $(migrate_arguments)" \
@@ -30,7 +30,7 @@ assert_eq 'running in-use' 'echo $(state_of ws2) $(virt-vgpu status --json | jq 
 assert_eq "$uuid2 0000:3b:00.0 nvidia-232" 'devices'
 same 'the other VM there' "$uuid 0000:86:00.0 nvidia-232" "$(on_peer devices)"
 
-# The VM that moved is whole over there: it stops, and starts anew from its definition.
+# The VM that moved works there: it stops, and starts again from its definition.
 on_peer 'virsh -q destroy ws1'
 same 'left over there' '' "$(on_peer left_over)"
 on_peer 'start_vm ws1'

@@ -1,4 +1,4 @@
-# The CD-ROM with guest drivers: filled while the VM runs, empty when the ISO cannot be used, and none
+# The CD-ROM with guest drivers: filled while the VM runs, empty when the ISO cannot be used, and never one
 # of the VM's other drives.
 # needs: product
 on_lab 'mkdir -p /srv/drivers; echo drivers > /srv/drivers/README
@@ -25,19 +25,19 @@ ide0-1-0 empty
 ua-vgpu-guest-drivers $pc" "$block; block pc | sort"
 assert_eq '/srv/guest.iso
 /srv/guest.iso' "readlink $q35 $pc"
-# Confined, and the file really open.
+# QEMU is confined, and the file is really open.
 for vm in q35 pc; do
 	assert "grep -q '^libvirt-.* (enforce)' /proc/\$(qemu_pid $vm)/attr/current"
 	assert "ls -l /proc/\$(qemu_pid $vm)/fd | has ' /srv/guest.iso\$'"
 done
 assert_eq '/srv/guest.iso' 'virt-vgpu status --json | jq -r ".claims[].guest_driver" | sort -u'
-# Neither chowned nor written.
+# The ISO is neither chowned nor written.
 assert_eq "root:root 644 $bytes" 'echo $(stat -c "%U:%G %a" /srv/guest.iso) $(sha256sum < /srv/guest.iso | cut -d" " -f1)'
 on_lab 'virsh -q destroy pc; virsh -q destroy q35'
 assert_eq '' 'left_over'
 assert_eq '3' 'virsh -q domblklist --inactive pc | grep -c .'
 
-# An ISO that only root can read, then none: the VM starts with an empty drive, and it is said.
+# An ISO that only root can read, then none: the VM starts with an empty drive, and this is reported.
 no_medium() {
 	on_lab 'start_vm q35'
 	assert_eq "ua-vgpu-guest-drivers empty" "$block; block q35"

@@ -15,7 +15,7 @@ on_lab 'start_vm memory'
 assert_eq "$(on_lab 'device_uuid memory') 0000:86:00.0 nvidia-232" 'devices'
 on_lab 'virsh -q destroy memory; start_vm cpus'
 assert_eq "$(on_lab 'device_uuid cpus') 0000:86:00.0 nvidia-232" 'devices'
-# Nearness breaks ties: packing puts an unbound VM beside it.
+# Nearness decides only between equal boards: packing puts an unbound VM next to it.
 on_lab 'start_vm free'
 assert_eq '0000:86:00.0
 0000:86:00.0' 'devices | cut -d" " -f2'

@@ -1,5 +1,5 @@
-# What a request, or else its pool, says beyond the type reaches NVIDIA's driver before QEMU starts, and
-# goes with the device.
+# The parameters of a request, or of its pool, reach NVIDIA's driver before QEMU starts, and disappear with
+# the device.
 # needs: product
 on_lab 'create_pool cad --type nvidia-232 --device $T4A
 	printf "\n[defaults]\nframe-rate-limit = 0\nconsole-vnc = true\n" >> /etc/virt-vgpu/pools.d/cad.toml
@@ -14,13 +14,13 @@ on_lab "virsh -q destroy ws1
 assert_eq 'frame_rate_limiter=0,disable_vnc=1,enable_profiling=1' "cat $params"
 on_lab 'virsh -q destroy ws1'
 assert_eq '' 'left_over'
-# A driver that does not take them: no start, nothing left.
+# A driver that refuses them: no start, and nothing is left.
 on_lab 'echo "1 EPERM" > $SIM/fail_params'
 refuse_start ws1 "cannot make device 'gpu0' of domain 'ws1': $params: Operation not permitted (os error 1)"
 assert_eq '' 'left_over'
-# One that says yes and does nothing is found out, and the other boards are asked.
+# A driver that reports success but ignores them is noticed, and the other boards are tried.
 on_lab 'echo "9 OK" > $SIM/fail_params'
 said=$(refuse 'virsh start ws1')
-[[ $said == *"0000:3b:00.0: what was created is not what was asked for; see 'virt-vgpu explain ws1'"* ]] || fail "virsh said: $said"
+[[ $said == *"0000:3b:00.0: the created device is not the requested one; see 'virt-vgpu explain ws1'"* ]] || fail "virsh said: $said"
 assert_eq '' 'left_over'
 on_lab 'echo 1 > $SIM/reset; start_vm ws1'

@@ -1,4 +1,4 @@
-# Settings of whole GPUs by hand: the steps and their order, what holds them up, and what never happens.
+# Settings of whole GPUs by hand: the steps and their order, what prevents them, and what never happens.
 # needs: product
 # deadline: 600
 a=0000:3b:00.0 b=0000:5e:00.0
@@ -14,18 +14,18 @@ steps="$a: would be set
 assert_eq "$steps" "virt-vgpu host apply $a --dry-run"
 assert_eq '0 0' "echo \$(functions_of $a) \$(functions_of $b)"
 
-# One GPU, and nothing of the other one.
+# One GPU; the other one is not touched.
 on_lab "virt-vgpu host apply $a"
 assert_eq '32 Enabled 0' "echo \$(functions_of $a) \$(mode_of $a) \$(functions_of $b)"
 assert_eq '{"policy":"equal-share","strict_round_robin":true,"frequency":480}' \
 	"virt-vgpu host show $a --json | jq -c '.gpus[0].scheduler.actual | del(.averaging_factor, .time_slice_ns)'"
 assert_eq '[]' "virt-vgpu host show $a --json | jq -c .gpus[0].differences"
 assert_eq "$a: nothing to do" "virt-vgpu host apply $a"
-# What udev has started meanwhile for the GPU that was bound anew has found nothing to do either.
+# udev has started a run for the rebound GPU meanwhile; it had nothing to do either.
 assert "wait_until \"systemctl show virt-vgpu-host@$a.service -p Result,ActiveState | paste -sd, | grep -x Result=success,ActiveState=inactive\" 30"
 on_lab "systemctl mask --quiet --runtime virt-vgpu-host@$a.service virt-vgpu-host@$b.service"
 
-# A client of the driver: a short visit is waited for, a long one is named.
+# A client of the driver: a short one is waited for, a long one is named.
 on_lab 'in_background visitor "sleep 2 < /dev/nvidiactl"; wait_until "pgrep -x sleep" 5'
 assert_eq "$b: set
   done: /usr/lib/nvidia/sriov-manage -e $b (0 of 32 virtual functions are there)" "virt-vgpu host apply $b"
@@ -39,7 +39,7 @@ assert_eq '0' "functions_of $b"
 on_lab "kill $client"
 assert "virt-vgpu host apply --all && test \$(functions_of $b) = 32"
 
-# vGPUs that exist: whoever has them is named, and the other GPU is set all the same.
+# Existing vGPUs: their owner is named, and the other GPU is set up anyway.
 function=$(on_lab "vf $a 0")
 assert_eq 'OK' "write_type $function 1155"
 assert_eq "$a: nothing to do" "virt-vgpu host apply $a"
@@ -56,20 +56,20 @@ assert_eq 'OK' "write_type $function 0"
 on_lab "virt-vgpu host apply $a"
 assert_eq 'Disabled' "mode_of $a"
 
-# Functions anew: the modes come back, notes about old functions go.
+# Functions are recreated: the modes are set again, and quarantine notes about old functions are removed.
 on_lab "mkdir -p /run/virt-vgpu/quarantine; echo {} > /run/virt-vgpu/quarantine/\$(vf $b 0).json"
 assert_eq "$b: set
   done: /usr/lib/nvidia/sriov-manage -d $b, then -e $b (asked for by --renew)
   done: switch heterogeneous mode on (for pool 'web'; it is off)" "virt-vgpu host apply --renew --yes $b"
 assert_eq '32 Enabled' "echo \$(functions_of $b) \$(mode_of $b); ls /run/virt-vgpu/quarantine"
 
-# Pools that differ.
+# Pools that disagree.
 on_lab "write_vgpu_pool other $a 'heterogeneous = true'"
 said=$(refuse "virt-vgpu host apply $a")
 [[ $said == "$a: REFUSED: pool 'cad' (/etc/virt-vgpu/pools.d/cad.toml) wants heterogeneous = false and pool 'other' "* ]] ||
 	fail "it said: $said"
 
-# Types that never come.
+# Types that never appear.
 on_lab "rm /etc/virt-vgpu/pools.d/other.toml; echo 20000 > \$SIM/attributes_ms; /usr/lib/nvidia/sriov-manage -d $a"
 said=$(refuse "virt-vgpu host apply $a --wait 1")
 [[ $said == "$a: FAILED: 32 virtual functions have no vGPU types "*" after 1 s; 'systemctl status nvidia-vgpud' "* ]] ||
@@ -77,7 +77,7 @@ said=$(refuse "virt-vgpu host apply $a --wait 1")
 on_lab 'echo 1 > $SIM/reset'
 assert "virt-vgpu host apply $a"
 
-# A domain of ours: vGPUs that are mdevs on virtual functions.
+# A domain of ours whose vGPUs are mdevs on virtual functions.
 on_lab "unload_boards; load_boards a40@$a/0 framework=sriov-mdev
 	rm /etc/virt-vgpu/pools.d/*; write_vgpu_pool cad $a; virt-vgpu host apply $a
 	create_pool mdevs --type 'NVIDIA A40-2Q' --device $a; attached_vm ws1 mdevs; start_vm ws1"

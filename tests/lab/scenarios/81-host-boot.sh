@@ -1,4 +1,4 @@
-# GPUs are set at boot before libvirt starts domains, and whenever one appears later.
+# GPUs are set up at boot before libvirt starts domains, and whenever one appears later.
 # needs: product
 # deadline: 900
 # gate
@@ -25,7 +25,7 @@ assert_eq 'cad' "udevadm info /sys/bus/pci/devices/$a | sed -n 's/^E: ID_VIRT_VG
 assert_eq 'cad' "udevadm info \$(readlink -f /sys/bus/pci/devices/$a/virtfn0) | sed -n 's/^E: ID_VIRT_VGPU_POOLS=//p'"
 assert_eq '' "udevadm info /sys/bus/pci/devices/0000:86:00.0 | sed -n 's/^E: ID_VIRT_VGPU_POOLS=//p'"
 
-# A board that comes back, and a driver that is loaded anew.
+# A board that comes back, and a driver that is loaded again.
 on_lab "echo 0 > \$SIM/boards/$b/present; wait_until '! test -e /sys/bus/pci/devices/$b' 20
 	echo 1 > \$SIM/boards/$b/present"
 assert "wait_until '[ \"\$(functions_of $b) \$(mode_of $b)\" = \"32 Enabled\" ]' 60"

@@ -1,15 +1,16 @@
-# Vendor-specific VFIO: a pool by GPU and profile, its functions attached, typed at the start, given back.
+# Vendor-specific VFIO: a pool by GPU and profile; its functions are attached, get a type at the start, and
+# are given back.
 # needs: product
 # hosts: uml emulated
 # gate
 gpu=0000:3b:00.0
 on_lab "unload_boards; load_boards l40s@$gpu/0 framework=vendor-vfio"
-# Before its functions are there, the pool can be made; nothing can be attached.
+# Before the functions exist, the pool can be created, but nothing can be attached.
 said=$(on_lab "virt-vgpu pool create cad --profile L40S-24Q --device $gpu")
-[[ $said == *"its virtual functions are not there; run 'virt-vgpu host apply $gpu'"* ]] || fail "it said: $said"
+[[ $said == *"its virtual functions do not exist yet; run 'virt-vgpu host apply $gpu'"* ]] || fail "it said: $said"
 on_lab 'define_vm ws1'
 said=$(refuse 'virt-vgpu attach ws1 --pool cad')
-[[ $said == *"pool 'cad' has nothing on this host that could stand for the device: virtual functions of $gpu are not there, 'virt-vgpu host apply' makes them; see 'virt-vgpu pool preview cad'"* ]] ||
+[[ $said == *"no device on this host can serve pool 'cad': the virtual functions of $gpu do not exist yet, 'virt-vgpu host apply' creates them; see 'virt-vgpu pool preview cad'"* ]] ||
 	fail "virt-vgpu said: $said"
 on_lab "/usr/lib/nvidia/sriov-manage -e $gpu"
 said=$(refuse 'virt-vgpu pool create bad --profile L40S-11Q --device 3b:00.0')
@@ -19,7 +20,7 @@ b=$(on_lab "vf $gpu 1")
 c=$(on_lab "vf $gpu 2")
 id=$(on_lab "sed -n 's/^\([0-9]*\) *: NVIDIA L40S-24Q$/\1/p' /sys/bus/pci/devices/$a/nvidia/creatable_vgpu_types")
 
-# Each domain has a function of its own as long as there are some.
+# Each domain has its own function as long as there are enough.
 assert_eq "attached gpu0 ($a) from pool cad to ws1; takes effect at the next start" 'virt-vgpu attach ws1 --pool cad'
 assert_eq 'nothing to do: ws1 has gpu0 from pool cad' 'virt-vgpu attach ws1 --pool cad'
 on_lab 'attached_vm ws2 cad; attached_vm ws3 cad'
@@ -30,8 +31,8 @@ assert_eq 'nvidia' "basename \$(readlink /sys/bus/pci/devices/$a/driver)"
 assert "wait_until 'virsh qemu-monitor-command ws1 --hmp \"info pci\" | grep 10de:26b9' 10"
 on_lab 'start_vm ws2'
 assert_eq "$id $id 0" "echo \$(vf_type $a) \$(vf_type $b) \$(vf_type $c)"
-# Two are all that fit; the third is refused at its function, and there is no other.
-refusal="pool 'cad' has no free L40S-24Q for domain 'ws3': its XML names $c: its GPU has no room for a L40S-24Q; 'virt-vgpu start ws3' looks for another"
+# Only two fit; the third start is refused, and no other function is free.
+refusal="pool 'cad' has no free L40S-24Q for domain 'ws3': its XML names $c: a L40S-24Q does not fit on its GPU now; 'virt-vgpu start ws3' looks for another"
 refuse_start ws3 "$refusal"
 said=$(refuse 'virt-vgpu start ws3')
 [[ $said == "virt-vgpu: domain 'ws3' was refused its devices: $refusal"* ]] || fail "virt-vgpu said: $said"
@@ -41,25 +42,25 @@ on_lab 'virsh -q destroy ws1; virsh -q destroy ws2'
 assert_eq '0 0' "echo \$(vf_type $a) \$(vf_type $b)"
 assert_eq '' 'ls /run/virt-vgpu/claims'
 
-# A function that another has taken meanwhile: refused, and found anew by 'virt-vgpu start'.
+# Another domain has taken the function meanwhile: refused, and 'virt-vgpu start' finds another one.
 on_lab "write_type $a $id"
-refuse_start ws1 "pool 'cad' has no free L40S-24Q for domain 'ws1': its XML names $a: has the type $id already, and no domain of ours; 'virt-vgpu start ws1' looks for another"
+refuse_start ws1 "pool 'cad' has no free L40S-24Q for domain 'ws1': its XML names $a: already has the type $id, but belongs to no domain of ours; 'virt-vgpu start ws1' looks for another"
 d=$(on_lab "vf $gpu 3")
-assert_eq "gpu0 of ws1: $d instead of $a: has the type $id already, and no domain of ours
+assert_eq "gpu0 of ws1: $d instead of $a: already has the type $id, but belongs to no domain of ours
 started ws1" 'virt-vgpu start ws1'
 assert_eq "$id $id" "echo \$(vf_type $a) \$(vf_type $d)"
 on_lab "virsh -q destroy ws1"
 assert_eq "$id 0" "echo \$(vf_type $a) \$(vf_type $d)"
 on_lab "write_type $a 0"
 
-# Saved, its function taken, restored: the XML of the state is changed on the way.
+# Saved; its function is taken; restored: the hook changes the XML of the state.
 on_lab "start_vm ws1; virsh -q managedsave ws1"
 assert_eq '0' "vf_type $d"
 on_lab "write_type $d $id; start_vm ws1"
 assert_eq "$id $id" "echo \$(vf_type $a) \$(vf_type $d)"
 on_lab "virsh -q destroy ws1; write_type $d 0"
 
-# A plugin that is slow to end: the claim stays, and what is left of it goes later.
+# A slow plugin: the claim stays, and the rest is removed later.
 on_lab 'echo 20000 > $SIM/plugin_exit_ms; virt-vgpu start ws1'
 on_lab 'virsh -q destroy ws1'
 assert 'virt-vgpu status --json | jq -e ".claims | length == 1"'

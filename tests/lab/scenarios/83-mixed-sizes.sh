@@ -13,7 +13,7 @@ on_lab "vgpu_pool big L40S-24C $gpu 'heterogeneous = true'
 	/usr/lib/nvidia/sriov-manage -e $gpu
 	attached_vm ws1 big; attached_vm ws2 middle
 	for vm in ws3 ws4 ws5; do attached_vm \$vm small; done"
-# Before the GPU is set for it, nothing is handed out.
+# Before the GPU is set up for it, nothing is handed out.
 a=$(on_lab 'function_of ws1')
 refuse_start ws1 "pool 'big' has no free L40S-24C for domain 'ws1': its XML names $a: $gpu is not set to mix sizes yet; run 'virt-vgpu host apply $gpu'; 'virt-vgpu start ws1' looks for another"
 on_lab "virt-vgpu host apply $gpu"

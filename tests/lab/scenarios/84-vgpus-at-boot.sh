@@ -1,4 +1,4 @@
-# Legacy mdev and vendor-specific VFIO on one host: from a device to a VM that starts by itself at boot.
+# Legacy mdev and vendor-specific VFIO on one host: from a device to a VM with autostart at boot.
 # needs: product
 # deadline: 900
 t=0000:3b:00.0 l=0000:5e:00.0
@@ -33,12 +33,12 @@ assert 'wait_until "test \"\$(state_of ws1) \$(state_of ws2)\" = \"running runni
 served
 assert_eq '' 'systemctl --failed --plain --no-legend'
 
-# The GPU falls off the bus below a running VM: what is left of it goes, and nothing else is touched.
+# The GPU disappears from the bus under a running VM: leftovers are removed, and nothing else is touched.
 on_lab "in_background removal 'echo 0 > \$SIM/boards/$l/present'"
 on_lab 'virsh -q destroy ws2'
 assert "wait_until '! test -e /sys/bus/pci/devices/$l' 30"
 assert_eq "$(on_lab 'virsh -q domuuid ws1').json" 'ls /run/virt-vgpu/claims'
-refuse_start ws2 "pool 'cad' has no free L40S-12Q for domain 'ws2': its XML names $f: it is no virtual function of this host (see 'virt-vgpu host show'); 'virt-vgpu start ws2' looks for another"
+refuse_start ws2 "pool 'cad' has no free L40S-12Q for domain 'ws2': its XML names $f: it is not a virtual function of this host (see 'virt-vgpu host show'); 'virt-vgpu start ws2' looks for another"
 on_lab "echo 1 > \$SIM/boards/$l/present"
 assert "wait_until 'test -e /sys/bus/pci/devices/$f/nvidia/current_vgpu_type' 60"
 on_lab 'start_vm ws2; virsh -q destroy ws2; virsh -q destroy ws1; rm /etc/virt-vgpu/pools.d/*'

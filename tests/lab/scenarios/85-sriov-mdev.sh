@@ -1,4 +1,4 @@
-# mdevs on virtual functions: many starts at the same time up to the last, several in one VM, a reboot.
+# mdevs on virtual functions: concurrent starts until all are used, several in one VM, a reboot.
 # needs: product
 # deadline: 900
 # hosts: uml emulated
@@ -19,11 +19,11 @@ assert_eq '2' 'devices | grep -c "nvidia-[0-9]*$"'
 on_lab 'virsh -q list --name | while read -r vm; do [ -z "$vm" ] || virsh -q destroy "$vm"; done'
 assert_eq '' 'left_over'
 
-# Two of one board and series in one VM, as NVIDIA wants them.
+# Two of the same board and series in one VM, as NVIDIA requires.
 on_lab "vgpu_pool web L40S-24A $gpu; define_vm ws5"
 on_lab 'virt-vgpu attach ws5 --pool cad --count 2 > /dev/null'
 said=$(refuse 'virt-vgpu attach ws5 --pool web')
-[[ $said == *'the vGPUs of one VM must be of one series, which L40S-24Q and L40S-24A are not'* ]] || fail "it said: $said"
+[[ $said == *'the vGPUs of one VM must have the same series, but L40S-24Q and L40S-24A differ'* ]] || fail "it said: $said"
 on_lab 'start_vm ws5'
 assert_eq '2' 'devices | wc -l'
 assert "wait_until 'test \$(virsh qemu-monitor-command ws5 --hmp \"info pci\" | grep -c 10de:26b9) = 2' 20"

@@ -1,5 +1,5 @@
-# Live migration of a VM whose vGPU is a virtual function, to a host that has none of that address: the
-# XML is changed on the way.
+# Live migration of a VM whose vGPU is a virtual function, to a host without that address: the hook changes
+# the XML.
 # needs: product peer
 # deadline: 900
 # gate
@@ -22,7 +22,8 @@ same 'the claim there' "ws1 committed prepare true cad $b" \
 	"$(on_peer 'jq -r "[.domain_name, .state, .origin, .launched, .devices[0].pool, .devices[0].parent] | join(\" \")" /run/virt-vgpu/claims/*')"
 on_peer 'virsh -q destroy ws1'
 same 'left over there' '0' "$(on_peer "vf_type $b; left_over")"
-# libvirt carries the persistent definition as it was, which no hook sees: the next start there mends it.
+# libvirt copies the persistent definition unchanged, without calling a hook: the next start there corrects
+# it.
 on_peer 'virt-vgpu start ws1'
 same 'the definition there' "$b" "$(on_peer 'function_of ws1')"
 on_peer 'virsh -q destroy ws1'

@@ -15,7 +15,7 @@ same 'state on the other host' running "$(on_peer 'state_of ws1')"
 same 'frame buffer on the other host' "$crc" "$(on_peer 'cat $SIM/vgpus/$(uuid 1)/framebuffer_crc')"
 assert_eq '0' 'cat $SIM/vgpus/$(uuid 1)/open'
 
-# Without a vGPU on the other side it is refused there, and the VM stays where it is.
+# Without a vGPU on the other host the migration is refused there, and the VM stays.
 on_lab 'create_mdev $T4B nvidia-232 $(uuid 2)
 	define_vm ws2 $(uuid 2) && start_vm ws2'
 said=$(refuse "virsh -q migrate --live ws2 $(migrate_arguments)")

@@ -1,8 +1,9 @@
-# The daemon: who writes only the metadata gets the placeholder, and nobody's edits are fought.
+# The daemon: a domain with only the metadata gets the placeholder, and the daemon does not fight other
+# edits.
 # needs: product
 # gate
 on_lab 'create_pool cad --type "GRID T4-4Q" --device $T4A; define_vm early; ask early cad; start_daemon'
-# Defined before it was there; a domain with the request in its XML; metadata set later.
+# Defined before the daemon runs; a domain with the request in its XML; metadata set later.
 early=$(on_lab 'device_uuid early')
 assert 'settled "[ \"\$(placeholder_of early)\" = '"$early"' ]"'
 metadata="<metadata><v:devices xmlns:v='urn:virt-vgpu:devices:1'><v:device name='gpu0' pool='cad'/></v:devices></metadata>"
@@ -15,7 +16,7 @@ assert_eq "$(on_lab 'device_uuid bare')" 'placeholder_of bare'
 on_lab 'start_vm bare'
 assert_eq '2' 'devices | wc -l'
 
-# Running: an edit is for the next start. A request that is taken out takes its placeholder along.
+# Running: an edit is for the next start. If a request is removed, its placeholder is removed too.
 on_lab 'ask bare cad'
 assert 'settled "[ -z \"\$(placeholder_of bare second)\" ]"'
 assert_eq '2' 'devices | wc -l'
@@ -24,20 +25,21 @@ assert_eq '' 'left_over'
 on_lab 'virsh -q metadata bare urn:virt-vgpu:devices:1 --config --remove'
 assert 'settled "[ -z \"\$(placeholder_of bare)\" ]"'
 
-# Taken out by hand although the metadata asks for it: it comes back; with the request it stays away.
+# A placeholder that is removed by hand comes back as long as the metadata asks for it; without the request
+# it stays away.
 on_lab 'virsh -q dumpxml --inactive late | sed -n "/<hostdev/,/<\/hostdev>/p" > /run/hostdev.xml
 	virsh -q detach-device late /run/hostdev.xml --config'
 assert 'settled "[ \"\$(placeholder_of late)\" = \"\$(device_uuid late)\" ]"'
 on_lab 'vm_xml late | sed "s|<name>|<uuid>$(virsh -q domuuid late)</uuid>&|" > /run/late.xml; virsh -q define /run/late.xml'
 assert 'settled "[ -z \"\$(virsh -q dumpxml --inactive late | grep ua-vgpu)\" ]"'
 
-# Each edit was made once: it does not answer its own.
+# Each edit was made once: the daemon does not react to its own edits.
 assert_eq '4 bare
 1 early
 2 late' 'events MESSAGE_ID DOMAIN_NAME | sed -n "s/^9b0c6d1f2a5e4c0f8f6d3a7b1e94c258 //p" | sort | uniq -c | sed "s/^ *//"'
 assert_eq '[]' 'jq -c .problems /run/virt-vgpu/daemon.json'
 
-# A pool that is not there is said, and the rest of the domain is served.
+# A missing pool is reported, and the rest of the domain is served.
 on_lab 'define_vm odd; virsh -q metadata odd urn:virt-vgpu:devices:1 --config --key vgpu \
 	--set "<devices><device name=\"a\" pool=\"none\"/><device name=\"b\" pool=\"cad\"/></devices>"'
 assert 'settled "[ \"\$(placeholder_of odd b)\" = \"\$(device_uuid odd b)\" ]"'
@@ -45,7 +47,7 @@ assert 'settled "[ \"\$(virt-vgpu status --json | jq -c .problems)\" = \"[\\\"do
 on_lab 'virsh -q undefine odd'
 assert 'settled "[ \"\$(virt-vgpu status --json | jq -c .problems)\" = \"[]\" ]"'
 
-# Killed, restarted, without libvirt, with libvirt again: what happened meanwhile is found.
+# Killed, restarted, without libvirt, with libvirt again: all changes meanwhile are found.
 on_lab 'systemctl kill -s KILL virt-vgpud; ask bare cad'
 assert 'settled "[ \"\$(placeholder_of bare)\" = \"\$(device_uuid bare)\" ]"'
 on_lab 'start_vm early; systemctl stop libvirtd.service libvirtd.socket libvirtd-ro.socket libvirtd-admin.socket
@@ -60,7 +62,7 @@ on_lab 'ask bare cad only'
 assert 'settled "[ \"\$(placeholder_of bare only)\" = \"\$(device_uuid bare only)\" ]"'
 assert_eq '' 'placeholder_of bare'
 
-# Idle, what works sleeps: the other thread answers libvirtd, which asks every 5 s whether it lives.
+# Idle: the main thread sleeps; the other thread answers libvirtd's keepalive every 5 s.
 on_lab 'sleep 1; strace -q -o /run/lab-strace -p $(pidof virt-vgpud) & sleep 5; kill $!'
 assert_eq 'futex' 'sed "s/(.*//" /run/lab-strace | sort -u'
 assert_eq 'notify 3min strict yes' 'systemctl show -P Type -P WatchdogUSec -P NoNewPrivileges -P ProtectSystem virt-vgpud | paste -sd" "'

@@ -1,5 +1,5 @@
-# Virtual functions whose addresses stand in definitions: the daemon keeps them apart, and gives stopped
-# domains another one when theirs is gone.
+# Virtual functions whose addresses are in definitions: the daemon keeps them distinct, and gives stopped
+# domains another one when theirs is taken.
 # needs: product
 # deadline: 900
 gpu=0000:3b:00.0
@@ -8,18 +8,18 @@ on_lab "unload_boards; load_boards l40s@$gpu/0 framework=vendor-vfio; /usr/lib/n
 a=$(on_lab "vf $gpu 0") b=$(on_lab "vf $gpu 1") c=$(on_lab "vf $gpu 2")
 on_lab 'define_vm ws1; ask ws1 cad; define_vm ws2; ask ws2 cad'
 assert "settled '[ \"\$(placeholder_of ws1)\" = $a ] && [ \"\$(placeholder_of ws2)\" = $b ]'"
-# Two devices of one domain, of the next two functions.
+# Two devices of one domain get the next two functions.
 on_lab 'ask ws2 cad gpu0 gpu1'
 assert "settled '[ \"\$(placeholder_of ws2 gpu1)\" = $c ]'"
 on_lab 'ask ws2 cad'
 assert "settled '[ -z \"\$(placeholder_of ws2 gpu1)\" ]'"
 
-# A clone names its original's function, and gets one of its own.
+# A clone names its original's function, and gets its own.
 on_lab 'virt-clone -q -o ws1 -n ws3 --auto-clone > /dev/null'
 assert "settled '[ \"\$(placeholder_of ws3)\" = $c ]'"
 assert_eq "$a" 'placeholder_of ws1'
 
-# With the daemon away another domain starts on the function: found when it is back, and moved.
+# While the daemon is away, another domain starts on the function: the daemon notices later and replaces it.
 on_lab "systemctl stop virt-vgpud; virsh -q dumpxml --inactive ws2 |
 	sed \"s/<name>ws2/<name>thief/; /<uuid>/d; s|slot='0x${b:8:2}' function='0x${b:11:1}'|slot='0x${a:8:2}' function='0x${a:11:1}'|\" > /run/thief.xml
 	virsh -q define /run/thief.xml; virsh -q start thief --paused"
@@ -27,18 +27,19 @@ assert_eq "$a $a" 'echo $(placeholder_of thief) $(placeholder_of ws1)'
 d=$(on_lab "vf $gpu 3")
 on_lab 'start_daemon'
 assert "settled '[ \"\$(placeholder_of ws1)\" = $d ]'"
-# While it is there: a definition that names the function of a VM that runs does not keep it.
+# While the daemon runs: a definition with the function of a running VM gets another function.
 on_lab "virsh -q dumpxml --inactive ws1 | sed \"s|slot='0x${d:8:2}' function='0x${d:11:1}'|slot='0x${a:8:2}' function='0x${a:11:1}'|\" > /run/ws1.xml
 	virsh -q define /run/ws1.xml"
 assert "settled '[ \"\$(placeholder_of ws1)\" = $d ]'"
 on_lab 'virsh -q start ws1 --paused'
 assert_eq '["thief","ws1"]' 'virt-vgpu status --json | jq -c "[.claims[].domain] | sort"'
-# Both are taken now; who has a function of its own keeps it, for the GPU may have room when it starts.
+# Both are taken now. A domain that has a function of its own keeps it: its GPU may have space when it starts.
 assert_eq '[]' 'virt-vgpu status --json | jq -c .problems'
 on_lab 'virsh -q destroy thief; virsh -q destroy ws1; virsh -q undefine thief'
 assert_eq "$b" 'placeholder_of ws2'
 
-# The last one: both may stand there, whoever starts first gets it, and status says what the other lacks.
+# The last one: both definitions may name it, the first domain that starts gets it, and status reports what
+# the other lacks.
 on_lab "systemctl stop virt-vgpud; ask ws1 all; ask ws2 all; virt-vgpu sync ws1 ws2
 	virsh -q dumpxml --inactive ws2 | sed \"s|slot='0x${b:8:2}' function='0x${b:11:1}'|slot='0x${d:8:2}' function='0x${d:11:1}'|\" > /run/ws2.xml
 	virsh -q define /run/ws2.xml; virsh -q start ws1 --paused; start_daemon"
@@ -51,7 +52,7 @@ assert 'settled "[ \"\$(virt-vgpu status --json | jq -c .problems)\" = \"[]\" ]"
 assert "settled '[ \"\$(placeholder_of ws2)\" != \"\$(placeholder_of ws1)\" ]'"
 on_lab 'virsh -q start ws2 --paused; virsh -q destroy ws2'
 
-# Saved with its function, which somebody takes; restored with another, which the definition then names.
+# Saved with its function, which is then taken; restored with another, which the definition then names.
 on_lab "ask ws1 cad; virt-vgpu sync ws1; start_vm ws1"
 now=$(on_lab 'placeholder_of ws1')
 id=$(on_lab "vf_type $now")
@@ -60,20 +61,20 @@ assert "settled '[ \"\$(placeholder_of ws1)\" != $now ]'"
 assert_eq "$(on_lab 'jq -r .devices[0].parent $(claim_of ws1)')" 'placeholder_of ws1'
 on_lab "virsh -q destroy ws1; write_type $now 0"
 
-# QEMU killed while libvirtd is away: the daemon gives back what the hook was not there for, once half a
+# QEMU killed while libvirtd is away: the daemon gives back what the hook could not, once half a
 # minute has passed in which libvirt might still say how it ended. It was killed so early that its function
-# is not to be used until it has been made anew.
+# is not to be used until it has been recreated.
 on_lab 'virsh -q start ws1 --paused'
 early=$(on_lab 'jq -r ".devices[0].parent" $(claim_of ws1)')
 on_lab 'pid=$(qemu_pid ws1); systemctl stop libvirtd.service libvirtd.socket libvirtd-ro.socket libvirtd-admin.socket; kill -9 $pid'
 assert 'wait_until "[ -z \"\$(ls /run/virt-vgpu/claims)\" ]" 150'
 on_lab 'systemctl start libvirtd.socket libvirtd'
 assert_eq "$early.json 0" "echo \$(ls /run/virt-vgpu/quarantine) \$(vf_type $early)"
-# It looks for libvirt once a minute by now.
+# The daemon now looks for libvirt once a minute.
 assert 'wait_until "[ \"\$(jq .connected /run/virt-vgpu/daemon.json)\" = true ]" 90'
 
-# A GPU that is full, or late, does not lose what stands on it to another: only what somebody else has is
-# exchanged. A start by hand may go elsewhere.
+# A GPU that is full or late does not lose its domains to another GPU: only functions that another domain
+# has are exchanged. A start by hand may use another GPU.
 other=0000:5e:00.0
 on_lab "systemctl stop virt-vgpud; virsh -q undefine ws1; rm -f /run/virt-vgpu/quarantine/* /etc/virt-vgpu/pools.d/*
 	unload_boards; load_boards l40s@$gpu/0,l40s@$other/0 framework=vendor-vfio

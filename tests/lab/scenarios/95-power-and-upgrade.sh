@@ -1,5 +1,5 @@
-# A reboot, a power cut, restarts of libvirtd and the daemon, an upgrade of the package: VMs that run go on,
-# those that start by themselves come up, and nothing is left over.
+# A reboot, a power cut, restarts of libvirtd and the daemon, an upgrade of the package: running VMs go on,
+# VMs with autostart start, and nothing is left over.
 # needs: product
 # deadline: 900
 # gate
@@ -18,7 +18,7 @@ running() {
 pids=$(on_lab 'echo $(qemu_pid ws1) $(qemu_pid ws2)')
 running
 
-# Restarts, gentle and not: QEMU does not notice, and work goes on.
+# Clean and hard restarts: QEMU does not notice, and work continues.
 on_lab 'systemctl restart libvirtd; systemctl restart virt-vgpud; systemctl kill -s KILL libvirtd'
 assert 'wait_until "virsh -q list > /dev/null" 30'
 assert 'wait_until "[ \"\$(jq .connected /run/virt-vgpu/daemon.json)\" = true ]" 60'
@@ -29,14 +29,14 @@ on_lab 'ask ws3 cad'
 assert 'settled "[ -z \"\$(placeholder_of ws3 gpu1)\" ]"'
 
 # The package is installed over itself while VMs run: the daemon is the new one, nothing else happens.
-# (The image's policy-rc.d keeps packages from starting anything.)
+# (The image's policy-rc.d prevents packages from starting services.)
 daemon=$(on_lab 'rm -f /usr/sbin/policy-rc.d; systemctl show -P MainPID virt-vgpud')
 on_lab 'DEBIAN_FRONTEND=noninteractive dpkg -i /var/tmp/virt-vgpu.deb > /dev/null 2>&1'
 [[ $(on_lab 'systemctl show -P MainPID virt-vgpud') != "$daemon" ]] || fail 'the daemon was not restarted'
 assert 'wait_until "[ \"\$(jq .connected /run/virt-vgpu/daemon.json)\" = true ]" 60'
 running
 assert_eq 'enabled active' 'echo $(systemctl is-enabled virt-vgpud) $(systemctl is-active virt-vgpud)'
-# Removed and installed again: VMs go on; without the hook nobody starts one with a device.
+# Removed and installed again: VMs go on; without the hook no VM with a device can start.
 on_lab 'dpkg -r virt-vgpu > /dev/null 2>&1'
 assert_eq "$both" 'devices'
 assert_eq 'inactive' 'systemctl is-active virt-vgpud || true'
@@ -44,7 +44,7 @@ on_lab 'DEBIAN_FRONTEND=noninteractive dpkg -i /var/tmp/virt-vgpu.deb > /dev/nul
 assert 'wait_until "[ \"\$(jq .connected /run/virt-vgpu/daemon.json)\" = true ]" 60'
 running
 
-# A VM that is stopped by the host's shutdown, one that starts by itself with it.
+# A VM that is stopped by the host's shutdown, and one with autostart.
 on_lab 'sync'
 reboot_lab
 assert 'wait_until "test \"\$(state_of ws1)\" = running" 90'
@@ -53,7 +53,7 @@ assert_eq 'shut off' 'state_of ws2'
 assert 'wait_until "[ \"\$(jq .connected /run/virt-vgpu/daemon.json)\" = true ]" 60'
 on_lab 'start_vm ws2'
 
-# The power goes: no shutdown of anything.
+# A power cut: nothing is shut down.
 on_lab 'start_vm ws3; sync'
 cut_power
 assert 'wait_until "test \"\$(state_of ws1)\" = running" 90'

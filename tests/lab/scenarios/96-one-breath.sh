@@ -1,22 +1,23 @@
-# Define, ask and start in one breath, as Terraform and virt-install do: the start has its device or is
-# refused with the reason, and once virt-vgpud has followed the next one has it. Never without.
+# Define, request and start immediately after each other, as Terraform and virt-install do: the start gets
+# its device or is refused with the reason, and the next start after virt-vgpud's edit gets it. A VM never
+# runs without its device.
 # needs: product
 # deadline: 2400
 on_lab 'create_pool cad --type nvidia-232 --device $T4A --device $T4B --device $T4C
 	start_daemon'
 
-# The words that follow are for the lab host, where one call makes all turns.
+# The functions below are for the lab host, where one call runs all rounds.
 words=$(
 	cat << 'WORDS'
 request="<devices xmlns='urn:virt-vgpu:devices:1'><device name='gpu0' pool='cad'/></devices>"
 
-# wrong TEXT: the end of it all
+# wrong TEXT: fails the scenario
 wrong() {
 	printf '%s\n' "$1" >&2
 	exit 1
 }
 
-# refusal VM UUID: what virsh says when the placeholder is not there yet
+# refusal VM UUID: virsh's error when there is no placeholder yet
 refusal() {
 	printf '%s\n' "error: Failed to start domain '$1'" \
 		"error: Hook script execution failed: internal error: Child process (/etc/libvirt/hooks/qemu.d/50-virt-vgpu $1 prepare begin -) unexpected exit status 1: virt-vgpu: $(reason "$1" "$2")"
@@ -26,10 +27,10 @@ reason() {
 	printf '%s\n' "domain '$1' asks for device 'gpu0' in its metadata but has no <hostdev> with UUID $2; virt-vgpud adds it a moment after the domain is defined, 'virt-vgpu sync $1' by hand; then start it again"
 }
 
-# said FILE: what clients have said, but for the environment of the hook
+# said FILE: the output of the clients, without the environment of the hook
 said() { sed '/^$/d; s:(LC_ALL=C [^)]* /etc/libvirt/hooks/:(/etc/libvirt/hooks/:' "$1"; }
 
-# has_device VM UUID: QEMU, the live XML, the claim and the kernel know this one device and no other
+# has_device VM UUID: QEMU, the live XML, the claim and the kernel have exactly this device
 has_device() {
 	local pid live claim
 	pid=$(qemu_pid "$1")
@@ -41,7 +42,7 @@ has_device() {
 	[ -e "/sys/bus/mdev/devices/$2" ] || wrong "there is no $2"
 }
 
-# started_or_refused VM UUID: looks after the first start, and starts again after a refusal
+# started_or_refused VM UUID: checks the first start, and starts again after a refusal
 started_or_refused() {
 	if [ "$(state_of "$1")" = paused ]; then
 		at_once=$((at_once + 1))
@@ -98,8 +99,8 @@ $turns")
 report "$counts"
 assert_eq '' 'for vm in $(virsh -q list --all --name); do virsh -q undefine $vm; done; left_over'
 
-# virt-install starts before it defines. Then nobody can add anything, and the refusal says so; but what
-# it prints can be defined and started.
+# virt-install starts before it defines. Then nothing can be added, and the refusal says so; but the XML
+# that it prints can be defined and started.
 install='virt-install --name vi --metadata uuid=$(uuid 5) --memory 64 --vcpus 1 --virt-type qemu --machine q35 --import --disk none --network none --graphics none --osinfo detect=off,require=off --noautoconsole'
 asks='--xml ./metadata/devices/@xmlns=urn:virt-vgpu:devices:1 --xml ./metadata/devices/device/@name=gpu0 --xml ./metadata/devices/device/@pool=cad'
 on_lab "$words
@@ -113,7 +114,7 @@ on_lab "$words
 	virsh -q 'define /run/vi.xml; start --paused vi' > /run/lab-said 2>&1 || true
 	started_or_refused vi \$(device_uuid vi)"
 
-# virt-install with the placeholder in its XML, as a program writes it that knows our UUIDs: one start.
+# virt-install with the placeholder in its XML, as written by a program that knows our UUIDs: one start.
 on_lab "$words
 	id=\$(device_uuid vi)
 	virsh -q destroy vi
@@ -125,7 +126,7 @@ on_lab "$words
 	virsh -q destroy vi"
 assert_eq '' 'left_over'
 
-# virt-xml: the request is added and the domain started in one go.
+# virt-xml: adds the request and starts the domain in one call.
 on_lab "$words
 	at_once=0 refused=0
 	define_vm edited
@@ -137,7 +138,7 @@ on_lab "$words
 	}
 	has_device edited \$(device_uuid edited)
 	virsh -q destroy edited"
-# What it takes away again, the placeholder follows.
+# When it removes the request, the placeholder is removed too.
 on_lab "virt-xml edited --edit --xml xpath.delete=./metadata > /dev/null
 	settled '[ -z \"\$(placeholder_of edited)\" ]'
 	start_vm edited"
@@ -154,7 +155,7 @@ on_lab "$words
 	has_device original \$(device_uuid original)
 	has_device twin \$(device_uuid twin)
 	[ \$(device_uuid original) != \$(device_uuid twin) ]"
-# Cloned and started in one breath, too.
+# Cloned and started immediately.
 on_lab "$words
 	at_once=0 refused=0
 	virsh -q destroy original

@@ -1,5 +1,5 @@
-# A process that cannot be looked at has a device open: nothing is freed, and the kernel's own group
-# says who must not be disturbed. Without CAP_SYS_PTRACE root sees no other root's open files.
+# A process that cannot be examined has a device open: nothing is freed, and the kernel's group shows which
+# device is in use. Without CAP_SYS_PTRACE root cannot see other root processes' open files.
 # needs: product
 on_lab 'create_pool cad --type nvidia-232 --device $T4A
 	attached_vm ws1 cad; start_vm ws1'
@@ -8,11 +8,11 @@ uuid=$(on_lab 'device_uuid ws1')
 group=$(on_lab "basename \$(readlink /sys/bus/mdev/devices/$uuid/iommu_group)")
 blind='setpriv --bounding-set=-sys_ptrace virt-vgpu'
 
-# QEMU itself, seen by what libvirt says of it.
+# QEMU itself, recognised by libvirt's data about it.
 said=$(on_lab "$blind reconcile --grace 0")
 [[ $said == "ws1 ($vm): in use: domain 'ws1' is running"* ]] || fail "reconcile said: $said"
 
-# Its VM is gone, and somebody else has opened what the driver would not give up.
+# Its VM is gone, and another process has opened the device that the driver would not release.
 on_lab 'echo 20 EIO > $SIM/fail_remove
 	systemctl stop virt-vgpud
 	virsh -q destroy ws1
@@ -26,8 +26,8 @@ said=$(on_lab "$blind reconcile --grace 0")
 assert_eq "$uuid 0000:3b:00.0 nvidia-232" 'devices'
 assert_eq unknown "$blind status --json | jq -r '.claims[0].state'"
 
-# It lets go: the group can be opened, so nobody has the device, whoever cannot be looked at.
+# It closes the device: the group can be opened, so no process has the device, not even a hidden one.
 on_lab 'echo > /run/end; wait_until "ended holder" 10'
-assert_eq "ws1 ($vm): freed: the domain does not run
+assert_eq "ws1 ($vm): freed: the domain is not running
   $uuid on 0000:3b:00.0: removed" "$blind reconcile --grace 0"
 assert_eq '' 'left_over'

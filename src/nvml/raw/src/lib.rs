@@ -1,7 +1,7 @@
-//! The calls of NVML that `nvml-wrapper` does not wrap: those of
-//! `nvml-wrapper-sys`, and by name those that it does not have either. With `host/libvirt/raw`
-//! the only place of virt-vgpu with unsafe code; nothing here knows what an answer is good for.
-//! Structs and numbers are those of NVIDIA's `nvml.h`.
+//! The NVML calls that `nvml-wrapper` does not wrap: some from `nvml-wrapper-sys`,
+//! others looked up by name. Apart from `host/libvirt/raw`, this is the only unsafe
+//! code of virt-vgpu; nothing here interprets the answers. Structs and numbers are
+//! those of NVIDIA's `nvml.h`.
 
 use std::{
     ffi::{CStr, c_char, c_uint},
@@ -23,7 +23,7 @@ pub enum Error {
     NoSymbol(String),
     /// What the function returned (`NVML_ERROR_*`).
     Code(u32),
-    /// The answer is none that can be read; why.
+    /// The answer cannot be read; why.
     Unreadable(String),
 }
 
@@ -44,7 +44,7 @@ impl From<NvmlError> for Error {
     }
 }
 
-/// What a call comes to.
+/// The result of a call.
 pub type Answer<T> = Result<T, Error>;
 
 /// `NVML_ERROR_NOT_SUPPORTED`
@@ -60,32 +60,32 @@ pub const VERSION_MISMATCH: u32 = 25;
 const HETEROGENEOUS: c_uint = 0;
 /// `NVML_VGPU_SCHEDULER_ENGINE_TYPE_GRAPHICS`
 const GRAPHICS: c_uint = 1;
-/// `NVML_DEVICE_UUID_V2_BUFFER_SIZE`: longer than any text that is asked for here.
+/// `NVML_DEVICE_UUID_V2_BUFFER_SIZE`: longer than any text that is read here.
 const TEXT: c_uint = 96;
-/// How often a list is asked for that grows between its two calls.
+/// How often a list is read again if it grows between the two calls.
 const TRIES: usize = 4;
 
-/// Where vGPUs of a type can lie.
+/// The places of a type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlacementList {
     /// Length of a place, in the unit of the ids.
     pub size: u32,
     /// First ids.
     pub ids: Vec<u32>,
-    /// Whether they are those of the heterogeneous mode.
+    /// Whether they are the places of the heterogeneous mode.
     pub heterogeneous: bool,
 }
 
-/// A scheduler as NVML tells it; 0 is unknown or the default throughout.
+/// A scheduler as NVML describes it; 0 means unknown or default in every field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SchedulerState {
     /// `NVML_VGPU_SCHEDULER_POLICY_*`
     pub policy: u32,
-    /// `NVML_VGPU_SCHEDULER_ARR_*`; None: the interface does not tell.
+    /// `NVML_VGPU_SCHEDULER_ARR_*`; None: the interface does not say.
     pub arr: Option<u32>,
     /// Averaging factor of adaptive round robin.
     pub factor: u32,
-    /// In ns, with adaptive round robin, too.
+    /// In ns; also set with adaptive round robin.
     pub time_slice: u32,
 }
 
@@ -138,7 +138,7 @@ macro_rules! call {
 /// Calls a function that `nvml-wrapper-sys` does not have, by its name.
 macro_rules! call_by_name {
     ($nvml:expr, $name:ident($($argument:expr => $type:ty),* $(,)?)) => {{
-        // What the bindings themselves look their functions up in.
+        // The library in which the bindings look up their functions.
         let library = &$nvml.lib().__library;
         // SAFETY: These are the types of NVML's header; pointers as above.
         let code = unsafe {
@@ -155,7 +155,7 @@ fn handle(device: &Device<'_>) -> nvmlDevice_t {
     unsafe { device.handle() }
 }
 
-/// What NVML calls a code.
+/// NVML's description of a code.
 #[must_use]
 pub fn describe(nvml: &Nvml, code: u32) -> Option<String> {
     let function = nvml.lib().nvmlErrorString.as_ref().ok()?;
@@ -171,10 +171,10 @@ pub fn describe(nvml: &Nvml, code: u32) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
-/// All of a GPU's memory in bytes, by the call that older drivers have.
+/// All of a GPU's memory in bytes, with the call of older drivers.
 ///
 /// # Errors
-/// NVML's.
+/// NVML's error.
 pub fn memory_by_first_call(device: &Device<'_>) -> Answer<u64> {
     let mut memory = nvmlMemory_t {
         total: 0,
@@ -191,7 +191,7 @@ pub fn memory_by_first_call(device: &Device<'_>) -> Answer<u64> {
 /// Whether the heterogeneous mode is on.
 ///
 /// # Errors
-/// NVML's.
+/// NVML's error.
 pub fn heterogeneous(device: &Device<'_>) -> Answer<bool> {
     let mut mode = heterogeneous_mode(false);
     call!(
@@ -204,7 +204,7 @@ pub fn heterogeneous(device: &Device<'_>) -> Answer<bool> {
 /// Switches the heterogeneous mode.
 ///
 /// # Errors
-/// NVML's.
+/// NVML's error.
 pub fn set_heterogeneous(device: &Device<'_>, on: bool) -> Answer<()> {
     let mode = heterogeneous_mode(on);
     call!(
@@ -220,10 +220,10 @@ fn heterogeneous_mode(on: bool) -> nvmlVgpuHeterogeneousMode_v1_t {
     }
 }
 
-/// Every place that a type can have in the heterogeneous mode, whether or not it is on.
+/// Every place that a type can have in the heterogeneous mode, even if the mode is off.
 ///
 /// # Errors
-/// NVML's.
+/// NVML's error.
 pub fn supported_placements(device: &Device<'_>, type_id: u32) -> Answer<PlacementList> {
     placements(&|list| {
         call!(
@@ -233,10 +233,10 @@ pub fn supported_placements(device: &Device<'_>, type_id: u32) -> Answer<Placeme
     })
 }
 
-/// The places that a type can have now, in the mode that the GPU is in.
+/// The places that a type can have now, in the GPU's current mode.
 ///
 /// # Errors
-/// NVML's.
+/// NVML's error.
 pub fn creatable_placements(device: &Device<'_>, type_id: u32) -> Answer<PlacementList> {
     placements(&|list| {
         call!(
@@ -246,7 +246,7 @@ pub fn creatable_placements(device: &Device<'_>, type_id: u32) -> Answer<Placeme
     })
 }
 
-/// By the second form of the list; older drivers have the first one only.
+/// Reads the second version of the list; older drivers have only the first.
 fn placements(
     ask: &dyn Fn(*mut nvmlVgpuPlacementList_v2_t) -> Answer<()>,
 ) -> Answer<PlacementList> {
@@ -268,7 +268,7 @@ fn placements(
             count: count(room),
             placementIds: pointer(room),
         };
-        // The library goes by the version, and touches no more than that form has.
+        // The library reads the version and writes no more than that version has.
         let code = ask((&raw mut list).cast());
         (code, list.count, (list.placementSize, HETEROGENEOUS))
     };
@@ -283,8 +283,8 @@ fn placements(
     })
 }
 
-/// A list by the pattern of two calls: the first has no room and learns how much is needed.
-/// What is asked says how many there are, and something besides.
+/// Reads a list with two calls: the first passes an empty list and gets the needed
+/// length. NVML returns the length and a second value.
 fn ids<T>(ask: impl Fn(&mut [c_uint]) -> (Answer<()>, c_uint, T)) -> Answer<(Vec<u32>, T)> {
     let mut room = Vec::new();
     for _ in 0..TRIES {
@@ -293,7 +293,7 @@ fn ids<T>(ask: impl Fn(&mut [c_uint]) -> (Answer<()>, c_uint, T)) -> Answer<(Vec
                 room.truncate(needed as usize);
                 return Ok((room, rest));
             }
-            // Some drivers only count, and say so with success.
+            // Some drivers only count, and report success.
             (Ok(()) | Err(Error::Code(INSUFFICIENT_SIZE)), needed, _) => {
                 room = vec![0; needed as usize];
             }
@@ -307,7 +307,7 @@ fn count(room: &[c_uint]) -> c_uint {
     c_uint::try_from(room.len()).unwrap_or(c_uint::MAX)
 }
 
-/// Null for no room, as NVML wants it.
+/// Null for an empty list, as NVML wants it.
 fn pointer(room: &mut [c_uint]) -> *mut c_uint {
     if room.is_empty() {
         null_mut()
@@ -319,7 +319,7 @@ fn pointer(room: &mut [c_uint]) -> *mut c_uint {
 /// The types that a GPU supports.
 ///
 /// # Errors
-/// NVML's.
+/// NVML's error.
 pub fn supported_types(device: &Device<'_>) -> Answer<Vec<u32>> {
     type_ids(&|number, ids| {
         call!(
@@ -332,7 +332,7 @@ pub fn supported_types(device: &Device<'_>) -> Answer<Vec<u32>> {
 /// The types of which one more vGPU can be made now.
 ///
 /// # Errors
-/// NVML's.
+/// NVML's error.
 pub fn creatable_types(device: &Device<'_>) -> Answer<Vec<u32>> {
     type_ids(&|number, ids| {
         call!(
@@ -345,7 +345,7 @@ pub fn creatable_types(device: &Device<'_>) -> Answer<Vec<u32>> {
 /// The vGPUs that VMs have open.
 ///
 /// # Errors
-/// NVML's.
+/// NVML's error.
 pub fn active_vgpus(device: &Device<'_>) -> Answer<Vec<u32>> {
     type_ids(&|number, ids| {
         call!(
@@ -355,8 +355,8 @@ pub fn active_vgpus(device: &Device<'_>) -> Answer<Vec<u32>> {
     })
 }
 
-/// The wrapper has these three, too, but takes what lies behind the end of a list that has
-/// become shorter for ids, and gives up on one that has become longer.
+/// The wrapper has these calls too, but it returns garbage ids if a list has become
+/// shorter, and gives up if it has become longer.
 fn type_ids(ask: &dyn Fn(*mut c_uint, *mut c_uint) -> Answer<()>) -> Answer<Vec<u32>> {
     let found = ids(|room| {
         let mut number = count(room);
@@ -369,7 +369,7 @@ fn type_ids(ask: &dyn Fn(*mut c_uint, *mut c_uint) -> Answer<()>) -> Answer<Vec<
 /// The scheduler's state.
 ///
 /// # Errors
-/// NVML's.
+/// NVML's error.
 pub fn scheduler(device: &Device<'_>) -> Answer<SchedulerState> {
     match scheduler_v1(device) {
         Err(Error::NoSymbol(_) | Error::Code(FUNCTION_NOT_FOUND)) => scheduler_v2(device),
@@ -378,7 +378,7 @@ pub fn scheduler(device: &Device<'_>) -> Answer<SchedulerState> {
 }
 
 fn scheduler_v1(device: &Device<'_>) -> Answer<SchedulerState> {
-    // SAFETY: All of it is plain numbers, which 0 is one of.
+    // SAFETY: All fields are plain numbers, for which 0 is valid.
     let mut state: nvmlVgpuSchedulerGetState_t = unsafe { zeroed() };
     call!(
         device.nvml(),
@@ -421,11 +421,11 @@ fn scheduler_v2(device: &Device<'_>) -> Answer<SchedulerState> {
     })
 }
 
-/// Sets the scheduler by the interface of API 13, in which adaptive round robin is on
-/// wherever it means something; 0 is the default.
+/// Sets the scheduler through the interface of API 13. Adaptive round robin is on in
+/// every policy that uses it; 0 is the default.
 ///
 /// # Errors
-/// NVML's.
+/// NVML's error.
 pub fn set_scheduler_v2(
     device: &Device<'_>,
     policy: u32,
@@ -447,17 +447,17 @@ pub fn set_scheduler_v2(
 /// The type of a vGPU that a VM has open.
 ///
 /// # Errors
-/// NVML's.
+/// NVML's error.
 pub fn vgpu_type(nvml: &Nvml, vgpu: u32) -> Answer<u32> {
     let mut type_id = 0;
     call!(nvml, nvmlVgpuInstanceGetType(vgpu, &mut type_id))?;
     Ok(type_id)
 }
 
-/// The UUID of the VM; None where the driver knows it by something else.
+/// The UUID of the VM; None if the driver identifies it differently.
 ///
 /// # Errors
-/// NVML's.
+/// NVML's error.
 pub fn vgpu_vm_uuid(nvml: &Nvml, vgpu: u32) -> Answer<Option<String>> {
     let mut kind = 0;
     let id = text(|to| call!(nvml, nvmlVgpuInstanceGetVmID(vgpu, to, TEXT, &mut kind)))?;
@@ -467,15 +467,15 @@ pub fn vgpu_vm_uuid(nvml: &Nvml, vgpu: u32) -> Answer<Option<String>> {
 /// The UUID of the mediated device.
 ///
 /// # Errors
-/// NVML's.
+/// NVML's error.
 pub fn vgpu_mdev_uuid(nvml: &Nvml, vgpu: u32) -> Answer<String> {
     text(|to| call!(nvml, nvmlVgpuInstanceGetMdevUUID(vgpu, to, TEXT)))
 }
 
-/// The PCI function that the vGPU is or lies on, in NVML's form.
+/// The PCI function of the vGPU, in NVML's form.
 ///
 /// # Errors
-/// NVML's.
+/// NVML's error.
 pub fn vgpu_function(nvml: &Nvml, vgpu: u32) -> Answer<String> {
     let mut size = TEXT;
     text(|to| call!(nvml, nvmlVgpuInstanceGetGpuPciId(vgpu, to, &mut size)))
@@ -484,10 +484,10 @@ pub fn vgpu_function(nvml: &Nvml, vgpu: u32) -> Answer<String> {
 /// `NVML_INVALID_VGPU_PLACEMENT_ID`
 const NOT_PLACED: c_uint = 0xffff;
 
-/// Where the vGPU lies; None where it has no place.
+/// The place of the vGPU; None if it has none.
 ///
 /// # Errors
-/// NVML's.
+/// NVML's error.
 pub fn vgpu_placement(nvml: &Nvml, vgpu: u32) -> Answer<Option<u32>> {
     let mut placement = nvmlVgpuPlacementId_v1_t {
         version: version::<nvmlVgpuPlacementId_v1_t>(1),

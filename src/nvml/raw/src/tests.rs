@@ -1,4 +1,4 @@
-//! Lists that change between two calls; all else needs a library, and is tested
+//! Lists that change between two calls. Everything else needs a library, and is tested
 //! with the program (`tests/it/nvml.rs`).
 #![allow(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 
@@ -6,8 +6,8 @@ use std::cell::RefCell;
 
 use super::*;
 
-/// A driver whose list is each of these in turn, and stays the last one. Like NVIDIA's it
-/// writes how many there are, and all of them only where there is room.
+/// A driver that returns each of these lists in turn, then always the last one. Like
+/// NVIDIA's, it writes the length, and the ids only if they fit.
 fn driver(lists: &[&[u32]]) -> impl Fn(&mut [c_uint]) -> (Answer<()>, c_uint, usize) {
     let state = RefCell::new(lists.iter().map(|list| list.to_vec()).collect::<Vec<_>>());
     move |room| {

@@ -1,6 +1,6 @@
-//! GPUs that NVIDIA's tables describe. The driver's rules are the lab's twin's
-//! (`tests/lab/nvidia/src/model`); here is which function and which mediated
-//! device its answers are for.
+//! GPUs that follow NVIDIA's tables. The driver's rules are those of the lab's twin
+//! (`tests/lab/nvidia/src/model`); this module knows which function and which mediated
+//! device an answer belongs to.
 
 use std::collections::BTreeMap;
 
@@ -30,19 +30,19 @@ pub struct Vgpu {
     pub type_id: u32,
     /// The type's name without the product: `L40S-12Q`.
     pub profile: String,
-    /// As `vgpu_params` reads.
+    /// The text of `vgpu_params`.
     pub parameters: String,
-    /// As `placement_id` reads; None: not applicable.
+    /// The number in `placement_id`; None: not applicable.
     pub placement: Option<u32>,
 }
 
 /// Groups of one GPU's functions: more than the driver knows functions.
 const GROUPS: u32 = 100;
-/// Above those that mediated devices get.
+/// Higher than the groups of mediated devices.
 const FIRST_GROUP: u32 = 10_000;
 
-/// The table with another number of functions. Tables last as long as the program,
-/// so this one does too.
+/// The table with another number of functions. Tables live as long as the program, so
+/// this one does too.
 fn table(gpu: &machine::Gpu) -> &'static Board {
     let found = boards::find(&gpu.board);
     let found = found.unwrap_or_else(|| panic!("no board {}", gpu.board));
@@ -85,7 +85,7 @@ impl Card {
         }
     }
 
-    /// The virtual functions that are there, with their numbers.
+    /// The existing virtual functions, with their numbers.
     pub(super) fn functions(&self) -> impl Iterator<Item = (u32, String)> + '_ {
         let numbers = (0..self.twin.vf_count()).filter(|number| self.twin.has_vf(*number));
         numbers.map(|number| (number, self.twin.vf_address(number)))
@@ -96,7 +96,7 @@ impl Card {
         functions.find_map(|(number, at)| (at == address).then_some(number))
     }
 
-    /// What is at that address: the GPU itself or one of its functions.
+    /// The GPU or function at that address.
     pub(super) fn at(&self, address: &str) -> Option<Parent> {
         if self.twin.address() == address {
             return Some(Parent::Pf);
@@ -104,7 +104,7 @@ impl Card {
         self.function(address).map(Parent::Vf)
     }
 
-    /// What the driver knows of itself.
+    /// The state of the driver.
     pub(super) fn known(&self) -> control::State {
         struct Described(String);
         impl Control for Described {
@@ -171,7 +171,7 @@ impl State {
         attribute: Attribute,
         value: &[u8],
     ) -> Result<usize, Errno> {
-        // The function went while the write was on its way.
+        // The function disappeared during the write.
         let (index, vgpu_handle) = self.vgpu_handle(at).ok_or(Errno::ENODEV)?;
         let twin = &mut self.cards[index].twin;
         self.tree = None;
@@ -201,7 +201,7 @@ impl State {
         })
     }
 
-    /// Mediated devices go with their parents.
+    /// Mediated devices disappear with their parents.
     pub(super) fn forget_mdevs(&mut self) {
         let mut mdevs = std::mem::take(&mut self.mdevs);
         mdevs.retain(|_, mdev| self.board_of(&mdev.parent).is_some());
@@ -209,7 +209,7 @@ impl State {
         self.tree = None;
     }
 
-    /// A function, or a GPU with all of them, falls off the bus.
+    /// A function, or a GPU with all its functions, disappears from the bus.
     pub(super) fn remove_from_cards(&mut self, address: &str) {
         match self.card(address) {
             Some((index, Parent::Pf)) => drop(self.cards.remove(index)),
@@ -233,14 +233,14 @@ impl Kernel {
         found
     }
 
-    /// The virtual functions of a GPU that are there.
+    /// The existing virtual functions of a GPU.
     pub fn functions(&self, gpu: &str) -> Vec<String> {
         let state = self.state();
         let (index, _) = state.card(gpu).unwrap();
         state.cards[index].functions().map(|(_, at)| at).collect()
     }
 
-    /// Gives a free function a type as somebody else would.
+    /// Gives a free function a type for somebody else.
     pub fn set_type(&self, function: &str, profile: &str) {
         let mut state = self.state();
         let (index, _) = state.card(function).unwrap();
@@ -252,7 +252,7 @@ impl Kernel {
         assert_eq!(written, Ok(text.len()), "{profile} on {function}");
     }
 
-    /// Moves a vGPU as somebody else would, before a VM has it.
+    /// Moves a vGPU for somebody else, before a VM has it.
     pub fn place(&self, at: &str, placement: u32) {
         let text = format!("{placement}\n");
         let mut state = self.state();
@@ -260,7 +260,7 @@ impl Kernel {
         assert_eq!(written, Ok(text.len()), "{at} at {placement}");
     }
 
-    /// Frees a function as somebody else would.
+    /// Frees a function for somebody else.
     pub fn release(&self, function: &str) {
         let written = self
             .state()
@@ -268,7 +268,8 @@ impl Kernel {
         assert_eq!(written, Ok(2), "{function}");
     }
 
-    /// Does to a GPU what no file does: modes, services, time, functions off and on.
+    /// Changes a GPU in ways for which there is no file: modes, services, time,
+    /// functions off and on.
     pub fn with_gpu<T>(&self, gpu: &str, act: impl FnOnce(&mut model::Gpu) -> T) -> T {
         let mut state = self.state();
         let (index, _) = state.card(gpu).unwrap();
@@ -281,7 +282,7 @@ impl Kernel {
     pub fn nodes(&self, function: &str) -> [String; 2] {
         let state = self.state();
         let Some((index, Parent::Vf(number))) = state.card(function) else {
-            panic!("{function} is no virtual function");
+            panic!("{function} is not a virtual function");
         };
         let group = state.cards[index].first_group + number;
         [
@@ -290,8 +291,8 @@ impl Kernel {
         ]
     }
 
-    /// A process opens the VFIO device of a function or mediated device. What
-    /// follows no table cannot refuse it.
+    /// A process opens the VFIO device of a function or mediated device. Devices
+    /// without a table are never refused.
     ///
     /// # Errors
     /// The driver's errno.
@@ -308,7 +309,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// The process ends and with it what it had open; `killed`: by SIGKILL.
+    /// The process ends and closes everything that it had open; `killed`: by SIGKILL.
     pub fn close_all(&self, pid: u32, killed: bool) {
         let mut state = self.state();
         let (ended, others) = std::mem::take(&mut state.opened)

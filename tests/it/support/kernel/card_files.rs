@@ -1,4 +1,4 @@
-//! What `/sys` shows of a GPU that follows a table, with what its twin says.
+//! The `/sys` files of a GPU that follows a table, with the answers of its twin.
 
 use lab_nvidia::model::{Attribute, Framework, Parent, VgpuHandle};
 
@@ -12,7 +12,7 @@ const NVIDIA: u16 = 0x10de;
 const CONTROLLER_3D: u32 = 0x03_02_00;
 
 impl Card {
-    /// What VFIO has of the functions named in `without_vfio` does not show.
+    /// VFIO's files of the functions in `without_vfio` are left out.
     pub(super) fn add_to(&self, tree: &mut Tree, without_vfio: &[String]) {
         let gpu = self.twin.address();
         self.add_pci(tree, gpu);
@@ -94,7 +94,7 @@ impl Card {
         tree.attribute(&path, self.twin.read(vgpu_handle, attribute), on_write);
     }
 
-    /// The attributes that only a driver of today has beside `vgpu_params`.
+    /// The attributes that only new drivers have beside `vgpu_params`.
     pub(super) fn add_mdev_files(&self, tree: &mut Tree, mdev: &Mdev, vgpu_handle: &VgpuHandle) {
         let (VgpuHandle::Mdev(uuid), true, false) = (vgpu_handle, mdev.whole, mdev.leaving) else {
             return;

@@ -1,4 +1,4 @@
-//! Drivers that misbehave: which writes go wrong, and how.
+//! Faulty drivers: which writes go wrong, and how.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use super::{Kernel, OnWrite, State};
 use lab_nvidia::model::Attribute;
 
-/// Which writes are to go wrong.
+/// The writes that go wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
     /// A mediated device is made.
@@ -28,23 +28,23 @@ pub enum Target {
     Read,
 }
 
-/// A driver that misbehaves.
+/// A fault of a driver.
 #[derive(Debug, Clone)]
 pub struct Fault {
     pub target: Target,
     /// Only this parent, virtual function or GPU, if one is named.
     pub parent: Option<String>,
-    /// Passed before the driver does anything.
+    /// Time that passes before the driver does anything.
     pub delay: Duration,
-    /// What it answers instead of doing it.
+    /// Its answer instead of doing it.
     pub errno: Option<Errno>,
-    /// It says that it is done, and has done nothing.
+    /// It reports success, but has done nothing.
     pub pretends: bool,
-    /// It does what it is to do, and answers the errno all the same.
+    /// It does the work, but answers with the errno.
     pub does: bool,
-    /// So many of these writes have to be under way at once before any is carried out.
+    /// That many of these writes must be in progress at once before any is carried out.
     pub together: usize,
-    /// How many more writes are concerned.
+    /// How many more writes are affected.
     pub times: usize,
 }
 
@@ -88,7 +88,7 @@ impl Fault {
         }
     }
 
-    /// So many such writes wait for each other, and then work.
+    /// That many such writes wait for each other, and then work.
     pub fn together(target: Target, writes: usize) -> Self {
         Self {
             together: writes,
@@ -132,7 +132,7 @@ impl Kernel {
 }
 
 impl State {
-    /// The fault that strikes, of which one time is used up by that.
+    /// The fault that applies; this uses up one of its times.
     pub(super) fn next_fault(&mut self, what: &OnWrite, value: &[u8]) -> Option<Fault> {
         let (target, parent) = self.target(what, value)?;
         let board = parent.as_ref().and_then(|parent| self.board_of(parent));
@@ -144,7 +144,7 @@ impl State {
         self.strike(target, &places)
     }
 
-    /// The same for a target at places.
+    /// The same for a target and places.
     pub(super) fn strike(&mut self, target: Target, places: &[&str]) -> Option<Fault> {
         let mut faults = self.faults.iter_mut();
         let fault = faults.find(|fault| fault.concerns(target, places))?;
@@ -152,7 +152,7 @@ impl State {
         Some(fault.clone())
     }
 
-    /// What a write is, and the parent or function that it is about.
+    /// The kind of a write, and its parent or function.
     fn target(&self, what: &OnWrite, value: &[u8]) -> Option<(Target, Option<String>)> {
         let parent_of = |uuid: &String| self.mdevs.get(uuid).map(|mdev| mdev.parent.clone());
         Some(match what {

@@ -1,5 +1,5 @@
-//! What `/sys` shows of the machine: its nodes, functions, types and mediated
-//! devices as directories, links and attributes.
+//! The `/sys` files of the machine: its nodes, functions, types and mediated devices as
+//! directories, links and attributes.
 
 use super::{Function, Mdev, OnWrite, State, Tree};
 
@@ -86,7 +86,7 @@ impl State {
     }
 }
 
-/// What every PCI function shows.
+/// The files that every PCI function has.
 pub(super) struct Pci<'a> {
     pub vendor: u16,
     pub device: u16,

@@ -1,5 +1,5 @@
-//! What NVML would say of the GPUs that follow tables, from their twins at that
-//! moment: the answers that `virt-vgpu-nvml` gives.
+//! NVML's answers about the GPUs that follow tables, from the present state of their
+//! twins, as `virt-vgpu-nvml` gives them.
 
 use lab_nvidia::{boards::VgpuType, control, model};
 use nix::errno::Errno;
@@ -31,7 +31,7 @@ fn not_supported<T>() -> Told<T> {
     Told::Unavailable(failure(FailureKind::NotSupported, "Not Supported"))
 }
 
-/// What NVML makes of the driver's answer.
+/// NVML's error for the driver's answer.
 fn refused(errno: Errno) -> Failure {
     let (kind, words) = match errno {
         Errno::EBUSY => (FailureKind::InUse, "In use by another client"),
@@ -44,7 +44,7 @@ fn refused(errno: Errno) -> Failure {
     failure(kind, words)
 }
 
-/// 0 is the driver's own choice.
+/// 0 means the driver's own choice.
 fn chosen(number: u32) -> Option<u32> {
     (number != 0).then_some(number)
 }
@@ -80,7 +80,7 @@ fn to_driver(wanted: &Scheduler) -> model::Scheduler {
 impl Card {
     fn facts(&self) -> GpuFacts {
         let (board, known) = (self.twin.board(), self.known());
-        // With MIG mode on there is no other one, whatever it was set to.
+        // In MIG mode there is no other mode, whatever was set.
         let mixed = known.hetero && !known.mig;
         let address: PciAddress = self.twin.address().parse().unwrap();
         let has = board.features;
@@ -134,7 +134,7 @@ impl Card {
         }
     }
 
-    /// The lists are about mixed sizes: while those are off, none can be had.
+    /// The lists describe mixed sizes: while that mode is off, no place is free.
     fn placements(&self, kind: &VgpuType, mixed: bool) -> Option<Placements> {
         let board = self.twin.board();
         if !board.features.hetero || kind.gi_profile.is_some() {
@@ -152,9 +152,9 @@ impl Card {
         })
     }
 
-    /// Changes what a question asks to be changed. The program does not ask the
-    /// driver for what is in place, which would refuse that, too, with vGPUs there,
-    /// and tells the two reasons of one answer about the scheduler apart.
+    /// Makes the change that a question asks for. The program does not set what is
+    /// already set, because the driver would refuse even that while there are vGPUs. It
+    /// also distinguishes the two reasons behind one answer about the scheduler.
     fn set(&mut self, question: &Question) -> Result<(), Errno> {
         let known = self.known();
         match question {
@@ -210,7 +210,7 @@ fn limits(arr: bool) -> SchedulerLimits {
 }
 
 impl Kernel {
-    /// NVML's answer, as of now; sleeps for as long as an injected fault says.
+    /// NVML's answer, as of now; sleeps as long as an injected fault says.
     pub fn answer(&self, question: &Question) -> Answer {
         let gpu = match question {
             Question::Gpus => None,
@@ -253,7 +253,7 @@ impl Kernel {
             }
             _ => Answer::Done,
         };
-        // Where vGPUs can be has changed with the mode.
+        // The possible places have changed with the mode.
         state.tree = None;
         Ok(answer)
     }

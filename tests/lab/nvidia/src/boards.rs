@@ -1,6 +1,6 @@
-//! The tables: which boards there are, with which vGPU types, placements and GPU
-//! instance profiles. One file per model in `boards/`; the kernel module is built
-//! from the same files. The format is in `README.md`.
+//! The tables: all boards, with their vGPU types, placements and GPU instance profiles.
+//! One file per model in `boards/`; the kernel module is built from the same files. The
+//! format is in `README.md`.
 
 use std::{collections::BTreeMap, num::ParseIntError, sync::LazyLock};
 
@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, num::ParseIntError, sync::LazyLock};
 pub struct Board {
     /// The file's name, and the word of the module's `boards=`.
     pub model: String,
-    /// What NVML calls it.
+    /// Its name in NVML.
     pub name: String,
     /// PCI device id; the vendor is 10de.
     pub device: u16,
@@ -23,7 +23,7 @@ pub struct Board {
     pub vfs: u32,
     /// Placement slots; 0: vGPUs have no placement.
     pub slots: u32,
-    /// What it can do.
+    /// Its features.
     pub features: Features,
     /// Placement ids by size in slots, when sizes are mixed.
     pub mixed: BTreeMap<u32, Vec<u32>>,
@@ -99,13 +99,13 @@ pub struct VgpuType {
     pub resolution: (u32, u32),
 }
 
-/// What is wrong with a table.
+/// An error in a table.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("boards/{model}, line {line}: {what}")]
 pub struct BadTable {
     /// Which file.
     pub model: String,
-    /// Counted from 1; one past the end for what the file lacks.
+    /// Counted from 1; one past the end if something is missing in the file.
     pub line: usize,
     /// What was expected.
     pub what: String,
@@ -185,7 +185,7 @@ impl VgpuType {
 /// Reads a table.
 ///
 /// # Errors
-/// The first line that is not as the format says, or what the file lacks.
+/// The first line that does not follow the format, or what is missing in the file.
 pub fn parse(model: &str, text: &str) -> Result<Board, BadTable> {
     let bad = |line: usize, what: String| BadTable {
         model: model.to_owned(),
@@ -313,7 +313,7 @@ impl Board {
         Ok(())
     }
 
-    /// What one line cannot tell.
+    /// Checks that need more than one line.
     fn check(&self) -> Result<(), String> {
         if self.name.is_empty() || self.device == 0 || self.memory_mib == 0 || self.types.is_empty()
         {

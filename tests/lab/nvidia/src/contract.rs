@@ -1,7 +1,7 @@
-//! What the twin and the kernel module must agree on. A subject is a host with one
-//! GPU; lists of operations with expected answers, and random operations, run on
-//! any subject. Nothing here knows a rule of the resource manager: rules are in
-//! the lists, as answers.
+//! The contract that both the twin and the kernel module fulfil. A subject is a host
+//! with one GPU; lists of operations with expected answers, and random operations, run
+//! on any subject. Nothing here implements a rule of the resource manager: the rules
+//! are in the lists, as answers.
 
 use nix::errno::Errno;
 
@@ -26,7 +26,7 @@ pub use twin::Twin;
 /// Text of the answer, as read, or the errno.
 pub type Answer = Result<String, Errno>;
 
-/// What a subject is: which operations make sense on it, and what they answer.
+/// Describes a subject, and so which operations make sense on it and what they answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Setup {
     /// The GPU's table.
@@ -49,21 +49,21 @@ impl Setup {
 
 /// A host with one GPU.
 pub trait Subject {
-    /// What it is.
+    /// Its description.
     fn setup(&self) -> Setup;
 
     /// Does one operation.
     fn perform(&mut self, op: &Op) -> Answer;
 
-    /// The state as NVML shows it, of a subject whose commands go through NVML.
+    /// The state as NVML shows it, if the subject's commands go through NVML.
     fn library_state(&mut self) -> Option<Answer> {
         None
     }
 }
 
-/// Brings a subject back to where all sequences start: virtual functions on,
-/// manager running, otherwise empty. Answers are not looked at: what is left over
-/// shows in the state.
+/// Brings a subject into the state in which all sequences start: virtual functions
+/// enabled, manager running, otherwise empty. Answers are ignored: leftovers show in
+/// the state.
 pub fn empty(subject: &mut dyn Subject) {
     let setup = subject.setup();
     for op in [
@@ -83,7 +83,8 @@ pub fn empty(subject: &mut dyn Subject) {
     for line in ["hetero 0", "scheduler 1 0 0 0 0", "mig 0"] {
         _ = subject.perform(&control(line));
     }
-    // Binding anew ends the rest. It takes seconds on a host, so only for a reason.
+    // Binding again removes the rest. It takes seconds on a host, so it is only done if
+    // needed.
     if setup.is_sriov() && !is_empty(subject) {
         _ = subject.perform(&Op::Vfs(false));
         _ = subject.perform(&Op::Vfs(true));

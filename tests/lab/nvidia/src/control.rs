@@ -1,5 +1,5 @@
 //! Client of the kernel module's `/dev/nvidiactl`: commands as text, and the state of a
-//! GPU read from the answer. The commands are in `README.md`; what they mean to a caller
+//! GPU read from the answer. The commands are in `README.md`; their meaning for callers
 //! of NVML is not known here.
 
 use std::{
@@ -24,15 +24,15 @@ pub trait Control {
     fn command(&mut self, line: &str) -> Result<String, Errno>;
 }
 
-/// The open device. While one exists, `sriov-manage` does not get its lock.
+/// The open device. While it is open, `sriov-manage` does not get its lock.
 #[derive(Debug)]
 pub struct Device(File);
 
 impl Device {
-    /// Opens the device at `path`, which is [`PATH`] outside of tests.
+    /// Opens the device at `path`, which is [`PATH`] except in tests.
     ///
     /// # Errors
-    /// What `open` says; `ENOENT` when the module is not loaded.
+    /// The errno of `open`; `ENOENT` when the module is not loaded.
     pub fn open(path: &Path) -> Result<Self, Errno> {
         let file = OpenOptions::new().read(true).write(true).open(path);
         Ok(Self(file.map_err(|error| errno(&error))?))
@@ -92,7 +92,7 @@ pub struct State {
     pub gis: Vec<Gi>,
     /// Compute instances.
     pub cis: Vec<Ci>,
-    /// vGPUs, whether or not a VM runs.
+    /// vGPUs, with or without a running VM.
     pub vgpus: Vec<Vgpu>,
 }
 
@@ -183,7 +183,7 @@ pub fn numbers<const N: usize>(
     lines.collect::<Option<_>>().ok_or(Errno::EBADMSG)
 }
 
-/// The one number that a command answers.
+/// The number with which a command answers.
 ///
 /// # Errors
 /// The module's status, or `EBADMSG` for an answer of another form.
@@ -249,7 +249,7 @@ fn parse(text: &str) -> Option<State> {
                 state.cis.push(Ci { gi, id, slices });
             }
             "vgpu" => state.vgpus.push(vgpu(words)?),
-            // A newer module may say more.
+            // A newer module may report more.
             _ => {}
         }
     }
@@ -279,7 +279,7 @@ fn word_or_none(word: &str) -> Option<String> {
     (word != "-").then(|| word.to_owned())
 }
 
-/// The outer option is whether the word is one of the two.
+/// None if the word is neither a number nor the word for none.
 #[allow(clippy::option_option, reason = "a number, none, or neither")]
 fn number_or_none(word: &str) -> Option<Option<u32>> {
     match word {

@@ -1,7 +1,7 @@
-//! The twin: one GPU of the simulated host in memory, by the same rules as the
-//! kernel module (`README.md`, "Rules of the resource manager"). It knows no file
-//! and no clock: time passes when the caller says so. Results are the errnos that
-//! the host's files answer with.
+//! The twin: one GPU of the simulated host in memory, with the same rules as the kernel
+//! module (`README.md`, "Rules of the resource manager"). It knows no file and no
+//! clock: time passes when the caller says so. Results are the errnos of the host's
+//! files.
 
 use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
 
@@ -26,7 +26,7 @@ pub use opening::Vm;
 pub use rules::Refusal;
 pub use scheduler::Scheduler;
 
-/// What an operation answers.
+/// The result of an operation.
 pub type Result<T> = std::result::Result<T, Errno>;
 
 /// Instance ids count from here, as NVIDIA's do.
@@ -43,7 +43,7 @@ pub enum Framework {
     VendorVfio,
 }
 
-/// Whose errnos `current_vgpu_type` has.
+/// The source of the errnos of `current_vgpu_type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dialect {
     /// NVIDIA's driver.
@@ -52,19 +52,19 @@ pub enum Dialect {
     Rfc,
 }
 
-/// The module's parameters, as far as rules depend on them.
+/// The module's parameters that affect the rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools, reason = "independent switches")]
 pub struct Switches {
-    /// Of boards with SR-IOV; the others have legacy mdev.
+    /// For boards with SR-IOV; other boards have legacy mdev.
     pub framework: Framework,
     /// Errnos of `current_vgpu_type`.
     pub dialect: Dialect,
     /// Off: no board shares types of one size but different series.
     pub mixed_series: bool,
-    /// Mixed sizes go to any multiple of the size.
+    /// Mixed sizes can be placed at any multiple of the size.
     pub fine_placements: bool,
-    /// Types are there only after `nvidia-vgpud` has loaded them.
+    /// Types exist only after `nvidia-vgpud` has loaded them.
     pub need_vgpud: bool,
     /// A vGPU opens only while `nvidia-vgpu-mgr` runs.
     pub need_manager: bool,
@@ -86,15 +86,15 @@ impl Default for Switches {
 /// A virtual function.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Vf {
-    /// Bound anew by hand: without a VFIO device.
+    /// Bound again by hand: without a VFIO device.
     rebound: bool,
     /// Its plugin was killed while it started.
     wedged: bool,
-    /// It fell off the bus.
+    /// It has disappeared from the bus.
     gone: bool,
 }
 
-/// Where a vGPU is made: what its types hang under.
+/// The parent of a vGPU, which lists its types.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Parent {
     /// The physical function.
@@ -103,7 +103,7 @@ pub enum Parent {
     Vf(u32),
 }
 
-/// Where a vGPU's attributes are.
+/// The directory of a vGPU's attributes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum VgpuHandle {
     /// Under the virtual function with this number.
@@ -125,11 +125,11 @@ struct Vgpu {
     uuid: Option<String>,
     params: Vec<u8>,
     opener: Option<opening::Opener>,
-    /// Until then the plugin of the last VM is still there.
+    /// Until then the plugin of the last VM still runs.
     exits_at: Duration,
 }
 
-/// A GPU with everything in it.
+/// A GPU with all its contents.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gpu {
     board: &'static Board,
@@ -152,8 +152,8 @@ pub struct Gpu {
 }
 
 impl Gpu {
-    /// The GPU as the module makes it: nothing in it, no virtual functions, types
-    /// not loaded, no manager.
+    /// The GPU as the module creates it: empty, no virtual functions, types not loaded,
+    /// no manager.
     pub fn new(board: &'static Board, address: &str, switches: Switches) -> Self {
         Self {
             board,
@@ -191,17 +191,18 @@ impl Gpu {
         &self.switches
     }
 
-    /// Which of the frameworks its vGPUs appear in.
+    /// The framework of its vGPUs.
     pub fn framework(&self) -> Framework {
         framework_of(self.board, &self.switches)
     }
 
-    /// How many virtual functions there are now, those that fell off the bus among them.
+    /// The present number of virtual functions, including those that have disappeared
+    /// from the bus.
     pub fn vf_count(&self) -> u32 {
         u32::try_from(self.vfs.len()).unwrap_or(u32::MAX)
     }
 
-    /// Whether the virtual function with this number is there.
+    /// Whether the virtual function with this number exists.
     pub fn has_vf(&self, number: u32) -> bool {
         self.vf(number).is_ok()
     }
@@ -256,8 +257,8 @@ impl Gpu {
         self.vgpus.iter().position(|vgpu| vgpu.parent == parent)
     }
 
-    /// The vGPU whose attributes are there: without the folder `ENOENT`, without a
-    /// vGPU `ENXIO`.
+    /// The vGPU with these attributes: `ENOENT` without the directory, `ENXIO` without
+    /// a vGPU.
     fn at(&self, vgpu_handle: &VgpuHandle) -> Result<usize> {
         match vgpu_handle {
             VgpuHandle::Vf(number) if self.framework() == Framework::VendorVfio => {
@@ -285,7 +286,7 @@ impl Gpu {
     }
 }
 
-/// Which framework a board's vGPUs appear in.
+/// The framework of a board's vGPUs.
 pub fn framework_of(board: &Board, switches: &Switches) -> Framework {
     if board.vfs == 0 {
         Framework::LegacyMdev

@@ -1,6 +1,6 @@
-//! The commands of `/dev/nvidiactl` over a Unix socket, for tests of programs that
-//! load the library where there is no kernel module: the test serves the twin. A
-//! command is a line; its answer is a line with errno and length, and then the text.
+//! The commands of `/dev/nvidiactl` over a Unix socket, for tests of programs that load
+//! the library without a kernel module: the test serves the twin. A command is a line;
+//! its answer is a line with errno and length, and then the text.
 
 use std::{
     io::{self, BufRead, BufReader, Read, Write},
@@ -12,7 +12,7 @@ use nix::errno::Errno;
 
 use crate::control::{Control, errno};
 
-/// Names the socket that the library is to use instead of the device.
+/// The variable with the socket that the library uses instead of the device.
 pub const VARIABLE: &str = "LAB_NVIDIACTL";
 
 /// The library's end.
@@ -20,10 +20,10 @@ pub const VARIABLE: &str = "LAB_NVIDIACTL";
 pub struct Socket(BufReader<UnixStream>);
 
 impl Socket {
-    /// Connects to whoever serves at `path`.
+    /// Connects to the server at `path`.
     ///
     /// # Errors
-    /// What `connect` says; `ENOENT` when nobody does.
+    /// The errno of `connect`; `ENOENT` when there is no server.
     pub fn connect(path: &Path) -> Result<Self, Errno> {
         let stream = UnixStream::connect(path).map_err(|error| errno(&error))?;
         Ok(Self(BufReader::new(stream)))
@@ -56,7 +56,7 @@ impl Control for Socket {
 /// Serves the next library that connects, until it closes.
 ///
 /// # Errors
-/// What the socket says.
+/// The errors of the socket.
 pub fn serve_one(listener: &UnixListener, control: &mut dyn Control) -> io::Result<()> {
     let (mut stream, _) = listener.accept()?;
     let lines = BufReader::new(stream.try_clone()?).lines();

@@ -1,8 +1,8 @@
-//! The contract of the simulated host: the lists and random operations, on the
-//! twin, and with `LAB_NVIDIA_GPU=ADDRESS` on that GPU of this host, which is
-//! emptied. `LAB_NVIDIA_OPERATIONS` and `LAB_NVIDIA_SEED` say how many random
-//! operations there are and which. With `LAB_NVIDIA_LIBRARY=/usr/bin/nvml-command`
-//! all that NVML has calls for is asked of the library and not of the module.
+//! The contract of the simulated host: the lists and random operations, on the twin,
+//! and with `LAB_NVIDIA_GPU=ADDRESS` on that GPU of this host, which is emptied.
+//! `LAB_NVIDIA_OPERATIONS` and `LAB_NVIDIA_SEED` set the number of random operations
+//! and their seed. With `LAB_NVIDIA_LIBRARY=/usr/bin/nvml-command` the library instead
+//! of the module answers everything for which NVML has calls.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -75,7 +75,7 @@ fn sequences_have_names_of_their_own() {
     assert_eq!(names.len(), count);
 }
 
-/// As many vGPUs can be made as were foretold, and the next one is refused.
+/// Exactly as many vGPUs can be made as predicted, and the next one is refused.
 fn makes_as_many_as_foretold(twin: &Twin) {
     let setup = twin.setup();
     for (kind, count) in twin.gpu().creatable() {
@@ -99,7 +99,7 @@ fn makes_as_many_as_foretold(twin: &Twin) {
     }
 }
 
-/// No two vGPUs of the GPU, or of a GPU instance, have a slot in common.
+/// No two vGPUs of the GPU, or of a GPU instance, share a slot.
 fn placements_do_not_overlap(gpu: &Gpu) {
     let mut taken: Vec<(String, u32, u32)> = Vec::new();
     let state = gpu.describe();
@@ -124,8 +124,8 @@ fn placements_do_not_overlap(gpu: &Gpu) {
     }
 }
 
-/// The only refusal that changes something: the type that was there is let go
-/// before the new one is refused.
+/// The only refusal that changes something: the old type is removed before the new one
+/// is refused.
 fn may_change_when_refused(setup: &Setup, op: &Op) -> bool {
     setup.switches.dialect == Dialect::Rfc
         && setup.framework() == Framework::VendorVfio
@@ -177,7 +177,7 @@ fn random_operations_are_the_same_for_the_same_seed() {
     }
 }
 
-/// With `LAB_NVIDIA_GPU` only: one test, as it is one GPU.
+/// Only with `LAB_NVIDIA_GPU`: a single test, because there is one GPU.
 #[test]
 fn the_kernel_module_answers_as_the_twin() {
     let Ok(address) = env::var("LAB_NVIDIA_GPU") else {

@@ -125,7 +125,7 @@ fn nothing_comes_after_the_drop() {
     let _alone = alone();
     let (_events, connection, subscription, receiver) = subscribed();
     drop(subscription);
-    // Only a subscription that is gone altogether makes room for the next one.
+    // The next subscription is possible only when the first one is completely gone.
     let (sender, next) = channel();
     let subscription = Subscription::new(&connection, into(sender)).unwrap();
     drop(connection);

@@ -1,6 +1,6 @@
-//! The border to C: pointers, strings, versioned structs, and the macro that exports a call.
-//! All memory of the caller is touched here. What NVML demands of a caller is relied upon:
-//! a pointer argument is null or points to what its type and size say.
+//! The interface to C: pointers, strings, versioned structs, and the macro that exports
+//! a call. All memory of the caller is accessed here. It relies on NVML's contract with
+//! callers: a pointer argument is null or points to memory of the given type and size.
 
 use std::{
     ffi::{CStr, c_char, c_uint},
@@ -54,17 +54,17 @@ impl<T: Copy> Ptr<T> {
         Self(pointer)
     }
 
-    /// Nothing to write to.
+    /// Whether there is no place to write to.
     pub fn is_null(self) -> bool {
         self.0.is_null()
     }
 
-    /// The same place, which holds something else.
+    /// The same pointer with another type.
     pub fn cast<U>(self) -> Ptr<U> {
         Ptr(self.0.cast())
     }
 
-    /// What the caller put there.
+    /// The value that the caller put there.
     pub fn read(self) -> Answer<T> {
         if self.0.is_null() {
             return Err(Code::INVALID_ARGUMENT);
@@ -73,12 +73,12 @@ impl<T: Copy> Ptr<T> {
         Ok(unsafe { self.0.read() })
     }
 
-    /// Hands the caller a value.
+    /// Writes a value for the caller.
     pub fn write(self, value: T) -> Answer {
         self.fill(&[value])
     }
 
-    /// Hands the caller an array, which must have room for all of it.
+    /// Writes an array for the caller, which must be large enough for all of it.
     pub fn fill(self, values: &[T]) -> Answer {
         if values.is_empty() {
             return Ok(());
@@ -86,7 +86,7 @@ impl<T: Copy> Ptr<T> {
         if self.0.is_null() {
             return Err(Code::INVALID_ARGUMENT);
         }
-        // SAFETY: Not null, so by NVML's contract there is room for what the call returns. The
+        // SAFETY: Not null, so by NVML's contract it is large enough for what the call returns. The
         // values are this library's own, so the two do not overlap.
         unsafe { ptr::copy_nonoverlapping(values.as_ptr(), self.0, values.len()) };
         Ok(())
@@ -118,7 +118,7 @@ impl<T> From<&mut [T]> for Ptr<T> {
 
 #[cfg(test)]
 impl<T> Ptr<T> {
-    /// What a caller passes who has no place for the answer.
+    /// The pointer of a caller that has no place for the answer.
     pub const NULL: Self = Self(ptr::null_mut());
 }
 
@@ -134,7 +134,7 @@ pub const fn version<T>(number: u32) -> c_uint {
 pub struct Text(Ptr<c_char>);
 
 impl Text {
-    /// Hands the caller the text in a buffer of `size` bytes.
+    /// Writes the text into a buffer of `size` bytes.
     pub fn write(self, text: &str, size: c_uint) -> Answer {
         if self.0.is_null() {
             return Err(Code::INVALID_ARGUMENT);
@@ -147,7 +147,7 @@ impl Text {
         self.0.fill(&bytes)
     }
 
-    /// The same where the size needed is handed back.
+    /// The same, and returns the size that is needed.
     pub fn write_sized(self, text: &str, size: Ptr<c_uint>) -> Answer {
         let room = size.read()?;
         size.write(count(text.len() + 1)?)?;
@@ -195,8 +195,8 @@ pub fn count(length: usize) -> Answer<c_uint> {
     c_uint::try_from(length).map_err(|_| Code::UNKNOWN)
 }
 
-/// The pattern of two calls: `room` is how much the caller's array holds, and becomes how
-/// much is needed.
+/// The pattern of two calls: `room` is the size of the caller's array, and then the
+/// size that is needed.
 pub fn list<T: Copy>(values: &[T], room: Ptr<c_uint>, array: Ptr<T>) -> Answer {
     let mut space = room.read()?;
     let fits = fitting(values, &mut space);
@@ -222,7 +222,7 @@ pub fn character(byte: u8) -> c_char {
     c_char::from_ne_bytes([byte])
 }
 
-/// A text in an array of a struct; what is too long is cut off.
+/// A text in an array of a struct; a longer text is truncated.
 pub fn chars<const N: usize>(text: &str) -> [c_char; N] {
     let mut array = [0; N];
     for (to, from) in array.iter_mut().take(N - 1).zip(text.bytes()) {

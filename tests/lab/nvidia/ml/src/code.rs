@@ -1,5 +1,4 @@
-//! NVML's return codes, what they are called, and which of them stands for an errno of the
-//! kernel module.
+//! NVML's return codes, their texts, and the code for each errno of the kernel module.
 
 use std::ffi::{CStr, c_uint};
 
@@ -9,7 +8,7 @@ use nix::errno::Errno;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Code(pub c_uint);
 
-/// What a call comes to.
+/// The result of a call.
 pub type Answer<T = ()> = Result<T, Code>;
 
 impl Code {
@@ -42,7 +41,7 @@ impl From<Errno> for Code {
     }
 }
 
-/// What `nvmlErrorString` says.
+/// The text of `nvmlErrorString`.
 pub fn text(code: c_uint) -> &'static CStr {
     match code {
         0 => c"Success",

@@ -169,7 +169,8 @@ fn profile(gpu: &Gpu, gi: Gi, index: c_uint, engine: c_uint) -> Answer<(&'static
     Ok((profile, *slices))
 }
 
-/// The module counts slices and does not say which; taken one after the other, by id.
+/// The module counts slices but does not say which; here they are assigned in order of
+/// id.
 fn placement(gpu: &Gpu, gi: Gi, ci: Ci) -> nvmlComputeInstancePlacement_t {
     let before = gpu.cis(gi).into_iter().filter(|other| other.id < ci.id);
     nvmlComputeInstancePlacement_t {

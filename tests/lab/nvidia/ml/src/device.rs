@@ -1,5 +1,5 @@
-//! What a device is and how it is doing: names, PCI, memory, sensors, modes of virtualisation
-//! and capabilities.
+//! Properties and state of a device: names, PCI, memory, sensors, modes of
+//! virtualisation and capabilities.
 
 use std::ffi::c_uint;
 
@@ -90,7 +90,7 @@ abi! {
         let gpu = nvml.gpu(device)?;
         let version = memory.read_version(2)?.version;
         let (total, used) = framebuffer(&gpu);
-        // About what the driver keeps for itself.
+        // About as much as the driver reserves.
         let reserved = (total / 64).min(total - used);
         memory.write(nvmlMemory_v2_t {
             version,
@@ -173,8 +173,8 @@ abi! {
 /// `NVML_GPU_VIRTUALIZATION_MODE_HOST_VGPU`
 const HOST_VGPU: c_uint = 3;
 
-/// Total and used, in bytes. A board's memory is a little less than its types' framebuffers add
-/// up to, as NVIDIA counts.
+/// Total and used memory, in bytes. As NVIDIA counts, a board's memory is a little less
+/// than the sum of its types' framebuffers.
 fn framebuffer(gpu: &Gpu) -> (u64, u64) {
     let total = u64::from(gpu.board.memory_mib) * MIB;
     let vgpus = gpu.state.vgpus.iter();
@@ -220,7 +220,7 @@ fn generation(board: &Board) -> u32 {
     }
 }
 
-/// A number that tells one board's sensors from another's.
+/// A number that makes one board's sensors differ from another's.
 fn individual(address: Address) -> u32 {
     (u32::from(address.bus) + u32::from(address.device)) % 32
 }

@@ -1,5 +1,6 @@
-//! What a call finds on the host: GPUs and what is on them, by NVML's handles. A handle holds
-//! the PCI address and ids themselves, so it needs no table and may outlive what it names.
+//! The objects that a call finds on the host: GPUs and their contents, by NVML's
+//! handles. A handle contains the PCI address and ids themselves, so it needs no table
+//! and may outlive its object.
 
 use std::{ffi::c_uint, fmt, ptr, str::FromStr};
 
@@ -76,7 +77,7 @@ impl<'a> Nvml<'a> {
         types.next().ok_or(Code::INVALID_ARGUMENT)
     }
 
-    /// An active vGPU. NVML does not know those that no VM runs with.
+    /// An active vGPU. NVML does not know vGPUs without a VM.
     pub fn vgpu(&mut self, id: c_uint) -> Answer<(Gpu, Vgpu, &'static VgpuType)> {
         if id == 0 {
             return Err(Code::INVALID_ARGUMENT);
@@ -84,7 +85,7 @@ impl<'a> Nvml<'a> {
         for (address, _) in self.all()? {
             let gpu = match self.gpu_at(address) {
                 Ok(gpu) => gpu,
-                // The vGPU may be on another one.
+                // The vGPU may be on another GPU.
                 Err(Code::GPU_IS_LOST | Code::NOT_FOUND) => continue,
                 Err(code) => return Err(code),
             };
@@ -125,7 +126,7 @@ fn line(gpu: &Gpu, name: &str, words: &str) -> String {
 }
 
 impl Gpu {
-    /// MIG mode is on; the call is none for such a GPU.
+    /// An error if MIG mode is on: the call does not work then.
     pub fn without_mig(&self) -> Answer {
         if self.state.mig {
             Err(Code::NOT_SUPPORTED)
@@ -134,7 +135,7 @@ impl Gpu {
         }
     }
 
-    /// MIG mode is off; the call needs it.
+    /// An error if MIG mode is off: the call needs it.
     pub fn with_mig(&self) -> Answer {
         if self.state.mig {
             Ok(())
@@ -221,7 +222,7 @@ impl Address {
     }
 }
 
-/// Either form, and NVML's takes the function as 0 and the domain as 0 where they are missing.
+/// Both forms; as in NVML, a missing function or domain is 0.
 impl FromStr for Address {
     type Err = ();
 
@@ -256,7 +257,7 @@ const DEVICE: u8 = 1;
 const GPU_INSTANCE: u8 = 2;
 const COMPUTE_INSTANCE: u8 = 3;
 
-/// What a handle says.
+/// The contents of a handle.
 struct Handle {
     address: Address,
     gi: u8,
@@ -281,7 +282,7 @@ impl Handle {
     }
 }
 
-/// `nvmlDevice_t`: opaque to the caller, and nothing is behind it.
+/// `nvmlDevice_t`: opaque to the caller, and not a real pointer.
 #[repr(transparent)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Device(usize);
@@ -311,7 +312,7 @@ impl GpuInstance {
 const _: () = assert!(size_of::<Device>() == size_of::<nvmlDevice_t>());
 const _: () = assert!(size_of::<usize>() == 8, "handles are packed into 64 bits");
 
-/// A UUID that is always the same for the same name (FNV-1a, which need not be good here).
+/// A UUID that is always the same for the same name (FNV-1a is good enough here).
 pub fn uuid(name: &str) -> String {
     let mut hash: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
     for byte in name.bytes() {

@@ -1,4 +1,5 @@
-//! vGPU instances: those that a VM runs with. A vGPU that was only created is none.
+//! vGPU instances: vGPUs with a running VM. vGPUs that were only created are not
+//! listed.
 
 use std::ffi::{c_uint, c_ulonglong};
 
@@ -92,7 +93,7 @@ abi! {
 
     fn nvmlVgpuInstanceGetFrameRateLimit(nvml, id: c_uint, limit: Ptr<c_uint>) {
         let (gpu, _, vgpu_type) = nvml.vgpu(id)?;
-        // The limiter works under best effort only.
+        // The limiter works only with best effort.
         if gpu.state.scheduler.policy > BEST_EFFORT {
             return Err(Code::NOT_SUPPORTED);
         }

@@ -1,6 +1,6 @@
-//! Whether a vGPU can move: vGPU versions, the metadata of a vGPU and of a GPU, and the
-//! comparison of the two. The opaque part of either is the board, so any other board, and
-//! nothing else, is refused.
+//! Whether a vGPU can be migrated: vGPU versions, the metadata of a vGPU and of a GPU,
+//! and their comparison. The opaque part of the metadata is the board, so exactly the
+//! other boards are refused.
 
 use std::ffi::c_uint;
 
@@ -16,7 +16,7 @@ use crate::{
     vgpu_types::board_id,
 };
 
-/// vGPU versions that the host's driver speaks.
+/// vGPU versions that the host's driver supports.
 const VERSIONS: nvmlVgpuVersion_t = nvmlVgpuVersion_t {
     minVersion: 0x0015_0001,
     maxVersion: 0x0018_0001,
@@ -30,7 +30,7 @@ abi! {
         current.write(VERSIONS)
     }
 
-    // Nobody could keep a smaller range, so only the one in place is accepted.
+    // A smaller range could not be stored, so only the present one is accepted.
     fn nvmlSetVgpuVersion(nvml, wanted: Ptr<nvmlVgpuVersion_t>) {
         let wanted = wanted.read()?;
         if wanted.minVersion > wanted.maxVersion
@@ -108,7 +108,7 @@ fn opaque(board: u32) -> [std::ffi::c_char; 4] {
     board.to_le_bytes().map(character)
 }
 
-/// Metadata has no fixed size, so the caller says how much room there is.
+/// Metadata has no fixed size, so the caller passes the size of its buffer.
 fn hand_over<T: Copy>(metadata: Ptr<T>, size: Ptr<c_uint>, value: T) -> Answer {
     let needed = count(size_of::<T>())?;
     let room = size.read()?;

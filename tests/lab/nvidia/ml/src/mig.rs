@@ -28,7 +28,7 @@ abi! {
         if mode > 1 || activation.is_null() {
             return Err(Code::INVALID_ARGUMENT);
         }
-        // No number comes from a module that only claims to have done it.
+        // A module that only pretends success gives no number.
         let status = nvml.numbers::<1>(&gpu, "mig", &mode.to_string())?;
         activation.write(status.first().map_or(0, |[status]| *status))
     }
@@ -101,7 +101,7 @@ abi! {
         }
     }
 
-    // The array has room for all by contract; without one only the number is asked for.
+    // The array is large enough for all by contract; without one only the number is asked for.
     fn nvmlDeviceGetGpuInstancePossiblePlacements
     | nvmlDeviceGetGpuInstancePossiblePlacements_v2 (
         nvml, device: Device, id: c_uint,
@@ -151,7 +151,7 @@ abi! {
         nvml.command(&gpu, "gi-destroy", &gi.id.to_string())
     }
 
-    // The array has room for all that the profile allows by contract.
+    // The array is large enough for all that the profile allows by contract.
     fn nvmlDeviceGetGpuInstances(
         nvml, device: Device, id: c_uint, gis: Ptr<GpuInstance>, number: Ptr<c_uint>,
     ) {
@@ -201,7 +201,7 @@ fn by_index(board: &'static Board, index: c_uint) -> Answer<&'static GiProfile> 
 }
 
 fn create(nvml: &mut Nvml<'_>, gpu: &Gpu, words: &str, gi: Ptr<GpuInstance>) -> Answer {
-    // What cannot be handed back must not be made.
+    // An instance that cannot be returned must not be created.
     if gi.is_null() {
         return Err(Code::INVALID_ARGUMENT);
     }
@@ -243,7 +243,7 @@ fn multiprocessors(board: &Board, slices: u32) -> u32 {
     (per_slice * slices) & !1
 }
 
-/// What a GPU or compute instance has of each engine.
+/// The engines of a GPU or compute instance.
 pub struct Engines {
     pub multiprocessors: u32,
     pub copy: u32,

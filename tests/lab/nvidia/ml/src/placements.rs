@@ -1,5 +1,5 @@
-//! Where on a GPU vGPUs can be: the heterogeneous modes and the lists of placement ids. Only
-//! the kernel module knows which are free.
+//! The places of vGPUs on a GPU: the heterogeneous modes and the lists of placement
+//! ids. Only the kernel module knows which places are free.
 
 use std::ffi::c_uint;
 
@@ -66,7 +66,7 @@ abi! {
         given.answer(vgpu_type, &ids, given.mode)
     }
 
-    // The mode is the GPU's, whatever the caller put there.
+    // The GPU's own mode counts, whatever the caller passed.
     fn nvmlDeviceGetVgpuTypeCreatablePlacements(
         nvml, device: Device, id: c_uint, placements: Ptr<c_uint>,
     ) {
@@ -75,7 +75,7 @@ abi! {
         let given = Given::read(placements)?;
         gpu.without_mig()?;
         let mode = if gpu.state.hetero { HETEROGENEOUS } else { HOMOGENEOUS };
-        // The first version knows nothing but the heterogeneous mode.
+        // The first version has only the heterogeneous mode.
         let told = given.second || mode == HETEROGENEOUS;
         if mode == HOMOGENEOUS && !(told && gpu.board.features.homogeneous_placements) {
             return Err(Code::NOT_SUPPORTED);
@@ -99,7 +99,7 @@ abi! {
     }
 }
 
-/// Whether the GPU has the mode now.
+/// An error unless the GPU has the mode now.
 fn heterogeneous(gpu: &Gpu) -> Answer {
     if gpu.board.features.hetero {
         gpu.without_mig()

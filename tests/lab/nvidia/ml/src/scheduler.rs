@@ -1,5 +1,5 @@
-//! How vGPUs share a GPU's time. The module schedules nothing, so logs are empty, and it keeps
-//! no scheduler per GPU instance, so those calls are not supported.
+//! How vGPUs share a GPU's time. The module schedules nothing, so logs are empty. It
+//! has no scheduler per GPU instance, so those calls are not supported.
 
 use std::ffi::c_uint;
 
@@ -68,8 +68,8 @@ abi! {
         let gpu = nvml.gpu(device)?;
         let state = state.read()?;
         let arr = state.enableARRMode;
-        // SAFETY: Both forms of the union are plain numbers, of which any value is one; the
-        // caller has filled the one that the mode says.
+        // SAFETY: Both forms of the union are plain numbers, for which any value is
+        // valid; the caller has filled the form that the mode selects.
         let (factor, frequency, slice_ns) = unsafe {
             let given = state.schedulerParams;
             if arr == ARR_ON {
@@ -82,7 +82,8 @@ abi! {
         set(nvml, &gpu, Scheduler { policy: state.schedulerPolicy, arr, factor, frequency, slice_ns })
     }
 
-    // The second interface knows no time slice: with fair sharing, adaptive round robin is on.
+    // The second interface has no time slice: with fair sharing, adaptive round robin
+    // is on.
     fn nvmlDeviceSetVgpuSchedulerState_v2(nvml, device: Device, state: Ptr<SchedulerSetV2>) {
         let gpu = nvml.gpu(device)?;
         let state = state.read()?;
@@ -177,7 +178,7 @@ fn graphics(engine: c_uint) -> Answer<c_uint> {
     }
 }
 
-/// Nanoseconds; a frequency is so many slices a second.
+/// In nanoseconds; the frequency is the number of slices per second.
 fn slice(scheduler: Scheduler) -> u32 {
     let from_frequency = 1_000_000_000_u32.checked_div(scheduler.frequency);
     from_frequency.unwrap_or(scheduler.slice_ns)

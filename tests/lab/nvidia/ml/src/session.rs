@@ -28,12 +28,12 @@ pub struct Session {
 fn with<R>(act: impl FnOnce(&mut Option<Session>) -> R) -> R {
     use std::sync::{Mutex, PoisonError};
 
-    // Also what keeps two threads' commands and answers apart.
+    // The lock also keeps the commands and answers of two threads apart.
     static LIBRARY: Mutex<Option<Session>> = Mutex::new(None);
     act(&mut LIBRARY.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// Tests share a process, and each wants a library of its own.
+/// Tests share a process, and each needs its own library.
 #[cfg(test)]
 fn with<R>(act: impl FnOnce(&mut Option<Session>) -> R) -> R {
     use std::cell::RefCell;
@@ -74,7 +74,7 @@ pub fn init() -> Answer {
     })
 }
 
-/// The device, or what a test names in its place.
+/// The device, or the socket that a test names instead.
 fn open() -> Result<Box<dyn Control + Send>, Errno> {
     if let Some(path) = env::var_os(socket::VARIABLE) {
         return Ok(Box::new(Socket::connect(Path::new(&path))?));
@@ -82,7 +82,7 @@ fn open() -> Result<Box<dyn Control + Send>, Errno> {
     Ok(Box::new(Device::open(Path::new(control::PATH))?))
 }
 
-/// The same with something else for the device.
+/// Like [`init`], with another device.
 pub fn init_with(open: impl FnOnce() -> Answer<Box<dyn Control + Send>>) -> Answer {
     with(|session| {
         match session {
@@ -98,7 +98,7 @@ pub fn init_with(open: impl FnOnce() -> Answer<Box<dyn Control + Send>>) -> Answ
     })
 }
 
-/// One user less; the last one closes the device.
+/// Removes one user; the last one closes the device.
 pub fn shutdown() -> Answer {
     with(|session| {
         let open = session.as_mut().ok_or(Code::UNINITIALIZED)?;

@@ -1,6 +1,7 @@
-//! Structs that `nvml-wrapper-sys` does not have yet: those of GPU instances with several
-//! vGPUs (API 12.9) and of the second scheduler interface (API 13), and one that it only has
-//! in a later form. Their sizes are part of their versions, so they are checked.
+//! Structs that `nvml-wrapper-sys` does not have yet: those of GPU instances with
+//! several vGPUs (API 12.9) and of the second scheduler interface (API 13), and one
+//! that it only has in a later form. Their sizes are part of their versions, so they
+//! are checked.
 
 use std::ffi::{c_uint, c_ulonglong};
 
@@ -130,7 +131,7 @@ pub struct SchedulerLogV2 {
 }
 const _: () = assert!(size_of::<SchedulerLogV2>() == 24 + 200 * 56);
 
-/// What `nvmlComputeInstanceGetInfo` returned before its `_v2` had the placement, too.
+/// The result of `nvmlComputeInstanceGetInfo`, before its `_v2` added the placement.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct ComputeInstanceInfoV1 {

@@ -9,7 +9,7 @@ use crate::{
     session,
 };
 
-/// The release that the kernel module claims to be, too (vGPU 19.0).
+/// The driver release; the kernel module reports the same (vGPU 19.0).
 pub const DRIVER: &str = "580.65.05";
 
 // SAFETY: The name is NVML's; whoever loads this library does so in place of NVML.
@@ -23,7 +23,8 @@ abi! {
         session::init()
     }
 
-    // The flags say not to fail without a GPU and not to attach any: neither is done here.
+    // The flags say not to fail without a GPU and not to attach any: this library does
+    // neither.
     fn nvmlInitWithFlags(!, _flags: c_uint) {
         session::init()
     }
@@ -82,12 +83,12 @@ abi! {
     }
 }
 
-/// The handle of a GPU that is there, as a lost one has none.
+/// The handle of an existing GPU; a lost one has none.
 fn opened(nvml: &mut Nvml<'_>, address: Address) -> Answer<Device> {
     Ok(nvml.gpu_at(address)?.handle())
 }
 
-/// `nvidia-smi -L` shows it.
+/// The UUID that `nvidia-smi -L` shows.
 pub fn gpu_uuid(address: Address) -> String {
     format!("GPU-{}", uuid(&address.to_string()))
 }

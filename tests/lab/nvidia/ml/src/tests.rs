@@ -1,4 +1,4 @@
-//! Calls as a C program makes them, against a module that answers from a list.
+//! Calls as a C program makes them, with a module that answers from a list.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -27,7 +27,7 @@ use crate::{
 mod mig;
 mod vgpus;
 
-/// The answers by command. A command that is not there is the test's mistake.
+/// The answers by command. A missing command is a mistake of the test.
 struct Fake(HashMap<&'static str, Result<&'static str, Errno>>);
 
 impl Control for Fake {
@@ -59,7 +59,7 @@ const T4_STATE: &str = "model t4\nframework legacy-mdev\nnode -1\nvfs 0\nloaded 
     hetero 0\nscheduler 2 2 33 500 0\n\
     vgpu 3251634190 222 - - 0000:c1:00.0 5c2e92c2-33a4-4f6c-9be6-4d7b7e3c9b11 7 - -\n";
 
-/// A library that speaks to a module with these answers besides the three GPUs.
+/// A library that talks to a module with these answers in addition to the three GPUs.
 fn library(answers: &[(&'static str, Result<&'static str, Errno>)]) {
     let mut all = HashMap::from([
         (GPUS.0, Ok(GPUS.1)),
@@ -79,7 +79,7 @@ fn gi(index: c_uint, id: c_uint) -> GpuInstance {
     out(|gi| nvmlDeviceGetGpuInstanceById(device(index), id, gi)).unwrap()
 }
 
-/// What a call hands back through one pointer.
+/// The value that a call returns through one pointer.
 fn out<T: Copy>(call: impl FnOnce(Ptr<T>) -> c_uint) -> Result<T, c_uint> {
     let mut value = std::mem::MaybeUninit::<T>::zeroed();
     let code = call(Ptr::found(value.as_mut_ptr()));

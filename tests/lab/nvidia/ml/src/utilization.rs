@@ -1,5 +1,5 @@
-//! How busy vGPUs are: not at all, as nothing here computes. Of vGPUs on GPU instances the
-//! driver does not know.
+//! How busy vGPUs are: always idle, because nothing computes here. The driver does not
+//! report vGPUs on GPU instances.
 
 use std::{
     ffi::{c_uint, c_ulonglong},

@@ -1,4 +1,4 @@
-//! vGPU types: which a GPU supports and can still create, and what each one is.
+//! vGPU types: those that a GPU supports and can still create, and their properties.
 
 use std::ffi::{c_uint, c_ulonglong};
 
@@ -20,7 +20,7 @@ abi! {
         nvml, device: Device, number: Ptr<c_uint>, ids: Ptr<c_uint>,
     ) {
         let gpu = nvml.gpu(device)?;
-        // It is nvidia-vgpud that tells the driver which types there are.
+        // nvidia-vgpud tells the driver which types exist.
         let types = gpu.board.types.iter().filter(|_| gpu.state.loaded);
         let supported: Vec<u32> = types.map(|vgpu_type| vgpu_type.id).collect();
         list(&supported, number, ids)
@@ -189,14 +189,15 @@ fn licence(vgpu_type: &VgpuType) -> &'static str {
     }
 }
 
-/// What the host keeps of a vGPU's framebuffer: NVIDIA's rule of thumb, without ECC.
+/// The part of a vGPU's framebuffer that the host reserves: NVIDIA's rule of thumb,
+/// without ECC.
 pub fn reservation(vgpu_type: &VgpuType) -> u64 {
     let mib = u64::from(vgpu_type.framebuffer_mib);
     let most = u64::from(vgpu_type.max_instances.max(1));
     (mib / 16 + 16 + 128 / most) * MIB
 }
 
-/// What the vGPUs of a board count as in metadata: one board's are interchangeable.
+/// The board id in the metadata of vGPUs: vGPUs of one board are interchangeable.
 pub fn board_id(board: &Board) -> u32 {
     u32::from(board.device) << 16 | u32::from(board.subsystem)
 }

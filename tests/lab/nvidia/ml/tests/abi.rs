@@ -1,4 +1,4 @@
-//! The built library as a program finds it: by name, through the dynamic linker.
+//! The built library, loaded as a program does it: by name, through the dynamic linker.
 #![allow(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 
 use std::{env, ffi::CStr, path::PathBuf};
@@ -12,7 +12,7 @@ fn library() -> PathBuf {
     test.parent().unwrap().join("libnvidia_ml.so")
 }
 
-/// On a host with a driver this would speak to it.
+/// On a host with a driver this would use the driver.
 #[test]
 fn without_the_device_the_driver_is_not_loaded() {
     if std::fs::exists(lab_nvidia::control::PATH).unwrap() {

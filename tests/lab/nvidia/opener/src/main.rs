@@ -1,7 +1,7 @@
-//! Opens a VFIO device as QEMU does, and keeps it open until its standard input
-//! ends. The first argument is the device's folder in sysfs; what follows is not
-//! read here but by the driver, from the command line: `-uuid UUID -name
-//! guest=NAME`. Says `open`, or the name of the errno, in one line.
+//! Opens a VFIO device as QEMU does, and keeps it open until its standard input ends.
+//! The first argument is the device's directory in sysfs. The other arguments are for
+//! the driver, which reads them from the command line: `-uuid UUID -name guest=NAME`.
+//! Prints `open`, or the name of the errno, on one line.
 
 use std::{
     env,
@@ -39,7 +39,7 @@ nix::ioctl_write_ptr_bad!(
     libc::c_char
 );
 
-/// What has to stay open.
+/// The files that must stay open.
 struct Device {
     _container: File,
     _group: File,
@@ -91,7 +91,7 @@ fn main() -> ExitCode {
     if writeln!(io::stdout(), "{answer}").is_err() || opened.is_err() {
         return ExitCode::FAILURE;
     }
-    // Any end of the input is the end.
+    // Any end of the input counts, including an error.
     _ = io::stdin().read_to_end(&mut Vec::new());
     ExitCode::SUCCESS
 }

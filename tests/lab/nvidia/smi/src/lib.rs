@@ -1,5 +1,5 @@
-//! What the programs have in common: NVML's calls, by whichever `libnvidia-ml.so.1` the dynamic
-//! linker finds.
+//! The shared part of the programs: NVML's calls, through any `libnvidia-ml.so.1` that
+//! the dynamic linker finds.
 
 pub mod raw;
 

@@ -1,6 +1,7 @@
-//! `nvidia-smi`, as much of it as scripts use, on top of NVML. It asks whichever
-//! `libnvidia-ml.so.1` the dynamic linker finds, so in the lab it also tries that one out.
-//! Output has nvidia-smi's fields in nvidia-smi's order; the exit status is NVML's code.
+//! `nvidia-smi`, as far as scripts use it, on top of NVML. It uses any
+//! `libnvidia-ml.so.1` that the dynamic linker finds, so in the lab it also tests that
+//! library. Output has nvidia-smi's fields in nvidia-smi's order; the exit status is
+//! NVML's code.
 
 mod args;
 mod mig;
@@ -24,7 +25,7 @@ const LIBRARY_NOT_FOUND: u32 = 12;
 const NOT_FOUND: u32 = 6;
 const INVALID_ARGUMENT: u32 = 2;
 
-/// What the actions work with.
+/// The data that all actions use.
 pub struct Smi<'a> {
     pub nvml: &'a Nvml,
     pub raw: Raw<'a>,
@@ -39,7 +40,7 @@ pub struct Gpu<'a> {
 }
 
 impl<'a> Smi<'a> {
-    /// The GPUs that `-i` says, or all. What is wrong with them is said here.
+    /// The GPUs of `-i`, or all. Errors are printed here.
     pub fn gpus(&self) -> Answer<Vec<Gpu<'a>>> {
         let mut gpus = Vec::new();
         for index in 0..self.nvml.device_count()? {
@@ -47,7 +48,7 @@ impl<'a> Smi<'a> {
             let found = device.and_then(|device| Ok((device.pci_info()?.bus_id, device)));
             let (bus, device) = match (found, self.line.gpu.as_deref()) {
                 (Ok(found), _) => found,
-                // One that is lost does not matter where another one is asked for.
+                // A lost GPU does not matter if another one was requested.
                 (Err(_), Some(id)) if id.parse() != Ok(index) => continue,
                 (Err(error), _) => {
                     let what = format!("Unable to determine the device handle for GPU {index}");
@@ -74,21 +75,21 @@ impl<'a> Smi<'a> {
         }
     }
 
-    /// Says what failed, and goes on with the code.
+    /// Prints the error and returns its code.
     pub fn failed<T>(&self, what: &str, answer: Answer<T>) -> Answer<T> {
         answer.inspect_err(|code| println!("{what}: {}", self.raw.describe(*code)))
     }
 }
 
-/// A bus id is also understood in sysfs's form.
+/// A bus id is also accepted in sysfs's form.
 fn same_bus(given: &str, bus: &str) -> bool {
     let ends = bus.to_lowercase().ends_with(&given.to_lowercase());
     given.contains(':') && ends
 }
 
 fn main() -> ExitCode {
-    // Whoever reads only the first lines ends the program, quietly.
-    // SAFETY: No handler of this program's is involved. Were it to fail, nothing would change.
+    // If a reader such as `head` closes the pipe, the program ends quietly. SAFETY: No
+    // handler of this program is involved. If the call fails, nothing changes.
     let _ = unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) };
     let line = match args::parse(std::env::args().skip(1)) {
         Ok(Line {
@@ -153,7 +154,8 @@ fn exit(code: u32) -> ExitCode {
     ExitCode::from(status)
 }
 
-/// A line of the long forms: nested by four, and the colon always in the same column.
+/// A line of the long forms: indented by four, with the colon always in the same
+/// column.
 pub fn field(depth: usize, name: &str, value: &str) {
     let indent = depth * 4;
     let width = 42_usize.saturating_sub(indent);

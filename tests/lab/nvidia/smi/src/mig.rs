@@ -29,7 +29,7 @@ pub fn set_mode(smi: &Smi<'_>, on: bool) -> Answer<()> {
 
 pub fn run(smi: &Smi<'_>, action: &Mig) -> Answer<()> {
     let mut gpus = smi.gpus()?;
-    // Without -i the command is for all GPUs that can do it.
+    // Without -i the command applies to all GPUs that support it.
     if smi.line.gpu.is_none() {
         gpus.retain(|gpu| smi.raw.mig_mode(&gpu.device).is_ok());
     }
@@ -54,7 +54,7 @@ fn each(gpus: &[Gpu<'_>], act: impl FnMut(&Gpu<'_>) -> Answer<()>) -> Answer<()>
     gpus.iter().try_for_each(act)
 }
 
-/// All GPU instances, or the one that `-gi` says, with their profiles' names.
+/// All GPU instances, or the one of `-gi`, with their profiles' names.
 fn found(smi: &Smi<'_>, gpu: &Gpu<'_>) -> Answer<Vec<(Gi, String)>> {
     let mut found = Vec::new();
     for profile in smi.raw.profiles(&gpu.device)? {
@@ -74,7 +74,7 @@ fn found(smi: &Smi<'_>, gpu: &Gpu<'_>) -> Answer<Vec<(Gi, String)>> {
 fn instances(smi: &Smi<'_>, gpus: &[Gpu<'_>]) -> Answer<()> {
     let mut lines = Vec::new();
     for gpu in gpus {
-        // A GPU without MIG mode has none.
+        // A GPU without MIG mode has no instances.
         for (gi, name) in found(smi, gpu).unwrap_or_default() {
             let place = format!("{}:{}", gi.start, gi.size);
             let index = gpu.index;

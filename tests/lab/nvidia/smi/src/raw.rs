@@ -1,5 +1,5 @@
-//! Calls that `nvml-wrapper` does not wrap, by `nvml-wrapper-sys`, or by name where that does
-//! not have them either.
+//! Calls that `nvml-wrapper` does not wrap: through `nvml-wrapper-sys`, or by name if
+//! that does not have them either.
 
 use std::{
     ffi::{CStr, c_char, c_uint, c_ulonglong},
@@ -44,7 +44,7 @@ pub struct Gi {
     pub size: u32,
 }
 
-/// Where vGPUs of a type can be.
+/// The places of a type.
 #[derive(Debug)]
 pub struct Placements {
     pub size: u32,
@@ -80,7 +80,7 @@ struct MaxPerGi {
 /// `NVML_VGPU_SCHEDULER_ARR_ENABLE`; 1 is off, 0 the default.
 pub const ARR_ON: u32 = 2;
 
-/// What the GPU, or its mode, does not have.
+/// The GPU, or its mode, does not support the call.
 pub const NOT_SUPPORTED: nvmlReturn_t = 3;
 const INSUFFICIENT_SIZE: nvmlReturn_t = 7;
 const FUNCTION_NOT_FOUND: nvmlReturn_t = 13;
@@ -422,7 +422,7 @@ impl<'a> Raw<'a> {
         Ok(info.isLicensed != 0)
     }
 
-    /// What NVML calls a code.
+    /// NVML's description of a code.
     pub fn describe(&self, Code(code): Code) -> String {
         let Ok(function) = self.lib.nvmlErrorString.as_ref() else {
             return format!("Error {code}");
@@ -445,7 +445,7 @@ fn heterogeneous(on: bool) -> nvmlVgpuHeterogeneousMode_v1_t {
     }
 }
 
-/// What a scheduler is set with: one of the two, as NVML has a union of them.
+/// The parameters of a scheduler; NVML has a union of the two forms.
 #[derive(Debug, Clone, Copy)]
 pub enum SchedulerParameters {
     /// In nanoseconds, without adaptive round robin.
@@ -454,7 +454,7 @@ pub enum SchedulerParameters {
     Average { factor: u32, frequency: u32 },
 }
 
-/// What of a vGPU is text.
+/// Text properties of a vGPU.
 #[derive(Debug, Clone, Copy)]
 pub enum VgpuText {
     Vm,
@@ -464,7 +464,7 @@ pub enum VgpuText {
     Bus,
 }
 
-/// What of a vGPU is a number.
+/// Numeric properties of a vGPU.
 #[derive(Debug, Clone, Copy)]
 pub enum VgpuNumber {
     Type,

@@ -1,4 +1,4 @@
-//! The tables against what is published: names with ids, and placement tables.
+//! The tables compared with published data: names with ids, and placement tables.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,

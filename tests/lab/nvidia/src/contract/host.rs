@@ -1,7 +1,7 @@
-//! A lab host as a subject: its files, `/dev/nvidiactl`, `sriov-manage`, and
-//! processes that open VFIO devices. Every operation is one system call on a file
-//! that is there; no file is created. With `LAB_NVIDIA_LIBRARY=PROGRAM` commands for
-//! `/dev/nvidiactl` go to that program, which asks NVML.
+//! A lab host as a subject: its files, `/dev/nvidiactl`, `sriov-manage`, and processes
+//! that open VFIO devices. Every operation is one system call on an existing file; no
+//! file is created. With `LAB_NVIDIA_LIBRARY=PROGRAM` commands for `/dev/nvidiactl` go
+//! to that program, which uses NVML.
 
 use std::{
     collections::BTreeMap,
@@ -36,7 +36,7 @@ const SRIOV_MANAGE: &str = "/usr/lib/nvidia/sriov-manage";
 const MANAGER: &str = "nvidia-vgpu-mgr.service";
 const LIBRARY_VARIABLE: &str = "LAB_NVIDIA_LIBRARY";
 
-/// How long virtual functions may take to get their files.
+/// How long virtual functions may take until they have their files.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// One GPU of this host.
@@ -49,7 +49,7 @@ pub struct Host {
     openers: BTreeMap<u32, Opener>,
 }
 
-/// What the kernel said; an error without an errno is not the kernel's.
+/// The kernel's errno; an error without an errno does not come from the kernel.
 fn errno(error: &io::Error) -> Errno {
     error
         .raw_os_error()
@@ -90,11 +90,11 @@ fn switches() -> Result<Switches, String> {
 }
 
 impl Host {
-    /// The GPU with this address, as it is.
+    /// The GPU with this address, in its present state.
     ///
     /// # Errors
-    /// When it is not there or the module says what this crate does not know, or
-    /// the program that asks NVML cannot be started.
+    /// When it does not exist, the module reports something that this crate does not
+    /// know, or the program that uses NVML cannot be started.
     pub fn new(address: &str) -> Result<Self, String> {
         let client = Client::open().map_err(|errno| format!("/dev/nvidiactl: {errno}"))?;
         let state = client.ask(&format!("gpu {address}"));
@@ -184,7 +184,7 @@ impl Host {
         }
     }
 
-    /// The driver may bind functions a while after they are there.
+    /// The driver may bind functions some time after they appear.
     fn wait_for_vfs(&self) -> Answer {
         let file = match self.setup.framework() {
             Framework::VendorVfio => "nvidia/current_vgpu_type",
@@ -233,7 +233,7 @@ impl Host {
 
     fn open(&mut self, number: u32, name: Option<&String>) -> Answer {
         if let Some(opener) = self.openers.get(&number) {
-            // A second process is asked for: it is told, and gone at once.
+            // A second process would open it: it gets the answer and ends.
             return opener.again();
         }
         let uuid = name.map(|_| op::vm_uuid(number));
@@ -276,7 +276,7 @@ impl Host {
         names
     }
 
-    /// What the module says. The whole of it NVML does not tell.
+    /// The module's state text. NVML cannot show all of it.
     fn state(&self) -> Answer {
         let text = Client::open()?.ask(&self.addressed("gpu"))?;
         Ok(self.comparable(&text))

@@ -1,6 +1,6 @@
-//! What NVML can tell of an answer and of a state, where a subject's commands go
-//! through it. Both are made of the twin's, so that a host's can be compared word
-//! for word; `nvml-command` lists what NVML cannot say.
+//! The parts of an answer and of a state that NVML can show, for subjects whose
+//! commands go through NVML. Both are computed from the twin's, so that a host's can be
+//! compared word for word; `nvml-command` lists what NVML cannot express.
 
 use nix::errno::Errno;
 
@@ -23,27 +23,27 @@ fn has(state: &str, start: &str) -> bool {
     state.lines().any(|line| line.starts_with(start))
 }
 
-/// The answer to an operation, given by one who was asked directly, as NVML gives
-/// it; the state is the one afterwards, which is the one before where the operation
-/// was refused or only asked.
+/// The answer to an operation as NVML gives it, computed from the direct answer.
+/// `state` is the state afterwards; for a refused operation or a question it is the
+/// state before.
 pub(super) fn told(setup: &Setup, op: &Op, answer: Answer, state: &str) -> Answer {
     let Op::Control(line) = op else {
         return answer;
     };
     let words: Vec<&str> = line.split_whitespace().collect();
     match (words.as_slice(), &answer) {
-        // Types, and not how many of them.
+        // Types without their numbers.
         (["creatable"], Ok(text)) => {
             let ids = text.lines().filter_map(|line| line.split(' ').next());
             Ok(ids.map(|id| format!("{id}\n")).collect())
         }
-        // Free places that nobody gets to see.
+        // Free places that NVML does not show.
         (["placements", _], Ok(_))
             if !setup.board.features.homogeneous_placements && !has(state, "hetero 1") =>
         {
             Err(Errno::EOPNOTSUPP)
         }
-        // Before a GPU instance is asked anything, NVML has to find it.
+        // NVML must find a GPU instance before it can be used.
         (
             [
                 "gi-destroy" | "gi-placements" | "gi-hetero" | "ci-create" | "ci-destroy",
@@ -65,7 +65,7 @@ pub(super) fn told(setup: &Setup, op: &Op, answer: Answer, state: &str) -> Answe
 }
 
 /// A state in its comparable form as NVML shows it: only modes that the GPU has, and
-/// only vGPUs that a VM has.
+/// only vGPUs with a VM.
 pub(super) fn shown(setup: &Setup, state: &str) -> String {
     let features = &setup.board.features;
     let mig_is_on = has(state, "mig 1 ");

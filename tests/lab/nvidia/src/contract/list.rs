@@ -1,6 +1,6 @@
-//! All sequences, a table per topic. They say in operations and answers what
-//! `README.md` says in words; what is expected was written from there and not
-//! taken from what the twin answers.
+//! All sequences, one table per topic. They express in operations and answers what
+//! `README.md` says in words. The expected answers were written from the README and not
+//! copied from the twin.
 
 use super::sequence::Sequence;
 

@@ -1,5 +1,5 @@
-//! One operation on a host, and its text: the lists are written in it, and a
-//! failure prints it.
+//! One operation on a host, and its text: the lists use this text, and failures print
+//! it.
 
 use std::{fmt, str::FromStr};
 
@@ -149,7 +149,8 @@ fn on(word: &str) -> Result<bool, String> {
 }
 
 fn number(word: &str) -> Result<u32, String> {
-    word.parse().map_err(|_| format!("'{word}' is no number"))
+    word.parse()
+        .map_err(|_| format!("'{word}' is not a number"))
 }
 
 fn parent(word: &str) -> Result<Parent, String> {
@@ -166,7 +167,7 @@ fn attribute(word: &str) -> Result<Attribute, String> {
     found.ok_or_else(|| format!("no file '{word}'"))
 }
 
-/// What follows the first words of a line.
+/// The rest of a line after its first words.
 fn after(line: &str, words: usize) -> &str {
     let mut rest = line.trim_start();
     for _ in 0..words {
@@ -176,7 +177,7 @@ fn after(line: &str, words: usize) -> &str {
     rest
 }
 
-/// `"TEXT"` with `\n` and `\t`, a word, which gets a newline, or `*COUNT`: so many
+/// `"TEXT"` with `\n` and `\t`, a word, which gets a newline, or `*COUNT`: that many
 /// bytes.
 fn text(source: &str) -> Result<String, String> {
     if let Some(count) = source.strip_prefix('*') {

@@ -1,5 +1,5 @@
-//! Random operations, the same ones for the same seed. Which are likely depends on
-//! the twin's state, so that many of them succeed; what they answer does not.
+//! Random operations, the same ones for the same seed. Their probabilities depend on
+//! the twin's state, so that many of them succeed; their answers do not.
 
 use std::fmt;
 
@@ -36,7 +36,7 @@ impl Numbers {
 pub struct Generator {
     numbers: Numbers,
     setup: Setup,
-    /// vGPUs that a VM has; a write to `remove` would wait for it.
+    /// vGPUs with a VM; a write to `remove` would wait for it.
     open: Vec<u32>,
 }
 
@@ -75,14 +75,14 @@ impl Generator {
         Op::Control(line.to_string())
     }
 
-    /// A vGPU's number: mostly one of a few, so that it is met again.
+    /// A vGPU's number: mostly one of a few, so that numbers repeat.
     fn vgpu(&mut self) -> u32 {
         let all = self.setup.board.vfs.max(34);
         let few = if self.numbers.below(4) == 0 { all } else { 6 };
         self.numbers.below(few)
     }
 
-    /// A vGPU's number: mostly of one that is there, or is not.
+    /// A vGPU's number: mostly one that exists, or mostly one that does not.
     fn vgpu_handle(&mut self, twin: &Twin, is_there: bool) -> u32 {
         let framework = self.setup.framework();
         let vgpu_handles: Vec<u32> = (0..self.setup.board.vfs.max(34))
@@ -262,7 +262,7 @@ impl Generator {
     }
 }
 
-/// What random operations came to.
+/// The results of random operations.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
     /// How many succeeded.
@@ -271,18 +271,18 @@ pub struct Tally {
     pub refused: usize,
 }
 
-/// Runs so many operations on an empty subject and the twin beside it, and leaves
-/// the subject empty.
+/// Runs that many operations on an empty subject and on the twin, and leaves the
+/// subject empty.
 ///
 /// # Errors
-/// The first in which they disagree, with the operations before it.
+/// The first one on which they disagree, with the operations before it.
 pub fn run(subject: &mut dyn Subject, seed: u64, operations: usize) -> Result<Tally, String> {
     let setup = subject.setup();
     let mut twin = Twin::new(setup);
     let mut generator = Generator::new(seed, setup);
     let mut tally = Tally::default();
     let mut past = Vec::new();
-    // A killed process wedges however slow the host is.
+    // A killed process leaves the function wedged, however slow the host is.
     let mut next = Some(Op::Init(600_000));
     while let Some(op) = next {
         let agreed = agree(subject, &mut twin, &op);

@@ -1,5 +1,5 @@
-//! Sequences of operations with expected answers, and how one runs. A step is a
-//! line: an operation, and behind `=>` the answer, or behind `~` what it contains.
+//! Sequences of operations with expected answers, and how one runs. A step is a line:
+//! an operation, and after `=>` the answer, or after `~` a part of it.
 
 use std::fmt;
 
@@ -11,17 +11,17 @@ use crate::model::{Dialect, Framework};
 /// Operations that belong together, on an empty GPU.
 #[derive(Debug, Clone, Copy)]
 pub struct Sequence {
-    /// What it shows.
+    /// A description of what it shows.
     pub name: &'static str,
-    /// Which hosts it is for.
+    /// The hosts that it is for.
     pub needs: Needs,
-    /// Lines. `{L40S-24Q}` is the type's id. Behind `=>` an errno, `refused` (by
-    /// the resource manager) or the text with ` | ` between lines; behind `~` and
-    /// `!~` a part of the text. With neither, it has to succeed.
+    /// The steps. `{L40S-24Q}` is the type's id. After `=>` comes an errno, `refused`
+    /// (by the resource manager) or the text with ` | ` between lines; after `~` and
+    /// `!~` comes a part of the text. Without any of these, the step must succeed.
     pub steps: &'static [&'static str],
 }
 
-/// Which hosts a sequence is for; empty or none: all.
+/// The hosts of a sequence; empty or none: all.
 #[derive(Debug, Clone, Copy)]
 pub struct Needs {
     /// Models.
@@ -37,7 +37,7 @@ pub struct Needs {
 }
 
 impl Needs {
-    /// One of these boards, and no switch set that changes what fits.
+    /// One of these boards, without switches that change what fits.
     pub const fn board(boards: &'static [&'static str]) -> Self {
         Self {
             boards,
@@ -72,7 +72,7 @@ impl Needs {
         self
     }
 
-    /// The host is one of those.
+    /// Whether the sequence is for the host.
     pub fn fit(&self, setup: &Setup) -> bool {
         let any = |empty: bool, found: bool| empty || found;
         let switches = &setup.switches;
@@ -127,7 +127,7 @@ fn errno(word: &str) -> Option<Errno> {
     all.find(|errno| format!("{errno:?}") == word)
 }
 
-/// The errno that an operation of this name has: for programs that print it.
+/// The errno with this name: for programs that print it.
 pub(super) fn errno_named(word: &str) -> Errno {
     errno(word).unwrap_or(Errno::UnknownErrno)
 }
@@ -199,24 +199,24 @@ fn with_ids(step: &str, setup: &Setup) -> Result<String, String> {
     Ok(text)
 }
 
-/// What went otherwise than expected.
+/// A difference from the expected answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{sequence}: {step}: {what}")]
 pub struct Disagreement {
-    /// In which sequence, or with which seed.
+    /// The sequence or the seed.
     pub sequence: String,
-    /// At which step.
+    /// The step.
     pub step: String,
     /// The answer, and what was expected.
     pub what: String,
 }
 
-/// Performs an operation on both, and answers what the other one does; another
-/// answer or state of the subject is a disagreement. One that is asked through NVML
-/// has to tell as much as that can.
+/// Performs an operation on both, and returns the other one's answer. A different
+/// answer or state of the subject is a disagreement. A subject that uses NVML is
+/// compared with what NVML can show.
 ///
 /// # Errors
-/// What they disagree in.
+/// The difference.
 pub fn agree(
     subject: &mut dyn Subject,
     other: &mut dyn Subject,
@@ -262,11 +262,11 @@ fn same_state(when: &str, state: &Answer, others: &Answer) -> Result<(), String>
 }
 
 impl Sequence {
-    /// Runs on an empty subject, and leaves it empty; with another subject beside
-    /// it that must give the same answers and states.
+    /// Runs on an empty subject, and leaves it empty. Another subject that runs next to
+    /// it must give the same answers and states.
     ///
     /// # Errors
-    /// The first answer that is not as expected.
+    /// The first unexpected answer.
     pub fn run(
         &self,
         subject: &mut dyn Subject,

@@ -46,7 +46,7 @@ pub fn comparable(text: &str, name: impl Fn(&str) -> String) -> String {
     lines.into_iter().map(|line| line + "\n").collect()
 }
 
-/// What removes all that a comparable state shows, in an order that works.
+/// The operations that remove everything in a comparable state, in an order that works.
 pub(super) fn removal(state: &str) -> Vec<Op> {
     let mut ops = Vec::new();
     let lines: Vec<Vec<&str>> = state

@@ -18,13 +18,13 @@ pub struct Twin {
 }
 
 impl Twin {
-    /// An empty one as after boot: types loaded, manager running, virtual
-    /// functions on.
+    /// An empty one, as after boot: types loaded, manager running, virtual functions
+    /// enabled.
     pub fn new(setup: Setup) -> Self {
         let mut gpu = Gpu::new(setup.board, ADDRESS, setup.switches);
         gpu.load_types();
         gpu.set_manager(true);
-        // Without SR-IOV there are none to switch on.
+        // Without SR-IOV there are no functions to enable.
         _ = gpu.set_vfs(true);
         Self {
             gpu,
@@ -54,14 +54,14 @@ impl Twin {
             .map(|()| String::new())
     }
 
-    /// Without a process there is none to end, whatever became of the vGPU.
+    /// Without a process there is nothing to end, whatever has happened to the vGPU.
     fn close(&mut self, number: u32, killed: bool) -> Answer {
         let closed = self.gpu.close(&self.vgpu_handle(number), killed);
         closed.map(|()| String::new()).map_err(|_| Errno::EBADF)
     }
 
     fn close_all(&mut self) {
-        // Mediated devices made under other UUIDs are not opened by any list.
+        // No list opens mediated devices with other UUIDs.
         for number in 0..64 {
             let vgpu_handle = self.vgpu_handle(number);
             _ = self.gpu.close(&vgpu_handle, false);

@@ -58,7 +58,7 @@ impl Attribute {
 /// may follow.
 ///
 /// # Errors
-/// `EINVAL`: it is none. `ERANGE`: more than 64 bits.
+/// `EINVAL`: not a number. `ERANGE`: more than 64 bits.
 pub(super) fn number(text: &str) -> Result<u64> {
     let unsigned = text.strip_prefix('+').unwrap_or(text);
     let hex = unsigned
@@ -75,13 +75,13 @@ pub(super) fn number(text: &str) -> Result<u64> {
 /// A decimal number of 32 bits, as the kernel reads it.
 ///
 /// # Errors
-/// `EINVAL`: it is none. `ERANGE`: it is too large.
+/// `EINVAL`: not a number. `ERANGE`: too large.
 fn decimal(text: &str) -> Result<u32> {
     let number = digits_of(text.strip_prefix('+').unwrap_or(text), 10)?;
     u32::try_from(number).map_err(|_| Errno::ERANGE)
 }
 
-/// The kernel looks at the size first, and at what follows the digits then.
+/// The kernel checks the size first, then what follows the digits.
 fn digits_of(text: &str, base: u32) -> Result<u64> {
     let end = text.find(|c: char| !c.is_digit(base)).unwrap_or(text.len());
     let (digits, rest) = text.split_at(end);
@@ -104,9 +104,11 @@ impl Gpu {
     pub fn read(&self, vgpu_handle: &VgpuHandle, attribute: Attribute) -> Result<String> {
         let or_none = |id: Option<u32>| id.map_or(NONE.to_owned(), |id| id.to_string());
         let text = match attribute {
-            Attribute::CreatableVgpuTypes => return self.creatable_on(self.seat_vf(vgpu_handle)?),
+            Attribute::CreatableVgpuTypes => {
+                return self.creatable_on(self.function_of(vgpu_handle)?);
+            }
             Attribute::CurrentVgpuType => {
-                let index = self.on_vf(self.seat_vf(vgpu_handle)?);
+                let index = self.on_vf(self.function_of(vgpu_handle)?);
                 let vgpu = index.and_then(|index| self.vgpus.get(index));
                 vgpu.map_or(0, |vgpu| vgpu.kind.id).to_string()
             }
@@ -131,7 +133,7 @@ impl Gpu {
     /// Writes a file in `nvidia/`.
     ///
     /// # Errors
-    /// Those of the table in `README.md`; `EACCES`: it cannot be written.
+    /// The errnos of the table in `README.md`; `EACCES`: it cannot be written.
     pub fn write(
         &mut self,
         vgpu_handle: &VgpuHandle,
@@ -147,7 +149,7 @@ impl Gpu {
                 self.read(vgpu_handle, attribute)?;
                 Err(Errno::EACCES)
             }
-            Attribute::CurrentVgpuType => self.write_type(self.seat_vf(vgpu_handle)?, text),
+            Attribute::CurrentVgpuType => self.write_type(self.function_of(vgpu_handle)?, text),
             Attribute::VgpuParams => self.write_params(vgpu_handle, text),
             Attribute::PlacementId => {
                 let place = self.writable_number(vgpu_handle, text)?;
@@ -160,7 +162,7 @@ impl Gpu {
         }
     }
 
-    fn seat_vf(&self, vgpu_handle: &VgpuHandle) -> Result<u32> {
+    fn function_of(&self, vgpu_handle: &VgpuHandle) -> Result<u32> {
         match vgpu_handle {
             VgpuHandle::Vf(number) if self.framework() == Framework::VendorVfio => {
                 self.vf(*number).map(|_| *number)
@@ -185,7 +187,7 @@ impl Gpu {
     fn writable_number(&self, vgpu_handle: &VgpuHandle, text: &str) -> Result<u32> {
         let vgpu = self.vgpu(vgpu_handle)?;
         let number = match decimal(text) {
-            // As good as any other number that is no id.
+            // Treated like any other number that is not an id.
             Err(Errno::ERANGE) => u32::MAX,
             number => number?,
         };
@@ -204,7 +206,7 @@ impl Gpu {
         if vgpu.opener.is_some() {
             return Err(Errno::EPERM);
         }
-        // The driver takes the last byte to be the newline, whatever it is.
+        // The driver treats the last byte as the newline, whatever it is.
         let kept = bytes.split_last().map_or(&[][..], |(_, kept)| kept);
         vgpu.params = kept.to_vec();
         Ok(())

@@ -1,17 +1,17 @@
-//! Virtual functions, and what binding the GPU anew does to what is in it.
+//! Virtual functions, and how binding the GPU again changes its contents.
 
 use nix::errno::Errno;
 
 use super::{Framework, Gpu, Result, Scheduler, Vf};
 
 impl Gpu {
-    /// Somebody who asks for it gets the `unbindLock`.
+    /// Whether a caller gets the `unbindLock`.
     pub fn grants_unbind(&self) -> bool {
         self.clients == 0 && self.vgpus.iter().all(|vgpu| vgpu.opener.is_none())
     }
 
-    /// `sriov-manage -e` or `-d`: all virtual functions or none, and in any case
-    /// the GPU is bound anew.
+    /// `sriov-manage -e` or `-d`: all virtual functions or none; the GPU is bound again
+    /// in any case.
     ///
     /// # Errors
     /// `ENOENT`: no SR-IOV on this board. `EBUSY`: `unbindLock` is not granted.
@@ -29,13 +29,13 @@ impl Gpu {
             let count = usize::try_from(self.board.vfs).unwrap_or(0);
             self.vfs = vec![Vf::default(); count];
         }
-        self.bind_anew();
+        self.rebind();
         Ok(())
     }
 
-    /// GPU instances and modes are gone; vGPUs on virtual functions that stayed
-    /// keep their type.
-    fn bind_anew(&mut self) {
+    /// Removes GPU instances and modes; vGPUs on virtual functions that stay keep their
+    /// type.
+    fn rebind(&mut self) {
         self.gis.clear();
         self.hetero = false;
         self.scheduler = Scheduler::default();
@@ -47,8 +47,8 @@ impl Gpu {
         }
     }
 
-    /// Binds a virtual function without a vGPU anew, as one must not: it is
-    /// without a VFIO device from then on.
+    /// Binds a virtual function without a vGPU again, which is forbidden: afterwards it
+    /// has no VFIO device.
     ///
     /// # Errors
     /// `ENOENT`: no such function. `EBUSY`: it has a vGPU.
@@ -64,12 +64,12 @@ impl Gpu {
         Ok(())
     }
 
-    /// A virtual function falls off the bus with its vGPU, and is back when all are
-    /// made anew.
+    /// A virtual function disappears from the bus with its vGPU, and comes back when
+    /// all are recreated.
     ///
     /// # Errors
-    /// `ENOENT`: no such function. `EBUSY`: a VM has its vGPU, and the bus waits for
-    /// that.
+    /// `ENOENT`: no such function. `EBUSY`: a VM has its vGPU, and the bus would wait
+    /// for that.
     pub fn vanish(&mut self, number: u32) -> Result<()> {
         self.vf(number)?;
         if let Some(index) = self.on_vf(number) {

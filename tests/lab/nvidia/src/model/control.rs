@@ -26,11 +26,11 @@ fn lines<T: Display>(items: impl IntoIterator<Item = T>) -> String {
 }
 
 impl Gpu {
-    /// One command, asked by root; the answer's text.
+    /// Runs one command as root; returns the text of the answer.
     ///
     /// # Errors
-    /// The command's own; `ENOENT`: another GPU's address. `EINVAL`: no such
-    /// command, or words that it does not take.
+    /// The command's own errno; `ENOENT`: another GPU's address. `EINVAL`: no such
+    /// command, or invalid arguments.
     pub fn command(&mut self, line: &str) -> Result<String> {
         let words: Vec<&str> = line.split_whitespace().collect();
         let (command, words) = match words.as_slice() {

@@ -1,4 +1,4 @@
-//! Mediated devices: what the kernel's mdev core and the driver answer to `create`
+//! Mediated devices: the answers of the kernel's mdev core and the driver to `create`
 //! and `remove`.
 
 use nix::errno::Errno;
@@ -7,7 +7,7 @@ use super::{Framework, Gpu, Parent, Result, VgpuHandle, attributes::number};
 
 const UUID_LENGTH: usize = 36;
 
-/// The UUID as the kernel takes it: 36 characters, and one more of any kind.
+/// The UUID as the kernel accepts it: 36 characters, and one more of any kind.
 fn uuid(text: &str) -> Result<String> {
     let bytes = text.as_bytes();
     if bytes.len() < UUID_LENGTH || bytes.len() > UUID_LENGTH + 1 {
@@ -40,7 +40,7 @@ impl Gpu {
     /// Writes the type's `create`.
     ///
     /// # Errors
-    /// `ENOENT`: no such file. `EINVAL`: no UUID. `EEXIST`: taken. `EIO`: the
+    /// `ENOENT`: no such file. `EINVAL`: not a UUID. `EEXIST`: taken. `EIO`: the
     /// resource manager refuses.
     pub fn mdev_create(&mut self, parent: Parent, type_id: u32, text: &str) -> Result<()> {
         self.has_mdev_type(parent, type_id)?;
@@ -63,8 +63,8 @@ impl Gpu {
     /// Writes the device's `remove`, and waits for the plugin.
     ///
     /// # Errors
-    /// `ENOENT`: no such file. `EINVAL`: no number. `EAGAIN`: a VM has it, and the
-    /// kernel's write would not return before that has ended.
+    /// `ENOENT`: no such file. `EINVAL`: not a number. `EAGAIN`: a VM has it, and the
+    /// kernel's write would not return before the VM has ended.
     pub fn mdev_remove(&mut self, uuid: &str, text: &str) -> Result<()> {
         let index = self.at(&VgpuHandle::Mdev(uuid.to_owned()))?;
         if text.is_empty() || number(text).map_err(|_| Errno::EINVAL)? == 0 {

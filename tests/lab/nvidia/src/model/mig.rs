@@ -6,12 +6,12 @@ use nix::errno::Errno;
 
 use super::{Gpu, Result, VgpuHandle};
 
-/// MIG mode: what is in effect, and what will be after binding anew.
+/// MIG mode: the present one, and the one after binding again.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Mig {
     /// In effect.
     pub current: bool,
-    /// Asked for last.
+    /// Requested last.
     pub pending: bool,
 }
 
@@ -28,14 +28,14 @@ pub struct GpuInstance {
     pub compute: BTreeMap<u32, u32>,
 }
 
-/// The lowest number from `first` on that is no key.
+/// The lowest number from `first` on that is not a key.
 fn lowest<T>(taken: &BTreeMap<u32, T>, first: u32) -> u32 {
     let mut numbers = (first..u32::MAX).filter(|number| !taken.contains_key(number));
     numbers.next().unwrap_or(u32::MAX)
 }
 
 impl Gpu {
-    /// Asks for MIG mode. True: in effect; false: pending until binding anew.
+    /// Asks for MIG mode. True: in effect; false: pending until the GPU is bound again.
     ///
     /// # Errors
     /// `EOPNOTSUPP`: the board has none.
@@ -52,11 +52,11 @@ impl Gpu {
         Ok(self.mig.current == on)
     }
 
-    /// Makes a GPU instance; without a start at the lowest that is free.
+    /// Makes a GPU instance; without `start`, at the lowest free one.
     ///
     /// # Errors
-    /// `EOPNOTSUPP`: MIG mode is off. `EINVAL`: no such profile, or no start of
-    /// it. `ENOSPC`: as many as there can be, or nothing free.
+    /// `EOPNOTSUPP`: MIG mode is off. `EINVAL`: no such profile, or an invalid start.
+    /// `ENOSPC`: the maximum is reached, or nothing is free.
     pub fn gi_create(&mut self, profile: u32, start: Option<u32>) -> Result<u32> {
         if !self.mig.current {
             return Err(Errno::EOPNOTSUPP);
@@ -113,7 +113,7 @@ impl Gpu {
         self.vgpus.iter().any(|vgpu| vgpu.gi == Some(gi))
     }
 
-    /// Makes a compute instance with so many slices.
+    /// Makes a compute instance with that many slices.
     ///
     /// # Errors
     /// `ENOENT`: no such GPU instance. `EINVAL`: not 1 to all of its slices.

@@ -1,4 +1,4 @@
-//! A vGPU's VFIO device: who opens it, and what is left after them.
+//! A vGPU's VFIO device: opening it, and what remains after closing.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use nix::errno::Errno;
 
 use super::{Framework, Gpu, Parent, Result, VgpuHandle};
 
-/// What the driver finds on the command line of the process that opens.
+/// The facts that the driver finds on the command line of the opening process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Vm {
     /// Process id.
@@ -71,7 +71,7 @@ impl Gpu {
         Ok(())
     }
 
-    /// Numbers of the virtual functions on which no guest's driver comes up.
+    /// Numbers of the virtual functions on which no guest's driver starts.
     pub fn wedged(&self) -> Vec<u32> {
         let numbered = (0..).zip(&self.vfs);
         let wedged = numbered.filter(|(_, vf)| vf.wedged);

@@ -1,4 +1,4 @@
-//! Placements: which first slots a type may have, which of them are free, and the
+//! Placements: the first slots that a type may have, which of them are free, and the
 //! attribute `placement_id`.
 
 use std::ops::Range;
@@ -24,7 +24,7 @@ impl Slots {
         taken.all(|other| wanted.end <= other.start || other.end <= wanted.start)
     }
 
-    /// Those of the places that are free, ascending.
+    /// The free ones among the places, ascending.
     pub fn free(&self, places: &[u32], size: u32) -> Vec<u32> {
         let free = |place: &u32| self.is_free(&(*place..*place + size));
         places.iter().copied().filter(free).collect()
@@ -63,7 +63,7 @@ fn multiples(size: u32, slots: u32) -> Vec<u32> {
 }
 
 impl Gpu {
-    /// Placement ids of a type in the mode of now; one for GPU instances has none
+    /// Placement ids of a type in the present mode; a type for GPU instances has none
     /// outside of them.
     pub(super) fn places(&self, kind: &VgpuType) -> Vec<u32> {
         if kind.gi_profile.is_some() {
@@ -76,8 +76,8 @@ impl Gpu {
         }
     }
 
-    /// Placement ids of a type within a GPU instance, which count from its start:
-    /// none unless its sizes may differ.
+    /// Placement ids of a type within a GPU instance, counted from its start: none
+    /// unless its sizes may differ.
     pub(super) fn gi_places(&self, gi: u32, kind: &VgpuType) -> Vec<u32> {
         let instance = self.gis.get(&gi).filter(|instance| instance.hetero);
         let profile = instance.and_then(|instance| self.board.gi_profile(instance.profile));
@@ -89,14 +89,14 @@ impl Gpu {
         }
     }
 
-    /// Slots of a GPU instance that vGPUs have; one can be taken as not there.
+    /// Slots of vGPUs in a GPU instance; the vGPU `but` is ignored.
     pub(super) fn gi_slots(&self, gi: u32, but: Option<u32>) -> Slots {
         let all = self.vgpus.iter();
         let inside = all.filter(|vgpu| vgpu.gi == Some(gi) && Some(vgpu.id) != but);
         inside.filter_map(Vgpu::slots).collect()
     }
 
-    /// Placements are in use outside of GPU instances.
+    /// Whether placements are used outside of GPU instances.
     fn has_placements(&self) -> bool {
         let features = &self.board.features;
         !self.mig.current
@@ -104,7 +104,7 @@ impl Gpu {
             && (self.hetero || features.homogeneous_placements)
     }
 
-    /// The placement of a vGPU, where there is one to see.
+    /// The visible placement of a vGPU, if there is one.
     pub(super) fn shown_placement(&self, vgpu: &Vgpu) -> Option<u32> {
         let in_gi = vgpu.kind.gi_profile.is_some();
         if in_gi || self.hetero || self.board.features.homogeneous_placements {
@@ -114,7 +114,7 @@ impl Gpu {
         }
     }
 
-    /// Free placement ids of a type: no vGPU overlaps what one there would occupy.
+    /// Free placement ids of a type: those where a vGPU would not overlap another.
     ///
     /// # Errors
     /// `EOPNOTSUPP`: MIG mode is on. `EINVAL`: no such type.

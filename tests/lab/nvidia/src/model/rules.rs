@@ -1,4 +1,5 @@
-//! Which types can be created, how many of them, and where a new vGPU goes.
+//! The rules: which types can be created, how many of them, and the place of a new
+//! vGPU.
 
 use nix::errno::Errno;
 
@@ -10,19 +11,19 @@ const MOST: usize = 32;
 const MOST_WITH_MIG: usize = 48;
 const MOST_PER_GI: usize = 12;
 
-/// Why a type cannot be created. NVIDIA's driver does not tell these apart.
+/// Why a type cannot be created. NVIDIA's driver does not distinguish these reasons.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
     /// The table has no such type.
     Unknown,
-    /// vGPUs of another size or type are in the way.
+    /// vGPUs of another size or type prevent it.
     Other,
-    /// There is no room, types are not loaded, or the GPU is not in the mode for it.
+    /// It does not fit, types are not loaded, or the GPU is in the wrong mode.
     NoRoom,
 }
 
 impl Refusal {
-    /// What a write answers.
+    /// The errno of a write.
     pub fn errno(self, dialect: Dialect) -> Errno {
         match (dialect, self) {
             (Dialect::Kmod, _) => Errno::EIO,
@@ -33,7 +34,7 @@ impl Refusal {
     }
 }
 
-/// Where a new vGPU goes.
+/// The place of a new vGPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Room {
     pub gi: Option<u32>,
@@ -64,7 +65,7 @@ impl Gpu {
         }
     }
 
-    /// With one size at a time: a vGPU that exists excludes the type.
+    /// With one size at a time: whether an existing vGPU excludes the type.
     fn is_excluded(&self, kind: &VgpuType) -> bool {
         let mixed = self.board.features.mixed_series && self.switches.mixed_series;
         self.vgpus.iter().any(|vgpu| {
@@ -72,7 +73,7 @@ impl Gpu {
         })
     }
 
-    /// Where a vGPU of the type would go now.
+    /// The place that a vGPU of the type would get now.
     pub(super) fn room(&self, kind: &VgpuType) -> std::result::Result<Room, Refusal> {
         let fits_mode = kind.gi_profile.is_some() == self.mig.current;
         if !self.loaded || !fits_mode || self.room_for_any() == 0 {
@@ -97,8 +98,8 @@ impl Gpu {
         Ok(Room { gi, placement })
     }
 
-    /// Where a vGPU of the type would go within the GPU instance; one vGPU can be
-    /// taken as not there.
+    /// The place that a vGPU of the type would get within the GPU instance; the vGPU
+    /// `but` is ignored.
     pub(super) fn gi_room(&self, gi: u32, kind: &VgpuType, but: Option<u32>) -> Option<Room> {
         let instance = self.gis.get(&gi)?;
         if Some(instance.profile) != kind.gi_profile || self.gi_places_left(gi, kind, but) == 0 {
@@ -116,7 +117,7 @@ impl Gpu {
         })
     }
 
-    /// How many more of the type by number and size, placements aside.
+    /// How many more of the type fit by number and size, ignoring placements.
     fn gi_places_left(&self, gi: u32, kind: &VgpuType, but: Option<u32>) -> usize {
         let inside = || {
             let all = self.vgpus.iter();
@@ -148,7 +149,7 @@ impl Gpu {
         }
     }
 
-    /// How many more vGPUs of the type the GPU takes.
+    /// How many more vGPUs of the type fit on the GPU.
     pub fn available(&self, kind: &VgpuType) -> usize {
         if self.room(kind).is_err() {
             return 0;
@@ -164,7 +165,7 @@ impl Gpu {
         count.min(self.room_for_any())
     }
 
-    /// How many more vGPUs of the type this parent takes.
+    /// How many more vGPUs of the type fit on this parent.
     ///
     /// # Errors
     /// `ENOENT`: no such parent.
@@ -191,7 +192,7 @@ impl Gpu {
         counted.filter(|(_, count)| *count > 0).collect()
     }
 
-    /// Makes a vGPU on a parent that is there and free.
+    /// Makes a vGPU on an existing and free parent.
     pub(super) fn make(
         &mut self,
         parent: Parent,

@@ -1,5 +1,5 @@
-//! Heterogeneous mode and scheduler: what is set for the whole GPU while it is
-//! empty.
+//! Heterogeneous mode and scheduler: settings of the whole GPU, which can be changed
+//! while it is empty.
 
 use nix::errno::Errno;
 
@@ -8,7 +8,7 @@ use super::{Gpu, Result};
 const FIXED_SHARE: u32 = 3;
 const NANOSECONDS_PER_MS: u32 = 1_000_000;
 
-/// Scheduler parameters; 0 is the driver's own choice.
+/// Scheduler parameters; 0 means the driver's choice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Scheduler {
     /// 1 best effort, 2 equal share, 3 fixed share.

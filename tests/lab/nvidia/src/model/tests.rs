@@ -1,5 +1,5 @@
-//! What the lists of `contract` do not show on every host: limits that boards do
-//! not reach, types before `nvidia-vgpud`, time, and the state text as it is.
+//! Tests of what the lists of `contract` do not cover on every host: limits that boards
+//! do not reach, types before `nvidia-vgpud`, time, and the exact state text.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -210,7 +210,7 @@ fn the_unbind_lock_is_for_a_gpu_that_nobody_uses() {
     assert_eq!(gpu.vf_count(), 32);
 }
 
-/// On a GPU that has a virtual function for each vGPU and no more.
+/// On a GPU that has exactly one virtual function for each vGPU.
 #[test]
 fn a_function_that_fell_off_takes_its_vgpu_along() {
     let mut gpu = gpu("a100-80", Switches::default());
@@ -249,7 +249,8 @@ fn numbers_are_read_as_the_kernel_does() {
         ("x", Err(Errno::EINVAL)),
         ("4294967295", Err(Errno::EIO)),
         ("4294967296", Err(Errno::ERANGE)),
-        // More than 64 bits is seen before what follows, more than 32 after it.
+        // More than 64 bits is noticed before the rest of the text, more than 32 after
+        // it.
         ("4294967296x", Err(Errno::EINVAL)),
         ("18446744073709551616x", Err(Errno::ERANGE)),
     ] {
@@ -296,13 +297,13 @@ fn the_state_as_text() {
     assert_eq!(gpu.command("fan 0000:3b:00.0"), Err(Errno::EINVAL));
 }
 
-/// `sriov-manage -e` on functions that are there: types stay, GPU instances go.
+/// `sriov-manage -e` on existing functions: types stay, GPU instances are removed.
 #[test]
 fn a_pending_mig_mode_takes_effect_under_vgpus_that_stay() {
     let mut gpu = gpu("rtx-pro-6000", Switches::default());
     write_type(&mut gpu, 0, "DC-24Q").unwrap();
     assert_eq!(gpu.set_mig(true), Ok(false));
-    // What is in place already is never pending.
+    // A mode that is already in effect is never pending.
     assert_eq!(gpu.set_mig(false), Ok(true));
     assert_eq!(gpu.set_mig(true), Ok(false));
     gpu.set_vfs(true).unwrap();

@@ -10,9 +10,9 @@ use nvml_wrapper::error::NvmlError;
 pub enum Failure {
     /// NVML's code.
     Nvml(Code),
-    /// There is no such command, or not with these words.
+    /// The command does not exist, or not with these arguments.
     Words,
-    /// NVML has no words for it.
+    /// NVML has no call for the command.
     Inexpressible,
 }
 
@@ -53,7 +53,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// `ok` and the text, or what went wrong.
+/// `ok` and the text, or the error.
 pub fn one_line(answer: &Answer) -> String {
     match answer {
         Ok(lines) => format!("ok {}", lines.join(";")).trim_end().to_owned(),

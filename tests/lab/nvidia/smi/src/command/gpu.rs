@@ -29,7 +29,7 @@ fn switch(number: u32) -> Result<bool, Failure> {
     }
 }
 
-/// None where NVML says that there is no such thing.
+/// None if NVML reports that the feature does not exist.
 fn supported<T>(answer: raw::Answer<T>) -> raw::Answer<Option<T>> {
     match answer {
         Ok(value) => Ok(Some(value)),

@@ -1,24 +1,24 @@
-//! `nvml-command`: the commands of `/dev/nvidiactl` by way of NVML, so that the contract of the
-//! simulated host can be put to the library as it is put to the kernel module.
+//! `nvml-command`: the commands of `/dev/nvidiactl` through NVML, so that the contract
+//! of the simulated host can be checked for the library as for the kernel module.
 //!
-//! A line of the input is a command, and a line of the output its answer: `ok` with the lines of
-//! the text, joined by `;`, or the name of the errno that NVML's code stands for. NVML is
-//! initialised per command: between two of them nobody has the driver's device open, which
-//! `sriov-manage` would not bear.
+//! A line of the input is a command, and a line of the output is its answer: `ok` with
+//! the lines of the text, joined by `;`, or the name of the errno for NVML's code. NVML
+//! is initialised for each command: between two commands the driver's device is closed,
+//! because `sriov-manage` would refuse to work otherwise.
 //!
-//! What NVML cannot say, or says less of:
+//! NVML cannot express everything:
 //!
 //! - `creatable` has no numbers of vGPUs, only the ids of types.
-//! - `placements` is not supported where the GPU tells no placements, whatever is free.
-//! - A GPU instance is found by its id first. With MIG mode off that is not supported, and one
-//!   that is not there is not found, before anything else could be wrong.
-//! - `ci-create` takes the profile with so many slices. Where there is none, also for 5 slices,
-//!   of which NVML has no profile at all, it is `EINVAL` without a call.
-//! - `scheduler` with adaptive round robin (ARR 2) has no time slice, without it no averaging
-//!   factor and no frequency. Such a command is `ENOSYS`: nobody was asked.
-//! - `state` is what NVML tells of `gpu`: no line for a mode that is not supported, `-` for a GPU
-//!   instance's heterogeneous mode that is not, the scheduler's frequency as the time slice that
-//!   it makes, only vGPUs that a VM has, and neither pid nor name of that.
+//! - `placements` is not supported if the GPU lists no placements, whatever is free.
+//! - A GPU instance is first looked up by its id. With MIG mode off that is not supported, and a
+//!   missing instance is not found, before any other error.
+//! - `ci-create` takes the profile with that many slices. If there is none (NVML never has one
+//!   with 5 slices), the answer is `EINVAL` without a call.
+//! - `scheduler` with adaptive round robin (ARR 2) has no time slice; without it there is no
+//!   averaging factor and no frequency. Such a command is `ENOSYS`, without a call.
+//! - `state` is NVML's view of `gpu`: no line for an unsupported mode, `-` for an unsupported
+//!   heterogeneous mode of a GPU instance, the scheduler's frequency as a time slice, only vGPUs
+//!   with a VM, and neither pid nor name of the VM.
 
 mod answer;
 mod gpu;
@@ -36,7 +36,7 @@ use answer::{Answer, Failure, one_line};
 use gpu::Gpu;
 
 fn main() -> ExitCode {
-    // SAFETY: The library is NVML or stands in for it; loading it does nothing but that.
+    // SAFETY: The library is NVML or replaces it; loading it has no other effect.
     let library = match unsafe { Library::new(LIBRARY) } {
         Ok(library) => library,
         Err(error) => {

@@ -79,7 +79,7 @@ impl Raw<'_> {
         })
     }
 
-    /// Creates a GPU instance, at `start` if that is said.
+    /// Creates a GPU instance, at `start` if one is given.
     pub fn create_gi(&self, device: &Device<'_>, profile: u32, start: Option<u32>) -> Answer<Gi> {
         let mut gi = std::ptr::null_mut();
         let Some(start) = start else {

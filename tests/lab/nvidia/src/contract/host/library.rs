@@ -1,5 +1,5 @@
-//! `nvml-command`: a program that carries out the commands of `/dev/nvidiactl` by way
-//! of NVML, a line for a line.
+//! `nvml-command`: a program that carries out the commands of `/dev/nvidiactl` through
+//! NVML, one line for each.
 
 use std::{
     ffi::OsStr,
@@ -46,7 +46,7 @@ impl Library {
             return Ok(lines.map(|line| format!("{line}\n")).collect());
         }
         let refused = errno_named(status);
-        // A code of NVML's that stands for no errno, or no answer at all.
+        // An NVML code without an errno, or no answer.
         if matches!(refused, Errno::EIO | Errno::UnknownErrno) {
             eprintln!("nvml-command: {line}: {answer:?}");
         }
@@ -64,7 +64,7 @@ impl Library {
 impl Drop for Library {
     fn drop(&mut self) {
         drop(self.commands.take());
-        // Nobody is left who could be told.
+        // Errors cannot be reported to anybody.
         _ = self.child.wait();
     }
 }

@@ -1,4 +1,4 @@
-//! A process that has a VFIO device open: what a VM is to the driver.
+//! A process that has a VFIO device open; for the driver it is a VM.
 
 use std::{
     env,
@@ -12,7 +12,7 @@ use nix::errno::Errno;
 
 use super::{super::Answer, super::sequence::errno_named, errno};
 
-/// Where the program is, unless the environment says otherwise.
+/// The path of the program, unless the environment sets another.
 const PROGRAM: &str = "/usr/bin/vfio-opener";
 const PROGRAM_VARIABLE: &str = "LAB_NVIDIA_OPENER";
 
@@ -51,7 +51,7 @@ impl Opener {
         }
     }
 
-    /// What one more process is told.
+    /// The answer to a further process.
     pub fn again(&self) -> Answer {
         let uuid = "5a000000-0000-4000-8000-ffffffffffff";
         Self::start(&self.device, Some(uuid), Some("again")).map(|_| String::new())
@@ -71,7 +71,7 @@ impl Opener {
 impl Drop for Opener {
     fn drop(&mut self) {
         drop(self.child.stdin.take());
-        // Nobody is left who could be told.
+        // Errors cannot be reported to anybody.
         _ = self.child.wait();
     }
 }

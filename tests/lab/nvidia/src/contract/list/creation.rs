@@ -28,7 +28,7 @@ pub(super) const LIST: &[Sequence] = &[
             "mdev-create pf {T4-4Q} \"c0417ac7a0000a4000a8000a000000000001\" => EINVAL",
             "mdev-create pf {T4-4Q} \"g0417ac7-0000-4000-8000-000000000001\" => EINVAL",
             "mdev-create pf {T4-4Q} \" 0417ac7-0000-4000-8000-000000000001\" => EINVAL",
-            // What the 37th character is does not matter to the kernel.
+            // The kernel ignores the 37th character.
             "mdev-create pf {T4-4Q} \"c0417ac7-0000-4000-8000-000000000001x\"",
             "mdev-create pf {T4-4Q} \"c0417ac7-0000-4000-8000-000000000001\" => EEXIST",
             "mdev-create pf {T4-8Q} \"C0417AC7-0000-4000-8000-000000000001\" => EEXIST",
@@ -73,7 +73,7 @@ pub(super) const LIST: &[Sequence] = &[
             "mdev-type pf {T4-4Q} available_instances => 0",
             "ctl creatable => \"\"",
             "create 5 {T4-4Q} => EIO",
-            // A UUID that is taken is told before the lack of room.
+            // A UUID that is taken is reported before the lack of space.
             "create 4 {T4-4Q} => EEXIST",
             "release 4",
             "ctl creatable => {T4-4Q} 1 | {T4-4C} 1",
@@ -116,7 +116,7 @@ pub(super) const LIST: &[Sequence] = &[
             "mdev-create pf {L40S-24Q} c0417ac7-0000-4000-8000-000000000001 => ENOENT",
             "mdev-type 0 {L40S-24Q} name => NVIDIA L40S-24Q",
             "mdev-type 0 {L40S-24Q} description => num_heads=4, frl_config=60, framebuffer=24576M, max_resolution=7680x4320, max_instance=2",
-            // The GPU has room for 12, the function for one.
+            // 12 fit on the GPU, one on the function.
             "mdev-type 0 {L40S-4Q} available_instances => 1",
             "ctl creatable ~ {L40S-4Q} 12",
             "create 0 {L40S-24Q}",
@@ -153,7 +153,7 @@ pub(super) const LIST: &[Sequence] = &[
             "release 0",
             "ctl creatable ~ {A16-8Q} 1",
             "create 5 {A16-8Q}",
-            // The lowest place that is free, not the next one.
+            // The lowest free place, not the next one.
             "state ~ vgpu 1 {A16-8Q} 0 - vf5",
         ],
     },
@@ -171,7 +171,7 @@ pub(super) const LIST: &[Sequence] = &[
             "vfs on",
             "read 0 current_vgpu_type => 0",
             "create 0 {L40S-24Q}",
-            // On again: the functions stay, and so do their types.
+            // Enabled again: the functions stay, and so do their types.
             "vfs on",
             "read 0 current_vgpu_type => {L40S-24Q}",
             "ctl creatable ~ {L40S-24Q} 1",

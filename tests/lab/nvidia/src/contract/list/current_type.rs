@@ -1,5 +1,5 @@
-//! `creatable_vgpu_types` and the table of what `current_vgpu_type` answers, in
-//! both dialects.
+//! `creatable_vgpu_types` and the table of answers of `current_vgpu_type`, in both
+//! dialects.
 
 use super::super::sequence::{Needs, Sequence};
 use crate::model::{
@@ -100,7 +100,7 @@ pub(super) const LIST: &[Sequence] = &[
             "write 0 current_vgpu_type {L40S-24A}",
             "read 0 current_vgpu_type => {L40S-24A}",
             "state ~ vgpu 1 {L40S-24A} 0 - vf0",
-            // The old one is let go before the new one is refused.
+            // The old type is removed before the new one is refused.
             "write 0 current_vgpu_type {L40S-12Q} => EINVAL",
             "read 0 current_vgpu_type => 0",
             "open 1 web",
@@ -122,7 +122,7 @@ pub(super) const LIST: &[Sequence] = &[
         ],
     },
     Sequence {
-        name: "kmod: the plugin's exit is waited for, but not for ever",
+        name: "kmod: the plugin's exit is waited for, but not forever",
         needs: KMOD,
         steps: &[
             "create 0 {L40S-24Q}",
@@ -152,7 +152,7 @@ pub(super) const LIST: &[Sequence] = &[
         ],
     },
     Sequence {
-        name: "a function that was bound anew by hand is of no use until it is made anew",
+        name: "a function that was bound again by hand is of no use until it is recreated",
         needs: Needs::board(&["l40s"]).framework(&[VendorVfio]),
         steps: &[
             "rebind 0",

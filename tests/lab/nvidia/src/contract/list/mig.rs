@@ -1,4 +1,4 @@
-//! MIG: the right order, each wrong one, and what is in a GPU instance.
+//! MIG: the right order, each wrong one, and the contents of a GPU instance.
 
 use super::super::sequence::{Needs, Sequence};
 use crate::model::Framework::VendorVfio;
@@ -150,7 +150,7 @@ pub(super) const LIST: &[Sequence] = &[
             "write 0 gpu_instance_id 1 => EIO",
             "ctl gi-create 9 => 1",
             "open 0 web => EIO",
-            // It can be given another one.
+            // It can be moved to another one.
             "write 0 gpu_instance_id 1",
             "open 0 web",
             "close 0",
@@ -182,7 +182,7 @@ pub(super) const LIST: &[Sequence] = &[
             "ctl gi-destroy 1",
             "ctl gi-create 0 => ENOSPC",
             "ctl gi-create 20 5 => 1",
-            // As many as there can be of it, though slots are free.
+            // Its maximum is reached, although slots are free.
             "ctl gi-create 20 => ENOSPC",
             "ctl gi-create 14 => ENOSPC",
             "ctl gi-create 15 => 3",
@@ -232,7 +232,7 @@ pub(super) const LIST: &[Sequence] = &[
             "write 1 gpu_instance_id x => EINVAL",
             "write 1 placement_id 0 => EIO",
             "ctl gi-create 19 => 3",
-            // Of another profile.
+            // This one has another profile.
             "write 1 gpu_instance_id 3 => EIO",
             "open 1 web",
             "write 1 gpu_instance_id 2 => EPERM",
@@ -294,7 +294,7 @@ pub(super) const LIST: &[Sequence] = &[
             "release 2",
             "write 1 placement_id 24",
             "read 1 placement_id => 24",
-            // Into where it is already: it stays in its place.
+            // Moved to where it already is: it stays in its place.
             "write 1 gpu_instance_id 2",
             "read 1 placement_id => 24",
             "create 2 {DC-2-12Q}",

@@ -21,7 +21,7 @@ pub(super) const LIST: &[Sequence] = &[
         ],
     },
     Sequence {
-        name: "heterogeneous mode is gone when the GPU is bound anew",
+        name: "heterogeneous mode is gone when the GPU is bound again",
         needs: Needs::board(&["l40s"]).framework(&[SriovMdev, VendorVfio]),
         steps: &[
             "ctl hetero 1",
@@ -33,7 +33,7 @@ pub(super) const LIST: &[Sequence] = &[
             "vfs on",
             "state ~ hetero 0",
             "state ~ vgpu 1 {L40S-12Q} 24 - vf1",
-            // Two sizes are there, so none fits beside them.
+            // Two sizes exist, so no other size fits.
             "ctl creatable => \"\"",
             "release 0",
             "ctl creatable ~ {L40S-12Q} 3",
@@ -54,7 +54,7 @@ pub(super) const LIST: &[Sequence] = &[
         ],
     },
     Sequence {
-        name: "the scheduler only on an empty GPU, and gone when bound anew",
+        name: "the scheduler only on an empty GPU, and gone when bound again",
         needs: Needs::board(&["l40s"]),
         steps: &[
             "state ~ scheduler 1 0 0 0 0",

@@ -1,4 +1,4 @@
-//! Opening a vGPU's VFIO device, and what is left behind.
+//! Opening a vGPU's VFIO device, and what remains afterwards.
 
 use super::super::sequence::{Needs, Sequence};
 use crate::model::Framework::{SriovMdev, VendorVfio};
@@ -51,7 +51,7 @@ pub(super) const LIST: &[Sequence] = &[
         ],
     },
     Sequence {
-        name: "SIGKILL within the first seconds wedges the function until it is made anew",
+        name: "SIGKILL within the first seconds wedges the function until it is recreated",
         needs: Needs::board(&["l40s"]).framework(&[SriovMdev, VendorVfio]),
         steps: &[
             "init 600000",

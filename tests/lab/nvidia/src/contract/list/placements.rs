@@ -13,7 +13,7 @@ pub(super) const LIST: &[Sequence] = &[
             "read 0 placement_id => 0",
             "read 1 placement_id => 16",
             "ctl placements {L40S-16C} => 32",
-            // Free is what nobody has, though of another size none can be created.
+            // A place is free if no vGPU covers it, even if the size cannot be created.
             "ctl placements {L40S-8Q} => 32 | 40",
             "create 2 {L40S-8Q} => refused",
             "ctl placements 1 => EINVAL",
@@ -81,7 +81,7 @@ pub(super) const LIST: &[Sequence] = &[
             "read 1 placement_id => 24",
             "read 2 placement_id => 36",
             "read 3 placement_id => 44",
-            // 40 to 44 is free, and for 4 GB no place.
+            // 40 to 44 is free, but 4 GB have no place there.
             "ctl placements {L40S-4C} => \"\"",
             "ctl placements {L40S-2Q} => 40 | 42",
             "ctl placements {L40S-1Q} => 41 | 42",

@@ -1,4 +1,4 @@
-# Vendor-specific VFIO when things go wrong: a QEMU killed in its first seconds, drivers that refuse.
+# Failures with vendor-specific VFIO: a QEMU killed in its first seconds, drivers that refuse.
 # needs: product
 # deadline: 600
 # gate
@@ -8,7 +8,7 @@ on_lab "unload_boards; load_boards l40s@$gpu/0 framework=vendor-vfio
 	virt-vgpu host apply --all
 	attached_vm ws1 cad"
 a=$(on_lab 'function_of ws1')
-# Each write, refused by the driver: nothing is left of the start.
+# Each write refused by the driver: nothing is left of the start.
 for fault in 'set_type EIO' 'set_type ENODEV' 'set_type EBUSY' 'params EIO' 'set_type EPERM' 'params EPERM'; do
 	on_lab "echo '1 ${fault#* }' > \$SIM/fail_${fault% *}"
 	said=$(refuse 'virsh -q start ws1')
@@ -28,12 +28,12 @@ on_lab 'kill -KILL $(qemu_pid ws1); wait_until "test \"\$(state_of ws1)\" = \"sh
 assert_eq "$a" "cat \$SIM/boards/$gpu/wedged"
 assert "wait_until 'test -e /run/virt-vgpu/quarantine/$a.json && [ \"\$(vf_type $a)\" = 0 ]' 20"
 why="the QEMU of domain 'ws1' was killed while its vGPU was still starting, which may have wedged the function; when no VM uses $gpu, 'virt-vgpu host apply --renew $gpu' repairs it"
-assert_eq "$a is kept back: $why" 'virt-vgpu status --json | jq -r ".problems[]"'
+assert_eq "$a is quarantined: $why" 'virt-vgpu status --json | jq -r ".problems[]"'
 refuse_start ws1 "pool 'cad' has no free L40S-12Q for domain 'ws1': its XML names $a: $why; 'virt-vgpu start ws1' looks for another"
 on_lab 'virt-vgpu start ws1 > /dev/null'
 b=$(on_lab 'function_of ws1')
 [[ $b != "$a" ]] || fail "still at $a"
-# It is in use: no repair now.
+# It is in use: it cannot be repaired now.
 said=$(refuse "virt-vgpu host apply --renew --yes $gpu")
 [[ $said == *"ws1"* ]] || fail "it said: $said"
 on_lab 'virsh -q destroy ws1'
