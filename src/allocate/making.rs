@@ -48,6 +48,8 @@ struct Tries {
     lost_races: u32,
     /// Refusals while claims were being changed.
     unsettled: u32,
+    /// Refusals by devices that a look saw unfinished while nobody was at work on them.
+    unfinished: u32,
     /// Whether what crashes have left behind was looked for.
     has_reconciled: bool,
     /// Domains whose starts and stops were waited for.
@@ -169,6 +171,8 @@ impl Making<'_> {
     ) -> Result<(), AllocateError> {
         /// Far more than anybody needs: claims of others come and go all the time.
         const UNSETTLED: u32 = 64;
+        /// What a crash has left unfinished stays so until it is given back.
+        const UNFINISHED: u32 = 2;
         let refused = || Err(AllocateError::Refused(refusal.clone()));
         if matches!(refusal.kind, RefusalKind::Unreadable { .. }) {
             return refused();
@@ -189,10 +193,15 @@ impl Making<'_> {
                 && is_about(refusal, claim)
         });
         let Some(busy) = busy.map_err(|cause| io_error("cannot read the claims", cause))? else {
-            if seen.is_current(self.host) || tries.unsettled >= UNSETTLED {
+            // Devices that were finished after this look began do not show in it: the next one
+            // shows them, and the refusal then tells what there is.
+            let is_seen_whole = seen.announced.is_empty() || tries.unfinished >= UNFINISHED;
+            let is_settled = seen.is_current(self.host) && is_seen_whole;
+            if is_settled || tries.unsettled >= UNSETTLED {
                 return refused();
             }
             tries.unsettled += 1;
+            tries.unfinished += u32::from(!is_seen_whole);
             return Ok(());
         };
         tries.awaited.insert(busy);
