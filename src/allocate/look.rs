@@ -58,16 +58,17 @@ impl<'a> Look<'a> {
         }
     }
 
-    /// How many candidates more than it needs a plan asks.
+    /// How many candidates a plan asks in addition to the chosen one.
     #[must_use]
     pub fn ahead(&self) -> usize {
         self.ahead.get()
     }
 
-    /// After a plan has come too late: drivers may be asked again, and the next plan asks
-    /// more of them, so that it has something to go on with when others are faster once
-    /// more.
+    /// To be called when another start was faster. Drivers may be asked again, and the next
+    /// plan asks more of them than it needs: it can then continue when another start is
+    /// faster again.
     pub fn look_further(&self) {
+        /// More boards than a host usually has. Each question costs some 50 µs.
         const AHEAD: usize = 16;
         self.ahead.set(AHEAD);
         self.sysfs.ask_drivers_again();

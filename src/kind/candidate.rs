@@ -141,8 +141,8 @@ pub struct Detail {
     pub boards: bool,
     /// Skip mdev parents: all requests name virtual functions.
     pub functions_only: bool,
-    /// How many candidates behind the one that is chosen are asked too: others may be
-    /// faster with that one. Of functions that are alike one a PCI bus is asked.
+    /// How many candidates are asked in addition to the chosen one, because another start
+    /// may be faster. Of functions that are alike, one on each PCI bus is asked.
     pub ahead: usize,
     /// Whether drivers are not asked any more. The answer of one function then counts
     /// for all functions of its board.

@@ -198,9 +198,9 @@ impl<'a> Planner<'a> {
         Err(self.no_candidate(wanted))
     }
 
-    /// Asks candidates behind the one that is chosen ([`crate::kind::Detail::ahead`]). Where
-    /// functions of one board are alike, one of each PCI bus is asked: to find their boards
-    /// would cost more than to ask again.
+    /// Asks candidates in addition to the chosen one ([`crate::kind::Detail::ahead`]). Of
+    /// functions that are alike, it asks one on each PCI bus: finding their boards would
+    /// cost more than asking again later.
     fn ask_further(
         &mut self,
         ask: Ask<'a>,
@@ -417,8 +417,8 @@ impl<'a> Planner<'a> {
     }
 }
 
-/// Whether the candidate is a parent without a device that is like all others of its board,
-/// if it is a function of one.
+/// Whether the driver's answer about the candidate is also true for the other free functions
+/// of its board.
 fn is_alike(ask: Ask<'_>, candidate: &Candidate) -> bool {
     candidate.device.is_none() && !candidate.has_device && ask.pool.devices.functions_hold_one()
 }
