@@ -100,6 +100,31 @@ fn no_file_outside_their_own_room_names_a_kind() {
 }
 
 /// The check finds a violation.
+/// Every kind is proven on a host with the real kernel and libvirt.
+#[test]
+fn each_kind_has_a_scenario_in_the_lab() {
+    let scenarios = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lab/scenarios");
+    let texts: Vec<String> = fs::read_dir(scenarios)
+        .unwrap()
+        .map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap())
+        .collect();
+    for kind in KINDS {
+        let name = kind.name();
+        let option = kind.keys().type_key.map(|key| format!("--{} ", key.name));
+        let mut ways = vec![
+            format!("kind = \"{name}\""),
+            format!("kind = '{name}'"),
+            format!("--kind {name}"),
+        ];
+        ways.extend(option);
+        let makes_a_pool = |text: &String| {
+            let of_it = |line: &str| ways.iter().any(|way| line.contains(way.as_str()));
+            text.lines().any(of_it)
+        };
+        assert!(texts.iter().any(makes_a_pool), "{kind}");
+    }
+}
+
 #[test]
 fn a_breach_would_be_seen() {
     for text in [

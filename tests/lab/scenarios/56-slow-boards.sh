@@ -22,7 +22,7 @@ trace "32 starts took $ms ms; four creations one after another take 1200"
 assert_eq '' 'cat /run/lab-slow*.out /run/lab-slow.refused 2> /dev/null || true'
 assert_eq '32' 'mdevs | wc -l'
 assert_eq '      8 4' "for board in ${boards[*]}; do devices | grep -c \" \$board \"; done | sort | uniq -c"
-assert_eq '0' 'virt-vgpu status --json | jq "[.problems[] | select(contains(\"does not run\") | not)] | length"'
+assert_eq '0' 'virt-vgpu status --json | jq "[.problems[] | select(contains(\"is not running\") | not)] | length"'
 
 # The driver of the next board hangs: of boards with equally many devices, the one with the lowest address
 # is next. Later starts go to another board.
