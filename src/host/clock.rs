@@ -16,7 +16,7 @@ pub fn since_boot() -> Duration {
         .unwrap_or_default()
 }
 
-/// A text that is another one after each boot of the kernel.
+/// A text that differs after each boot of the kernel.
 #[must_use]
 pub fn boot_id(host: &Host) -> Option<String> {
     host.read("/proc/sys/kernel/random/boot_id").ok()
@@ -31,7 +31,7 @@ fn later(span: Duration) -> Instant {
         .unwrap_or(now)
 }
 
-/// A point in time after which patience ends.
+/// The time at which waiting ends.
 #[derive(Debug, Clone, Copy)]
 pub struct Deadline(Instant);
 
@@ -47,25 +47,25 @@ pub fn patience(span: Duration) -> Deadline {
 }
 
 impl Deadline {
-    /// That far from now.
+    /// The deadline after that time span.
     #[must_use]
     pub fn after(span: Duration) -> Self {
         Self(later(span))
     }
 
-    /// What is left, zero when it has passed.
+    /// The time that is left; zero when the deadline has passed.
     #[must_use]
     pub fn left(self) -> Duration {
         self.0.saturating_duration_since(Instant::now())
     }
 
-    /// Whether it has passed.
+    /// Whether the deadline has passed.
     #[must_use]
     pub fn has_passed(self) -> bool {
         self.left().is_zero()
     }
 
-    /// The earlier of this one and one that far from now.
+    /// The earlier of this deadline and the end of that time span.
     #[must_use]
     pub fn at_most(self, span: Duration) -> Self {
         Self(self.0.min(later(span)))

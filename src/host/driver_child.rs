@@ -2,9 +2,9 @@
 //!
 //! A driver that does not answer leaves its caller in uninterruptible sleep,
 //! where it can be neither killed nor waited for, and libvirt would wait for the
-//! hook forever. So a child does it; the program waits for each answer
-//! until a deadline, and then goes on without the child. A child whose parent is
-//! gone when the driver answers at last takes its own write back, so that a late
+//! hook forever. So a child process asks the driver. The program waits for each answer
+//! until a deadline, and then continues without the child. When the driver finally
+//! answers and the parent has gone, the child undoes its own write, so that a late
 //! success leaves no device behind.
 //!
 //! The two talk over a pair of sockets, a line of JSON each way. An order is an array:
@@ -12,10 +12,10 @@
 //! file and the text that take the write back. The answer is the errno of what failed,
 //! the text that was read, or 0 for a write.
 //!
-//! A child can be split off early, while the program has one thread and holds no
-//! lock: that costs a fraction of starting a program. Later it is the program
-//! started again, so that it inherits nothing. On a host that is busy this takes its time:
-//! a child says when it is there, and only then does patience with a driver begin.
+//! A child can be forked early, while the program has one thread and holds no lock: a
+//! fork costs a fraction of starting a program. Later the program starts itself again as
+//! the child, so that the child inherits nothing. This takes time on a busy host, so the
+//! child reports when it is ready. The time limit for the driver begins only then.
 
 use std::{
     io::{self, BufRead, BufReader, Write},
@@ -37,8 +37,8 @@ use nix::{
 
 use super::{Deadline, Host, fault, files, poll::wait_for_input, write_attribute};
 
-/// Name under which a program is started that is to act as the child. Arguments come from
-/// libvirt, a domain's name among them, but the name of a hook is its path.
+/// The program name (`argv[0]`) that makes a program act as the child. A hook's arguments
+/// come from libvirt and contain a domain's name, but its program name is always its path.
 const ROLE: &str = "virt-vgpu driver child";
 
 fn text(answer: Answer) -> io::Result<String> {
@@ -53,7 +53,7 @@ fn text(answer: Answer) -> io::Result<String> {
     }
 }
 
-/// What comes back.
+/// The child's answer.
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
 #[serde(untagged)]
 enum Answer {
@@ -61,7 +61,7 @@ enum Answer {
     Text(String),
 }
 
-/// What a child says first.
+/// The child's first line.
 const THERE: &[u8] = b"\"there\"\n";
 
 /// `EILSEQ` stands for a text that is not UTF-8; no read says it.
@@ -70,29 +70,29 @@ const NOT_UTF_8: i32 = Errno::EILSEQ as i32;
 /// `EFBIG` stands for a text that is longer than an attribute; no read says it.
 const TOO_LONG: i32 = Errno::EFBIG as i32;
 
-/// A write and the one that takes it back.
+/// A write, and the write that undoes it.
 #[derive(Debug, Clone)]
 pub(super) struct ReversibleWrite {
     /// File and text.
     pub(super) write: (String, String),
-    /// File and text, carried out by a child that nobody listens to any more.
+    /// File and text. The child writes it when the parent no longer reads the answer.
     pub(super) undo: Option<(String, String)>,
 }
 
-/// A child that waits for orders. Dropping it ends it, as soon as its driver
-/// lets it go.
+/// A child that waits for orders. Dropping it ends the child as soon as its driver
+/// returns.
 #[derive(Debug)]
 pub(super) struct DriverChild {
     child: BufReader<UnixStream>,
-    /// None for one that was split off.
+    /// None for a forked child.
     process: Option<Child>,
-    /// Whether it has said that it is there.
+    /// Whether the child has reported that it is ready.
     is_there: bool,
 }
 
 impl DriverChild {
-    /// Splits the child off this process, which must have one thread and hold
-    /// no lock: the child would keep it.
+    /// Forks the child. This process must have one thread and hold no lock, because the
+    /// child would keep the lock.
     pub(super) fn split_off() -> io::Result<Self> {
         let (ours, theirs) = UnixStream::pair()?;
         match fork::fork()? {
@@ -114,7 +114,7 @@ impl DriverChild {
     /// Starts the program again, as the child.
     pub(super) fn start() -> io::Result<Self> {
         let (ours, theirs) = UnixStream::pair()?;
-        // Nothing of libvirt's: a pipe kept open here would keep libvirt waiting.
+        // The child must not keep libvirt's pipes open: libvirt would wait for it.
         let process = Command::new("/proc/self/exe")
             .arg0(ROLE)
             .stdin(OwnedFd::from(theirs))
@@ -128,15 +128,14 @@ impl DriverChild {
         })
     }
 
-    /// Lets the child end when it has done what it is at. It has to be waited for by
-    /// who goes on, where it was started as a program.
+    /// Lets the child end after its present order. A program that continues has to wait
+    /// for a child that was started as a program.
     pub(super) fn end(self) -> Option<Child> {
         self.process
     }
 
-    /// Has the order carried out and returns the driver's answer. After any
-    /// other error the child is dead, or hangs in the driver (`TimedOut`), and
-    /// takes no further orders.
+    /// Gives the child an order and returns the driver's answer. After any other error the
+    /// child is dead or hangs in the driver (`TimedOut`), and accepts no more orders.
     pub(super) fn carry_out(
         &mut self,
         order: &ReversibleWrite,
@@ -149,8 +148,8 @@ impl DriverChild {
         }
     }
 
-    /// Has an attribute read; its text as [`files::read_text`] gives it. Errors are as
-    /// those of [`Self::carry_out`].
+    /// Reads an attribute through the child; the text is that of [`files::read_text`].
+    /// Errors are those of [`Self::carry_out`].
     pub(super) fn read(
         &mut self,
         path: &Path,
@@ -188,7 +187,7 @@ impl DriverChild {
 }
 
 impl ReversibleWrite {
-    /// A JSON array: texts that end in a line break stay on one line.
+    /// The order as a JSON array on one line, even if a text ends in a line break.
     fn line(&self) -> io::Result<String> {
         let mut parts = vec![&self.write.0, &self.write.1];
         parts.extend(self.undo.iter().flat_map(|(path, value)| [path, value]));
@@ -196,8 +195,8 @@ impl ReversibleWrite {
     }
 }
 
-/// libvirt reads a hook's output to its end, which does not come while anybody
-/// has it open.
+/// Closes the child's copies of stdin, stdout and stderr. libvirt reads a hook's output
+/// until every process has closed it.
 fn let_go_of_stdio() -> io::Result<()> {
     let null = std::fs::OpenOptions::new()
         .read(true)
@@ -209,8 +208,8 @@ fn let_go_of_stdio() -> io::Result<()> {
     Ok(())
 }
 
-/// Acts as the child when the program was started under its name; to be called first in
-/// `main`.
+/// Acts as the child if the program was started under the child's name. Must be the first
+/// call in `main`.
 #[must_use]
 pub fn act_if_asked() -> Option<ExitCode> {
     if std::env::args_os().next()? != ROLE {
@@ -228,7 +227,7 @@ pub fn act_if_asked() -> Option<ExitCode> {
     })
 }
 
-/// Carries out orders until the parent is gone.
+/// Carries out orders until the parent has gone.
 fn serve(mut parent: &UnixStream) -> io::Result<()> {
     parent.write_all(THERE)?;
     for line in BufReader::new(parent).lines() {

@@ -26,7 +26,7 @@ use super::{Host, fault, replacing::FileTarget};
 pub(super) fn list(path: &Path) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     each_entry(path, |name, _| {
-        // Names that are not UTF-8 are none that sysfs or we make.
+        // Names in sysfs and in our directories are always UTF-8.
         if let Ok(name) = std::str::from_utf8(name) {
             names.push(name.to_owned());
         }
@@ -35,8 +35,8 @@ pub(super) fn list(path: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-/// Tells the name and the number of every entry of a directory. A host with hundreds of
-/// virtual functions has large ones, and every start reads them.
+/// Calls `each` with the name and the inode number of every entry of a directory. A host
+/// with hundreds of virtual functions has large directories, and every start reads them.
 pub(super) fn each_entry(path: &Path, mut each: impl FnMut(&[u8], u64)) -> io::Result<()> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let mut directory = Dir::open(path, flags, Mode::empty())?;
@@ -50,8 +50,8 @@ pub(super) fn each_entry(path: &Path, mut each: impl FnMut(&[u8], u64)) -> io::R
     Ok(())
 }
 
-/// Reads a file that the user names, as it is and not below any root, and no
-/// more of it than that many bytes.
+/// Reads at most that many bytes of a file that the user names. The path is not below
+/// any root.
 ///
 /// # Errors
 /// The kernel's errno; `InvalidData` when it is not UTF-8.
@@ -61,20 +61,20 @@ pub fn read_at_most(path: &Path, bytes: u64) -> io::Result<String> {
     Ok(text)
 }
 
-/// What entries a directory had at a moment.
+/// The state of a directory's entries at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DirectoryStamp {
-    /// Number and time of change of the directory; None where there is none.
+    /// The directory's inode number and time of change; None if it does not exist.
     changed: Option<(u64, i64, i64)>,
-    /// Names and numbers of the entries, where the change is so young that the next one may
-    /// get the same time: the kernel gives files the time of its last tick
+    /// Names and inode numbers of the entries, if the last change is so recent that the next
+    /// change may get the same time. The kernel uses the time of its last tick for files
     /// (`ktime_get_coarse_real_ts64`).
     entries: Option<Vec<(OsString, u64)>>,
 }
 
 impl Host {
-    /// The entries of a directory as they are now: [`Self::has_changed_since`] tells whether
-    /// any was made, replaced or removed since. None where it cannot be looked at.
+    /// A stamp of a directory's present entries. [`Self::has_changed_since`] then tells
+    /// whether an entry was added, replaced or removed. None if the directory cannot be read.
     #[must_use]
     pub fn directory_stamp(&self, path: &str) -> Option<DirectoryStamp> {
         let tick = clock_gettime(ClockId::CLOCK_REALTIME_COARSE).ok()?;
@@ -88,7 +88,7 @@ impl Host {
         Some(DirectoryStamp { changed, entries })
     }
 
-    /// Whether the entries may be others than at the time of the stamp.
+    /// Whether the entries may have changed since the stamp.
     #[must_use]
     pub fn has_changed_since(&self, path: &str, stamp: &DirectoryStamp) -> bool {
         let is_same = self.changed(path).is_some_and(|now| now == stamp.changed);
@@ -122,7 +122,7 @@ impl Host {
     /// # Errors
     /// The kernel's errno; `InvalidData` when it is not UTF-8.
     pub fn read_file(&self, path: &str) -> io::Result<String> {
-        // Else a pipe in its place would be waited for.
+        // Opening a pipe in its place would otherwise wait for a writer.
         let mut file = File::options()
             .read(true)
             .custom_flags(OFlag::O_NONBLOCK.bits())
@@ -132,12 +132,12 @@ impl Host {
         Ok(text)
     }
 
-    /// Reads the files of one of our directories whose names `is_wanted`, one after the
-    /// other: many small ones cost less than by their paths. The texts that are not UTF-8,
-    /// and files that cannot be read, come as errors; those that go meanwhile do not come.
+    /// Reads the files of one of our directories whose names `is_wanted`. For many small
+    /// files this is faster than reading each by its path. `each` gets an error for a file
+    /// that cannot be read or is not UTF-8, and no call for a file that disappears meanwhile.
     ///
     /// # Errors
-    /// When the directory is there but cannot be listed, or what `each` says.
+    /// When the directory exists but cannot be listed; any error of `each`.
     pub fn read_each(
         &self,
         directory: &str,
@@ -154,7 +154,7 @@ impl Host {
         let directory = File::open(&path).map_err(named)?;
         let mut bytes = Vec::with_capacity(ATTRIBUTE);
         for name in names.iter().filter(|name| is_wanted(name)) {
-            // As above: a pipe is not waited for.
+            // Never wait for a writer of a pipe, as above.
             let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
             let file = match openat(&directory, name.as_str(), flags, Mode::empty()) {
                 Err(Errno::ENOENT) => continue,
@@ -186,14 +186,14 @@ impl Host {
     /// The kernel's errno.
     pub fn remove_file(&self, path: &str) -> io::Result<()> {
         match FileTarget::open(&self.path(path)) {
-            // Nor is a directory that was never made.
+            // A missing directory is not an error either.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             place => place?.remove(),
         }
     }
 
-    /// Removes a symbolic link; one that is not there is no error. What is no
-    /// link is not ours and stays.
+    /// Removes a symbolic link; a missing link is not an error. Anything else at the path
+    /// is not ours and stays.
     ///
     /// # Errors
     /// The kernel's errno.
@@ -247,14 +247,14 @@ fn effect<T>(name: &str, path: &Path, act: impl FnOnce() -> io::Result<T>) -> io
     Ok(value)
 }
 
-/// A short file takes one read, and one that says that this was all.
+/// Reads a file to its end. A short regular file takes one read.
 fn read_whole(file: &mut File, bytes: &mut Vec<u8>) -> io::Result<()> {
     bytes.resize(ATTRIBUTE, 0);
     let mut filled = 0;
     loop {
         let count = file.read(&mut bytes[filled..])?;
         filled += count;
-        // Of a regular file a read gives less than asked for only at its end.
+        // A read of a regular file returns less than requested only at its end.
         if count == 0 || filled < bytes.len() {
             break;
         }
@@ -270,7 +270,7 @@ pub(super) const ATTRIBUTE: usize = 4096;
 /// Longest text of other files that are read as attributes are, in bytes.
 pub(super) const LONGEST: usize = 1 << 20;
 
-/// What is said of a file with more than that.
+/// The error for a file that is longer than that.
 pub(super) fn too_long(longest: usize) -> io::Error {
     let text = format!("it holds more than {longest} bytes");
     io::Error::new(io::ErrorKind::FileTooLarge, text)

@@ -1,19 +1,19 @@
-//! Locks between our processes, all of them `flock`s that the kernel drops when their
-//! holder dies. They are taken in this order, and a lock of the same rank by ascending
-//! name; who holds one never waits for one that stands before it:
+//! Locks between our processes. All are `flock`s, which the kernel drops when their holder
+//! dies. They are taken in this order, and locks of the same rank in the order of their
+//! names. A process that holds a lock never waits for a lock that comes before it:
 //!
 //! | rank | file below `/run/virt-vgpu` | held for |
 //! |---|---|---|
 //! | [`EditLock`] | `edits/UUID.lock` | an edit of a domain's definition |
-//! | [`ClaimLock`] | `locks/UUID` | all that is done with the devices of one domain's claim |
+//! | [`ClaimLock`] | `locks/UUID` | all work on one domain's claim and its devices |
 //! | [`GpuLock`] | `host/ADDRESS.lock` | setting up one GPU, minutes |
 //! | [`DriverLock`] | `host/driver.lock` | `sriov-manage` and NVML, which exclude each other |
-//! | [`DeviceLock`] | `locks/DEVICE` | what the driver of one device does |
-//! | [`HostLock`] | `lock` | planning, and announcing in a claim what was planned |
+//! | [`DeviceLock`] | `locks/DEVICE` | the work of one device's driver |
+//! | [`HostLock`] | `lock` | settling a plan, and announcing it in a claim |
 //!
-//! The host lock is the last and the shortest: whoever has it takes no other one, and
-//! neither reads nor writes an attribute that a driver answers. Builds with debug
-//! assertions check both.
+//! The host lock is the last one and is held for the shortest time. Its holder takes no
+//! other lock, and does not read or write attributes that a driver answers. Builds with
+//! debug assertions check both rules.
 
 use std::{
     collections::BTreeSet,
@@ -53,17 +53,17 @@ const LOCKS: &str = "/run/virt-vgpu/locks";
 /// Directory of the lock and the claims.
 pub(crate) const RUNTIME: &str = "/run/virt-vgpu";
 
-/// Proof that this process holds the host lock. Dropping it lets go.
+/// Proof that this process holds the host lock. Dropping it releases the lock.
 #[derive(Debug)]
 pub struct HostLock {
     /// Closing the file drops the lock.
     _held: Held,
 }
 
-/// Why the lock was not had.
+/// Why the lock could not be taken.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
-    /// Somebody else held it all the time.
+    /// Another process held it all the time.
     #[error(
         "{} has been locked for {:.0} s by {holder}; try again when it is done",
         path.display(), waited.as_secs_f64()
@@ -71,9 +71,9 @@ pub enum LockError {
     Held {
         /// The lock's file.
         path: PathBuf,
-        /// How long we waited.
+        /// The waiting time.
         waited: Duration,
-        /// What the holder wrote about itself.
+        /// The holder's description of itself.
         holder: String,
     },
     /// The file cannot be opened or locked.
@@ -107,17 +107,17 @@ impl HostLock {
     }
 }
 
-/// Proof that no other of our processes edits that domain's definition. The
-/// host lock would not do: the hook waits for it while libvirt keeps the domain
-/// to itself, and an edit waits for libvirt.
+/// Proof that none of our other processes edits that domain's definition. The host lock
+/// cannot be used for this: the hook waits for the host lock while libvirt locks the
+/// domain, and an edit waits for libvirt.
 #[derive(Debug)]
 pub struct EditLock {
     _held: Held,
 }
 
 impl EditLock {
-    /// Takes the lock of a domain, waiting until `deadline`. The file stays: it
-    /// is empty but for its holder, and gone at the next boot.
+    /// Takes the lock of a domain, waiting until `deadline`. The small file stays until the
+    /// next boot.
     ///
     /// # Errors
     /// See [`LockError`].
@@ -133,8 +133,8 @@ impl EditLock {
     }
 }
 
-/// Proof that no other of our processes is at work on that domain's claim and its
-/// devices. Held as long as that takes, a driver's time included.
+/// Proof that none of our other processes changes that domain's claim or its devices. It
+/// is held during the whole work, including the time of drivers.
 #[derive(Debug)]
 pub struct ClaimLock<'a> {
     held: Held,
@@ -163,16 +163,16 @@ impl<'a> ClaimLock<'a> {
         self.domain
     }
 
-    /// Removes the lock's file, which is of no use without a claim. Others that wait for
-    /// it find that out when they have it, and look for the next one.
+    /// Removes the lock's file, which is not needed without a claim. A process that waits
+    /// for the lock notices this when it gets the lock, and opens the new file.
     pub fn forget(self) {
         if let Err(error) = self.host.remove_file(&claim_lock(self.domain)) {
             tracing::debug!("cannot remove {}: {error}", self.held.path.display());
         }
     }
 
-    /// Waits until nobody is at work on the domain's claim; whether that is so before
-    /// `deadline`. Nothing is held afterwards. Who may not open the file sees nobody.
+    /// Waits until no process works on the domain's claim; false if `deadline` passes
+    /// first. It keeps no lock. A file that cannot be opened counts as free.
     pub fn wait_until_free(host: &Host, domain: DomainUuid, deadline: Deadline) -> bool {
         wait_until_free(host, &claim_lock(domain), deadline)
     }
@@ -182,9 +182,8 @@ fn claim_lock(domain: DomainUuid) -> String {
     format!("{LOCKS}/{domain}")
 }
 
-/// Proof that no other of our processes has that device's driver do anything. The device
-/// is what a driver answers for as a whole: a GPU with its functions, or a parent of
-/// mediated devices that stands alone.
+/// Proof that none of our other processes uses that device's driver. A device is the unit
+/// of a driver's work: a GPU with its functions, or a single parent of mediated devices.
 #[derive(Debug)]
 pub struct DeviceLock {
     _held: Held,
@@ -216,7 +215,7 @@ impl DeviceLock {
     /// Takes the locks of several devices, in their order.
     ///
     /// # Errors
-    /// The first that was not had; then none is held.
+    /// The first lock that could not be taken; then none is held.
     pub fn acquire_all(
         host: &Host,
         devices: &BTreeSet<ParentName>,
@@ -232,12 +231,12 @@ impl DeviceLock {
         let ours = OUR_DEVICES.lock().unwrap_or_else(PoisonError::into_inner);
         let names = host.list(LOCKS).unwrap_or_default();
         let is_held = |name: &String| {
-            // The locks of claims are named by UUIDs.
+            // Names of claims' locks are UUIDs.
             if ours.contains(name) || name.parse::<DomainUuid>().is_ok() {
                 return false;
             }
             let path = host.path(&format!("{LOCKS}/{name}"));
-            // The holder writes its name when it has the lock.
+            // The holder writes its name into the file when it has the lock.
             let since = path.metadata().and_then(|file| file.modified());
             let is_old = since.is_ok_and(|since| since.elapsed().is_ok_and(|age| age >= span));
             let is_held = |file| FileExt::try_lock_shared(&file).is_err();
@@ -254,11 +253,11 @@ impl Drop for DeviceLock {
     }
 }
 
-/// The devices whose locks this process has.
+/// The devices whose locks this process holds.
 static OUR_DEVICES: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
-/// Proof that no other of our processes sets this GPU up: `sriov-manage` and the driver
-/// take their time.
+/// Proof that none of our other processes sets up this GPU. It may be held for minutes,
+/// because `sriov-manage` and the driver are slow.
 #[derive(Debug)]
 pub struct GpuLock {
     _held: Held,
@@ -281,8 +280,8 @@ impl GpuLock {
     }
 }
 
-/// Proof that no other of our processes that set GPUs runs `sriov-manage` or asks
-/// NVML: each of the two is refused while the other is at work, on whatever GPU.
+/// Proof that none of our other processes runs `sriov-manage` or changes a GPU through
+/// NVML. Each of the two fails while the other one runs, even on another GPU.
 #[derive(Debug)]
 pub struct DriverLock {
     _held: Held,
@@ -311,7 +310,7 @@ enum Rank {
     Host,
 }
 
-/// A lock that is held. Closing the file drops it.
+/// A held lock. Closing the file releases it.
 #[derive(Debug)]
 struct Held {
     _file: File,
@@ -320,8 +319,8 @@ struct Held {
     rank: Rank,
 }
 
-/// To be called wherever an attribute is read or written that a driver answers: everybody
-/// who plans would wait for that driver.
+/// Must be called before every read or write of an attribute that a driver answers. With
+/// the host lock held, every other start would wait for that driver.
 pub(super) fn is_about_to_ask_a_driver(path: &str) {
     #[cfg(debug_assertions)]
     assert!(
@@ -336,7 +335,7 @@ fn wait_until_free(host: &Host, path: &str, deadline: Deadline) -> bool {
     let Ok(file) = File::open(host.path(path)) else {
         return true;
     };
-    // Shared, and let go of at once: it keeps nobody from anything.
+    // A shared lock, released at once: it does not disturb other processes.
     deadline.wait_until(|| FileExt::try_lock_shared(&file).is_ok())
 }
 
@@ -348,7 +347,7 @@ fn lock(
     deadline: Deadline,
 ) -> Result<Held, LockError> {
     let place = host.path(path);
-    // Who does not wait cannot be part of a circle of those who do.
+    // A process that does not wait cannot be part of a deadlock.
     #[cfg(debug_assertions)]
     if !deadline.has_passed() {
         order::check(rank, &place);
@@ -367,7 +366,7 @@ fn lock(
                 holder: read_holder(&mut file),
             });
         }
-        // Whoever had it may have removed the file, and somebody may have the next one.
+        // The former holder may have removed the file; another process may hold the new one.
         let found = file.metadata().map_err(io_error)?;
         if found.nlink() == 0 {
             continue;
@@ -386,7 +385,7 @@ fn lock(
     }
 }
 
-/// Opens the file of a lock, and makes it and its directory where they are not there.
+/// Opens the file of a lock; creates the file and its directory if they are missing.
 fn open(host: &Host, path: &str) -> io::Result<File> {
     let open = || {
         OpenOptions::new()
@@ -412,11 +411,11 @@ fn open(host: &Host, path: &str) -> io::Result<File> {
 /// Threads that wait for a lock.
 static WAITING: AtomicUsize = AtomicUsize::new(0);
 
-/// Takes the lock, or gives up at the deadline. The kernel wakes who waits for
-/// a lock, but knows no deadline, so a thread waits and is left behind when time
-/// is up: it ends with the process, or lets go of what it got too late. While there
-/// is one, other waits do without: a daemon that tries again and again would gather
-/// threads and descriptors as long as somebody else holds the lock.
+/// Takes the lock, or gives up at the deadline. The kernel wakes a process that waits for
+/// a lock, but has no deadline for it. So a thread waits, and is abandoned when the time is
+/// up: it ends with the process, or releases a lock that comes too late. While such a
+/// thread exists, other waits poll instead. A daemon that tries again and again would
+/// otherwise collect threads and descriptors while another process holds the lock.
 fn wait_for_lock(file: &File, deadline: Deadline) -> io::Result<bool> {
     if try_lock(file)? {
         return Ok(true);
@@ -442,7 +441,7 @@ fn wait_for_lock(file: &File, deadline: Deadline) -> io::Result<bool> {
     }
 }
 
-/// A thread counted in [`WAITING`], also one that cannot be started.
+/// A thread counted in [`WAITING`], even if it cannot be started.
 struct Waiting;
 
 impl Waiting {
@@ -486,7 +485,7 @@ fn read_holder(file: &mut File) -> String {
     }
 }
 
-/// For people only, so a full disk is no reason to fail.
+/// Writes the holder's description. It is only for people, so errors are ignored.
 fn write_holder(file: &mut File, length: u64, purpose: &str) {
     let line = format!("process {} ({purpose})\n", std::process::id());
     let emptied = match length {

@@ -68,9 +68,9 @@ pub(crate) use terminal::{ask, usage};
 #[derive(Debug)]
 pub struct Host {
     root: PathBuf,
-    /// When everything should be done.
+    /// The deadline for all work.
     deadline: Mutex<Option<Deadline>>,
-    /// The child that asks drivers, once there is need of one.
+    /// The child that asks drivers, once it is needed.
     writer: Mutex<Option<DriverChild>>,
     /// Whether attributes of drivers are read by the child.
     asks_drivers_apart: bool,
@@ -78,8 +78,8 @@ pub struct Host {
     waits_for_drivers: AtomicBool,
     /// GPUs whose drivers do not answer, or slowly.
     slow: Mutex<SlowDrivers>,
-    /// Children of before that may still hang in a driver. Each is a zombie from its
-    /// end until it is asked for.
+    /// Earlier children that may still hang in a driver. An ended child is a zombie until
+    /// this process waits for it.
     former: Mutex<Vec<Child>>,
 }
 
@@ -87,8 +87,8 @@ impl Host {
     /// The variable that names another root, for tests and for `--root`.
     pub const ROOT_VARIABLE: &'static str = "VIRT_VGPU_ROOT";
 
-    /// A driver that needs longer than this to create or remove a device is taken
-    /// to hang. Less than the time for which others wait for the lock of its claim.
+    /// A driver that needs longer than this to create or remove a device counts as hanging.
+    /// It is less than the time for which other processes wait for a claim's lock.
     pub const PATIENCE: Duration = Duration::from_secs(8);
 
     /// The machine whose root directory is `root`.
@@ -105,9 +105,9 @@ impl Host {
         }
     }
 
-    /// The same for a program that starts again as its own child
-    /// ([`driver_child::act_if_asked`]): it lets that one ask drivers, and goes on when
-    /// one does not answer.
+    /// The same for a program that can start itself as the child
+    /// ([`driver_child::act_if_asked`]): the child asks drivers, and the program continues
+    /// when a driver does not answer.
     #[must_use]
     pub fn that_outlives_drivers(self) -> Self {
         Self {
@@ -116,9 +116,9 @@ impl Host {
         }
     }
 
-    /// From now on a driver may take as long to answer as to make a device: for who sets
-    /// GPUs up, whose drivers are busy with what was just done to them, and keeps no start
-    /// from anything.
+    /// From now on a driver may take as long for an answer as for making a device. This is
+    /// for setting up GPUs: their drivers are busy with the previous step, and no start
+    /// waits for this process.
     pub fn wait_for_drivers(&self) {
         self.waits_for_drivers.store(true, Ordering::Relaxed);
     }
@@ -212,8 +212,8 @@ impl Acts for Host {
 }
 
 impl Host {
-    /// Asks the child, which is started where there is none. One that fails takes no
-    /// further orders.
+    /// Asks the child, and starts one if there is none. A child that fails gets no more
+    /// orders.
     fn with_child<T>(&self, ask: impl FnOnce(&mut DriverChild) -> io::Result<T>) -> io::Result<T> {
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let mut child = match writer.take() {
@@ -232,14 +232,14 @@ impl Host {
         answer
     }
 
-    /// Bounds all writes to attributes together. What comes after the deadline,
-    /// to undo or to give back, is still tried, with little patience.
+    /// Sets one deadline for all writes to attributes. Later writes that undo or give back
+    /// are still tried, with a short time limit.
     pub fn be_done_by(&self, deadline: Deadline) {
         *self.deadline.lock().unwrap_or_else(PoisonError::into_inner) = Some(deadline);
     }
 
-    /// Takes [`Self::be_done_by`] back, for a program that goes on when its work is
-    /// done: what comes later has all of its time again.
+    /// Removes the deadline of [`Self::be_done_by`], for a program that continues after its
+    /// work: later work has its full time again.
     pub fn be_patient_again(&self) {
         *self.deadline.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
@@ -260,15 +260,15 @@ impl Host {
         Ok(std::fs::metadata(self.path(path))?.ino())
     }
 
-    /// NVML, with as much patience as there is left.
+    /// NVML, with the time that is left.
     #[must_use]
     pub fn nvml(&self) -> NvmlChild<'_> {
         NvmlChild::new(self, Deadline::after(self.patience_left()))
     }
 
-    /// Splits off what writes attributes, so that it is ready when the first
-    /// write is known. Only for a program that has one thread and no lock yet. A
-    /// failure comes up again with the write.
+    /// Forks the child that writes attributes, so that it is ready for the first write. Only
+    /// for a program that still has one thread and no lock. A failure shows again at the
+    /// write.
     pub fn get_ready_to_write(&self) {
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         if writer.is_none() {
@@ -276,8 +276,8 @@ impl Host {
         }
     }
 
-    /// Ends the child that writes attributes, for a program that goes on for long. One
-    /// that hangs in a driver is asked for again the next time.
+    /// Ends the child that writes attributes, for a program that runs for a long time. A
+    /// child that hangs in a driver is waited for at the next call.
     pub fn be_done_writing(&self) {
         const MOMENT: Duration = Duration::from_secs(1);
         let writer = self
@@ -294,7 +294,7 @@ impl Host {
         self.reap();
     }
 
-    /// Keeps a child that cannot be waited for now.
+    /// Keeps a child that has not ended yet.
     fn leave_behind(&self, child: Child) {
         self.reap();
         self.former
@@ -303,7 +303,7 @@ impl Host {
             .push(child);
     }
 
-    /// Asks for the children of before, and waits for none.
+    /// Collects earlier children that have ended, without waiting.
     fn reap(&self) {
         let mut former = self.former.lock().unwrap_or_else(PoisonError::into_inner);
         former.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
@@ -317,7 +317,7 @@ impl Host {
     }
 }
 
-/// Whether this process may do anything: devices are handed out by root.
+/// Whether this process is root's. Only root hands out devices.
 #[must_use]
 pub fn is_root() -> bool {
     nix::unistd::geteuid().is_root()

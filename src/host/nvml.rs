@@ -1,6 +1,6 @@
-//! The way to NVIDIA's management library: a child process that is asked one
-//! question and has until a deadline to answer. A driver that hangs is left to
-//! itself, one that crashes takes the child with it and nobody else.
+//! Access to NVIDIA's management library through a child process. The child gets one
+//! question and must answer before a deadline. A driver that hangs or crashes affects only
+//! the child.
 
 use std::{
     io::{self, Read, Write},
@@ -17,7 +17,7 @@ use crate::{
 /// The program that is asked.
 pub const NVML_PROGRAM: &str = "/usr/sbin/virt-vgpu-nvml";
 
-/// Longest answer that is taken: far more than a host full of GPUs gives.
+/// The longest accepted answer: far more than a host full of GPUs needs.
 const LONGEST: u64 = 16 << 20;
 
 /// NVML, asked through a child with a deadline.
@@ -28,11 +28,11 @@ pub struct NvmlChild<'a> {
 }
 
 impl<'a> NvmlChild<'a> {
-    /// How long a healthy driver may take: loading the library wakes sleeping
-    /// GPUs, some seconds each where the persistence daemon does not run.
+    /// The time limit for a healthy driver. Loading the library wakes sleeping GPUs, which
+    /// takes some seconds each if the persistence daemon is not running.
     pub const PATIENCE: Duration = Duration::from_secs(8);
 
-    /// Asks on behalf of somebody who waits until `deadline`.
+    /// NVML for a caller that waits until `deadline`.
     #[must_use]
     pub fn new(host: &'a Host, deadline: Deadline) -> Self {
         Self {
@@ -49,8 +49,8 @@ impl<'a> NvmlChild<'a> {
         Self::answer(|| self.exchange(question, None))
     }
 
-    /// Has a GPU changed. A child whose driver answers too late takes the change back by
-    /// `undo`, since nobody hears its answer.
+    /// Changes a GPU. If the driver answers too late, the child undoes the change with
+    /// `undo`, because nobody reads its answer any more.
     ///
     /// # Errors
     /// As [`Self::ask`].
@@ -128,8 +128,8 @@ fn unexpected(answer: &Answer) -> Failure {
     }
 }
 
-/// Whether the driver has not answered yet: the child is left alive then, so that it can
-/// take back what is done in the end.
+/// Whether the driver has not answered yet. The child is then left alive, so that it can
+/// undo a late change.
 fn is_late(answer: &io::Result<Vec<u8>>) -> bool {
     matches!(answer, Err(error) if error.kind() == io::ErrorKind::TimedOut)
 }
@@ -144,11 +144,11 @@ fn converse(
     if let Some(undo) = undo {
         lines += &(serde_json::to_string(undo)? + "\n");
     }
-    // Dropped when it is written: the child reads to the end of its input. A
-    // question fits into the pipe, so the write never waits.
+    // The pipe is closed after the write, because the child reads to the end of its input.
+    // A question fits into the pipe, so the write never waits.
     let mut input = child.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?;
     match input.write_all(lines.as_bytes()) {
-        // It died first, which the missing answer tells better.
+        // The child has died; the missing answer describes this better.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
         written => written?,
     }
@@ -176,16 +176,15 @@ fn converse(
     Ok(text)
 }
 
-/// Sees the child off; whether it is gone. One that hangs in its driver cannot be
-/// waited for: it dies when the driver lets it go, and is a zombie until somebody
-/// asks for it.
+/// Ends the child; whether it has ended. A child that hangs in its driver ends only when
+/// the driver returns, and is a zombie until this process waits for it.
 fn is_gone(child: &mut Child, answered: bool, deadline: Deadline) -> bool {
     let mut asked = || !matches!(child.try_wait(), Ok(None));
-    // It has answered and closed its end: what is left of it is its exit.
+    // It has answered and closed its output, so only its exit is left.
     if answered && deadline.wait_until(&mut asked) {
         return true;
     }
-    // It may be gone already.
+    // It may have ended already.
     let _ = child.kill();
     !matches!(child.try_wait(), Ok(None))
 }

@@ -25,7 +25,7 @@ pub struct ProcessId {
 }
 
 impl ProcessId {
-    /// The start of one that could not be looked at: any process with its number may be it.
+    /// The start of an unreadable process: any process with its number may be the same one.
     const UNKNOWN: u64 = u64::MAX - 1;
 
     /// The process with that number, if there is one.
@@ -57,8 +57,8 @@ impl ProcessId {
         Self::noted(host, std::os::unix::process::parent_id())
     }
 
-    /// What is noted of the process with that number. One that cannot be looked at lives
-    /// as long as any process has its number.
+    /// The record of the process with that number. An unreadable process counts as alive
+    /// while any process has its number.
     #[must_use]
     pub fn noted(host: &Host, pid: u32) -> Self {
         const OF_NO_PROCESS: u64 = u64::MAX;
@@ -70,7 +70,7 @@ impl ProcessId {
         Self { pid, start_time }
     }
 
-    /// Whether it still lives, or may do so.
+    /// Whether the process still lives, or may still live.
     #[must_use]
     pub fn is_alive(self, host: &Host) -> bool {
         match Self::of(host, self.pid) {
@@ -91,11 +91,11 @@ pub struct Processes {
     may_ask_nodes: bool,
 }
 
-/// A process of which not all can be seen: it is confined, or we are.
+/// A process that can be seen only in part: the process is confined, or this one is.
 #[derive(Debug)]
 struct Hidden {
     pid: u32,
-    /// What could not be read, with the errno.
+    /// The part that could not be read, with the errno.
     why: String,
 }
 
@@ -106,13 +106,13 @@ pub enum Holder {
     Nobody,
     /// That process.
     Process(u32),
-    /// It cannot be told; what is in doubt, for people.
+    /// Unknown; the text names the doubt, for people.
     Unknown(String),
 }
 
 impl Processes {
-    /// Looks at every process. Those that end meanwhile are passed over; what cannot be
-    /// seen of one that lives is in doubt ([`Holder::Unknown`]).
+    /// Looks at every process. Processes that end meanwhile are skipped. A living process
+    /// that cannot be read is a doubt ([`Holder::Unknown`]).
     ///
     /// # Errors
     /// When `/proc` cannot be listed.
@@ -141,9 +141,9 @@ impl Processes {
         Ok(seen)
     }
 
-    /// The same for who is about to give devices back: where a process cannot be seen,
-    /// the devices' own nodes are asked. That opens them for a moment, so it is not for
-    /// devices that a VM may be about to open.
+    /// The same before devices are given back. If a process cannot be read, the devices'
+    /// nodes are opened for a moment to find out. So it must not be used for devices that a
+    /// VM may be about to open.
     ///
     /// # Errors
     /// As [`Self::scan`].
@@ -167,7 +167,7 @@ impl Processes {
         }
     }
 
-    /// What of its open files cannot be seen.
+    /// The doubt about its open files.
     fn add_descriptors(&mut self, host: &Host, pid: u32) -> Option<String> {
         let directory = format!("/proc/{pid}/fd");
         let mut unseen = None;
@@ -210,7 +210,7 @@ impl Processes {
         self.domains.contains(&domain)
     }
 
-    /// The first process that is seen to have one of the nodes open.
+    /// The first visible process that has one of the nodes open.
     #[must_use]
     pub fn opener(&self, nodes: &[String]) -> Option<u32> {
         nodes
@@ -218,10 +218,10 @@ impl Processes {
             .find_map(|node| self.holders.get(node)?.first().copied())
     }
 
-    /// Who has one of a device's nodes open. Where not all processes can be seen it is
-    /// the device's IOMMU group that knows: the kernel lets it be opened once only
-    /// (`vfio_group_fops_open`), and not at all while somebody has the device's other
-    /// node open for use (`vfio_device_block_group`).
+    /// The process that has one of a device's nodes open. If not all processes are visible,
+    /// the device's IOMMU group decides: the kernel allows only one open of a group
+    /// (`vfio_group_fops_open`), and none while the device's other node is open for use
+    /// (`vfio_device_block_group`).
     #[must_use]
     pub fn holder(&self, host: &Host, nodes: &[String]) -> Holder {
         if let Some(pid) = self.opener(nodes) {
@@ -273,10 +273,10 @@ fn open_group(host: &Host, node: &str) -> Result<(), String> {
     }
 }
 
-/// Whether a process can be a QEMU that libvirt has started: root's, or of the user that
-/// libvirt runs QEMU as. Anybody can write a UUID into the arguments of a program of
-/// their own; its real user is beyond them. A QEMU of yet another user (a domain's own
-/// `<seclabel>`) is found by libvirt's pidfile, and by the devices that it has open.
+/// Whether a process can be a QEMU that libvirt has started: a process of root or of the
+/// user that libvirt runs QEMU as. Every user can write a UUID into the arguments of a
+/// program, but cannot change its real user. A QEMU of another user (a domain's own
+/// `<seclabel>`) is found by libvirt's pidfile, and by its open devices.
 fn may_be_qemu(host: &Host, pid: u32) -> bool {
     let text = match host.read(&format!("/proc/{pid}/status")) {
         Ok(text) => text,
@@ -287,12 +287,12 @@ fn may_be_qemu(host: &Host, pid: u32) -> bool {
     else {
         return true;
     };
-    // Where it cannot be told whom QEMU runs as, it may be anybody.
+    // If QEMU's user is unknown, it may be any user.
     user == 0 || qemu_users(host).map_or(true, |users| users.contains(&user))
 }
 
-/// The users that libvirt runs QEMU as: the one of `qemu.conf`, and those that
-/// distributions build in.
+/// The users that libvirt runs QEMU as: the user in `qemu.conf`, and the defaults of the
+/// distributions.
 fn qemu_users(host: &Host) -> io::Result<BTreeSet<u32>> {
     let text = |path| Ok::<_, io::Error>(optional(host.read_file(path))?.unwrap_or_default());
     let conf = text("/etc/libvirt/qemu.conf")?;
@@ -319,7 +319,7 @@ fn qemu_users(host: &Host) -> io::Result<BTreeSet<u32>> {
 }
 
 /// The processes that have a GPU of NVIDIA's driver open, each with its command's
-/// name. One that cannot be looked at is left out: this is for people.
+/// name. Unreadable processes are left out, because the list is only for people.
 #[must_use]
 pub fn gpu_openers(host: &Host) -> Vec<(u32, String)> {
     // Neither the services' own node nor those of other functions of the driver.
