@@ -1,6 +1,6 @@
-//! What a starting domain demands: the requests to be served, their pools, and
-//! the plan for them as the host stands. Reading only: the hook makes what is
-//! planned here, `explain` prints it.
+//! The demand of a starting domain: its requests, their pools, and the plan for them on
+//! the present host. This module only reads: the hook makes the planned devices, and
+//! `explain` prints the plan.
 
 use std::{collections::BTreeMap, io};
 
@@ -18,8 +18,8 @@ use crate::{
     },
 };
 
-/// The requests that the hook serves. One that may be missing and has no
-/// placeholder is left to be plugged in later.
+/// The requests that the hook serves. An optional request without a placeholder is left
+/// out: its device is plugged in later.
 ///
 /// # Errors
 /// When a request that must be served has no placeholder.
@@ -45,7 +45,7 @@ pub fn devices_wanted(domain: &DomainDef) -> Result<Vec<PlacedRequest<'_>>, Allo
     Ok(wanted)
 }
 
-/// A request to be served, and what stands for it in the XML.
+/// A request, and its placeholder in the XML.
 #[derive(Debug, Clone)]
 pub struct PlacedRequest<'a> {
     /// The request.
@@ -57,8 +57,7 @@ pub struct PlacedRequest<'a> {
 }
 
 impl PlacedRequest<'_> {
-    /// What the device is given beyond its type: the request's word, else the
-    /// pool's.
+    /// The device's parameters: those of the request, else those of the pool.
     #[must_use]
     pub fn parameters(&self, pool: &Pool) -> Parameters {
         let (request, defaults) = (self.request, &pool.defaults);
@@ -81,15 +80,14 @@ pub struct Demand<'a> {
     pub wanted: Vec<PlacedRequest<'a>>,
     /// The pools that they name.
     pub pools: BTreeMap<PoolName, Pool>,
-    /// Where the domain runs already: the pools of the devices that it has, and the
-    /// parents that these are on.
+    /// For a running domain: the pools and the parents of its present devices.
     pub beside: Option<Vec<(Pool, ParentName)>>,
     /// Devices in the claim that no longer exist and are being replaced: they take no space.
     pub replaced: Vec<ClaimedDevice>,
 }
 
 impl<'a> Demand<'a> {
-    /// Loads the pools of what the domain wants ([`devices_wanted`]).
+    /// Loads the pools of the domain's requests ([`devices_wanted`]).
     ///
     /// # Errors
     /// When a pool cannot be used.
@@ -120,8 +118,8 @@ impl<'a> Demand<'a> {
         })
     }
 
-    /// Checks that nobody else has the UUIDs; devices of the domain's own
-    /// `former` claim may.
+    /// Checks that the UUIDs are free. Devices of the domain's own `former` claim may have
+    /// them.
     ///
     /// # Errors
     /// The first UUID that is taken.
@@ -157,14 +155,14 @@ impl<'a> Demand<'a> {
         Ok(())
     }
 
-    /// What of other claims has to do with the demand.
+    /// The questions to other claims.
     fn interest(&self) -> Interest<'_> {
         let limited = self.pools.values().filter(|pool| pool.instances != 0);
         Interest {
             pools: limited.map(|pool| &pool.name).collect(),
             functions: self.wants_functions(),
             announced: Some(self.domain.uuid),
-            // A domain that starts has given back what it had; one that runs has it.
+            // A starting domain has given back its devices; a running domain has them.
             except: self.beside.is_none().then_some(self.domain.uuid),
             tolerant: false,
         }
@@ -176,17 +174,17 @@ impl<'a> Demand<'a> {
             .any(|placed| placed.placeholder != Placeholder::Mdev)
     }
 
-    /// Reads what the claims say of what is demanded, for a look that has begun: what has
-    /// changed since may not show in it.
+    /// Reads the claims for this demand. Changes after the beginning of the look may not show
+    /// in the look, so they count as being made.
     ///
     /// # Errors
-    /// When that cannot be told.
+    /// When the claims cannot be read.
     pub fn see_claims(&self, look: &Look<'_>) -> Result<Seen, AllocateError> {
         Seen::read(look.host, &self.interest(), Some(look.began))
             .map_err(|cause| io_error("cannot count what other domains have", cause))
     }
 
-    /// Plans a device for each request, as the host stands now.
+    /// Plans a device for each request on the present host.
     ///
     /// # Errors
     /// A refusal, or what of the host cannot be read.
@@ -196,7 +194,7 @@ impl<'a> Demand<'a> {
         self.plan_from(&look, &seen, failed)
     }
 
-    /// Plans a device for each request from what is known of the host.
+    /// Plans a device for each request from that look and those claims.
     ///
     /// # Errors
     /// A refusal, or what of the host cannot be read.
@@ -253,7 +251,7 @@ impl<'a> Demand<'a> {
         Ok(plan)
     }
 
-    /// Devices of others that are being made, where the look does not show them.
+    /// Devices of other domains that are being made and that the look does not show.
     fn announced(&self, look: &Look<'_>, seen: &Seen) -> io::Result<Vec<Announced>> {
         if seen.announced.is_empty() {
             return Ok(Vec::new());
@@ -270,21 +268,21 @@ impl<'a> Demand<'a> {
             .collect())
     }
 
-    /// Plans for an XML that is changed on its way: where a function that it names
-    /// cannot be had, whichever is free will do for that device.
+    /// Plans for an XML that can still be changed. If a named function is not free, any free
+    /// function is used for that device.
     ///
     /// # Errors
-    /// As [`Self::plan`], but none about one function.
+    /// As [`Self::plan`], but no refusal of a named function.
     pub fn replan(&mut self, host: &Host, failed: &Failed) -> Result<Plan, AllocateError> {
         let look = Look::new(host);
         let seen = self.see_claims(&look)?;
         self.replan_from(&look, &seen, failed)
     }
 
-    /// The same from what is known of the host.
+    /// The same from that look and those claims.
     ///
     /// # Errors
-    /// As [`Self::plan_from`], but none about one function.
+    /// As [`Self::plan_from`], but no refusal of a named function.
     pub fn replan_from(
         &mut self,
         look: &Look<'_>,
@@ -293,7 +291,7 @@ impl<'a> Demand<'a> {
     ) -> Result<Plan, AllocateError> {
         loop {
             let device = match self.plan_from(look, seen, failed) {
-                // What was not asked for is no reason to give the function up.
+                // A missing answer of a driver is not a reason to give up the function.
                 Err(AllocateError::Refused(Refusal {
                     kind: RefusalKind::Function { .. },
                     device,
@@ -303,14 +301,14 @@ impl<'a> Demand<'a> {
             };
             let mut placed_requests = self.wanted.iter_mut();
             if let Some(placed) = placed_requests.find(|placed| placed.request.name == device) {
-                // Never refused in the name of one function again.
+                // This request is never refused again because of one function.
                 placed.placeholder = Placeholder::Functions;
             }
         }
     }
 
-    /// Devices of the pool that are claimed, those among them that are leaving and not
-    /// on any bus any more.
+    /// The number of claimed devices of the pool, including devices that are leaving and
+    /// no longer exist.
     fn pool_in_use(&self, seen: &Seen, pool: &Pool) -> u32 {
         let claimed = seen.in_use.get(&pool.name).copied().unwrap_or_default();
         let replaced = self
@@ -320,7 +318,7 @@ impl<'a> Demand<'a> {
         claimed.saturating_sub(u32::try_from(replaced.count()).unwrap_or(u32::MAX))
     }
 
-    /// Where the running domain has a device whose like must be on one type of board.
+    /// The parent of a device of the running domain whose kind needs one type of board.
     fn parent_beside(&self) -> Option<ParentName> {
         let mut beside = self.beside.iter().flatten();
         let (_, parent) = beside.find(|(pool, _)| pool.devices.wants_one_board_type())?;

@@ -1,5 +1,5 @@
-//! A host as it looked for one plan. Drivers are asked before the host lock is taken; under
-//! it a plan may be made again from what they said, and asks them nothing more.
+//! One look at the host, for a plan. Drivers are asked before the host lock is taken. Under
+//! the host lock a plan may be made again from these answers, without asking a driver.
 
 use std::{
     cell::{Cell, OnceCell},
@@ -20,7 +20,7 @@ use crate::{
     plan::{Answers, Detail, HostSupply},
 };
 
-/// What has been read of a host since a moment, and can be read of it.
+/// The facts that were read from a host since one moment, and access to further facts.
 #[derive(Debug)]
 pub struct Look<'a> {
     /// The host.
@@ -29,17 +29,17 @@ pub struct Look<'a> {
     pub sysfs: Remembered<'a>,
     /// Names of vendors and devices.
     pub names: PciIds<'a>,
-    /// What NVML says.
+    /// NVML's answers.
     pub nvml: RememberedNvml<'a>,
-    /// What drivers have said to its plans.
+    /// The drivers' answers to the plans of this look.
     pub answers: Answers,
-    /// When it began, since boot.
+    /// The time of its beginning since boot.
     pub began: Duration,
     ahead: Cell<usize>,
 }
 
 impl<'a> Look<'a> {
-    /// Nothing is read yet.
+    /// A new look, which has not read anything yet.
     #[must_use]
     pub fn new(host: &'a Host) -> Self {
         Self {
@@ -76,7 +76,7 @@ impl<'a> Look<'a> {
         self.nvml.has_missed.set(false);
     }
 
-    /// The host, whoever has what of it.
+    /// The host, without regard to claims.
     ///
     /// # Errors
     /// When sysfs cannot be read.
@@ -85,7 +85,7 @@ impl<'a> Look<'a> {
         Ok(view.with_nvml(&self.nvml))
     }
 
-    /// What the host has for pools, whoever has it.
+    /// The host's supply for pools, without regard to claims.
     ///
     /// # Errors
     /// As [`Self::view`].
@@ -93,8 +93,8 @@ impl<'a> Look<'a> {
         Ok(HostSupply::of(self.view(detail)?))
     }
 
-    /// What the host has for pools less the functions that claims name, but for one
-    /// domain's, and those in quarantine, for who only looks.
+    /// The host's supply for pools without quarantined functions and without the functions of
+    /// claims, except one domain's. It is for commands that only show.
     ///
     /// # Errors
     /// When sysfs cannot be read, or either cannot be listed.
@@ -108,7 +108,7 @@ impl<'a> Look<'a> {
         Ok(HostSupply::of(self.without(view, held)?))
     }
 
-    /// The host less functions that somebody has, and those in quarantine.
+    /// The host without the functions that are held, and without quarantined functions.
     ///
     /// # Errors
     /// When the quarantine cannot be listed.
@@ -121,7 +121,7 @@ impl<'a> Look<'a> {
         Ok(view.with_claimed(held).with_quarantined(quarantined))
     }
 
-    /// From now on no driver is asked, NVML neither: to be called before the host lock is
+    /// From now on no driver and no NVML is asked. Must be called before the host lock is
     /// taken.
     pub fn ask_no_driver_any_more(&self) {
         self.sysfs.ask_no_driver_any_more();
@@ -134,14 +134,14 @@ impl<'a> Look<'a> {
         self.nvml.is_over.get()
     }
 
-    /// Whether a plan has wanted to know something since that no driver was asked for.
+    /// Whether a plan has needed an answer since then that no driver had given.
     #[must_use]
     pub fn has_missed(&self) -> bool {
         self.sysfs.has_missed() || self.nvml.has_missed.get()
     }
 }
 
-/// NVML, asked once.
+/// NVML, which is asked only once.
 #[derive(Debug)]
 pub struct RememberedNvml<'a> {
     nvml: NvmlChild<'a>,

@@ -1,5 +1,5 @@
-//! Devices made for a domain, whether it starts or runs: planned, announced in its claim,
-//! made and checked, all of them or none.
+//! Makes devices for a starting or running domain. The devices are planned, announced in
+//! the claim, made and checked: all of them or none.
 
 use std::{collections::BTreeSet, io, time::Duration};
 
@@ -14,13 +14,13 @@ use crate::{
     plan::{Assignment, Failed, Plan, Refusal, RefusalKind},
 };
 
-/// What the domain has before.
+/// The domain's devices before.
 #[derive(Debug)]
 pub enum Base {
-    /// Nothing: it starts, by that operation.
+    /// None: the domain is starting, by that operation.
     Start(Origin),
-    /// It runs, and has what this claim says but for what is replaced
-    /// ([`Demand::replaced`]).
+    /// The domain is running and has the devices of this claim, except those that are
+    /// replaced ([`Demand::replaced`]).
     Running(Box<Claim>),
 }
 
@@ -29,51 +29,51 @@ pub enum Base {
 pub struct Making<'a> {
     /// The host.
     pub host: &'a Host,
-    /// Held until the claim says what there is.
+    /// The claim's lock, held during the whole work.
     pub lock: &'a ClaimLock<'a>,
-    /// What is demanded.
+    /// The demand.
     pub demand: Demand<'a>,
-    /// What they come on top of.
+    /// The domain's devices before.
     pub base: Base,
-    /// When it has to be done.
+    /// The end of the time for this.
     pub deadline: Deadline,
 }
 
-/// What has been tried so far.
+/// The attempts so far.
 #[derive(Debug, Default)]
 struct Tries {
-    /// What drivers have refused.
+    /// The drivers' refusals.
     failed: Failed,
-    /// Refusals by drivers that others may be the reason of.
+    /// Refusals by drivers that other starts may have caused.
     lost_races: u32,
     /// Refusals while claims were being changed.
     unsettled: u32,
-    /// Refusals by devices that a look saw unfinished while nobody was at work on them.
+    /// Refusals because of unfinished devices on which no process was working.
     unfinished: u32,
-    /// Whether what crashes have left behind was looked for.
+    /// Whether leftovers of crashes have been freed.
     has_reconciled: bool,
-    /// Domains whose starts and stops were waited for.
+    /// Domains whose starts and stops have been waited for.
     awaited: BTreeSet<DomainUuid>,
 }
 
 impl Making<'_> {
-    /// Plans and makes the devices and returns the claim that has announced them,
-    /// last in its list. Plans again when a driver refuses what its attributes promised,
-    /// or when somebody else was faster; when nothing is free, frees what crashes have
-    /// left behind and waits for starts and stops that are under way.
+    /// Plans and makes the devices. Returns the claim, with the new devices at the end of its
+    /// list. Plans again when a driver refuses, or when another start was faster. If no
+    /// device is free, it frees leftovers of crashes and waits for starts and stops that are
+    /// in progress.
     ///
-    /// Drivers are asked for the plan without any lock; it is settled under the host lock,
-    /// and made under the locks of its devices.
+    /// Drivers are asked without any lock. The plan is settled under the host lock, and the
+    /// devices are made under the locks of their boards.
     ///
-    /// The claim of a domain that runs stays committed all the time: it speaks of
-    /// the other devices too. New ones are leaving in it until its caller knows that
-    /// they are there: what a crash in between leaves is dropped by who gives back
-    /// what is unused. One that replaces another is, like that one, the VM's and gone.
+    /// The claim of a running domain stays committed all the time, because it also lists the
+    /// domain's other devices. New devices are marked as leaving until the caller has
+    /// attached them, so that a crash in between leaves devices that are given back as
+    /// unused. A device that replaces a lost device is not marked.
     ///
     /// # Errors
-    /// Why there are none; the claim is then as before.
+    /// Why no devices were made; the claim is then as before.
     pub fn make(&mut self) -> Result<Claim, AllocateError> {
-        /// Races that may be lost before a driver's refusal counts as its last word.
+        /// Lost races before a driver's refusal counts as final.
         const RACES: u32 = 16;
         let mut tries = Tries::default();
         loop {
@@ -111,8 +111,8 @@ impl Making<'_> {
         }
     }
 
-    /// Plans, settles the plan under the host lock, and writes it into the claim. None
-    /// where it is worth another look.
+    /// Plans, settles the plan under the host lock, and writes it into the claim. None if a
+    /// new look is needed.
     fn announce(
         &mut self,
         look: &Look<'_>,
@@ -120,7 +120,7 @@ impl Making<'_> {
     ) -> Result<Option<(Plan, Claim)>, AllocateError> {
         let mut seen = self.demand.see_claims(look)?;
         if !seen.announced.is_empty() {
-            // Others start too.
+            // Other domains are starting too.
             look.look_further();
         }
         let (plan, planning) = loop {
@@ -141,7 +141,7 @@ impl Making<'_> {
             let has_time = self.deadline.left() > Host::PATIENCE;
             match planned {
                 Ok(plan) if !look.has_missed() => break (plan, planning),
-                // Somebody was faster: at another place, of which more is asked first.
+                // Another start was faster, and an unknown device is needed: ask more first.
                 _ if look.has_missed() && has_time => look.look_further(),
                 Err(AllocateError::Refused(_)) if has_time => return Ok(None),
                 planned => break (planned?, planning),
@@ -153,25 +153,26 @@ impl Making<'_> {
         Ok(Some((plan, claim)))
     }
 
-    /// Whether devices for others were being made on the board since the look began: a
-    /// driver's refusal may be about them.
+    /// Whether devices of other domains were being made on the board since the look began.
+    /// They may be the cause of a driver's refusal.
     fn is_crowded(&self, look: &Look<'_>, assignment: &Assignment) -> Result<bool, AllocateError> {
         let board = board_of(&look.sysfs, &assignment.parent);
         let seen = self.demand.see_claims(look)?;
         Ok(seen.announced.iter().any(|device| device.board == board))
     }
 
-    /// Whether it is worth to plan again after a refusal: something was freed, or has
-    /// changed, or somebody was at work on what was refused and is done.
+    /// Prepares another plan after a refusal: devices were freed, claims have changed, or
+    /// another process has finished its work on the refused devices. Otherwise returns the
+    /// refusal.
     fn make_room(
         &self,
         refusal: &Refusal,
         seen: &Seen,
         tries: &mut Tries,
     ) -> Result<(), AllocateError> {
-        /// Far more than anybody needs: claims of others come and go all the time.
+        /// A bound that is never reached in practice: claims change all the time.
         const UNSETTLED: u32 = 64;
-        /// What a crash has left unfinished stays so until it is given back.
+        /// Devices that a crash has left unfinished stay unfinished until they are freed.
         const UNFINISHED: u32 = 2;
         let refused = || Err(AllocateError::Refused(refusal.clone()));
         if matches!(refusal.kind, RefusalKind::Unreadable { .. }) {
@@ -193,8 +194,8 @@ impl Making<'_> {
                 && is_about(refusal, claim)
         });
         let Some(busy) = busy.map_err(|cause| io_error("cannot read the claims", cause))? else {
-            // Devices that were finished after this look began do not show in it: the next one
-            // shows them, and the refusal then tells what there is.
+            // This look does not show devices that were finished after it began. The next look
+            // shows them, and its refusal gives the right reason.
             let is_seen_whole = seen.announced.is_empty() || tries.unfinished >= UNFINISHED;
             let is_settled = seen.is_current(self.host) && is_seen_whole;
             if is_settled || tries.unsettled >= UNSETTLED {
@@ -214,15 +215,14 @@ impl Making<'_> {
         format!("devices for domain {}", self.demand.domain.name)
     }
 
-    /// Leaves enough of the deadline to make devices, and to undo them.
+    /// A deadline for locks that leaves time to make devices and to undo them.
     fn lock_deadline(&self) -> Deadline {
         const SHARE: u32 = 2;
         self.deadline.at_most(self.deadline.left() / SHARE)
     }
 
-    /// The locks of all devices whose drivers have something to do. Without them what was
-    /// announced is taken out of the claim again; None where it is worth to plan again: a
-    /// driver that hangs is asked nothing then.
+    /// Takes the locks of all boards of the plan. If that fails, the devices are removed from
+    /// the claim. None if a new plan may help: it does not ask a driver that hangs.
     fn lock_devices(
         &self,
         claim: &Claim,
@@ -254,7 +254,7 @@ impl Making<'_> {
     ) -> Result<Plan, AllocateError> {
         match self.base {
             Base::Start(Origin::Prepare) => self.demand.plan_from(look, seen, failed),
-            // The XML is changed on the way, or written after the plan.
+            // The XML can still be changed, or is written after the plan.
             Base::Start(Origin::Migrate) | Base::Running(_) => {
                 self.demand.replan_from(look, seen, failed)
             }
@@ -292,7 +292,7 @@ impl Making<'_> {
         }
     }
 
-    /// Makes the claim what it was before anything was announced.
+    /// Restores the claim as it was before the announcement.
     fn restore_claim(&self, domain: DomainUuid) -> io::Result<()> {
         match &self.base {
             Base::Running(before) if !before.is_empty() => {
@@ -302,7 +302,7 @@ impl Making<'_> {
         }
     }
 
-    /// Keeps claimed only what could not be taken back, and what there was before.
+    /// Keeps in the claim only the earlier devices and those that could not be undone.
     fn after_failure(
         &self,
         mut claim: Claim,
@@ -364,7 +364,7 @@ impl Making<'_> {
     }
 }
 
-/// Whether the claim's devices may be why there was nothing.
+/// Whether the claim's devices may be the cause of the refusal.
 fn is_about(refusal: &Refusal, claim: &Claim) -> bool {
     claim.devices.iter().any(|device| match &refusal.kind {
         RefusalKind::Limit { .. } => device.pool == refusal.pool,
@@ -376,7 +376,7 @@ fn is_about(refusal: &Refusal, claim: &Claim) -> bool {
     })
 }
 
-/// What the claim says of a planned device.
+/// A planned device as an entry of the claim.
 fn claimed(plan: &Plan, number: usize, assignment: &Assignment, look: &Look<'_>) -> ClaimedDevice {
     let steps = plan.steps.iter().zip(&plan.owners);
     let its = steps.filter(|(_, owner)| **owner == number);
@@ -405,17 +405,17 @@ fn claimed(plan: &Plan, number: usize, assignment: &Assignment, look: &Look<'_>)
     }
 }
 
-/// The number of the first of a claim's devices that the plan has added: they stand behind
-/// all others, in the order of its assignments.
+/// The index of the first device that the plan has added to the claim. These devices are at
+/// the end, in the order of the assignments.
 fn first_new(claim: &Claim, plan: &Plan) -> usize {
     claim.devices.len().saturating_sub(plan.assignments.len())
 }
 
-/// Notes by which nodes a holder of the devices shows that were just made.
+/// Records the device nodes of the new devices, by which a holder can be found.
 fn note_nodes(host: &Host, claim: &mut Claim, plan: &Plan) {
     let first = first_new(claim, plan);
     for device in claim.devices.iter_mut().skip(first) {
-        // They are looked for again when somebody has to know.
+        // If this fails, the nodes are read again when they are needed.
         device.nodes = device.nodes(host).unwrap_or_default();
     }
 }

@@ -1,9 +1,9 @@
-//! What the claims of all domains say at one moment, as far as a plan needs it.
+//! The facts from the claims of all domains at one moment that a plan needs.
 //!
-//! A device is announced in a claim before it is made, and who plans next has to count
-//! it although the host does not show it yet. It is read without a lock first; under the
-//! host lock, where nothing new can be announced, [`Seen::is_current`] tells whether it
-//! still holds.
+//! A claim announces a device before the device is made. The next plan has to count this
+//! device, although the host does not show it yet. The claims are first read without a
+//! lock. Under the host lock no device can be announced, and [`Seen::is_current`] tells
+//! whether the claims are still the same.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,43 +26,42 @@ use crate::{
     },
 };
 
-/// What is asked of the claims.
+/// The questions to the claims.
 #[derive(Debug, Default)]
 pub struct Interest<'a> {
     /// Pools whose devices are counted.
     pub pools: BTreeSet<&'a PoolName>,
-    /// Whether virtual functions are planned for.
+    /// Whether the plan needs virtual functions.
     pub functions: bool,
-    /// For which domain something is planned that devices which are being made for others
-    /// could be in the way of.
+    /// The domain of the plan, if announced devices of other domains matter to it.
     pub announced: Option<DomainUuid>,
-    /// A domain whose functions do not count: it starts, and has given back what it had.
+    /// A domain whose functions do not count, because it is starting and has given back its
+    /// devices.
     pub except: Option<DomainUuid>,
-    /// Whether claims that cannot be read are passed over: who only looks tells them
-    /// anyway.
+    /// Whether unreadable claims are skipped. This is for commands that only show, and that
+    /// report these claims elsewhere.
     pub tolerant: bool,
 }
 
-/// What they say.
+/// The answers of the claims.
 #[derive(Debug, Default)]
 pub struct Seen {
-    /// Devices of each pool that was asked about, those that are leaving among them.
+    /// The number of devices of each requested pool, including devices that are leaving.
     pub in_use: BTreeMap<PoolName, u32>,
     /// The virtual functions that claims name, with their domains.
     pub functions: BTreeMap<PciAddress, DomainName>,
-    /// Devices that are being made, or taken back.
+    /// Devices that are being made or removed.
     pub announced: Vec<MovingDevice>,
     stamp: Option<DirectoryStamp>,
 }
 
 impl Seen {
-    /// Reads all claims. Devices of claims that were changed since `since`, on the clock of
-    /// [`begin_look`], count as being made: a look at the host that began then may have
-    /// missed them.
+    /// Reads all claims. Devices of claims that were changed after `since` ([`begin_look`])
+    /// count as being made, because a look at the host that began then may have missed them.
     ///
     /// # Errors
-    /// When the claims cannot be listed, or one of them cannot be read or understood and
-    /// may hold what was asked about: nobody can say then how many there are.
+    /// When the claims cannot be listed, or when an unreadable claim may contain a requested
+    /// device: the number of devices is then unknown.
     pub fn read(host: &Host, interest: &Interest<'_>, since: Option<Duration>) -> io::Result<Self> {
         let mut seen = Self {
             in_use: interest
@@ -87,7 +86,7 @@ impl Seen {
         Ok(seen)
     }
 
-    /// Whether no claim has been written since. To be asked under the host lock.
+    /// Whether no claim has been written since. Must be called under the host lock.
     #[must_use]
     pub fn is_current(&self, host: &Host) -> bool {
         let stamp = self.stamp.as_ref();
@@ -101,8 +100,7 @@ impl Seen {
         interest: &Interest<'_>,
         since: Option<Duration>,
     ) -> io::Result<()> {
-        // Most claims are about other things, and to see that costs less than to understand
-        // them.
+        // Most claims do not matter here. A search in the text costs less than parsing it.
         let mut pools = interest.pools.iter();
         let is_of_pools = !interest.pools.is_empty()
             && (!text.ends_with("}\n") || pools.any(|pool| text.contains(pool.as_str())));
@@ -143,8 +141,8 @@ impl Seen {
         Ok(())
     }
 
-    /// Those of the devices that are being made which the host does not show: the others
-    /// are counted where they show.
+    /// The announced devices that the host does not show yet. The other ones are counted as
+    /// existing devices.
     #[must_use]
     pub fn not_among(&self, there: &BTreeSet<MdevUuid>) -> Vec<&MovingDevice> {
         let is_hidden = |device: &&MovingDevice| {
@@ -155,7 +153,7 @@ impl Seen {
     }
 }
 
-/// What of a claim is asked about, which costs a fraction of understanding all of it.
+/// The needed part of a claim. Parsing it costs a fraction of parsing the whole claim.
 #[derive(Deserialize)]
 struct Brief {
     version: u32,
@@ -176,15 +174,15 @@ pub struct MovingDevice {
     pub name: DeviceName,
     /// Its pool.
     pub pool: PoolName,
-    /// What it is, or will be.
+    /// Its present or future handle.
     pub handle: Handle,
-    /// Where it is made.
+    /// Its parent.
     pub parent: ParentName,
     /// The parent's board.
     pub board: ParentName,
-    /// As what.
+    /// Its type.
     pub type_id: MdevTypeId,
-    /// Where in the memory of its board, if somebody has chosen that.
+    /// Its place in the memory of its board, if the plan has chosen one.
     pub placement: Option<Placement>,
 }
 
@@ -192,7 +190,7 @@ impl Brief {
     fn of(domain: DomainUuid, text: &str) -> Result<Self, Damaged> {
         match serde_json::from_str::<Self>(text) {
             Ok(claim) if claim.version == VERSION && claim.domain == domain => Ok(claim),
-            // What is wrong with it says who reads all of it.
+            // Parsing the whole claim gives the error.
             _ => match understood(domain, text) {
                 Err(damaged) => Err(damaged),
                 Ok(_) => Err(damaged(
@@ -208,7 +206,8 @@ impl Brief {
     }
 }
 
-/// Whether any of a claim's devices may be: seen in the text as [`super::save`] writes it.
+/// Whether any device of a claim may be moving. It looks at the text that [`super::save`]
+/// writes.
 fn is_moving(text: &str, since: Option<Duration>) -> bool {
     if text.contains("\"state\": \"intent\"") || text.contains("\"leaving\": [") {
         return true;
@@ -222,7 +221,7 @@ fn is_moving(text: &str, since: Option<Duration>) -> bool {
     number.is_none_or(|written| written >= since)
 }
 
-/// The moment to hand to [`Seen::read`] for a look that begins now. Claims count in whole
+/// The present time for [`Seen::read`], when a look begins. Claims record whole
 /// milliseconds.
 #[must_use]
 pub fn begin_look() -> Duration {

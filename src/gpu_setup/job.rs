@@ -1,4 +1,4 @@
-//! The work on one GPU: what is wanted of it, what has become of it.
+//! The work on one GPU: its wanted settings and its result.
 
 use serde::Serialize;
 
@@ -16,7 +16,7 @@ use crate::{
     model::{PciAddress, PoolName},
 };
 
-/// What became of a GPU.
+/// The result for a GPU.
 #[derive(Debug, Serialize)]
 pub struct JobReport {
     /// The GPU.
@@ -25,12 +25,12 @@ pub struct JobReport {
     pub pools: Vec<PoolName>,
     /// How it ended.
     pub result: JobResult,
-    /// In the order in which they were or would be done.
+    /// The steps in their order, done or not.
     pub steps: Vec<StepReport>,
-    /// Why it was refused or failed.
+    /// The reason of a refusal or failure.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// What else to know.
+    /// Further notes.
     pub notes: Vec<String>,
 }
 

@@ -1,6 +1,6 @@
-//! The steps carried out, GPU by GPU: each phase for all of them before the next
-//! one, since no question may be open to NVML while `sriov-manage` runs, and the
-//! waiting for one GPU is the waiting for all.
+//! Carries out the steps. Each phase is done for all GPUs before the next phase begins,
+//! because NVML must not be in use while `sriov-manage` runs, and so that all GPUs are
+//! waited for together.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -26,23 +26,23 @@ use crate::{
     model::PciAddress,
 };
 
-/// What the locks are held for.
+/// The purpose of the locks, for messages.
 pub(super) const PURPOSE: &str = "virt-vgpu host apply";
 
-/// How long to wait for another run that is at work on the same GPU: it may wait
-/// for the driver and for types, and run `sriov-manage` twice.
+/// How long to wait for another run on the same GPU. That run may wait for the driver and
+/// for types, and run `sriov-manage` twice.
 pub(super) const OTHERS: Duration = Duration::from_secs(300);
 
-/// What was asked for.
+/// The options of the run.
 #[derive(Debug, Clone, Copy)]
 pub struct Asked {
     /// How long to wait for the driver, and again for the functions' types.
     pub wait: Duration,
-    /// Whether all virtual functions are to be recreated.
+    /// Whether all virtual functions are recreated.
     pub renew: bool,
 }
 
-/// Does what there is to do, and tells what concerns no single GPU.
+/// Carries out all jobs. Returns the problems that do not belong to one GPU.
 pub fn carry_out(host: &Host, survey: &Survey, jobs: &mut [Job], asked: Asked) -> Vec<String> {
     let others = Deadline::after(OTHERS);
     for job in jobs.iter_mut().filter(|job| job.wanted.is_some()) {
@@ -136,8 +136,8 @@ fn renew_functions(host: &Host, job: &mut Job) {
     }
 }
 
-/// Nobody can make a vGPU of a function that is going away: whoever has planned one waits
-/// for the lock of the GPU, and is refused by what there is then.
+/// Removes the virtual functions. No vGPU can be made on them meanwhile: a start that has
+/// planned one waits for the GPU's lock, and then finds that the function has gone.
 fn take_functions_away(host: &Host, gpu: PciAddress, enabled: u32) -> Result<(), NotDone> {
     let alone = Alone::with(host, gpu)?;
     refuse_in_use(host, gpu)?;
@@ -155,7 +155,7 @@ fn refuse_in_use(host: &Host, gpu: PciAddress) -> Result<(), NotDone> {
 fn await_types(host: &Host, jobs: &mut [Job], wait: Duration) {
     let unready = |gpu| match readiness::functions(host, gpu) {
         Ok(functions) => Some(functions).filter(|functions| !functions.unready.is_empty()),
-        // Functions that come and go at this moment.
+        // Functions that appear or disappear at this moment.
         Err(_) => None,
     };
     let mut waiting = Vec::new();
@@ -189,7 +189,7 @@ fn await_types(host: &Host, jobs: &mut [Job], wait: Duration) {
     }
 }
 
-/// New functions have nothing of the old ones.
+/// Ends the quarantine of the recreated functions.
 fn end_quarantine(host: &Host, job: &mut Job) {
     if job.wanted.is_none() {
         return;
@@ -203,12 +203,12 @@ fn end_quarantine(host: &Host, job: &mut Job) {
     }
 }
 
-/// Schedulers and the ways that they went.
+/// How GPUs got their schedulers.
 #[derive(Debug, Default)]
 struct OptionUse {
-    /// GPUs whose driver takes one only when it is loaded.
+    /// GPUs whose driver accepts a scheduler only when it is loaded.
     needing: BTreeSet<PciAddress>,
-    /// GPUs that took theirs just now.
+    /// GPUs whose scheduler was set in this run.
     took: BTreeSet<PciAddress>,
 }
 
@@ -259,8 +259,8 @@ enum TakesEffect {
     AtLoad,
 }
 
-/// Alone with the GPU from the look at who uses it to the end of the change, so that
-/// nobody makes a vGPU in between.
+/// Makes one change. The locks are held from the check of the users to the end of the
+/// change, so that no vGPU is made in between.
 fn set_one(
     host: &Host,
     gpu: PciAddress,
@@ -273,8 +273,8 @@ fn set_one(
             gpu,
             scheduler: *scheduler,
         },
-        // Earlier phases have done what there was; a GPU that has lost its driver
-        // or functions since is told as what it is.
+        // Earlier phases have done these steps, so the GPU has lost its driver or its
+        // functions since then.
         SetupStep::AwaitDriver
         | SetupStep::EnableFunctions
         | SetupStep::RenewFunctions
@@ -294,7 +294,7 @@ fn set_one(
 fn refused_by_nvml(step: &SetupStep, failure: Failure) -> Result<TakesEffect, NotDone> {
     let Failure { kind, message } = failure;
     match (step, kind) {
-        // No vGPU is there, so it is the driver that cannot.
+        // There is no vGPU, so the driver does not support the change.
         (SetupStep::SetScheduler(scheduler), FailureKind::NotSupported | FailureKind::NoSymbol) => {
             encodable(scheduler, &message).map(|()| TakesEffect::AtLoad)
         }
@@ -323,7 +323,7 @@ fn encodable(scheduler: &Scheduler, message: &str) -> Result<(), NotDone> {
     }
 }
 
-/// Brings the modprobe file up to date and says what it means for each GPU.
+/// Updates the modprobe file, and adds a note to each GPU that needs it.
 fn settle_options(
     host: &Host,
     survey: &Survey,

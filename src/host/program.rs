@@ -1,5 +1,5 @@
-//! Programs of others that change the host, run to their end: what they say is
-//! kept, and nothing kills them midway.
+//! Runs programs of others that change the host. Their output is kept, and they are never
+//! killed before their end.
 
 use std::{
     fs::File,
@@ -15,9 +15,9 @@ use super::{Deadline, Host, fault, poll::wait_for_input};
 /// How a program ended.
 #[derive(Debug)]
 pub struct Ended {
-    /// With what status.
+    /// Its exit status.
     pub status: ExitStatus,
-    /// Both its outputs, as they came.
+    /// Its stdout and stderr together, in their order.
     pub said: String,
 }
 

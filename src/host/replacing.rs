@@ -1,9 +1,10 @@
-//! A file's directory, opened once: what is made in it under a temporary name gets its own
-//! name in the same directory, whatever happens to the path meanwhile.
+//! Replaces a file through its directory, which is opened once. A file is made there under
+//! a temporary name and then renamed in the same directory, even if the path changes
+//! meanwhile.
 //!
-//! A temporary file is `.NAME.RANDOM.tmp`: nobody who may write to the directory can lay a
-//! link where it will be, and it is made only where nothing is. Its maker keeps it locked,
-//! so that a crash's leftovers are known from work in progress.
+//! A temporary file is `.NAME.RANDOM.tmp`. The name cannot be foreseen, so that no other
+//! user of the directory can put a link there, and an existing file is never used. Its
+//! maker keeps the file locked, which distinguishes it from the leftovers of a crash.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -48,18 +49,18 @@ impl FileTarget {
         })
     }
 
-    /// Puts a file with those contents in the place.
+    /// Replaces the file by one with those contents.
     pub(super) fn put_file(&self, contents: &[u8], mode: u32) -> io::Result<()> {
         self.put(|name| {
             let file = self.effect("create", || self.create(name, mode))?;
             self.effect("write", || (&file).write_all(contents))?;
             self.effect("fsync", || file.sync_all())?;
-            // It is dropped, and with it the lock, when it has its own name.
+            // Returned, because dropping the file releases its lock: only after the rename.
             Ok(Some(file))
         })
     }
 
-    /// Puts a symbolic link in the place.
+    /// Replaces the file by a symbolic link.
     pub(super) fn put_link(&self, to: &Path) -> io::Result<()> {
         self.put(|name| {
             self.effect("symlink", || Ok(symlinkat(to, &self.directory, name)?))?;
@@ -77,7 +78,7 @@ impl FileTarget {
             })
         });
         if done.is_err() {
-            // A full disk must not stay fuller than it was.
+            // Leave nothing behind, for example on a full disk.
             self.unlink(&temporary);
         }
         done?;
@@ -85,7 +86,7 @@ impl FileTarget {
         self.sync()
     }
 
-    /// Removes the file; one that is not there is no error.
+    /// Removes the file; a missing file is not an error.
     pub(super) fn remove(&self) -> io::Result<()> {
         self.effect("unlink", || {
             let name = self.name.as_os_str();
@@ -103,12 +104,13 @@ impl FileTarget {
             OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let file = openat(&self.directory, name, flags, Mode::from_bits_truncate(mode))?;
         let file = File::from(file);
-        // Nobody else knows the name yet; a file system without locks is no reason to fail.
+        // No other process knows the name yet. A file system without locks is accepted.
         let _ = FileExt::try_lock_exclusive(&file);
         Ok(file)
     }
 
-    /// Removes what crashes have left of this file; a failure waits for the next time.
+    /// Removes leftovers of crashes for this file. Errors are ignored: the next call tries
+    /// again.
     fn sweep(&self) {
         let Some(directory) = self.path.parent() else {
             return;
@@ -130,12 +132,12 @@ impl FileTarget {
         }
     }
 
-    /// Whether the maker of a temporary file lives.
+    /// Whether the maker of a temporary file is still alive.
     fn is_at_work(&self, name: &OsStr) -> bool {
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         match openat(&self.directory, name, flags, Mode::empty()) {
             Ok(file) => FileExt::try_lock_shared(&File::from(file)).is_err(),
-            // A link has no content that anybody could be at work on.
+            // A link: its maker needs no time to write it.
             Err(_) => false,
         }
     }
@@ -156,7 +158,7 @@ impl FileTarget {
     }
 }
 
-/// Digits of the random part.
+/// The number of digits of the random part.
 const DIGITS: usize = 16;
 
 fn temporary_name(name: &OsStr) -> OsString {
@@ -168,8 +170,7 @@ fn temporary_name(name: &OsStr) -> OsString {
     temporary
 }
 
-/// Whether a file is a temporary one of `name`, also `.NAME.tmp` as earlier versions called
-/// theirs.
+/// Whether a file is a temporary file for `name`. Earlier versions used `.NAME.tmp`.
 fn is_temporary_of(file: &OsStr, name: &OsStr) -> bool {
     let middle = file
         .as_bytes()
@@ -202,7 +203,7 @@ mod tests {
             .collect()
     }
 
-    /// Who can write to the directory would have root write to a file of his choice.
+    /// Otherwise a user of the directory could make root write to any file.
     #[test]
     fn a_link_at_a_name_that_can_be_foreseen_is_not_followed() {
         let root = tempfile::tempdir().unwrap();

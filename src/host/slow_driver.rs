@@ -1,10 +1,11 @@
-//! Attributes that a GPU's driver answers, and GPUs whose driver does not.
+//! Attributes that a GPU's driver answers, and GPUs whose driver does not answer.
 //!
-//! A start that can do without the GPU must not wait for it: a read is waited for two
-//! seconds at most, and all reads from one GPU together five. A GPU that somebody else has
-//! been at work on for two seconds is not asked at all. A GPU whose driver did not answer is noted, so that for some
-//! seconds nobody waits for it again; other GPUs are asked as usual. Who sets GPUs up, which takes
-//! minutes, has more patience, and asks also then ([`Host::wait_for_drivers`]).
+//! A start that does not need a GPU must not wait for it. So one read is limited to two
+//! seconds, and all reads from one GPU together to five. A GPU on which another process has
+//! been working for two seconds is not asked at all. A GPU whose driver did not answer is
+//! noted: for some seconds no process waits for it again, and other GPUs are asked as usual.
+//! Setting up GPUs takes minutes; it waits longer, and also asks noted GPUs
+//! ([`Host::wait_for_drivers`]).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,32 +17,32 @@ use std::{
 use super::{DeviceLock, Host, since_boot};
 use crate::device::{Sysfs, link_name};
 
-/// Where they are noted, a file each, with the milliseconds since boot.
+/// The directory of the notes: one file for each GPU, with the milliseconds since boot.
 const NOTES: &str = "/run/virt-vgpu/slow-drivers";
 
 /// What NVIDIA's driver says of each GPU.
 const GPUS: &str = "/proc/driver/nvidia/gpus/";
 
-/// How long one read is waited for.
+/// The time limit for one read.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How long all reads from one GPU may take together.
+/// The time limit for all reads from one GPU together.
 const ALL_PATIENCE: Duration = Duration::from_secs(5);
-/// What a driver that is well takes: no account is kept of less.
+/// A healthy driver answers within this time; shorter reads are not counted.
 const QUICK: Duration = Duration::from_millis(50);
-/// A driver that somebody else has waited for that long is taken to hang.
+/// A driver for which another process has waited that long counts as hanging.
 const LONG: Duration = Duration::from_secs(2);
-/// For how long a GPU is left alone.
+/// How long a noted GPU is not asked.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// What is known of GPUs whose drivers are slow.
+/// The known facts about GPUs with slow drivers.
 #[derive(Debug, Default)]
 pub(super) struct SlowDrivers {
     looked: Option<Instant>,
-    /// Those that nobody asks, with the moment since boot at which they were noted.
+    /// The noted GPUs, which are not asked, with the time of the note since boot.
     noted: BTreeMap<String, Duration>,
-    /// Those that somebody else has been at work on for long.
+    /// The GPUs on which another process has been working for a long time.
     busy: BTreeSet<String>,
-    /// How long each has been waited for.
+    /// The waiting time for each GPU.
     waited: BTreeMap<String, Duration>,
 }
 
@@ -61,8 +62,8 @@ pub(super) fn is_asked(path: &str) -> bool {
 }
 
 impl Host {
-    /// Reads an attribute by the child. What comes after the deadline of a program is
-    /// read with little patience.
+    /// Reads an attribute through the child. After the program's deadline, a read has only a
+    /// short time limit.
     pub(super) fn ask_driver(&self, path: &str) -> io::Result<String> {
         if self.waits_for_drivers.load(Ordering::Relaxed) {
             return self.read_by_child(path, self.patience_left())?;
@@ -112,8 +113,8 @@ impl Host {
         answer?
     }
 
-    /// Notes that the GPU whose driver answers for the path does not, so that nobody waits
-    /// for it for a while.
+    /// Notes the GPU whose driver should answer for the path but does not, so that no process
+    /// waits for this GPU for a while.
     pub(super) fn leave_alone(&self, path: &str) {
         self.note_slow(&self.gpu_of(path));
     }
@@ -149,8 +150,8 @@ impl Host {
         link_name(self, &physfn).unwrap_or(parent)
     }
 
-    /// So that others do not wait for it too. That it cannot be noted costs them time
-    /// and nothing else.
+    /// Writes the note, so that other processes do not wait too. A failure only costs them
+    /// time.
     fn note_slow(&self, gpu: &str) {
         let text = format!("{}\n", since_boot().as_millis());
         let noted = self
@@ -163,7 +164,7 @@ impl Host {
 }
 
 impl SlowDrivers {
-    /// Reads the notes, and no more often than a start takes.
+    /// Reads the notes, at most once during a start.
     fn look(&mut self, host: &Host) {
         const OFTEN: Duration = Duration::from_millis(500);
         if self.looked.is_some_and(|looked| looked.elapsed() < OFTEN) {
