@@ -2,7 +2,7 @@
 //! mixed sizes, the scheduler. What pools want is compared with what is, and the steps
 //! between the two are carried out. All of it is gone when the driver is loaded again.
 //!
-//! # Who waits for whom
+//! # Order of the locks
 //!
 //! | lock | held for | by |
 //! |---|---|---|

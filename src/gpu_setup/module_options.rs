@@ -11,7 +11,7 @@ use crate::{
     model::PciAddress,
 };
 
-/// What the file has.
+/// The contents of the file.
 #[derive(Debug)]
 pub struct ModuleOptions {
     pub(super) options: Options,

@@ -1,4 +1,5 @@
-//! What pools want of a GPU beside what is, and why the two differ.
+//! Compares the wanted settings of a GPU with the present ones, and gives reasons for
+//! differences.
 
 use serde::Serialize;
 
@@ -20,7 +21,7 @@ use crate::{
     model::{PciAddress, PoolName},
 };
 
-/// A GPU's settings: those that its pools want, and those that it has.
+/// The wanted and the present settings of a GPU.
 #[derive(Debug, Serialize)]
 pub struct GpuSettings {
     /// The GPU.
@@ -37,11 +38,11 @@ pub struct GpuSettings {
     pub scheduler: Setting<Scheduler>,
     /// The vGPUs on it, and those to come.
     pub vgpus: Vec<User>,
-    /// What is not as wanted, and why.
+    /// The differences, with reasons.
     pub differences: Vec<String>,
 }
 
-/// What pools want and what is.
+/// A wanted and a present value.
 #[derive(Debug, Serialize)]
 pub struct Setting<T> {
     /// None: nothing is wanted.

@@ -42,7 +42,7 @@ pub(super) fn complete(
     actual
 }
 
-/// What NVML says of a GPU.
+/// NVML's facts about a GPU.
 pub(super) fn facts(host: &Host, gpu: PciAddress) -> Result<GpuFacts, Failure> {
     host.nvml().gpu(gpu)
 }

@@ -16,7 +16,7 @@ use crate::{
 /// How a GPU is.
 #[derive(Debug, Clone)]
 pub struct Actual {
-    /// What drives it.
+    /// Its driver.
     pub driver: Driver,
     /// Its virtual functions.
     pub functions: Functions,
@@ -34,7 +34,7 @@ pub struct Actual {
 pub enum SetupStep {
     /// Wait until its driver has bound.
     AwaitDriver,
-    /// Make all virtual functions. Whatever the GPU was set to is lost by it.
+    /// Make all virtual functions. The GPU loses its settings.
     EnableFunctions,
     /// Remove all virtual functions and create them again.
     RenewFunctions,
@@ -51,16 +51,16 @@ pub enum SetupStep {
 pub struct PlannedStep {
     /// The step.
     pub step: SetupStep,
-    /// What is not as wanted.
+    /// The difference from the wanted state.
     pub why: String,
 }
 
-/// What leads from how a GPU is to how it is wanted.
+/// The steps from a GPU's present state to its wanted state.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SetupPlan {
     /// In this order.
     pub steps: Vec<PlannedStep>,
-    /// What no step can reach: a sentence each, with what to do.
+    /// Problems that no step can solve: a sentence each, with a next action.
     pub obstacles: Vec<String>,
 }
 
@@ -136,7 +136,7 @@ fn add_heterogeneous(
             let why = format!("for {pools}; it is on");
             plan.add(SetupStep::SetHeterogeneous(false), why);
         }
-        // Who wants what is so anyway needs nobody to say so.
+        // The GPU is already as wanted, or the answer is not needed.
         (false, _) => {}
     }
 }
@@ -203,8 +203,8 @@ fn add_scheduler(plan: &mut SetupPlan, wanted: &WantedSettings, actual: &Actual)
     plan.add(step.0, step.1);
 }
 
-/// What takes a step's change back should the driver answer when nobody waits any more,
-/// or why there is nothing.
+/// The change that undoes a step. It is used if the driver answers when nobody waits any
+/// more.
 ///
 /// # Errors
 /// The reason why the step has none.
@@ -233,7 +233,7 @@ pub fn undo_of(
     }
 }
 
-/// What a step does to a GPU, as a command where there is one.
+/// A description of a step; a command if there is one.
 #[must_use]
 pub fn step_in_words(gpu: PciAddress, step: &SetupStep) -> String {
     match step {

@@ -76,7 +76,7 @@ impl Survey {
         conflicts.collect()
     }
 
-    /// What is wanted of a GPU, if it is there and its pools agree.
+    /// The wanted settings of a GPU, if it exists and its pools agree.
     pub(super) fn wanted(&self, gpu: PciAddress) -> Option<&WantedSettings> {
         let known = self.gpus.iter().find(|known| known.gpu == gpu)?;
         known.wanted.as_ref().ok()?.as_ref()

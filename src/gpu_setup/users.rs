@@ -1,4 +1,4 @@
-//! Whose vGPUs are on a GPU.
+//! The vGPUs on a GPU, and their domains.
 
 use anyhow::Context;
 use serde::Serialize;
@@ -19,7 +19,7 @@ pub struct User {
     pub domain: Option<DomainName>,
 }
 
-/// The vGPUs that there are, and those that a domain is about to get.
+/// The existing vGPUs, and the vGPUs that a domain is about to get.
 ///
 /// # Errors
 /// When that cannot be told: the GPU then counts as in use.

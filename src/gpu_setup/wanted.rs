@@ -28,7 +28,7 @@ pub struct Conflict {
     pub second: (PoolName, String, String),
 }
 
-/// What the pools on a GPU want of it; None when there are none.
+/// The settings that the GPU's pools want; None without pools.
 ///
 /// # Errors
 /// The first two that differ, in the order of the pools.

@@ -55,7 +55,7 @@ pub struct Candidate {
     pub board: ParentName,
     /// The NUMA node of its memory, if known.
     pub node: Option<NumaNode>,
-    /// Devices in use on its board, whoever made them.
+    /// The number of devices in use on its board, ours or not.
     pub in_use: u32,
     /// Whether a mediated device of the parent itself is there.
     pub has_device: bool,
@@ -131,7 +131,7 @@ pub struct Idle {
     pub is_unready: bool,
 }
 
-/// What will be compared, so that nothing else is read.
+/// The facts that a plan compares, so that nothing else is read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Detail {
     /// NUMA nodes: the domain is bound to NUMA nodes.

@@ -70,7 +70,7 @@ pub trait Devices: fmt::Debug + Send + Sync {
     /// The candidate's subject: the device to which the pool's rules apply.
     fn subject_of(&self, view: &HostView<'_>, candidate: &Candidate) -> Parent;
 
-    /// What the candidate offers the pool now, whether or not the rules take it.
+    /// The candidate's present offer for the pool, whether or not the rules take it.
     fn offer(&self, view: &HostView<'_>, candidate: &Candidate) -> Offer;
 
     /// The steps that make the device; empty if nothing has to be made.
@@ -79,7 +79,7 @@ pub trait Devices: fmt::Debug + Send + Sync {
     /// How a device of the candidate is made, for the claim.
     fn made_as(&self, candidate: &Candidate) -> MadeAs;
 
-    /// What a subject offers the pool, over all functions that make devices on it.
+    /// A subject's offer for the pool, over all functions that make devices on it.
     /// False: the number is only an upper bound.
     fn room(&self, view: &HostView<'_>, subject: &Parent) -> (Offer, bool);
 

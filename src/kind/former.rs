@@ -11,18 +11,18 @@ use crate::{
     model::{Handle, MdevTypeId, MdevUuid, ParentName},
 };
 
-/// What a claim of the last release leaves out.
+/// The facts that are missing in claims of the last release.
 #[derive(Debug)]
 pub struct FormerWay {
-    /// What the device is to libvirt and the kernel.
+    /// The device's handle.
     pub handle: Handle,
-    /// What made it.
+    /// The step that made the device.
     pub step: Step,
-    /// What else a claim needs to know about it.
+    /// Further facts for the claim.
     pub made_as: MadeAs,
 }
 
-/// What a device is that was made in the way of that word.
+/// The handle of a device that was made in the way of that word.
 ///
 /// # Errors
 /// A text, for another word or for what cannot have been made that way.

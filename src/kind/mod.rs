@@ -81,7 +81,7 @@ pub trait Kind: fmt::Debug + Sync {
     /// A short description of its devices.
     fn about(&self) -> &'static str;
 
-    /// What the rules of its pools apply to.
+    /// The devices to which the rules of its pools apply.
     fn subject(&self) -> Subject;
 
     /// The subject in words.
@@ -149,7 +149,7 @@ pub trait Kind: fmt::Debug + Sync {
     }
 }
 
-/// What the rules of a pool apply to.
+/// The devices to which the rules of a pool apply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Subject {
     /// A parent of mediated devices.
@@ -210,11 +210,11 @@ pub struct TypeKey {
 /// The option of 'pool create' for a [`TypeKey`].
 #[derive(Debug, Clone, Copy)]
 pub struct TypeOption {
-    /// What stands for its value in the help: "TYPE".
+    /// The name of its value in the help, as in "TYPE".
     pub value_name: &'static str,
     /// Its help.
     pub help: &'static str,
-    /// What a pool is that is created with it, a sentence.
+    /// A sentence about pools that are created with this option.
     pub creates: &'static str,
     /// Reads its value.
     pub parse: fn(&str) -> Result<TypeSelector, InvalidName>,

@@ -1,6 +1,6 @@
 //! A device that a person names for a new pool.
 
-/// What one rule of a new pool takes.
+/// The device that one rule of a new pool takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NewDevice {
     /// The device of that kernel name; a PCI address in any notation.
@@ -13,7 +13,7 @@ pub enum NewDevice {
 /// A device that was named, as the new pool will take it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Named {
-    /// What its rule takes.
+    /// The device that its rule takes.
     pub device: NewDevice,
     /// What the person should know, where it is more than was asked for.
     pub note: Option<String>,

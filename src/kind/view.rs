@@ -34,7 +34,7 @@ pub struct HostView<'a> {
     facts: OnceCell<Result<Vec<GpuFacts>, Failure>>,
     usage: OnceCell<Usage>,
     gpus: RefCell<Gpus>,
-    /// What each kind has found and stores for later.
+    /// Facts that kinds have found and keep for later.
     found: RefCell<BTreeMap<TypeId, Rc<dyn Any>>>,
     quarantined: BTreeMap<PciAddress, String>,
     claimed: BTreeMap<PciAddress, DomainName>,
@@ -96,7 +96,7 @@ impl std::fmt::Debug for HostView<'_> {
 }
 
 impl<'a> HostView<'a> {
-    /// What will be compared.
+    /// The facts that a plan compares.
     #[must_use]
     pub fn detail(&self) -> Detail {
         self.detail

@@ -13,16 +13,16 @@ use crate::{
 /// The file.
 const PATH: &str = "/run/virt-vgpu/daemon.json";
 
-/// What the daemon says of itself.
+/// The daemon's notes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DaemonNotes {
     /// The daemon. When it does not live any more, the rest is of the past.
     process: Option<ProcessId>,
     /// Whether it has a connection to libvirt.
     pub connected: bool,
-    /// What is not as it should be, a line each.
+    /// The problems, a line each.
     pub problems: Vec<String>,
-    /// What was taken out of runs on purpose: the next daemon must not plug it in again.
+    /// Devices that were unplugged on purpose: the next daemon must not plug them in again.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub let_go: BTreeSet<(DomainUuid, DeviceName)>,
 }
@@ -51,7 +51,7 @@ impl DaemonNotes {
             .map_err(|error| io::Error::new(error.kind(), format!("cannot write {PATH}: {error}")))
     }
 
-    /// What a daemon has said, if there has been one since boot.
+    /// The notes of the last daemon since boot, if there are any.
     ///
     /// # Errors
     /// When the file cannot be read or understood. The daemon writes a new file at its

@@ -24,7 +24,7 @@ use crate::{
 /// The devices that pools take, with the pools.
 pub(super) type Taken = BTreeMap<ParentName, BTreeSet<PoolName>>;
 
-/// What is on one of them and not ours.
+/// A device of others on a device of our pools.
 #[derive(Debug, Serialize)]
 pub struct Foreign {
     /// The parent or GPU that it is on.
@@ -44,7 +44,7 @@ pub struct ForeignDevice {
     /// None: a virtual function that was given a type.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub uuid: Option<MdevUuid>,
-    /// What made it, or the function itself.
+    /// Its parent, or the function itself.
     pub parent: ParentName,
     /// Its type's id.
     #[serde(rename = "type")]
@@ -56,7 +56,7 @@ pub struct ForeignDevice {
     pub mdevctl: Option<Start>,
 }
 
-/// Looks for them. What cannot be read is a problem.
+/// Looks for devices of others. An unreadable one becomes a problem.
 pub(super) fn find(
     host: &Host,
     supply: &HostSupply<'_>,
@@ -162,7 +162,7 @@ impl Search<'_> {
         Ok(())
     }
 
-    /// The virtual functions of the pools' GPUs that somebody has given a type.
+    /// The virtual functions of the pools' GPUs that have a type.
     fn functions(&mut self) -> io::Result<()> {
         for (function, gpu) in vendor_vfio::all_functions(self.host)? {
             let subjects = self.subjects([&gpu.into(), &function.into()]);

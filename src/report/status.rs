@@ -29,9 +29,9 @@ pub struct StatusReport {
     pub pools: Vec<PoolReport>,
     /// In the order of the domains' UUIDs.
     pub claims: Vec<ClaimReport>,
-    /// What an administrator should look at, a line each.
+    /// Problems for the administrator, a line each.
     pub problems: Vec<String>,
-    /// What is on the pools' devices and not ours.
+    /// Devices of others on the pools' devices.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub foreign: Vec<Foreign>,
     /// Whether there are pool files, usable or not.
@@ -59,7 +59,7 @@ pub struct PoolReport {
     pub instances: u32,
 }
 
-/// What a domain holds.
+/// A domain's claim.
 #[derive(Debug, Serialize)]
 pub struct ClaimReport {
     /// The domain.
@@ -87,7 +87,7 @@ pub enum ClaimState {
     Starting,
     /// It has ended, and its devices are about to go.
     Ending,
-    /// It does not run, and nobody gives its devices back.
+    /// The domain is not running, but still holds devices.
     Stale,
     /// Nobody can tell.
     Unknown,
@@ -240,7 +240,7 @@ fn pool_report(
     let is_without = |(_, offer, _): &(_, Offer, _)| matches!(offer, Offer::NoSuchType);
     let has_no_type = !rooms.is_empty() && rooms.iter().all(is_without);
     let free = supply.free(pool, in_use, rooms);
-    // A claim that cannot be read may hold some of those that the pool may hand out.
+    // An unreadable claim may contain devices of the pool.
     let is_exact = free.is_exact() && !(in_doubt && pool.instances > 0);
     let without = free.most() == 0 && in_use == 0;
     for Idle {

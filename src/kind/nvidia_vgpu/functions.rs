@@ -13,7 +13,7 @@ use crate::{
     model::{MdevTypeId, PciAddress, TypeSelector},
 };
 
-/// What claims call the way in which a function becomes a vGPU.
+/// The word in claims for a vGPU on a virtual function.
 pub(in crate::kind) const WORD: &str = "vendor-vfio";
 
 /// Every function that can become a vGPU, once it has been looked for.
@@ -68,7 +68,7 @@ fn of(view: &HostView<'_>, function: PciAddress, gpu: PciAddress, in_use: u32) -
     }
 }
 
-/// What a virtual function can become.
+/// A virtual function's offer.
 pub(super) fn offer(view: &HostView<'_>, profile: &TypeSelector, function: PciAddress) -> Offer {
     let sysfs = view.sysfs();
     let read = || -> io::Result<Offer> {
@@ -109,7 +109,7 @@ pub(super) fn is_spoken_for(view: &HostView<'_>, function: PciAddress) -> bool {
         || !matches!(vendor_vfio::current(view.sysfs(), function), Ok(None))
 }
 
-/// What a claim says of a vGPU that a function has become.
+/// How a vGPU on a function is made, for the claim.
 pub(in crate::kind) fn made_as(function: PciAddress) -> MadeAs {
     MadeAs {
         word: WORD,

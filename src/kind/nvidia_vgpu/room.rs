@@ -23,7 +23,7 @@ use crate::{
 struct OnGpus(OnceCell<Result<BTreeMap<ParentName, Vec<Candidate>>, String>>);
 
 impl NvidiaVgpuPool {
-    /// What a GPU offers for the profile. False: the number is only an upper bound.
+    /// A GPU's offer for the profile. False: the number is only an upper bound.
     pub(super) fn room_on(&self, view: &HostView<'_>, gpu: &Parent) -> (Offer, bool) {
         let on_gpus = view.found::<OnGpus>();
         let on_it = match on_gpus.0.get_or_init(|| self.sorted(view)) {

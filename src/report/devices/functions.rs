@@ -24,7 +24,7 @@ use crate::{
 pub struct FunctionList {
     /// In ascending order.
     pub devices: Vec<FunctionReport>,
-    /// What an empty list means.
+    /// The text for an empty list.
     #[serde(skip)]
     pub if_none: String,
 }

@@ -1,4 +1,4 @@
-//! What the host has, as rules and pools see it.
+//! The devices of the host, with the fields that rules use.
 
 use serde::{Serialize, Serializer};
 
@@ -29,14 +29,14 @@ pub enum Shown {
 /// The name of all PCI functions.
 pub const FUNCTIONS: &str = "pci";
 
-/// What is asked for.
+/// The query.
 #[derive(Debug)]
 pub struct Query<'q> {
     /// Only these, where any are named: addresses in any notation, or other kernel names.
     pub addresses: &'q [String],
     /// Which devices.
     pub shown: Shown,
-    /// Only those that the rules of this pool take.
+    /// Only devices that the rules of this pool take.
     pub pool: Option<&'q Pool>,
     /// Whether each field that rules can test is wanted.
     pub fields: bool,
@@ -88,7 +88,7 @@ impl Shown {
         }
     }
 
-    /// What an empty list means.
+    /// The text for an empty list.
     pub fn none(self) -> String {
         match self {
             Self::Of(kind) => {
@@ -99,7 +99,7 @@ impl Shown {
         }
     }
 
-    /// What makes mediated devices: shown where nobody asks for anything else.
+    /// Parents of mediated devices: the default.
     pub fn parents() -> Option<Self> {
         let is_it = |kind: &&&dyn Kind| kind.subject() == Subject::Parent;
         KINDS.iter().find(is_it).map(|kind| Self::Of(*kind))

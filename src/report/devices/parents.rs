@@ -30,7 +30,7 @@ pub struct ParentList {
     /// Whether devices that are alike may be shown as one: not those asked for.
     #[serde(skip)]
     pub may_fold: bool,
-    /// What an empty list means.
+    /// The text for an empty list.
     #[serde(skip)]
     pub if_none: String,
 }
@@ -42,9 +42,9 @@ pub struct ParentReport {
     pub address: ParentName,
     /// The board, for a virtual function.
     pub physical_function: Option<ParentName>,
-    /// What it makes.
+    /// Its types.
     pub types: Vec<MdevType>,
-    /// The mediated devices on it, whoever made them.
+    /// All mediated devices on it, ours or not.
     pub mdevs: Vec<MdevReport>,
     /// Why its types are not known.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -62,11 +62,11 @@ pub struct MdevReport {
     /// Its type.
     #[serde(rename = "type")]
     pub type_id: MdevTypeId,
-    /// Whose it is; null when no claim names it.
+    /// Its domain; null if no claim names the device.
     pub claim: Option<OwnerReport>,
 }
 
-/// Who has it.
+/// The holder of the device.
 #[derive(Debug, Clone, Serialize)]
 pub struct OwnerReport {
     /// The domain.

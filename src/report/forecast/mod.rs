@@ -28,14 +28,14 @@ pub struct Forecast {
     /// The hook's line, as libvirt would show it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refusal: Option<String>,
-    /// What it asks for, in the order of the requests.
+    /// The requested devices, in the order of the requests.
     pub devices: Vec<Device>,
     /// The pools that it names and that can be used.
     pub pools: Vec<PoolForecast>,
-    /// What it has now, or has left behind.
+    /// The devices in its claim.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub holds: Option<Held>,
-    /// What else there is to know.
+    /// Further notes.
     pub notes: Vec<String>,
 }
 
@@ -53,14 +53,14 @@ pub enum ForecastResult {
     NothingWanted,
 }
 
-/// Whose XML it is.
+/// The origin of the XML.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum XmlOf {
     /// A domain that libvirt has.
     Domain,
-    /// Perhaps nobody's yet.
+    /// A file; its domain may not exist yet.
     File,
-    /// Surely nobody's yet: its devices have no UUIDs, and no hostdevs.
+    /// A file without a UUID: the domain does not exist, and its devices have no UUIDs.
     FileWithoutUuid,
 }
 
@@ -128,7 +128,7 @@ pub struct CandidateForecast {
     pub board: ParentName,
     /// Where its memory is near.
     pub numa_node: Option<NumaNode>,
-    /// Mediated devices on the board, whoever made them.
+    /// All mediated devices on the board, ours or not.
     pub in_use: u32,
     /// How many more of the type it can make.
     pub available: u32,
@@ -151,7 +151,7 @@ impl CandidateForecast {
     }
 }
 
-/// What the domain has now.
+/// The domain's present devices.
 #[derive(Debug, Serialize)]
 pub struct Held {
     /// How its claim stands.
@@ -196,7 +196,7 @@ pub struct HeldDevice {
 }
 
 impl Forecast {
-    /// A refusal that comes before anything else is known.
+    /// A refusal before any other facts are known.
     pub(super) fn refused(
         domain: DomainName,
         domain_uuid: Option<DomainUuid>,

@@ -70,7 +70,7 @@ fn make(host: &Host, def: &DomainDef, xml_of: XmlOf) -> Forecast {
     claims::while_settled(host, || Forecast::make(host, def, xml_of))
 }
 
-/// What the hook would say to such XML; an error where it is not even a domain's.
+/// The hook's answer to such XML; an error if it is not the XML of a domain.
 fn unusable(
     identity: Option<(DomainUuid, DomainName)>,
     cause: DomainError,

@@ -15,7 +15,7 @@ use crate::{
     report::in_json,
 };
 
-/// What is wrong with pool files.
+/// The problems in pool files.
 #[derive(Debug, Default, Serialize)]
 pub struct Checked {
     /// Pools that were looked at.
@@ -41,7 +41,7 @@ pub struct Problem {
     /// The key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
-    /// What it is.
+    /// The problem.
     pub message: String,
 }
 
@@ -69,7 +69,7 @@ pub fn check(host: &Host, named: &[String]) -> Checked {
     checked
 }
 
-/// What its kind doubts, on this host.
+/// The doubts of the pool's kind about this host.
 fn doubt(host: &Host, pool: &Pool) -> Option<(&'static str, String)> {
     let look = Look::new(host);
     let detail = Detail {

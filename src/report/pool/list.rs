@@ -33,7 +33,7 @@ pub struct PoolList {
 pub struct ListedPool {
     /// Its name.
     pub name: PoolName,
-    /// What its devices are.
+    /// The type of its devices.
     pub kind: &'static dyn Kind,
     /// The type that it hands out.
     #[serde(rename = "type")]

@@ -52,7 +52,7 @@ pub fn read_file(file: &Path) -> anyhow::Result<Pool> {
     Ok(config::parse(name, file, &text)?)
 }
 
-/// There is no pool of that name.
+/// The pool does not exist.
 pub fn not_found(name: &PoolName, all: &LoadedPools) -> anyhow::Error {
     let names: Vec<&str> = all.pools.keys().map(PoolName::as_str).collect();
     let meant = did_you_mean(name.as_str(), &names);

@@ -1,4 +1,4 @@
-//! What the rules of a pool take, and why not the rest.
+//! The devices that the rules of a pool take, and the reasons for the other devices.
 
 use std::path::PathBuf;
 
@@ -19,7 +19,7 @@ use crate::{
     rule::{Field, fields_used},
 };
 
-/// What the rules of a pool take.
+/// The devices that the rules of a pool take.
 #[derive(Debug, Serialize)]
 pub struct PoolPreview {
     /// The pool's name.
@@ -35,9 +35,9 @@ pub struct PoolPreview {
     /// GPUs that NVIDIA's driver does not have, for a pool of them: what has each.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unbound: Vec<Unbound>,
-    /// What is accepted and surely not meant.
+    /// Warnings about values that are accepted but probably wrong.
     pub warnings: Vec<String>,
-    /// What its devices are, in words.
+    /// The type of its devices, in words.
     #[serde(skip)]
     pub words: Words,
 }
@@ -47,7 +47,7 @@ pub struct PoolPreview {
 pub struct Unbound {
     /// Its address.
     pub address: PciAddress,
-    /// What has it.
+    /// Its present driver, in words.
     pub reason: String,
 }
 

@@ -28,7 +28,7 @@ pub struct PoolDetails {
     /// Its file.
     #[serde(serialize_with = "crate::report::in_json::path")]
     pub file: PathBuf,
-    /// What its devices are.
+    /// The type of its devices.
     pub kind: &'static dyn Kind,
     /// A note for people.
     pub description: Option<String>,
@@ -55,14 +55,14 @@ pub struct PoolDetails {
     pub free: u32,
     /// Whether so many will fit; else there may be fewer.
     pub exact: bool,
-    /// What is accepted and surely not meant.
+    /// Warnings about values that are accepted but probably wrong.
     pub warnings: Vec<String>,
 }
 
 /// One of its rules.
 #[derive(Debug, Serialize)]
 pub struct RuleReport {
-    /// What messages call it.
+    /// Its name in messages.
     pub label: String,
     /// Its name in the file.
     pub name: Option<String>,

@@ -26,11 +26,11 @@ use crate::{
 pub struct ProfileList {
     /// The GPUs, in ascending order.
     pub gpus: Vec<GpuReport>,
-    /// What could not be read.
+    /// The facts that could not be read.
     pub problems: Vec<String>,
 }
 
-/// A GPU; null is what nobody tells.
+/// A GPU; unknown facts are null.
 #[derive(Debug, Serialize)]
 pub struct GpuReport {
     /// Its address.
@@ -41,7 +41,7 @@ pub struct GpuReport {
     pub framework: Option<Framework>,
     /// null where vGPUs are made without.
     pub functions: Option<Functions>,
-    /// vGPUs that exist, whoever made them; null where they cannot be counted.
+    /// All existing vGPUs, ours or not; null if they cannot be counted.
     pub vgpus: Option<usize>,
     /// Whether it holds vGPUs of several sizes at once.
     pub heterogeneous: Option<bool>,
@@ -141,7 +141,7 @@ fn named(host: &Host, all: &[PciAddress], text: &str) -> anyhow::Result<PciAddre
     ))
 }
 
-/// What NVML says of one GPU or of all; nothing when it cannot be asked.
+/// NVML's facts about one GPU or all GPUs; empty if NVML cannot be asked.
 fn facts(host: &Host, one: Option<PciAddress>, problems: &mut Vec<String>) -> Vec<GpuFacts> {
     let nvml = host.nvml();
     let answer = match one {
@@ -263,7 +263,7 @@ fn notes(state: &GpuState, facts: Option<&GpuFacts>) -> Vec<String> {
 struct Pools<'a> {
     pools: Vec<Pool>,
     names: PciIds<'a>,
-    /// What NVML says.
+    /// NVML's facts.
     facts: &'a Vec<GpuFacts>,
 }
 
