@@ -1,6 +1,6 @@
-//! Carries out a plan's steps in order, checks each, and on the first failure
-//! undoes what was done, last first. It knows steps, not devices, and reaches
-//! the host only through [`Acts`].
+//! Carries out a plan's steps in order, checks each, and on the first failure undoes
+//! the finished steps, last first. It knows steps, not devices, and reaches the host
+//! only through [`Acts`].
 
 use std::io;
 
@@ -12,18 +12,18 @@ use crate::device::{
     vfio_nodes,
 };
 
-/// What steps do to a host: each act with the one that takes it back.
+/// The acts of steps on a host, each with the act that undoes it.
 pub trait Acts: Sysfs {
-    /// Writes an attribute in one `write`, without creating or truncating.
-    /// `undo` is what takes the write back should the driver answer only after
-    /// the caller has stopped waiting.
+    /// Writes an attribute in one `write`, without creating or truncating. If the
+    /// driver answers only after the caller has stopped waiting, the write of `undo`
+    /// reverses it.
     ///
     /// # Errors
     /// The driver's errno; `TimedOut` when it does not answer.
     fn write(&self, attribute: &Attribute, undo: Option<&Attribute>) -> io::Result<()>;
 
-    /// Has NVML change a GPU. `undo` is what takes the change back should the driver
-    /// answer only after the caller has stopped waiting.
+    /// Changes a GPU through NVML. If the driver answers only after the caller has stopped
+    /// waiting, `undo` reverses the change.
     ///
     /// # Errors
     /// What NVML says, or that it says nothing.
@@ -50,7 +50,7 @@ pub struct Failure {
 /// Carries out all the steps or none.
 ///
 /// # Errors
-/// The first step that failed; see [`Failure::left_behind`] for what remains.
+/// The first step that failed; [`Failure::left_behind`] lists what remains.
 pub fn apply(steps: &[Step], host: &dyn Acts) -> Result<(), Failure> {
     for (index, step) in steps.iter().enumerate() {
         if let Err(stop) = carry_out(step, host) {
@@ -84,7 +84,7 @@ fn undo(steps: &[Step], host: &dyn Acts) -> Vec<(usize, String)> {
 /// Undoes an effect unless it is gone already, and checks that it is gone afterwards.
 ///
 /// # Errors
-/// The driver's errno, or that something is still there.
+/// The driver's errno, or a text that something is still there.
 pub fn take_back(undo: &Undo, host: &dyn Acts) -> io::Result<()> {
     match &undo.effect {
         Effect::Device(made) => take_away(&undo.write, made, host),
@@ -92,7 +92,7 @@ pub fn take_back(undo: &Undo, host: &dyn Acts) -> io::Result<()> {
     }
 }
 
-/// What the device is set to; None when it is free, or gone with its bus.
+/// The device's present setting; None when it is free, or when it has disappeared.
 fn set_to(setting: &Setting, host: &dyn Acts) -> io::Result<Option<String>> {
     let text = optional(host.read(&setting.setting)).map_err(|e| at(&setting.setting, &e))?;
     Ok(text.filter(|text| *text != setting.free))
@@ -206,7 +206,7 @@ fn carry_out(step: &Step, host: &dyn Acts) -> Result<(), Stop> {
     Ok(())
 }
 
-/// Whether it is set to what was written, or cannot be read.
+/// Whether the value is the one that was written, or cannot be read.
 fn may_be_set(setting: &Setting, written: &Attribute, host: &dyn Acts) -> bool {
     match set_to(setting, host) {
         Ok(Some(text)) => text == written.value.trim_end(),
@@ -215,7 +215,7 @@ fn may_be_set(setting: &Setting, written: &Attribute, host: &dyn Acts) -> bool {
     }
 }
 
-/// What somebody else has there, where the step would make its own.
+/// What already exists where the step would make something.
 fn in_the_way(step: &Step, host: &dyn Acts) -> Option<String> {
     match &step.undo.as_ref()?.effect {
         Effect::Device(made) => {

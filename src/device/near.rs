@@ -7,7 +7,7 @@ use crate::{
     rule::spelling,
 };
 
-/// A device's name as sysfs has it: PCI addresses may be written otherwise.
+/// A device's name as in sysfs, for a name in any notation.
 #[must_use]
 pub fn canonical(text: &str) -> String {
     text.parse::<PciAddress>()
@@ -20,10 +20,10 @@ pub fn one_line(text: &str) -> String {
     spelling::shown(text)
 }
 
-/// `the nearest are A, B and C`, or that there is nothing.
+/// `the nearest are A, B and C`, or a text that there is none.
 #[must_use]
 pub fn what_there_is(wanted: &str, have: &[String]) -> String {
-    /// More would hide the one that was meant.
+    /// More names would hide the one that was meant.
     const NAMED: usize = 4;
     let mut nearest: Vec<&String> = have.iter().collect();
     nearest.sort_by_key(|name| std::cmp::Reverse(same_places(wanted, name)));

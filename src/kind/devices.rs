@@ -16,11 +16,11 @@ use crate::{
     rule::{Rule, Verdict},
 };
 
-/// What a pool of a kind is set to: the kind's own part of its file, and what that makes
-/// of the host. It reads, says what there is, and proposes steps; it changes nothing.
+/// The kind's own part of a pool: its settings, and the devices that follow from them. It
+/// reads the host and proposes steps; it changes nothing.
 ///
-/// It has nothing to say of a device's element in the domain XML and of the nodes by which
-/// a holder shows: both follow from the [`crate::model::Handle`] alone, whatever the kind.
+/// A device's element in the domain XML and its device nodes follow from its
+/// [`crate::model::Handle`] alone, so they are not part of this trait.
 pub trait Devices: fmt::Debug + Send + Sync {
     /// The type or profile of its devices as written in the file, for lists and
     /// refusals.
@@ -56,8 +56,9 @@ pub trait Devices: fmt::Debug + Send + Sync {
         None
     }
 
-    /// All that could serve a request with that placeholder, in ascending order. Whether the
-    /// pool's rules take one is asked later, because to answer it costs reading.
+    /// All candidates for a request with that placeholder, in ascending order. Whether
+    /// the pool's rules take a candidate is asked later, because the answer costs
+    /// reading.
     ///
     /// # Errors
     /// A text, when the host cannot be read, or such a placeholder cannot be served.
@@ -144,8 +145,8 @@ pub trait Devices: fmt::Debug + Send + Sync {
         Vec::new()
     }
 
-    /// Why the host itself needs what the candidate is, if it does: then no rule takes it
-    /// that does not say so. Plans and previews both ask.
+    /// Why the host itself needs the candidate's device, if it does. Only rules with
+    /// `allow-critical` take such a device. Plans and previews both ask this.
     fn critical(&self, view: &HostView<'_>, candidate: &Candidate) -> Option<String> {
         let _ = (view, candidate);
         None

@@ -192,7 +192,7 @@ pub(super) fn mediated(candidate: &Candidate, made: &ToMake<'_>) -> Vec<Step> {
     steps
 }
 
-/// What a claim says of a mediated device, of whichever kind its pool is.
+/// How a mediated device is made, for the claim; for pools of any kind.
 pub(super) fn rests_on_parent(parent: &ParentName) -> MadeAs {
     MadeAs {
         word: WORD,
@@ -201,7 +201,7 @@ pub(super) fn rests_on_parent(parent: &ParentName) -> MadeAs {
     }
 }
 
-/// The write that makes a device, its undo, and what is true afterwards.
+/// The write that makes a device, its undo, and the conditions that hold afterwards.
 pub(super) fn creation(parent: &Parent, type_id: &MdevTypeId, uuid: MdevUuid) -> Step {
     Step {
         what: format!("create {type_id} {uuid} on {}", parent.name),
@@ -227,11 +227,11 @@ pub(super) fn creation(parent: &Parent, type_id: &MdevTypeId, uuid: MdevUuid) ->
     }
 }
 
-/// What takes a device away. It shows as long as there is anything left of it in
-/// its link on the bus and its directory below its parent: while a driver is
-/// still busy with a removal, only the directory is there, and neither the UUID
-/// nor the room is free. Its type's link is the last thing that the kernel makes
-/// (kernel `mdev_device_create`, `mdev_device_remove_common`).
+/// The removal of a device. The device exists as long as its link on the bus or its
+/// directory below its parent exists. While a driver is still busy with a removal, only
+/// the directory is left, and the UUID and the space are not free yet. The link of its
+/// type is the last thing that the kernel makes (kernel `mdev_device_create`,
+/// `mdev_device_remove_common`).
 fn removal(parent: &Parent, uuid: MdevUuid) -> Undo {
     let device = mdev::path(uuid);
     Undo {
@@ -246,12 +246,12 @@ fn removal(parent: &Parent, uuid: MdevUuid) -> Undo {
     }
 }
 
-/// Where a mediated device shows, until nothing is left of it.
+/// The paths of a mediated device: all of them are gone after its removal.
 pub(super) fn traces(parent: &Parent, uuid: MdevUuid) -> Vec<String> {
     vec![mdev::path(uuid), format!("{}/{uuid}", parent.path())]
 }
 
-/// Where a vGPU of NVIDIA's driver has its attributes.
+/// The directory with the attributes of a vGPU of NVIDIA's driver.
 fn nvidia_attributes(uuid: MdevUuid) -> String {
     format!("{}/nvidia", mdev::path(uuid))
 }

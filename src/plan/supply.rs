@@ -124,9 +124,9 @@ impl<'a> HostSupply<'a> {
         self.view.board(device)
     }
 
-    /// What one of the pool's devices ([`Self::standings`]) has of its type, over
-    /// all that makes devices on it, and whether the number is exact: else there may
-    /// be fewer. What the host needs itself it has not, as in [`Self::offer`].
+    /// The offer of one of the pool's devices ([`Self::standings`]), over all functions that
+    /// make devices on it. False: the number is only an upper bound. A device that the host
+    /// needs itself offers nothing, as in [`Self::offer`].
     #[must_use]
     pub fn room(&self, pool: &Pool, device: &Parent) -> (Offer, bool) {
         match self.needed(pool).get(&device.name) {

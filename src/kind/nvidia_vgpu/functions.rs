@@ -16,7 +16,7 @@ use crate::{
 /// The word in claims for a vGPU on a virtual function.
 pub(in crate::kind) const WORD: &str = "vendor-vfio";
 
-/// Every function that can become a vGPU, once it has been looked for.
+/// Every function that can become a vGPU; empty until it is needed.
 #[derive(Debug, Default)]
 struct Found(OnceCell<Vec<Candidate>>);
 
@@ -125,9 +125,9 @@ pub(super) fn steps(function: PciAddress, profile: &str, made: &ToMake<'_>) -> V
     steps
 }
 
-/// The write that gives a free function its type, its undo, and what is true
-/// afterwards. A function with a type takes none: the driver answers `EPERM` even
-/// to the one it has.
+/// The write that gives a free function its type, its undo, and the conditions that hold
+/// afterwards. A function with a type accepts no other type: the driver answers `EPERM`
+/// even for the same type.
 pub(in crate::kind) fn assignment(function: PciAddress, id: &MdevTypeId, name: &str) -> Step {
     let device = mdev::pci_function(function).path();
     let path = vendor_vfio::type_attribute(function);
@@ -149,8 +149,8 @@ pub(in crate::kind) fn assignment(function: PciAddress, id: &MdevTypeId, name: &
     }
 }
 
-/// What frees a function. It is `EPERM` while QEMU has the vGPU open, and `EBUSY`
-/// while the driver's plugin is still ending.
+/// The write that frees a function. It fails with `EPERM` while QEMU has the vGPU open, and
+/// with `EBUSY` while the driver's plugin is still ending.
 fn release(function: PciAddress) -> Undo {
     let path = vendor_vfio::type_attribute(function);
     Undo {
