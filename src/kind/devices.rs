@@ -49,8 +49,8 @@ pub trait Devices: fmt::Debug + Send + Sync {
     /// Why there is none, or none for what the pool is set to, and what there is instead.
     fn named(&self, view: &HostView<'_>, text: &str) -> Result<Named, String>;
 
-    /// What of its part of the file is accepted and surely not meant, as far as this host
-    /// can tell: the key, and why.
+    /// A key of the kind's part of the file whose value is accepted but probably wrong on this
+    /// host, with the reason.
     fn doubt(&self, view: &HostView<'_>) -> Option<(&'static str, String)> {
         let _ = view;
         None

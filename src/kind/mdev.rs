@@ -21,7 +21,7 @@ use crate::{
 
 mod named;
 
-/// What claims call the way in which mediated devices are made.
+/// The word in claims for a mediated device.
 pub(super) const WORD: &str = "mdev";
 
 /// The row in the registry.

@@ -131,8 +131,8 @@ pub trait Kind: fmt::Debug + Sync {
         Ok(())
     }
 
-    /// What this host lacks before anything of the kind can be chosen; None if nothing
-    /// is known to be missing.
+    /// The missing thing on this host without which no device of the kind can be chosen; None
+    /// if nothing is known to be missing.
     ///
     /// # Errors
     /// When sysfs cannot be read.

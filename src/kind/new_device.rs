@@ -15,6 +15,6 @@ pub enum NewDevice {
 pub struct Named {
     /// The device that its rule takes.
     pub device: NewDevice,
-    /// What the person should know, where it is more than was asked for.
+    /// A note for the user, if the rule takes more than the named device.
     pub note: Option<String>,
 }

@@ -1,5 +1,5 @@
-//! What a vGPU of NVIDIA's driver is given beyond its type, whichever of the driver's
-//! frameworks has made it: its place in the memory of its GPU, and its parameters.
+//! The settings of a vGPU of NVIDIA's driver in addition to its type: its place in the memory
+//! of its GPU, and its parameters. They are the same for all frameworks of the driver.
 
 use super::ToMake;
 use crate::device::{

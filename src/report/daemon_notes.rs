@@ -1,5 +1,5 @@
-//! What the daemon has to say to `virt-vgpu status`, in a file: who it is and what
-//! it could not put right.
+//! The daemon's notes for `virt-vgpu status`, in a file: its process, and the problems that
+//! it could not solve.
 
 use std::{collections::BTreeSet, io};
 

@@ -1,6 +1,5 @@
-//! What others made on the devices of our pools: mediated devices and vGPUs that no
-//! claim names, what mdevctl will make at the next boot, and what it makes when it is
-//! told to. They must not be touched, but they take space, so they are reported.
+//! Devices of others on the devices of our pools: mediated devices and vGPUs that no claim
+//! names, and the devices that mdevctl will make at the next boot or on request. They must not be touched, but they take space, so they are reported.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

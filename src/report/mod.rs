@@ -1,4 +1,4 @@
-//! What is where, as data: verbs print it and turn it into JSON. Each report is a struct
+//! The state of the host as data: verbs print it and turn it into JSON. Each report is a struct
 //! and the function that fills it from a host. Nothing here knows a terminal or the command
 //! line, and nothing changes the host.
 

@@ -120,8 +120,8 @@ pub struct DeviceReport {
 /// How long to wait for a start or a stop that is under way.
 const PATIENCE: Duration = Duration::from_secs(25);
 
-/// Looks at everything. No lock is taken, so that nobody waits for who only looks. What looks wrong may be a
-/// start or a stop that is under way: then it is looked at again when that is done.
+/// Reads the whole state. It takes no lock, so that no start waits for it. A problem may be
+/// a start or a stop in progress: then it reads again after that.
 ///
 /// # Errors
 /// When claims, processes or devices cannot be read at all.
@@ -273,8 +273,8 @@ fn pool_report(
     }
 }
 
-/// What virt-vgpud could not put right, or that it is not there any more. One that
-/// was not started since boot is not missed: nothing depends on it.
+/// The problems that virt-vgpud could not solve, or a text that it has died. A daemon that
+/// was not started since boot is not a problem, because nothing depends on it.
 fn daemon_problems(host: &Host) -> Vec<String> {
     let notes = match DaemonNotes::read(host) {
         Ok(Some(notes)) => notes,

@@ -153,8 +153,8 @@ fn gather(host: &Host, name: &PoolName) -> anyhow::Result<Report> {
     })
 }
 
-/// What has to be done so that no file of the name counts any more: a weaker
-/// one must not come to light when the stronger one goes.
+/// The actions after which no pool file of that name is in effect. A file in a weaker
+/// directory must not take effect when the stronger one is removed.
 fn actions(host: &Host, name: &PoolName) -> anyhow::Result<Vec<Action>> {
     let [administrator, _, vendor] = POOL_DIRS;
     let mut actions = Vec::new();

@@ -12,19 +12,19 @@ use crate::{
     model::TypeSelector,
 };
 
-/// What the new pool hands out.
+/// The devices of the new pool.
 #[derive(Debug, Clone)]
 pub(super) struct MadeAs {
-    /// What its devices are.
+    /// The kind of its devices.
     pub(super) kind: &'static dyn Kind,
-    /// What they are made as, where they are made.
+    /// The type of its devices, if they are made.
     pub(super) device_type: Option<TypeSelector>,
 }
 
 /// The option for kinds whose devices are there already.
 const KIND: &str = "kind";
 
-/// What the command does, with a sentence for each way to say what the pool hands out.
+/// The long help, with a sentence for each option that gives the type of the devices.
 pub(super) fn long_about() -> String {
     let mut text = "Make a pool of the given devices.\n\nWrites \
                     /etc/virt-vgpu/pools.d/NAME.toml with one rule per device and shows what the \

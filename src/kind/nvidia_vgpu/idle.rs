@@ -67,8 +67,8 @@ impl NvidiaVgpuPool {
     }
 }
 
-/// What a GPU lacks before it can make vGPUs; None if nothing is missing, or this
-/// cannot be read.
+/// The missing condition without which a GPU makes no vGPUs; None if nothing is missing, or
+/// this cannot be read.
 pub(super) fn unready(view: &HostView<'_>, gpu: &ParentName) -> Option<String> {
     let functions = readiness::functions(view.sysfs(), gpu.pci()?).ok()?;
     if functions.are_missing() {

@@ -40,9 +40,8 @@ impl NvidiaVgpuPool {
         })
     }
 
-    /// What is wrong with a profile of no known form, unless a GPU of the host has it all
-    /// the same. A profile of a board that is not here is none of that: the file may be for
-    /// many hosts.
+    /// A doubt about a profile of unknown form, unless a GPU of the host has it. A profile of
+    /// a missing board is not a doubt, because the file may be for many hosts.
     pub(super) fn unknown_profile(&self, view: &HostView<'_>) -> Option<String> {
         let TypeSelector::Profile(profile) = &self.profile else {
             return None;

@@ -39,7 +39,7 @@ fn making(candidate: &Candidate, assignment: &Assignment, wanted: &PlanRequest<'
     wanted.pool.devices.steps(candidate, &made)
 }
 
-/// What is asked of candidates.
+/// A question to candidates.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ask<'a> {
     pub(super) pool: &'a Pool,

@@ -223,8 +223,8 @@ impl Forecast {
     }
 }
 
-/// How many more the pool's devices make together. What cannot be looked at makes
-/// none.
+/// The number of further devices that the pool's devices make together. An unreadable
+/// device counts as none.
 fn free(supply: &HostSupply<'_>, pool: &Pool, in_use: u32) -> Fit {
     let mut rooms = Vec::new();
     let standings = supply.standings(pool).unwrap_or_default();
@@ -237,8 +237,8 @@ fn free(supply: &HostSupply<'_>, pool: &Pool, in_use: u32) -> Fit {
     supply.free(pool, in_use, rooms)
 }
 
-/// What a domain will be served that has no hostdevs yet: whatever its pools' drivers
-/// make, but for what may be missing.
+/// The requests of a domain without hostdevs, each for any device of its pool. Optional
+/// requests are left out.
 fn devices_to_come<'d>(host: &Host, domain: &'d DomainDef) -> Vec<PlacedRequest<'d>> {
     let is_optional = |request: &Request| {
         let by_pool = || {

@@ -1,5 +1,5 @@
-//! What the hook would do for a domain as the host stands, gathered as plain
-//! data by the hook's own code. It changes nothing on the host.
+//! The forecast of a domain's start on the present host, as plain data from the hook's own
+//! code. It changes nothing on the host.
 
 use serde::Serialize;
 
