@@ -3,7 +3,7 @@
 use super::{Ask, Planner};
 use crate::{
     device::mdev::Offer,
-    model::MdevTypeId,
+    model::{MdevTypeId, ParentName},
     plan::{Candidate, Placeholder, PlanRequest, Refusal, RefusalKind, Rejection},
 };
 
@@ -121,18 +121,10 @@ impl<'a> Planner<'a> {
             .filter(|one| one.type_id != *id)
             .map(|one| one.device.as_str())
             .collect();
-        let its_board = if *board == candidate.parent.name {
-            String::new()
-        } else {
-            format!("its board {board} has ")
-        };
-        Some(if others.is_empty() {
-            format!("{its_board}{alone} of {id} left, {alike} are wanted")
-        } else {
-            format!(
-                "{its_board}a {id} does not fit beside '{}' of this domain",
-                others.join("', '")
-            )
+        let its_board = (*board != candidate.parent.name).then_some(board);
+        Some(match others.as_slice() {
+            [] => too_few(its_board, alone, id, alike),
+            others => does_not_fit(its_board, id, others),
         })
     }
 
@@ -143,5 +135,45 @@ impl<'a> Planner<'a> {
             .next()
             .is_none()
             && self.taken.is_announced_on_board(&candidate.board)
+    }
+}
+
+/// The reason that a candidate, or its board, has fewer of a type than the domain wants.
+fn too_few(its_board: Option<&ParentName>, left: u32, id: &MdevTypeId, wanted: usize) -> String {
+    let its_board = its_board.map_or_else(String::new, |board| format!("its board {board} has "));
+    format!("{its_board}{left} of {id} left, {wanted} are wanted")
+}
+
+/// The reason that a type does not fit beside other devices of the domain.
+fn does_not_fit(its_board: Option<&ParentName>, id: &MdevTypeId, others: &[&str]) -> String {
+    let on_board = its_board.map_or_else(String::new, |board| format!(" on its board {board}"));
+    let others = others.join("', '");
+    format!("a {id} does not fit{on_board} beside '{others}' of this domain")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_whole_sentences_with_and_without_a_board() {
+        let id: MdevTypeId = "nvidia-231".parse().unwrap();
+        let board: ParentName = "0000:41:00.0".parse().unwrap();
+        assert_eq!(
+            too_few(Some(&board), 1, &id, 2),
+            "its board 0000:41:00.0 has 1 of nvidia-231 left, 2 are wanted"
+        );
+        assert_eq!(
+            too_few(None, 1, &id, 2),
+            "1 of nvidia-231 left, 2 are wanted"
+        );
+        assert_eq!(
+            does_not_fit(Some(&board), &id, &["gpu0", "gpu1"]),
+            "a nvidia-231 does not fit on its board 0000:41:00.0 beside 'gpu0', 'gpu1' of this domain"
+        );
+        assert_eq!(
+            does_not_fit(None, &id, &["gpu0"]),
+            "a nvidia-231 does not fit beside 'gpu0' of this domain"
+        );
     }
 }
