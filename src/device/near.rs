@@ -14,12 +14,6 @@ pub fn canonical(text: &str) -> String {
         .map_or_else(|_| text.to_owned(), |address| address.to_string())
 }
 
-/// Foreign text for a message.
-#[must_use]
-pub fn one_line(text: &str) -> String {
-    spelling::shown(text)
-}
-
 /// `the nearest are A, B and C`, or a text that there is none.
 #[must_use]
 pub fn what_there_is(wanted: &str, have: &[String]) -> String {
@@ -82,7 +76,7 @@ pub fn unknown_parent(mdev: &MdevHost<'_>, text: &str) -> String {
     if name.parse::<PciAddress>().is_ok() && sysfs.exists(&path) {
         return not_a_parent(sysfs, &name, &path);
     }
-    let shown = one_line(text);
+    let shown = spelling::shown(text);
     if mdev.parents().is_empty() {
         return format!(
             "there is no mdev parent '{shown}': this host has none; load the driver that makes \

@@ -235,22 +235,13 @@ impl<'a> HostSupply<'a> {
     /// What a candidate offers the pool now; None when the pool's rules do not take it.
     #[must_use]
     pub fn offer(&self, pool: &Pool, candidate: &Candidate) -> Option<Offer> {
-        let ask = || pool.devices.offer(&self.view, candidate);
-        self.offer_if_taken(pool, candidate, ask)
+        self.offer_if_taken(pool, candidate, || {
+            pool.devices.offer(&self.view, candidate)
+        })
     }
 
-    /// The same where the answer of its driver is known, or taken for known.
-    #[must_use]
-    pub fn offer_as_known(
-        &self,
-        pool: &Pool,
-        candidate: &Candidate,
-        known: Offer,
-    ) -> Option<Offer> {
-        self.offer_if_taken(pool, candidate, || known)
-    }
-
-    fn offer_if_taken(
+    /// The same with another answer than the driver's.
+    pub(super) fn offer_if_taken(
         &self,
         pool: &Pool,
         candidate: &Candidate,

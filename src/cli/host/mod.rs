@@ -14,6 +14,7 @@ use crate::{
     gpu_setup::{Survey, Surveyed},
     host::Host,
     model::PciAddress,
+    rule::spelling,
 };
 
 mod apply;
@@ -73,7 +74,7 @@ fn one<'s>(survey: &'s Survey, host: &Host, text: &str) -> anyhow::Result<&'s Su
 }
 
 fn unknown(survey: &Survey, host: &Host, text: &str, parsed: Option<PciAddress>) -> anyhow::Error {
-    let text = near::one_line(text);
+    let text = spelling::shown(text);
     if let Some(function) = parsed {
         if let Ok(Some(gpu)) = vendor_vfio::gpu(host, function) {
             return anyhow!(

@@ -8,7 +8,7 @@ use crate::{
     },
     kind::{Named, NewDevice},
     model::TypeSelector,
-    rule::spelling::nearest,
+    rule::spelling::{self, nearest},
 };
 
 /// Finds the device of that address or name.
@@ -81,7 +81,7 @@ fn no_such_type(mdev: &MdevHost<'_>, parent: &Parent, wanted: &TypeSelector) -> 
 
 fn listed(one: &MdevType) -> String {
     match &one.name {
-        Some(name) if name != one.id.as_str() => format!("{} ({})", one.id, near::one_line(name)),
+        Some(name) if name != one.id.as_str() => format!("{} ({})", one.id, spelling::shown(name)),
         _ => one.id.to_string(),
     }
 }

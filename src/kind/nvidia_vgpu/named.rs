@@ -8,7 +8,7 @@ use crate::{
     device::{PCI_DEVICES, Sysfs, gpu, link_name, near, readiness, vendor_vfio},
     kind::{HostView, Named, NewDevice},
     model::{PciAddress, TypeSelector, short_name},
-    rule::spelling::nearest,
+    rule::spelling::{self, nearest},
 };
 
 impl NvidiaVgpuPool {
@@ -115,7 +115,7 @@ fn no_gpu(sysfs: &dyn Sysfs, gpus: &[PciAddress], text: &str) -> String {
         return format!("{name} is not a GPU that makes vGPUs: {why}");
     }
     let have: Vec<String> = gpus.iter().map(ToString::to_string).collect();
-    let shown = near::one_line(text);
+    let shown = spelling::shown(text);
     if have.is_empty() {
         return format!(
             "there is no GPU '{shown}': NVIDIA's driver has none on this host; is it loaded?"

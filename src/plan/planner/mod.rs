@@ -351,7 +351,7 @@ impl<'a> Planner<'a> {
         let candidate = &choices.candidates[position];
         let offer = &mut choices.offers[position];
         if let Some(known) = known {
-            return supply.offer_as_known(ask.pool, candidate, known);
+            return supply.offer_if_taken(ask.pool, candidate, || known);
         }
         if offer.is_none() && supply.is_too_late() {
             return Some(Offer::Unreadable("it was not asked".to_owned()));

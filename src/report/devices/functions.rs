@@ -16,7 +16,7 @@ use crate::{
     kind::HostView,
     model::{PciAddress, proposed},
     plan::{Detail, HostSupply},
-    rule::{Field, Fields, Verdict},
+    rule::{Field, Fields, Verdict, spelling},
 };
 
 /// PCI functions of the host: all, or those of a kind or a pool.
@@ -154,7 +154,7 @@ fn unknown(text: &str, functions: &[(PciAddress, String)]) -> anyhow::Error {
         .collect();
     anyhow!(
         "there is no PCI function '{}': {}; 'virt-vgpu devices --kind pci' lists all",
-        near::one_line(text),
+        spelling::shown(text),
         near::what_there_is(&near::canonical(text), &have)
     )
 }

@@ -18,7 +18,7 @@ use crate::{
     host::{Host, PciIds},
     kind::FieldSources,
     model::{MdevTypeId, PciAddress, PoolName, ProfileParts, VgpuTypeId, short_name},
-    rule::Verdict,
+    rule::{Verdict, spelling},
 };
 
 /// All of it.
@@ -136,7 +136,7 @@ fn named(host: &Host, all: &[PciAddress], text: &str) -> anyhow::Result<PciAddre
     let have: Vec<String> = all.iter().map(ToString::to_string).collect();
     Err(anyhow!(
         "there is no GPU '{}' of the driver 'nvidia': {}; 'virt-vgpu profiles' shows all",
-        near::one_line(text),
+        spelling::shown(text),
         near::what_there_is(&near::canonical(text), &have)
     ))
 }

@@ -8,7 +8,7 @@ use std::{
         unix::net::{UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
-    process::{Command, ExitStatus, Output, Stdio},
+    process::{Child, Command, ExitStatus, Output, Stdio},
     sync::{
         Arc, Mutex, MutexGuard,
         mpsc::{self, Receiver, Sender},
@@ -168,39 +168,33 @@ impl Driver {
 
     /// Runs the program with this question until it ends.
     pub fn run(&self, question: &str) -> Output {
+        let child = self.start(question, Stdio::piped());
+        child.wait_with_output().unwrap()
+    }
+
+    /// The program, which has read this.
+    fn start(&self, questions: &str, answer: Stdio) -> Child {
         let mut child = Command::new(PROGRAM)
             .env("LD_LIBRARY_PATH", self.path("lib"))
             .env(socket::VARIABLE, self.path("nvidiactl"))
             .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
+            .stdout(answer)
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
         let mut input = child.stdin.take().unwrap();
-        io::Write::write_all(&mut input, question.as_bytes()).unwrap();
-        drop(input);
-        child.wait_with_output().unwrap()
+        io::Write::write_all(&mut input, questions.as_bytes()).unwrap();
+        child
     }
 
     /// The program, asked this by somebody who does not wait for the answer, and ended.
     pub fn run_unheard(&self, questions: &[&Question]) -> ExitStatus {
         let (reader, writer) = UnixStream::pair().unwrap();
         drop(reader);
-        let mut child = Command::new(PROGRAM)
-            .env("LD_LIBRARY_PATH", self.path("lib"))
-            .env(socket::VARIABLE, self.path("nvidiactl"))
-            .stdin(Stdio::piped())
-            .stdout(OwnedFd::from(writer))
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut input = child.stdin.take().unwrap();
-        for question in questions {
-            let line = serde_json::to_string(question).unwrap() + "\n";
-            io::Write::write_all(&mut input, line.as_bytes()).unwrap();
-        }
-        drop(input);
-        child.wait().unwrap()
+        let line = |question: &&Question| serde_json::to_string(question).unwrap() + "\n";
+        let lines: String = questions.iter().map(line).collect();
+        let child = self.start(&lines, OwnedFd::from(writer).into());
+        child.wait_with_output().unwrap().status
     }
 
     /// The program's answer.
