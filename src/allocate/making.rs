@@ -390,6 +390,7 @@ fn claimed(plan: &Plan, number: usize, assignment: &Assignment, look: &Look<'_>)
         handle: assignment.handle,
         board: board_of(&look.sysfs, &assignment.parent),
         parent: assignment.parent.clone(),
+        along: assignment.along.clone(),
         type_id: assignment.type_id.clone(),
         placement: assignment.placement,
         nodes: Vec::new(),

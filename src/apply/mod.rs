@@ -5,12 +5,16 @@
 use std::io;
 
 use crate::device::{
-    Sysfs, at,
+    Sysfs, at, driver,
     nvml::{self, Question},
     optional,
-    step::{Attribute, Check, Effect, Made, Setting, Step, Undo},
+    step::{Act, Attribute, Check, Made, Setting, Step, Undo},
     vfio_nodes,
 };
+
+mod binding;
+
+pub use binding::{State as BindingState, state as binding_state};
 
 /// The acts of steps on a host, each with the act that undoes it.
 pub trait Acts: Sysfs {
@@ -86,9 +90,10 @@ fn undo(steps: &[Step], host: &dyn Acts) -> Vec<(usize, String)> {
 /// # Errors
 /// The driver's errno, or a text that something is still there.
 pub fn take_back(undo: &Undo, host: &dyn Acts) -> io::Result<()> {
-    match &undo.effect {
-        Effect::Device(made) => take_away(&undo.write, made, host),
-        Effect::Setting(setting) => set_free(&undo.write, setting, host),
+    match undo {
+        Undo::Device(made) => take_away(made, host),
+        Undo::Setting(setting) => set_free(setting, host),
+        Undo::Bound(bound) => binding::bind_back(bound, host),
     }
 }
 
@@ -98,10 +103,11 @@ fn set_to(setting: &Setting, host: &dyn Acts) -> io::Result<Option<String>> {
     Ok(text.filter(|text| *text != setting.free))
 }
 
-fn set_free(write: &Attribute, setting: &Setting, host: &dyn Acts) -> io::Result<()> {
+fn set_free(setting: &Setting, host: &dyn Acts) -> io::Result<()> {
     if set_to(setting, host)?.is_none() {
         return Ok(());
     }
+    let write = &setting.write;
     let written = host.write(write, None);
     // The present setting decides, not the result of the write.
     let Some(still) = set_to(setting, host)? else {
@@ -115,7 +121,7 @@ fn set_free(write: &Attribute, setting: &Setting, host: &dyn Acts) -> io::Result
     Err(io::Error::other(text))
 }
 
-fn take_away(write: &Attribute, made: &Made, host: &dyn Acts) -> io::Result<()> {
+fn take_away(made: &Made, host: &dyn Acts) -> io::Result<()> {
     let first_there = || made.gone.iter().find(|path| host.exists(path));
     let Some(there) = first_there() else {
         return Ok(());
@@ -125,6 +131,7 @@ fn take_away(write: &Attribute, made: &Made, host: &dyn Acts) -> io::Result<()> 
             "its driver is still busy with {there}"
         )));
     }
+    let write = &made.write;
     let written = host.write(write, None);
     // A driver may have removed its device by itself in between. Whether it is gone
     // decides, not the result of the write.
@@ -146,7 +153,6 @@ struct Stop {
 }
 
 fn carry_out(step: &Step, host: &dyn Acts) -> Result<(), Stop> {
-    const EPERM: i32 = 1;
     if let Some(cause) = in_the_way(step, host) {
         return Err(Stop {
             reason: cause.clone(),
@@ -156,34 +162,7 @@ fn carry_out(step: &Step, host: &dyn Acts) -> Result<(), Stop> {
             timed_out: false,
         });
     }
-    let undo = step.undo.as_ref().map(|undo| &undo.write);
-    if let Err(error) = host.write(&step.write, undo) {
-        let exists = error.kind() == io::ErrorKind::AlreadyExists;
-        // Errors of the driver: its errno, or a timeout. NVIDIA's driver answers EPERM
-        // for a function that has a type or is open.
-        let hangs = error.kind() == io::ErrorKind::TimedOut;
-        let effect = step.undo.as_ref().map(|undo| &undo.effect);
-        let is_busy =
-            matches!(effect, Some(Effect::Setting(_))) && error.raw_os_error() == Some(EPERM);
-        let refused_by_driver = !exists
-            && (hangs || error.raw_os_error().is_some())
-            && (is_busy || error.kind() != io::ErrorKind::PermissionDenied);
-        // A device whose creation failed may exist in part. If the function was free
-        // and now has the value that we wrote, we set it, whatever the driver answered.
-        // Another value was set by somebody else.
-        let ours = match effect {
-            Some(Effect::Device(_)) => !exists,
-            Some(Effect::Setting(setting)) => hangs || may_be_set(setting, &step.write, host),
-            None => false,
-        };
-        return Err(Stop {
-            cause: create_failed(step, &error),
-            reason: format!("{} failed: {error}", verb(step)),
-            ours,
-            refused_by_driver,
-            timed_out: hangs,
-        });
-    }
+    carry_out_act(step, host)?;
     for check in &step.checks {
         let found = otherwise(check, host).unwrap_or_else(|error| Some(error.to_string()));
         if let Some(cause) = found {
@@ -191,6 +170,8 @@ fn carry_out(step: &Step, host: &dyn Acts) -> Result<(), Stop> {
                 Check::LinkPasses { .. } | Check::Reads { .. } => {
                     "the created device is not the requested one"
                 }
+                Check::Bound { .. } => "the device has not got the driver for VMs",
+                Check::Answers { .. } => "the device does not answer",
                 Check::Openable { .. } => "QEMU cannot open the created device",
             };
             let cause = format!("{}: {cause}", step.what);
@@ -206,6 +187,56 @@ fn carry_out(step: &Step, host: &dyn Acts) -> Result<(), Stop> {
     Ok(())
 }
 
+fn carry_out_act(step: &Step, host: &dyn Acts) -> Result<(), Stop> {
+    match &step.act {
+        Act::Write(attribute) => {
+            let undo = step.undo.as_ref().and_then(Undo::write);
+            let written = host.write(attribute, undo);
+            written.map_err(|error| refused_write(step, attribute, &error, host))
+        }
+        Act::Bind(binding) => {
+            let bound = binding::bind(binding, host);
+            bound.map_err(|error| Stop {
+                cause: format!("{}: {error}", step.what),
+                reason: format!("it cannot be bound to the driver for VMs: {error}"),
+                // Whatever was done of it is found and undone.
+                ours: true,
+                refused_by_driver: error.kind() != io::ErrorKind::NotFound,
+                timed_out: error.kind() == io::ErrorKind::TimedOut,
+            })
+        }
+    }
+}
+
+fn refused_write(step: &Step, written: &Attribute, error: &io::Error, host: &dyn Acts) -> Stop {
+    const EPERM: i32 = 1;
+    let exists = error.kind() == io::ErrorKind::AlreadyExists;
+    // Errors of the driver: its errno, or a timeout. NVIDIA's driver answers EPERM
+    // for a function that has a type or is open.
+    let hangs = error.kind() == io::ErrorKind::TimedOut;
+    let is_busy =
+        matches!(step.undo, Some(Undo::Setting(_))) && error.raw_os_error() == Some(EPERM);
+    let refused_by_driver = !exists
+        && (hangs || error.raw_os_error().is_some())
+        && (is_busy || error.kind() != io::ErrorKind::PermissionDenied);
+    // A device whose creation failed may exist in part. If the function was free
+    // and now has the value that we wrote, we set it, whatever the driver answered.
+    // Another value was set by somebody else.
+    let ours = match &step.undo {
+        Some(Undo::Device(_)) => !exists,
+        Some(Undo::Setting(setting)) => hangs || may_be_set(setting, written, host),
+        Some(Undo::Bound(_)) | None => false,
+    };
+    let verb = written.path.rsplit('/').next().unwrap_or_default();
+    Stop {
+        cause: format!("{}: {error}", written.path),
+        reason: format!("{verb} failed: {error}"),
+        ours,
+        refused_by_driver,
+        timed_out: hangs,
+    }
+}
+
 /// Whether the value is the one that was written, or cannot be read.
 fn may_be_set(setting: &Setting, written: &Attribute, host: &dyn Acts) -> bool {
     match set_to(setting, host) {
@@ -217,12 +248,12 @@ fn may_be_set(setting: &Setting, written: &Attribute, host: &dyn Acts) -> bool {
 
 /// What already exists where the step would make something.
 fn in_the_way(step: &Step, host: &dyn Acts) -> Option<String> {
-    match &step.undo.as_ref()?.effect {
-        Effect::Device(made) => {
+    match step.undo.as_ref()? {
+        Undo::Device(made) => {
             let there = made.gone.iter().find(|path| host.exists(path))?;
             Some(format!("{there} already exists and is not ours"))
         }
-        Effect::Setting(setting) => match set_to(setting, host) {
+        Undo::Setting(setting) => match set_to(setting, host) {
             Ok(None) => None,
             Ok(Some(other)) => Some(format!(
                 "{} already reads {other} and is not ours",
@@ -230,12 +261,15 @@ fn in_the_way(step: &Step, host: &dyn Acts) -> Option<String> {
             )),
             Err(error) => Some(error.to_string()),
         },
+        Undo::Bound(bound) => match binding_state(bound, host) {
+            Ok(BindingState::Free) => None,
+            Ok(BindingState::Ours | BindingState::Foreign(_)) => Some(format!(
+                "{} has another driver than a moment ago",
+                bound.before.function
+            )),
+            Err(error) => Some(error.to_string()),
+        },
     }
-}
-
-/// The verb for the step's write.
-fn verb(step: &Step) -> &str {
-    step.write.path.rsplit('/').next().unwrap_or_default()
 }
 
 /// What was found instead of what the check wants; None when the check holds.
@@ -252,6 +286,21 @@ pub fn otherwise(check: &Check, sysfs: &dyn Sysfs) -> io::Result<Option<String>>
             let target = sysfs.read_link(path).map_err(|error| at(path, &error))?;
             let passes = target.rsplit('/').take(2).any(|part| part == component);
             Ok((!passes).then(|| format!("{path} points to {target}, not to {component}")))
+        }
+        Check::Bound { function, driver } => {
+            let now = driver::bound(sysfs, *function)?;
+            Ok((now.as_ref() != Some(driver)).then(|| match now {
+                Some(now) => format!("{function} is bound to {now}, not to {driver}"),
+                None => format!("{function} has no driver, not {driver}"),
+            }))
+        }
+        Check::Answers { function } => {
+            let answers = driver::answers(sysfs, *function)?;
+            Ok((!answers).then(|| {
+                format!(
+                    "{function} does not answer: its configuration space reads as all ones;                      'journalctl -k' shows the kernel's messages"
+                )
+            }))
         }
         Check::Openable { device } => why_not_openable(device, sysfs),
     }
@@ -270,8 +319,4 @@ fn why_not_openable(device: &str, sysfs: &dyn Sysfs) -> io::Result<Option<String
              'journalctl -k' shows the messages of VFIO and the IOMMU"
         )
     }))
-}
-
-fn create_failed(step: &Step, error: &io::Error) -> String {
-    format!("{}: {error}", step.write.path)
 }

@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use super::former;
 use crate::{
-    apply,
+    apply::{self, BindingState},
     capacity::Placement,
     device::{
         Sysfs, board_of, optional, read,
-        step::{Check, Effect, Step, Undo},
+        step::{Check, Step, Undo},
         vfio_nodes,
     },
     host::Host,
@@ -41,7 +41,11 @@ pub struct ClaimedDevice {
     /// The device whose driver makes it and whose lock is held meanwhile: the GPU or
     /// other board of the parent.
     pub board: ParentName,
-    /// Its type's id; for a virtual function, a number.
+    /// Other PCI functions that the device takes along: nobody else gets them meanwhile.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub along: Vec<PciAddress>,
+    /// Its type's id: of a virtual function that is a vGPU, a number; of a whole function,
+    /// its vendor and device.
     #[serde(rename = "type")]
     pub type_id: MdevTypeId,
     /// Its place in the memory of its board, if one was chosen.
@@ -98,6 +102,13 @@ impl ClaimedDevice {
         self.handle.pci()
     }
 
+    /// Every PCI function that nobody else may have as long as the claim lists the device.
+    pub fn functions(&self) -> impl Iterator<Item = PciAddress> {
+        self.function()
+            .into_iter()
+            .chain(self.along.iter().copied())
+    }
+
     /// The device whose lock protects its driver from two operations at once.
     #[must_use]
     pub fn lock_name(&self, host: &Host) -> ParentName {
@@ -122,9 +133,9 @@ impl ClaimedDevice {
 
     /// Whether any part of the device is left.
     fn shows(&self, host: &Host) -> bool {
-        let mut made = self.undo.iter().filter_map(|undo| match &undo.effect {
-            Effect::Device(made) => Some(made),
-            Effect::Setting(_) => None,
+        let mut made = self.undo.iter().filter_map(|undo| match undo {
+            Undo::Device(made) => Some(made),
+            Undo::Setting(_) | Undo::Bound(_) => None,
         });
         made.any(|made| made.gone.iter().any(|path| host.exists(path)))
     }
@@ -148,23 +159,42 @@ impl ClaimedDevice {
     }
 
     fn look(&self, host: &Host) -> io::Result<Standing> {
+        if self.function().is_some() && !host.exists(&self.handle.sysfs_path()) {
+            return Ok(Standing::Gone);
+        }
+        // A device for which nothing had to be done is there as long as its function is.
+        let mut is_left = self.undo.is_empty();
+        let mut foreign = None;
         for undo in &self.undo {
-            match &undo.effect {
-                Effect::Device(made) => {
+            match undo {
+                Undo::Device(made) => {
                     if !made.gone.iter().any(|path| host.exists(path)) {
-                        return Ok(Standing::Gone);
+                        continue;
                     }
                     if !host.exists(&made.whole) {
                         let what = format!("{} is still busy with it", self.parent);
                         return Ok(Standing::Busy(what));
                     }
                 }
-                Effect::Setting(setting) => {
+                Undo::Setting(setting) => {
                     if read(host, &setting.setting)? == setting.free {
-                        return Ok(Standing::Gone);
+                        continue;
                     }
                 }
+                Undo::Bound(bound) => match apply::binding_state(bound, host)? {
+                    BindingState::Free => continue,
+                    BindingState::Ours => {}
+                    BindingState::Foreign(other) => {
+                        let function = bound.before.function;
+                        foreign = Some(format!("{function} is bound to {other}, and not by us"));
+                        continue;
+                    }
+                },
             }
+            is_left = true;
+        }
+        if !is_left {
+            return Ok(foreign.map_or(Standing::Gone, Standing::Foreign));
         }
         for check in &self.identity {
             // A link may disappear between two checks.
@@ -191,9 +221,13 @@ impl ClaimedDevice {
 /// it.
 #[must_use]
 pub fn undo_of(steps: &[Step]) -> (Vec<Check>, Vec<Undo>) {
-    // Steps without an undo of their own do not identify the device.
+    // Steps without an undo of their own do not identify the device. A binding shows by
+    // itself whether it is ours, also if it is there in part.
     let making = steps.iter().filter(|step| step.undo.is_some());
-    let is_lasting = |check: &&Check| !matches!(check, Check::Openable { .. });
+    let is_lasting = |check: &&Check| match check {
+        Check::LinkPasses { .. } | Check::Reads { .. } => true,
+        Check::Openable { .. } | Check::Bound { .. } | Check::Answers { .. } => false,
+    };
     let identity = making.flat_map(|step| step.checks.iter().filter(is_lasting));
     let undo = steps.iter().filter_map(|step| step.undo.clone());
     (identity.cloned().collect(), undo.collect())

@@ -8,7 +8,7 @@ use crate::{
     capacity::Placement,
     device::step::{Check, Undo},
     kind::{self, FormerWay},
-    model::{DeviceName, Handle, MdevTypeId, MdevUuid, ParentName, PoolName},
+    model::{DeviceName, Handle, MdevTypeId, MdevUuid, ParentName, PciAddress, PoolName},
 };
 
 /// A device as written in a claim's file, by this release or the last.
@@ -25,6 +25,8 @@ pub(super) struct Written {
     handle: Option<Handle>,
     #[serde(default)]
     board: Option<ParentName>,
+    #[serde(default)]
+    along: Vec<PciAddress>,
     #[serde(default)]
     placement: Option<Placement>,
     #[serde(default)]
@@ -56,6 +58,8 @@ pub(super) struct Placed {
     #[serde(default)]
     board: Option<ParentName>,
     #[serde(default)]
+    along: Vec<PciAddress>,
+    #[serde(default)]
     placement: Option<Placement>,
 }
 
@@ -73,6 +77,7 @@ impl TryFrom<Placed> for MovingDevice {
             handle,
             board: placed.board.unwrap_or_else(|| placed.parent.clone()),
             parent: placed.parent,
+            along: placed.along,
             type_id: placed.type_id,
             placement: placed.placement,
         })
@@ -110,6 +115,7 @@ impl TryFrom<Written> for ClaimedDevice {
             handle: way.handle,
             board: written.board.unwrap_or_else(|| parent.clone()),
             parent,
+            along: written.along,
             type_id,
             placement: written.placement,
             nodes: written.nodes,

@@ -5,7 +5,7 @@ use std::{io, time::Duration};
 use super::{Claim, ClaimedDevice, ClaimedMedia, Standing, State, remove, save};
 use crate::{
     apply::take_back,
-    device::step::{Effect, Undo},
+    device::step::Undo,
     domain::media_path,
     host::{ClaimLock, Deadline, DeviceLock, Holder, Host, Processes},
 };
@@ -217,7 +217,7 @@ fn without_removal(standing: Standing) -> Option<DeviceOutcome> {
 /// driver answers `EBUSY`, or `EPERM` as for an open device. For a mediated device
 /// there is only one try: the kernel removes the `remove` attribute at the first write.
 fn take_back_patiently(host: &Host, undo: &Undo, deadline: Deadline) -> io::Result<()> {
-    if matches!(undo.effect, Effect::Device(_)) {
+    if matches!(undo, Undo::Device(_)) {
         return take_back(undo, host);
     }
     let mut latest = Ok(());

@@ -127,7 +127,10 @@ impl Seen {
             }
         }
         if is_of_functions {
-            let functions = claim.devices.iter().filter_map(|one| one.handle.pci());
+            let functions = claim.devices.iter().flat_map(|one| {
+                let own = one.handle.pci().into_iter();
+                own.chain(one.along.iter().copied())
+            });
             let functions = functions.map(|one| (one, claim.domain_name.clone()));
             self.functions.extend(functions);
         }
@@ -180,6 +183,8 @@ pub struct MovingDevice {
     pub parent: ParentName,
     /// The parent's board.
     pub board: ParentName,
+    /// Other PCI functions that it takes along.
+    pub along: Vec<PciAddress>,
     /// Its type.
     pub type_id: MdevTypeId,
     /// Its place in the memory of its board, if the plan has chosen one.

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{
     Args,
     builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
@@ -10,10 +11,10 @@ use clap::{
 use super::output::{self, Table};
 use crate::{
     host::Host,
-    kind::{self, KINDS, Subject},
+    kind::{self, KINDS, Kind, Subject},
     model::PoolName,
     report::{
-        devices::{self, DeviceList, FUNCTIONS, FieldValues, Query, Shown},
+        devices::{self, DeviceList, FieldValues, Query},
         pool,
     },
 };
@@ -33,8 +34,8 @@ pub(super) struct Devices {
     addresses: Vec<String>,
 
     /// Which devices; without it those of the pool, or mdev.
-    #[arg(long, value_parser = shown())]
-    kind: Option<Shown>,
+    #[arg(long, value_parser = kinds())]
+    kind: Option<&'static dyn Kind>,
 
     /// Only devices that the rules of this pool take.
     #[arg(long)]
@@ -51,13 +52,14 @@ pub(super) struct Devices {
 
 fn examples() -> String {
     let of_gpus = kind::names_about(Subject::Gpu);
+    let functions = kind::names_about(Subject::Function);
     format!(
         "Examples:
   virt-vgpu devices
   virt-vgpu devices 0000:3b:00.0    one card; its virtual functions, if it has any
   virt-vgpu devices --pool cad      what the rules of pool 'cad' take
   virt-vgpu devices --fields mtty   each field that a rule can test, with its value
-  virt-vgpu devices --kind {FUNCTIONS}      all PCI functions
+  virt-vgpu devices --kind {functions}      all PCI functions
   virt-vgpu devices --kind {of_gpus} --fields    GPUs, and what rules can test of them
   virt-vgpu devices --json | jq '.devices[].types[] | select(.available > 0).id'
 
@@ -65,14 +67,13 @@ Exit code 0 when the devices were read, 1 when an address is unknown."
     )
 }
 
-/// A value for each.
-fn shown() -> impl TypedValueParser<Value = Shown> {
+/// A value for each kind.
+fn kinds() -> impl TypedValueParser<Value = &'static dyn Kind> {
     let kinds = KINDS
         .iter()
         .map(|kind| PossibleValue::new(kind.name()).help(kind.words().subjects));
-    let all = kinds.chain([PossibleValue::new(FUNCTIONS).help("PCI functions")]);
-    let parser = PossibleValuesParser::new(all);
-    parser.map(|name| kind::named(&name).map_or(Shown::Functions, Shown::Of))
+    let parser = PossibleValuesParser::new(kinds);
+    parser.try_map(|name| kind::named(&name).ok_or("no such kind"))
 }
 
 impl Devices {
@@ -81,19 +82,20 @@ impl Devices {
             Some(name) => Some(pool::load(host, name)?),
             None => None,
         };
-        let of_pool = pool.as_ref().map(|pool| Shown::Of(pool.kind));
-        let shown = match (self.kind, of_pool) {
+        let of_pool = pool.as_ref().map(|pool| pool.kind);
+        let kind = match (self.kind, of_pool) {
             (Some(asked), Some(has)) if asked != has => anyhow::bail!(
                 "pool '{}' has no devices of kind '{}': it is of kind '{}'; leave out --kind",
                 pool.map(|pool| pool.name.to_string()).unwrap_or_default(),
                 asked.name(),
                 has.name(),
             ),
-            (asked, has) => asked.or(has).or(Shown::parents()),
+            (asked, has) => asked.or(has).or(devices::usual_kind()),
         };
+        let kind = kind.context("this version has no kinds of devices")?;
         let query = Query {
             addresses: &self.addresses,
-            shown: shown.unwrap_or(Shown::Functions),
+            kind,
             pool: pool.as_ref(),
             fields: self.fields,
         };

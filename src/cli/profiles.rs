@@ -8,6 +8,7 @@ use super::output::{self, Table};
 use crate::{
     device::gpu::Functions,
     host::Host,
+    kind::{self, Subject},
     model::PoolName,
     report::profiles::{self, GpuReport, ProfileList, ProfileReport},
 };
@@ -125,8 +126,9 @@ impl fmt::Display for ProfileList {
         if self.gpus.is_empty() {
             writeln!(
                 f,
-                "no GPUs of the driver 'nvidia'; 'virt-vgpu devices --kind pci' lists PCI \
-                 functions"
+                "no GPUs of the driver 'nvidia'; 'virt-vgpu devices --kind {}' lists PCI \
+                 functions",
+                kind::names_about(Subject::Function)
             )?;
         }
         for (index, gpu) in self.gpus.iter().enumerate() {

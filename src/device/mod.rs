@@ -6,15 +6,18 @@ use std::io;
 
 use crate::model::ParentName;
 
+pub mod driver;
 pub mod driver_option;
 pub mod gpu;
 pub mod gpu_fields;
+pub mod iommu;
 pub mod mdev;
 pub mod near;
 pub mod numa;
 pub mod nvml;
 pub mod parameters;
 pub mod pci;
+mod pci_serial;
 pub mod readiness;
 mod remembered;
 pub mod step;
@@ -36,6 +39,24 @@ pub trait Sysfs {
     /// # Errors
     /// The kernel's errno; `InvalidData` for text that is not UTF-8.
     fn read(&self, path: &str) -> io::Result<String>;
+
+    /// The first bytes of a binary attribute; fewer if it is shorter. This default serves
+    /// only texts.
+    ///
+    /// # Errors
+    /// The kernel's errno.
+    fn read_bytes(&self, path: &str, length: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = self.read(path)?.into_bytes();
+        bytes.truncate(length);
+        Ok(bytes)
+    }
+
+    /// Whether a process has a VFIO group open (`/dev/vfio/N`): the kernel lets one process
+    /// at a time open it. False if this cannot be told.
+    fn is_group_open(&self, node: &str) -> bool {
+        let _ = node;
+        false
+    }
 
     /// The target of a link, as written.
     ///

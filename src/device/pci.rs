@@ -3,7 +3,9 @@
 
 use std::io;
 
-use super::{PCI_DEVICES, Sysfs, gpu_fields::GpuFields, link_name, list, optional};
+use super::{
+    PCI_DEVICES, Sysfs, gpu_fields::GpuFields, link_name, list, optional, pci_serial, read,
+};
 use crate::{
     model::{ParentName, PciAddress},
     rule::{Class, Field, FieldValue, Fields},
@@ -77,8 +79,8 @@ impl Fields for DeviceFields<'_> {
                 let address = self.name.pci()?;
                 self.gpu?.field(self.sysfs, address, field)
             }
-            Field::Serial
-            | Field::Netdev
+            Field::Serial => pci_serial::read(self.sysfs, self.path).map(FieldValue::Text),
+            Field::Netdev
             | Field::Mac
             | Field::LinkSpeedMbps
             | Field::Bus
@@ -146,6 +148,17 @@ fn class_of(code: u32) -> Class {
         (0x12, _) => Class::Fpga,
         _ => Class::Pci,
     }
+}
+
+/// Whether the function is a bridge of any kind, a host bridge included: base class 06 of
+/// the PCI Code and ID Assignment Specification. A bridge is never handed out.
+///
+/// # Errors
+/// When its class cannot be read, with the path.
+pub fn is_bridge(sysfs: &dyn Sysfs, function: PciAddress) -> io::Result<bool> {
+    const BRIDGE: &str = "0x06";
+    let class = read(sysfs, &format!("{PCI_DEVICES}/{function}/class"))?;
+    Ok(class.starts_with(BRIDGE))
 }
 
 /// The addresses of all PCI functions with their directories.

@@ -112,6 +112,15 @@ impl Sysfs for Remembered<'_> {
         known(&self.texts, path, || self.sysfs.read(path))
     }
 
+    fn read_bytes(&self, path: &str, length: usize) -> io::Result<Vec<u8>> {
+        // The bytes of a device change; nobody reads them twice.
+        self.sysfs.read_bytes(path, length)
+    }
+
+    fn is_group_open(&self, node: &str) -> bool {
+        self.sysfs.is_group_open(node)
+    }
+
     fn read_link(&self, path: &str) -> io::Result<String> {
         known(&self.links, path, || self.sysfs.read_link(path))
     }

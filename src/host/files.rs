@@ -305,3 +305,11 @@ pub(super) fn read_text(path: &Path, longest: usize) -> io::Result<String> {
     text.truncate(text.trim_end().len());
     Ok(text)
 }
+
+/// Reads the first bytes of a file.
+pub(super) fn read_bytes(path: &Path, length: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(length);
+    let length = u64::try_from(length).unwrap_or(u64::MAX);
+    File::open(path)?.take(length).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}

@@ -161,6 +161,20 @@ impl Sysfs for Host {
         files::read_text(&self.path(path), longest)
     }
 
+    fn read_bytes(&self, path: &str, length: usize) -> io::Result<Vec<u8>> {
+        files::read_bytes(&self.path(path), length)
+    }
+
+    fn is_group_open(&self, node: &str) -> bool {
+        // Only root may open it, so for others every group looks free.
+        let opened = std::fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(self.path(node));
+        // `vfio_group_fops_open`.
+        matches!(opened, Err(error) if error.kind() == io::ErrorKind::ResourceBusy)
+    }
+
     fn read_link(&self, path: &str) -> io::Result<String> {
         std::fs::read_link(self.path(path))?
             .into_os_string()

@@ -48,8 +48,8 @@ pub(super) struct SlowDrivers {
 
 /// Whether a driver of a GPU answers for the attribute, and not the kernel itself:
 /// `available_instances` and `description` of mediated devices (`mdev_sysfs.c` asks the
-/// parent's driver), all that lies in `nvidia/`, and what the driver says of a GPU in
-/// `/proc`.
+/// parent's driver), all that lies in `nvidia/`, what the driver says of a GPU in
+/// `/proc`, and the driver that is reserved for a function.
 pub(super) fn is_asked(path: &str) -> bool {
     let Some((directory, name)) = path.rsplit_once('/') else {
         return false;
@@ -57,6 +57,9 @@ pub(super) fn is_asked(path: &str) -> bool {
     match name {
         "available_instances" | "description" => directory.contains("/mdev_supported_types/"),
         "information" => directory.starts_with(GPUS),
+        // The kernel takes the device's lock, which it holds while a driver is bound or
+        // unbound (`driver_override_show`).
+        "driver_override" => directory.starts_with("/sys/bus/pci/devices/"),
         _ => directory.ends_with("/nvidia") && directory.starts_with("/sys/"),
     }
 }

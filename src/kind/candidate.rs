@@ -87,6 +87,8 @@ pub struct ToMake<'a> {
     pub placement: Option<Placement>,
     /// Its parameters.
     pub parameters: &'a Parameters,
+    /// PCI functions that earlier devices of the plan take along.
+    pub along: &'a [PciAddress],
 }
 
 /// Facts about a device that stay the same as long as it exists, other than its steps.

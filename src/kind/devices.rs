@@ -12,7 +12,7 @@ use crate::{
         mdev::{Offer, Parent},
         step::Step,
     },
-    model::{MdevTypeId, ParentName, TypeSelector},
+    model::{MdevTypeId, ParentName, PciAddress, TypeSelector},
     rule::{Rule, Verdict},
 };
 
@@ -75,7 +75,22 @@ pub trait Devices: fmt::Debug + Send + Sync {
     fn offer(&self, view: &HostView<'_>, candidate: &Candidate) -> Offer;
 
     /// The steps that make the device; empty if nothing has to be made.
-    fn steps(&self, candidate: &Candidate, made: &ToMake<'_>) -> Vec<Step>;
+    ///
+    /// # Errors
+    /// A text, when something that the steps depend on cannot be read.
+    fn steps(
+        &self,
+        view: &HostView<'_>,
+        candidate: &Candidate,
+        made: &ToMake<'_>,
+    ) -> Result<Vec<Step>, String>;
+
+    /// Other PCI functions that the candidate's device takes along, because the hardware
+    /// cannot keep them apart.
+    fn along(&self, view: &HostView<'_>, candidate: &Candidate) -> Vec<PciAddress> {
+        let _ = (view, candidate);
+        Vec::new()
+    }
 
     /// How a device of the candidate is made, for the claim.
     fn made_as(&self, candidate: &Candidate) -> MadeAs;

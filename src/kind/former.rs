@@ -6,7 +6,7 @@ use super::{MadeAs, mdev, nvidia_vgpu};
 use crate::{
     device::{
         mdev as mdevs,
-        step::{Effect, Step, Undo},
+        step::{Step, Undo},
     },
     model::{Handle, MdevTypeId, MdevUuid, ParentName},
 };
@@ -65,11 +65,7 @@ fn mediated(parent: &ParentName, type_id: &MdevTypeId, uuid: MdevUuid) -> Former
         mdevs::pci_function(parent.clone()),
     ];
     let mut step = mdev::creation(&listed[0], type_id, uuid);
-    if let Some(Undo {
-        effect: Effect::Device(made),
-        ..
-    }) = &mut step.undo
-    {
+    if let Some(Undo::Device(made)) = &mut step.undo {
         made.gone = listed
             .iter()
             .flat_map(|parent| mdev::traces(parent, uuid))

@@ -12,7 +12,7 @@ use crate::{
     device::{
         Sysfs,
         mdev::{self, Offer, Parent},
-        step::{Attribute, Check, Effect, Made, Step, Undo},
+        step::{Act, Attribute, Check, Made, Step, Undo},
     },
     document::ConfigError,
     model::{MdevTypeId, MdevUuid, ParentName, TypeSelector},
@@ -144,8 +144,13 @@ impl Devices for MdevPool {
         view.mdev().offer(&candidate.parent, &self.mdev_type)
     }
 
-    fn steps(&self, candidate: &Candidate, made: &ToMake<'_>) -> Vec<Step> {
-        mediated(candidate, made)
+    fn steps(
+        &self,
+        _: &HostView<'_>,
+        candidate: &Candidate,
+        made: &ToMake<'_>,
+    ) -> Result<Vec<Step>, String> {
+        Ok(mediated(candidate, made))
     }
 
     fn made_as(&self, candidate: &Candidate) -> MadeAs {
@@ -205,10 +210,10 @@ pub(super) fn rests_on_parent(parent: &ParentName) -> MadeAs {
 pub(super) fn creation(parent: &Parent, type_id: &MdevTypeId, uuid: MdevUuid) -> Step {
     Step {
         what: format!("create {type_id} {uuid} on {}", parent.name),
-        write: Attribute {
+        act: Act::Write(Attribute {
             path: format!("{}/mdev_supported_types/{type_id}/create", parent.path()),
             value: uuid.to_string(),
-        },
+        }),
         undo: Some(removal(parent, uuid)),
         needs_no_undo: None,
         checks: vec![
@@ -234,16 +239,14 @@ pub(super) fn creation(parent: &Parent, type_id: &MdevTypeId, uuid: MdevUuid) ->
 /// `mdev_device_remove_common`).
 fn removal(parent: &Parent, uuid: MdevUuid) -> Undo {
     let device = mdev::path(uuid);
-    Undo {
+    Undo::Device(Made {
         write: Attribute {
             path: format!("{device}/remove"),
             value: "1".to_owned(),
         },
-        effect: Effect::Device(Made {
-            whole: format!("{device}/mdev_type"),
-            gone: traces(parent, uuid),
-        }),
-    }
+        whole: format!("{device}/mdev_type"),
+        gone: traces(parent, uuid),
+    })
 }
 
 /// The paths of a mediated device: all of them are gone after its removal.

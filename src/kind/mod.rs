@@ -24,6 +24,7 @@ mod gpu_settings;
 mod mdev;
 mod new_device;
 mod nvidia_vgpu;
+mod pci;
 mod vgpu_settings;
 mod view;
 
@@ -38,31 +39,20 @@ pub use new_device::{Named, NewDevice};
 pub use view::{FieldSources, HostView};
 
 /// Every kind that this version serves, in the order in which messages list them.
-pub const KINDS: &[&dyn Kind] = &[&nvidia_vgpu::NvidiaVgpu, &mdev::Mdev];
+pub const KINDS: &[&dyn Kind] = &[&nvidia_vgpu::NvidiaVgpu, &mdev::Mdev, &pci::Pci];
 
 /// Kinds that pool files may name in the future. They are known so that the error
 /// message says so, instead of treating them as misspelt.
 pub const PLANNED: &[Planned] = &[
     Planned {
-        name: "pci",
-        tables: &[],
-        fields: &[Field::Serial],
-    },
-    Planned {
         name: "sriov-nic",
         tables: &["sriov-nic"],
-        fields: &[
-            Field::Serial,
-            Field::Netdev,
-            Field::Mac,
-            Field::LinkSpeedMbps,
-        ],
+        fields: &[Field::Netdev, Field::Mac, Field::LinkSpeedMbps],
     },
     Planned {
         name: "usb",
         tables: &["usb"],
         fields: &[
-            Field::Serial,
             Field::Bus,
             Field::PortPath,
             Field::UsbVersion,
@@ -156,6 +146,8 @@ pub enum Subject {
     Parent,
     /// A whole GPU of NVIDIA's driver, whichever of its functions makes the devices.
     Gpu,
+    /// A PCI function.
+    Function,
 }
 
 /// Words for what the rules of a kind's pools apply to.
@@ -373,7 +365,7 @@ mod tests {
             assert_eq!(named(kind.name()), Some(*kind));
             assert!(!kind.about().is_empty(), "{kind}");
         }
-        assert_eq!(names(), ["nvidia-vgpu", "mdev"]);
+        assert_eq!(names(), ["nvidia-vgpu", "mdev", "pci"]);
         assert_eq!(named("usb"), None);
     }
 

@@ -4,7 +4,7 @@
 use super::ToMake;
 use crate::device::{
     parameters::Parameters,
-    step::{Attribute, Check, GOES_WITH_THE_DEVICE, Step},
+    step::{Act, Attribute, Check, GOES_WITH_THE_DEVICE, Step},
 };
 
 /// The steps for both; `directory` is where the vGPU has its attributes.
@@ -21,10 +21,10 @@ fn placing(directory: &str, place: u32) -> Step {
     let path = format!("{directory}/placement_id");
     Step {
         what: format!("place it at {place}"),
-        write: Attribute {
+        act: Act::Write(Attribute {
             path: path.clone(),
             value: format!("{place}\n"),
-        },
+        }),
         undo: None,
         needs_no_undo: Some(GOES_WITH_THE_DEVICE),
         checks: vec![Check::Reads {
@@ -42,10 +42,10 @@ fn with_parameters(directory: &str, parameters: &Parameters) -> Option<Step> {
     let path = format!("{directory}/vgpu_params");
     Some(Step {
         what: format!("set {text}"),
-        write: Attribute {
+        act: Act::Write(Attribute {
             path: path.clone(),
             value: format!("{text}\n"),
-        },
+        }),
         undo: None,
         needs_no_undo: Some(GOES_WITH_THE_DEVICE),
         checks: vec![Check::Reads { path, value: text }],
@@ -69,11 +69,11 @@ mod tests {
         let text = "frame_rate_limiter=1,enable_profiling=1";
         let path = "/sys/x/nvidia/vgpu_params".to_owned();
         assert_eq!(
-            step.write,
-            Attribute {
+            step.act,
+            Act::Write(Attribute {
                 path: path.clone(),
                 value: format!("{text}\n")
-            }
+            })
         );
         assert_eq!(
             step.checks,

@@ -17,7 +17,7 @@ mod visible;
 pub use address::PciAddress;
 pub use handle::Handle;
 pub use mdev::{MdevModel, MdevTypeId, MdevUuid};
-pub use names::{DeviceName, DomainName, DomainUuid, PoolName};
+pub use names::{DeviceName, DomainName, DomainUuid, DriverName, PoolName};
 pub use numa::{CpuSet, NumaNode};
 pub use parent_name::ParentName;
 pub use profile::{ProfileParts, Series, short_name};
@@ -87,6 +87,12 @@ macro_rules! checked_text {
             /// The text as it was written.
             #[must_use]
             pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl AsRef<str> for $name {
+            fn as_ref(&self) -> &str {
                 &self.0
             }
         }

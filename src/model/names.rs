@@ -111,6 +111,16 @@ checked_text!(
     |text| is_label(text, 32),
     "a device name (1 to 32 of a-z, 0-9 and '-')"
 );
+fn is_driver_name(text: &str) -> bool {
+    is_directory_name(text) && text.bytes().all(|b| b.is_ascii_graphic()) && text != "(null)"
+}
+
+checked_text!(
+    /// The name of a driver of PCI functions: a directory in `/sys/bus/pci/drivers`.
+    DriverName,
+    is_driver_name,
+    "the name of a driver"
+);
 checked_text!(
     /// A pool's name: the file `pools.d/NAME.toml` without its suffix.
     PoolName,

@@ -11,7 +11,10 @@ use crate::{
     capacity::Placement,
     config::Pool,
     device::{numa::NumaTopology, parameters::Parameters, step::Step},
-    model::{DeviceName, DomainName, Handle, MdevTypeId, MdevUuid, NumaNode, ParentName, PoolName},
+    model::{
+        DeviceName, DomainName, Handle, MdevTypeId, MdevUuid, NumaNode, ParentName, PciAddress,
+        PoolName,
+    },
 };
 
 mod answers;
@@ -101,6 +104,9 @@ pub struct Assignment {
     /// The parent's board, if the plan has looked for it.
     #[serde(skip)]
     pub board: ParentName,
+    /// Other PCI functions that it takes along.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub along: Vec<PciAddress>,
     /// Its type.
     #[serde(rename = "type")]
     pub type_id: MdevTypeId,

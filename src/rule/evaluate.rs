@@ -179,7 +179,7 @@ mod tests {
             ),
             rule(None, &[("numa-node", "less-than", "1")]),
             rule(Some("old"), &[("driver", "equal", "nvidia")]),
-            rule(Some("ahead"), &[("serial", "contains", "L40S")]),
+            rule(Some("ahead"), &[("mac", "contains", "L40S")]),
         ];
         assert_eq!(
             evaluate(&rules, &l40s()),
@@ -189,7 +189,7 @@ mod tests {
                         .to_owned(),
                     "rule 2: numa-node is 1, wanted less-than 1".to_owned(),
                     "rule 'old': driver: no such field on this device".to_owned(),
-                    "rule 'ahead': serial: not read by this version".to_owned(),
+                    "rule 'ahead': mac: not read by this version".to_owned(),
                 ]
             }
         );
@@ -227,7 +227,7 @@ mod tests {
                 &[
                     ("vendor-id", "equal", "10de"),
                     ("numa-node", "equal", "1"),
-                    ("serial", "equal", "x"), // not read by this version
+                    ("mac", "equal", "x"), // not read by this version
                 ],
             ),
         ];
@@ -237,12 +237,7 @@ mod tests {
         let used: Vec<_> = fields_used(&rules).into_iter().collect();
         assert_eq!(
             used,
-            [
-                Field::VendorId,
-                Field::Driver,
-                Field::Serial,
-                Field::NumaNode
-            ]
+            [Field::VendorId, Field::Driver, Field::NumaNode, Field::Mac]
         );
     }
 

@@ -63,7 +63,7 @@ fields! {
     DeviceId "device-id" ID, true, "Device or product id, four hexadecimal digits (26b9).";
     SubsystemId "subsystem-id" FieldType::IdPair, true, "Subsystem vendor and device id with a colon between (10de:1851).";
     Driver "driver" FieldType::Text, true, "Kernel driver bound to the device (nvidia).";
-    Serial "serial" FieldType::Text, false, "Serial number.";
+    Serial "serial" FieldType::Text, true, "Serial number: of a PCI device, from its vital product data, else its PCI Express serial number (00-1b-21-ff-ff-a2-04-10).";
     NumaNode "numa-node" FieldType::Number, true, "NUMA node that the device is attached to.";
     IommuGroup "iommu-group" FieldType::Number, true, "IOMMU group of the device.";
     VirtualFunction "virtual-function" FieldType::Bool, true, "Whether the device is an SR-IOV virtual function.";

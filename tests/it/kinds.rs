@@ -26,8 +26,21 @@ use virt_vgpu::{
 use crate::support::{plain_tree::Tree, sources::sources};
 
 /// Names of kinds that stand for something else, in these files.
-const OTHERWISE: &[(&str, &str, &str)] =
-    &[("domain/", "mdev", "the type of a hostdev in libvirt's XML")];
+const OTHERWISE: &[(&str, &str, &str)] = &[
+    ("domain/", "mdev", "the type of a hostdev in libvirt's XML"),
+    ("domain/", "pci", "the type of a hostdev in libvirt's XML"),
+    (
+        "hotplug/plug.rs",
+        "pci",
+        "the type of a hostdev in libvirt's XML",
+    ),
+    (
+        "device/driver_option.rs",
+        "pci",
+        "a key of the driver's options",
+    ),
+    ("rule/labels.rs", "pci", "a class of devices"),
+];
 
 /// The program's text, without comments and without tests.
 fn code(text: &str) -> String {
@@ -247,8 +260,8 @@ impl Devices for WholePool {
         }
     }
 
-    fn steps(&self, _: &Candidate, _: &ToMake<'_>) -> Vec<Step> {
-        Vec::new()
+    fn steps(&self, _: &HostView<'_>, _: &Candidate, _: &ToMake<'_>) -> Result<Vec<Step>, String> {
+        Ok(Vec::new())
     }
 
     fn made_as(&self, candidate: &Candidate) -> MadeAs {

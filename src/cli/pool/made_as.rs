@@ -211,7 +211,8 @@ mod tests {
 
     #[test]
     fn without_such_a_kind_there_is_no_such_option() {
-        let error = parsed(KINDS, &["--kind", "whole"]).unwrap_err();
+        const MADE: &[&dyn Kind] = &[KINDS[0]];
+        let error = parsed(MADE, &["--kind", "whole"]).unwrap_err();
         assert!(
             error.starts_with("error: unexpected argument '--kind'"),
             "{error}"

@@ -61,22 +61,25 @@ fn texts_that_are_no_toml() {
 #[test]
 fn the_kind() {
     for (text, wanted) in [
-        ("", "1: key 'kind': is missing; accepted: nvidia-vgpu, mdev"),
+        (
+            "",
+            "1: key 'kind': is missing; accepted: nvidia-vgpu, mdev, pci",
+        ),
         (
             "type = \"a\"",
-            "1: key 'kind': is missing; accepted: nvidia-vgpu, mdev",
+            "1: key 'kind': is missing; accepted: nvidia-vgpu, mdev, pci",
         ),
         (
             "\nkind = \"usb\"\n[usb]\nguest-reset = true",
-            "2: key 'kind': kind 'usb' is not supported by this version; accepted: nvidia-vgpu, mdev",
+            "2: key 'kind': kind 'usb' is not supported by this version; accepted: nvidia-vgpu, mdev, pci",
         ),
         (
             "kind = \"mdve\"",
-            "1: key 'kind': unknown kind 'mdve' (did you mean 'mdev'?); accepted: nvidia-vgpu, mdev",
+            "1: key 'kind': unknown kind 'mdve' (did you mean 'mdev'?); accepted: nvidia-vgpu, mdev, pci",
         ),
         (
             "kind = \"floppy\"",
-            "1: key 'kind': unknown kind 'floppy'; accepted: nvidia-vgpu, mdev",
+            "1: key 'kind': unknown kind 'floppy'; accepted: nvidia-vgpu, mdev, pci",
         ),
         (
             "kind = 1",

@@ -6,7 +6,7 @@ use std::{cell::OnceCell, collections::BTreeMap, io};
 use crate::{
     device::{
         mdev::{self, Offer},
-        step::{Attribute, Check, Effect, Setting, Step, Undo},
+        step::{Act, Attribute, Check, Setting, Step, Undo},
         vendor_vfio,
     },
     kind::{Candidate, HostView, MadeAs, ToMake, vgpu_settings::settings},
@@ -133,10 +133,10 @@ pub(in crate::kind) fn assignment(function: PciAddress, id: &MdevTypeId, name: &
     let path = vendor_vfio::type_attribute(function);
     Step {
         what: format!("make {function} a {name} (type {id})"),
-        write: Attribute {
+        act: Act::Write(Attribute {
             path: path.clone(),
             value: format!("{id}\n"),
-        },
+        }),
         undo: Some(release(function)),
         needs_no_undo: None,
         checks: vec![
@@ -153,14 +153,12 @@ pub(in crate::kind) fn assignment(function: PciAddress, id: &MdevTypeId, name: &
 /// with `EBUSY` while the driver's plugin is still ending.
 fn release(function: PciAddress) -> Undo {
     let path = vendor_vfio::type_attribute(function);
-    Undo {
+    Undo::Setting(Setting {
         write: Attribute {
             path: path.clone(),
             value: "0\n".to_owned(),
         },
-        effect: Effect::Setting(Setting {
-            setting: path,
-            free: "0".to_owned(),
-        }),
-    }
+        setting: path,
+        free: "0".to_owned(),
+    })
 }

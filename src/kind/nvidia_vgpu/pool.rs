@@ -94,11 +94,16 @@ impl Devices for NvidiaVgpuPool {
         offer
     }
 
-    fn steps(&self, candidate: &Candidate, made: &ToMake<'_>) -> Vec<Step> {
-        match candidate.function() {
+    fn steps(
+        &self,
+        _: &HostView<'_>,
+        candidate: &Candidate,
+        made: &ToMake<'_>,
+    ) -> Result<Vec<Step>, String> {
+        Ok(match candidate.function() {
             None => crate::kind::mdev::mediated(candidate, made),
             Some(function) => functions::steps(function, self.profile.as_str(), made),
-        }
+        })
     }
 
     fn made_as(&self, candidate: &Candidate) -> MadeAs {

@@ -28,17 +28,6 @@ mod why_not;
 
 pub(super) use taken::Taken;
 
-/// The steps that make the device on the candidate.
-fn making(candidate: &Candidate, assignment: &Assignment, wanted: &PlanRequest<'_>) -> Vec<Step> {
-    let made = ToMake {
-        type_id: &assignment.type_id,
-        uuid: wanted.uuid,
-        placement: assignment.placement,
-        parameters: &wanted.parameters,
-    };
-    wanted.pool.devices.steps(candidate, &made)
-}
-
 /// A question to candidates.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ask<'a> {
@@ -119,8 +108,10 @@ impl<'a> Planner<'a> {
         }
         let (mut steps, mut owners) = (Vec::new(), Vec::new());
         for (index, wanted) in self.wanted.iter().enumerate() {
-            let (candidate, assignment) = self.choose(index, wanted)?;
-            steps.extend(making(&candidate, &assignment, wanted));
+            let (candidate, mut assignment) = self.choose(index, wanted)?;
+            let view = self.supply.view();
+            assignment.along = wanted.pool.devices.along(view, &candidate);
+            steps.extend(self.making(&candidate, &assignment, wanted)?);
             owners.resize(steps.len(), index);
             self.taken.planned.push(assignment);
         }
@@ -129,6 +120,30 @@ impl<'a> Planner<'a> {
             steps,
             owners,
         })
+    }
+
+    /// The steps that make the device on the candidate.
+    fn making(
+        &self,
+        candidate: &Candidate,
+        assignment: &Assignment,
+        wanted: &PlanRequest<'_>,
+    ) -> Result<Vec<Step>, Refusal> {
+        let earlier = self.taken.planned.iter();
+        let along: Vec<PciAddress> = earlier.flat_map(|one| one.along.clone()).collect();
+        let made = ToMake {
+            type_id: &assignment.type_id,
+            uuid: wanted.uuid,
+            placement: assignment.placement,
+            parameters: &wanted.parameters,
+            along: &along,
+        };
+        let steps = wanted
+            .pool
+            .devices
+            .steps(self.supply.view(), candidate, &made);
+        steps
+            .map_err(|reason| Refusal::new(self.domain, wanted, RefusalKind::Unreadable { reason }))
     }
 
     /// `instances` limits the pool, whatever the hardware could still do.
@@ -277,6 +292,7 @@ impl<'a> Planner<'a> {
             made_as: wanted.pool.devices.made_as(candidate),
             parent: candidate.parent.name.clone(),
             board: candidate.board.clone(),
+            along: Vec::new(),
             type_id,
             placement,
             against_migration: wanted.parameters.against_migration(),

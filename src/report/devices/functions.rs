@@ -3,7 +3,7 @@
 use anyhow::{Context, anyhow};
 use serde::Serialize;
 
-use super::{FieldValues, Query, Shown, fields_of};
+use super::{FieldValues, Query, fields_of, none_of};
 use crate::{
     allocate::Look,
     config::Pool,
@@ -13,7 +13,7 @@ use crate::{
         pci::{self, DeviceFields},
     },
     host::Host,
-    kind::HostView,
+    kind::{self, HostView, Kind, Subject},
     model::{PciAddress, proposed},
     plan::{Detail, HostSupply},
     rule::{Field, Fields, Verdict, spelling},
@@ -54,7 +54,7 @@ pub struct FunctionReport {
 }
 
 pub(super) fn gather(host: &Host, query: &Query<'_>) -> anyhow::Result<FunctionList> {
-    let &Query { shown, pool, .. } = query;
+    let &Query { kind, pool, .. } = query;
     let look = Look::new(host);
     let mut functions = pci::functions(host).context("cannot list PCI functions")?;
     functions.sort_unstable();
@@ -62,13 +62,13 @@ pub(super) fn gather(host: &Host, query: &Query<'_>) -> anyhow::Result<FunctionL
         .supply(Detail::default())
         .context("cannot look for devices")?;
     let view = supply.view();
-    let of_kind = match (shown, pool) {
-        (_, Some(pool)) => Some(in_pool(&supply, pool)?),
-        (Shown::Of(kind), None) => {
-            let all = kind.subjects(view).context("cannot look for GPUs")?;
-            Some(all.iter().filter_map(|one| one.name.pci()).collect())
+    let of_kind: Vec<PciAddress> = match pool {
+        Some(pool) => in_pool(&supply, pool)?,
+        None => {
+            let all = kind.subjects(view);
+            let all = all.with_context(|| format!("cannot look for {}", kind.words().subjects))?;
+            all.iter().filter_map(|one| one.name.pci()).collect()
         }
-        (Shown::Functions, None) => None,
     };
     if !query.addresses.is_empty() {
         let mut wanted = Vec::new();
@@ -83,13 +83,11 @@ pub(super) fn gather(host: &Host, query: &Query<'_>) -> anyhow::Result<FunctionL
         }
         functions.retain(|(address, _)| wanted.contains(address));
     }
-    if let Some(of_kind) = &of_kind {
-        let mut named = functions.iter().filter(|_| !query.addresses.is_empty());
-        if let Some((other, _)) = named.find(|(address, _)| !of_kind.contains(address)) {
-            return Err(anyhow!("{}", not_among(*other, shown, pool)));
-        }
-        functions.retain(|(address, _)| of_kind.contains(address));
+    let mut named = functions.iter().filter(|_| !query.addresses.is_empty());
+    if let Some((other, _)) = named.find(|(address, _)| !of_kind.contains(address)) {
+        return Err(anyhow!("{}", not_among(*other, kind, pool)));
     }
+    functions.retain(|(address, _)| of_kind.contains(address));
     let report = |(address, path): &(PciAddress, String)| {
         let name = (*address).into();
         let of_gpu = GpuFields {
@@ -97,12 +95,12 @@ pub(super) fn gather(host: &Host, query: &Query<'_>) -> anyhow::Result<FunctionL
             profile: pool.and_then(|pool| pool.devices.selector()),
         };
         let device = fields_of(host, &look.names, &name, path, Some(of_gpu));
-        let fields = query.fields.then(|| FieldValues::read(&device, shown));
+        let fields = query.fields.then(|| FieldValues::read(&device, kind));
         function_report(*address, &device, fields)
     };
     Ok(FunctionList {
         devices: functions.iter().map(report).collect(),
-        if_none: if_none(shown, pool, view),
+        if_none: if_none(kind, pool, view),
     })
 }
 
@@ -115,35 +113,34 @@ fn in_pool(supply: &HostSupply<'_>, pool: &Pool) -> anyhow::Result<Vec<PciAddres
     Ok(taken.filter_map(|one| one.parent.name.pci()).collect())
 }
 
-fn not_among(address: PciAddress, shown: Shown, pool: Option<&Pool>) -> String {
-    match (pool, shown) {
-        (Some(Pool { name, .. }), _) => format!(
+fn not_among(address: PciAddress, kind: &dyn Kind, pool: Option<&Pool>) -> String {
+    match pool {
+        Some(Pool { name, .. }) => format!(
             "pool '{name}' does not take {address}; {} says why",
             proposed("virt-vgpu pool preview", name)
         ),
-        (None, Shown::Of(kind)) => format!(
-            "{address} is not a {}; 'virt-vgpu devices --kind pci {address}' shows what it is",
-            kind.words().subject
+        None => format!(
+            "{address} is not a {}; 'virt-vgpu devices --kind {} {address}' shows what it is",
+            kind.words().subject,
+            kind::names_about(Subject::Function)
         ),
-        (None, Shown::Functions) => format!("{address} is not a PCI function"),
     }
 }
 
-fn if_none(shown: Shown, pool: Option<&Pool>, view: &HostView<'_>) -> String {
-    match (pool, shown) {
-        (Some(Pool { name, .. }), _) => {
+fn if_none(kind: &dyn Kind, pool: Option<&Pool>, view: &HostView<'_>) -> String {
+    match pool {
+        Some(Pool { name, .. }) => {
             format!(
                 "pool '{name}' takes none; {} says why",
                 proposed("virt-vgpu pool preview", name)
             )
         }
-        (None, Shown::Of(kind)) => match (kind.unbound(view).first(), kind.words().unbound) {
+        None => match (kind.unbound(view).first(), kind.words().unbound) {
             (Some((device, why)), Some(words)) => {
                 format!("{}; {device}: {why}", words.none_bound)
             }
-            _ => shown.none(),
+            _ => none_of(kind),
         },
-        (None, Shown::Functions) => shown.none(),
     }
 }
 
@@ -153,9 +150,10 @@ fn unknown(text: &str, functions: &[(PciAddress, String)]) -> anyhow::Error {
         .map(|(address, _)| address.to_string())
         .collect();
     anyhow!(
-        "there is no PCI function '{}': {}; 'virt-vgpu devices --kind pci' lists all",
+        "there is no PCI function '{}': {}; 'virt-vgpu devices --kind {}' lists all",
         spelling::shown(text),
-        near::what_there_is(&near::canonical(text), &have)
+        near::what_there_is(&near::canonical(text), &have),
+        kind::names_about(Subject::Function)
     )
 }
 

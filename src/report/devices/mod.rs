@@ -17,25 +17,13 @@ mod parents;
 pub use functions::FunctionList;
 pub use parents::{MdevReport, OwnerReport, ParentList, ParentReport};
 
-/// Which devices are shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shown {
-    /// Those that rules of a kind of pool are about.
-    Of(&'static dyn Kind),
-    /// All PCI functions.
-    Functions,
-}
-
-/// The name of all PCI functions.
-pub const FUNCTIONS: &str = "pci";
-
 /// The query.
 #[derive(Debug)]
 pub struct Query<'q> {
     /// Only these, where any are named: addresses in any notation, or other kernel names.
     pub addresses: &'q [String],
-    /// Which devices.
-    pub shown: Shown,
+    /// Those that rules of this kind of pool are about.
+    pub kind: &'static dyn Kind,
     /// Only devices that the rules of this pool take.
     pub pool: Option<&'q Pool>,
     /// Whether each field that rules can test is wanted.
@@ -57,52 +45,29 @@ pub enum DeviceList {
 /// # Errors
 /// When they cannot be listed, or an address names none of them.
 pub fn devices(host: &Host, query: &Query<'_>) -> anyhow::Result<DeviceList> {
-    Ok(if query.shown.subject() == Some(Subject::Parent) {
-        DeviceList::Parents(parents::gather(host, query)?)
-    } else {
-        DeviceList::Functions(functions::gather(host, query)?)
+    Ok(match query.kind.subject() {
+        Subject::Parent => DeviceList::Parents(parents::gather(host, query)?),
+        Subject::Gpu | Subject::Function => DeviceList::Functions(functions::gather(host, query)?),
     })
 }
 
-impl Shown {
-    /// Its name on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Of(kind) => kind.name(),
-            Self::Functions => FUNCTIONS,
-        }
-    }
+/// The kind of the devices that are shown unless another is wanted: parents of mediated
+/// devices.
+#[must_use]
+pub fn usual_kind() -> Option<&'static dyn Kind> {
+    let mut kinds = KINDS.iter().copied();
+    kinds.find(|kind| kind.subject() == Subject::Parent)
+}
 
-    fn subject(self) -> Option<Subject> {
-        match self {
-            Self::Of(kind) => Some(kind.subject()),
-            Self::Functions => None,
+/// The text for an empty list.
+fn none_of(kind: &dyn Kind) -> String {
+    let none = kind.words().none;
+    match kind.subject() {
+        Subject::Function => none.to_owned(),
+        Subject::Parent | Subject::Gpu => {
+            let functions = kind::names_about(Subject::Function);
+            format!("{none}; 'virt-vgpu devices --kind {functions}' lists PCI functions")
         }
-    }
-
-    /// Whether the devices have the field and this version reads it.
-    pub fn has(self, field: Field) -> bool {
-        match self {
-            Self::Of(kind) => kind.reads(field),
-            Self::Functions => kind::PCI_FIELDS.contains(&field),
-        }
-    }
-
-    /// The text for an empty list.
-    pub fn none(self) -> String {
-        match self {
-            Self::Of(kind) => {
-                let none = kind.words().none;
-                format!("{none}; 'virt-vgpu devices --kind {FUNCTIONS}' lists PCI functions")
-            }
-            Self::Functions => "no PCI functions".to_owned(),
-        }
-    }
-
-    /// Parents of mediated devices: the default.
-    pub fn parents() -> Option<Self> {
-        let is_it = |kind: &&&dyn Kind| kind.subject() == Subject::Parent;
-        KINDS.iter().find(is_it).map(|kind| Self::Of(*kind))
     }
 }
 
@@ -112,8 +77,8 @@ impl Shown {
 pub struct FieldValues(pub Vec<(Field, Option<String>)>);
 
 impl FieldValues {
-    fn read(device: &DeviceFields<'_>, shown: Shown) -> Self {
-        let fields = Field::ALL.iter().filter(|field| shown.has(**field));
+    fn read(device: &DeviceFields<'_>, kind: &dyn Kind) -> Self {
+        let fields = Field::ALL.iter().filter(|field| kind.reads(**field));
         let value = |field: Field| {
             let value = device.field(field)?;
             Some(field.info().value_type.print(&value))

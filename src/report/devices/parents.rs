@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, anyhow};
 use serde::Serialize;
 
-use super::{FieldValues, Query, fields_of};
+use super::{FieldValues, Query, fields_of, none_of};
 use crate::{
     allocate::Look,
     claims::{self, Claim},
@@ -78,7 +78,7 @@ pub struct OwnerReport {
 }
 
 pub(super) fn gather(host: &Host, query: &Query<'_>) -> anyhow::Result<ParentList> {
-    let &Query { shown, pool, .. } = query;
+    let &Query { kind, pool, .. } = query;
     let look = Look::new(host);
     let supply = look
         .supply(Detail::default())
@@ -95,7 +95,7 @@ pub(super) fn gather(host: &Host, query: &Query<'_>) -> anyhow::Result<ParentLis
         let fields = query.fields.then(|| {
             let path = parent.path();
             let device = fields_of(host, &look.names, &parent.name, &path, None);
-            FieldValues::read(&device, shown)
+            FieldValues::read(&device, kind)
         });
         devices.push(ParentReport {
             physical_function: (board != parent.name).then_some(board),
@@ -111,7 +111,7 @@ pub(super) fn gather(host: &Host, query: &Query<'_>) -> anyhow::Result<ParentLis
         problems,
         may_fold: query.addresses.is_empty(),
         if_none: match pool {
-            None => shown.none(),
+            None => none_of(kind),
             Some(Pool { name, .. }) => {
                 format!(
                     "pool '{name}' takes none; {} says why",

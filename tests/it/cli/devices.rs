@@ -308,7 +308,7 @@ fn a_host_without_devices_says_so() {
     );
     assert_eq!(
         tree.shown(&["devices", "--kind", "pci"]),
-        "no PCI functions\n"
+        "no PCI devices\n"
     );
 }
 

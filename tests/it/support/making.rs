@@ -9,7 +9,8 @@ use virt_vgpu::{
         parameters::Parameters,
         step::Step,
     },
-    kind::{Candidate, ToMake},
+    host::{Host, PciIds},
+    kind::{Candidate, Detail, HostView, ToMake},
     model::{Handle, MdevTypeId, MdevUuid, PciAddress},
 };
 
@@ -27,8 +28,9 @@ pub fn function(
         uuid: "00000000-0000-4000-8000-000000000000".parse().unwrap(),
         placement: None,
         parameters,
+        along: &[],
     };
-    pool.devices.steps(&candidate, &made)
+    steps(&pool, &candidate, &made)
 }
 
 /// What makes a mediated device of the type of that id, and no more than that.
@@ -40,8 +42,21 @@ pub fn mediated(parent: &Parent, type_id: &str, uuid: &str) -> Vec<Step> {
         uuid,
         placement: None,
         parameters: &Parameters::default(),
+        along: &[],
     };
-    pool.devices.steps(&candidate(parent.clone(), None), &made)
+    steps(&pool, &candidate(parent.clone(), None), &made)
+}
+
+/// The steps of kinds that read nothing for them.
+fn steps(pool: &Pool, candidate: &Candidate, made: &ToMake<'_>) -> Vec<Step> {
+    let nowhere = Host::new("/nonexistent");
+    let names = PciIds::new(&nowhere);
+    let detail = Detail {
+        functions_only: true,
+        ..Detail::default()
+    };
+    let view = HostView::open(&nowhere, &names, detail).unwrap();
+    pool.devices.steps(&view, candidate, made).unwrap()
 }
 
 fn pool(text: &str) -> Pool {

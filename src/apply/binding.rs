@@ -1,0 +1,155 @@
+//! Binds a PCI function to a driver, or gives it back to the driver that it had. Whatever
+//! state an earlier try has left, it continues from there, so the same act completes a
+//! binding that was interrupted.
+//!
+//! `driver_override` names one driver for one function. An id written to `new_id` would
+//! take every function of that model, and stays.
+
+use std::io;
+
+use super::Acts;
+use crate::{
+    device::{
+        Sysfs, at,
+        driver::{self, PCI_DRIVERS, PROBE},
+        step::{Attribute, Binding, Bound},
+    },
+    model::{DriverName, PciAddress},
+};
+
+/// What a function's driver is, compared with a binding of ours.
+#[derive(Debug, PartialEq, Eq)]
+pub enum State {
+    /// As before the binding; or the function is gone.
+    Free,
+    /// Ours, in whole or in part.
+    Ours,
+    /// Another driver, which somebody else has bound.
+    Foreign(DriverName),
+}
+
+/// Compares the function's driver with a binding of ours.
+///
+/// # Errors
+/// When sysfs cannot be read.
+pub fn state(bound: &Bound, sysfs: &dyn Sysfs) -> io::Result<State> {
+    let before = &bound.before;
+    let Some(now) = driver::of(sysfs, before.function)? else {
+        return Ok(State::Free);
+    };
+    Ok(match now.bound {
+        driver if driver == before.driver && now.reserved == before.driver_override => State::Free,
+        Some(other) if other != bound.bound_to && Some(&other) != before.driver.as_ref() => {
+            State::Foreign(other)
+        }
+        _ => State::Ours,
+    })
+}
+
+/// Gives the function back the driver that it had. If somebody else has bound it to another
+/// one, there is nothing of ours to undo.
+///
+/// # Errors
+/// As [`bind`].
+pub(super) fn bind_back(bound: &Bound, host: &dyn Acts) -> io::Result<()> {
+    match state(bound, host)? {
+        State::Free | State::Foreign(_) => Ok(()),
+        State::Ours => bind(&bound.before, host),
+    }
+}
+
+/// Gives the function the driver of the binding.
+///
+/// # Errors
+/// The kernel's errno with the path; `NotFound` if the function, or the driver, is not
+/// there; another error if the driver does not take the function.
+pub(super) fn bind(binding: &Binding, host: &dyn Acts) -> io::Result<()> {
+    let function = binding.function;
+    let now = driver::of(host, function)?;
+    let now = now.ok_or_else(|| not_found(&format!("there is no PCI function {function}")))?;
+    if let Some(wanted) = &binding.driver {
+        if !driver::is_loaded(host, wanted.as_str()) {
+            return Err(not_found(&format!(
+                "the driver {wanted} is not loaded; 'modprobe {wanted}' loads it"
+            )));
+        }
+    }
+    let mut reserved = now.reserved;
+    if now.bound != binding.driver {
+        if let Some(had) = &now.bound {
+            write(
+                host,
+                unbinding(had, function),
+                Some(&rebinding(had, function)),
+            )?;
+        }
+        if let Some(wanted) = &binding.driver {
+            reserve(host, function, &mut reserved, Some(wanted))?;
+            let probe = Attribute {
+                path: PROBE.to_owned(),
+                value: function.to_string(),
+            };
+            write(host, probe, Some(&unbinding(wanted, function)))?;
+        }
+    }
+    reserve(
+        host,
+        function,
+        &mut reserved,
+        binding.driver_override.as_ref(),
+    )?;
+    match (driver::bound(host, function)?, &binding.driver) {
+        (now, wanted) if now == *wanted => Ok(()),
+        (None, Some(wanted)) => Err(io::Error::other(format!(
+            "the driver {wanted} does not take {function}; 'journalctl -k' shows its messages"
+        ))),
+        (Some(now), _) => Err(io::Error::other(format!(
+            "{function} is bound to {now}, which was not asked for"
+        ))),
+        // An unwanted driver is the case above.
+        (None, None) => Ok(()),
+    }
+}
+
+fn reserve(
+    host: &dyn Acts,
+    function: PciAddress,
+    now: &mut Option<DriverName>,
+    wanted: Option<&DriverName>,
+) -> io::Result<()> {
+    if now.as_ref() == wanted {
+        return Ok(());
+    }
+    let text = |name: Option<&DriverName>| Attribute {
+        path: driver::override_attribute(function),
+        // A line without a name reserves nothing (`driver_set_override`).
+        value: name.map_or_else(|| "\n".to_owned(), ToString::to_string),
+    };
+    write(host, text(wanted), Some(&text(now.as_ref())))?;
+    *now = wanted.cloned();
+    Ok(())
+}
+
+fn write(host: &dyn Acts, attribute: Attribute, undo: Option<&Attribute>) -> io::Result<()> {
+    // A timeout is recognised by its kind, which the path does not change.
+    let written = host.write(&attribute, undo);
+    written.map_err(|error| at(&attribute.path, &error))
+}
+
+fn unbinding(driver: &DriverName, function: PciAddress) -> Attribute {
+    Attribute {
+        path: format!("{PCI_DRIVERS}/{driver}/unbind"),
+        value: function.to_string(),
+    }
+}
+
+fn rebinding(driver: &DriverName, function: PciAddress) -> Attribute {
+    Attribute {
+        path: format!("{PCI_DRIVERS}/{driver}/bind"),
+        value: function.to_string(),
+    }
+}
+
+fn not_found(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, what)
+}

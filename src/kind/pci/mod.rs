@@ -1,0 +1,85 @@
+//! Whole PCI functions: GPUs, NVMe drives, NICs, FPGAs, anything that is not a bridge. A
+//! start binds the function to `vfio-pci`, with all other functions of its IOMMU group; a
+//! stop gives each its driver back.
+
+use std::{io, sync::Arc};
+
+use super::{Devices, HostView, Keys, Kind, PCI_FIELDS, Part, Subject, Words};
+use crate::{
+    device::{Sysfs, iommu, mdev::Parent},
+    document::ConfigError,
+    model::ParentName,
+    rule::Field,
+};
+
+mod binding;
+mod function;
+mod named;
+mod pool;
+mod settings;
+
+/// The word in claims for a whole function.
+const WORD: &str = "pci";
+
+/// The row in the registry.
+#[derive(Debug)]
+pub(super) struct Pci;
+
+impl Kind for Pci {
+    fn name(&self) -> &'static str {
+        "pci"
+    }
+
+    fn about(&self) -> &'static str {
+        "whole PCI devices"
+    }
+
+    fn subject(&self) -> Subject {
+        Subject::Function
+    }
+
+    fn words(&self) -> Words {
+        Words {
+            subjects: "PCI devices",
+            subject: "PCI device",
+            none: "no PCI devices",
+            host_has_none: "this host has no PCI devices",
+            unbound: None,
+        }
+    }
+
+    fn keys(&self) -> Keys {
+        Keys {
+            type_key: None,
+            settings: &["guest-driver", settings::TABLE],
+            defaults: &[],
+        }
+    }
+
+    fn fields(&self) -> Vec<Field> {
+        [PCI_FIELDS, &[Field::Serial]].concat()
+    }
+
+    fn parse(&self, part: &Part<'_>) -> Result<Arc<dyn Devices>, ConfigError> {
+        let settings = settings::Settings::read(part.top)?;
+        Ok(Arc::new(pool::PciPool { settings }))
+    }
+
+    fn subjects(&self, view: &HostView<'_>) -> io::Result<Vec<Parent>> {
+        function::all(view.sysfs())
+    }
+
+    fn subject_named(&self, sysfs: &dyn Sysfs, name: &ParentName) -> Option<Parent> {
+        function::subject(sysfs, name.pci()?)
+    }
+
+    /// libvirt would forget the driver that the function had
+    /// (`virPCIDeviceUnbindFromStub`).
+    fn keeps_its_driver(&self) -> bool {
+        true
+    }
+
+    fn lacking(&self, sysfs: &dyn Sysfs) -> io::Result<Option<String>> {
+        Ok((!iommu::is_on(sysfs)?).then(|| function::NO_IOMMU.to_owned()))
+    }
+}

@@ -1,0 +1,121 @@
+//! A pool of whole PCI functions.
+
+use super::{Pci, WORD, binding, function, named, settings::Settings};
+use crate::{
+    device::{
+        driver,
+        mdev::{Offer, Parent},
+        pci,
+        step::Step,
+    },
+    kind::{Candidate, Devices, FieldSources, HostView, Kind, MadeAs, Named, Placeholder, ToMake},
+    model::PciAddress,
+    rule::{Rule, Verdict},
+};
+
+/// The settings of a pool of whole PCI functions.
+#[derive(Debug)]
+pub(super) struct PciPool {
+    /// `[pci]`.
+    pub(super) settings: Settings,
+}
+
+impl Devices for PciPool {
+    fn type_name(&self) -> &str {
+        "PCI device"
+    }
+
+    fn type_in_words(&self) -> String {
+        "whole PCI devices".to_owned()
+    }
+
+    fn verdict(&self, sources: FieldSources<'_>, rules: &[Rule], function: &Parent) -> Verdict {
+        sources.verdict(rules, function, None)
+    }
+
+    fn named(&self, view: &HostView<'_>, text: &str) -> Result<Named, String> {
+        named::named(view, text)
+    }
+
+    fn candidates(
+        &self,
+        view: &HostView<'_>,
+        placeholder: &Placeholder,
+    ) -> Result<Vec<Candidate>, String> {
+        match placeholder {
+            Placeholder::Function(one) => {
+                let there = function::subject(view.sysfs(), *one);
+                Ok(there
+                    .map(|_| function::of(view, *one))
+                    .into_iter()
+                    .collect())
+            }
+            Placeholder::Functions | Placeholder::Any => {
+                let all = pci::functions(view.sysfs());
+                let all = all.map_err(|e| format!("cannot list PCI devices: {e}"))?;
+                Ok(all
+                    .iter()
+                    .map(|(one, _)| function::of(view, *one))
+                    .collect())
+            }
+            Placeholder::Mdev => Err(format!(
+                "its placeholder is a mediated device, which a pool of kind '{}' never hands out",
+                Pci.name()
+            )),
+        }
+    }
+
+    fn subject_of(&self, _: &HostView<'_>, candidate: &Candidate) -> Parent {
+        candidate.parent.clone()
+    }
+
+    fn offer(&self, view: &HostView<'_>, candidate: &Candidate) -> Offer {
+        match candidate.function() {
+            Some(one) => function::offer(view, one),
+            None => Offer::NoSuchType,
+        }
+    }
+
+    fn steps(
+        &self,
+        view: &HostView<'_>,
+        candidate: &Candidate,
+        made: &ToMake<'_>,
+    ) -> Result<Vec<Step>, String> {
+        let Some(function) = candidate.function() else {
+            return Err("it is no PCI function".to_owned());
+        };
+        let group = function::group(view, function).map_err(|offer| match offer {
+            Offer::Unreadable(why) | Offer::Taken(why) | Offer::NoRoom(why) => why,
+            Offer::Type { .. } | Offer::NoSuchType => "its IOMMU group is unknown".to_owned(),
+        })?;
+        binding::steps(view.sysfs(), &group, function, made.along, &self.settings)
+    }
+
+    fn made_as(&self, candidate: &Candidate) -> MadeAs {
+        MadeAs {
+            word: WORD,
+            rests_on: match candidate.function() {
+                Some(function) => driver::link(function),
+                None => candidate.parent.path(),
+            },
+            can_wedge: false,
+        }
+    }
+
+    fn along(&self, view: &HostView<'_>, candidate: &Candidate) -> Vec<PciAddress> {
+        let own = candidate.function();
+        let group = own.and_then(|function| function::group(view, function).ok());
+        let endpoints = group.iter().flat_map(|group| &group.endpoints);
+        let others = endpoints.map(|(one, _)| *one);
+        others.filter(|one| Some(*one) != own).collect()
+    }
+
+    fn room(&self, view: &HostView<'_>, function: &Parent) -> (Offer, bool) {
+        let offer = match function.name.pci() {
+            Some(one) => function::offer(view, one),
+            None => Offer::NoSuchType,
+        };
+        (offer, true)
+    }
+}
