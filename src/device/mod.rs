@@ -4,8 +4,12 @@
 
 use std::io;
 
+// Of `core`, because these are numbers: `std::net` would also open sockets.
+use core::net::Ipv4Addr;
+
 use crate::model::ParentName;
 
+pub mod critical;
 pub mod driver;
 pub mod driver_option;
 pub mod gpu;
@@ -24,6 +28,20 @@ pub mod step;
 pub mod vendor_vfio;
 
 pub use remembered::Remembered;
+
+/// The IPv4 addresses of a host that is a directory: lines of `INTERFACE ADDRESS`, as in
+/// `eth0 192.0.2.10`. The kernel has no such file (its `if_inet6` has the IPv6 addresses);
+/// a real host asks the kernel by netlink.
+pub const IPV4_ADDRESSES: &str = "/proc/net/if_inet";
+
+/// An IPv4 address of a network interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InterfaceAddress {
+    /// The interface.
+    pub interface: String,
+    /// Its address.
+    pub address: Ipv4Addr,
+}
 
 /// All PCI functions, links named by address.
 pub const PCI_DEVICES: &str = "/sys/bus/pci/devices";
@@ -86,6 +104,35 @@ pub trait Sysfs {
         let _ = path;
         false
     }
+
+    /// The IPv4 addresses of the host's network interfaces. This default reads
+    /// [`IPV4_ADDRESSES`].
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    fn ipv4_addresses(&self) -> io::Result<Vec<InterfaceAddress>> {
+        written_ipv4_addresses(self)
+    }
+}
+
+/// The addresses in [`IPV4_ADDRESSES`].
+///
+/// # Errors
+/// When the file cannot be read or has another form.
+pub fn written_ipv4_addresses<S: Sysfs + ?Sized>(sysfs: &S) -> io::Result<Vec<InterfaceAddress>> {
+    let text = sysfs.read(IPV4_ADDRESSES);
+    let text = text.map_err(|error| at(IPV4_ADDRESSES, &error))?;
+    let mut addresses = Vec::new();
+    for line in text.lines() {
+        let address = line.split_once(' ').and_then(|(interface, address)| {
+            let address = address.trim().parse().ok()?;
+            let interface = interface.to_owned();
+            Some(InterfaceAddress { interface, address })
+        });
+        let wrong = || io::Error::new(io::ErrorKind::InvalidData, "not INTERFACE ADDRESS");
+        addresses.push(address.ok_or_else(|| at(IPV4_ADDRESSES, &wrong()))?);
+    }
+    Ok(addresses)
 }
 
 /// The last component of a link's target: sysfs names drivers, types, IOMMU groups and

@@ -6,7 +6,7 @@ use std::{
     io,
 };
 
-use super::Sysfs;
+use super::{InterfaceAddress, Sysfs};
 
 /// Everything that was read once is answered from memory: for programs that look at a
 /// host once, from several sides, and then end. The answers can be as old as the first
@@ -17,6 +17,7 @@ pub struct Remembered<'a> {
     links: Known<String>,
     lists: Known<Vec<String>>,
     there: RefCell<HashMap<String, bool>>,
+    addresses: Known<Vec<InterfaceAddress>>,
     asks_no_driver: Cell<bool>,
     has_missed: Cell<bool>,
 }
@@ -64,6 +65,7 @@ impl<'a> Remembered<'a> {
             links: RefCell::default(),
             lists: RefCell::default(),
             there: RefCell::default(),
+            addresses: RefCell::default(),
             asks_no_driver: Cell::new(false),
             has_missed: Cell::new(false),
         }
@@ -145,6 +147,10 @@ impl Sysfs for Remembered<'_> {
     fn is_too_late(&self) -> bool {
         self.has_missed()
     }
+
+    fn ipv4_addresses(&self) -> io::Result<Vec<InterfaceAddress>> {
+        known(&self.addresses, "", || self.sysfs.ipv4_addresses())
+    }
 }
 
 #[cfg(test)]
@@ -184,6 +190,23 @@ mod tests {
         fn exists(&self, path: &str) -> bool {
             self.answer(path, ()).is_ok()
         }
+
+        fn ipv4_addresses(&self) -> io::Result<Vec<InterfaceAddress>> {
+            let interface = "eth0".to_owned();
+            let address = [192, 0, 2, 10].into();
+            self.answer("/there", vec![InterfaceAddress { interface, address }])
+        }
+    }
+
+    #[test]
+    fn the_addresses_are_asked_for_once_and_passed_on() {
+        let counts = Counts::default();
+        let sysfs = Remembered::new(&counts);
+        for _ in 0..3 {
+            let addresses = sysfs.ipv4_addresses().unwrap();
+            assert_eq!(addresses, Counts::default().ipv4_addresses().unwrap());
+        }
+        assert_eq!(counts.0.get(), 1);
     }
 
     #[test]

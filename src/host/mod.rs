@@ -20,12 +20,13 @@ use slow_driver::SlowDrivers;
 use crate::{
     apply::Acts,
     device::{
-        Sysfs,
+        self, InterfaceAddress, Sysfs,
         nvml::{Failure, Question},
         step::Attribute,
     },
 };
 
+mod addresses;
 mod clock;
 mod config_files;
 pub mod driver_child;
@@ -197,6 +198,14 @@ impl Sysfs for Host {
                 error.kind(),
                 io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
             ),
+        }
+    }
+
+    fn ipv4_addresses(&self) -> io::Result<Vec<InterfaceAddress>> {
+        if self.is_real() {
+            addresses::of_interfaces()
+        } else {
+            device::written_ipv4_addresses(self)
         }
     }
 }

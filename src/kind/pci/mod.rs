@@ -13,6 +13,7 @@ use crate::{
 };
 
 mod binding;
+mod critical;
 mod function;
 mod named;
 mod pool;

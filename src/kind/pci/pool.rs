@@ -1,6 +1,6 @@
 //! A pool of whole PCI functions.
 
-use super::{Pci, WORD, binding, function, named, settings::Settings};
+use super::{Pci, WORD, binding, critical, function, named, settings::Settings};
 use crate::{
     device::{
         driver,
@@ -109,6 +109,10 @@ impl Devices for PciPool {
         let endpoints = group.iter().flat_map(|group| &group.endpoints);
         let others = endpoints.map(|(one, _)| *one);
         others.filter(|one| Some(*one) != own).collect()
+    }
+
+    fn critical(&self, view: &HostView<'_>, candidate: &Candidate) -> Option<String> {
+        critical::why(view, candidate.function()?)
     }
 
     fn room(&self, view: &HostView<'_>, function: &Parent) -> (Offer, bool) {

@@ -1,0 +1,103 @@
+//! The pools of ZFS and their disks. The mount table names a pool and no device, and ZFS
+//! does not enter itself as a holder of its disks. What is known without its own tools:
+//! the imported pools (`/proc/spl/kstat/zfs`), and what udev's database says is on each
+//! partition (`ID_FS_TYPE=zfs_member`, with the pool's name as label).
+
+use std::{collections::BTreeSet, io};
+
+use super::{
+    block::{Blocks, Rank},
+    place,
+};
+use crate::device::{Sysfs, list, optional, read};
+
+/// Notes the pools' use of disks. `mounted` are the pools that the mount table names, each
+/// with a mount point.
+pub(super) fn note(sysfs: &dyn Sysfs, blocks: &mut Blocks, mounted: &[(String, String)]) {
+    let mut pools: BTreeSet<String> = mounted.iter().map(|(pool, _)| pool.clone()).collect();
+    match imported(sysfs) {
+        Ok(imported) => pools.extend(imported),
+        Err(error) => blocks.unread.push(error.to_string()),
+    }
+    if pools.is_empty() {
+        return;
+    }
+    for name in blocks.names() {
+        let member = match member(sysfs, &name) {
+            Ok(Member::No) => continue,
+            Ok(member) => member,
+            Err(error) => {
+                if !can_be_ram_alone(&name) {
+                    let label = format!("{error}, and a ZFS pool is imported");
+                    blocks.used(&name, Rank::Unread, &label);
+                }
+                continue;
+            }
+        };
+        match member {
+            Member::Of(pool) if pools.contains(&pool) => {
+                blocks.used(&name, Rank::Other, &format!("ZFS pool {pool}"));
+                for (_, point) in mounted.iter().filter(|(of, _)| *of == pool) {
+                    let rank = if point == "/" {
+                        Rank::Root
+                    } else {
+                        Rank::Mount
+                    };
+                    blocks.used(&name, rank, point);
+                }
+            }
+            // A pool that is not imported: of a VM, or exported.
+            Member::Of(_) | Member::No => {}
+            Member::OfUnknown => {
+                let label = format!("{name} may be a disk of an imported ZFS pool");
+                blocks.used(&name, Rank::Unread, &label);
+            }
+        }
+    }
+}
+
+/// The imported pools. Each has a directory, beside files about ZFS itself.
+fn imported(sysfs: &dyn Sysfs) -> io::Result<Vec<String>> {
+    const STATES: &str = "/proc/spl/kstat/zfs";
+    let Some(names) = optional(list(sysfs, STATES))? else {
+        return Ok(Vec::new());
+    };
+    let is_pool = |name: &String| sysfs.list(&format!("{STATES}/{name}")).is_ok();
+    Ok(names.into_iter().filter(is_pool).collect())
+}
+
+/// What udev found on a device.
+enum Member {
+    /// Something else, or nothing.
+    No,
+    /// A disk of that pool.
+    Of(String),
+    /// A spare or cache disk, which has no label; or several signatures at once.
+    OfUnknown,
+}
+
+fn member(sysfs: &dyn Sysfs, name: &str) -> io::Result<Member> {
+    let number = read(sysfs, &format!("/sys/class/block/{name}/dev"))?;
+    let text = read(sysfs, &format!("/run/udev/data/b{number}"))?;
+    let property = |key: &str| {
+        let mut lines = text.lines();
+        lines.find_map(|line| {
+            line.strip_prefix("E:")?
+                .strip_prefix(key)?
+                .strip_prefix('=')
+        })
+    };
+    Ok(match (property("ID_FS_TYPE"), property("ID_FS_LABEL")) {
+        (Some("zfs_member"), Some(pool)) => Member::Of(pool.to_owned()),
+        (Some("zfs_member"), None) => Member::OfUnknown,
+        (None, _) if property("ID_FS_AMBIVALENT").is_some() => Member::OfUnknown,
+        _ => Member::No,
+    })
+}
+
+/// Devices that hold no disk of a pool unless they lie on a disk.
+fn can_be_ram_alone(name: &str) -> bool {
+    ["loop", "ram", "zram", "zd"]
+        .iter()
+        .any(|kind| place::is_numbered(name, kind))
+}
