@@ -129,6 +129,19 @@ pub fn log_released(domain_name: &DomainName, domain: DomainUuid, released: &Rel
             DeviceOutcome::Removed => format!("removed {} from {}", device.type_id, device.parent),
             DeviceOutcome::Absent => continue,
             DeviceOutcome::Foreign(why) => format!("not removed, because it is not ours: {why}"),
+            DeviceOutcome::Unfit(why) => {
+                tracing::error!(
+                    message_id = KEPT,
+                    domain_uuid = %domain,
+                    domain_name = %domain_name,
+                    pool = %device.pool,
+                    device = %device.handle,
+                    parent = %device.parent,
+                    "domain '{domain_name}': device '{}' is quarantined: {why}",
+                    device.name
+                );
+                continue;
+            }
             DeviceOutcome::Kept(why) => {
                 tracing::error!(
                     message_id = KEPT,

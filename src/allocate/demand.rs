@@ -12,10 +12,7 @@ use crate::{
     domain::{DomainDef, Request},
     host::Host,
     model::{DomainName, MdevUuid, ParentName, PciAddress, PoolName},
-    plan::{
-        self, Announced, Detail, Failed, HostSupply, Placeholder, Plan, PlanRequest, Refusal,
-        RefusalKind,
-    },
+    plan::{self, Announced, Detail, Failed, Placeholder, Plan, PlanRequest, Refusal, RefusalKind},
 };
 
 /// The requests that the hook serves. An optional request without a placeholder is left
@@ -231,7 +228,7 @@ impl<'a> Demand<'a> {
         let announced = self
             .announced(look, seen)
             .map_err(|cause| io_error("cannot list mediated devices", cause))?;
-        let supply = HostSupply::of(view.with_announced(announced)).with_answers(&look.answers);
+        let supply = look.supply_of(view.with_announced(announced));
         self.check_rules(&supply)?;
         let mut requests = Vec::with_capacity(self.wanted.len());
         for placed in &self.wanted {

@@ -10,6 +10,7 @@ use std::{
 
 use crate::{
     claims,
+    config::{self, Pool},
     device::{
         Remembered,
         nvml::{Failure, FailureKind, GpuFacts, Nvml},
@@ -17,7 +18,7 @@ use crate::{
     host::{Host, NvmlChild, PciIds},
     kind::HostView,
     model::{DomainName, DomainUuid, PciAddress},
-    plan::{Answers, Detail, HostSupply},
+    plan::{AllPools, Answers, Detail, HostSupply},
 };
 
 /// The facts that were read from a host since one moment, and access to further facts.
@@ -35,7 +36,17 @@ pub struct Look<'a> {
     pub answers: Answers,
     /// The time of its beginning since boot.
     pub began: Duration,
+    pools: OnceCell<Vec<Pool>>,
     ahead: Cell<usize>,
+}
+
+impl AllPools for Look<'_> {
+    fn all_pools(&self) -> &[Pool] {
+        self.pools.get_or_init(|| {
+            let loaded = config::load_all(self.host).pools.into_values();
+            loaded.flatten().collect()
+        })
+    }
 }
 
 impl<'a> Look<'a> {
@@ -54,6 +65,7 @@ impl<'a> Look<'a> {
             },
             answers: Answers::default(),
             began: claims::begin_look(),
+            pools: OnceCell::new(),
             ahead: Cell::new(0),
         }
     }
@@ -85,12 +97,20 @@ impl<'a> Look<'a> {
         Ok(view.with_nvml(&self.nvml))
     }
 
+    /// The supply of the host in that view.
+    #[must_use]
+    pub fn supply_of<'s>(&'s self, view: HostView<'s>) -> HostSupply<'s> {
+        HostSupply::of(view)
+            .with_answers(&self.answers)
+            .beside(self)
+    }
+
     /// The host's supply for pools, without regard to claims.
     ///
     /// # Errors
     /// As [`Self::view`].
     pub fn supply(&self, detail: Detail) -> io::Result<HostSupply<'_>> {
-        Ok(HostSupply::of(self.view(detail)?))
+        Ok(self.supply_of(self.view(detail)?))
     }
 
     /// The host's supply for pools without quarantined functions and without the functions of
@@ -105,7 +125,7 @@ impl<'a> Look<'a> {
     ) -> io::Result<HostSupply<'_>> {
         let view = self.view(detail)?;
         let held = claims::known_functions(self.host, except)?;
-        Ok(HostSupply::of(self.without(view, held)?))
+        Ok(self.supply_of(self.without(view, held)?))
     }
 
     /// The host without the functions that are held, and without quarantined functions.

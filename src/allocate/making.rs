@@ -7,7 +7,10 @@ use super::{AllocateError, Demand, Look, io_error};
 use crate::{
     apply,
     claims::{self, Claim, ClaimedDevice, Origin, Seen, State},
-    device::{board_of, step::Step},
+    device::{
+        board_of,
+        step::{Act, Step, Undo},
+    },
     events,
     host::{ClaimLock, Deadline, DeviceLock, Host, HostLock, LockError},
     model::{DeviceName, DomainUuid, ParentName},
@@ -314,9 +317,11 @@ impl Making<'_> {
             Base::Running(before) => Some(before),
         };
         let first = first_new(&claim, plan);
+        let unfit = self.quarantine_unfit(plan, failure);
         let left_behind: Vec<ClaimedDevice> = failure
             .left_behind
             .iter()
+            .filter(|(step, _)| Some(*step) != unfit)
             .filter_map(|(step, _)| claim.devices.get(first + *plan.owners.get(*step)?).cloned())
             .collect();
         let io_error = |cause| io_error(&failure.cause, cause);
@@ -342,6 +347,28 @@ impl Making<'_> {
         Err(io_error(io::Error::other(format!(
             "it could not be undone yet ({why}); 'virt-vgpu reconcile' tries again"
         ))))
+    }
+
+    /// Quarantines the function of the failed binding if it is unfit, and returns the number
+    /// of its step. The quarantine then stands for the rest of the binding: the driver's late
+    /// answer undoes it.
+    fn quarantine_unfit(&self, plan: &Plan, failure: &apply::Failure) -> Option<usize> {
+        let step = plan.steps.get(failure.step).filter(|_| failure.is_unfit)?;
+        let before = match (&step.undo, &step.act) {
+            (Some(Undo::Bound(bound)), _) => &bound.before,
+            // It stays with the driver for VMs.
+            (_, Act::Bind(binding)) => binding,
+            (_, Act::Write(_)) => return None,
+        };
+        let domain = &self.demand.domain.name;
+        let noted = claims::quarantine_whole(self.host, domain, before, &failure.cause);
+        match noted {
+            Ok(()) => Some(failure.step),
+            Err(error) => {
+                tracing::warn!("domain '{domain}': {error}");
+                None
+            }
+        }
     }
 
     fn reconcile_others(&self) -> bool {

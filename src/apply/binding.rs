@@ -77,11 +77,9 @@ pub(super) fn bind(binding: &Binding, host: &dyn Acts) -> io::Result<()> {
     let mut reserved = now.reserved;
     if now.bound != binding.driver {
         if let Some(had) = &now.bound {
-            write(
-                host,
-                unbinding(had, function),
-                Some(&rebinding(had, function)),
-            )?;
+            let undo = rebinding(had, function);
+            let let_go = write(host, unbinding(had, function), Some(&undo));
+            let_go.map_err(|error| not_let_go(had, function, error))?;
         }
         if let Some(wanted) = &binding.driver {
             reserve(host, function, &mut reserved, Some(wanted))?;
@@ -148,6 +146,16 @@ fn rebinding(driver: &DriverName, function: PciAddress) -> Attribute {
         path: format!("{PCI_DRIVERS}/{driver}/bind"),
         value: function.to_string(),
     }
+}
+
+/// A driver waits, without an answer, until nobody uses its device any more.
+fn not_let_go(driver: &DriverName, function: PciAddress, error: io::Error) -> io::Error {
+    if error.kind() != io::ErrorKind::TimedOut {
+        return error;
+    }
+    let what =
+        format!("{driver} does not let {function} go, so something on this host uses it: {error}");
+    io::Error::new(io::ErrorKind::TimedOut, what)
 }
 
 fn not_found(what: &str) -> io::Error {

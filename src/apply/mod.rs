@@ -47,6 +47,9 @@ pub struct Failure {
     pub refused_by_driver: bool,
     /// Whether the driver did not answer.
     pub timed_out: bool,
+    /// Whether the function of a binding should not be tried again until it is repaired:
+    /// its driver does not let it go, or it does not answer.
+    pub is_unfit: bool,
     /// Steps that could not be undone, with the reason.
     pub left_behind: Vec<(usize, String)>,
 }
@@ -66,6 +69,7 @@ pub fn apply(steps: &[Step], host: &dyn Acts) -> Result<(), Failure> {
                 reason: stop.reason,
                 refused_by_driver: stop.refused_by_driver,
                 timed_out: stop.timed_out,
+                is_unfit: stop.is_unfit,
                 left_behind,
             });
         }
@@ -150,6 +154,7 @@ struct Stop {
     ours: bool,
     refused_by_driver: bool,
     timed_out: bool,
+    is_unfit: bool,
 }
 
 fn carry_out(step: &Step, host: &dyn Acts) -> Result<(), Stop> {
@@ -160,6 +165,7 @@ fn carry_out(step: &Step, host: &dyn Acts) -> Result<(), Stop> {
             ours: false,
             refused_by_driver: false,
             timed_out: false,
+            is_unfit: false,
         });
     }
     carry_out_act(step, host)?;
@@ -181,6 +187,7 @@ fn carry_out(step: &Step, host: &dyn Acts) -> Result<(), Stop> {
                 ours: true,
                 refused_by_driver: true,
                 timed_out: false,
+                is_unfit: matches!(check, Check::Answers { .. }),
             });
         }
     }
@@ -203,6 +210,7 @@ fn carry_out_act(step: &Step, host: &dyn Acts) -> Result<(), Stop> {
                 ours: true,
                 refused_by_driver: error.kind() != io::ErrorKind::NotFound,
                 timed_out: error.kind() == io::ErrorKind::TimedOut,
+                is_unfit: error.kind() == io::ErrorKind::TimedOut,
             })
         }
     }
@@ -234,6 +242,7 @@ fn refused_write(step: &Step, written: &Attribute, error: &io::Error, host: &dyn
         ours,
         refused_by_driver,
         timed_out: hangs,
+        is_unfit: false,
     }
 }
 

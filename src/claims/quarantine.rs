@@ -1,7 +1,10 @@
-//! Virtual functions that are not handed out until they are repaired. If QEMU is
-//! killed while NVIDIA's plugin still initialises, the function looks healthy
-//! afterwards, but the driver of the next guest never starts. Only recreating the
-//! function repairs it.
+//! Functions that are not handed out until they are repaired.
+//!
+//! If QEMU is killed while NVIDIA's plugin still initialises, a virtual function looks
+//! healthy afterwards, but the driver of the next guest never starts. Only recreating the
+//! function repairs it. A whole function is unfit if it does not answer, or if the driver
+//! that it had does not let it go or does not take it back. It is repaired when that driver
+//! has it again.
 
 use std::{collections::BTreeMap, io};
 
@@ -9,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Claim;
 use crate::{
-    device::{PCI_DEVICES, list, optional, pci, vendor_vfio},
+    device::{PCI_DEVICES, driver, list, optional, pci, step::Binding, vendor_vfio},
     host::{ClaimLock, Host, HostLock},
     model::{DomainName, ParentName, PciAddress},
 };
@@ -29,12 +32,27 @@ pub struct Quarantined {
     /// The inode of the function's directory in sysfs. A recreated function has another
     /// inode, and works again.
     pub made: Option<u64>,
+    /// For a whole function, what it had before a VM was to have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Binding>,
 }
 
 impl Quarantined {
     /// The reason with the remedy.
     #[must_use]
     pub fn in_words(&self, host: &Host) -> String {
+        if let Some(before) = &self.before {
+            let function = self.function;
+            let again = match &before.driver {
+                Some(driver) => format!("when {driver} has it again"),
+                None => "when it is another device".to_owned(),
+            };
+            return format!(
+                "{}; it is handed out again {again}: 'echo 1 > {PCI_DEVICES}/{function}/remove' and \
+                 'echo 1 > /sys/bus/pci/rescan' detect it anew, or the host is rebooted",
+                self.reason
+            );
+        }
         let gpu = vendor_vfio::gpu(host, self.function).ok().flatten();
         let gpu = gpu.map_or_else(|| "GPU".to_owned(), |gpu| gpu.to_string());
         format!(
@@ -61,16 +79,41 @@ pub fn quarantine(
             reason: reason.to_owned(),
             // Without an inode the function is quarantined until it disappears.
             made: made(host, function).ok().flatten(),
+            before: None,
         };
-        let path = path(function);
-        let text = serde_json::to_string_pretty(&noted)? + "\n";
-        host.make_directory(QUARANTINE, 0o755)
-            .and_then(|()| host.replace_file(&path, text.as_bytes(), 0o644))
-            .map_err(|error| {
-                io::Error::new(error.kind(), format!("cannot write {path}: {error}"))
-            })?;
+        note(host, &noted)?;
     }
     Ok(())
+}
+
+/// Quarantines a whole function that is unfit.
+///
+/// # Errors
+/// The kernel's errno with the file's name.
+pub fn quarantine_whole(
+    host: &Host,
+    domain: &DomainName,
+    before: &Binding,
+    reason: &str,
+) -> io::Result<()> {
+    note(
+        host,
+        &Quarantined {
+            function: before.function,
+            domain: Some(domain.clone()),
+            reason: reason.to_owned(),
+            made: made(host, before.function).ok().flatten(),
+            before: Some(before.clone()),
+        },
+    )
+}
+
+fn note(host: &Host, noted: &Quarantined) -> io::Result<()> {
+    let path = path(noted.function);
+    let text = serde_json::to_string_pretty(noted)? + "\n";
+    host.make_directory(QUARANTINE, 0o755)
+        .and_then(|()| host.replace_file(&path, text.as_bytes(), 0o644))
+        .map_err(|error| io::Error::new(error.kind(), format!("cannot write {path}: {error}")))
 }
 
 impl Claim {
@@ -112,6 +155,20 @@ fn made(host: &Host, function: PciAddress) -> io::Result<Option<u64>> {
     optional(host.inode(&format!("{PCI_DEVICES}/{function}")))
 }
 
+/// Whether a whole function has the driver again that it had, and answers.
+fn is_back(host: &Host, noted: &Quarantined) -> bool {
+    let Some(Binding {
+        function,
+        driver: Some(driver),
+        ..
+    }) = &noted.before
+    else {
+        return false;
+    };
+    let has_it = matches!(driver::bound(host, *function), Ok(Some(now)) if now == *driver);
+    has_it && driver::answers(host, *function).unwrap_or_default()
+}
+
 /// The functions that are still quarantined. A function whose file cannot be understood
 /// is quarantined too.
 ///
@@ -125,7 +182,7 @@ pub fn quarantined(host: &Host) -> io::Result<Vec<Quarantined>> {
                 let now = made(host, noted.function);
                 // A function whose inode cannot be read now counts as the same.
                 let is_same = noted.made.is_none() || now.map_or(true, |now| noted.made == now);
-                is_same.then_some(noted)
+                (is_same && !is_back(host, &noted)).then_some(noted)
             }
             Noted::Unreadable(noted) => Some(noted),
             Noted::Gone => None,
@@ -146,7 +203,7 @@ pub fn repaired(host: &Host) -> io::Result<Vec<PciAddress>> {
     let is_repaired = |&function: &PciAddress| match noted(host, function) {
         Noted::There(noted) if there.iter().any(|(one, _)| *one == function) => {
             let now = made(host, function).ok().flatten();
-            noted.made.is_some() && now.is_some() && noted.made != now
+            is_back(host, &noted) || noted.made.is_some() && now.is_some() && noted.made != now
         }
         Noted::There(_) => true,
         Noted::Unreadable(_) | Noted::Gone => false,
@@ -196,6 +253,7 @@ fn noted(host: &Host, function: PciAddress) -> Noted {
             reason: format!("{path} quarantines it and cannot be read ({why})"),
             domain: None,
             made: None,
+            before: None,
             function,
         })
     };

@@ -2,12 +2,13 @@
 
 use std::{io, time::Duration};
 
-use super::{Claim, ClaimedDevice, ClaimedMedia, Standing, State, remove, save};
+use super::{Claim, ClaimedDevice, ClaimedMedia, Standing, State, quarantine_whole, remove, save};
 use crate::{
     apply::take_back,
     device::step::Undo,
     domain::media_path,
     host::{ClaimLock, Deadline, DeviceLock, Holder, Host, Processes},
+    model::DomainName,
 };
 
 /// How long to wait for one device. Other processes that wait for the same board must
@@ -25,6 +26,9 @@ pub enum DeviceOutcome {
     Foreign(String),
     /// The device could not be removed and stays claimed.
     Kept(String),
+    /// The device did not get back the driver that it had. It is quarantined, and not
+    /// claimed any more.
+    Unfit(String),
 }
 
 /// The result for a claim.
@@ -120,9 +124,8 @@ pub(super) fn give_back_devices(
     goes: impl Fn(&ClaimedDevice) -> bool,
     deadline: Deadline,
 ) -> Vec<(ClaimedDevice, DeviceOutcome)> {
-    let purpose = format!("a device of domain {}", claim.domain_name);
     let outcome = |device: &ClaimedDevice| {
-        give_back_device(host, device, &purpose, deadline)
+        give_back_device(host, device, &claim.domain_name, deadline)
             .unwrap_or_else(|error| DeviceOutcome::Kept(error.to_string()))
     };
     let going = claim.devices.iter().rev().filter(|device| goes(device));
@@ -166,7 +169,7 @@ fn settle(
 fn give_back_device(
     host: &Host,
     device: &ClaimedDevice,
-    purpose: &str,
+    domain: &DomainName,
     deadline: Deadline,
 ) -> io::Result<DeviceOutcome> {
     /// Even without patience, wait this long for a lock that is about to be released.
@@ -184,7 +187,8 @@ fn give_back_device(
     }
     let before = deadline.left();
     let soon = Deadline::after(before.max(MOMENT));
-    let lock = DeviceLock::acquire(host, &device.lock_name(host), purpose, soon);
+    let purpose = format!("a device of domain {domain}");
+    let lock = DeviceLock::acquire(host, &device.lock_name(host), &purpose, soon);
     let _lock = match lock {
         Ok(lock) => lock,
         Err(error) => return Ok(DeviceOutcome::Kept(error.to_string())),
@@ -197,10 +201,22 @@ fn give_back_device(
             return Ok(DeviceOutcome::Kept(why));
         }
     }
+    let mut unfit = None;
     for undo in device.undo.iter().rev() {
-        take_back_patiently(host, undo, deadline.at_most(PATIENCE))?;
+        let taken_back = take_back_patiently(host, undo, deadline.at_most(PATIENCE));
+        match (taken_back, undo) {
+            (Ok(()), _) => {}
+            // The other functions of the device may be fit.
+            (Err(error), Undo::Bound(bound)) => {
+                let function = bound.before.function;
+                let why = format!("{function} has not got its driver back: {error}");
+                quarantine_whole(host, domain, &bound.before, &why)?;
+                unfit = unfit.or(Some(why));
+            }
+            (Err(error), _) => return Err(error),
+        }
     }
-    Ok(DeviceOutcome::Removed)
+    Ok(unfit.map_or(DeviceOutcome::Removed, DeviceOutcome::Unfit))
 }
 
 /// The result for a device that does not exist as it was claimed.

@@ -232,6 +232,7 @@ fn outcome_text(outcome: &DeviceOutcome) -> String {
         DeviceOutcome::Absent => "did not exist".to_owned(),
         DeviceOutcome::Foreign(why) => format!("not touched: {why}"),
         DeviceOutcome::Kept(why) => format!("kept: {why}"),
+        DeviceOutcome::Unfit(why) => format!("quarantined: {why}"),
     }
 }
 

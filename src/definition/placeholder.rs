@@ -291,7 +291,7 @@ impl<'a> Choice<'a> {
         let view = look
             .without(view, taken)
             .context("cannot read the quarantine")?;
-        Ok(HostSupply::of(view))
+        Ok(look.supply_of(view))
     }
 
     /// The hostdevs that the hook's planner would choose; None when the pool is full.

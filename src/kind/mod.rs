@@ -105,6 +105,12 @@ pub trait Kind: fmt::Debug + Sync {
         true
     }
 
+    /// Whether its devices are whole functions. A function from which another kind hands
+    /// out parts must not be handed out whole.
+    fn is_of_whole_functions(&self) -> bool {
+        false
+    }
+
     /// Whether libvirt must leave its functions with the driver that they have
     /// (`managed='no'`).
     fn keeps_its_driver(&self) -> bool {

@@ -33,7 +33,7 @@ pub use answers::Answers;
 pub use failed::Failed;
 pub use pools_taking::pools_taking;
 pub use refusal::{Refusal, RefusalKind};
-pub use supply::{HostSupply, Standing};
+pub use supply::{AllPools, HostSupply, Standing};
 pub use survey::{Surveyed, survey};
 
 /// A device to plan for.

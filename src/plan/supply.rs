@@ -25,14 +25,28 @@ pub struct Standing {
     pub verdict: Verdict,
 }
 
+/// The pools of the host, read when they are needed.
+pub trait AllPools {
+    /// Those that can be used.
+    fn all_pools(&self) -> &[Pool];
+}
+
 /// The supply of a host. It remembers what it has read, so a new one is made for each
 /// plan.
-#[derive(Debug)]
 pub struct HostSupply<'a> {
     view: HostView<'a>,
     answers: Option<&'a Answers>,
+    all_pools: Option<&'a dyn AllPools>,
     /// By pool, what the host needs itself ([`Self::needed`]).
     needed: RefCell<BTreeMap<PoolName, Rc<Needed>>>,
+}
+
+impl std::fmt::Debug for HostSupply<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HostSupply")
+            .field("view", &self.view)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What rules are about and the host itself needs, all of it or a part, with the reason.
@@ -52,6 +66,7 @@ impl<'a> HostSupply<'a> {
         Self {
             view,
             answers: None,
+            all_pools: None,
             needed: RefCell::default(),
         }
     }
@@ -61,6 +76,43 @@ impl<'a> HostSupply<'a> {
     pub fn with_answers(mut self, answers: &'a Answers) -> Self {
         self.answers = Some(answers);
         self
+    }
+
+    /// The same supply, which knows the other pools of the host.
+    #[must_use]
+    pub fn beside(mut self, all_pools: &'a dyn AllPools) -> Self {
+        self.all_pools = Some(all_pools);
+        self
+    }
+
+    /// Another pool that takes the same device, if one of the two hands it out whole and the
+    /// other one hands out parts of it.
+    #[must_use]
+    pub fn rival(&self, pool: &Pool, subject: &Parent) -> Option<&'a Pool> {
+        let is_whole = pool.kind.is_of_whole_functions();
+        let mut all = self.all_pools?.all_pools().iter();
+        all.find(|other| {
+            let takes_it = || {
+                let its = other.kind.subject_named(self.view.sysfs(), &subject.name);
+                its.is_some_and(|its| is_match(&self.verdict(other, &other.rules, &its)))
+            };
+            other.kind.is_of_whole_functions() != is_whole && takes_it()
+        })
+    }
+
+    /// The sentence about such a pool.
+    fn rivalry(&self, pool: &Pool, subject: &Parent) -> Option<String> {
+        let rival = self.rival(pool, subject)?;
+        let (name, kind) = (&rival.name, rival.kind);
+        Some(if pool.kind.is_of_whole_functions() {
+            format!(
+                "pool '{name}' (kind '{kind}') hands out parts of it; a device can only be in one of the two"
+            )
+        } else {
+            format!(
+                "pool '{name}' (kind '{kind}') hands it out whole; a device can only be in one of the two"
+            )
+        })
     }
 
     pub(super) fn answers(&self) -> Option<&'a Answers> {
@@ -129,6 +181,9 @@ impl<'a> HostSupply<'a> {
     /// needs itself offers nothing, as in [`Self::offer`].
     #[must_use]
     pub fn room(&self, pool: &Pool, device: &Parent) -> (Offer, bool) {
+        if let Some(why) = self.rivalry(pool, device) {
+            return (Offer::Taken(why), true);
+        }
         match self.needed(pool).get(&device.name) {
             Some((extent, why)) if !self.may_be_critical(pool, device) => match extent {
                 Extent::All => (Offer::Taken(why.clone()), true),
@@ -250,6 +305,13 @@ impl<'a> HostSupply<'a> {
         let subject = pool.devices.subject_of(&self.view, candidate);
         if !is_match(&self.verdict(pool, &pool.rules, &subject)) {
             return None;
+        }
+        // A start of a part does not look at the other pools: that would cost reading them,
+        // and a device whose parts are in use is not handed out whole.
+        if pool.kind.is_of_whole_functions() {
+            if let Some(why) = self.rivalry(pool, &subject) {
+                return Some(Offer::Taken(why));
+            }
         }
         if let Some(why) = pool.devices.critical(&self.view, candidate) {
             if !self.may_be_critical(pool, &subject) {

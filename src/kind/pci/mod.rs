@@ -74,6 +74,10 @@ impl Kind for Pci {
         function::subject(sysfs, name.pci()?)
     }
 
+    fn is_of_whole_functions(&self) -> bool {
+        true
+    }
+
     /// libvirt would forget the driver that the function had
     /// (`virPCIDeviceUnbindFromStub`).
     fn keeps_its_driver(&self) -> bool {

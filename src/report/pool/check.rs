@@ -1,6 +1,9 @@
 //! Mistakes in pool files, each with its place.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use serde::Serialize;
 
@@ -13,6 +16,7 @@ use crate::{
     model::PoolName,
     plan::Detail,
     report::in_json,
+    rule::Verdict,
 };
 
 /// The problems in pool files.
@@ -70,13 +74,42 @@ pub fn check(host: &Host, named: &[String]) -> Checked {
 }
 
 /// The doubts of the pool's kind about this host.
-fn doubt(host: &Host, pool: &Pool) -> Option<(&'static str, String)> {
-    let look = Look::new(host);
+fn doubt(look: &Look<'_>, pool: &Pool) -> Option<(&'static str, String)> {
     let detail = Detail {
         functions_only: true,
         ..Detail::default()
     };
     pool.devices.doubt(&look.view(detail).ok()?)
+}
+
+/// The devices of the pool that another pool hands out whole or in parts, while this one does
+/// the opposite; one sentence for each of those pools.
+fn rivalries(look: &Look<'_>, pool: &Pool) -> Vec<String> {
+    let Ok(supply) = look.supply(Detail::default()) else {
+        return Vec::new();
+    };
+    let mut by_rival: BTreeMap<PoolName, (&Pool, Vec<String>)> = BTreeMap::new();
+    for standing in supply.standings(pool).unwrap_or_default() {
+        let is_taken = matches!(standing.verdict, Verdict::Match { .. });
+        let rival = is_taken.then(|| supply.rival(pool, &standing.parent));
+        if let Some(rival) = rival.flatten() {
+            let entry = by_rival.entry(rival.name.clone());
+            let (_, devices) = entry.or_insert((rival, Vec::new()));
+            devices.push(standing.parent.name.to_string());
+        }
+    }
+    let sentence = |(name, (rival, devices)): (PoolName, (&Pool, Vec<String>))| {
+        let (devices, kind) = (devices.join(", "), rival.kind);
+        let (whole, parts) = match pool.kind.is_of_whole_functions() {
+            true => (&pool.name, &name),
+            false => (&name, &pool.name),
+        };
+        format!(
+            "takes {devices}, and so does pool '{name}' of kind '{kind}': '{whole}' hands out \
+             whole devices and '{parts}' parts of them; change the rules of one of the two"
+        )
+    };
+    by_rival.into_iter().map(sentence).collect()
 }
 
 impl Checked {
@@ -132,7 +165,11 @@ impl Checked {
         self.checked += 1;
         match pool {
             Ok(pool) => {
-                if let Some((key, message)) = doubt(host, &pool) {
+                let look = Look::new(host);
+                for rivalry in rivalries(&look, &pool) {
+                    self.say(Level::Error, Some(pool.origin.clone()), rivalry);
+                }
+                if let Some((key, message)) = doubt(&look, &pool) {
                     self.problems.push(Problem {
                         level: Level::Warning,
                         file: Some(pool.origin.clone()),
