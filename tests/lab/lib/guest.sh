@@ -78,7 +78,7 @@ guest_up() {
 host_kind() {
 	local why
 	case ${1:-emulated} in
-		emulated) echo emulated ;;
+		emulated | pci) echo "${1:-emulated}" ;;
 		fast) if uml_possible > /dev/null && uml_built; then echo uml; else echo emulated; fi ;;
 		uml)
 			why=$(uml_possible) || die "no User-mode Linux here: $why"
