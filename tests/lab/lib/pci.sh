@@ -63,7 +63,9 @@ pci_start() {
 		devices+=(-drive "file=$RUN/$drive.img,format=raw,if=none,id=drive-$drive,snapshot=on,cache=unsafe")
 	done
 	for name in nvme0 card card.1 card.2 shared disk igb nvme1; do devices+=(-device "$(pci_device "$name")"); done
-	devices+=(-device ide-hd,bus=disk.0,drive=drive-disk,serial=LABDISK)
+	devices+=(-drive "file=$NESTED/nested.img,file.locking=off,format=raw,if=none,id=drive-nested,snapshot=on,cache=unsafe"
+		-device ide-hd,bus=ide.0,drive=drive-nested,serial=LABNESTED
+		-device ide-hd,bus=disk.0,drive=drive-disk,serial=LABDISK)
 	emulated_start "${devices[@]}"
 }
 
