@@ -49,32 +49,40 @@ emulated_prepare() {
 # invalidation of the page and its write. The kernel that comes by later dies of it ("Oops: int3").
 # KVM patches the scheduler for each first and last VM, QEMU's probes included: so there is no KVM
 # inside, where VMs are emulated anyway. For cpusets see lab-cpuset.service.
+#
+# emulated_start [OPTION...]: with these options of QEMU besides (pci.sh)
 emulated_start() {
-	local accel cpu=Nehalem half=$((MEMORY_MIB / 2)) ports
+	local accel cpu=Nehalem half=$((MEMORY_MIB / 2)) ports machine=q35,dump-guest-core=off arguments=
 	accel=$(accelerator "$IMAGE/vmlinuz")
 	[[ $accel != kvm ]] || cpu=host
+	if (($#)); then
+		# An IOMMU that remaps interrupts wants the interrupt controller in QEMU. The display controller stays
+		# without a driver, which would make it the host's console.
+		machine+=,kernel-irqchip=off
+		arguments=,bochs' intel_iommu=on iommu=pt'
+	fi
 	mapfile -t ports < "$RUN/ports"
 	# shellcheck disable=SC2054  # QEMU's options have commas
 	local options=(
 		-name "virt-vgpu-lab-$NAME,process=virt-vgpu-lab-$NAME"
-		-machine q35,dump-guest-core=off -accel "$accel" -cpu "$cpu"
+		-machine "$machine" -accel "$accel" -cpu "$cpu"
 		-smp 2,sockets=2 -m "$MEMORY_MIB"
 		-object "memory-backend-ram,id=m0,size=${half}M" -object "memory-backend-ram,id=m1,size=${half}M"
 		-numa node,nodeid=0,cpus=0,memdev=m0 -numa node,nodeid=1,cpus=1,memdev=m1
 		-nodefaults -no-user-config -display none
 		-kernel "$IMAGE/vmlinuz" -initrd "$RUN/initrd"
-		-append 'root=/dev/vda rw console=ttyS0 quiet mitigations=off module_blacklist=kvm,kvm_amd,kvm_intel'
+		-append "root=/dev/vda rw console=ttyS0 quiet mitigations=off module_blacklist=kvm,kvm_amd,kvm_intel$arguments"
 		-drive "file=$IMAGE/lab.img,file.locking=off,format=raw,if=none,id=disk,snapshot=on,cache=unsafe"
-		-device virtio-blk-pci,drive=disk
+		-device virtio-blk-pci,drive=disk,addr=1
 		-netdev "user,id=net,hostfwd=tcp:127.0.0.1:${ports[0]}-:22,hostfwd=tcp:127.0.0.1:${ports[1]}-:${ports[1]}"
-		-device virtio-net-pci,netdev=net,romfile=
-		-device virtio-rng-pci
+		-device virtio-net-pci,netdev=net,romfile=,addr=2
+		-device virtio-rng-pci,addr=3
 		-serial "file:$RUN/console.log"
 		-chardev "socket,id=monitor,path=$RUN/monitor,server=on,wait=off" -mon chardev=monitor
 		-pidfile "$RUN/pid" -daemonize
 	)
 	# QEMU keeps its standard error open until it is up; then it is a daemon.
-	lab_qemu "${options[@]}" > "$RUN/output.log" 2>&1 < /dev/null
+	lab_qemu "${options[@]}" "$@" > "$RUN/output.log" 2>&1 < /dev/null
 }
 
 emulated_reboot() { in_guest 'systemctl reboot' > /dev/null 2>&1 || true; }

@@ -4,7 +4,7 @@
 # kind, which $RUN/kind holds.
 #
 # $RUN/            made by `up`, gone after `down`
-#   kind           emulated, uml
+#   kind           emulated, pci, uml
 #   pid            of QEMU, or of the User-mode Linux
 #   ssh-address    address and port      peer-address   the same as other lab hosts see it, and a port
 #                                                       for migration
@@ -78,7 +78,7 @@ guest_up() {
 host_kind() {
 	local why
 	case ${1:-emulated} in
-		emulated) echo emulated ;;
+		emulated | pci) echo "${1:-emulated}" ;;
 		fast) if uml_possible > /dev/null && uml_built; then echo uml; else echo emulated; fi ;;
 		uml)
 			why=$(uml_possible) || die "no User-mode Linux here: $why"
@@ -118,6 +118,7 @@ guest_up_locked() {
 	ensure_image
 	ensure_nvidia
 	if [[ $kind == uml ]]; then ensure_uml; else ensure_module; fi
+	if [[ $kind == pci ]]; then ensure_nested; fi
 	if [[ -e $RUN ]]; then
 		say "clearing what a killed lab host '$NAME' left behind"
 		guest_kill
@@ -149,7 +150,7 @@ guest_prepare() {
 	local address port
 	mkdir -p "$RUN"
 	printf '%s\n' "$1" > "$RUN/kind"
-	printf '%s\n' "$IMAGE" "${MODULE-}" "$NVIDIA" "${UML-}" "${UML_MODULE-}" | sed '/^$/d' > "$RUN/uses"
+	printf '%s\n' "$IMAGE" "${MODULE-}" "$NVIDIA" "${UML-}" "${UML_MODULE-}" "${NESTED-}" | sed '/^$/d' > "$RUN/uses"
 	of_kind prepare
 	read -r address port < "$RUN/ssh-address"
 	cat > "$RUN/ssh-config" <<-E

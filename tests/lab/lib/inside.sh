@@ -284,6 +284,105 @@ define_vf_vm() {
 	virsh -q define "/run/$1.xml"
 }
 
+# pci_of NAME: the address of a device of ../lib/pci.sh
+pci_of() {
+	case $1 in
+		nvme0) echo 0000:01:00.0 ;;
+		card) echo 0000:02:00.0 ;;
+		card.?) echo "0000:02:00.${1#card.}" ;;
+		shared) echo 0000:04:01.0 ;;
+		disk) echo 0000:04:02.0 ;;
+		igb) echo 0000:e1:00.0 ;;
+		nvme1) echo 0000:e2:00.0 ;;
+		*)
+			echo "no PCI device '$1' in the lab" >&2
+			return 1
+			;;
+	esac
+}
+
+# port_of NAME: the port that device is in
+port_of() {
+	case $1 in
+		nvme0) echo 0000:00:08.0 ;;
+		card*) echo 0000:00:09.0 ;;
+		igb) echo 0000:e0:00.0 ;;
+		nvme1) echo 0000:e0:01.0 ;;
+	esac
+}
+
+# driver_of ADDRESS: the name of its driver, or -
+driver_of() {
+	if [ -e "/sys/bus/pci/devices/$1/driver" ]; then basename "$(readlink "/sys/bus/pci/devices/$1/driver")"; else echo -; fi
+}
+
+# group_of ADDRESS: all devices of its IOMMU group, on one line
+group_of() { find "/sys/bus/pci/devices/$1/iommu_group/devices/" -mindepth 1 -printf '%f\n' | sort | paste -sd' '; }
+
+# bind_driver ADDRESS DRIVER: binds it to that driver and no other, - to none, and prints the driver that it has
+bind_driver() {
+	local device=/sys/bus/pci/devices/$1
+	[ "$2" = - ] || printf '%s' "$2" > "$device/driver_override"
+	if [ -e "$device/driver" ]; then printf '%s' "$1" > "$device/driver/unbind"; fi
+	if [ "$2" != - ]; then printf '%s' "$1" > /sys/bus/pci/drivers_probe; fi
+	printf '\n' > "$device/driver_override"
+	driver_of "$1"
+}
+
+# own_driver NAME: the driver that device has when the host is up
+own_driver() {
+	case $1 in
+		nvme?) echo nvme ;;
+		igb) echo igb ;;
+		shared) echo e1000 ;;
+		disk) echo ahci ;;
+		card.1) echo snd_hda_intel ;;
+		card.2) echo xhci_hcd ;;
+		*) echo - ;;
+	esac
+}
+
+# pull NAME: takes it out by surprise: its port is switched off, and the device is gone before anybody is told.
+# 18 is the port's slot control: power and power indicator off.
+pull() { setpci -s "$(port_of "$1")" CAP_EXP+18.w=0700:0700; }
+
+# pci_hostdev ADDRESS [ATTRIBUTE...]: the element of a domain's XML, with managed='no' unless they say otherwise
+pci_hostdev() {
+	local address="domain='0x${1:0:4}' bus='0x${1:5:2}' slot='0x${1:8:2}' function='0x${1:11:1}'"
+	printf "<hostdev mode='subsystem' type='pci' %s><source><address %s/></source></hostdev>" "${2-managed=\'no\'}" "$address"
+}
+
+# define_pci_vm NAME ELEMENT...: a VM with these elements among its devices
+define_pci_vm() {
+	local name=$1
+	shift
+	vm_xml "$name" | sed "s|<memballoon|$*&|" > "/run/$name.xml"
+	virsh -q define "/run/$name.xml"
+}
+
+# booting_vm NAME [ELEMENT...]: the XML of a VM whose kernel boots (nested/init), with two free ports and
+# these elements among its devices. BOOTING: more arguments of its kernel.
+booting_vm() {
+	local name=$1 boot
+	shift
+	mkdir -p /srv/nested
+	mountpoint -q /srv/nested || mount -o ro /dev/disk/by-label/nested /srv/nested
+	boot="<kernel>/srv/nested/vmlinux</kernel><initrd>/srv/nested/root.cpio</initrd>"
+	boot+="<cmdline>console=ttyS0 quiet mitigations=off nokaslr ${BOOTING-}</cmdline>"
+	rm -f "/var/log/libvirt/qemu/$name.console"
+	hot_vm "$name" 2 "$*<serial type='file'><source path='/var/log/libvirt/qemu/$name.console'/></serial>" |
+		sed "s|</os>|$boot&|; s|<memory unit='MiB'>64|<memory unit='MiB'>224|"
+}
+
+# guest_said NAME: what that VM has told on its console
+guest_said() { tr -d '\r' < "/var/log/libvirt/qemu/$1.console" | grep -a '^guest'; }
+
+# heard NAME TEXT: waits until the VM has told a line that begins so, after its time, and prints it
+heard() {
+	wait_until "guest_said $1 | has '^guest: [0-9.]* $2'" 120
+	guest_said "$1" | grep "^guest: [0-9.]* $2" | tail -n 1
+}
+
 # start_daemon: virt-vgpud, which has looked at everything when this returns
 start_daemon() { systemctl start virt-vgpud; }
 

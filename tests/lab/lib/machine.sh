@@ -12,6 +12,8 @@ HOST_PROGRAMS=(
 	flock:util-linux
 	unshare:util-linux
 	ip:iproute2
+	xz:xz-utils
+	zstd:zstd
 )
 
 # Installs what is missing when allowed to, else names all of it at once.

@@ -5,6 +5,7 @@
 # Lines at the top of a scenario that are read here:
 #   # needs: product peer     the installed package; a second lab host
 #   # needs: emulated (WHY)   an emulated lab host: User-mode Linux cannot show this
+#   # needs: pci              a lab host with whole PCI devices behind an IOMMU (pci.sh)
 #   # hosts: uml emulated     runs on both kinds
 #   # gate                    one of those that together show each promise once
 #   # deadline: 300           seconds for the whole scenario (default 300), more on a slow machine
@@ -34,7 +35,9 @@ scenario_selected() {
 
 # scenario_kinds FILE HOST: the kinds of lab host it runs on; HOST is what --host says, or nothing
 scenario_kinds() {
-	if [[ $2 == emulated ]] || scenario_needs "$1" emulated; then
+	if scenario_needs "$1" pci; then
+		echo pci
+	elif [[ $2 == emulated ]] || scenario_needs "$1" emulated; then
 		echo emulated
 	elif [[ -z $2 ]] && grep -qx '# hosts: uml emulated' "$1"; then
 		echo uml emulated
@@ -74,18 +77,20 @@ list_tasks() {
 
 # take_task FILE LANE LANES: takes the next task of a lane out of FILE and prints it. The first of several
 # lanes prefers emulated lab hosts, which are more than one core's work, the others do not: a lane seldom
-# goes from one kind to the other.
+# goes from one kind to another.
 take_task() {
-	local lane=$2 prefer=uml
-	if (($3 > 1 && lane == 0)); then prefer=emulated; fi
+	local lane=$2 prefer='uml pci emulated'
+	if (($3 > 1 && lane == 0)); then prefer='emulated pci uml'; fi
 	(
 		flock 9
 		awk -v prefer="$prefer" -v left="$1.left" '
 			{ line[NR] = $0; class[NR] = $1; kind[NR] = $2 }
 			END {
-				taken = NR ? 1 : 0
-				for (i = 1; i <= NR && class[i] == class[1]; i++)
-					if (kind[i] == prefer) { taken = i; break }
+				taken = 0
+				kinds = split(prefer, wanted, " ")
+				for (k = 1; k <= kinds && !taken; k++)
+					for (i = 1; i <= NR && class[i] == class[1]; i++)
+						if (kind[i] == wanted[k]) { taken = i; break }
 				printf "" > left
 				for (i = 1; i <= NR; i++)
 					if (i != taken) print line[i] > left

@@ -48,7 +48,8 @@ run_scenarios() {
 	list_tasks "$host" "$within" "${files[@]}" > "$STATE/tasks"
 	touch "$STATE/results"
 	if grep -q ' uml ' "$STATE/tasks"; then ensure_uml; fi
-	if grep -q ' emulated ' "$STATE/tasks"; then ensure_module; fi
+	if grep -qE ' (emulated|pci) ' "$STATE/tasks"; then ensure_module; fi
+	if grep -q ' pci ' "$STATE/tasks"; then ensure_nested; fi
 	run_lanes "${jobs:-$(usual_jobs)}" "$keep"
 	summary
 }
@@ -137,11 +138,14 @@ tenths() { printf '%d.%d' "$(($1 / 1000))" "$(($1 % 1000 / 100))"; }
 
 # run_task FILE KIND NAME: twice at most
 run_task() {
-	local file=$1 kind=$2 name=$3 start first second log
-	# An idle lab host of the other kind would take part of a core.
-	NAME=$TEST_NAME-$LAB_LANE-$(sed 's/uml/emulated/; t; s/.*/uml/' <<< "$kind")
-	PEER=$NAME-peer
-	end_hosts
+	local file=$1 kind=$2 name=$3 start first second log other
+	# An idle lab host of another kind would take part of a core.
+	for other in uml emulated pci; do
+		[[ $other != "$kind" ]] || continue
+		NAME=$TEST_NAME-$LAB_LANE-$other
+		PEER=$NAME-peer
+		end_hosts
+	done
 	NAME=$TEST_NAME-$LAB_LANE-$kind
 	PEER=$NAME-peer
 	start=$(now_ms)
