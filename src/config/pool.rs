@@ -165,13 +165,38 @@ pub fn parse(name: PoolName, origin: &Path, text: &str) -> Result<Pool, ConfigEr
         kind: fragment.kind.value,
         description: fragment.description.map(|text| text.value),
         class: checked(origin, fragment.class, class)?,
-        devices: fragment.devices,
         instances: fragment.instances.unwrap_or_default(),
         placement: checked(origin, fragment.placement, placement)?.unwrap_or_default(),
         guest_driver: checked(origin, fragment.guest_driver, guest_driver)?,
-        defaults: fragment.defaults,
+        defaults: defaults(origin, fragment.defaults, &*fragment.devices)?,
+        devices: fragment.devices,
         rules: rules(origin, &fragment.rules)?,
         origin: origin.to_owned(),
+    })
+}
+
+/// A VM whose device is plugged in later starts without it.
+fn defaults(
+    file: &Path,
+    written: Defaults,
+    devices: &dyn Devices,
+) -> Result<Defaults, ConfigError> {
+    if !devices.is_plugged_in_later() {
+        return Ok(written);
+    }
+    if written.optional == Some(false) {
+        return Err(ConfigError {
+            file: file.to_owned(),
+            line: 1,
+            key: Some("defaults.optional".to_owned()),
+            message: "is false, but the pool's devices are plugged in when the VM has started: \
+                      leave it out, or choose another placeholder"
+                .to_owned(),
+        });
+    }
+    Ok(Defaults {
+        optional: Some(true),
+        ..written
     })
 }
 

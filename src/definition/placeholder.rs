@@ -324,7 +324,9 @@ impl<'a> Choice<'a> {
             &Failed::default(),
         );
         let Ok(plan) = plan else { return Ok(None) };
-        let placeholder = |one: &Assignment| Hostdev::placeholder(one.handle, &one.device);
+        let rom = pool.devices.rom();
+        let placeholder =
+            |one: &Assignment| Hostdev::placeholder(one.handle, &one.device).with_rom(&rom);
         Ok(Some(plan.assignments.iter().map(placeholder).collect()))
     }
 
@@ -371,8 +373,9 @@ impl<'a> Choice<'a> {
             )
         });
         let chosen = found.into_iter().zip(self.names);
+        let rom = self.pool.devices.rom();
         Ok(chosen
-            .map(|(function, name)| Hostdev::placeholder(function, name))
+            .map(|(function, name)| Hostdev::placeholder(function, name).with_rom(&rom))
             .collect())
     }
 }

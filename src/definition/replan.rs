@@ -190,7 +190,7 @@ pub fn follow(target: &Target, has: &[Held]) -> anyhow::Result<Replanned> {
         let other = Elsewhere {
             device: name.clone(),
             from: from.clone(),
-            to: Hostdev::placeholder(now, name),
+            to: Hostdev::placeholder(now, name).with_rom(&from.rom),
             reason: "the domain is running with it".to_owned(),
         };
         replanned.changes.extend(exchange(target, &other)?);

@@ -28,6 +28,35 @@ pub struct Hostdev {
     pub managed: bool,
     /// Whether it is the guest's display (`display`; for functions since libvirt 10.3).
     pub display: Option<bool>,
+    /// The option ROM of a function, as the guest's firmware sees it.
+    pub rom: Rom,
+}
+
+/// The option ROM of a PCI function (`<rom>`): libvirt's and QEMU's defaults where it says
+/// nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rom {
+    /// Whether the guest's firmware sees it.
+    pub bar: Option<bool>,
+    /// Absolute path of a file whose contents it sees instead.
+    pub file: Option<String>,
+}
+
+impl Rom {
+    /// The XML element; empty if there is nothing to say.
+    fn to_xml(&self) -> String {
+        if *self == Self::default() {
+            return String::new();
+        }
+        let bar = self.bar.map_or(String::new(), |is_on| {
+            format!(" bar='{}'", if is_on { "on" } else { "off" })
+        });
+        let file = self
+            .file
+            .as_ref()
+            .map_or(String::new(), |file| format!(" file='{}'", escaped(file)));
+        format!("\n  <rom{bar}{file}/>")
+    }
 }
 
 impl Hostdev {
@@ -39,6 +68,15 @@ impl Hostdev {
             alias: Some(alias(name)),
             display: hostdev.handle.mdev().map(|_| false),
             ..hostdev
+        }
+    }
+
+    /// The same with that option ROM, if it is a function.
+    #[must_use]
+    pub fn with_rom(self, rom: &Rom) -> Self {
+        Self {
+            rom: self.handle.pci().map(|_| rom.clone()).unwrap_or_default(),
+            ..self
         }
     }
 
@@ -64,6 +102,7 @@ impl Hostdev {
             model: handle.mdev().map(|_| MdevModel::VfioPci.to_string()),
             managed: false,
             display: None,
+            rom: Rom::default(),
         }
     }
 
@@ -107,9 +146,10 @@ impl Hostdev {
             "<hostdev mode='subsystem' {attributes}>\n  \
                <source>\n    \
                  {}\n  \
-               </source>{alias}\n\
+               </source>{alias}{}\n\
              </hostdev>",
-            source_address(self.handle)
+            source_address(self.handle),
+            self.rom.to_xml()
         )
     }
 }
@@ -294,14 +334,21 @@ mod tests {
             text(),
             any::<bool>(),
             any::<Option<bool>>(),
+            (any::<Option<bool>>(), text()),
         )
-            .prop_map(|(handle, alias, model, managed, display)| Hostdev {
-                handle,
-                alias,
-                model: model.filter(|_| handle.mdev().is_some()),
-                managed: managed && handle.pci().is_some(),
-                display,
-            })
+            .prop_map(
+                |(handle, alias, model, managed, display, (bar, file))| Hostdev {
+                    handle,
+                    alias,
+                    model: model.filter(|_| handle.mdev().is_some()),
+                    managed: managed && handle.pci().is_some(),
+                    display,
+                    rom: match handle {
+                        Handle::Pci(_) => Rom { bar, file },
+                        Handle::Mdev(_) => Rom::default(),
+                    },
+                },
+            )
     }
 
     proptest! {

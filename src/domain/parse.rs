@@ -4,7 +4,7 @@
 use std::{borrow::Cow, str::FromStr};
 
 use super::{
-    Controller, Disk, DomainDef, DrivePosition, Hostdev, MAX_REQUESTS, Request,
+    Controller, Disk, DomainDef, DrivePosition, Hostdev, MAX_REQUESTS, Request, Rom,
     error::{DomainError, Problem, one_line},
     reader::{Item, Scanner, Space, Tag},
     tag::{check_devices_tag, described, read_request},
@@ -97,6 +97,7 @@ struct HostdevDraft {
     model: Option<String>,
     display: Option<bool>,
     managed: bool,
+    rom: Rom,
 }
 
 impl Builder {
@@ -203,6 +204,12 @@ impl Builder {
                 "alias",
             ) => {
                 self.alias(parent, owned("name")?);
+            }
+            (Location::Hostdev, "rom") if !self.hostdev.is_mdev => {
+                self.hostdev.rom = Rom {
+                    bar: get("bar")?.map(|word| word == "on"),
+                    file: owned("file")?,
+                };
             }
             (Location::Hostdev, "source") => return Ok(Location::HostdevSource),
             (Location::HostdevSource, "address") if self.hostdev.is_mdev => {
@@ -342,6 +349,7 @@ impl Builder {
                     model: draft.model,
                     managed: draft.managed,
                     display: draft.display,
+                    rom: draft.rom,
                 });
             }
             Location::Disk => {

@@ -189,6 +189,7 @@ fn everything_of_interest_is_read() {
             model: Some("vfio-ccw".to_owned()),
             managed: false,
             display: Some(true),
+            rom: Rom::default(),
         }]
     );
 }

@@ -12,6 +12,7 @@ use crate::{
         mdev::{Offer, Parent},
         step::Step,
     },
+    domain::Rom,
     model::{MdevTypeId, ParentName, PciAddress, TypeSelector},
     rule::{Rule, Verdict},
 };
@@ -38,6 +39,17 @@ pub trait Devices: fmt::Debug + Send + Sync {
     /// The pool's settings for whole GPUs; None for kinds that have no GPUs.
     fn gpu_settings(&self) -> Option<&GpuSettings> {
         None
+    }
+
+    /// Whether the devices are plugged in when their domain has started, so that requests
+    /// for them are optional.
+    fn is_plugged_in_later(&self) -> bool {
+        false
+    }
+
+    /// The option ROM of its functions, for new placeholders.
+    fn rom(&self) -> Rom {
+        Rom::default()
     }
 
     /// The verdict of the pool's rules on a subject ([`super::Kind::subjects`]).

@@ -1,6 +1,9 @@
 //! A pool of whole PCI functions.
 
-use super::{Pci, WORD, binding, critical, function, named, settings::Settings};
+use super::{
+    Pci, WORD, binding, critical, function, named,
+    settings::{Settings, TimeOfPlug},
+};
 use crate::{
     device::{
         driver,
@@ -8,6 +11,7 @@ use crate::{
         pci,
         step::Step,
     },
+    domain::Rom,
     kind::{Candidate, Devices, FieldSources, HostView, Kind, MadeAs, Named, Placeholder, ToMake},
     model::PciAddress,
     rule::{Rule, Verdict},
@@ -27,6 +31,14 @@ impl Devices for PciPool {
 
     fn type_in_words(&self) -> String {
         "whole PCI devices".to_owned()
+    }
+
+    fn is_plugged_in_later(&self) -> bool {
+        self.settings.placeholder == TimeOfPlug::HotPlug
+    }
+
+    fn rom(&self) -> Rom {
+        self.settings.rom.clone()
     }
 
     fn verdict(&self, sources: FieldSources<'_>, rules: &[Rule], function: &Parent) -> Verdict {

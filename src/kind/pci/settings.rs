@@ -1,17 +1,40 @@
 //! `[pci]` in a pool file.
 
-use crate::document::{ConfigError, Table};
+use std::path::Path;
+
+use crate::{
+    document::{ConfigError, Table, Written},
+    domain::Rom,
+    rule::spelling::{did_you_mean, shown},
+};
 
 /// The name of the table.
 pub(super) const TABLE: &str = "pci";
 
-const KEYS: &[&str] = &["keep-bound"];
+const KEYS: &[&str] = &["keep-bound", "rom", "rom-file", "placeholder"];
+
+/// When the VM gets the device.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum TimeOfPlug {
+    /// From power-on: the XML names the address of a device.
+    #[default]
+    PowerOn,
+    /// When the VM has started: the XML names no device.
+    HotPlug,
+}
+
+/// The values of `placeholder`.
+const PLACEHOLDERS: &[&str] = &["address", "hotplug"];
 
 /// `[pci]`, validated.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Settings {
     /// Whether the devices stay bound to `vfio-pci` after their VM has stopped.
     pub(super) keep_bound: bool,
+    /// The option ROM that the guest's firmware sees.
+    pub(super) rom: Rom,
+    /// When the VM gets the device.
+    pub(super) placeholder: TimeOfPlug,
 }
 
 impl Settings {
@@ -20,10 +43,113 @@ impl Settings {
         let Some(node) = top.get(TABLE) else {
             return Ok(Self::default());
         };
+        let file = top.file();
         let table = node.table("a table, [pci]")?;
         table.check_keys(KEYS, |_| None)?;
+        let bar = table.text("rom")?.map(|text| switch(file, &text));
+        let rom_file = table.text("rom-file")?.map(|text| absolute(file, text));
+        let placeholder = table.text("placeholder")?;
+        let placeholder = placeholder.map(|text| time_of_plug(file, &text));
         Ok(Self {
             keep_bound: table.flag("keep-bound")?.unwrap_or_default(),
+            rom: Rom {
+                bar: bar.transpose()?,
+                file: rom_file.transpose()?,
+            },
+            placeholder: placeholder.transpose()?.unwrap_or_default(),
         })
+    }
+}
+
+fn switch(file: &Path, text: &Written<String>) -> Result<bool, ConfigError> {
+    match text.value.as_str() {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        other => {
+            let what = format!("'{}' is neither on nor off", shown(other));
+            Err(text.at.refuse(file, &what, &["on", "off"]))
+        }
+    }
+}
+
+fn absolute(file: &Path, text: Written<String>) -> Result<String, ConfigError> {
+    if text.value.starts_with('/') {
+        return Ok(text.value);
+    }
+    let what = format!(
+        "'{}' is not the absolute path of a file",
+        shown(&text.value)
+    );
+    Err(text.at.refuse(file, &what, &[]))
+}
+
+fn time_of_plug(file: &Path, text: &Written<String>) -> Result<TimeOfPlug, ConfigError> {
+    match text.value.as_str() {
+        "address" => Ok(TimeOfPlug::PowerOn),
+        "hotplug" => Ok(TimeOfPlug::HotPlug),
+        other => {
+            let meant = did_you_mean(other, PLACEHOLDERS);
+            let what = format!("unknown placeholder '{}'{meant}", shown(other));
+            Err(text.at.refuse(file, &what, PLACEHOLDERS))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::document::{LineEnds, TomlText};
+
+    fn read(text: &str) -> Result<Settings, String> {
+        let source = TomlText {
+            file: Path::new("/p.toml"),
+            text,
+            line_ends: &LineEnds::of(text),
+        };
+        let document = source.parse().unwrap();
+        Settings::read(&source.top(&document)).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_table_says_how_devices_are_handed_out() {
+        assert_eq!(read(""), Ok(Settings::default()));
+        let text = "[pci]\nkeep-bound = true\nrom = 'off'\nrom-file = '/srv/vbios.rom'\n\
+                    placeholder = 'hotplug'\n";
+        let settings = Settings {
+            keep_bound: true,
+            rom: Rom {
+                bar: Some(false),
+                file: Some("/srv/vbios.rom".to_owned()),
+            },
+            placeholder: TimeOfPlug::HotPlug,
+        };
+        assert_eq!(read(text), Ok(settings));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (text, wrong) in [
+            (
+                "rom = 'yes'",
+                "/p.toml:2: key 'pci.rom': 'yes' is neither on nor off; accepted: on, off",
+            ),
+            (
+                "rom-file = 'vbios.rom'",
+                "/p.toml:2: key 'pci.rom-file': 'vbios.rom' is not the absolute path of a file",
+            ),
+            (
+                "placeholder = 'hot-plug'",
+                "/p.toml:2: key 'pci.placeholder': unknown placeholder 'hot-plug' (did you mean \
+                 'hotplug'?); accepted: address, hotplug",
+            ),
+            (
+                "multifunction = true",
+                "/p.toml:2: key 'pci.multifunction': unknown key; accepted: keep-bound, rom, \
+                 rom-file, placeholder",
+            ),
+        ] {
+            let error = read(&format!("[pci]\n{text}\n")).unwrap_err();
+            assert_eq!(error, wrong);
+        }
     }
 }
