@@ -314,10 +314,14 @@ impl Making<'_> {
             Base::Running(before) => Some(before),
         };
         let first = first_new(&claim, plan);
-        let left_behind: Vec<ClaimedDevice> = failure
-            .left_behind
-            .iter()
-            .filter_map(|(step, _)| claim.devices.get(first + *plan.owners.get(*step)?).cloned())
+        // Several steps of one device may be left.
+        let steps = failure.left_behind.iter();
+        let owners: BTreeSet<usize> = steps
+            .filter_map(|(step, _)| plan.owners.get(*step).copied())
+            .collect();
+        let left_behind: Vec<ClaimedDevice> = owners
+            .into_iter()
+            .filter_map(|owner| claim.devices.get(first + owner).cloned())
             .collect();
         let io_error = |cause| io_error(&failure.cause, cause);
         if left_behind.is_empty() {
