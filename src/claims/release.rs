@@ -197,10 +197,12 @@ fn give_back_device(
             return Ok(DeviceOutcome::Kept(why));
         }
     }
-    for undo in device.undo.iter().rev() {
-        take_back_patiently(host, undo, deadline.at_most(PATIENCE))?;
-    }
-    Ok(DeviceOutcome::Removed)
+    // Of functions that share a group, each comes back by itself.
+    let undos = device.undo.iter().rev();
+    let mut results = undos.map(|undo| take_back_patiently(host, undo, deadline.at_most(PATIENCE)));
+    let first = results.find(Result::is_err);
+    results.for_each(drop);
+    first.unwrap_or(Ok(())).map(|()| DeviceOutcome::Removed)
 }
 
 /// The result for a device that does not exist as it was claimed and has left nothing.
