@@ -87,7 +87,7 @@ impl Making<'_> {
             let applied = apply::apply(&plan.steps, self.host);
             drop(devices);
             let Err(failure) = applied else {
-                note_nodes(self.host, &mut claim, &plan);
+                note_made(self.host, &mut claim, &plan);
                 return Ok(claim);
             };
             self.after_failure(claim, &plan, &failure)?;
@@ -416,10 +416,14 @@ fn first_new(claim: &Claim, plan: &Plan) -> usize {
     claim.devices.len().saturating_sub(plan.assignments.len())
 }
 
-/// Records the device nodes of the new devices, by which a holder can be found.
-fn note_nodes(host: &Host, claim: &mut Claim, plan: &Plan) {
+/// Records the device nodes of the new devices, by which a holder can be found, and which
+/// steps are undone at the end.
+fn note_made(host: &Host, claim: &mut Claim, plan: &Plan) {
     let first = first_new(claim, plan);
-    for device in claim.devices.iter_mut().skip(first) {
+    for (number, device) in claim.devices.iter_mut().skip(first).enumerate() {
+        let steps = plan.steps.iter().zip(&plan.owners);
+        let its = steps.filter(|(_, owner)| **owner == number);
+        device.undo = claims::undo_at_the_end(its.map(|(step, _)| step));
         // If this fails, the nodes are read again when they are needed.
         device.nodes = device.nodes(host).unwrap_or_default();
     }

@@ -255,3 +255,9 @@ pub fn undo_of(steps: &[Step]) -> (Vec<Check>, Vec<Undo>) {
     let undo = steps.iter().filter_map(|step| step.undo.clone());
     (identity.cloned().collect(), undo.collect())
 }
+
+/// The undos of these steps that are carried out when the device is given back.
+pub(crate) fn undo_at_the_end<'a>(steps: impl Iterator<Item = &'a Step>) -> Vec<Undo> {
+    let undone = steps.filter(|step| step.needs_no_undo.is_none());
+    undone.filter_map(|step| step.undo.clone()).collect()
+}

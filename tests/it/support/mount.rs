@@ -239,7 +239,9 @@ impl Filesystem for Files {
         if (reads && !readable) || (writes && !writable) {
             return reply.error(Errno::EACCES);
         }
-        reply.opened(FileHandle(0), FopenFlags::FOPEN_DIRECT_IO);
+        // As in sysfs, one writer does not wait for another of the same file.
+        let flags = FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES;
+        reply.opened(FileHandle(0), flags);
     }
 
     fn read(
