@@ -90,7 +90,7 @@ impl Making<'_> {
             let applied = apply::apply(&plan.steps, self.host);
             drop(devices);
             let Err(failure) = applied else {
-                note_nodes(self.host, &mut claim, &plan);
+                note_made(self.host, &mut claim, &plan);
                 return Ok(claim);
             };
             self.after_failure(claim, &plan, &failure)?;
@@ -318,11 +318,15 @@ impl Making<'_> {
         };
         let first = first_new(&claim, plan);
         let unfit = self.quarantine_unfit(plan, failure);
-        let left_behind: Vec<ClaimedDevice> = failure
-            .left_behind
-            .iter()
-            .filter(|(step, _)| Some(*step) != unfit)
-            .filter_map(|(step, _)| claim.devices.get(first + *plan.owners.get(*step)?).cloned())
+        // Several steps of one device may be left.
+        let steps = failure.left_behind.iter();
+        let steps = steps.filter(|(step, _)| Some(*step) != unfit);
+        let owners: BTreeSet<usize> = steps
+            .filter_map(|(step, _)| plan.owners.get(*step).copied())
+            .collect();
+        let left_behind: Vec<ClaimedDevice> = owners
+            .into_iter()
+            .filter_map(|owner| claim.devices.get(first + owner).cloned())
             .collect();
         let io_error = |cause| io_error(&failure.cause, cause);
         if left_behind.is_empty() {
@@ -439,10 +443,14 @@ fn first_new(claim: &Claim, plan: &Plan) -> usize {
     claim.devices.len().saturating_sub(plan.assignments.len())
 }
 
-/// Records the device nodes of the new devices, by which a holder can be found.
-fn note_nodes(host: &Host, claim: &mut Claim, plan: &Plan) {
+/// Records the device nodes of the new devices, by which a holder can be found, and which
+/// steps are undone at the end.
+fn note_made(host: &Host, claim: &mut Claim, plan: &Plan) {
     let first = first_new(claim, plan);
-    for device in claim.devices.iter_mut().skip(first) {
+    for (number, device) in claim.devices.iter_mut().skip(first).enumerate() {
+        let steps = plan.steps.iter().zip(&plan.owners);
+        let its = steps.filter(|(_, owner)| **owner == number);
+        device.undo = claims::undo_at_the_end(its.map(|(step, _)| step));
         // If this fails, the nodes are read again when they are needed.
         device.nodes = device.nodes(host).unwrap_or_default();
     }

@@ -58,6 +58,12 @@ pub(super) fn bind_back(bound: &Bound, host: &dyn Acts) -> io::Result<()> {
     }
 }
 
+/// A driver that was unbound may have the function again before the other one is reserved:
+/// loading any module makes the kernel look for drivers. The second time it is reserved.
+/// It is not reserved before the first time, because then a late unbind could not be taken
+/// back by one write.
+const TRIES: u32 = 2;
+
 /// Gives the function the driver of the binding.
 ///
 /// # Errors
@@ -74,9 +80,12 @@ pub(super) fn bind(binding: &Binding, host: &dyn Acts) -> io::Result<()> {
             )));
         }
     }
-    let mut reserved = now.reserved;
-    if now.bound != binding.driver {
-        if let Some(had) = &now.bound {
+    let (mut bound, mut reserved) = (now.bound, now.reserved);
+    for _ in 0..TRIES {
+        if bound == binding.driver {
+            break;
+        }
+        if let Some(had) = &bound {
             let undo = rebinding(had, function);
             let let_go = write(host, unbinding(had, function), Some(&undo));
             let_go.map_err(|error| not_let_go(had, function, error))?;
@@ -88,6 +97,10 @@ pub(super) fn bind(binding: &Binding, host: &dyn Acts) -> io::Result<()> {
                 value: function.to_string(),
             };
             write(host, probe, Some(&unbinding(wanted, function)))?;
+        }
+        bound = driver::bound(host, function)?;
+        if bound.is_none() {
+            break;
         }
     }
     reserve(

@@ -174,16 +174,16 @@ fn carry_out(step: &Step, host: &dyn Acts) -> Result<(), Stop> {
         if let Some(cause) = found {
             let reason = match check {
                 Check::LinkPasses { .. } | Check::Reads { .. } => {
-                    "the created device is not the requested one"
+                    "the created device is not the requested one".to_owned()
                 }
-                Check::Bound { .. } => "the device has not got the driver for VMs",
-                Check::Answers { .. } => "the device does not answer",
-                Check::Openable { .. } => "QEMU cannot open the created device",
+                Check::Openable { .. } => "QEMU cannot open the created device".to_owned(),
+                // It names the function, which may be another one of the group.
+                Check::Bound { .. } | Check::Answers { .. } => cause.clone(),
             };
             let cause = format!("{}: {cause}", step.what);
             return Err(Stop {
                 cause,
-                reason: reason.to_owned(),
+                reason,
                 ours: true,
                 refused_by_driver: true,
                 timed_out: false,
@@ -307,7 +307,8 @@ pub fn otherwise(check: &Check, sysfs: &dyn Sysfs) -> io::Result<Option<String>>
             let answers = driver::answers(sysfs, *function)?;
             Ok((!answers).then(|| {
                 format!(
-                    "{function} does not answer: its configuration space reads as all ones;                      'journalctl -k' shows the kernel's messages"
+                    "{function} does not answer: its configuration space reads as all ones; \
+                     'journalctl -k' shows the kernel's messages"
                 )
             }))
         }

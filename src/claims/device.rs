@@ -133,11 +133,34 @@ impl ClaimedDevice {
 
     /// Whether any part of the device is left.
     fn shows(&self, host: &Host) -> bool {
-        let mut made = self.undo.iter().filter_map(|undo| match undo {
-            Undo::Device(made) => Some(made),
-            Undo::Setting(_) | Undo::Bound(_) => None,
-        });
-        made.any(|made| made.gone.iter().any(|path| host.exists(path)))
+        let mut undos = self.undo.iter();
+        undos.any(|undo| match undo {
+            Undo::Device(made) => made.gone.iter().any(|path| host.exists(path)),
+            Undo::Setting(_) => false,
+            Undo::Bound(bound) => {
+                // What cannot be read may be ours.
+                !matches!(
+                    apply::binding_state(bound, host),
+                    Ok(BindingState::Free | BindingState::Foreign(_))
+                )
+            }
+        })
+    }
+
+    /// Whether PCI functions that the device takes along are still bound for it, although
+    /// the device itself is gone.
+    ///
+    /// # Errors
+    /// When sysfs cannot be read.
+    pub(super) fn keeps_others(&self, host: &Host) -> io::Result<bool> {
+        for undo in &self.undo {
+            if let Undo::Bound(bound) = undo {
+                if apply::binding_state(bound, host)? == BindingState::Ours {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
     }
 
     /// The state of the device now.
@@ -231,4 +254,10 @@ pub fn undo_of(steps: &[Step]) -> (Vec<Check>, Vec<Undo>) {
     let identity = making.flat_map(|step| step.checks.iter().filter(is_lasting));
     let undo = steps.iter().filter_map(|step| step.undo.clone());
     (identity.cloned().collect(), undo.collect())
+}
+
+/// The undos of these steps that are carried out when the device is given back.
+pub(crate) fn undo_at_the_end<'a>(steps: impl Iterator<Item = &'a Step>) -> Vec<Undo> {
+    let undone = steps.filter(|step| step.needs_no_undo.is_none());
+    undone.filter_map(|step| step.undo.clone()).collect()
 }

@@ -42,6 +42,7 @@ mod running;
 mod seen;
 mod unused;
 
+pub(crate) use device::undo_at_the_end;
 pub use device::{ClaimedDevice, Standing, undo_of};
 pub use liveness::{DEFAULT_GRACE, Doubt, Liveness};
 pub use quarantine::{

@@ -179,7 +179,7 @@ fn give_back_device(
     // Waits for processes that hold the device without taking the lock: others may need
     // its board.
     let standing = wait_for_driver(host, device, deadline.at_most(PATIENCE))?;
-    if let Some(outcome) = without_removal(standing) {
+    if let Some(outcome) = without_removal(host, device, standing)? {
         return Ok(outcome);
     }
     if let Some(why) = wait_for_holders(host, device, deadline.at_most(PATIENCE))? {
@@ -193,7 +193,7 @@ fn give_back_device(
         Ok(lock) => lock,
         Err(error) => return Ok(DeviceOutcome::Kept(error.to_string())),
     };
-    if let Some(outcome) = without_removal(device.standing(host)?) {
+    if let Some(outcome) = without_removal(host, device, device.standing(host)?)? {
         return Ok(outcome);
     }
     if before.saturating_sub(deadline.left()) > FRESH {
@@ -219,14 +219,20 @@ fn give_back_device(
     Ok(unfit.map_or(DeviceOutcome::Removed, DeviceOutcome::Unfit))
 }
 
-/// The result for a device that does not exist as it was claimed.
-fn without_removal(standing: Standing) -> Option<DeviceOutcome> {
-    match standing {
+/// The result for a device that does not exist as it was claimed and has left nothing.
+fn without_removal(
+    host: &Host,
+    device: &ClaimedDevice,
+    standing: Standing,
+) -> io::Result<Option<DeviceOutcome>> {
+    Ok(match standing {
         Standing::There => None,
+        // A function that was pulled out leaves those that it took along.
+        Standing::Gone if device.keeps_others(host)? => None,
         Standing::Gone => Some(DeviceOutcome::Absent),
         Standing::Busy(why) => Some(DeviceOutcome::Kept(why)),
         Standing::Foreign(what) => Some(DeviceOutcome::Foreign(what)),
-    }
+    })
 }
 
 /// A function's plugin needs a moment to end after QEMU has ended. Until then its

@@ -146,7 +146,8 @@ pub struct Step {
     pub act: Act,
     /// How it is undone; None if there is a reason for none.
     pub undo: Option<Undo>,
-    /// Why it needs no undo of its own.
+    /// Why it needs no undo of its own. With an undo: why it is undone only as long as not
+    /// all steps are done, and stays when the device is given back.
     #[serde(skip)]
     pub needs_no_undo: Option<&'static str>,
     /// All of these hold once it is done.

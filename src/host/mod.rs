@@ -221,7 +221,7 @@ impl Acts for Host {
         let patience = self.patience_left();
         let carried_out = self.with_child(|child| child.carry_out(&order, patience));
         if matches!(&carried_out, Err(error) if error.kind() == io::ErrorKind::TimedOut) {
-            self.leave_alone(&attribute.path);
+            self.leave_alone(attribute);
         }
         carried_out??;
         fault::after("attribute", &attribute.path);

@@ -15,7 +15,15 @@ use std::{
 };
 
 use super::{DeviceLock, Host, since_boot};
-use crate::device::{Sysfs, link_name};
+use crate::{
+    device::{
+        Sysfs,
+        driver::{PCI_DRIVERS, PROBE},
+        link_name,
+        step::Attribute,
+    },
+    model::PciAddress,
+};
 
 /// The directory of the notes: one file for each GPU, with the milliseconds since boot.
 const NOTES: &str = "/run/virt-vgpu/slow-drivers";
@@ -116,10 +124,16 @@ impl Host {
         answer?
     }
 
-    /// Notes the GPU whose driver should answer for the path but does not, so that no process
-    /// waits for this GPU for a while.
-    pub(super) fn leave_alone(&self, path: &str) {
-        self.note_slow(&self.gpu_of(path));
+    /// Notes the GPU, or the function, whose driver should answer for the attribute but does
+    /// not, so that no process waits for it for a while.
+    pub(super) fn leave_alone(&self, attribute: &Attribute) {
+        let Attribute { path, value } = attribute;
+        // What is written to a driver, or to the bus, is the name of a function.
+        let is_of_bus = path == PROBE || path.starts_with(PCI_DRIVERS);
+        match value.parse::<PciAddress>() {
+            Ok(function) if is_of_bus => self.note_slow(&function.to_string()),
+            _ => self.note_slow(&self.gpu_of(path)),
+        }
     }
 
     fn read_by_child(&self, path: &str, patience: Duration) -> io::Result<io::Result<String>> {

@@ -87,7 +87,7 @@ pub struct ToMake<'a> {
     pub placement: Option<Placement>,
     /// Its parameters.
     pub parameters: &'a Parameters,
-    /// PCI functions that earlier devices of the plan take along.
+    /// PCI functions that earlier devices of the plan are or take along.
     pub along: &'a [PciAddress],
 }
 

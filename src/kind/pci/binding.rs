@@ -86,7 +86,7 @@ fn binding(
             driver: Some(target.clone()),
             driver_override: Some(target.clone()),
         }),
-        undo: (!settings.keep_bound).then_some(undo),
+        undo: Some(undo),
         needs_no_undo: settings
             .keep_bound
             .then_some("its pool keeps its devices bound to vfio-pci"),

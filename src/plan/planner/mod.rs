@@ -130,7 +130,8 @@ impl<'a> Planner<'a> {
         wanted: &PlanRequest<'_>,
     ) -> Result<Vec<Step>, Refusal> {
         let earlier = self.taken.planned.iter();
-        let along: Vec<PciAddress> = earlier.flat_map(|one| one.along.clone()).collect();
+        let along = earlier.flat_map(|one| one.handle.pci().into_iter().chain(one.along.clone()));
+        let along: Vec<PciAddress> = along.collect();
         let made = ToMake {
             type_id: &assignment.type_id,
             uuid: wanted.uuid,

@@ -3,3 +3,4 @@
 mod mdev;
 mod nvidia;
 mod nvml;
+mod pci;

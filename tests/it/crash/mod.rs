@@ -286,6 +286,9 @@ fn fails_at_each_effect(stage: Stage, operations: &[Operation], errnos: &[&str])
                 assert!(scene.ours().is_empty(), "half a device");
                 assert!(scene.our_vgpus().is_empty(), "half a vGPU");
             }
+            if stage == Stage::Whole {
+                scene.is_sound();
+            }
         }
     };
     at_each_effect(stage, operations, errnos, check);
@@ -334,14 +337,14 @@ fn every_write_to_a_vgpu_is_an_effect() {
     }
 }
 
-/// Operations that differ for vGPUs: one makes, places and configures them, the other
-/// removes them.
-const OF_VGPUS: [Operation; 2] = [Operation::Prepare, Operation::Release];
+/// Operations that differ between kinds: one makes, places and configures devices, the
+/// other removes them.
+const OF_DEVICES: [Operation; 2] = [Operation::Prepare, Operation::Release];
 
 #[test]
 fn a_kill_after_any_effect_on_a_vgpu_is_repaired() {
     for stage in Stage::VGPUS {
-        killed_at_each_effect(stage, &OF_VGPUS);
+        killed_at_each_effect(stage, &OF_DEVICES);
     }
 }
 
@@ -349,7 +352,7 @@ fn a_kill_after_any_effect_on_a_vgpu_is_repaired() {
 fn an_error_at_any_effect_on_a_vgpu_refuses_or_is_borne() {
     for stage in Stage::VGPUS {
         // EIO: the driver's answer to everything that it refuses.
-        fails_at_each_effect(stage, &OF_VGPUS, &["5"]);
+        fails_at_each_effect(stage, &OF_DEVICES, &["5"]);
     }
 }
 
@@ -357,8 +360,8 @@ fn an_error_at_any_effect_on_a_vgpu_refuses_or_is_borne() {
 #[test]
 fn a_child_killed_after_any_write_leaves_nothing() {
     let mut cases = Vec::new();
-    for stage in [Stage::Mdev].into_iter().chain(Stage::VGPUS) {
-        for operation in OF_VGPUS {
+    for stage in [Stage::Mdev, Stage::Whole].into_iter().chain(Stage::VGPUS) {
+        for operation in OF_DEVICES {
             let effects = operation.effects(stage);
             let writes = effects
                 .iter()
@@ -392,6 +395,7 @@ fn a_child_killed_after_any_write_leaves_nothing() {
             assert!(scene.ours().is_empty(), "half a device");
             assert!(scene.our_vgpus().is_empty(), "half a vGPU");
             assert_eq!(scene.claims(), []);
+            scene.is_sound();
         } else {
             assert_eq!(outcome.code, Some(0), "{outcome:?}");
             scene.is_sound();
@@ -491,4 +495,29 @@ fn a_device_in_use_stays_claimed() {
     scene.ends(4711);
     scene.stop(&domain);
     scene.is_empty();
+}
+
+/// Otherwise the tests of whole functions would test less than they claim.
+#[test]
+fn every_write_for_a_whole_function_is_an_effect() {
+    let written = |operation: Operation| {
+        let effects = operation.effects(Stage::Whole);
+        let paths = effects.iter().filter_map(|line| line.rsplit(' ').next());
+        let paths = paths.filter_map(|path| path.strip_prefix("/sys/bus/pci/"));
+        let paths: Vec<String> = paths.map(str::to_owned).collect();
+        paths.join("\n")
+    };
+    insta::assert_snapshot!(written(Operation::Prepare), @"");
+    insta::assert_snapshot!(written(Operation::Release), @"");
+}
+
+#[test]
+fn a_kill_after_any_effect_on_a_whole_function_is_repaired() {
+    killed_at_each_effect(Stage::Whole, &OF_DEVICES);
+}
+
+#[test]
+fn an_error_at_any_effect_on_a_whole_function_refuses_or_is_borne() {
+    // EIO, and ENODEV as of a driver that does not have the function any more.
+    fails_at_each_effect(Stage::Whole, &OF_DEVICES, &["5", "19"]);
 }

@@ -6,7 +6,7 @@ use lab_nvidia::model::Framework;
 use crate::support::{
     domain::Domain,
     kernel::Vgpu,
-    machine::{Gpu, LARGE, Machine, SMALL, profile},
+    machine::{Gpu, LARGE, Machine, Plain, SMALL, profile},
     scene::Scene,
 };
 
@@ -30,6 +30,8 @@ pub enum Stage {
     Functions,
     /// The same on a GPU with mixed sizes, each at its own place.
     Mixed,
+    /// Whole functions, one of them in a group with a function that nobody asks for.
+    Whole,
 }
 
 impl Stage {
@@ -44,6 +46,10 @@ impl Stage {
             self == Self::Mixed
         );
         match self {
+            Self::Whole => {
+                let keys = format!("instances = 2\nguest-driver = \"{IMAGE}\"\n");
+                scene.pci_pool_with("cad", &keys);
+            }
             Self::Mdev => scene.pool_with("cad", SMALL, &keys.replace("heterogeneous = false", "")),
             Self::Sriov => scene.vgpu_pool_with("cad", "A40-12Q", &keys),
             Self::Functions | Self::Mixed => scene.vgpu_pool_with("cad", "L40S-12Q", &keys),
@@ -57,6 +63,17 @@ impl Stage {
     fn machine(self) -> Machine {
         let l40s = Gpu::l40s(GPU).functions(4);
         match self {
+            // The host's own driver has each in another way: as the first that matches, by
+            // an override, by an override of another driver.
+            Self::Whole => Machine::of_pci([
+                Plain::nic(FIRST, 4),
+                Plain::nic(THIRD, 4).reserved_for("igb"),
+                Plain::bridge(GPU, 4),
+                Plain::nic(SECOND, 5)
+                    .with_driver(Some("e1000e"))
+                    .reserved_for("nvme"),
+                Plain::nic(FOURTH, 6),
+            ]),
             // A second board is full with another size.
             Self::Mdev => Machine::of_boards(2)
                 .with_mdev(FOREIGN, "0000:3b:00.0", SMALL)
@@ -85,7 +102,7 @@ impl Stage {
         let first = "pool='cad' guest-drivers='yes'";
         match self {
             Self::Mdev | Self::Sriov => domain.request("gpu0", first, true).device("gpu1", "cad"),
-            Self::Functions | Self::Mixed => domain
+            Self::Functions | Self::Mixed | Self::Whole => domain
                 .request_on("gpu0", first, FIRST)
                 .function("gpu1", "cad", SECOND),
         }
@@ -111,6 +128,12 @@ impl Stage {
                     .collect();
                 assert_eq!(found, wanted);
                 assert!(scene.our_vgpus().is_empty());
+            }
+            Self::Whole => {
+                let now = scene.kernel.bound().into_iter();
+                let vfios = now.filter(|(_, bound)| bound.driver.as_deref() == Some("vfio-pci"));
+                let vfios: Vec<String> = vfios.map(|(at, _)| at).collect();
+                assert_eq!(vfios, [FIRST, SECOND, THIRD]);
             }
             Self::Functions | Self::Mixed => {
                 let vgpu = |placement| Vgpu {

@@ -17,3 +17,4 @@ mod parameters;
 mod race;
 mod several;
 mod slow_driver;
+mod whole;

@@ -32,15 +32,17 @@ mod card_files;
 mod fault;
 mod files;
 mod nvml;
+mod pci;
 
 pub use card::Vgpu;
-pub use fault::{Fault, Target};
+pub use fault::{Fault, Meanwhile, Target};
+pub use pci::Bound;
 
 /// The machine; clones refer to the same machine.
 #[derive(Debug, Clone)]
 pub struct Kernel {
     state: Arc<Mutex<State>>,
-    /// Signalled when a process has closed something.
+    /// Signalled when a process has closed something, or a driver has finished.
     closed: Arc<Condvar>,
 }
 
@@ -48,6 +50,7 @@ pub struct Kernel {
 struct State {
     machine: Machine,
     cards: Vec<card::Card>,
+    pci: pci::Bus,
     mdevs: BTreeMap<String, Mdev>,
     /// Processes with the functions and mediated devices that they have open.
     opened: Vec<(u32, String)>,
@@ -55,6 +58,8 @@ struct State {
     /// Parents and virtual functions whose devices are unknown to VFIO.
     without_vfio: Vec<String>,
     faults: Vec<Fault>,
+    /// How often the drivers were told to work again; what hangs, hangs until then.
+    healed: usize,
     writes: Vec<Write>,
     /// Writes that have waited for others to be in progress too.
     together: usize,
@@ -102,12 +107,14 @@ impl Kernel {
             cards: gpus
                 .map(|(number, gpu)| card::Card::new(gpu, number))
                 .collect(),
+            pci: pci::Bus::new(&machine),
             machine,
             mdevs: BTreeMap::new(),
             opened: Vec::new(),
             next_group: 100,
             without_vfio: Vec::new(),
             faults: Vec::new(),
+            healed: 0,
             writes: Vec::new(),
             together: 0,
             under_way: 0,
@@ -166,7 +173,10 @@ impl Kernel {
 
     /// The drivers work again.
     pub fn heal(&self) {
-        self.state().faults.clear();
+        let mut state = self.state();
+        state.faults.clear();
+        state.healed += 1;
+        self.closed.notify_all();
     }
 
     /// A function disappears from the bus, a physical one with its virtual ones, and
@@ -174,6 +184,7 @@ impl Kernel {
     pub fn remove_parent(&self, address: &str) {
         let mut state = self.state();
         state.machine.functions.retain(|f| f.address != address);
+        state.pci.remove(address);
         state.remove_from_cards(address);
         state.forget_mdevs();
         self.closed.notify_all();
@@ -211,6 +222,11 @@ impl Kernel {
     }
 
     fn perform_one(&self, what: &OnWrite, value: &[u8]) -> Result<usize, Errno> {
+        if pci::is_of_bus(what) {
+            let result = self.perform_on_bus(what, value);
+            self.note(what, value, result);
+            return result;
+        }
         let fault = self.state().next_fault(what, value);
         let delay = fault.as_ref().map_or(Duration::ZERO, |fault| fault.delay);
         let errno = fault.as_ref().and_then(|fault| fault.errno);
@@ -238,12 +254,16 @@ impl Kernel {
                 self.state().carry_out(what, value)
             }
         };
+        self.note(what, value, result);
+        result
+    }
+
+    fn note(&self, what: &OnWrite, value: &[u8], result: Result<usize, Errno>) {
         self.state().writes.push(Write {
             what: what.clone(),
             value: String::from_utf8_lossy(value).into_owned(),
             result,
         });
-        result
     }
 
     /// Writes on which a driver is working.
@@ -319,6 +339,10 @@ impl State {
             }
             OnWrite::Parameters { uuid } => self.write_vgpu(uuid, Attribute::VgpuParams, value),
             OnWrite::Vgpu { at, attribute } => self.write_vgpu(at, *attribute, value),
+            OnWrite::Unbind { .. }
+            | OnWrite::Bind { .. }
+            | OnWrite::Probe
+            | OnWrite::Override { .. } => panic!("{what:?} is carried out by the bus"),
         }
     }
 
@@ -489,8 +513,13 @@ impl Kernel {
     /// # Errors
     /// The kernel's errno.
     pub fn text(&self, path: &str) -> io::Result<String> {
+        self.wait_for_lock_of(path);
         match self.entry(path, true)? {
             Entry::Attribute(attribute) => Ok(attribute.text.ok_or(Errno::EACCES)??),
+            Entry::Binary(bytes) => {
+                let text = String::from_utf8(bytes);
+                text.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+            }
             Entry::Directory(_) => Err(Errno::EISDIR.into()),
             Entry::Link(_) => Err(Errno::ELOOP.into()),
         }
@@ -502,17 +531,33 @@ impl Sysfs for Kernel {
         Ok(self.text(path)?.trim_end().to_owned())
     }
 
+    fn read_bytes(&self, path: &str, length: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = match self.entry(path, true)? {
+            Entry::Binary(bytes) => bytes,
+            _ => self.text(path)?.into_bytes(),
+        };
+        bytes.truncate(length);
+        Ok(bytes)
+    }
+
+    fn is_group_open(&self, node: &str) -> bool {
+        let group = node.strip_prefix("/dev/vfio").unwrap_or_default();
+        self.may_open_group(group) == Err(Errno::EBUSY)
+    }
+
     fn read_link(&self, path: &str) -> io::Result<String> {
         match self.entry(path, false)? {
             Entry::Link(target) => Ok(target),
-            Entry::Directory(_) | Entry::Attribute(_) => Err(Errno::EINVAL.into()),
+            Entry::Directory(_) | Entry::Attribute(_) | Entry::Binary(_) => {
+                Err(Errno::EINVAL.into())
+            }
         }
     }
 
     fn list(&self, path: &str) -> io::Result<Vec<String>> {
         match self.entry(path, true)? {
             Entry::Directory(names) => Ok(names.into_iter().collect()),
-            Entry::Attribute(_) | Entry::Link(_) => Err(Errno::ENOTDIR.into()),
+            Entry::Attribute(_) | Entry::Link(_) | Entry::Binary(_) => Err(Errno::ENOTDIR.into()),
         }
     }
 
@@ -538,6 +583,7 @@ impl Acts for Kernel {
                 Ok(())
             }
             Entry::Directory(_) | Entry::Link(_) => Err(Errno::EISDIR.into()),
+            Entry::Binary(_) => Err(Errno::EACCES.into()),
         }
     }
 

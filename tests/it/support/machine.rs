@@ -32,6 +32,67 @@ pub struct Machine {
     /// Virtual functions that somebody else has given a type.
     #[serde(default, rename = "vgpu")]
     pub vgpus: Vec<Typed>,
+    /// Drivers of plain functions, in the order in which they were loaded.
+    #[serde(default, rename = "driver")]
+    pub drivers: Vec<Driver>,
+    /// PCI functions that make nothing, with the kernel's driver core.
+    #[serde(default, rename = "pci")]
+    pub plain: Vec<Plain>,
+}
+
+/// A driver of plain functions. The one named `vfio-pci` is the kernel's.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Driver {
+    pub name: String,
+    /// Vendor and device of the functions that it knows: `8086:1533`.
+    #[serde(default)]
+    pub ids: Vec<String>,
+}
+
+/// A PCI function that makes nothing: a NIC, a drive, a bridge.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Plain {
+    pub address: String,
+    #[serde(default = "intel")]
+    pub vendor: u16,
+    #[serde(default = "i210")]
+    pub device: u16,
+    #[serde(default = "ethernet_controller")]
+    pub class: u32,
+    #[serde(default)]
+    pub subsystem_vendor: u16,
+    #[serde(default)]
+    pub subsystem_device: u16,
+    /// `-1`: none.
+    #[serde(default = "no_node")]
+    pub numa_node: i32,
+    /// Its driver at first; None: none.
+    #[serde(default)]
+    pub driver: Option<String>,
+    #[serde(default)]
+    pub driver_override: Option<String>,
+    /// Its IOMMU group.
+    #[serde(default)]
+    pub group: Option<u32>,
+    #[serde(default)]
+    pub reset_method: Option<String>,
+    /// How many virtual functions it has; None: it cannot have any.
+    #[serde(default)]
+    pub numvfs: Option<u32>,
+    /// The physical function of a virtual one.
+    #[serde(default)]
+    pub physfn: Option<String>,
+    /// The number of the card, in its extended capabilities.
+    #[serde(default)]
+    pub card_number: Option<u64>,
+    /// The manufacturer's serial number, in the vital product data.
+    #[serde(default)]
+    pub product_serial: Option<String>,
+    /// The firmware's label.
+    #[serde(default)]
+    pub label: Option<String>,
 }
 
 /// A NUMA node.
@@ -164,6 +225,15 @@ fn tesla_t4() -> u16 {
 fn controller_3d() -> u32 {
     0x03_02_00
 }
+fn intel() -> u16 {
+    0x8086
+}
+fn i210() -> u16 {
+    0x1533
+}
+fn ethernet_controller() -> u32 {
+    0x02_00_00
+}
 fn no_node() -> i32 {
     -1
 }
@@ -202,6 +272,72 @@ impl Function {
             device: 0x2235,
             virtual_functions,
             ..Self::board(&format!("0000:{bus}:00.0"))
+        }
+    }
+}
+
+impl Driver {
+    pub fn new(name: &str, ids: &[&str]) -> Self {
+        Self {
+            name: name.to_owned(),
+            ids: ids.iter().map(|&id| id.to_owned()).collect(),
+        }
+    }
+}
+
+impl Plain {
+    /// A network card of the driver `igb`, in that IOMMU group.
+    pub fn nic(address: &str, group: u32) -> Self {
+        Self {
+            address: address.to_owned(),
+            vendor: intel(),
+            device: i210(),
+            class: ethernet_controller(),
+            subsystem_vendor: 0,
+            subsystem_device: 0,
+            numa_node: no_node(),
+            driver: Some("igb".to_owned()),
+            driver_override: None,
+            group: Some(group),
+            reset_method: Some("flr bus".to_owned()),
+            numvfs: None,
+            physfn: None,
+            card_number: None,
+            product_serial: None,
+            label: None,
+        }
+    }
+
+    /// An NVMe drive.
+    pub fn drive(address: &str, group: u32) -> Self {
+        Self {
+            device: 0x0953,
+            class: 0x01_08_02,
+            driver: Some("nvme".to_owned()),
+            ..Self::nic(address, group)
+        }
+    }
+
+    /// A root port.
+    pub fn bridge(address: &str, group: u32) -> Self {
+        Self {
+            device: 0xa340,
+            class: 0x06_04_00,
+            driver: Some("pcieport".to_owned()),
+            ..Self::nic(address, group)
+        }
+    }
+
+    pub fn with_driver(self, driver: Option<&str>) -> Self {
+        let driver = driver.map(str::to_owned);
+        Self { driver, ..self }
+    }
+
+    pub fn reserved_for(self, driver: &str) -> Self {
+        let driver_override = Some(driver.to_owned());
+        Self {
+            driver_override,
+            ..self
         }
     }
 }
@@ -310,6 +446,22 @@ impl Machine {
             }
         }
         machine
+    }
+
+    /// Plain functions, with the drivers for them and `vfio-pci`.
+    pub fn of_pci(plain: impl IntoIterator<Item = Plain>) -> Self {
+        Self {
+            drivers: vec![
+                Driver::new("pcieport", &["8086:a340"]),
+                Driver::new("igb", &["8086:1533"]),
+                // Knows the same cards, but was loaded later.
+                Driver::new("e1000e", &["8086:1533"]),
+                Driver::new("nvme", &["8086:0953"]),
+                Driver::new("vfio-pci", &[]),
+            ],
+            plain: plain.into_iter().collect(),
+            ..Self::default()
+        }
     }
 
     /// `boards` boards, each of which holds 4 × [`SMALL`] or 2 × [`LARGE`].

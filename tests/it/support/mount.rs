@@ -6,7 +6,7 @@ use std::{
     collections::HashMap,
     ffi::OsStr,
     path::Path,
-    sync::Mutex,
+    sync::{Arc, Mutex},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -17,7 +17,10 @@ use fuser::{
     ReplyOpen, ReplyWrite, Request, TimeOrNow, WriteFlags,
 };
 
-use super::{kernel::Kernel, tree::Entry};
+use super::{
+    kernel::Kernel,
+    tree::{Entry, Tree},
+};
 
 /// A mount; dropping it unmounts, also while a test panics.
 #[derive(Debug)]
@@ -31,6 +34,18 @@ impl Mount {
     /// # Panics
     /// When FUSE cannot be used: a test that needs it must not pass without it.
     pub fn new(kernel: &Kernel, directory: &Path) -> Self {
+        Self::show(kernel, directory, Part::Sys)
+    }
+
+    /// Shows the VFIO groups of the machine, `/dev/vfio`, at `directory`.
+    ///
+    /// # Panics
+    /// As [`Self::new`].
+    pub fn of_vfio_groups(kernel: &Kernel, directory: &Path) -> Self {
+        Self::show(kernel, directory, Part::VfioGroups)
+    }
+
+    fn show(kernel: &Kernel, directory: &Path, part: Part) -> Self {
         let device = Path::new("/dev/fuse");
         assert!(
             device.exists(),
@@ -43,6 +58,7 @@ impl Mount {
         ];
         let files = Files {
             kernel: kernel.clone(),
+            part,
             inodes: Mutex::new(Inodes::default()),
         };
         let session = fuser::spawn_mount(files, directory, &config).unwrap_or_else(|error| {
@@ -87,9 +103,17 @@ impl Inodes {
     }
 }
 
+/// The part of the machine that a mount shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Sys,
+    VfioGroups,
+}
+
 #[derive(Debug)]
 struct Files {
     kernel: Kernel,
+    part: Part,
     inodes: Mutex<Inodes>,
 }
 
@@ -97,10 +121,17 @@ struct Files {
 const NEVER: Duration = Duration::ZERO;
 
 impl Files {
+    fn tree(&self) -> Arc<Tree> {
+        match self.part {
+            Part::Sys => self.kernel.tree(),
+            Part::VfioGroups => Arc::new(self.kernel.vfio_groups()),
+        }
+    }
+
     fn at(&self, inode: INodeNo) -> Result<(String, Entry), Errno> {
         let path = self.inodes.lock().unwrap().path(inode);
         let path = path.ok_or(Errno::ENOENT)?;
-        let entry = self.kernel.tree().get(&path).cloned();
+        let entry = self.tree().get(&path).cloned();
         Ok((path, entry.ok_or(Errno::ENOENT)?))
     }
 
@@ -111,6 +142,7 @@ impl Files {
             Entry::Directory(_) => (FileType::Directory, 0o755, 0),
             Entry::Link(target) => (FileType::Symlink, 0o777, target.len() as u64),
             Entry::Attribute(attribute) => (FileType::RegularFile, attribute.mode(), PAGE),
+            Entry::Binary(bytes) => (FileType::RegularFile, 0o444, bytes.len() as u64),
         };
         FileAttr {
             ino: self.inodes.lock().unwrap().number(path),
@@ -134,7 +166,7 @@ impl Files {
     fn child(&self, parent: INodeNo, name: &OsStr) -> Result<FileAttr, Errno> {
         let (directory, _) = self.at(parent)?;
         let path = format!("{directory}/{}", name.to_str().ok_or(Errno::ENOENT)?);
-        let entry = self.kernel.tree().get(&path).cloned();
+        let entry = self.tree().get(&path).cloned();
         Ok(self.attributes(&path, &entry.ok_or(Errno::ENOENT)?))
     }
 }
@@ -186,18 +218,30 @@ impl Filesystem for Files {
 
     /// `kernfs_fop_open`: even root needs the attribute's own permission bit.
     fn open(&self, _req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let attribute = match self.at(ino) {
-            Ok((_, Entry::Attribute(attribute))) => attribute,
-            Ok(_) => return reply.error(Errno::EISDIR),
+        let (path, entry) = match self.at(ino) {
+            Ok(found) => found,
             Err(errno) => return reply.error(errno),
+        };
+        if self.part == Part::VfioGroups {
+            return match self.kernel.may_open_group(&path) {
+                Ok(()) => reply.opened(FileHandle(0), FopenFlags::FOPEN_DIRECT_IO),
+                Err(errno) => reply.error(Errno::from_i32(errno as i32)),
+            };
+        }
+        let (readable, writable) = match entry {
+            Entry::Attribute(attribute) => (attribute.text.is_some(), attribute.on_write.is_some()),
+            Entry::Binary(_) => (true, false),
+            Entry::Directory(_) | Entry::Link(_) => return reply.error(Errno::EISDIR),
         };
         let access = flags.acc_mode();
         let reads = access != OpenAccMode::O_WRONLY;
         let writes = access != OpenAccMode::O_RDONLY;
-        if (reads && attribute.text.is_none()) || (writes && attribute.on_write.is_none()) {
+        if (reads && !readable) || (writes && !writable) {
             return reply.error(Errno::EACCES);
         }
-        reply.opened(FileHandle(0), FopenFlags::FOPEN_DIRECT_IO);
+        // As in sysfs, one writer does not wait for another of the same file.
+        let flags = FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES;
+        reply.opened(FileHandle(0), flags);
     }
 
     fn read(
@@ -211,17 +255,28 @@ impl Filesystem for Files {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        let range = move |length: usize| {
+            let start = usize::try_from(offset).unwrap_or(usize::MAX).min(length);
+            start..(start + size as usize).min(length)
+        };
         match self.at(ino) {
+            Ok((_, Entry::Binary(bytes))) => reply.data(&bytes[range(bytes.len())]),
+            // The attribute's function takes the device's lock.
+            Ok((path, Entry::Attribute(_))) if self.kernel.is_locked_for(&path) => {
+                let kernel = self.kernel.clone();
+                drop(std::thread::spawn(move || {
+                    match kernel.text(&format!("/sys{path}")) {
+                        Ok(text) => reply.data(&text.as_bytes()[range(text.len())]),
+                        Err(_) => reply.error(Errno::ENODEV),
+                    }
+                }));
+            }
             Ok((path, Entry::Attribute(attribute))) => {
                 let text = match attribute.text.unwrap_or_else(|| Ok(String::new())) {
                     Ok(text) => text,
                     Err(errno) => return reply.error(Errno::from_i32(errno as i32)),
                 };
-                let start = usize::try_from(offset)
-                    .unwrap_or(usize::MAX)
-                    .min(text.len());
-                let end = (start + size as usize).min(text.len());
-                let part = text.as_bytes()[start..end].to_owned();
+                let part = text.as_bytes()[range(text.len())].to_owned();
                 match self.kernel.delay_of_read(&path) {
                     Duration::ZERO => reply.data(&part),
                     // A hanging driver does not block other reads.
@@ -289,7 +344,7 @@ impl Filesystem for Files {
             Ok(_) => return reply.error(Errno::ENOTDIR),
             Err(errno) => return reply.error(errno),
         };
-        let tree = self.kernel.tree();
+        let tree = self.tree();
         let fixed = [".", ".."].map(|name| (ino, FileType::Directory, name.to_owned()));
         let listed = names.into_iter().filter_map(|name| {
             let path = format!("{path}/{name}");

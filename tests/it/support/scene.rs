@@ -6,6 +6,7 @@ use std::{
     fs,
     os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
 };
 
 use lab_nvidia::model::Vm;
@@ -18,7 +19,7 @@ use virt_vgpu::{
 
 use super::{
     domain::Domain,
-    kernel::{Kernel, Mdev, Vgpu},
+    kernel::{Bound, Kernel, Mdev, Vgpu},
     machine::Machine,
     mount::Mount,
     nvml_server::NvmlServer,
@@ -40,16 +41,21 @@ pub struct Scene {
     /// Devices that existed before us and must still exist after us.
     foreign: BTreeMap<String, Mdev>,
     foreign_vgpus: BTreeMap<String, Vgpu>,
+    /// The drivers of plain functions to which each comes back.
+    bound: Mutex<BTreeMap<String, Bound>>,
     /// On a machine with GPUs that follow tables.
     _nvml: Option<NvmlServer>,
     // Unmounts before the directory is removed: fields are dropped in order.
     _mount: Mount,
+    /// On a machine with plain functions.
+    _vfio_groups: Option<Mount>,
     root: TempDir,
 }
 
 impl Scene {
     pub fn new(machine: Machine) -> Self {
         let has_nvml = !machine.gpus.is_empty();
+        let has_groups = !machine.plain.is_empty();
         let kernel = Kernel::new(machine);
         super::ordinary_umask();
         // `/run` is in memory on real hosts too.
@@ -66,12 +72,19 @@ impl Scene {
             fs::create_dir_all(root.path().join(directory)).unwrap();
         }
         let mount = Mount::new(&kernel, &root.path().join("sys"));
+        let vfio_groups = has_groups.then(|| {
+            let directory = root.path().join("dev/vfio");
+            fs::create_dir_all(&directory).unwrap();
+            Mount::of_vfio_groups(&kernel, &directory)
+        });
         Self {
             foreign: kernel.mdevs(),
             foreign_vgpus: kernel.vgpus(),
+            bound: Mutex::new(kernel.bound()),
             _nvml: has_nvml.then(|| NvmlServer::install(&kernel, root.path())),
             kernel,
             _mount: mount,
+            _vfio_groups: vfio_groups,
             root,
         }
     }
@@ -122,6 +135,29 @@ impl Scene {
              where = [{{ field = \"vendor-id\", op = \"equal\", value = \"10de\" }}]\n"
         );
         self.file(&format!("etc/virt-vgpu/pools.d/{name}.toml"), text);
+    }
+
+    /// A pool of all plain functions of Intel.
+    pub fn pci_pool(&self, name: &str) {
+        self.pci_pool_with(name, "");
+    }
+
+    /// The same with more keys.
+    pub fn pci_pool_with(&self, name: &str, keys: &str) {
+        let text = format!(
+            "kind = \"pci\"\n{keys}\n[[rule]]\n\
+             where = [{{ field = \"vendor-id\", op = \"equal\", value = \"8086\" }}]\n"
+        );
+        self.file(&format!("etc/virt-vgpu/pools.d/{name}.toml"), text);
+    }
+
+    /// From now on each plain function is to come back to the driver that it has now.
+    pub fn accept_drivers(&self) {
+        *self.at_first() = self.kernel.bound();
+    }
+
+    fn at_first(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Bound>> {
+        self.bound.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The host has no program that asks NVML.
@@ -317,9 +353,10 @@ impl Scene {
     #[track_caller]
     pub fn is_sound(&self) {
         self.foreign_is_untouched();
+        self.plain_is_sound();
         let mut claimed = BTreeSet::new();
         for claim in self.claims() {
-            for device in &claim.devices {
+            for device in claim.devices.iter().filter(|one| !self.is_plain(one)) {
                 if claim.state != State::Committed {
                     assert_eq!(self.there(device), None, "not committed: {device:?}");
                     continue;
@@ -337,6 +374,39 @@ impl Scene {
         let mut ours = self.ours();
         ours.extend(self.our_vgpus().into_keys());
         assert_eq!(ours, claimed, "left: there; right: claimed");
+    }
+
+    /// Plain functions in committed claims are VFIO's, and all others have the driver that
+    /// they had at first.
+    #[track_caller]
+    fn plain_is_sound(&self) {
+        let mut claimed: BTreeMap<String, String> = BTreeMap::new();
+        let now = self.kernel.bound();
+        for claim in self.claims() {
+            for device in claim.devices.iter().filter(|one| self.is_plain(one)) {
+                for function in device.functions().map(|one| one.to_string()) {
+                    let Some(bound) = now.get(&function) else {
+                        continue;
+                    };
+                    if claim.state == State::Committed {
+                        assert_eq!(bound.driver.as_deref(), Some("vfio-pci"), "{function}");
+                        let domain = claim.domain_name.to_string();
+                        let other = claimed.insert(function, domain.clone());
+                        assert!(other.is_none_or(|other| other == domain), "{claim:?}");
+                    }
+                }
+            }
+        }
+        let first = self.at_first();
+        for (function, bound) in now {
+            if !claimed.contains_key(&function) {
+                assert_eq!(Some(&bound), first.get(&function), "{function}");
+            }
+        }
+    }
+
+    fn is_plain(&self, device: &ClaimedDevice) -> bool {
+        device.handle.pci().is_some() && device.kind == "pci"
     }
 
     /// Parent and type of the device that has the claimed device's place.
@@ -378,7 +448,12 @@ impl Scene {
                 OnWrite::Vgpu { at, .. } => {
                     self.foreign.contains_key(at) || self.foreign_vgpus.contains_key(at)
                 }
-                OnWrite::Create { .. } | OnWrite::Parameters { .. } => false,
+                OnWrite::Create { .. }
+                | OnWrite::Parameters { .. }
+                | OnWrite::Unbind { .. }
+                | OnWrite::Bind { .. }
+                | OnWrite::Probe
+                | OnWrite::Override { .. } => false,
             };
             assert!(!is_foreign, "{write:?}");
         }

@@ -26,6 +26,20 @@ pub enum OnWrite {
         at: String,
         attribute: model::Attribute,
     },
+    /// `unbind` of a PCI driver.
+    Unbind {
+        driver: String,
+    },
+    /// `bind` of a PCI driver.
+    Bind {
+        driver: String,
+    },
+    /// `drivers_probe` of the PCI bus.
+    Probe,
+    /// `driver_override` of a PCI function.
+    Override {
+        at: String,
+    },
 }
 
 /// An attribute: readable, writable, or both.
@@ -51,6 +65,8 @@ pub enum Entry {
     Directory(BTreeSet<String>),
     Link(String),
     Attribute(Attribute),
+    /// A binary attribute, for reading only.
+    Binary(Vec<u8>),
 }
 
 /// All entries by absolute path below `/sys` (whose own path is `""`).
@@ -110,6 +126,11 @@ impl Tree {
     /// An attribute for reading and writing.
     pub fn setting(&mut self, path: &str, text: impl std::fmt::Display, on_write: OnWrite) {
         self.attribute(path, Ok(format!("{text}\n")), Some(on_write));
+    }
+
+    /// A binary attribute.
+    pub fn binary(&mut self, path: &str, bytes: Vec<u8>) {
+        self.add(path, Entry::Binary(bytes));
     }
 
     /// The entry at exactly that path, links not followed.

@@ -280,6 +280,9 @@ impl Kernel {
 
     /// The device nodes of a virtual function: its group's, and its own.
     pub fn nodes(&self, function: &str) -> [String; 2] {
+        if let Some(nodes) = self.nodes_of_plain(function) {
+            return nodes;
+        }
         let state = self.state();
         let Some((index, Parent::Vf(number))) = state.card(function) else {
             panic!("{function} is not a virtual function");
@@ -297,6 +300,9 @@ impl Kernel {
     /// # Errors
     /// The driver's errno.
     pub fn open(&self, at: &str, vm: model::Vm) -> Result<(), Errno> {
+        if let Some(opened) = self.open_function(at, vm.pid) {
+            return opened;
+        }
         let mut state = self.state();
         let Some((index, vgpu_handle)) = state.vgpu_handle(at) else {
             let known = state.mdevs.contains_key(at);
@@ -316,6 +322,7 @@ impl Kernel {
             .into_iter()
             .partition::<Vec<_>, _>(|(owner, _)| *owner == pid);
         state.opened = others;
+        state.close_groups(pid);
         state.tree = None;
         for (_, at) in ended {
             if let Some((index, vgpu_handle)) = state.vgpu_handle(&at) {

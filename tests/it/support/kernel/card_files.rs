@@ -52,7 +52,7 @@ impl Card {
             subsystem_vendor: NVIDIA,
             subsystem_device: board.subsystem,
             numa_node: self.numa_node,
-            driver: "nvidia",
+            driver: Some("nvidia"),
         };
         add_pci(tree, address, &pci);
     }

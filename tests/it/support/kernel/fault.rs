@@ -26,6 +26,22 @@ pub enum Target {
     Nvml,
     /// An attribute that a GPU's driver answers is read; no write.
     Read,
+    /// A driver gives up a PCI function (`remove` of its driver).
+    Unbind,
+    /// A driver takes a PCI function (`probe` of its driver), by `bind` or `drivers_probe`.
+    Probe,
+}
+
+/// Something that others do to a PCI function just after a driver has given it up or taken
+/// it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Meanwhile {
+    /// Somebody else makes the kernel look for a driver for it.
+    IsProbed,
+    /// It does not answer any more: it did not wake up, or its reset failed.
+    Dies,
+    /// It is pulled out.
+    Vanishes,
 }
 
 /// A fault of a driver.
@@ -44,6 +60,10 @@ pub struct Fault {
     pub does: bool,
     /// That many of these writes must be in progress at once before any is carried out.
     pub together: usize,
+    /// The driver answers only when the drivers work again ([`Kernel::heal`]).
+    pub hangs: bool,
+    /// What happens to the function afterwards.
+    pub meanwhile: Option<Meanwhile>,
     /// How many more writes are affected.
     pub times: usize,
 }
@@ -59,6 +79,8 @@ impl Fault {
             pretends: false,
             does: false,
             together: 0,
+            hangs: false,
+            meanwhile: None,
             times: usize::MAX,
         }
     }
@@ -85,6 +107,23 @@ impl Fault {
         Self {
             does: true,
             ..Self::errno(target, errno)
+        }
+    }
+
+    /// Such a write works once the drivers work again.
+    pub fn hanging(target: Target) -> Self {
+        Self {
+            hangs: true,
+            ..Self::delay(target, Duration::ZERO)
+        }
+    }
+
+    /// After one such write, others do that to the function.
+    pub fn then(target: Target, meanwhile: Meanwhile) -> Self {
+        Self {
+            meanwhile: Some(meanwhile),
+            times: 1,
+            ..Self::delay(target, Duration::ZERO)
         }
     }
 
@@ -169,6 +208,11 @@ impl State {
                 };
                 (target, Some(parent_of(at).unwrap_or_else(|| at.clone())))
             }
+            // The bus looks for these faults when a driver is asked.
+            OnWrite::Unbind { .. }
+            | OnWrite::Bind { .. }
+            | OnWrite::Probe
+            | OnWrite::Override { .. } => return None,
         })
     }
 }

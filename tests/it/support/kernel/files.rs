@@ -26,6 +26,7 @@ impl State {
                 add_virtual_function(&mut tree, &function.address, number, address);
             }
         }
+        self.pci.add_to(&mut tree);
         for card in &self.cards {
             card.add_to(&mut tree, &self.without_vfio);
         }
@@ -51,7 +52,7 @@ impl State {
                 subsystem_vendor: function.subsystem_vendor,
                 subsystem_device: function.subsystem_device,
                 numa_node: function.numa_node,
-                driver: &function.driver,
+                driver: Some(&function.driver),
             },
         );
         let is_virtual = address != function.address;
@@ -94,7 +95,7 @@ pub(super) struct Pci<'a> {
     pub subsystem_vendor: u16,
     pub subsystem_device: u16,
     pub numa_node: i32,
-    pub driver: &'a str,
+    pub driver: Option<&'a str>,
 }
 
 pub(super) fn add_pci(tree: &mut Tree, address: &str, pci: &Pci<'_>) {
@@ -112,11 +113,12 @@ pub(super) fn add_pci(tree: &mut Tree, address: &str, pci: &Pci<'_>) {
     ] {
         tree.text(&format!("{path}/{name}"), text);
     }
-    let driver = format!("/bus/pci/drivers/{}", pci.driver);
+    let Some(name) = pci.driver else { return };
+    let driver = format!("/bus/pci/drivers/{name}");
     tree.link(&format!("{path}/driver"), &format!("../../..{driver}"));
     tree.link(
         &format!("{driver}/module"),
-        &format!("../../../../module/{}", pci.driver),
+        &format!("../../../../module/{name}"),
     );
     tree.link(
         &format!("{driver}/{address}"),
