@@ -14,6 +14,7 @@ mod display;
 mod fabric;
 mod function;
 mod input;
+mod made;
 mod mounts;
 mod need;
 mod network;
@@ -36,6 +37,7 @@ pub struct HostNeeds {
     display: display::Display,
     keyboards: input::Keyboards,
     platform: platform::Platform,
+    made: made::MadeDevices,
 }
 
 impl HostNeeds {
@@ -50,6 +52,7 @@ impl HostNeeds {
             display: display::Display::read(sysfs),
             keyboards: input::Keyboards::read(sysfs),
             platform: platform::Platform::read(sysfs),
+            made: made::MadeDevices::read(sysfs),
         }
     }
 
@@ -128,6 +131,8 @@ impl HostNeeds {
         if let Err(error) = self.judge_virtual_functions(sysfs, &function, taken, &mut needs) {
             needs.push(Need::unread(address, &error.to_string()));
         }
+        // A use that is certain says more.
+        needs.sort_by_key(|need| need.unread.is_some());
         needs
     }
 
@@ -140,6 +145,7 @@ impl HostNeeds {
     ) {
         self.storage.needs(sysfs, function, needs);
         self.network.needs(sysfs, function, needs);
+        self.made.needs(function, needs);
         self.display.needs(sysfs, function, needs);
         self.keyboards.needs(function, taken, needs);
         self.platform.needs(sysfs, function, needs);

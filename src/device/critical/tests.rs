@@ -209,6 +209,7 @@ fn what_cannot_be_read_is_critical() {
         ("laptop", "/sys/class/bluetooth", "0000:00:14.0"),
         ("nvme-root", "/nvme-subsys1", "0000:02:00.0"),
         ("nvme-root", "/ctl/nvme3/address", "0000:02:00.0"),
+        ("server", "/sys/bus/mdev/devices", "0000:3b:00.0"),
         ("zfs-root", "/proc/spl/kstat/zfs", "0000:04:00.0"),
         ("zfs-root", "/run/udev/data/b259:9", "0000:04:00.0"),
         ("zfs-root", "/sys/class/block/nvme2n1/dev", "0000:04:00.0"),
@@ -346,6 +347,121 @@ fn the_frame_buffer_of_the_firmware_is_on_a_display() {
     );
 }
 
+/// Changes of a machine by further lines of its text, and what a function is then needed
+/// for.
+#[test]
+fn further_ways_to_a_use() {
+    let cases = [
+        (
+            "a controller whose paths are not shown",
+            "nvme-root",
+            "link /sys/devices/virtual/nvme-subsystem/nvme-subsys1/nvme1 ../../../pci0000:00/\
+             0000:00:01.2/0000:02:00.0/nvme/nvme1\nat virtual/nvme-subsystem/nvme-subsys1\n  \
+             block nvme9n1 259:90\nfolder /sys/fs/ext4/nvme9n1",
+            "0000:02:00.0",
+            "0000:02:00.0 → nvme1 → nvme9n1 → mounted ext4",
+        ),
+        (
+            "NVMe over Fibre Channel",
+            "server",
+            "at pci0000:ae/0000:ae:03.0/0000:b1:00.0/host7/fc_host\n  class fc_host host7\n    \
+             port_name = 0x100000109b1b2c3d\nat virtual/nvme-fabrics/ctl\n  class nvme nvme5\n    \
+             transport = fc\n    address = traddr=nn-0x1:pn-0x2,\
+             host_traddr=nn-0x200000109b1b2c3d:pn-0x100000109b1b2c3d\n    block nvme5n1 259:50\n\
+             folder /sys/fs/xfs/nvme5n1",
+            "0000:b1:00.0",
+            "0000:b1:00.0 → host7 → nvme5 → nvme5n1 → mounted xfs",
+        ),
+        (
+            "an external log of XFS",
+            "desktop",
+            "file /proc/1/mountinfo\n  29 1 8:2 / / rw - xfs /dev/sda2 rw,logdev=/dev/nvme0n1p1",
+            "0000:02:00.0",
+            "0000:02:00.0 → nvme0 → nvme0n1 → nvme0n1p1 → /",
+        ),
+        (
+            "a disk by udev's link",
+            "desktop",
+            "link /dev/disk/by-label/fast ../../nvme0n1p1\nfile /proc/swaps\n  Filename\n  \
+             /dev/disk/by-label/fast partition 1 0 -2",
+            "0000:02:00.0",
+            "0000:02:00.0 → nvme0 → nvme0n1 → nvme0n1p1 → swap",
+        ),
+        (
+            "a disk by the name of its map",
+            "laptop",
+            "file /proc/swaps\n  Filename\n  /dev/mapper/cryptroot partition 1 0 -2",
+            "0000:02:00.0",
+            "0000:02:00.0 → nvme0 → nvme0n1 → nvme0n1p2 → dm-0 (cryptroot) → /",
+        ),
+        (
+            "all devices of bcachefs",
+            "desktop",
+            "file /proc/1/mountinfo\n  29 1 0:40 / / rw - bcachefs /dev/sda2:/dev/nvme0n1p1 rw",
+            "0000:02:00.0",
+            "0000:02:00.0 → nvme0 → nvme0n1 → nvme0n1p1 → /",
+        ),
+        (
+            "all devices of btrfs",
+            "desktop",
+            "folder /sys/fs/btrfs/1/devices/sda2\nfolder /sys/fs/btrfs/1/devices/nvme0n1p1\n\
+             file /proc/1/mountinfo\n  29 1 0:40 / / rw - btrfs /dev/sda2 rw,subvol=/",
+            "0000:02:00.0",
+            "0000:02:00.0 → nvme0 → nvme0n1 → nvme0n1p1 → /",
+        ),
+        (
+            "a loop device on a disk",
+            "desktop",
+            "at virtual/block\n  block loop0 7:0\n    dir loop\n      backing_file = \
+             /dev/nvme0n1p1",
+            "0000:02:00.0",
+            "0000:02:00.0 → nvme0 → nvme0n1 → nvme0n1p1 → loop0 → active",
+        ),
+        (
+            "PPPoE",
+            "server",
+            "file /proc/net/pppoe\n  Id Address Device\n  00000001 00:11:22:33:44:55 ens2f0",
+            "0000:19:00.0",
+            "0000:19:00.0 → ens2f0 → PPPoE",
+        ),
+        (
+            "the console of a VM's host",
+            "desktop",
+            "file /proc/consoles\n  hvc0 -W- (EC  p) 229:0\nat pci0000:00/0000:00:1c.0/\
+             0000:03:00.0/virtio3/virtio-ports\n  class virtio-ports vport3p0",
+            "0000:03:00.0",
+            "0000:03:00.0 → virtio3 → hvc0 (console)",
+        ),
+        (
+            "a mediated device",
+            "server",
+            "link /sys/bus/mdev/devices/7e5c9f4a ../../../devices/pci0000:3a/0000:3a:00.0/\
+             0000:3b:00.0/7e5c9f4a",
+            "0000:3b:00.0",
+            "0000:3b:00.0 → 7e5c9f4a → mediated device",
+        ),
+        (
+            "a disk on USB",
+            "desktop",
+            "at pci0000:00/0000:00:1c.0/0000:03:00.0/usb2/2-1/2-1:1.0/host6/target6:0:0/6:0:0:0/\
+             block\n  block sdx 8:16\n    block sdx1 8:17\nfolder /sys/fs/ext4/sdx1",
+            "0000:03:00.0",
+            "0000:03:00.0 → usb2 → 2-1 → sdx → sdx1 → mounted ext4",
+        ),
+    ];
+    for (what, name, lines, function, chain) in cases {
+        let mut host = Altered::unaltered(name);
+        for (path, entry) in unfolded(lines) {
+            host.with(&path, entry);
+        }
+        assert_eq!(
+            host.first(function),
+            format!("the host needs it: {chain}"),
+            "{what}"
+        );
+    }
+}
+
 /// A disk that is mounted in a container, or has a log, has an entry by its name.
 #[test]
 fn mounts_that_the_table_does_not_show() {
@@ -353,10 +469,11 @@ fn mounts_that_the_table_does_not_show() {
         ("/sys/fs/ext4/nvme0n1p1", "mounted ext4"),
         ("/sys/fs/xfs/nvme0n1p1", "mounted xfs"),
         ("/proc/fs/jbd2/nvme0n1p1", "log of ext4"),
-        ("/sys/class/block/nvme0n1p1/bcache", "bcache"),
         ("/sys/fs/btrfs/1/devices/nvme0n1p1", "mounted btrfs"),
+        ("/sys/class/block/nvme0n1p1/bcache", "bcache"),
     ] {
         let mut host = Altered::unaltered("desktop");
+        host.with("/sys/fs/bcache", Entry::Folder);
         host.with(path, Entry::Folder);
         assert_eq!(
             host.first("0000:02:00.0"),
