@@ -524,6 +524,27 @@ fn no_driver_is_asked() {
     }
 }
 
+/// A start that wants a GPU does not wait until all disks and interfaces have been looked
+/// at.
+#[test]
+fn disks_and_networks_are_read_only_for_functions_that_can_have_them() {
+    let host = Altered::unaltered("server");
+    assert_eq!(host.first("0000:3b:00.0"), "free");
+    let reads = host.reads.take();
+    let is_such = |path: &&String| {
+        let places = [
+            "/proc/1/",
+            "/proc/net/",
+            "/sys/class/block",
+            "/sys/class/net",
+        ];
+        places.iter().any(|place| path.starts_with(place))
+    };
+    assert_eq!(reads.iter().find(is_such), None);
+    assert_eq!(host.first("0000:af:00.0"), "free");
+    assert!(host.reads.take().iter().any(|path| is_such(&path)));
+}
+
 #[test]
 fn the_address_file_is_read_by_lines() {
     let host = Altered::unaltered("desktop");
