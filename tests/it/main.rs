@@ -22,6 +22,7 @@ mod daemon;
 mod dependency_rule;
 mod driver;
 mod hook;
+mod host_needs;
 mod kinds;
 #[cfg(feature = "nvml")]
 mod nvml;

@@ -51,7 +51,13 @@ impl Function {
         format!("{PCI_DEVICES}/{}", self.address)
     }
 
-    /// Whether disks can hang on it: storage, SD cards, USB, Fibre Channel.
+    /// Whether a disk or a network interface can hang on it. On displays, and on devices for
+    /// sound and pictures, there is none; of all others it is not known.
+    pub(super) fn can_hold_devices(&self) -> bool {
+        !matches!(self.base(), 0x03 | 0x04)
+    }
+
+    /// Whether disks are to be expected on it: storage, SD cards, USB, Fibre Channel.
     pub(super) fn can_hold_disks(&self) -> bool {
         self.base() == 0x01 || matches!(self.class, 0x0805 | 0x0c03 | 0x0c04)
     }

@@ -5,7 +5,7 @@
 //! No question here is answered by a driver of a device, so that none can hang: the kernel's
 //! own files in `/sys` and `/proc`, udev's database, and the addresses of interfaces.
 
-use std::io;
+use std::{io, sync::OnceLock};
 
 use crate::{device::Sysfs, model::PciAddress};
 
@@ -14,6 +14,7 @@ mod display;
 mod fabric;
 mod function;
 mod input;
+mod made;
 mod mounts;
 mod need;
 mod network;
@@ -31,25 +32,29 @@ pub use need::Need;
 /// The state of the host at one moment, as far as it says what the host needs.
 #[derive(Debug)]
 pub struct HostNeeds {
-    storage: storage::Storage,
-    network: network::Network,
+    /// Disks and interfaces are many on a large host, and do not concern every function:
+    /// they are read when the first one is asked about that can have them.
+    storage: OnceLock<(storage::Storage, Vec<storage::RemoteUse>)>,
+    network: OnceLock<network::Network>,
     display: display::Display,
     keyboards: input::Keyboards,
     platform: platform::Platform,
+    made: made::MadeDevices,
 }
 
 impl HostNeeds {
-    /// Reads everything that concerns the whole host. What cannot be read makes functions
+    /// Reads what concerns the whole host: at once, or when the first function is asked
+    /// about that it can concern, and never twice. What cannot be read makes functions
     /// needed later.
     #[must_use]
     pub fn read(sysfs: &dyn Sysfs) -> Self {
-        let (storage, servers) = storage::Storage::read(sysfs);
         Self {
-            storage,
-            network: network::Network::read(sysfs, &servers),
+            storage: OnceLock::new(),
+            network: OnceLock::new(),
             display: display::Display::read(sysfs),
             keyboards: input::Keyboards::read(sysfs),
             platform: platform::Platform::read(sysfs),
+            made: made::MadeDevices::read(sysfs),
         }
     }
 
@@ -108,6 +113,16 @@ impl HostNeeds {
         needs
     }
 
+    fn storage(&self, sysfs: &dyn Sysfs) -> &(storage::Storage, Vec<storage::RemoteUse>) {
+        self.storage.get_or_init(|| storage::Storage::read(sysfs))
+    }
+
+    fn network(&self, sysfs: &dyn Sysfs) -> &network::Network {
+        let (_, servers) = self.storage(sysfs);
+        let read = || network::Network::read(sysfs, servers);
+        self.network.get_or_init(read)
+    }
+
     /// Why the host needs one function, whatever its group.
     fn by_itself(
         &self,
@@ -128,6 +143,8 @@ impl HostNeeds {
         if let Err(error) = self.judge_virtual_functions(sysfs, &function, taken, &mut needs) {
             needs.push(Need::unread(address, &error.to_string()));
         }
+        // A use that is certain says more.
+        needs.sort_by_key(|need| need.unread.is_some());
         needs
     }
 
@@ -138,8 +155,11 @@ impl HostNeeds {
         taken: &[PciAddress],
         needs: &mut Vec<Need>,
     ) {
-        self.storage.needs(sysfs, function, needs);
-        self.network.needs(sysfs, function, needs);
+        if function.can_hold_devices() {
+            self.storage(sysfs).0.needs(sysfs, function, needs);
+            self.network(sysfs).needs(sysfs, function, needs);
+        }
+        self.made.needs(function, needs);
         self.display.needs(sysfs, function, needs);
         self.keyboards.needs(function, taken, needs);
         self.platform.needs(sysfs, function, needs);
@@ -160,11 +180,9 @@ impl HostNeeds {
             let driver = virtual_function.driver(sysfs)?;
             // With an interface of the host it has been judged; without a driver nobody
             // uses it. A VM, or a driver that makes vGPUs, shows no more than the driver.
-            if let (Some(driver), false, true) = (
-                driver,
-                self.network.has_interface(address),
-                found.is_empty(),
-            ) {
+            let has_interface =
+                virtual_function.can_hold_devices() && self.network(sysfs).has_interface(address);
+            if let (Some(driver), false, true) = (driver, has_interface, found.is_empty()) {
                 found.push(Need::used(address, vec![format!("driver {driver}")]));
             }
             for need in found {

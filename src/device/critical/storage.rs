@@ -271,8 +271,11 @@ fn note_elsewhere(sysfs: &dyn Sysfs, blocks: &mut Blocks) {
         }
         Err(error) => blocks.unread.push(error.to_string()),
     }
+    if !sysfs.exists("/sys/fs/bcache") {
+        return;
+    }
     for name in blocks.names() {
-        // A cache has it too, and is built on nothing.
+        // A cache has it too, and nothing is built on a cache.
         if sysfs.exists(&format!("/sys/class/block/{name}/bcache")) {
             note_unless_used(blocks, &name, "bcache");
         }

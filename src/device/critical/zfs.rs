@@ -77,7 +77,10 @@ enum Member {
 }
 
 fn member(sysfs: &dyn Sysfs, name: &str) -> io::Result<Member> {
-    let number = read(sysfs, &format!("/sys/class/block/{name}/dev"))?;
+    // The hidden paths of NVMe multipath have no number, and nobody can open them.
+    let Some(number) = optional(read(sysfs, &format!("/sys/class/block/{name}/dev")))? else {
+        return Ok(Member::No);
+    };
     let text = read(sysfs, &format!("/run/udev/data/b{number}"))?;
     let property = |key: &str| {
         let mut lines = text.lines();

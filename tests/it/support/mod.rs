@@ -8,6 +8,7 @@ pub mod kernel;
 #[cfg(feature = "cli")]
 pub mod libvirtd;
 pub mod machine;
+pub mod machines;
 pub mod making;
 pub mod mount;
 #[cfg(feature = "nvml")]
