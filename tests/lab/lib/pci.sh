@@ -76,3 +76,30 @@ pci_cut_power() { emulated_cut_power; }
 pci_forget() { emulated_forget; }
 
 pci_autopsy() { emulated_autopsy; }
+
+# plug_out NAME: asks the host to let go of it, as who presses the button of its slot; of the card, all of it. The
+# host does so some seconds later, or when nobody uses it any more.
+plug_out() { ask_pci "device_del $1"; }
+
+# plug_in NAME: puts it in, once it is out; the card, all of it
+plug_in() {
+	local name=$1 end=$((SECONDS + 30))
+	# The host lets go of a device before it switches the slot off.
+	while (select_guest "$NAME" && ask_monitor 'info qtree') | grep -a "id \"$name\"" > /dev/null; do
+		((SECONDS < end)) || fail "$name is not out of its slot after 30 s"
+		sleep 0.2
+	done
+	on_lab 'wait_until slots_settled 30' > /dev/null
+	# A card of several functions is there when function 0 comes.
+	if [[ $name == card ]]; then ask_pci "device_add $(pci_device card.1)" "device_add $(pci_device card.2)"; fi
+	ask_pci "device_add $(pci_device "$name")"
+}
+
+# ask_pci COMMAND...: QEMU says nothing to what it does as asked
+ask_pci() {
+	local answer
+	trace "[$NAME, QEMU] $*"
+	answer=$(select_guest "$NAME" && ask_monitor "$@") || fail "QEMU's monitor does not answer"
+	answer=$(tr -d '\r' <<< "$answer" | grep -a '^Error') || return 0
+	fail "QEMU said: $answer"
+}
