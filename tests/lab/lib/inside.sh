@@ -347,6 +347,36 @@ own_driver() {
 # of it (0020: its interrupt): it would take a slot without power for one that it has emptied itself.
 pull() { setpci -s "$(port_of "$1")" CAP_EXP+18.w=0000:0020 CAP_EXP+18.w=0700:0700 CAP_EXP+18.w=0100:0700 CAP_EXP+18.w=0020:0020; }
 
+# forget_silent: the kernel lets go of devices that it believes in and that are not there
+forget_silent() {
+	local device
+	for device in nvme0 card card.1 card.2 igb nvme1; do
+		device=$(pci_of $device)
+		[ -e "/sys/bus/pci/devices/$device" ] || continue
+		[ "$(setpci -s "$device" 0.w)" != ffff ] || printf 1 > "/sys/bus/pci/devices/$device/remove"
+	done
+}
+
+# clean_pci: the devices of pci.sh as they are when the host is up, the shared disk mounted, and a libvirtd that has
+# not seen any of them yet
+clean_pci() {
+	local name
+	modprobe vfio-pci
+	udevadm settle
+	printf 0 > "/sys/bus/pci/devices/$(pci_of igb)/sriov_numvfs" 2> /dev/null || true
+	for name in nvme0 nvme1 igb card card.1 card.2 shared disk; do
+		[ "$(driver_of "$(pci_of $name)")" = "$(own_driver $name)" ] ||
+			bind_driver "$(pci_of $name)" "$(own_driver $name)" > /dev/null
+	done
+	mkdir -p /srv/shared
+	wait_until 'test -e /dev/disk/by-label/shared-disk' 30
+	mountpoint -q /srv/shared || mount /dev/disk/by-label/shared-disk /srv/shared
+	udevadm settle
+	systemctl restart libvirtd
+	# shellcheck disable=SC2016  # evaluated again and again
+	wait_until '[ "$(virsh -q nodedev-list --cap pci | grep -c .)" = "$(ls /sys/bus/pci/devices | wc -l)" ]' 30
+}
+
 # slots_settled: whether the kernel has done with what came and went: its thread for a port is not busy, and not in the
 # second that it waits after it has switched a slot off, in which it would miss the next device
 slots_settled() { ! ps -eo stat=,comm= | has '^[DR].*pciehp'; }

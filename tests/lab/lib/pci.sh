@@ -85,7 +85,7 @@ plug_out() { ask_pci "device_del $1"; }
 plug_in() {
 	local name=$1 end=$((SECONDS + 30))
 	# The host lets go of a device before it switches the slot off.
-	while (select_guest "$NAME" && ask_monitor 'info qtree') | grep -a "id \"$name\"" > /dev/null; do
+	while pci_in_slot "$name"; do
 		((SECONDS < end)) || fail "$name is not out of its slot after 30 s"
 		sleep 0.2
 	done
@@ -93,6 +93,20 @@ plug_in() {
 	# A card of several functions is there when function 0 comes.
 	if [[ $name == card ]]; then ask_pci "device_add $(pci_device card.1)" "device_add $(pci_device card.2)"; fi
 	ask_pci "device_add $(pci_device "$name")"
+}
+
+# pci_in_slot NAME: whether QEMU has it
+pci_in_slot() { (select_guest "$NAME" && ask_monitor 'info qtree') | grep -a "id \"$1\"" > /dev/null; }
+
+# pci_clean_state: all devices in their slots, as a scenario finds them
+pci_clean_state() {
+	local name
+	on_lab 'forget_silent'
+	for name in nvme0 card igb nvme1; do
+		pci_in_slot "$name" || plug_in "$name"
+	done
+	on_lab 'for name in nvme0 card igb nvme1; do wait_until "test -e /sys/bus/pci/devices/$(pci_of $name)" 30; done
+		clean_pci'
 }
 
 # ask_pci COMMAND...: QEMU says nothing to what it does as asked
