@@ -388,7 +388,7 @@ silence() { setpci -s "$(port_of "$1")" CAP_EXP+18.w=0700:0700; }
 # pci_hostdev ADDRESS [ATTRIBUTE...]: the element of a domain's XML, with managed='no' unless they say otherwise
 pci_hostdev() {
 	local address="domain='0x${1:0:4}' bus='0x${1:5:2}' slot='0x${1:8:2}' function='0x${1:11:1}'"
-	printf "<hostdev mode='subsystem' type='pci' %s><source><address %s/></source></hostdev>" "${2-managed=\'no\'}" "$address"
+	printf "<hostdev mode='subsystem' type='pci' %s><source><address %s/></source></hostdev>" "${2-"managed='no'"}" "$address"
 }
 
 # define_pci_vm NAME ELEMENT...: a VM with these elements among its devices
@@ -399,8 +399,8 @@ define_pci_vm() {
 	virsh -q define "/run/$name.xml"
 }
 
-# booting_vm NAME [ELEMENT...]: the XML of a VM whose kernel boots (nested/init), with two free ports and
-# these elements among its devices. BOOTING: more arguments of its kernel.
+# booting_vm NAME [ELEMENT...]: the XML of a VM whose kernel boots (nested/init), with four ports and these
+# elements among its devices. BOOTING: more arguments of its kernel.
 booting_vm() {
 	local name=$1 boot
 	shift
@@ -409,17 +409,24 @@ booting_vm() {
 	boot="<kernel>/srv/nested/vmlinux</kernel><initrd>/srv/nested/root.cpio</initrd>"
 	boot+="<cmdline>console=ttyS0 quiet mitigations=off nokaslr no_timer_check lpj=4000000 rodata=off audit=0 lsm= ${BOOTING-}</cmdline>"
 	rm -f "/var/log/libvirt/qemu/$name.console"
-	hot_vm "$name" 2 "$*<serial type='file'><source path='/var/log/libvirt/qemu/$name.console'/></serial>" |
+	hot_vm "$name" 4 "$*<serial type='file'><source path='/var/log/libvirt/qemu/$name.console'/></serial>" |
 		sed "s|</os>|$boot&|; s|<memory unit='MiB'>64|<memory unit='MiB'>224|"
 }
 
 # guest_said NAME: what that VM has told on its console
 guest_said() { tr -d '\r' < "/var/log/libvirt/qemu/$1.console" | grep -a '^guest'; }
 
-# heard NAME TEXT: waits until the VM has told a line that begins so, after its time, and prints it
+# heard NAME TEXT: waits until the VM has told a line that begins so, after its time, and prints it. A look each
+# second: more of them would take the time that the VM needs.
 heard() {
-	wait_until "guest_said $1 | has '^guest: [0-9.]* $2'" 120
-	guest_said "$1" | grep "^guest: [0-9.]* $2" | tail -n 1
+	local end=$((SECONDS + 150 * ${LAB_SLOW:-1}))
+	until guest_said "$1" | grep "^guest: [0-9.]* $2"; do
+		if ((SECONDS >= end)); then
+			printf 'domain %s has not told: %s\n' "$1" "$2" >&2
+			return 1
+		fi
+		sleep 1
+	done
 }
 
 # start_daemon: virt-vgpud, which has looked at everything when this returns
