@@ -63,6 +63,7 @@ pci_start() {
 		devices+=(-drive "file=$RUN/$drive.img,format=raw,if=none,id=drive-$drive,snapshot=on,cache=unsafe")
 	done
 	for name in nvme0 card card.1 card.2 shared disk igb nvme1; do devices+=(-device "$(pci_device "$name")"); done
+	# shellcheck disable=SC2054
 	devices+=(-drive "file=$NESTED/nested.img,file.locking=off,format=raw,if=none,id=drive-nested,snapshot=on,cache=unsafe"
 		-device ide-hd,bus=ide.0,drive=drive-nested,serial=LABNESTED
 		-device ide-hd,bus=disk.0,drive=drive-disk,serial=LABDISK)
@@ -105,6 +106,7 @@ pci_clean_state() {
 	for name in nvme0 card igb nvme1; do
 		pci_in_slot "$name" || plug_in "$name"
 	done
+	# shellcheck disable=SC2016  # expanded on the lab host
 	on_lab 'for name in nvme0 card igb nvme1; do wait_until "test -e /sys/bus/pci/devices/$(pci_of $name)" 30; done
 		clean_pci'
 }
