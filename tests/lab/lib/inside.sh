@@ -407,7 +407,7 @@ booting_vm() {
 	mkdir -p /srv/nested
 	mountpoint -q /srv/nested || mount -o ro /dev/disk/by-label/nested /srv/nested
 	boot="<kernel>/srv/nested/vmlinux</kernel><initrd>/srv/nested/root.cpio</initrd>"
-	boot+="<cmdline>console=ttyS0 quiet mitigations=off nokaslr no_timer_check lpj=4000000 rodata=off audit=0 lsm= ${BOOTING-}</cmdline>"
+	boot+="<cmdline>console=ttyS0 quiet mitigations=off nokaslr no_timer_check lpj=4000000 ${BOOTING-}</cmdline>"
 	rm -f "/var/log/libvirt/qemu/$name.console"
 	hot_vm "$name" 4 "$*<serial type='file'><source path='/var/log/libvirt/qemu/$name.console'/></serial>" |
 		sed "s|</os>|$boot&|; s|<memory unit='MiB'>64|<memory unit='MiB'>224|"
