@@ -91,16 +91,23 @@ emulated_cut_power() { in_guest 'echo b > /proc/sysrq-trigger' > /dev/null 2>&1 
 
 emulated_forget() { :; }
 
-# ask_monitor COMMAND...: asks QEMU's monitor, which may hang as well
+# ask_monitor COMMAND...: asks QEMU's monitor, which may hang as well. It has answered when its prompt stands there
+# once more than there are commands.
 ask_monitor() {
 	# shellcheck disable=SC2016  # perl's
 	printf '%s\n' "$@" | timeout 10 perl -MIO::Socket::UNIX -e '
 		my $monitor = IO::Socket::UNIX->new($ARGV[0]) or die "$ARGV[0]: $!\n";
-		print $monitor <STDIN>;
+		my @commands = <STDIN>;
+		print $monitor @commands;
 		$monitor->flush;
 		$| = 1;
 		alarm 5;
-		print while <$monitor>;' "$RUN/monitor"
+		my $said = "";
+		while (sysread $monitor, my $part, 4096) {
+			print $part;
+			$said .= $part;
+			last if (() = $said =~ /\(qemu\) /g) > @commands;
+		}' "$RUN/monitor"
 }
 
 emulated_autopsy() { ask_monitor 'info status' 'info cpus' 'info registers -a' || true; }

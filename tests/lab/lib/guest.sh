@@ -84,7 +84,7 @@ host_kind() {
 			why=$(uml_possible) || die "no User-mode Linux here: $why"
 			echo uml
 			;;
-		*) usage_error "no kind of lab host '$1': uml, emulated or fast" ;;
+		*) usage_error "no kind of lab host '$1': uml, emulated, pci or fast" ;;
 	esac
 }
 

@@ -342,14 +342,53 @@ own_driver() {
 	esac
 }
 
-# pull NAME: takes it out by surprise: its port is switched off, and the device is gone before anybody is told.
-# 18 is the port's slot control: power and power indicator off.
-pull() { setpci -s "$(port_of "$1")" CAP_EXP+18.w=0700:0700; }
+# pull NAME: takes it out by surprise; of the card, all of it. CAP_EXP+18 is the slot control of its port. When the
+# power and its indicator go off (0700), QEMU takes the device away. They are on again (0100) before the kernel hears
+# of it (0020: its interrupt): it would take a slot without power for one that it has emptied itself.
+pull() { setpci -s "$(port_of "$1")" CAP_EXP+18.w=0000:0020 CAP_EXP+18.w=0700:0700 CAP_EXP+18.w=0100:0700 CAP_EXP+18.w=0020:0020; }
+
+# forget_silent: the kernel lets go of devices that it believes in and that are not there
+forget_silent() {
+	local device
+	for device in nvme0 card card.1 card.2 igb nvme1; do
+		device=$(pci_of $device)
+		[ -e "/sys/bus/pci/devices/$device" ] || continue
+		[ "$(setpci -s "$device" 0.w)" != ffff ] || printf 1 > "/sys/bus/pci/devices/$device/remove"
+	done
+}
+
+# clean_pci: the devices of pci.sh as they are when the host is up, the shared disk mounted, and a libvirtd that has
+# not seen any of them yet
+clean_pci() {
+	local name
+	modprobe vfio-pci
+	udevadm settle
+	printf 0 > "/sys/bus/pci/devices/$(pci_of igb)/sriov_numvfs" 2> /dev/null || true
+	for name in nvme0 nvme1 igb card card.1 card.2 shared disk; do
+		[ "$(driver_of "$(pci_of $name)")" = "$(own_driver $name)" ] ||
+			bind_driver "$(pci_of $name)" "$(own_driver $name)" > /dev/null
+	done
+	mkdir -p /srv/shared
+	wait_until 'test -e /dev/disk/by-label/shared-disk' 30
+	mountpoint -q /srv/shared || mount /dev/disk/by-label/shared-disk /srv/shared
+	udevadm settle
+	systemctl restart libvirtd
+	# shellcheck disable=SC2016  # evaluated again and again
+	wait_until '[ "$(virsh -q nodedev-list --cap pci | grep -c .)" = "$(ls /sys/bus/pci/devices | wc -l)" ]' 30
+}
+
+# slots_settled: whether the kernel has done with what came and went: its thread for a port is not busy, and not in the
+# second that it waits after it has switched a slot off, in which it would miss the next device
+slots_settled() { ! ps -eo stat=,comm= | has '^[DR].*pciehp'; }
+
+# silence NAME: it is gone, and the kernel does not notice: all that is read from it is ones, as of a device that
+# does not come back from a reset or from D3cold
+silence() { setpci -s "$(port_of "$1")" CAP_EXP+18.w=0700:0700; }
 
 # pci_hostdev ADDRESS [ATTRIBUTE...]: the element of a domain's XML, with managed='no' unless they say otherwise
 pci_hostdev() {
 	local address="domain='0x${1:0:4}' bus='0x${1:5:2}' slot='0x${1:8:2}' function='0x${1:11:1}'"
-	printf "<hostdev mode='subsystem' type='pci' %s><source><address %s/></source></hostdev>" "${2-managed=\'no\'}" "$address"
+	printf "<hostdev mode='subsystem' type='pci' %s><source><address %s/></source></hostdev>" "${2-"managed='no'"}" "$address"
 }
 
 # define_pci_vm NAME ELEMENT...: a VM with these elements among its devices
@@ -360,27 +399,34 @@ define_pci_vm() {
 	virsh -q define "/run/$name.xml"
 }
 
-# booting_vm NAME [ELEMENT...]: the XML of a VM whose kernel boots (nested/init), with two free ports and
-# these elements among its devices. BOOTING: more arguments of its kernel.
+# booting_vm NAME [ELEMENT...]: the XML of a VM whose kernel boots (nested/init), with four ports and these
+# elements among its devices. BOOTING: more arguments of its kernel.
 booting_vm() {
 	local name=$1 boot
 	shift
 	mkdir -p /srv/nested
 	mountpoint -q /srv/nested || mount -o ro /dev/disk/by-label/nested /srv/nested
 	boot="<kernel>/srv/nested/vmlinux</kernel><initrd>/srv/nested/root.cpio</initrd>"
-	boot+="<cmdline>console=ttyS0 quiet mitigations=off nokaslr ${BOOTING-}</cmdline>"
+	boot+="<cmdline>console=ttyS0 quiet mitigations=off nokaslr no_timer_check lpj=4000000 ${BOOTING-}</cmdline>"
 	rm -f "/var/log/libvirt/qemu/$name.console"
-	hot_vm "$name" 2 "$*<serial type='file'><source path='/var/log/libvirt/qemu/$name.console'/></serial>" |
+	hot_vm "$name" 4 "$*<serial type='file'><source path='/var/log/libvirt/qemu/$name.console'/></serial>" |
 		sed "s|</os>|$boot&|; s|<memory unit='MiB'>64|<memory unit='MiB'>224|"
 }
 
 # guest_said NAME: what that VM has told on its console
 guest_said() { tr -d '\r' < "/var/log/libvirt/qemu/$1.console" | grep -a '^guest'; }
 
-# heard NAME TEXT: waits until the VM has told a line that begins so, after its time, and prints it
+# heard NAME TEXT: waits until the VM has told a line that begins so, after its time, and prints it. A look each
+# second: more of them would take the time that the VM needs.
 heard() {
-	wait_until "guest_said $1 | has '^guest: [0-9.]* $2'" 120
-	guest_said "$1" | grep "^guest: [0-9.]* $2" | tail -n 1
+	local end=$((SECONDS + 150 * ${LAB_SLOW:-1}))
+	until guest_said "$1" | grep "^guest: [0-9.]* $2"; do
+		if ((SECONDS >= end)); then
+			printf 'domain %s has not told: %s\n' "$1" "$2" >&2
+			return 1
+		fi
+		sleep 1
+	done
 }
 
 # start_daemon: virt-vgpud, which has looked at everything when this returns

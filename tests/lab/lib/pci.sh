@@ -63,6 +63,7 @@ pci_start() {
 		devices+=(-drive "file=$RUN/$drive.img,format=raw,if=none,id=drive-$drive,snapshot=on,cache=unsafe")
 	done
 	for name in nvme0 card card.1 card.2 shared disk igb nvme1; do devices+=(-device "$(pci_device "$name")"); done
+	# shellcheck disable=SC2054
 	devices+=(-drive "file=$NESTED/nested.img,file.locking=off,format=raw,if=none,id=drive-nested,snapshot=on,cache=unsafe"
 		-device ide-hd,bus=ide.0,drive=drive-nested,serial=LABNESTED
 		-device ide-hd,bus=disk.0,drive=drive-disk,serial=LABDISK)
@@ -76,3 +77,45 @@ pci_cut_power() { emulated_cut_power; }
 pci_forget() { emulated_forget; }
 
 pci_autopsy() { emulated_autopsy; }
+
+# plug_out NAME: asks the host to let go of it, as who presses the button of its slot; of the card, all of it. The
+# host does so some seconds later, or when nobody uses it any more.
+plug_out() { ask_pci "device_del $1"; }
+
+# plug_in NAME: puts it in, once it is out; the card, all of it
+plug_in() {
+	local name=$1 end=$((SECONDS + 30))
+	# The host lets go of a device before it switches the slot off.
+	while pci_in_slot "$name"; do
+		((SECONDS < end)) || fail "$name is not out of its slot after 30 s"
+		sleep 0.2
+	done
+	on_lab 'wait_until slots_settled 30' > /dev/null
+	# A card of several functions is there when function 0 comes.
+	if [[ $name == card ]]; then ask_pci "device_add $(pci_device card.1)" "device_add $(pci_device card.2)"; fi
+	ask_pci "device_add $(pci_device "$name")"
+}
+
+# pci_in_slot NAME: whether QEMU has it
+pci_in_slot() { (select_guest "$NAME" && ask_monitor 'info qtree') | grep -a "id \"$1\"" > /dev/null; }
+
+# pci_clean_state: all devices in their slots, as a scenario finds them
+pci_clean_state() {
+	local name
+	on_lab 'forget_silent'
+	for name in nvme0 card igb nvme1; do
+		pci_in_slot "$name" || plug_in "$name"
+	done
+	# shellcheck disable=SC2016  # expanded on the lab host
+	on_lab 'for name in nvme0 card igb nvme1; do wait_until "test -e /sys/bus/pci/devices/$(pci_of $name)" 30; done
+		clean_pci'
+}
+
+# ask_pci COMMAND...: QEMU says nothing to what it does as asked
+ask_pci() {
+	local answer
+	trace "[$NAME, QEMU] $*"
+	answer=$(select_guest "$NAME" && ask_monitor "$@") || fail "QEMU's monitor does not answer"
+	answer=$(tr -d '\r' <<< "$answer" | grep -a '^Error') || return 0
+	fail "QEMU said: $answer"
+}

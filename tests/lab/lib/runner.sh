@@ -242,6 +242,7 @@ scenario_begin() {
 	local afresh='clean_state
 		journalctl -q -n 0 --show-cursor | sed -n "s/^-- cursor: //p" > /run/lab-cursor'
 	on_lab "$afresh"
+	if scenario_needs "$1" pci; then pci_clean_state; fi
 	if scenario_needs "$1" peer; then on_peer "$afresh"; fi
 }
 
