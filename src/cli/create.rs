@@ -143,7 +143,7 @@ impl Create {
             if self.edit.dry_run {
                 return Ok(report.with(hotplug::foresee_optional(host, libvirt, &def)));
             }
-            match libvirt.create_from(&report.xml) {
+            match libvirt.create_transient(&report.xml) {
                 Ok(domain) => {
                     report.created = true;
                     return Ok(report.with(hotplug::plug_optional(host, libvirt, &domain)));

@@ -155,7 +155,7 @@ impl Start {
                     for other in others {
                         xml = with_elsewhere(&xml, other)?;
                     }
-                    libvirt.create_from(&xml).map(|_| ())
+                    libvirt.start_from(&xml).map(|_| ())
                 }
                 Err(error) => {
                     let cannot =

@@ -225,6 +225,10 @@ impl<'h> Keeper<'h> {
         tell_alive();
         self.host.be_patient_again();
         self.unrest = Unrest::No;
+        if self.named.definitions().next().is_none() {
+            self.stuck.clear();
+            return Ok(());
+        }
         let Some(stopped) = self.asked(libvirt, libvirt.stopped().map_err(Into::into))? else {
             self.unrest = Unrest::AtTick;
             return Ok(());

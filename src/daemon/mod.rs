@@ -38,8 +38,8 @@ use keeper::{Keeper, Lost};
 /// Look after domains that ask for devices of pools.
 ///
 /// Adds the placeholders that domains' metadata asks for as soon as the domains are
-/// defined. Gives stopped domains another virtual function when theirs is taken. Frees
-/// what crashes leave behind. systemd runs it (virt-vgpud.service); 'virt-vgpu sync'
+/// defined. Gives stopped domains another virtual function as soon as they could not
+/// have theirs: it is taken, or its GPU is full. Frees what crashes leave behind. systemd runs it (virt-vgpud.service); 'virt-vgpu sync'
 /// and 'virt-vgpu reconcile' do the same by hand.
 #[derive(Debug, Parser)]
 #[command(

@@ -264,18 +264,29 @@ impl Libvirt {
         }
     }
 
-    /// Starts a domain from that XML (`virDomainCreateXML`). A domain without a definition
-    /// is gone when it stops. With the name and UUID of a stopped domain, that domain runs
-    /// from the XML; its definition, autostart, snapshots and NVRAM stay as they are
-    /// (`virDomainObjAssignDef`). A saved state of it is ignored.
+    /// Starts a domain without a definition: it is gone when it stops
+    /// (`virDomainCreateXML`).
     ///
     /// # Errors
-    /// libvirt's reason, with what a hook printed in it; nothing is started then.
-    pub fn create_from(&self, xml: &str) -> Result<Domain, LibvirtError> {
+    /// libvirt's reason, with what a hook printed in it; there is no such domain then.
+    pub fn create_transient(&self, xml: &str) -> Result<Domain, LibvirtError> {
         self.connection
             .create_domain_xml(xml, 0)
             .map(Domain)
             .map_err(failed("create the domain"))
+    }
+
+    /// Starts a stopped domain, of the name and UUID in the XML, from that XML. Its
+    /// definition comes back when it stops (`virDomainObjAssignDef`), and its autostart,
+    /// snapshots and NVRAM stay as they are. A saved state of it is ignored.
+    ///
+    /// # Errors
+    /// libvirt's reason, with what a hook printed in it; the domain is stopped then.
+    pub fn start_from(&self, xml: &str) -> Result<Domain, LibvirtError> {
+        self.connection
+            .create_domain_xml(xml, 0)
+            .map(Domain)
+            .map_err(failed("start the domain"))
     }
 
     /// The domain of that ID, UUID or name, in virsh's order.

@@ -164,7 +164,7 @@ fn a_connection_can_be_subscribed_to_again() {
     assert_eq!(refused.recv(), Err(RecvError));
     drop(first);
     let (_second, inputs) = subscribe(&libvirt);
-    libvirt.create_from(&xml(2)).unwrap();
+    libvirt.create_transient(&xml(2)).unwrap();
     assert_eq!(next(&inputs, 2), lifecycle(2, Lifecycle::Started));
     LIBVIRTD.virsh(&["destroy", "ev2"]);
     assert_eq!(next(&inputs, 2), lifecycle(2, Lifecycle::Stopped));
@@ -215,7 +215,7 @@ fn a_daemon_that_hangs_closes_the_connection_that_watches_over_it() {
 fn a_domain_without_a_definition_goes_when_it_stops() {
     let libvirt = connect(&LIBVIRTD);
     assert!(libvirt.domain_by_uuid(uuid(4)).unwrap().is_none());
-    let domain = libvirt.create_from(&xml(4)).unwrap();
+    let domain = libvirt.create_transient(&xml(4)).unwrap();
     assert_eq!(domain.uuid().unwrap(), uuid(4));
     assert!(!domain.is_persistent().unwrap());
     let names = || -> Vec<String> {
@@ -292,7 +292,7 @@ fn process_with(wanted: &str) -> Pid {
 #[test]
 fn a_domain_that_is_busy_is_told_from_one_that_refuses() {
     let libvirt = connect(&LIBVIRTD);
-    let domain = libvirt.create_from(&xml(6)).unwrap();
+    let domain = libvirt.create_transient(&xml(6)).unwrap();
     let qemu = qemu(6);
     kill(qemu, Signal::SIGSTOP).unwrap();
     let error = thread::scope(|scope| {
