@@ -53,15 +53,33 @@ if ((status)); then fail "$(on_lab 'cat /run/rest.errors')"; fi
 assert_eq '[]' 'virt-vgpu status --json | jq -c .problems'
 
 # The last place: a start beyond it is refused, and moves nobody.
-before=$(on_lab 'for n in $(seq 24); do placeholder_of ws$n; done | sha1sum')
 on_lab 'for vm in $(virsh -q list --name --state-shutoff); do [ "$(virsh -q list --name | grep -c .)" = 8 ] && break
 	virsh -q start $vm --paused; wait_until at_rest 30; done'
 assert_eq '8' 'ls /run/virt-vgpu/claims | grep -c .'
+names='for n in $(seq 24); do placeholder_of ws$n; done'
+before=$(on_lab "$names")
 vm=$(on_lab 'virsh -q list --name --state-shutoff | sed -n 1p')
 said=$(refuse "virsh -q start $vm")
 [[ $said == *"pool 'cad' has no free L40S-12Q for domain '$vm'"* ]] || fail "it said: $said"
+same 'the names after a refused start' "$before" "$(on_lab "$names")"
 # Stops free everything; whoever names a function that is free keeps it.
 on_lab 'for vm in $(virsh -q list --name); do virsh -q destroy $vm; done
 	wait_until at_rest 30'
-assert_eq '24' 'for n in $(seq 24); do placeholder_of ws$n; done | sort -u | grep -c .'
+assert_eq '24' "$names | sort -u | grep -c ."
 assert_eq '' 'left_over'
+
+# At boot no daemon can help: of the domains that start then, no more name a board than fit on it.
+on_lab 'board_of() { basename "$(readlink "/sys/bus/pci/devices/$(placeholder_of "$1")/physfn")"; }
+	declare -f board_of > /var/tmp/lab-board-of
+	for n in $(seq 24); do printf "%s ws%s\n" "$(board_of ws$n)" $n; done > /run/rest.boards'
+crowded=$(on_lab 'cut -d" " -f1 /run/rest.boards | sort | uniq -c | sort -n | sed -n "\$s/.* //p"')
+boot=$(on_lab "sed -n 's/^$crowded //p' /run/rest.boards | sed -n 1,6p | paste -sd' '")
+on_lab "for vm in $boot; do virsh -q autostart \$vm; done; systemctl restart virt-vgpud
+	echo 'options virt_vgpu_sim boards=l40s@$a/0,l40s@$b/0 framework=vendor-vfio' > /etc/modprobe.d/zz-lab-boot.conf"
+most="for vm in $boot; do board_of \$vm; done | sort | uniq -c | grep -v \"^ *[1-4] \""
+assert ". /var/tmp/lab-board-of; settled '[ -z \"\$($most)\" ]'"
+at_boot=$(on_lab "for vm in $boot; do placeholder_of \$vm; done")
+on_lab sync
+reboot_lab
+assert "wait_until '[ \"\$(for vm in $boot; do state_of \$vm; done | sort -u)\" = running ]' 120"
+same 'the names after the boot' "$at_boot" "$(on_lab "for vm in $boot; do placeholder_of \$vm; done")"
