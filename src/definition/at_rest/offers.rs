@@ -245,8 +245,8 @@ impl<'a> ByPlan<'a> {
             return Ok(None);
         };
         let chosen = plan.assignments.iter().zip(is_function);
-        let functions =
-            chosen.filter_map(|(one, is_function)| is_function.then(|| one.handle.pci()));
+        let functions = chosen.filter(|(_, is_function)| *is_function);
+        let functions = functions.map(|(one, _)| one.handle.pci());
         // A device that would no longer be a function needs more than another address.
         Ok(functions.collect())
     }
