@@ -1,5 +1,5 @@
-//! `virt-vgpu start`: starts a domain, after replacing virtual functions in its
-//! definition that are taken.
+//! `virt-vgpu start`: starts a domain. If it cannot have the virtual functions that its
+//! definition names, it runs with others, and the definition stays as it is.
 
 use std::process::ExitCode;
 
@@ -9,8 +9,14 @@ use serde::Serialize;
 
 use super::{output, target::Edit};
 use crate::{
-    definition::{self, Move, Named, Shared, Target, replan},
-    host::{Host, libvirt::LibvirtError},
+    definition::{
+        self, Elsewhere, Move, Named, Shared, Target, changes_for, elsewhere, with_elsewhere,
+    },
+    events,
+    host::{
+        Host,
+        libvirt::{Libvirt, LibvirtError},
+    },
     hotplug::{self, Optional, Plugged},
     model::{DomainName, DomainUuid, PciAddress},
 };
@@ -18,10 +24,13 @@ use crate::{
 /// Start a domain, with other devices if its own are taken.
 ///
 /// The XML of a domain names its virtual functions. When the domain starts, another
-/// domain may be using them. This verb looks for free functions in the same pools,
-/// writes them into the persistent definition and starts the domain. Mediated
-/// devices are chosen at every start, by any client: for a domain that has only
-/// mediated devices, this verb does the same as 'virsh start'.
+/// domain may be using them. This verb looks for free functions in the same pools
+/// and starts the domain with those. Its persistent definition stays as it is, and
+/// so do its snapshots, its NVRAM and whether it starts at boot. A user who may not
+/// read the passwords in the definition cannot start a domain that way: then the
+/// functions are written into the definition. A saved state is resumed, as by 'virsh
+/// start'. Mediated devices are chosen at every start, by any client: for a domain
+/// that has only mediated devices, this verb does the same as 'virsh start'.
 ///
 /// Optional devices are not in the definition. Free ones are plugged in one by one
 /// once the domain runs. Its guest sees hot-plugged devices, and a q35 machine
@@ -49,6 +58,9 @@ struct Report {
     dry_run: bool,
     started: bool,
     moved: Vec<Move>,
+    /// Why the functions were written into the definition.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    definition_changed: Option<String>,
     /// Optional devices.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     plugged: Vec<Plugged>,
@@ -63,7 +75,6 @@ pub(super) const TRIES: u32 = 3;
 impl Start {
     pub(super) fn run(&self, host: &Host) -> anyhow::Result<ExitCode> {
         let libvirt = self.edit.connection.open_served()?;
-        let mut moved = Vec::new();
         let mut failure = None;
         for _ in 0..TRIES {
             let domain = libvirt.domain(&self.domain)?;
@@ -72,20 +83,26 @@ impl Start {
                 bail!("domain '{}' is running already", self.domain);
             }
             let named = Named::read_for(&libvirt, &target.definition.def)?;
-            let replanned = replan(host, &libvirt, &target, &named, Shared::WillDo)?;
-            let (moves, changes) = (replanned.moves, replanned.changes);
-            if let (Some(failure), []) = (failure.take(), moves.as_slice()) {
+            let def = &target.definition.def;
+            let others = match target.saved {
+                // It starts from the XML of its state, which the hook changes.
+                true => Vec::new(),
+                false => elsewhere(host, &libvirt, def, &named, Shared::WillDo)?.others,
+            };
+            if let (Some(failure), []) = (failure.take(), others.as_slice()) {
                 return Err(failure);
             }
-            moved.extend(moves);
+            let mut definition_changed = None;
             if !self.edit.dry_run {
-                let cannot = || format!("cannot change the devices of domain '{}'", self.domain);
-                definition::carry_out_noted(host, &target, &changes).with_context(cannot)?;
-                if let Err(error) = target.domain.start() {
-                    failure = Some(start_failed(&self.domain, &error));
-                    continue;
+                match self.start(host, &libvirt, &target, &others)? {
+                    Started::Yes { changed } => definition_changed = changed,
+                    Started::No(error) => {
+                        failure = Some(start_failed(&self.domain, &error));
+                        continue;
+                    }
                 }
             }
+            let moved: Vec<Move> = others.into_iter().map(Move::from).collect();
             let Optional { plugged, notes } = if self.edit.dry_run {
                 hotplug::foresee_optional(host, &libvirt, &target.definition.def)
             } else {
@@ -97,6 +114,7 @@ impl Start {
                 dry_run: self.edit.dry_run,
                 started: !self.edit.dry_run,
                 moved,
+                definition_changed,
                 plugged,
                 notes,
             };
@@ -104,6 +122,55 @@ impl Start {
             return Ok(ExitCode::SUCCESS);
         }
         Err(failure.unwrap_or_else(|| anyhow!("domain '{}' was not started", self.domain)))
+    }
+}
+
+/// The result of a try.
+enum Started {
+    Yes {
+        /// Why the definition was changed.
+        changed: Option<String>,
+    },
+    /// Another try may find other devices.
+    No(LibvirtError),
+}
+
+impl Start {
+    /// Starts the domain with those devices. Its definition is changed only if the whole
+    /// definition cannot be read: without the passwords in it the domain would run
+    /// without them.
+    fn start(
+        &self,
+        host: &Host,
+        libvirt: &Libvirt,
+        target: &Target,
+        others: &[Elsewhere],
+    ) -> anyhow::Result<Started> {
+        let mut changed = None;
+        let started = if others.is_empty() {
+            target.domain.start()
+        } else {
+            match target.domain.inactive_xml_with_passwords() {
+                Ok(mut xml) => {
+                    for other in others {
+                        xml = with_elsewhere(&xml, other)?;
+                    }
+                    libvirt.start_from(&xml).map(|_| ())
+                }
+                Err(error) => {
+                    let cannot =
+                        || format!("cannot change the devices of domain '{}'", self.domain);
+                    let changes = changes_for(target, others).with_context(cannot)?;
+                    definition::carry_out_noted(host, target, &changes).with_context(cannot)?;
+                    changed = Some(events::one_line(&error.into()));
+                    target.domain.start()
+                }
+            }
+        };
+        Ok(match started {
+            Ok(()) => Started::Yes { changed },
+            Err(error) => Started::No(error),
+        })
     }
 }
 
@@ -154,6 +221,10 @@ impl std::fmt::Display for Report {
                 "{} of {domain}: {to} instead of {from}: {}",
                 one.device, one.reason
             )?;
+        }
+        if let Some(why) = &self.definition_changed {
+            let why = output::one_line(why);
+            writeln!(f, "this was written into the definition of {domain}: {why}")?;
         }
         if self.dry_run {
             writeln!(f, "{domain} would be started")?;

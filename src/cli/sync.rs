@@ -21,7 +21,7 @@ use crate::{
 /// It adds a placeholder <hostdev> for each request that has none, corrects
 /// placeholders that belong to another domain (after cloning), removes those that
 /// no request asks for, and gives stopped domains another virtual function if
-/// theirs is taken. It makes only one change to the metadata: it writes
+/// they could not have theirs now. It makes only one change to the metadata: it writes
 /// optional='yes' into a request without a placeholder if the pool's [defaults] say
 /// so.
 #[derive(Debug, Args)]
@@ -77,6 +77,7 @@ impl Sync {
         let manner = Manner {
             dry_run: self.edit.dry_run,
             follow: false,
+            moves: true,
             patience: PATIENCE,
         };
         for domain in chosen {

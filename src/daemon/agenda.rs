@@ -14,9 +14,9 @@ use crate::{
 pub(super) struct Agenda {
     /// Domains whose definition may not match their metadata.
     pub(super) definitions: BTreeSet<DomainUuid>,
-    /// Domains that have started to run. After a restore or a migration they may have
-    /// other functions than their definition names.
-    pub(super) started: BTreeSet<DomainUuid>,
+    /// Domains that run after a restore or a migration. They may have other functions
+    /// than their definition names.
+    pub(super) continued: BTreeSet<DomainUuid>,
     /// Domains that no longer exist.
     pub(super) gone: BTreeSet<DomainUuid>,
     /// Domains that have stopped. Their claims should disappear soon.
@@ -25,6 +25,8 @@ pub(super) struct Agenda {
     pub(super) let_go: BTreeSet<(DomainUuid, DeviceName)>,
     /// Whether functions may have moved to other domains.
     pub(super) functions: bool,
+    /// Whether a claim or the quarantine has changed.
+    pub(super) claims: bool,
     /// Whether a device may have become free, or a domain may need one.
     pub(super) plug: bool,
     /// Whether devices of the host have appeared or disappeared, so that waiting
@@ -79,9 +81,11 @@ impl Agenda {
                 self.stopped.insert(domain);
                 self.functions = true;
             }
-            Lifecycle::Started => {
+            Lifecycle::Started | Lifecycle::Continued => {
                 self.definitions.insert(domain);
-                self.started.insert(domain);
+                if what == Lifecycle::Continued {
+                    self.continued.insert(domain);
+                }
                 self.functions = true;
                 self.plug = true;
             }
@@ -184,10 +188,14 @@ mod tests {
 
     #[test]
     fn a_start_and_a_stop_concern_other_domains_too() {
-        for what in [Lifecycle::Started, Lifecycle::Stopped] {
+        for what in [Lifecycle::Started, Lifecycle::Continued, Lifecycle::Stopped] {
             let agenda = noted(&[lifecycle(3, what)]);
             assert!(agenda.functions && agenda.plug, "{what:?}");
             assert_eq!(agenda.definitions, BTreeSet::from([domain(3)]));
+            // Only these can run with other functions than their definition names,
+            // without anybody having wanted that.
+            let is_continued = what == Lifecycle::Continued;
+            assert_eq!(agenda.continued.contains(&domain(3)), is_continued);
         }
         assert!(noted(&[lifecycle(3, Lifecycle::Other(4))]).is_empty());
     }

@@ -9,7 +9,7 @@ use std::{
 use super::{agenda::Agenda, guard::Guard, runs::Runs};
 use crate::{
     claims::{self, DEFAULT_GRACE, Liveness, State},
-    definition::{self, Manner, Named, Synced},
+    definition::{self, AtRest, Done, Manner, Move, Named, Synced},
     domain::{self, ALIAS_PREFIX, mentions_requests},
     events,
     host::{
@@ -17,7 +17,7 @@ use crate::{
         libvirt::{Domain, Libvirt, LibvirtError},
         since_boot, tell_alive,
     },
-    model::{DomainUuid, PciAddress},
+    model::DomainUuid,
     report::DaemonNotes,
 };
 
@@ -36,6 +36,19 @@ pub(super) const EDIT_PATIENCE: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Lost;
 
+/// Whether stopped domains may name devices that they could not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unrest {
+    No,
+    /// Edits are left: the look at the host is too old for them.
+    Now,
+    /// Something failed.
+    AtTick,
+}
+
+/// How long a look at the host is good for edits.
+const FRESH: Duration = Duration::from_secs(1);
+
 /// The state that is kept between events.
 #[derive(Debug)]
 pub(super) struct Keeper<'h> {
@@ -44,7 +57,12 @@ pub(super) struct Keeper<'h> {
     guard: Guard,
     /// The problems of domains, one line each.
     problems: BTreeMap<DomainUuid, Vec<String>>,
-    /// Domains to check again at the next tick, and whether they have started to run
+    /// Domains that name a function that another domain has, for which no other is free;
+    /// one line each.
+    stuck: BTreeMap<DomainUuid, Vec<String>>,
+    /// When stopped domains must be looked at again although nothing happens.
+    unrest: Unrest,
+    /// Domains to check again at the next tick, and whether they have continued to run
     /// since the last check.
     again: BTreeMap<DomainUuid, bool>,
     /// Whether all domains must be checked again at the next tick.
@@ -58,6 +76,27 @@ pub(super) struct Keeper<'h> {
     published: Option<DaemonNotes>,
 }
 
+impl Manner {
+    /// All domains are checked, and their functions together afterwards.
+    fn of_scan(continued: bool) -> Self {
+        Self {
+            moves: false,
+            ..Self::of_event(continued)
+        }
+    }
+
+    /// One domain was changed. Of two domains that name one function, this one gets
+    /// another.
+    fn of_event(continued: bool) -> Self {
+        Self {
+            dry_run: false,
+            follow: continued,
+            moves: true,
+            patience: EDIT_PATIENCE,
+        }
+    }
+}
+
 impl<'h> Keeper<'h> {
     pub(super) fn new(host: &'h Host) -> Self {
         Self {
@@ -65,6 +104,8 @@ impl<'h> Keeper<'h> {
             named: Named::default(),
             guard: Guard::default(),
             problems: BTreeMap::new(),
+            stuck: BTreeMap::new(),
+            unrest: Unrest::No,
             again: BTreeMap::new(),
             rescan: false,
             runs: Runs::new(host),
@@ -106,10 +147,10 @@ impl<'h> Keeper<'h> {
         let mut again = std::mem::take(&mut self.again);
         for domain in domains {
             let uuid = domain.uuid().ok();
-            let started = uuid.and_then(|uuid| again.remove(&uuid)).unwrap_or(false);
-            self.sync(libvirt, domain, started)?;
+            let continued = uuid.and_then(|uuid| again.remove(&uuid)).unwrap_or(false);
+            self.sync(libvirt, domain, Manner::of_scan(continued))?;
         }
-        Ok(())
+        self.settle_all(libvirt)
     }
 
     /// Does the pending work.
@@ -143,13 +184,24 @@ impl<'h> Keeper<'h> {
         if self.unreleased && (agenda.tick || !agenda.stopped.is_empty()) || is_round {
             self.reconcile();
         }
-        for (uuid, started) in self.domains_of(agenda) {
+        let domains = self.domains_of(agenda);
+        let is_due = match self.unrest {
+            Unrest::No => false,
+            Unrest::Now => true,
+            Unrest::AtTick => agenda.tick,
+        };
+        let has_changed = agenda.functions || agenda.claims || agenda.host;
+        let settles = has_changed || is_due || is_round || !domains.is_empty();
+        for (uuid, continued) in domains {
             let found = libvirt.domain_by_uuid(uuid).map_err(anyhow::Error::from);
             match self.asked(libvirt, found)? {
-                Some(Some(domain)) => self.sync(libvirt, domain, started)?,
+                Some(Some(domain)) => self.sync(libvirt, domain, Manner::of_event(continued))?,
                 Some(None) => self.forget(uuid),
-                None => self.come_again(uuid, started),
+                None => self.come_again(uuid, continued),
             }
+        }
+        if settles {
+            self.settle_all(libvirt)?;
         }
         let try_again = agenda.tick && self.runs.wants_another_try();
         if agenda.plug || agenda.host || is_round || try_again {
@@ -161,35 +213,136 @@ impl<'h> Keeper<'h> {
 
     /// After what time there is work even if nothing happens.
     pub(super) fn pause(&self) -> Option<Duration> {
-        self.runs.pause()
+        match self.unrest {
+            Unrest::Now => Some(Duration::ZERO),
+            Unrest::No | Unrest::AtTick => self.runs.pause(),
+        }
     }
 
-    /// The domains whose definitions must be checked, and whether they have started to
-    /// run.
-    fn domains_of(&mut self, agenda: &Agenda) -> BTreeMap<DomainUuid, bool> {
-        let has_started = |domain: &DomainUuid| (*domain, agenda.started.contains(domain));
-        let mut domains: BTreeMap<_, _> = agenda.definitions.iter().map(has_started).collect();
-        let mut more = |domain, started| *domains.entry(domain).or_default() |= started;
-        if agenda.tick {
-            for (domain, started) in std::mem::take(&mut self.again) {
-                more(domain, started);
+    /// Gives stopped domains devices that they could have if they were the next to
+    /// start, and notes those for which there are none.
+    fn settle_all(&mut self, libvirt: &Libvirt) -> Result<(), Lost> {
+        tell_alive();
+        self.host.be_patient_again();
+        self.unrest = Unrest::No;
+        if self.named.definitions().next().is_none() {
+            self.stuck.clear();
+            return Ok(());
+        }
+        let Some(stopped) = self.asked(libvirt, libvirt.stopped().map_err(Into::into))? else {
+            self.unrest = Unrest::AtTick;
+            return Ok(());
+        };
+        let look = since_boot();
+        let found = match definition::at_rest(self.host, &self.named, &stopped) {
+            Ok(found) => found,
+            Err(error) => {
+                let why = events::one_line(&error);
+                tracing::warn!("cannot tell which devices stopped domains could have: {why}");
+                self.unrest = Unrest::AtTick;
+                return Ok(());
+            }
+        };
+        self.note_stuck(&found);
+        for (uuid, moves) in found.moves {
+            if since_boot().saturating_sub(look) > FRESH {
+                self.unrest = Unrest::Now;
+                return Ok(());
+            }
+            let found = libvirt.domain_by_uuid(uuid).map_err(anyhow::Error::from);
+            match self.asked(libvirt, found)? {
+                Some(Some(domain)) => self.carry_out(libvirt, &domain, (uuid, &moves))?,
+                Some(None) => self.forget(uuid),
+                None => self.unrest = Unrest::AtTick,
             }
         }
-        if agenda.functions || agenda.host {
-            self.displaced()
-                .into_iter()
-                .for_each(|domain| more(domain, false));
+        for uuid in found.others {
+            let found = libvirt.domain_by_uuid(uuid).map_err(anyhow::Error::from);
+            if let Some(Some(domain)) = self.asked(libvirt, found)? {
+                self.sync(libvirt, domain, Manner::of_event(false))?;
+            }
         }
-        if agenda.functions || agenda.host || agenda.tick {
-            // A function may have become free, or a pool may have been added; no event
-            // reports that.
+        Ok(())
+    }
+
+    fn carry_out(
+        &mut self,
+        libvirt: &Libvirt,
+        domain: &Domain,
+        (uuid, moves): (DomainUuid, &[Move]),
+    ) -> Result<(), Lost> {
+        tell_alive();
+        if !self.guard.allows(uuid, since_boot()) {
+            self.unrest = Unrest::AtTick;
+            return Ok(());
+        }
+        let named = &mut self.named;
+        let done =
+            definition::carry_out_moves(self.host, libvirt, domain, named, moves, EDIT_PATIENCE);
+        match done {
+            Ok(true) => {
+                self.guard.note(uuid, since_boot());
+                if let Some(def) = self.named.definition(uuid) {
+                    for one in moves {
+                        let line = Done::Moved(one.clone()).to_string();
+                        events::log_synced(&def.name, uuid, &line);
+                    }
+                }
+            }
+            // It has started meanwhile, or somebody has edited it: an event says so.
+            Ok(false) => {}
+            Err(_) if !libvirt.is_alive() => return Err(Lost),
+            Err(error) if is_gone(&error) => self.forget(uuid),
+            Err(error) => {
+                self.unrest = Unrest::AtTick;
+                if !is_held(&error) {
+                    self.guard.note(uuid, since_boot());
+                    tracing::warn!("{}", events::one_line(&error));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn note_stuck(&mut self, found: &AtRest) {
+        let mut stuck: BTreeMap<DomainUuid, Vec<String>> = BTreeMap::new();
+        for (uuid, one) in &found.stuck {
+            if let Some(def) = self.named.definition(*uuid) {
+                let line = format!("domain '{}': {one}", def.name);
+                stuck.entry(*uuid).or_default().push(line);
+            }
+        }
+        for (uuid, lines) in &stuck {
+            let known = self.stuck.get(uuid);
+            for line in lines {
+                if !known.is_some_and(|known| known.contains(line)) {
+                    events::log_unsettled(*uuid, line);
+                }
+            }
+        }
+        self.stuck = stuck;
+    }
+
+    /// The domains whose definitions must be checked, and whether they have continued to
+    /// run.
+    fn domains_of(&mut self, agenda: &Agenda) -> BTreeMap<DomainUuid, bool> {
+        let has_continued = |domain: &DomainUuid| (*domain, agenda.continued.contains(domain));
+        let mut domains: BTreeMap<_, _> = agenda.definitions.iter().map(has_continued).collect();
+        let mut more = |domain, continued| *domains.entry(domain).or_default() |= continued;
+        if agenda.tick {
+            for (domain, continued) in std::mem::take(&mut self.again) {
+                more(domain, continued);
+            }
+        }
+        if agenda.host || agenda.tick {
+            // A device or a pool may have been added; no event reports the latter.
             self.problems.keys().for_each(|domain| more(*domain, false));
         }
         domains
     }
 
-    fn come_again(&mut self, domain: DomainUuid, started: bool) {
-        *self.again.entry(domain).or_default() |= started;
+    fn come_again(&mut self, domain: DomainUuid, continued: bool) {
+        *self.again.entry(domain).or_default() |= continued;
     }
 
     /// Does the work that needs no libvirt. Without libvirt no event reports a domain's
@@ -225,6 +378,7 @@ impl<'h> Keeper<'h> {
         self.named.forget(domain);
         self.guard.forget(domain);
         self.problems.remove(&domain);
+        self.stuck.remove(&domain);
         self.again.remove(&domain);
     }
 
@@ -246,7 +400,8 @@ impl<'h> Keeper<'h> {
     }
 
     /// Corrects one domain.
-    fn sync(&mut self, libvirt: &Libvirt, domain: Domain, started: bool) -> Result<(), Lost> {
+    fn sync(&mut self, libvirt: &Libvirt, domain: Domain, manner: Manner) -> Result<(), Lost> {
+        let continued = manner.follow;
         // With many domains this may take longer than the watchdog waits.
         tell_alive();
         // The deadline of earlier work under a lock no longer applies.
@@ -265,8 +420,8 @@ impl<'h> Keeper<'h> {
                 // The domain is checked again as long as it has a problem.
                 let what = error.to_string();
                 self.note_problems(uuid, vec![format!("domain {uuid}: {what}")]);
-                if started {
-                    self.come_again(uuid, started);
+                if continued {
+                    self.come_again(uuid, continued);
                 }
                 return Ok(());
             }
@@ -289,8 +444,7 @@ impl<'h> Keeper<'h> {
         let allowed = self.guard.allows(uuid, since_boot());
         let manner = Manner {
             dry_run: !allowed,
-            follow: started,
-            patience: EDIT_PATIENCE,
+            ..manner
         };
         let mut sync = || definition::sync(self.host, libvirt, &domain, &mut self.named, manner);
         let mut synced = sync();
@@ -302,14 +456,14 @@ impl<'h> Keeper<'h> {
             synced = sync();
         }
         let problems = match synced {
-            Ok(synced) => self.settle(&synced, allowed, started),
+            Ok(synced) => self.settle(&synced, allowed, continued),
             Err(_) if !libvirt.is_alive() => return Err(Lost),
             Err(error) if is_gone(&error) => {
                 self.forget(uuid);
                 return Ok(());
             }
             Err(error) => {
-                self.come_again(uuid, started);
+                self.come_again(uuid, continued);
                 if is_held(&error) {
                     return Ok(());
                 }
@@ -322,11 +476,12 @@ impl<'h> Keeper<'h> {
     }
 
     /// Logs what was done and returns the remaining problems.
-    fn settle(&mut self, synced: &Synced, allowed: bool, started: bool) -> Vec<String> {
+    fn settle(&mut self, synced: &Synced, allowed: bool, continued: bool) -> Vec<String> {
         let (name, uuid) = (&synced.domain, synced.domain_uuid);
+        // Devices that cannot be had are noted for all domains at once.
         let mut problems: Vec<String> = synced
-            .complaints()
-            .into_iter()
+            .problems
+            .iter()
             .map(|line| format!("domain '{name}': {line}"))
             .collect();
         if synced.done.is_empty() {
@@ -341,7 +496,7 @@ impl<'h> Keeper<'h> {
                 self.come_again(uuid, false);
             }
         } else {
-            self.come_again(uuid, started);
+            self.come_again(uuid, continued);
             problems.push(format!(
                 "domain '{name}': another program keeps undoing the changes of virt-vgpud ({}); \
                  virt-vgpud waits a minute; stop that program, or make its changes in the domain's \
@@ -364,23 +519,6 @@ impl<'h> Keeper<'h> {
         } else {
             self.problems.insert(domain, problems);
         }
-    }
-
-    /// The domains that name a function with which another domain is running.
-    fn displaced(&self) -> Vec<DomainUuid> {
-        let Ok((claims, _)) = claims::load_all(self.host) else {
-            return Vec::new();
-        };
-        let mut holders: BTreeMap<PciAddress, DomainUuid> = BTreeMap::new();
-        for claim in claims {
-            let functions = claim.functions();
-            holders.extend(functions.map(|(_, function)| (function, claim.domain)));
-        }
-        let is_held = |function: PciAddress, domain: DomainUuid| {
-            let holder = holders.get(&function);
-            holder.is_some_and(|holder| *holder != domain)
-        };
-        self.named.domains_with(is_held)
     }
 
     /// Frees leftovers. Without a claim this only lists a directory.
@@ -426,7 +564,7 @@ impl<'h> Keeper<'h> {
     /// Ends a piece of work: updates the data for `status` if anything has changed.
     pub(super) fn publish(&mut self, connected: bool) {
         self.host.be_done_writing();
-        let problems = self.problems.values().flatten();
+        let problems = self.problems.values().chain(self.stuck.values()).flatten();
         let problems = problems.chain(self.runs.problems()).cloned().collect();
         let notes = DaemonNotes::new(self.host, connected, problems, self.runs.let_go().clone());
         if self.published.as_ref() == Some(&notes) {

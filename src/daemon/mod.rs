@@ -19,7 +19,7 @@ use anyhow::{Context, anyhow};
 use clap::Parser;
 
 use crate::{
-    definition, events as journal,
+    claims, definition, events as journal,
     host::{
         Deadline, Host, ProcessId, complain, driver_child,
         libvirt::{Event, EventLoop, Libvirt, Subscription},
@@ -38,8 +38,8 @@ use keeper::{Keeper, Lost};
 /// Look after domains that ask for devices of pools.
 ///
 /// Adds the placeholders that domains' metadata asks for as soon as the domains are
-/// defined. Gives stopped domains another virtual function when theirs is taken. Frees
-/// what crashes leave behind. systemd runs it (virt-vgpud.service); 'virt-vgpu sync'
+/// defined. Gives stopped domains another virtual function as soon as they could not
+/// have theirs: it is taken, or its GPU is full. Frees what crashes leave behind. systemd runs it (virt-vgpud.service); 'virt-vgpu sync'
 /// and 'virt-vgpu reconcile' do the same by hand.
 #[derive(Debug, Parser)]
 #[command(
@@ -64,6 +64,13 @@ const TICK: Duration = Duration::from_secs(60);
 
 /// Events of the host come in bursts, one for each virtual function.
 const SETTLE: Duration = Duration::from_millis(500);
+
+/// A start writes its claim several times within moments; after the first time the daemon
+/// waits this long before it looks.
+const CLAIMS_SETTLE: Duration = Duration::from_millis(100);
+
+/// The directories whose changes tell which functions are free.
+const CLAIMS: &[&str] = &[claims::DIRECTORY, claims::QUARANTINE];
 
 /// After this many unanswered questions, one per [`KEEP_ALIVE`], the connection counts
 /// as lost. This takes less time than systemd's watchdog waits.
@@ -104,6 +111,8 @@ pub fn main() -> ExitCode {
 /// The messages to the main thread.
 enum News {
     Event(Event),
+    /// A claim or the quarantine has changed.
+    Claims,
     /// A connection, or why there is none.
     Opened(Box<anyhow::Result<Connection>>),
 }
@@ -119,6 +128,13 @@ impl From<Event> for News {
 fn run(host: &Host, uri: Option<&str>) -> anyhow::Result<()> {
     let (sink, news) = mpsc::channel();
     let _loop = EventLoop::start(TICK, sink.clone()).context("cannot listen to libvirt")?;
+    let to_us = sink.clone();
+    if let Err(error) = host.watch(CLAIMS, move || to_us.send(News::Claims).is_ok()) {
+        tracing::warn!(
+            "cannot watch the claims: {error}; devices that are plugged in or given back without an \
+             event of libvirt are noticed later"
+        );
+    }
     // There is work without libvirt too, and libvirt may take longer to start than
     // systemd waits.
     tell_ready("looking for libvirt");
@@ -188,7 +204,7 @@ fn open(
                 keeper.work_alone(&agenda);
             }
             // Early events of a new connection are covered by the scan.
-            Ok(News::Event(_)) => {}
+            Ok(News::Event(_) | News::Claims) => {}
             Err(_) => return Err(anyhow!("the thread that connects to libvirt has died")),
         }
     }
@@ -210,12 +226,15 @@ fn serve(keeper: &mut Keeper<'_>, libvirt: &Libvirt, news: &Receiver<News>) {
     let mut agenda = Agenda::default();
     // The wait has a limit: on some hosts devices never stop changing.
     let mut rest_by = None;
+    let mut claims_by: Option<Deadline> = None;
     loop {
-        let pause = if agenda.host {
-            Some(SETTLE)
-        } else {
-            keeper.pause()
+        let claims = claims_by.map(|by| by.left());
+        let host = agenda.host.then_some(SETTLE);
+        let pauses = match host.or(claims) {
+            Some(_) => [host, claims],
+            None => [keeper.pause(), None],
         };
+        let pause = pauses.into_iter().flatten().min();
         let next = match pause {
             Some(pause) => news.recv_timeout(pause),
             None => news.recv().map_err(|_| RecvTimeoutError::Disconnected),
@@ -229,8 +248,8 @@ fn serve(keeper: &mut Keeper<'_>, libvirt: &Libvirt, news: &Receiver<News>) {
                 false
             }
             Err(RecvTimeoutError::Timeout) => {
-                agenda.plug |= !agenda.host;
-                true
+                agenda.plug |= !agenda.host && !agenda.claims;
+                pause >= host
             }
             Err(RecvTimeoutError::Disconnected) => return,
         };
@@ -248,6 +267,14 @@ fn serve(keeper: &mut Keeper<'_>, libvirt: &Libvirt, news: &Receiver<News>) {
                 later.host = std::mem::take(&mut agenda.host);
             } else {
                 rest_by = None;
+            }
+        }
+        if agenda.claims {
+            let deadline = *claims_by.get_or_insert_with(|| Deadline::after(CLAIMS_SETTLE));
+            if deadline.has_passed() {
+                claims_by = None;
+            } else {
+                later.claims = std::mem::take(&mut agenda.claims);
             }
         }
         if !agenda.is_empty() && keeper.work(libvirt, &agenda) == Err(Lost) {
@@ -292,8 +319,10 @@ fn wait(
 impl Agenda {
     /// Records a message while the main thread waits for libvirt.
     fn hear(&mut self, news: &News) {
-        if let News::Event(event) = news {
-            self.note(event);
+        match news {
+            News::Event(event) => self.note(event),
+            News::Claims => self.claims = true,
+            News::Opened(_) => {}
         }
     }
 }

@@ -3,6 +3,7 @@
 //! first computed as plain data, then carried out under the domain's edit lock, all or
 //! none. The hook handles starts.
 
+mod at_rest;
 mod attachment;
 mod change;
 mod fill;
@@ -12,6 +13,7 @@ mod replan;
 mod sync;
 mod target;
 
+pub use at_rest::{AtRest, at_rest, carry_out_moves};
 pub use attachment::{
     AttachRequest, Attachment, CdRomOutcome, FilledDevice, HostdevChange, RequestChange, existing,
     existing_cdrom,
@@ -20,6 +22,6 @@ pub use change::{Change, beyond, carry_out, take_back};
 pub use fill::{Filled, fill, with_elsewhere};
 pub use placeholder::{Named, check_libvirt, choose_free, mdev_placeholders, placeholders};
 pub use redo::{carry_out_noted, redo};
-pub use replan::{Elsewhere, Move, Shared, Stuck, elsewhere, replan};
-pub use sync::{Manner, Synced, asks_for_nothing, sync};
+pub use replan::{Elsewhere, Move, Shared, Stuck, changes_for, elsewhere};
+pub use sync::{Done, Manner, Synced, asks_for_nothing, sync};
 pub use target::{Definition, Target, edit_lock, edit_lock_within, open_served};

@@ -23,9 +23,9 @@ use crate::{
     rule::Verdict,
 };
 
-/// The virtual functions in domains' definitions, under any alias.
+/// The definitions that name virtual functions, under any alias.
 #[derive(Debug, Default)]
-pub struct Named(BTreeMap<DomainUuid, (DomainName, Vec<PciAddress>)>);
+pub struct Named(BTreeMap<DomainUuid, DomainDef>);
 
 impl Named {
     /// Reads those of all domains. An unreadable definition counts as naming none.
@@ -51,11 +51,10 @@ impl Named {
 
     /// Records a definition as it is now.
     pub fn note(&mut self, def: &DomainDef) {
-        let functions: Vec<PciAddress> = def.functions().collect();
-        if functions.is_empty() {
+        if def.functions().next().is_none() {
             self.0.remove(&def.uuid);
         } else {
-            self.0.insert(def.uuid, (def.name.clone(), functions));
+            self.0.insert(def.uuid, def.clone());
         }
     }
 
@@ -64,27 +63,24 @@ impl Named {
         self.0.remove(&domain);
     }
 
-    /// The domains that name one of these functions.
-    pub fn domains_with(&self, is_one: impl Fn(PciAddress, DomainUuid) -> bool) -> Vec<DomainUuid> {
-        let names_one =
-            |(domain, (_, functions)): &(&DomainUuid, &(DomainName, Vec<PciAddress>))| {
-                let mut functions = functions.iter();
-                functions.any(|&function| is_one(function, **domain))
-            };
-        self.0
-            .iter()
-            .filter(names_one)
-            .map(|(domain, _)| *domain)
-            .collect()
+    /// The definitions, as they were recorded.
+    pub fn definitions(&self) -> impl Iterator<Item = &DomainDef> {
+        self.0.values()
+    }
+
+    /// The definition of that domain.
+    #[must_use]
+    pub fn definition(&self, domain: DomainUuid) -> Option<&DomainDef> {
+        self.0.get(&domain)
     }
 
     /// The functions that the other domains name.
     #[must_use]
     pub fn reserved(&self, except: DomainUuid) -> Reserved {
         let others = self.0.iter().filter(|(domain, _)| **domain != except);
-        let functions = others.flat_map(|(_, (name, functions))| {
-            let functions = functions.iter();
-            functions.map(|&function| (function, name.clone()))
+        let functions = others.flat_map(|(_, def)| {
+            let functions = def.functions();
+            functions.map(|function| (function, def.name.clone()))
         });
         Reserved(functions.collect())
     }

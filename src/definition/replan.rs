@@ -17,7 +17,7 @@ use crate::{
     domain::{self, DomainDef, Hostdev},
     host::{Host, libvirt::Libvirt},
     model::{DeviceName, PciAddress, PoolName},
-    plan::{Failed, Placeholder, RefusalKind},
+    plan::{Failed, Placeholder, Plan, RefusalKind},
 };
 
 /// A device that gets another placeholder in the XML.
@@ -49,6 +49,21 @@ pub struct Stuck {
     pub reason: String,
 }
 
+impl std::fmt::Display for Stuck {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            device,
+            function,
+            reason,
+        } = self;
+        write!(
+            f,
+            "{device} stays at {function}, and nothing else is free: {reason}; stop a domain that \
+             uses the pool, or add devices to it"
+        )
+    }
+}
+
 /// Whether a function that another definition also names is acceptable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shared {
@@ -60,24 +75,31 @@ pub enum Shared {
 
 /// Chooses other sources for devices whose own cannot serve now. A saved domain is left
 /// alone: it starts from the XML of its state, which the hook changes.
-pub fn replan(
+pub(super) fn replan(
     host: &Host,
     libvirt: &Libvirt,
     target: &Target,
     named: &Named,
-    shared: Shared,
 ) -> anyhow::Result<Replanned> {
     let mut replanned = Replanned::default();
     if target.saved {
         return Ok(replanned);
     }
-    let found = elsewhere(host, libvirt, &target.definition.def, named, shared)?;
+    let def = &target.definition.def;
+    let found = elsewhere(host, libvirt, def, named, Shared::OnlyIfNeeded)?;
     replanned.stuck = found.stuck;
-    for other in found.others {
-        replanned.changes.extend(exchange(target, &other)?);
-        replanned.moves.push(other.into());
-    }
+    replanned.changes = changes_for(target, &found.others)?;
+    replanned.moves = found.others.into_iter().map(Move::from).collect();
     Ok(replanned)
+}
+
+/// The changes of a definition for these devices.
+pub fn changes_for(target: &Target, others: &[Elsewhere]) -> anyhow::Result<Vec<Change>> {
+    let mut changes = Vec::new();
+    for other in others {
+        changes.extend(exchange(target, other)?);
+    }
+    Ok(changes)
 }
 
 /// A device whose placeholder in the XML cannot serve now, and a placeholder that can.
@@ -135,7 +157,8 @@ pub fn elsewhere(
         };
         let other = other.filter(|other| is_better(other, &placed.placeholder, must, &reserved));
         let Some((to, from)) = other.zip(def.placeholder_of(name).cloned()) else {
-            // A GPU that is merely full may have space again by the time of the start.
+            // If all GPUs are merely full, one may have space again by the time of the
+            // start.
             let is_stuck = must && is_taken(host, def, &placed.placeholder)?;
             let function = function_of(&placed.placeholder).filter(|_| is_stuck);
             found.stuck.extend(function.map(|function| Stuck {
@@ -207,12 +230,8 @@ fn reason_to_move(
     reserved: &Reserved,
     shared: Shared,
 ) -> anyhow::Result<Option<(String, bool)>> {
-    match refusal(host, def, placed)? {
-        // This is decided at the start. A GPU that is late or full must not lose all
-        // its domains to other GPUs for good.
-        Some((_, Passing(true))) if shared == Shared::OnlyIfNeeded => {}
-        Some((reason, _)) => return Ok(Some((reason, true))),
-        None => {}
+    if let Some(reason) = refusal(host, def, placed)? {
+        return Ok(Some((reason, true)));
     }
     let other = function_of(&placed.placeholder).and_then(|function| reserved.by(function));
     Ok(match (other, shared) {
@@ -223,14 +242,15 @@ fn reason_to_move(
     })
 }
 
-/// Whether the obstacle can disappear by itself.
-struct Passing(bool);
-
 /// Whether the function belongs to another domain, or must not be used.
 ///
 /// # Errors
 /// When this cannot be determined.
-fn is_taken(host: &Host, def: &DomainDef, placeholder: &Placeholder) -> anyhow::Result<bool> {
+pub(super) fn is_taken(
+    host: &Host,
+    def: &DomainDef,
+    placeholder: &Placeholder,
+) -> anyhow::Result<bool> {
     let Some(function) = function_of(placeholder) else {
         return Ok(false);
     };
@@ -255,34 +275,32 @@ fn refusal(
     host: &Host,
     def: &DomainDef,
     placed: &PlacedRequest<'_>,
-) -> anyhow::Result<Option<(String, Passing)>> {
+) -> anyhow::Result<Option<String>> {
     let demand = Demand::load(host, def, vec![placed.clone()])?;
     let vgpus = demand.pools.values().any(|pool| pool.is_chosen_ahead());
     if !vgpus {
         let is_function = function_of(&placed.placeholder).is_some();
-        let reason = || {
-            (
-                "its pool hands out mediated devices".to_owned(),
-                Passing(false),
-            )
-        };
-        return Ok(is_function.then(reason));
+        return Ok(is_function.then(|| "its pool hands out mediated devices".to_owned()));
     }
-    let refusal = match demand.plan(host, &Failed::default()) {
+    refusal_of(demand.plan(host, &Failed::default()))
+}
+
+/// Why the plan gives none of the named devices. None when it does, and when other
+/// devices would not help.
+pub(super) fn refusal_of(planned: Result<Plan, AllocateError>) -> anyhow::Result<Option<String>> {
+    let refusal = match planned {
         Err(AllocateError::Refused(refusal)) => refusal,
         Err(error @ AllocateError::Io { .. }) => return Err(error.into()),
         Ok(_) | Err(_) => return Ok(None),
     };
     Ok(match refusal.kind {
-        RefusalKind::Function {
-            reason, passing, ..
-        } => Some((reason, Passing(passing))),
-        RefusalKind::NoCandidate { .. } => Some((refusal.to_string(), Passing(false))),
+        RefusalKind::Function { reason, .. } => Some(reason),
+        RefusalKind::NoCandidate { .. } => Some(refusal.to_string()),
         RefusalKind::Limit { .. } | RefusalKind::Unreadable { .. } => None,
     })
 }
 
-fn function_of(placeholder: &Placeholder) -> Option<PciAddress> {
+pub(super) fn function_of(placeholder: &Placeholder) -> Option<PciAddress> {
     match placeholder {
         Placeholder::Function(function) => Some(*function),
         Placeholder::Mdev | Placeholder::Functions | Placeholder::Any => None,
@@ -291,7 +309,7 @@ fn function_of(placeholder: &Placeholder) -> Option<PciAddress> {
 
 /// Removes the hostdev and adds the other one with the same guest address and all the
 /// rest: a guest treats a device at another address as a new one.
-fn exchange(target: &Target, other: &Elsewhere) -> anyhow::Result<[Change; 2]> {
+pub(super) fn exchange(target: &Target, other: &Elsewhere) -> anyhow::Result<[Change; 2]> {
     let definition = &target.definition;
     let name = &other.device;
     let former = existing(definition, name, &other.from)?;

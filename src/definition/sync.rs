@@ -8,7 +8,7 @@ use anyhow::Context;
 use serde::Serialize;
 
 use super::{
-    Change, Definition, Move, Named, Shared, Stuck, Target,
+    Change, Definition, Move, Named, Stuck, Target,
     attachment::{
         CdRomOutcome, device, existing, existing_cdrom, hostdev_of, is_of_another, mend,
         provide_cdrom, remodel,
@@ -44,17 +44,7 @@ pub struct Synced {
 impl Synced {
     /// All problems, one line each.
     pub fn complaints(&self) -> Vec<String> {
-        let stuck = self.stuck.iter().map(|one| {
-            let Stuck {
-                device,
-                function,
-                reason,
-            } = one;
-            format!(
-                "{device} stays at {function}, and nothing else is free: {reason}; stop a domain \
-                 that uses the pool, or add devices to it"
-            )
-        });
+        let stuck = self.stuck.iter().map(ToString::to_string);
         self.problems.iter().cloned().chain(stuck).collect()
     }
 }
@@ -104,6 +94,8 @@ pub struct Manner {
     pub dry_run: bool,
     /// A running domain's definition gets the functions with which it is running.
     pub follow: bool,
+    /// A stopped domain gets other functions if it could not have its own now.
+    pub moves: bool,
     /// How long to wait for another process that edits the domain.
     pub patience: Duration,
 }
@@ -201,7 +193,8 @@ fn move_functions(
     let replanned = match (target.running, manner.follow) {
         (true, true) => replan::follow(target, &functions_held(host, synced.domain_uuid)?),
         (true, false) => return Ok(()),
-        (false, _) => replan::replan(host, libvirt, target, named, Shared::OnlyIfNeeded),
+        (false, _) if !manner.moves => return Ok(()),
+        (false, _) => replan::replan(host, libvirt, target, named),
     };
     let replanned = replanned.with_context(cannot)?;
     if !manner.dry_run && !replanned.changes.is_empty() {

@@ -47,6 +47,8 @@ mod service;
 mod slow_driver;
 mod terminal;
 mod trust;
+#[cfg(feature = "cli")]
+mod watch;
 
 pub use clock::{Deadline, boot_id, patience, since_boot};
 pub use files::DirectoryStamp;

@@ -34,7 +34,7 @@ pub use failed::Failed;
 pub use pools_taking::pools_taking;
 pub use refusal::{Refusal, RefusalKind};
 pub use supply::{AllPools, HostSupply, Standing};
-pub use survey::{Surveyed, survey};
+pub use survey::{Surveyed, available, survey};
 
 /// A device to plan for.
 #[derive(Debug, Clone)]

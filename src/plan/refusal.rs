@@ -32,9 +32,6 @@ pub enum RefusalKind {
         function: PciAddress,
         /// Why it cannot.
         reason: String,
-        /// Whether this can change by itself: the device is absent, or its GPU is full.
-        #[serde(skip)]
-        passing: bool,
     },
     /// The host could not be read.
     Unreadable {
@@ -102,9 +99,7 @@ impl fmt::Display for Refusal {
                 f.write_str("; see 'virt-vgpu status'")
             }
             RefusalKind::Unreadable { reason } => write!(f, "{reason}; see 'virt-vgpu devices'"),
-            RefusalKind::Function {
-                function, reason, ..
-            } => write!(
+            RefusalKind::Function { function, reason } => write!(
                 f,
                 "its XML names {function}: {reason}; {} looks for another",
                 proposed("virt-vgpu start", domain)

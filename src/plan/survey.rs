@@ -7,7 +7,11 @@ use super::{
     Candidate, Failed, HostSupply, Nearness, Placeholder,
     planner::{Ask, Boards, Choices, Planner, Taken},
 };
-use crate::{config::Pool, device::mdev::Offer, model::DomainName};
+use crate::{
+    config::Pool,
+    device::mdev::Offer,
+    model::{DomainName, ParentName, PciAddress},
+};
 
 /// A candidate and its offer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,21 +33,12 @@ pub fn survey(
     supply: &HostSupply<'_>,
     nearness: &Nearness,
 ) -> Result<Vec<Surveyed>, String> {
-    let placeholder = &Placeholder::Any;
-    let ask = Ask { pool, placeholder };
-    let candidates = supply.candidates(pool, placeholder)?;
-    let offers = vec![None; candidates.len()];
-    let choices = Choices { candidates, offers };
-    let mut planner = Planner {
-        domain,
-        wanted: &[],
-        supply,
-        nearness,
-        failed: &Failed::default(),
-        choices: BTreeMap::from([(ask.key(), choices)]),
-        taken: Taken::beside(supply.view().announced()),
-        boards: Boards::default(),
+    let ask = Ask {
+        pool,
+        placeholder: &Placeholder::Any,
     };
+    let failed = Failed::default();
+    let mut planner = planner(domain, ask, supply, nearness, &failed)?;
     let order = planner.order(ask);
     let surveyed = order.into_iter().filter_map(|position| {
         let offer = planner.offer(ask, position)?;
@@ -51,4 +46,53 @@ pub fn survey(
         Some(Surveyed { candidate, offer })
     });
     Ok(surveyed.collect())
+}
+
+/// The PCI functions that a domain could have now as its only device of the pool, with
+/// their boards, in the order in which a plan tries them.
+///
+/// # Errors
+/// A text, when the host cannot be read.
+pub fn available(
+    domain: &DomainName,
+    pool: &Pool,
+    supply: &HostSupply<'_>,
+    nearness: &Nearness,
+) -> Result<Vec<(PciAddress, ParentName)>, String> {
+    let ask = Ask {
+        pool,
+        placeholder: &Placeholder::Functions,
+    };
+    let failed = Failed::default();
+    let mut planner = planner(domain, ask, supply, nearness, &failed)?;
+    let order = planner.order(ask);
+    let available = order.into_iter().filter_map(|position| {
+        planner.room(ask, position)?;
+        let candidate = &planner.choices[&ask.key()].candidates[position];
+        Some((candidate.function()?, candidate.board.clone()))
+    });
+    Ok(available.collect())
+}
+
+/// A planner with the pool's candidates and no request.
+fn planner<'a>(
+    domain: &'a DomainName,
+    ask: Ask<'a>,
+    supply: &'a HostSupply<'_>,
+    nearness: &'a Nearness,
+    failed: &'a Failed,
+) -> Result<Planner<'a>, String> {
+    let candidates = supply.candidates(ask.pool, ask.placeholder)?;
+    let offers = vec![None; candidates.len()];
+    let choices = Choices { candidates, offers };
+    Ok(Planner {
+        domain,
+        wanted: &[],
+        supply,
+        nearness,
+        failed,
+        choices: BTreeMap::from([(ask.key(), choices)]),
+        taken: Taken::beside(supply.view().announced()),
+        boards: Boards::default(),
+    })
 }

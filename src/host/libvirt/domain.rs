@@ -50,6 +50,16 @@ impl Domain {
             .map_err(failed("read the domain's XML"))
     }
 
+    /// The same with the passwords in it, so that a start from it differs in nothing.
+    ///
+    /// # Errors
+    /// libvirt's reason, as for a user who may start domains but not read passwords.
+    pub fn inactive_xml_with_passwords(&self) -> Result<String, LibvirtError> {
+        self.0
+            .xml_desc(sys::VIR_DOMAIN_XML_INACTIVE | sys::VIR_DOMAIN_XML_SECURE)
+            .map_err(failed("read the domain's XML with its passwords"))
+    }
+
     /// Whether it has a definition that outlives its run.
     ///
     /// # Errors

@@ -2,11 +2,12 @@
 //! definitions and runs, and events. It passes XML through and knows nothing of what is
 //! in it. The hook cannot reach this module: it exists only with feature `cli`.
 
-use std::{sync::mpsc::Sender, time::Duration};
+use std::{collections::BTreeSet, sync::mpsc::Sender, time::Duration};
 
 use virt::{
     connect::Connect,
     error::{ErrorNumber, clear_error_callback},
+    sys,
 };
 
 use crate::model::DomainUuid;
@@ -84,6 +85,17 @@ fn failed(what: impl Into<String>) -> impl FnOnce(virt::error::Error) -> Libvirt
         what: what.into(),
         error,
     }
+}
+
+/// A domain that has a definition and does not run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoppedDomain {
+    /// Its UUID.
+    pub uuid: DomainUuid,
+    /// Whether libvirt starts it when the host boots.
+    pub autostart: bool,
+    /// Whether its next start resumes a saved state.
+    pub saved: bool,
 }
 
 /// A connection to a libvirt daemon.
@@ -214,6 +226,32 @@ impl Libvirt {
         Ok(domains.into_iter().map(Domain).collect())
     }
 
+    /// The domains that have a definition and do not run.
+    ///
+    /// # Errors
+    /// libvirt's reason.
+    pub fn stopped(&self) -> Result<Vec<StoppedDomain>, LibvirtError> {
+        let list = |more: u32| {
+            let flags = sys::VIR_CONNECT_LIST_DOMAINS_INACTIVE
+                | sys::VIR_CONNECT_LIST_DOMAINS_PERSISTENT
+                | more;
+            let domains = self.connection.list_all_domains(flags);
+            let domains = domains.map_err(failed("list the domains"))?;
+            let uuids = domains
+                .into_iter()
+                .filter_map(|one| Domain(one).uuid().ok());
+            Ok(uuids.collect::<BTreeSet<DomainUuid>>())
+        };
+        let autostart = list(sys::VIR_CONNECT_LIST_DOMAINS_AUTOSTART)?;
+        let saved = list(sys::VIR_CONNECT_LIST_DOMAINS_MANAGEDSAVE)?;
+        let stopped = list(0)?.into_iter().map(|uuid| StoppedDomain {
+            uuid,
+            autostart: autostart.contains(&uuid),
+            saved: saved.contains(&uuid),
+        });
+        Ok(stopped.collect())
+    }
+
     /// The domain of that UUID; None when there is none, or none any more.
     ///
     /// # Errors
@@ -236,6 +274,19 @@ impl Libvirt {
             .create_domain_xml(xml, 0)
             .map(Domain)
             .map_err(failed("create the domain"))
+    }
+
+    /// Starts a stopped domain, of the name and UUID in the XML, from that XML. Its
+    /// definition comes back when it stops (`virDomainObjAssignDef`), and its autostart,
+    /// snapshots and NVRAM stay as they are. A saved state of it is ignored.
+    ///
+    /// # Errors
+    /// libvirt's reason, with what a hook printed in it; the domain is stopped then.
+    pub fn start_from(&self, xml: &str) -> Result<Domain, LibvirtError> {
+        self.connection
+            .create_domain_xml(xml, 0)
+            .map(Domain)
+            .map_err(failed("start the domain"))
     }
 
     /// The domain of that ID, UUID or name, in virsh's order.

@@ -11,14 +11,12 @@ impl<'a> Planner<'a> {
     pub(super) fn no_candidate(&mut self, wanted: &'a PlanRequest<'a>) -> Refusal {
         let count = self.choices[&Ask::of(wanted).key()].candidates.len();
         let mut candidates = Vec::new();
-        let mut has_room = false;
         for position in 0..count {
             let Some(offer) = self.offer(Ask::of(wanted), position) else {
                 continue;
             };
             let candidate = self.choices[&Ask::of(wanted).key()].candidates[position].clone();
             let parent = candidate.parent.name.clone();
-            has_room |= !matches!(offer, Offer::NoRoom(_) | Offer::Type { available: 0, .. });
             let reason = self.why_not(wanted, &candidate, offer);
             candidates.push(Rejection {
                 candidate: parent,
@@ -31,7 +29,6 @@ impl<'a> Planner<'a> {
             .into_iter();
         let idle: Vec<Rejection> = idle.map(|one| one.rejection).collect();
         if let Placeholder::Function(function) = &wanted.placeholder {
-            let passing = count == 0 || (!candidates.is_empty() && !has_room);
             let reason = match candidates.pop() {
                 Some(rejection) => rejection.reason,
                 None if count == 0 => match idle.first() {
@@ -46,7 +43,6 @@ impl<'a> Planner<'a> {
             let kind = RefusalKind::Function {
                 function: *function,
                 reason,
-                passing,
             };
             return Refusal::new(self.domain, wanted, kind);
         }

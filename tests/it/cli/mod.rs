@@ -13,6 +13,7 @@ mod pool_files;
 mod profiles;
 mod reconcile;
 mod shared_room;
+mod start;
 mod status;
 mod terminal;
 mod trust;

@@ -442,6 +442,13 @@ placeholder_of() {
 		sed -E "s/.*uuid='([^']*)'.*/\\1/; s/.*domain='0x([^']*)' bus='0x([^']*)' slot='0x([^']*)' function='0x([^']*)'.*/\\1:\\2:\\3.\\4/"
 }
 
+# at_rest: whether each stopped VM names a device that it could have now. It asks the daemon nothing.
+at_rest() {
+	local said
+	said=$(virt-vgpu sync --all --dry-run) || true
+	[[ $said != *' gets '* ]]
+}
+
 # ask VM POOL [NAME...]: writes the request alone into the metadata, as a client that knows nothing of ours
 ask() {
 	local vm=$1 pool=$2 name requests=''

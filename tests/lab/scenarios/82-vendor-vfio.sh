@@ -42,23 +42,34 @@ on_lab 'virsh -q destroy ws1; virsh -q destroy ws2'
 assert_eq '0 0' "echo \$(vf_type $a) \$(vf_type $b)"
 assert_eq '' 'ls /run/virt-vgpu/claims'
 
-# Another domain has taken the function meanwhile: refused, and 'virt-vgpu start' finds another one.
-on_lab "write_type $a $id"
+# Another domain has taken the function meanwhile: refused, and 'virt-vgpu start' finds another one for this
+# run. The definition stays as it is.
+on_lab "write_type $a $id; virsh -q autostart ws1; virsh -q dumpxml --inactive ws1 > /run/ws1.defined"
 refuse_start ws1 "pool 'cad' has no free L40S-24Q for domain 'ws1': its XML names $a: already has the type $id, but belongs to no domain of ours; 'virt-vgpu start ws1' looks for another"
 d=$(on_lab "vf $gpu 3")
 assert_eq "gpu0 of ws1: $d instead of $a: already has the type $id, but belongs to no domain of ours
 started ws1" 'virt-vgpu start ws1'
 assert_eq "$id $id" "echo \$(vf_type $a) \$(vf_type $d)"
+assert_eq '' 'virsh -q dumpxml --inactive ws1 | diff /run/ws1.defined -'
+assert_eq "Persistent: yes Autostart: enable" 'virsh -q dominfo ws1 | grep -E "Persistent|Autostart" | xargs'
+assert_eq "1" "virsh -q dumpxml ws1 | grep -c \"bus='0x${d:5:2}' slot='0x${d:8:2}' function='0x${d:11:1}'\""
 on_lab "virsh -q destroy ws1"
+assert_eq '' 'virsh -q dumpxml ws1 | diff /run/ws1.defined -'
 assert_eq "$id 0" "echo \$(vf_type $a) \$(vf_type $d)"
+# A start that fails leaves it as it is too.
+on_lab 'virsh -q autostart --disable ws1; chmod a-x /usr/bin/qemu-system-x86_64'
+refuse 'virt-vgpu start ws1' > /dev/null
+on_lab 'chmod a+x /usr/bin/qemu-system-x86_64'
+assert_eq '' 'virsh -q dumpxml ws1 | diff /run/ws1.defined -; ls /run/virt-vgpu/claims'
 on_lab "write_type $a 0"
 
 # Saved; its function is taken; restored: the hook changes the XML of the state.
 on_lab "start_vm ws1; virsh -q managedsave ws1"
-assert_eq '0' "vf_type $d"
-on_lab "write_type $d $id; start_vm ws1"
-assert_eq "$id $id" "echo \$(vf_type $a) \$(vf_type $d)"
-on_lab "virsh -q destroy ws1; write_type $d 0"
+assert_eq '0' "vf_type $a"
+# 'virt-vgpu start' resumes it too.
+on_lab "write_type $a $id; virt-vgpu start ws1"
+assert_eq "$id $id" "echo \$(vf_type $a) \$(vf_type $b)"
+on_lab "virsh -q destroy ws1; write_type $a 0"
 
 # A slow plugin: the claim stays, and the rest is removed later.
 on_lab 'echo 20000 > $SIM/plugin_exit_ms; virt-vgpu start ws1'

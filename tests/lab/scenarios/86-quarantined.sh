@@ -31,8 +31,9 @@ why="the QEMU of domain 'ws1' was killed while its vGPU was still starting, whic
 assert_eq "$a is quarantined: $why" 'virt-vgpu status --json | jq -r ".problems[]"'
 refuse_start ws1 "pool 'cad' has no free L40S-12Q for domain 'ws1': its XML names $a: $why; 'virt-vgpu start ws1' looks for another"
 on_lab 'virt-vgpu start ws1 > /dev/null'
-b=$(on_lab 'function_of ws1')
+b=$(on_lab 'jq -r .devices[0].parent $(claim_of ws1)')
 [[ $b != "$a" ]] || fail "still at $a"
+assert_eq "$a" 'function_of ws1'
 # It is in use: it cannot be repaired now.
 said=$(refuse "virt-vgpu host apply --renew --yes $gpu")
 [[ $said == *"ws1"* ]] || fail "it said: $said"

@@ -22,8 +22,9 @@ same 'the claim there' "ws1 committed prepare true cad $b" \
 	"$(on_peer 'jq -r "[.domain_name, .state, .origin, .launched, .devices[0].pool, .devices[0].parent] | join(\" \")" /run/virt-vgpu/claims/*')"
 on_peer 'virsh -q destroy ws1'
 same 'left over there' '0' "$(on_peer "vf_type $b; left_over")"
-# libvirt copies the persistent definition unchanged, without calling a hook: the next start there corrects
-# it.
+# libvirt copies the persistent definition unchanged, without calling a hook: 'virt-vgpu start' runs the VM
+# with a function of that host, and 'virt-vgpu sync' corrects the definition, as the daemon does.
 on_peer 'virt-vgpu start ws1'
+same 'the function there' "$b" "$(on_peer 'jq -r .devices[0].parent $(claim_of ws1)')"
+on_peer 'virsh -q destroy ws1; virt-vgpu sync ws1'
 same 'the definition there' "$b" "$(on_peer 'function_of ws1')"
-on_peer 'virsh -q destroy ws1'

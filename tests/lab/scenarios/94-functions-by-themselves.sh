@@ -73,20 +73,24 @@ assert_eq "$early.json 0" "echo \$(ls /run/virt-vgpu/quarantine) \$(vf_type $ear
 # The daemon now looks for libvirt once a minute.
 assert 'wait_until "[ \"\$(jq .connected /run/virt-vgpu/daemon.json)\" = true ]" 90'
 
-# A GPU that is full or late does not lose its domains to another GPU: only functions that another domain
-# has are exchanged. A start by hand may use another GPU.
+# A GPU that is full loses its stopped domains to a GPU with room, whoever takes the last place. 'virt-vgpu
+# start' uses another GPU for one run and leaves the definition alone.
 other=0000:5e:00.0
 on_lab "systemctl stop virt-vgpud; virsh -q undefine ws1; rm -f /run/virt-vgpu/quarantine/* /etc/virt-vgpu/pools.d/*
 	unload_boards; load_boards l40s@$gpu/0,l40s@$other/0 framework=vendor-vfio
 	create_pool both --profile L40S-48Q --device $gpu --device $other; virt-vgpu host apply --all > /dev/null
 	define_vm ws1; ask ws1 both; virt-vgpu sync ws1"
 stands=$(on_lab 'placeholder_of ws1')
-full=$gpu
-[[ $stands == 0000:3b:* ]] || full=$other
+full=$gpu rest=$other
+[[ $stands == 0000:3b:* ]] || full=$other rest=$gpu
 foreign=$(on_lab "vf $full 5")
 assert_eq 'OK' "write_type $foreign \$(sed -n 's/^ *\([0-9]*\) *: NVIDIA L40S-48Q\$/\1/p' /sys/bus/pci/devices/$foreign/nvidia/creatable_vgpu_types)"
-assert_eq 'nothing to do' 'virt-vgpu sync ws1'
-assert_eq "$stands" 'placeholder_of ws1'
 on_lab 'virt-vgpu start ws1 > /dev/null'
-[[ $(on_lab 'placeholder_of ws1') != "$stands" ]] || fail "ws1 has started with $stands"
+assert_eq "$stands" 'placeholder_of ws1'
+assert_eq "$rest" 'basename $(readlink /sys/bus/pci/devices/$(jq -r .devices[0].parent $(claim_of ws1))/physfn)'
 on_lab 'virsh -q destroy ws1'
+assert_eq "ws1: gpu0 gets $(on_lab "vf $rest 0") instead of $stands: a L40S-48Q does not fit on its GPU now" 'virt-vgpu sync ws1'
+assert_eq 'nothing to do' 'virt-vgpu sync ws1'
+# There is room again: nobody moves for that.
+on_lab "write_type $foreign 0"
+assert_eq 'nothing to do' 'virt-vgpu sync ws1'

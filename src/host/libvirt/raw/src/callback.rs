@@ -94,13 +94,13 @@ pub(crate) unsafe extern "C" fn domain(
     _connection: sys::virConnectPtr,
     domain: sys::virDomainPtr,
     event: c_int,
-    _detail: c_int,
+    detail: c_int,
     opaque: *mut c_void,
 ) -> c_int {
     // SAFETY: libvirt's arguments are valid for the time of the call.
     unsafe {
         deliver(opaque, || {
-            let what = Lifecycle::from_number(event);
+            let what = Lifecycle::from_numbers(event, detail);
             uuid(domain).map(|uuid| Event::Domain { uuid, what })
         });
     }

@@ -50,8 +50,10 @@ pub enum Lifecycle {
     Defined,
     /// The definition is gone.
     Undefined,
-    /// It runs: also after a restore or an incoming migration.
+    /// It runs from its definition, or from XML that somebody gave for this run.
     Started,
+    /// It runs from the XML of a saved state, a snapshot or an incoming migration.
+    Continued,
     /// It does not run any more: also after a save or an outgoing migration.
     Stopped,
     /// Any other number.
@@ -85,8 +87,16 @@ pub enum CloseReason {
 }
 
 impl Lifecycle {
-    pub(crate) fn from_number(number: i32) -> Self {
+    /// `detail` is a `virDomainEventStartedDetailType` where the domain has started.
+    pub(crate) fn from_numbers(number: i32, detail: i32) -> Self {
+        let is_continued = matches!(
+            u32::try_from(detail),
+            Ok(sys::VIR_DOMAIN_EVENT_STARTED_RESTORED
+                | sys::VIR_DOMAIN_EVENT_STARTED_FROM_SNAPSHOT
+                | sys::VIR_DOMAIN_EVENT_STARTED_MIGRATED)
+        );
         match u32::try_from(number) {
+            Ok(sys::VIR_DOMAIN_EVENT_STARTED) if is_continued => Self::Continued,
             Ok(sys::VIR_DOMAIN_EVENT_DEFINED) => Self::Defined,
             Ok(sys::VIR_DOMAIN_EVENT_UNDEFINED) => Self::Undefined,
             Ok(sys::VIR_DOMAIN_EVENT_STARTED) => Self::Started,

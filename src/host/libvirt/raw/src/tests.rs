@@ -210,7 +210,7 @@ fn numbers_are_those_of_libvirts_headers() {
         CloseReason::Client,
         CloseReason::Other(4),
     ]));
-    let lifecycle = (0..7).map(Lifecycle::from_number);
+    let lifecycle = (0..7).map(|number| Lifecycle::from_numbers(number, 0));
     assert!(lifecycle.eq([
         Lifecycle::Defined,
         Lifecycle::Undefined,
@@ -219,6 +219,15 @@ fn numbers_are_those_of_libvirts_headers() {
         Lifecycle::Other(4),
         Lifecycle::Stopped,
         Lifecycle::Other(6),
+    ]));
+    let started = (0..6).map(|detail| Lifecycle::from_numbers(2, detail));
+    assert!(started.eq([
+        Lifecycle::Started,
+        Lifecycle::Continued,
+        Lifecycle::Continued,
+        Lifecycle::Continued,
+        Lifecycle::Started,
+        Lifecycle::Started,
     ]));
     let devices = (0..4).map(NodeDeviceChange::from_number);
     let (created, deleted) = (NodeDeviceChange::Created, NodeDeviceChange::Deleted);

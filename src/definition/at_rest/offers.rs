@@ -1,0 +1,320 @@
+//! What the host offers to stopped domains, by the plan that the hook would make. One
+//! look at the host serves all domains.
+
+use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
+
+use anyhow::{Context, anyhow};
+
+use super::choice::{Offers, Rank, Stopped};
+use crate::{
+    allocate::{Demand, Look, PlacedRequest, devices_wanted, nearness_of},
+    claims::Seen,
+    config::{self, Pool},
+    definition::replan::refusal_of,
+    device::mdev::Offer,
+    domain::DomainDef,
+    host::Host,
+    model::{DomainName, DomainUuid, NumaNode, ParentName, PciAddress, PoolName},
+    plan::{self, Detail, Failed, HostSupply, Placeholder},
+    rule::Verdict,
+};
+
+/// The offers of a host.
+pub(super) struct ByPlan<'a> {
+    host: &'a Host,
+    look: Look<'a>,
+    definitions: BTreeMap<DomainUuid, &'a DomainDef>,
+    /// The functions in claims, with their domains.
+    claimed: BTreeMap<PciAddress, DomainName>,
+    pools: RefCell<BTreeMap<PoolName, Option<Rc<Pool>>>>,
+    seen: RefCell<BTreeMap<PoolName, Rc<Seen>>>,
+    lists: RefCell<BTreeMap<ListKey, Rc<Functions>>>,
+    /// The list for each domain; None for a domain with several devices.
+    of_domains: RefCell<BTreeMap<DomainUuid, Option<Rc<Functions>>>>,
+    refusals: RefCell<BTreeMap<(PoolName, PciAddress), Option<String>>>,
+    rooms: RefCell<BTreeMap<(PoolName, ParentName), u32>>,
+}
+
+/// The order of a pool's functions depends on the NUMA nodes of the domain.
+type ListKey = (PoolName, Vec<NumaNode>);
+
+/// Functions that can be had now.
+#[derive(Debug)]
+struct Functions {
+    /// Best first.
+    order: Vec<PciAddress>,
+    boards: BTreeMap<PciAddress, ParentName>,
+}
+
+impl<'a> ByPlan<'a> {
+    /// The offers to these domains, of which none has a claim.
+    pub(super) fn new(
+        host: &'a Host,
+        definitions: BTreeMap<DomainUuid, &'a DomainDef>,
+        claimed: BTreeMap<PciAddress, DomainName>,
+    ) -> Self {
+        Self {
+            host,
+            look: Look::new(host),
+            definitions,
+            claimed,
+            pools: RefCell::default(),
+            seen: RefCell::default(),
+            lists: RefCell::default(),
+            of_domains: RefCell::default(),
+            refusals: RefCell::default(),
+            rooms: RefCell::default(),
+        }
+    }
+
+    /// Why the domain would be refused the device that it names.
+    pub(super) fn reason(&self, stopped: &Stopped) -> anyhow::Result<Option<String>> {
+        let Some(def) = self.definitions.get(&stopped.domain) else {
+            return Ok(None);
+        };
+        // Invalid requests, and pools that cannot be used, are reported elsewhere.
+        let Ok(wanted) = devices_wanted(def) else {
+            return Ok(None);
+        };
+        let key = match wanted.as_slice() {
+            [one] => function_of(one).map(|function| (one.request.pool.clone(), function)),
+            _ => None,
+        };
+        if let Some(known) = key.as_ref().and_then(|key| self.known(key)) {
+            return Ok(known);
+        }
+        let Ok(demand) = Demand::load(self.host, def, wanted) else {
+            return Ok(None);
+        };
+        let seen = self.seen_for(&demand)?;
+        let reason = refusal_of(demand.plan_from(&self.look, &seen, &Failed::default()))?;
+        if let Some(key) = key {
+            self.refusals.borrow_mut().insert(key, reason.clone());
+        }
+        Ok(reason)
+    }
+
+    fn known(&self, key: &(PoolName, PciAddress)) -> Option<Option<String>> {
+        self.refusals.borrow().get(key).cloned()
+    }
+
+    /// Whether the pool has mediated devices for the domain, so that its definition needs
+    /// more than another address.
+    pub(super) fn has_mediated(&self, stopped: &Stopped) -> anyhow::Result<bool> {
+        let Some(def) = self.definitions.get(&stopped.domain) else {
+            return Ok(false);
+        };
+        for placed in devices_wanted(def).unwrap_or_default() {
+            let Some(pool) = self.pool(&placed.request.pool) else {
+                continue;
+            };
+            if !pool.is_chosen_ahead() {
+                return Ok(true);
+            }
+            let supply = self.supply(false, Detail::default())?;
+            let candidates = supply.candidates(&pool, &Placeholder::Mdev);
+            let mut candidates = candidates.unwrap_or_default().into_iter();
+            let has_room =
+                |offer| matches!(offer, Some(Offer::Type { available, .. }) if available > 0);
+            if candidates.any(|one| has_room(supply.offer(&pool, &one))) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// All facts of the claims for plans of these pools.
+    fn seen_for(&self, demand: &Demand<'_>) -> anyhow::Result<Rc<Seen>> {
+        let mut pools = demand.pools.keys();
+        let (Some(pool), None) = (pools.next(), pools.next()) else {
+            return Ok(Rc::new(demand.see_claims(&self.look)?));
+        };
+        if let Some(seen) = self.seen.borrow().get(pool) {
+            return Ok(Rc::clone(seen));
+        }
+        let seen = Rc::new(demand.see_claims(&self.look)?);
+        let mut known = self.seen.borrow_mut();
+        known.insert(pool.clone(), Rc::clone(&seen));
+        Ok(seen)
+    }
+
+    fn pool(&self, name: &PoolName) -> Option<Rc<Pool>> {
+        let mut pools = self.pools.borrow_mut();
+        let pool = pools.entry(name.clone());
+        pool.or_insert_with(|| config::load_pool(self.host, name).ok().map(Rc::new))
+            .clone()
+    }
+
+    fn supply(&self, functions_only: bool, detail: Detail) -> anyhow::Result<HostSupply<'_>> {
+        let detail = Detail {
+            boards: true,
+            functions_only,
+            ..detail
+        };
+        let view = self.look.view(detail).context("cannot look for devices")?;
+        let view = self.look.without(view, self.claimed.clone());
+        Ok(HostSupply::of(view.context("cannot read the quarantine")?))
+    }
+
+    /// The functions that a domain with one device can have.
+    fn list(&self, stopped: &Stopped) -> anyhow::Result<Option<Rc<Functions>>> {
+        if let Some(known) = self.of_domains.borrow().get(&stopped.domain) {
+            return Ok(known.clone());
+        }
+        let list = match self.alone(stopped) {
+            Some((def, pool)) => Some(self.list_of(def, &pool)?),
+            None => None,
+        };
+        let mut known = self.of_domains.borrow_mut();
+        known.insert(stopped.domain, list.clone());
+        Ok(list)
+    }
+
+    fn list_of(&self, def: &DomainDef, pool: &Pool) -> anyhow::Result<Rc<Functions>> {
+        let nearness = nearness_of(def, &self.look.sysfs).context("cannot read the NUMA layout")?;
+        let key = (pool.name.clone(), nearness.nodes.clone());
+        if let Some(list) = self.lists.borrow().get(&key) {
+            return Ok(Rc::clone(list));
+        }
+        let detail = Detail {
+            nodes: !nearness.nodes.is_empty(),
+            ..Detail::default()
+        };
+        let supply = self.supply(true, detail)?;
+        let available = plan::available(&def.name, pool, &supply, &nearness);
+        let available = available.map_err(|why| anyhow!("pool '{}': {why}", pool.name))?;
+        let list = Rc::new(Functions {
+            order: available.iter().map(|(function, _)| *function).collect(),
+            boards: available.into_iter().collect(),
+        });
+        self.lists.borrow_mut().insert(key, Rc::clone(&list));
+        Ok(list)
+    }
+
+    /// The domain and its pool, if it has a single device.
+    fn alone(&self, stopped: &Stopped) -> Option<(&'a DomainDef, Rc<Pool>)> {
+        let def = *self.definitions.get(&stopped.domain)?;
+        let wanted = devices_wanted(def).ok()?;
+        let [one] = wanted.as_slice() else {
+            return None;
+        };
+        let pool = self.pool(&one.request.pool)?;
+        pool.is_chosen_ahead().then_some((def, pool))
+    }
+
+    /// Other devices for a domain with several.
+    fn together(
+        &self,
+        stopped: &Stopped,
+        is_avoided: &dyn Fn(PciAddress) -> bool,
+    ) -> anyhow::Result<Option<Vec<PciAddress>>> {
+        let Some(def) = self.definitions.get(&stopped.domain) else {
+            return Ok(None);
+        };
+        let Ok(mut wanted) = devices_wanted(def) else {
+            return Ok(None);
+        };
+        // The definition as it would be after the moves of this run.
+        let mut names = stopped.names.iter();
+        for placed in &mut wanted {
+            if let Placeholder::Function(function) = &mut placed.placeholder {
+                *function = *names.next().unwrap_or(function);
+            }
+        }
+        let is_function: Vec<bool> = wanted
+            .iter()
+            .map(|one| function_of(one).is_some())
+            .collect();
+        let Ok(mut demand) = Demand::load(self.host, def, wanted) else {
+            return Ok(None);
+        };
+        let mut seen = demand.see_claims(&self.look)?;
+        let others = self
+            .definitions
+            .values()
+            .filter(|other| other.uuid != def.uuid);
+        for other in others {
+            let avoided = other.functions().filter(|function| is_avoided(*function));
+            for function in avoided {
+                seen.functions
+                    .entry(function)
+                    .or_insert_with(|| other.name.clone());
+            }
+        }
+        let Ok(plan) = demand.replan_from(&self.look, &seen, &Failed::default()) else {
+            return Ok(None);
+        };
+        let chosen = plan.assignments.iter().zip(is_function);
+        let functions = chosen.filter(|(_, is_function)| *is_function);
+        let functions = functions.map(|(one, _)| one.handle.pci());
+        // A device that would no longer be a function needs more than another address.
+        Ok(functions.collect())
+    }
+}
+
+fn function_of(placed: &PlacedRequest<'_>) -> Option<PciAddress> {
+    match placed.placeholder {
+        Placeholder::Function(function) => Some(function),
+        Placeholder::Mdev | Placeholder::Functions | Placeholder::Any => None,
+    }
+}
+
+impl Offers for ByPlan<'_> {
+    type Error = anyhow::Error;
+
+    fn is_refused(&self, stopped: &Stopped) -> anyhow::Result<bool> {
+        if let (Some(list), [name]) = (self.list(stopped)?, stopped.names.as_slice()) {
+            if list.boards.contains_key(name) {
+                return Ok(false);
+            }
+        }
+        Ok(self.reason(stopped)?.is_some())
+    }
+
+    fn others(
+        &self,
+        stopped: &Stopped,
+        rank: &dyn Fn(PciAddress) -> Rank,
+    ) -> anyhow::Result<Option<Vec<PciAddress>>> {
+        if let Some(list) = self.list(stopped)? {
+            let best = list.order.iter().min_by_key(|function| rank(**function));
+            return Ok(best.map(|function| vec![*function]));
+        }
+        let is_named = |function| rank(function) != (false, 0, 0);
+        match self.together(stopped, &is_named)? {
+            None => self.together(stopped, &|_| false),
+            distinct => Ok(distinct),
+        }
+    }
+
+    fn board(&self, stopped: &Stopped, device: PciAddress) -> anyhow::Result<Option<ParentName>> {
+        let list = self.list(stopped)?;
+        Ok(list.and_then(|list| list.boards.get(&device).cloned()))
+    }
+
+    fn room(&self, stopped: &Stopped, board: &ParentName) -> anyhow::Result<u32> {
+        let Some((_, pool)) = self.alone(stopped) else {
+            return Ok(0);
+        };
+        let key = (pool.name.clone(), board.clone());
+        if let Some(room) = self.rooms.borrow().get(&key) {
+            return Ok(*room);
+        }
+        let supply = self.supply(false, Detail::default())?;
+        let standings = supply.standings(&pool);
+        let standings = standings.with_context(|| format!("pool '{}'", pool.name))?;
+        let mut rooms = self.rooms.borrow_mut();
+        for one in &standings {
+            if !matches!(one.verdict, Verdict::Match { .. }) {
+                continue;
+            }
+            let (Offer::Type { available, .. }, _) = supply.room(&pool, &one.parent) else {
+                continue;
+            };
+            let of_board = rooms.entry((pool.name.clone(), supply.board(&one.parent)));
+            let sum = of_board.or_default();
+            *sum = sum.saturating_add(available);
+        }
+        Ok(*rooms.entry(key).or_default())
+    }
+}
