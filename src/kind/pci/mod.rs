@@ -44,6 +44,9 @@ impl Kind for Pci {
             subject: "PCI device",
             none: "no PCI devices",
             host_has_none: "this host has no PCI devices",
+            absent: "this host has no such PCI device",
+            lists: "virt-vgpu devices --kind pci",
+            not_taken: "the pool's rules do not take it",
             unbound: None,
         }
     }
