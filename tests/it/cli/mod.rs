@@ -16,3 +16,4 @@ mod shared_room;
 mod status;
 mod terminal;
 mod trust;
+mod whole_pool;
