@@ -10,7 +10,7 @@ use std::io;
 use super::Acts;
 use crate::{
     device::{
-        Sysfs, at,
+        PCI_DEVICES, Sysfs, at,
         driver::{self, PCI_DRIVERS, PROBE},
         step::{Attribute, Binding, Bound},
     },
@@ -70,6 +70,21 @@ const TRIES: u32 = 2;
 /// The kernel's errno with the path; `NotFound` if the function, or the driver, is not
 /// there; another error if the driver does not take the function.
 pub(super) fn bind(binding: &Binding, host: &dyn Acts) -> io::Result<()> {
+    let function = binding.function;
+    let error = match bind_present(binding, host) {
+        Ok(()) => return Ok(()),
+        Err(error) => error,
+    };
+    if host.exists(&format!("{PCI_DEVICES}/{function}")) {
+        return Err(error);
+    }
+    // The errors of its files say less.
+    Err(not_found(&format!(
+        "{function} is not there any more; 'journalctl -k' shows the kernel's messages"
+    )))
+}
+
+fn bind_present(binding: &Binding, host: &dyn Acts) -> io::Result<()> {
     let function = binding.function;
     let now = driver::of(host, function)?;
     let now = now.ok_or_else(|| not_found(&format!("there is no PCI function {function}")))?;

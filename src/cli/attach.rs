@@ -55,7 +55,7 @@ pub(super) struct Attach {
     pool: PoolName,
 
     /// The device's name in the domain; with --count, NAME-0, NAME-1 and so on
-    /// [default: the first free of gpu0, gpu1, ...].
+    /// [default: the first free of gpu0, gpu1, ...; pci0, ... for whole PCI devices].
     #[arg(long, value_name = "NAME")]
     name: Option<DeviceName>,
 

@@ -218,9 +218,10 @@ fn names(def: &DomainDef, to_attach: &AttachRequest<'_>) -> anyhow::Result<Vec<D
         .filter(of_pool)
         .map(|request| request.name.clone())
         .collect();
+    let word = to_attach.pool.kind.name_of_devices();
     let mut number = 0;
     while names.len() < to_attach.count {
-        let name: DeviceName = format!("gpu{number}").parse()?;
+        let name: DeviceName = format!("{word}{number}").parse()?;
         number += 1;
         // A hostdev of ours without its request gets one; another device with that
         // alias is left alone.

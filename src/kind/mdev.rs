@@ -47,6 +47,9 @@ impl Kind for Mdev {
             subject: "parent of mediated devices",
             none: "no mdev parents",
             host_has_none: "this host has no mdev parents",
+            absent: "it is not a virtual function of this host",
+            lists: "virt-vgpu host show",
+            not_taken: "the pool's rules do not take its GPU",
             unbound: None,
         }
     }

@@ -105,6 +105,11 @@ pub trait Kind: fmt::Debug + Sync {
         true
     }
 
+    /// The beginning of the name that a new device of a domain gets: "gpu" for gpu0.
+    fn name_of_devices(&self) -> &'static str {
+        "gpu"
+    }
+
     /// Whether its devices are whole functions. A function from which another kind hands
     /// out parts must not be handed out whole.
     fn is_of_whole_functions(&self) -> bool {
@@ -167,6 +172,12 @@ pub struct Words {
     pub none: &'static str,
     /// Says so in a sentence: "this host has no NVIDIA GPU".
     pub host_has_none: &'static str,
+    /// Says of a PCI function that a domain's XML names that it is not there.
+    pub absent: &'static str,
+    /// The command that lists what is there.
+    pub lists: &'static str,
+    /// Says of such a function that it is not in the pool.
+    pub not_taken: &'static str,
     /// Words for devices that are not bound to the right driver; None if any driver
     /// will do.
     pub unbound: Option<UnboundWords>,

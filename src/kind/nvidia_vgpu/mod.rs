@@ -54,6 +54,9 @@ impl Kind for NvidiaVgpu {
             subject: "GPU that NVIDIA's driver has",
             none: "no GPUs",
             host_has_none: "this host has no NVIDIA GPU",
+            absent: "it is not a virtual function of this host",
+            lists: "virt-vgpu host show",
+            not_taken: "the pool's rules do not take its GPU",
             unbound: Some(UnboundWords {
                 none_bound: "no GPU is bound to nvidia",
                 host_has_none_bound: "no GPU of this host is bound to nvidia",

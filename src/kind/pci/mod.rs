@@ -45,6 +45,9 @@ impl Kind for Pci {
             subject: "PCI device",
             none: "no PCI devices",
             host_has_none: "this host has no PCI devices",
+            absent: "this host has no such PCI device",
+            lists: "virt-vgpu devices --kind pci",
+            not_taken: "the pool's rules do not take it",
             unbound: None,
         }
     }
@@ -72,6 +75,10 @@ impl Kind for Pci {
 
     fn subject_named(&self, sysfs: &dyn Sysfs, name: &ParentName) -> Option<Parent> {
         function::subject(sysfs, name.pci()?)
+    }
+
+    fn name_of_devices(&self) -> &'static str {
+        "pci"
     }
 
     fn is_of_whole_functions(&self) -> bool {

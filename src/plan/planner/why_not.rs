@@ -29,16 +29,16 @@ impl<'a> Planner<'a> {
             .into_iter();
         let idle: Vec<Rejection> = idle.map(|one| one.rejection).collect();
         if let Placeholder::Function(function) = &wanted.placeholder {
+            let words = wanted.pool.kind.words();
             let reason = match candidates.pop() {
                 Some(rejection) => rejection.reason,
                 None if count == 0 => match idle.first() {
                     Some(Rejection { candidate, reason }) => {
-                        format!("it is not a virtual function of this host; {candidate}: {reason}")
+                        format!("{}; {candidate}: {reason}", words.absent)
                     }
-                    None => "it is not a virtual function of this host (see 'virt-vgpu host show')"
-                        .to_owned(),
+                    None => format!("{} (see '{}')", words.absent, words.lists),
                 },
-                None => "the pool's rules do not take its GPU".to_owned(),
+                None => words.not_taken.to_owned(),
             };
             let kind = RefusalKind::Function {
                 function: *function,

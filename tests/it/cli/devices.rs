@@ -143,6 +143,7 @@ fn each_field_that_a_rule_can_test_is_shown() {
       device-id          1533
       subsystem-id       -
       driver             igb
+      serial             -
       numa-node          0
       iommu-group        -
       virtual-function   no

@@ -17,3 +17,4 @@ mod start;
 mod status;
 mod terminal;
 mod trust;
+mod whole_pool;

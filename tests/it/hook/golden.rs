@@ -6,7 +6,7 @@
 //! it.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
     fs,
     path::{Path, PathBuf},
@@ -27,7 +27,11 @@ use virt_vgpu::{
     rule::{Field, Fields},
 };
 
-use crate::support::{kernel::Kernel, plain_tree::Tree, scene::Scene};
+use crate::support::{
+    kernel::{Bound, Kernel},
+    plain_tree::Tree,
+    scene::Scene,
+};
 
 /// The case's host with its pools and other files.
 fn scene(case: &Path) -> Scene {
@@ -99,6 +103,18 @@ fn described(outcome: &Result<Plan, AllocateError>) -> String {
     text
 }
 
+/// How many devices the plan makes. A whole function takes its group along, and VFIO may
+/// have some of it already.
+fn made(plan: &Plan, held: &BTreeMap<String, Bound>) -> usize {
+    let mut made = BTreeSet::new();
+    for one in &plan.assignments {
+        made.insert(one.handle.to_string());
+        made.extend(one.along.iter().map(ToString::to_string));
+    }
+    made.retain(|one| !held.contains_key(one));
+    made.len()
+}
+
 fn cases() -> Vec<PathBuf> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases");
     let entries = fs::read_dir(directory).unwrap();
@@ -115,8 +131,14 @@ fn each_host_is_planned_as_expected() {
         let name = case.file_name().unwrap().to_string_lossy().into_owned();
         let scene = scene(&case);
         let kernel: &Kernel = &scene.kernel;
-        let there = || kernel.mdevs().len() + kernel.vgpus().len();
+        let is_vfios = |bound: &Bound| bound.driver.as_deref() == Some("vfio-pci");
+        let there = || {
+            let whole = kernel.bound().into_values().filter(is_vfios).count();
+            kernel.mdevs().len() + kernel.vgpus().len() + whole
+        };
         let before = there();
+        let mut held = kernel.bound();
+        held.retain(|_, bound| is_vfios(bound));
         let outcome = plan_case(&case, &scene);
         assert_eq!(kernel.writes(), [], "{name}: planning writes nothing");
         let mut found = described(&outcome);
@@ -131,7 +153,7 @@ fn each_host_is_planned_as_expected() {
                 );
             }
             let made = match apply::apply(&plan.steps, kernel) {
-                Ok(()) => plan.assignments.len(),
+                Ok(()) => made(&plan, &held),
                 // What the attributes promise is not always what a driver does.
                 Err(failure) => {
                     let device = &plan.assignments[plan.owners[failure.step]].device;
