@@ -117,8 +117,8 @@ plug_in nvme1
 on_lab 'wait_until "[ \$(driver_of $(pci_of nvme1)) = nvme ]" 30; bind_driver $(pci_of nvme1) vfio-pci
 	define_pci_vm pulled "$(pci_hostdev $(pci_of nvme1))"; virsh -q start pulled; dmesg -C; pull nvme1
 	wait_until "dmesg | has Relaying" 30'
-# Pulled from a VM: the VM runs on with nothing in its slot, and the device is in sysfs until QEMU ends.
-assert_eq 'running vfio-pci' 'echo $(state_of pulled) $(driver_of $(pci_of nvme1))'
+# Pulled from a VM: the VM runs on with nothing in its slot, and the device is in sysfs, without a driver, until QEMU ends.
+assert_eq 'running - /sys/bus/pci/devices/0000:e2:00.0' 'echo $(state_of pulled) $(driver_of $(pci_of nvme1)) $(ls -d /sys/bus/pci/devices/$(pci_of nvme1))'
 assert_eq 'pcieport 0000:e0:01.0: pciehp: Slot(2-1): Card not present
 vfio-pci 0000:e2:00.0: Relaying device request to user (#0)' 'dmesg | grep -E "pciehp|Relaying" | head -n 2 | sed "s/^[^]]*] //"'
 on_lab "virsh -q destroy pulled; $gone"
