@@ -9,12 +9,14 @@ use crate::{
     claims::{self, Claim, ClaimedDevice, Origin, Seen, State},
     device::{
         board_of,
-        step::{Act, Step, Undo},
+        critical::disk_nodes,
+        step::{Act, Bound, Step, Undo},
     },
     events,
-    host::{ClaimLock, Deadline, DeviceLock, Host, HostLock, LockError},
+    host::{ClaimLock, Deadline, DeviceLock, Host, HostLock, LockError, openers},
     model::{DeviceName, DomainUuid, ParentName},
     plan::{Assignment, Failed, Plan, Refusal, RefusalKind},
+    rule::spelling,
 };
 
 /// The domain's devices before.
@@ -87,6 +89,15 @@ impl Making<'_> {
             let Some(devices) = self.lock_devices(&claim, &plan)? else {
                 continue;
             };
+            if let Some((number, why)) = self.in_use_by_host(&plan) {
+                self.restore_claim(claim.domain)
+                    .map_err(|cause| io_error(&why, cause))?;
+                let assignment = &plan.assignments[number];
+                let domain = &self.demand.domain.name;
+                events::log_driver_refusal(domain, &assignment.parent, &why);
+                tries.failed.note(&plan, number, &why);
+                continue;
+            }
             let applied = apply::apply(&plan.steps, self.host);
             drop(devices);
             let Err(failure) = applied else {
@@ -154,6 +165,40 @@ impl Making<'_> {
         claims::announce(self.host, &planning, self.lock, &claim)
             .map_err(|cause| io_error("no device was made", cause))?;
         Ok(Some((plan, claim)))
+    }
+
+    /// The first device of the plan with a disk that a process has open, and a sentence about
+    /// it. Unbinding its driver would take the disk from the process without a question.
+    fn in_use_by_host(&self, plan: &Plan) -> Option<(usize, String)> {
+        /// udev looks at each new disk for a moment.
+        const MOMENT: Duration = Duration::from_secs(1);
+        for (step, number) in plan.steps.iter().zip(&plan.owners) {
+            let Some(Undo::Bound(Bound { before, .. })) = &step.undo else {
+                continue;
+            };
+            if before.driver.is_none() {
+                continue;
+            }
+            let nodes = disk_nodes(self.host, before.function);
+            if nodes.is_empty() {
+                continue;
+            }
+            let mut holder = None;
+            self.deadline.at_most(MOMENT).wait_until(|| {
+                let is_its = |target: &str| nodes.iter().any(|node| node == target);
+                holder = openers(self.host, is_its).into_iter().next();
+                holder.is_none()
+            });
+            if let Some((pid, command)) = holder {
+                let (function, disks) = (before.function, nodes.join(", "));
+                let why = format!(
+                    "process {pid} ({}) has a disk of {function} open ({disks})",
+                    spelling::shown(&command)
+                );
+                return Some((*number, why));
+            }
+        }
+        None
     }
 
     /// Whether devices of other domains were being made on the board since the look began.

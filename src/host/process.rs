@@ -327,13 +327,20 @@ pub fn gpu_openers(host: &Host) -> Vec<(u32, String)> {
         let rest = node.strip_prefix("/dev/nvidia");
         rest.is_some_and(|rest| rest == "ctl" || rest.parse::<u8>().is_ok())
     };
+    openers(host, is_gpu)
+}
+
+/// The processes that have such a node open, each with its command's name. Unreadable
+/// processes are left out.
+#[must_use]
+pub fn openers(host: &Host, is_node: impl Fn(&str) -> bool) -> Vec<(u32, String)> {
     let names = host.list("/proc").unwrap_or_default();
     let pids = names.iter().filter_map(|name| name.parse::<u32>().ok());
     let opener = |pid: u32| {
         let entries = std::fs::read_dir(host.path(&format!("/proc/{pid}/fd"))).ok()?;
         let mut targets = entries.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
         targets
-            .any(|target| target.to_str().is_some_and(is_gpu))
+            .any(|target| target.to_str().is_some_and(&is_node))
             .then(|| (pid, command(host, pid)))
     };
     pids.filter_map(opener).collect()

@@ -8,7 +8,10 @@ use std::{
 };
 
 use super::{fabric, place};
-use crate::device::{Sysfs, at, list, optional, read};
+use crate::{
+    device::{Sysfs, at, list, optional, read},
+    model::PciAddress,
+};
 
 const CLASS: &str = "/sys/class/block";
 
@@ -203,6 +206,26 @@ impl Blocks {
     /// The names of all devices.
     pub(super) fn names(&self) -> Vec<String> {
         self.devices.keys().cloned().collect()
+    }
+
+    /// The nodes of the devices whose way leads over a function, and of their partitions.
+    pub(super) fn names_on(&self, function: PciAddress) -> Vec<String> {
+        let part = format!("/{function}/");
+        let is_on = |block: &Block| block.places.iter().any(|place| place.contains(&part));
+        let disks = self.devices.iter().filter(|(_, block)| is_on(block));
+        let mut nodes = Vec::new();
+        for (name, block) in disks {
+            let partitions = block.above.iter().filter(|above| {
+                let above = self.devices.get(*above);
+                above.is_some_and(|above| above.is_partition)
+            });
+            let names = [name].into_iter().chain(partitions);
+            // The kernel writes '!' for a '/' in a name.
+            nodes.extend(names.map(|name| format!("/dev/{}", name.replace('!', "/"))));
+        }
+        nodes.sort_unstable();
+        nodes.dedup();
+        nodes
     }
 
     /// All devices that are no partitions.
