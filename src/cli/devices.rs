@@ -41,6 +41,11 @@ pub(super) struct Devices {
     #[arg(long)]
     pool: Option<PoolName>,
 
+    /// Only PCI devices that nobody has, that the host does not need, and that are no
+    /// bridges. Not for devices that are made.
+    #[arg(long)]
+    free: bool,
+
     /// Show each field that rules can test, with its value.
     #[arg(long)]
     fields: bool,
@@ -59,7 +64,8 @@ fn examples() -> String {
   virt-vgpu devices 0000:3b:00.0    one card; its virtual functions, if it has any
   virt-vgpu devices --pool cad      what the rules of pool 'cad' take
   virt-vgpu devices --fields mtty   each field that a rule can test, with its value
-  virt-vgpu devices --kind {functions}      all PCI functions
+  virt-vgpu devices --kind {functions}      all PCI functions: group, reset, who has them
+  virt-vgpu devices --kind {functions} --free     those that a VM could have
   virt-vgpu devices --kind {of_gpus} --fields    GPUs, and what rules can test of them
   virt-vgpu devices --json | jq '.devices[].types[] | select(.available > 0).id'
 
@@ -93,10 +99,17 @@ impl Devices {
             (asked, has) => asked.or(has).or(devices::usual_kind()),
         };
         let kind = kind.context("this version has no kinds of devices")?;
+        if self.free && kind.subject() != Subject::Function {
+            anyhow::bail!(
+                "--free is about whole PCI devices: add --kind {}, or see 'virt-vgpu status'",
+                kind::names_about(Subject::Function)
+            );
+        }
         let query = Query {
             addresses: &self.addresses,
             kind,
             pool: pool.as_ref(),
+            free: self.free,
             fields: self.fields,
         };
         output::report(self.json, &devices::devices(host, &query)?)?;

@@ -329,6 +329,12 @@ impl<'a> HostSupply<'a> {
         pool.devices.idle(&self.view, placeholder, &takes)
     }
 
+    /// What the pool's rules say of a device.
+    #[must_use]
+    pub fn verdict_on(&self, pool: &Pool, subject: &Parent) -> Verdict {
+        self.verdict(pool, &pool.rules, subject)
+    }
+
     fn verdict(&self, pool: &Pool, rules: &[Rule], subject: &Parent) -> Verdict {
         let sources = self.view.field_sources();
         pool.devices.verdict(sources, rules, subject)

@@ -3,7 +3,7 @@
 use anyhow::{Context, anyhow};
 use serde::Serialize;
 
-use super::{FieldValues, Query, fields_of, none_of};
+use super::{FieldValues, Query, WholeFunction, fields_of, none_of, whole::WholeFunctions};
 use crate::{
     allocate::Look,
     config::Pool,
@@ -48,6 +48,9 @@ pub struct FunctionReport {
     pub driver: Option<String>,
     /// The function whose virtual one it is.
     pub physical_function: Option<String>,
+    /// What matters to those who hand out whole functions; left out for other kinds.
+    #[serde(flatten)]
+    pub whole: Option<WholeFunction>,
     /// Each field that rules can test, where they are wanted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fields: Option<FieldValues>,
@@ -88,6 +91,10 @@ pub(super) fn gather(host: &Host, query: &Query<'_>) -> anyhow::Result<FunctionL
         return Err(anyhow!("{}", not_among(*other, kind, pool)));
     }
     functions.retain(|(address, _)| of_kind.contains(address));
+    let whole = match kind.subject() {
+        Subject::Function => Some(WholeFunctions::look(host, &look, &supply)?),
+        Subject::Parent | Subject::Gpu => None,
+    };
     let report = |(address, path): &(PciAddress, String)| {
         let name = (*address).into();
         let of_gpu = GpuFields {
@@ -96,10 +103,17 @@ pub(super) fn gather(host: &Host, query: &Query<'_>) -> anyhow::Result<FunctionL
         };
         let device = fields_of(host, &look.names, &name, path, Some(of_gpu));
         let fields = query.fields.then(|| FieldValues::read(&device, kind));
-        function_report(*address, &device, fields)
+        let mut report = function_report(*address, &device, fields);
+        report.whole = whole.as_ref().map(|whole| whole.of(*address));
+        report
     };
+    let mut devices: Vec<FunctionReport> = functions.iter().map(report).collect();
+    if query.free {
+        let is_free = |one: &FunctionReport| one.whole.as_ref().is_none_or(WholeFunction::is_free);
+        devices.retain(is_free);
+    }
     Ok(FunctionList {
-        devices: functions.iter().map(report).collect(),
+        devices,
         if_none: if_none(kind, pool, view),
     })
 }
@@ -175,6 +189,7 @@ fn function_report(
         device: value(Field::Device),
         driver: value(Field::Driver),
         physical_function: value(Field::PhysicalFunction),
+        whole: None,
         fields,
     }
 }

@@ -13,9 +13,11 @@ use crate::{
 
 mod functions;
 mod parents;
+mod whole;
 
 pub use functions::FunctionList;
 pub use parents::{MdevReport, OwnerReport, ParentList, ParentReport};
+pub use whole::{Link, WholeFunction};
 
 /// The query.
 #[derive(Debug)]
@@ -26,6 +28,8 @@ pub struct Query<'q> {
     pub kind: &'static dyn Kind,
     /// Only devices that the rules of this pool take.
     pub pool: Option<&'q Pool>,
+    /// Only PCI functions that nobody has and the host does not need.
+    pub free: bool,
     /// Whether each field that rules can test is wanted.
     pub fields: bool,
 }
