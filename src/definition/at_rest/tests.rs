@@ -28,17 +28,13 @@ impl Fixture {
         let root = TempDir::new().unwrap();
         let host = Host::new(root.path());
         let fixture = Self { root, host };
-        for gpu in 0..2 {
-            fixture.pci(GPUS[gpu]);
+        for (gpu, address) in GPUS.iter().enumerate() {
+            fixture.pci(address);
             for number in 0..FUNCTIONS {
                 let at = function(gpu, number).to_string();
                 fixture.pci(&at);
                 let physfn = format!("sys/bus/pci/devices/{at}/physfn");
-                symlink(
-                    format!("../{}", GPUS[gpu]),
-                    fixture.root.path().join(physfn),
-                )
-                .unwrap();
+                symlink(format!("../{address}"), fixture.root.path().join(physfn)).unwrap();
                 fixture.set_type(function(gpu, number), "0");
             }
             fixture.fits(gpu, true);
