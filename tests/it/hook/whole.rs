@@ -447,19 +447,31 @@ fn a_function_that_is_pulled_out_in_use_is_given_back() {
     scene.is_empty();
 }
 
+/// Its configuration space reads as ones: it was not reset, or lost its power.
+#[test]
+fn a_function_that_died_in_use_is_given_back() {
+    let (scene, domain) = (scene(), domain(1, NIC));
+    scene.prepare(&domain).ends_well();
+    scene.runs_on(4711, &domain, &[NIC]);
+    scene.kernel.kill_function(NIC);
+    scene.ends(4711);
+    scene.stop(&domain);
+    scene.is_empty();
+}
+
 /// An administrator who binds it by hand while its VM runs knows what he does.
 #[test]
 fn what_somebody_else_has_bound_stays() {
     let (scene, domain) = (scene(), domain(1, NIC));
     scene.prepare(&domain).ends_well();
-    scene.kernel.rebind(NIC, Some("e1000e"));
+    scene.kernel.rebind(NIC, "e1000e");
     scene.stop(&domain);
     assert_eq!(scene.claims(), []);
     assert_eq!(now(&scene, NIC).driver.as_deref(), Some("e1000e"));
     // If the host's own driver has it again, only the override is ours.
     let scene = self::scene();
     scene.prepare(&domain).ends_well();
-    scene.kernel.rebind(NIC, Some("igb"));
+    scene.kernel.rebind(NIC, "igb");
     scene.stop(&domain);
     scene.is_empty();
 }
@@ -515,7 +527,7 @@ fn each_start_looks_at_the_driver() {
     let (scene, domain) = (scene(), domain(1, NIC));
     scene.prepare(&domain).ends_well();
     scene.stop(&domain);
-    scene.kernel.rebind(NIC, Some("e1000e"));
+    scene.kernel.rebind(NIC, "e1000e");
     scene.accept_drivers();
     scene.prepare(&domain).ends_well();
     assert_eq!(now(&scene, NIC), vfio());
