@@ -379,7 +379,7 @@ impl VgpuType {
     /// A type of mediated devices; the driver puts its properties into the description.
     fn of_mdev(mdev: &MdevType, is_whole: bool) -> Option<Self> {
         let name = mdev.name.clone()?;
-        let mut one = Self::named(number(&mdev.id.to_string())?, name, mdev.available > 0);
+        let mut one = Self::named(number(mdev.id.as_ref())?, name, mdev.available > 0);
         // A virtual function counts only itself: 1 or 0.
         one.available = is_whole.then_some(mdev.available);
         one.describe(mdev.description.as_deref().unwrap_or_default());

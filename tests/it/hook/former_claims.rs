@@ -46,7 +46,7 @@ fn a_mediated_device() {
     scene.kernel.make(
         &uuid,
         &device.parent.to_string(),
-        &device.type_id.to_string(),
+        device.type_id.as_ref(),
     );
     claimed(&scene, &text);
     is_in_order(&scene);
