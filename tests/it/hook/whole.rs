@@ -423,10 +423,10 @@ fn a_function_that_is_pulled_out_meanwhile_is_refused() {
         scene.is_empty();
     }
     insta::assert_snapshot!(said, @r"
-    Unbind 0000:05:00.0: cannot make device 'dev0' of domain 'vm1': bind 0000:05:00.0 to vfio-pci instead of igb: /sys/bus/pci/devices/0000:05:00.0/driver_override: No such file or directory (os error 2)
-    Probe 0000:05:00.0: pool 'cards' has no free PCI device for domain 'vm1': its XML names 0000:05:00.0: it is not a virtual function of this host (see 'virt-vgpu host show'); 'virt-vgpu start vm1' looks for another
-    Unbind 0000:05:00.1: cannot make device 'dev0' of domain 'vm1': bind 0000:05:00.1 to vfio-pci instead of igb: /sys/bus/pci/devices/0000:05:00.1/driver_override: No such file or directory (os error 2)
-    Probe 0000:05:00.1: pool 'cards' has no free PCI device for domain 'vm1': its XML names 0000:05:00.0: it cannot be bound to the driver for VMs: the driver vfio-pci does not take 0000:05:00.1; 'journalctl -k' shows its messages; 'virt-vgpu start vm1' looks for another
+    Unbind 0000:05:00.0: cannot make device 'dev0' of domain 'vm1': bind 0000:05:00.0 to vfio-pci instead of igb: 0000:05:00.0 is not there any more; 'journalctl -k' shows the kernel's messages
+    Probe 0000:05:00.0: cannot make device 'dev0' of domain 'vm1': bind 0000:05:00.0 to vfio-pci instead of igb: 0000:05:00.0 is not there any more; 'journalctl -k' shows the kernel's messages
+    Unbind 0000:05:00.1: cannot make device 'dev0' of domain 'vm1': bind 0000:05:00.1 to vfio-pci instead of igb: 0000:05:00.1 is not there any more; 'journalctl -k' shows the kernel's messages
+    Probe 0000:05:00.1: cannot make device 'dev0' of domain 'vm1': bind 0000:05:00.1 to vfio-pci instead of igb: 0000:05:00.1 is not there any more; 'journalctl -k' shows the kernel's messages
     ");
 }
 
