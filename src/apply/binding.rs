@@ -39,7 +39,13 @@ pub fn state(bound: &Bound, sysfs: &dyn Sysfs) -> io::Result<State> {
     };
     Ok(match now.bound {
         driver if driver == before.driver && now.reserved == before.driver_override => State::Free,
-        Some(other) if other != bound.bound_to && Some(&other) != before.driver.as_ref() => {
+        // As long as it is reserved for ours, nobody binds another driver: then the kernel did
+        // before it was reserved.
+        Some(other)
+            if other != bound.bound_to
+                && Some(&other) != before.driver.as_ref()
+                && now.reserved.as_ref() != Some(&bound.bound_to) =>
+        {
             State::Foreign(other)
         }
         _ => State::Ours,

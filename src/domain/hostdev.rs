@@ -2,7 +2,7 @@
 //! placeholder of a request is written. Attaching it is done elsewhere.
 
 use super::DomainDef;
-use crate::model::{DeviceName, Handle, MdevModel, MdevUuid, PciAddress};
+use crate::model::{DeviceName, Handle, MdevModel, MdevUuid, PciAddress, Rom};
 
 /// The prefix of the aliases of our devices. libvirt accepts aliases from users only if
 /// they begin with `ua-`.
@@ -30,33 +30,6 @@ pub struct Hostdev {
     pub display: Option<bool>,
     /// The option ROM of a function, as the guest's firmware sees it.
     pub rom: Rom,
-}
-
-/// The option ROM of a PCI function (`<rom>`): libvirt's and QEMU's defaults where it says
-/// nothing.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Rom {
-    /// Whether the guest's firmware sees it.
-    pub bar: Option<bool>,
-    /// Absolute path of a file whose contents it sees instead.
-    pub file: Option<String>,
-}
-
-impl Rom {
-    /// The XML element; empty if there is nothing to say.
-    fn to_xml(&self) -> String {
-        if *self == Self::default() {
-            return String::new();
-        }
-        let bar = self.bar.map_or(String::new(), |is_on| {
-            format!(" bar='{}'", if is_on { "on" } else { "off" })
-        });
-        let file = self
-            .file
-            .as_ref()
-            .map_or(String::new(), |file| format!(" file='{}'", escaped(file)));
-        format!("\n  <rom{bar}{file}/>")
-    }
 }
 
 impl Hostdev {
@@ -149,9 +122,24 @@ impl Hostdev {
                </source>{alias}{}\n\
              </hostdev>",
             source_address(self.handle),
-            self.rom.to_xml()
+            rom_element(&self.rom)
         )
     }
+}
+
+/// The `<rom>` of a function; empty if there is nothing to say.
+fn rom_element(rom: &Rom) -> String {
+    if *rom == Rom::default() {
+        return String::new();
+    }
+    let bar = rom.bar.map_or(String::new(), |is_on| {
+        format!(" bar='{}'", if is_on { "on" } else { "off" })
+    });
+    let file = rom
+        .file
+        .as_ref()
+        .map_or(String::new(), |file| format!(" file='{}'", escaped(file)));
+    format!("\n  <rom{bar}{file}/>")
 }
 
 fn yes_no(is_so: bool) -> &'static str {

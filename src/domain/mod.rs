@@ -25,7 +25,7 @@ pub use edit::{add_request, remove_request, replace_request, requests};
 pub use error::{DomainError, Problem};
 pub use excerpt::{disk_text, hostdev_text, with_source, without_guest_address};
 pub use fill::{with_device, with_hostdev, with_medium, with_request, with_uuid};
-pub use hostdev::{ALIAS_PREFIX, Hostdev, Rom, alias};
+pub use hostdev::{ALIAS_PREFIX, Hostdev, alias};
 pub use identity::identity;
 pub use metadata::{SetMetadata, for_set_metadata, metadata_element};
 pub use near_miss::{NearMiss, near_misses};

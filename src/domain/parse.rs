@@ -4,12 +4,14 @@
 use std::{borrow::Cow, str::FromStr};
 
 use super::{
-    Controller, Disk, DomainDef, DrivePosition, Hostdev, MAX_REQUESTS, Request, Rom,
+    Controller, Disk, DomainDef, DrivePosition, Hostdev, MAX_REQUESTS, Request,
     error::{DomainError, Problem, one_line},
     reader::{Item, Scanner, Space, Tag},
     tag::{check_devices_tag, described, read_request},
 };
-use crate::model::{CpuSet, DomainName, DomainUuid, Handle, InvalidName, MdevUuid, PciAddress};
+use crate::model::{
+    CpuSet, DomainName, DomainUuid, Handle, InvalidName, MdevUuid, PciAddress, Rom,
+};
 
 /// Reads a domain's XML.
 ///

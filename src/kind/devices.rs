@@ -12,8 +12,7 @@ use crate::{
         mdev::{Offer, Parent},
         step::Step,
     },
-    domain::Rom,
-    model::{MdevTypeId, ParentName, PciAddress, TypeSelector},
+    model::{MdevTypeId, ParentName, PciAddress, Rom, TypeSelector},
     rule::{Rule, Verdict},
 };
 

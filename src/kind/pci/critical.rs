@@ -5,7 +5,11 @@ use std::{
     collections::BTreeMap,
 };
 
-use crate::{device::critical::HostNeeds, kind::HostView, model::PciAddress};
+use crate::{
+    device::{critical::HostNeeds, pci},
+    kind::HostView,
+    model::PciAddress,
+};
 
 /// What the host needs, read when the first function is asked about, and the answers.
 #[derive(Debug, Default)]
@@ -16,6 +20,11 @@ struct Known {
 
 /// Why the host needs the function, or another one of its IOMMU group.
 pub(super) fn why(view: &HostView<'_>, function: PciAddress) -> Option<String> {
+    // What the offer says of these is what matters to a person.
+    let is_bridge = pci::is_bridge(view.sysfs(), function).unwrap_or_default();
+    if is_bridge || view.withheld(function).is_some() {
+        return None;
+    }
     let known = view.found::<Known>();
     if let Some(answer) = known.answers.borrow().get(&function) {
         return answer.clone();

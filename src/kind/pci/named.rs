@@ -2,7 +2,7 @@
 
 use super::function;
 use crate::{
-    device::{Sysfs, near, pci},
+    device::{Sysfs, mdev::Offer, near, pci},
     kind::{HostView, Named, NewDevice},
     model::PciAddress,
     rule::spelling,
@@ -57,6 +57,9 @@ fn note(view: &HostView<'_>, function: PciAddress) -> Option<String> {
                 others.join(", ")
             ));
         }
+    }
+    if let Offer::Taken(why) = function::offer(view, function) {
+        notes.push(format!("{function} cannot be handed out now: {why}"));
     }
     if has_no_reset(view.sysfs(), function) {
         notes.push(format!(

@@ -11,9 +11,8 @@ use crate::{
         pci,
         step::Step,
     },
-    domain::Rom,
     kind::{Candidate, Devices, FieldSources, HostView, Kind, MadeAs, Named, Placeholder, ToMake},
-    model::PciAddress,
+    model::{PciAddress, Rom},
     rule::{Rule, Verdict},
 };
 

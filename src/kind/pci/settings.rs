@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::{
     document::{ConfigError, Table, Written},
-    domain::Rom,
+    model::Rom,
     rule::spelling::{did_you_mean, shown},
 };
 

@@ -115,7 +115,7 @@ pub fn show(host: &Host, pool: Pool) -> anyhow::Result<PoolDetails> {
     Ok(PoolDetails {
         warnings,
         rules: rules(&pool),
-        defaults: defaults(&pool.defaults),
+        defaults: defaults(&pool),
         name: pool.name,
         file: pool.origin,
         kind: pool.kind,
@@ -132,7 +132,9 @@ pub fn show(host: &Host, pool: Pool) -> anyhow::Result<PoolDetails> {
     })
 }
 
-fn defaults(defaults: &Defaults) -> BTreeMap<&'static str, serde_json::Value> {
+fn defaults(pool: &Pool) -> BTreeMap<&'static str, serde_json::Value> {
+    /// The only one that is ours and no parameter of a driver.
+    const OPTIONAL: &str = "optional";
     let Defaults {
         frame_rate_limit,
         console_vnc,
@@ -140,16 +142,18 @@ fn defaults(defaults: &Defaults) -> BTreeMap<&'static str, serde_json::Value> {
         debuggers,
         profilers,
         optional,
-    } = defaults;
-    BTreeMap::from([
+    } = &pool.defaults;
+    let mut defaults = BTreeMap::from([
         ("frame-rate-limit", (*frame_rate_limit).into()),
         ("console-vnc", (*console_vnc).into()),
         ("unified-memory", (*unified_memory).into()),
         ("debuggers", (*debuggers).into()),
         ("profilers", (*profilers).into()),
-        // The only one that is ours and no parameter of a driver.
-        ("optional", optional.unwrap_or(false).into()),
-    ])
+        (OPTIONAL, optional.unwrap_or(false).into()),
+    ]);
+    let of_kind = pool.kind.keys().defaults;
+    defaults.retain(|key, _| *key == OPTIONAL || of_kind.contains(key));
+    defaults
 }
 
 fn rules(pool: &Pool) -> Vec<RuleReport> {

@@ -507,8 +507,30 @@ fn every_write_for_a_whole_function_is_an_effect() {
         let paths: Vec<String> = paths.map(str::to_owned).collect();
         paths.join("\n")
     };
-    insta::assert_snapshot!(written(Operation::Prepare), @"");
-    insta::assert_snapshot!(written(Operation::Release), @"");
+    insta::assert_snapshot!(written(Operation::Prepare), @r"
+    drivers/igb/unbind
+    devices/0000:41:00.4/driver_override
+    drivers_probe
+    drivers/igb/unbind
+    devices/0000:41:00.6/driver_override
+    drivers_probe
+    drivers/e1000e/unbind
+    devices/0000:41:00.5/driver_override
+    drivers_probe
+    ");
+    insta::assert_snapshot!(written(Operation::Release), @r"
+    drivers/vfio-pci/unbind
+    devices/0000:41:00.5/driver_override
+    drivers_probe
+    devices/0000:41:00.5/driver_override
+    drivers/vfio-pci/unbind
+    devices/0000:41:00.6/driver_override
+    drivers_probe
+    drivers/vfio-pci/unbind
+    devices/0000:41:00.4/driver_override
+    drivers_probe
+    devices/0000:41:00.4/driver_override
+    ");
 }
 
 #[test]

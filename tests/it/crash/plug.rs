@@ -16,8 +16,12 @@ use crate::support::{
 const ATTACH: &str = "attach VM --pool cad --live";
 const DETACH: &str = "detach VM --all --live --wait 1";
 
-/// A running libvirt domain that asks for nothing, on a host of its own.
 fn scene(number: usize) -> (Scene, Domain) {
+    scene_of(Stage::Mdev, number)
+}
+
+/// A running libvirt domain that asks for nothing, on a host of its own.
+fn scene_of(stage: Stage, number: usize) -> (Scene, Domain) {
     let libvirtd = &*LIBVIRTD;
     let domain = Domain::new(number);
     let name = &domain.name;
@@ -42,7 +46,7 @@ fn scene(number: usize) -> (Scene, Domain) {
         !live.contains("vgpu") && !defined.contains("vgpu"),
         "{live}\n{defined}"
     );
-    (Stage::Mdev.scene(), domain)
+    (stage.scene(), domain)
 }
 
 fn command(scene: &Scene, domain: &Domain, arguments: &str) -> Program {
@@ -211,6 +215,38 @@ fn plugging_in_that_is_cut_short_leaves_nothing_with_a_domain_that_runs() {
             scene.is_sound();
             assert_eq!(scene.claims(), []);
             let outcome = self::command(&scene, &domain, DETACH).run();
+            assert_eq!(outcome.code, Some(0), "{outcome:?}");
+        },
+    );
+}
+
+/// With everything that is in its group.
+#[test]
+fn plugging_in_a_whole_function_that_is_cut_short_is_repaired() {
+    let test = 5;
+    let (undisturbed, domain) = scene_of(Stage::Whole, domain_number(test, 0));
+    let effects = effects(&undisturbed, &domain, ATTACH);
+    let binds = effects.iter().filter(|effect| effect.contains("/unbind"));
+    assert!(binds.count() > 0, "{effects:?}");
+    // libvirt did not take it.
+    undisturbed.is_sound();
+    assert_eq!(undisturbed.claims(), []);
+    let own_domain = |worker| domain_number(test, worker);
+    let strikes = strikes(&effects, &["kill", "19"]);
+    map_with(
+        &strikes,
+        own_domain,
+        ToString::to_string,
+        |number, strike| {
+            let (scene, domain) = scene_of(Stage::Whole, *number);
+            let outcome = command(&scene, &domain, ATTACH)
+                .fault(&strike.order())
+                .run();
+            assert_ne!(outcome.code, Some(0), "{outcome:?}");
+            scene.reconcile().succeeds();
+            scene.is_sound();
+            assert_eq!(scene.claims(), []);
+            let outcome = command(&scene, &domain, DETACH).run();
             assert_eq!(outcome.code, Some(0), "{outcome:?}");
         },
     );

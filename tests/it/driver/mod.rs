@@ -1,4 +1,4 @@
-//! Tests of the library against NVIDIA's driver, without running our programs.
+//! Tests of the library against drivers, without running our programs.
 
 use virt_vgpu::device::pci::PciNames;
 
@@ -6,6 +6,7 @@ mod capacity;
 mod settled;
 mod several;
 mod vendor_vfio;
+mod whole;
 
 /// No vendor names: the rules here compare numbers.
 #[derive(Debug)]

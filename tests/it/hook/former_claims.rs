@@ -43,11 +43,9 @@ fn a_mediated_device() {
     let scene = Scene::new(machine);
     scene.pool("cad", SMALL);
     let uuid = device.uuid.to_string();
-    scene.kernel.make(
-        &uuid,
-        &device.parent.to_string(),
-        device.type_id.as_str(),
-    );
+    scene
+        .kernel
+        .make(&uuid, &device.parent.to_string(), device.type_id.as_str());
     claimed(&scene, &text);
     is_in_order(&scene);
     scene.stop(&Domain::with_one(1, "cad"));

@@ -18,3 +18,4 @@ mod race;
 mod several;
 mod slow_driver;
 mod whole;
+mod whole_machines;

@@ -423,10 +423,10 @@ fn a_function_that_is_pulled_out_meanwhile_is_refused() {
         scene.is_empty();
     }
     insta::assert_snapshot!(said, @r"
-    Unbind 0000:05:00.0: cannot make device 'dev0' of domain 'vm1': bind 0000:05:00.0 to vfio-pci instead of igb: /sys/bus/pci/devices/0000:05:00.0/driver_override: No such file or directory (os error 2)
-    Probe 0000:05:00.0: pool 'cards' has no free PCI device for domain 'vm1': its XML names 0000:05:00.0: it is not a virtual function of this host (see 'virt-vgpu host show'); 'virt-vgpu start vm1' looks for another
-    Unbind 0000:05:00.1: cannot make device 'dev0' of domain 'vm1': bind 0000:05:00.1 to vfio-pci instead of igb: /sys/bus/pci/devices/0000:05:00.1/driver_override: No such file or directory (os error 2)
-    Probe 0000:05:00.1: pool 'cards' has no free PCI device for domain 'vm1': its XML names 0000:05:00.0: it cannot be bound to the driver for VMs: the driver vfio-pci does not take 0000:05:00.1; 'journalctl -k' shows its messages; 'virt-vgpu start vm1' looks for another
+    Unbind 0000:05:00.0: cannot make device 'dev0' of domain 'vm1': bind 0000:05:00.0 to vfio-pci instead of igb: 0000:05:00.0 is not there any more; 'journalctl -k' shows the kernel's messages
+    Probe 0000:05:00.0: cannot make device 'dev0' of domain 'vm1': bind 0000:05:00.0 to vfio-pci instead of igb: 0000:05:00.0 is not there any more; 'journalctl -k' shows the kernel's messages
+    Unbind 0000:05:00.1: cannot make device 'dev0' of domain 'vm1': bind 0000:05:00.1 to vfio-pci instead of igb: 0000:05:00.1 is not there any more; 'journalctl -k' shows the kernel's messages
+    Probe 0000:05:00.1: cannot make device 'dev0' of domain 'vm1': bind 0000:05:00.1 to vfio-pci instead of igb: 0000:05:00.1 is not there any more; 'journalctl -k' shows the kernel's messages
     ");
 }
 
@@ -447,19 +447,31 @@ fn a_function_that_is_pulled_out_in_use_is_given_back() {
     scene.is_empty();
 }
 
+/// Its configuration space reads as ones: it was not reset, or lost its power.
+#[test]
+fn a_function_that_died_in_use_is_given_back() {
+    let (scene, domain) = (scene(), domain(1, NIC));
+    scene.prepare(&domain).ends_well();
+    scene.runs_on(4711, &domain, &[NIC]);
+    scene.kernel.kill_function(NIC);
+    scene.ends(4711);
+    scene.stop(&domain);
+    scene.is_empty();
+}
+
 /// An administrator who binds it by hand while its VM runs knows what he does.
 #[test]
 fn what_somebody_else_has_bound_stays() {
     let (scene, domain) = (scene(), domain(1, NIC));
     scene.prepare(&domain).ends_well();
-    scene.kernel.rebind(NIC, Some("e1000e"));
+    scene.kernel.rebind(NIC, "e1000e");
     scene.stop(&domain);
     assert_eq!(scene.claims(), []);
     assert_eq!(now(&scene, NIC).driver.as_deref(), Some("e1000e"));
     // If the host's own driver has it again, only the override is ours.
     let scene = self::scene();
     scene.prepare(&domain).ends_well();
-    scene.kernel.rebind(NIC, Some("igb"));
+    scene.kernel.rebind(NIC, "igb");
     scene.stop(&domain);
     scene.is_empty();
 }
@@ -515,7 +527,7 @@ fn each_start_looks_at_the_driver() {
     let (scene, domain) = (scene(), domain(1, NIC));
     scene.prepare(&domain).ends_well();
     scene.stop(&domain);
-    scene.kernel.rebind(NIC, Some("e1000e"));
+    scene.kernel.rebind(NIC, "e1000e");
     scene.accept_drivers();
     scene.prepare(&domain).ends_well();
     assert_eq!(now(&scene, NIC), vfio());

@@ -71,6 +71,7 @@ impl Scene {
         for directory in ["sys", "run", "proc", "etc/virt-vgpu/pools.d"] {
             fs::create_dir_all(root.path().join(directory)).unwrap();
         }
+        write_quiet_proc(root.path());
         let mount = Mount::new(&kernel, &root.path().join("sys"));
         let vfio_groups = has_groups.then(|| {
             let directory = root.path().join("dev/vfio");
@@ -492,5 +493,27 @@ impl Scene {
         let mut names: Vec<String> = entries.map(name).collect();
         names.sort();
         names
+    }
+}
+
+/// The files by which a host shows that it needs none of its PCI functions: no mounts on
+/// disks, no swap, no addresses, no routes.
+pub fn write_quiet_proc(root: &Path) {
+    for (path, text) in [
+        ("proc/1/mountinfo", "22 1 0:21 / / rw - tmpfs tmpfs rw\n"),
+        ("proc/swaps", "Filename\tType\tSize\tUsed\tPriority\n"),
+        (
+            "proc/net/route",
+            "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT\n",
+        ),
+        ("proc/net/ipv6_route", ""),
+        ("proc/net/if_inet6", ""),
+        ("proc/net/if_inet", ""),
+        ("proc/consoles", ""),
+        ("proc/iomem", ""),
+    ] {
+        let path = root.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
     }
 }

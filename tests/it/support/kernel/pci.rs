@@ -311,11 +311,12 @@ impl Kernel {
         bound.collect()
     }
 
-    /// Gives a function a driver for somebody else, or none.
-    pub fn rebind(&self, at: &str, driver: Option<&str>) {
+    /// Gives a function a driver for somebody else, and reserves it as `driverctl` does.
+    pub fn rebind(&self, at: &str, driver: &str) {
         let mut state = self.state();
         let function = state.pci.get(at).unwrap();
-        function.driver = driver.map(str::to_owned);
+        function.driver = Some(driver.to_owned());
+        function.reserved = Some(driver.to_owned());
         state.tree = None;
     }
 
