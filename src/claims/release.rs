@@ -201,22 +201,31 @@ fn give_back_device(
             return Ok(DeviceOutcome::Kept(why));
         }
     }
-    let mut unfit = None;
+    let (mut unfit, mut failed) = (None, None);
+    // Of functions that share a group, each comes back by itself.
     for undo in device.undo.iter().rev() {
         let taken_back = take_back_patiently(host, undo, deadline.at_most(PATIENCE));
         match (taken_back, undo) {
             (Ok(()), _) => {}
-            // The other functions of the device may be fit.
-            (Err(error), Undo::Bound(bound)) => {
+            (Err(error), Undo::Bound(bound)) if is_unfit(&error) => {
                 let function = bound.before.function;
                 let why = format!("{function} has not got its driver back: {error}");
                 quarantine_whole(host, domain, &bound.before, &why)?;
                 unfit = unfit.or(Some(why));
             }
-            (Err(error), _) => return Err(error),
+            (Err(error), _) => failed = failed.or(Some(error)),
         }
     }
+    if let Some(error) = failed {
+        return Err(error);
+    }
     Ok(unfit.map_or(DeviceOutcome::Removed, DeviceOutcome::Unfit))
+}
+
+/// Whether a function should not be tried again: its driver does not take it, or does not
+/// answer. The kernel's errors may pass.
+fn is_unfit(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::Other | io::ErrorKind::TimedOut)
 }
 
 /// The result for a device that does not exist as it was claimed and has left nothing.
