@@ -28,8 +28,8 @@ impl Fixture {
         let root = TempDir::new().unwrap();
         let host = Host::new(root.path());
         let fixture = Self { root, host };
-        for gpu in 0..2 {
-            fixture.pci(GPUS[gpu]);
+        for (gpu, address) in GPUS.iter().enumerate() {
+            fixture.pci(address);
             for number in 0..FUNCTIONS {
                 let at = function(gpu, number).to_string();
                 fixture.pci(&at);
