@@ -164,12 +164,12 @@ impl Host {
 }
 
 impl SlowDrivers {
-    /// Reads the notes, at most once during a start.
     /// Forgets how long drivers took so far, for a new piece of work.
     pub(super) fn begin_again(&mut self) {
         self.waited.clear();
     }
 
+    /// Reads the notes, at most once during a start.
     fn look(&mut self, host: &Host) {
         const OFTEN: Duration = Duration::from_millis(500);
         if self.looked.is_some_and(|looked| looked.elapsed() < OFTEN) {
