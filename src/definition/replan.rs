@@ -17,7 +17,7 @@ use crate::{
     domain::{self, DomainDef, Hostdev},
     host::{Host, libvirt::Libvirt},
     model::{DeviceName, PciAddress, PoolName},
-    plan::{Failed, Placeholder, Plan, RefusalKind},
+    plan::{Failed, Obstacle, Placeholder, Plan, RefusalKind},
 };
 
 /// A device that gets another placeholder in the XML.
@@ -222,6 +222,13 @@ pub fn follow(target: &Target, has: &[Held]) -> anyhow::Result<Replanned> {
     Ok(replanned)
 }
 
+/// Why a domain cannot have what its definition names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Blocked {
+    pub(super) reason: String,
+    pub(super) obstacle: Obstacle,
+}
+
 /// Why the device should get another placeholder, and whether it must.
 fn reason_to_move(
     host: &Host,
@@ -230,8 +237,14 @@ fn reason_to_move(
     reserved: &Reserved,
     shared: Shared,
 ) -> anyhow::Result<Option<(String, bool)>> {
-    if let Some(reason) = refusal(host, def, placed)? {
-        return Ok(Some((reason, true)));
+    match refusal(host, def, placed)? {
+        // A driver that is slow must not lose all the domains of its GPU for that.
+        Some(Blocked {
+            obstacle: Obstacle::Unknown,
+            ..
+        }) if shared == Shared::OnlyIfNeeded => {}
+        Some(Blocked { reason, .. }) => return Ok(Some((reason, true))),
+        None => {}
     }
     let other = function_of(&placed.placeholder).and_then(|function| reserved.by(function));
     Ok(match (other, shared) {
@@ -275,27 +288,35 @@ fn refusal(
     host: &Host,
     def: &DomainDef,
     placed: &PlacedRequest<'_>,
-) -> anyhow::Result<Option<String>> {
+) -> anyhow::Result<Option<Blocked>> {
     let demand = Demand::load(host, def, vec![placed.clone()])?;
     let vgpus = demand.pools.values().any(|pool| pool.is_chosen_ahead());
     if !vgpus {
         let is_function = function_of(&placed.placeholder).is_some();
-        return Ok(is_function.then(|| "its pool hands out mediated devices".to_owned()));
+        return Ok(is_function.then(|| Blocked {
+            reason: "its pool hands out mediated devices".to_owned(),
+            obstacle: Obstacle::Itself,
+        }));
     }
     refusal_of(demand.plan(host, &Failed::default()))
 }
 
 /// Why the plan gives none of the named devices. None when it does, and when other
 /// devices would not help.
-pub(super) fn refusal_of(planned: Result<Plan, AllocateError>) -> anyhow::Result<Option<String>> {
+pub(super) fn refusal_of(planned: Result<Plan, AllocateError>) -> anyhow::Result<Option<Blocked>> {
     let refusal = match planned {
         Err(AllocateError::Refused(refusal)) => refusal,
         Err(error @ AllocateError::Io { .. }) => return Err(error.into()),
         Ok(_) | Err(_) => return Ok(None),
     };
     Ok(match refusal.kind {
-        RefusalKind::Function { reason, .. } => Some(reason),
-        RefusalKind::NoCandidate { .. } => Some(refusal.to_string()),
+        RefusalKind::Function {
+            reason, obstacle, ..
+        } => Some(Blocked { reason, obstacle }),
+        RefusalKind::NoCandidate { .. } => Some(Blocked {
+            reason: refusal.to_string(),
+            obstacle: Obstacle::Itself,
+        }),
         RefusalKind::Limit { .. } | RefusalKind::Unreadable { .. } => None,
     })
 }

@@ -104,7 +104,10 @@ fn a_plan_that_cannot_be_made_is_no_sign_that_all_is_well() {
     let (_root, host) = with_function();
     let def = domain();
     let order = &devices_wanted(&def).unwrap()[0];
-    let refused = || refusal(&host, &def, order).map_err(|error| format!("{error:#}"));
+    let refused = || {
+        let refusal = refusal(&host, &def, order).map_err(|error| format!("{error:#}"));
+        refusal.map(|found| found.map(|blocked| blocked.reason))
+    };
     assert_eq!(refused(), Ok(None));
     put(&host, QUARANTINE, "");
     let why = format!("cannot read the claims: {QUARANTINE}: Not a directory (os error 20)");

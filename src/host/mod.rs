@@ -267,6 +267,9 @@ impl Host {
     /// work: later work has its full time again.
     pub fn be_patient_again(&self) {
         *self.deadline.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        // Answers of other pieces of work are no reason to give up a driver now.
+        let mut slow = self.slow.lock().unwrap_or_else(PoisonError::into_inner);
+        slow.begin_again();
     }
 
     fn patience_left(&self) -> Duration {

@@ -181,6 +181,11 @@ impl Host {
 }
 
 impl SlowDrivers {
+    /// Forgets how long drivers took so far, for a new piece of work.
+    pub(super) fn begin_again(&mut self) {
+        self.waited.clear();
+    }
+
     /// Reads the notes, at most once during a start.
     fn look(&mut self, host: &Host) {
         const OFTEN: Duration = Duration::from_millis(500);

@@ -85,6 +85,13 @@ pub trait Devices: fmt::Debug + Send + Sync {
     /// The candidate's present offer for the pool, whether or not the rules take it.
     fn offer(&self, view: &HostView<'_>, candidate: &Candidate) -> Offer;
 
+    /// Whether the candidate itself is free, without asking whether its board has room
+    /// for one more; None if only its offer tells.
+    fn is_free(&self, view: &HostView<'_>, candidate: &Candidate) -> Option<bool> {
+        let _ = (view, candidate);
+        None
+    }
+
     /// The steps that make the device; empty if nothing has to be made.
     ///
     /// # Errors

@@ -32,9 +32,9 @@ pub use crate::kind::{Announced, Candidate, Detail, Idle, MadeAs, Placeholder, R
 pub use answers::Answers;
 pub use failed::Failed;
 pub use pools_taking::pools_taking;
-pub use refusal::{Refusal, RefusalKind};
+pub use refusal::{Obstacle, Refusal, RefusalKind};
 pub use supply::{AllPools, HostSupply, Standing};
-pub use survey::{Surveyed, available, survey};
+pub use survey::{Surveyed, in_order, survey};
 
 /// A device to plan for.
 #[derive(Debug, Clone)]

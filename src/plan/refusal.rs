@@ -8,6 +8,17 @@ use serde::Serialize;
 use super::{PlanRequest, Rejection};
 use crate::model::{DeviceName, DomainName, ParentName, PciAddress, PoolName, proposed};
 
+/// Why a function cannot serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Obstacle {
+    /// It belongs to somebody, is not there, or the pool does not take it.
+    Itself,
+    /// Its board is full.
+    Board,
+    /// Its driver has not answered, so that it may be free.
+    Unknown,
+}
+
 /// The reason of a refusal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "why")]
@@ -32,6 +43,9 @@ pub enum RefusalKind {
         function: PciAddress,
         /// Why it cannot.
         reason: String,
+        /// What that means for the other functions of its board.
+        #[serde(skip)]
+        obstacle: Obstacle,
     },
     /// The host could not be read.
     Unreadable {
@@ -99,7 +113,9 @@ impl fmt::Display for Refusal {
                 f.write_str("; see 'virt-vgpu status'")
             }
             RefusalKind::Unreadable { reason } => write!(f, "{reason}; see 'virt-vgpu devices'"),
-            RefusalKind::Function { function, reason } => write!(
+            RefusalKind::Function {
+                function, reason, ..
+            } => write!(
                 f,
                 "its XML names {function}: {reason}; {} looks for another",
                 proposed("virt-vgpu start", domain)

@@ -48,12 +48,12 @@ pub fn survey(
     Ok(surveyed.collect())
 }
 
-/// The PCI functions that a domain could have now as its only device of the pool, with
-/// their boards, in the order in which a plan tries them.
+/// The PCI functions of the pool's kind, with their boards, in the order in which a plan
+/// tries them for a domain's only device. Whether they can be had is not asked.
 ///
 /// # Errors
 /// A text, when the host cannot be read.
-pub fn available(
+pub fn in_order(
     domain: &DomainName,
     pool: &Pool,
     supply: &HostSupply<'_>,
@@ -64,14 +64,13 @@ pub fn available(
         placeholder: &Placeholder::Functions,
     };
     let failed = Failed::default();
-    let mut planner = planner(domain, ask, supply, nearness, &failed)?;
-    let order = planner.order(ask);
-    let available = order.into_iter().filter_map(|position| {
-        planner.room(ask, position)?;
+    let planner = planner(domain, ask, supply, nearness, &failed)?;
+    let order = planner.order(ask).into_iter();
+    let functions = order.filter_map(|position| {
         let candidate = &planner.choices[&ask.key()].candidates[position];
         Some((candidate.function()?, candidate.board.clone()))
     });
-    Ok(available.collect())
+    Ok(functions.collect())
 }
 
 /// A planner with the pool's candidates and no request.

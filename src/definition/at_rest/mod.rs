@@ -100,7 +100,10 @@ pub fn at_rest(host: &Host, named: &Named, inactive: &[StoppedDomain]) -> anyhow
             continue;
         };
         let reason = match cause {
-            Cause::Refused => offers.reason(one)?.unwrap_or_default(),
+            Cause::Refused => {
+                let blocked = offers.blocked(one)?;
+                blocked.map(|one| one.reason).unwrap_or_default()
+            }
             Cause::Shared => shared_reason(named, one),
             Cause::Crowded => {
                 "its board has too little room for all domains that start at boot".to_owned()
@@ -116,7 +119,8 @@ pub fn at_rest(host: &Host, named: &Named, inactive: &[StoppedDomain]) -> anyhow
             found.others.push(one.domain);
             continue;
         }
-        let (Some(def), Some(reason)) = (named.definition(one.domain), offers.reason(one)?) else {
+        let (Some(def), Some(blocked)) = (named.definition(one.domain), offers.blocked(one)?)
+        else {
             continue;
         };
         for placed in devices_wanted(def).unwrap_or_default() {
@@ -127,7 +131,7 @@ pub fn at_rest(host: &Host, named: &Named, inactive: &[StoppedDomain]) -> anyhow
                 let stuck = Stuck {
                     device: placed.request.name.clone(),
                     function,
-                    reason: reason.clone(),
+                    reason: blocked.reason.clone(),
                 };
                 found.stuck.push((one.domain, stuck));
             }

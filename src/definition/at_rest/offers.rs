@@ -10,12 +10,12 @@ use crate::{
     allocate::{Demand, Look, PlacedRequest, devices_wanted, nearness_of},
     claims::Seen,
     config::{self, Pool},
-    definition::replan::refusal_of,
+    definition::replan::{Blocked, refusal_of},
     device::mdev::Offer,
     domain::DomainDef,
     host::Host,
     model::{DomainName, DomainUuid, NumaNode, ParentName, PciAddress, PoolName},
-    plan::{self, Detail, Failed, HostSupply, Placeholder},
+    plan::{self, Detail, Failed, HostSupply, Obstacle, Placeholder},
     rule::Verdict,
 };
 
@@ -31,14 +31,16 @@ pub(super) struct ByPlan<'a> {
     lists: RefCell<BTreeMap<ListKey, Rc<Functions>>>,
     /// The list for each domain; None for a domain with several devices.
     of_domains: RefCell<BTreeMap<DomainUuid, Option<Rc<Functions>>>>,
-    refusals: RefCell<BTreeMap<(PoolName, PciAddress), Option<String>>>,
+    refusals: RefCell<BTreeMap<(PoolName, PciAddress), Option<Blocked>>>,
+    /// Boards that were found full, with the refusal, or to have room for one more.
+    boards: RefCell<BTreeMap<(PoolName, ParentName), Option<Blocked>>>,
     rooms: RefCell<BTreeMap<(PoolName, ParentName), u32>>,
 }
 
 /// The order of a pool's functions depends on the NUMA nodes of the domain.
 type ListKey = (PoolName, Vec<NumaNode>);
 
-/// Functions that can be had now.
+/// The functions that a pool may have.
 #[derive(Debug)]
 struct Functions {
     /// Best first.
@@ -63,12 +65,13 @@ impl<'a> ByPlan<'a> {
             lists: RefCell::default(),
             of_domains: RefCell::default(),
             refusals: RefCell::default(),
+            boards: RefCell::default(),
             rooms: RefCell::default(),
         }
     }
 
-    /// Why the domain would be refused the device that it names.
-    pub(super) fn reason(&self, stopped: &Stopped) -> anyhow::Result<Option<String>> {
+    /// Why the domain would be refused the devices that it names.
+    pub(super) fn blocked(&self, stopped: &Stopped) -> anyhow::Result<Option<Blocked>> {
         let Some(def) = self.definitions.get(&stopped.domain) else {
             return Ok(None);
         };
@@ -76,26 +79,87 @@ impl<'a> ByPlan<'a> {
         let Ok(wanted) = devices_wanted(def) else {
             return Ok(None);
         };
-        let key = match wanted.as_slice() {
-            [one] => function_of(one).map(|function| (one.request.pool.clone(), function)),
-            _ => None,
-        };
-        if let Some(known) = key.as_ref().and_then(|key| self.known(key)) {
-            return Ok(known);
+        if let [one] = wanted.as_slice() {
+            if let Some(function) = function_of(one) {
+                return self.blocked_alone(def, one, function);
+            }
         }
+        self.refusal(def, wanted)
+    }
+
+    fn refusal(
+        &self,
+        def: &DomainDef,
+        wanted: Vec<PlacedRequest<'_>>,
+    ) -> anyhow::Result<Option<Blocked>> {
         let Ok(demand) = Demand::load(self.host, def, wanted) else {
             return Ok(None);
         };
         let seen = self.seen_for(&demand)?;
-        let reason = refusal_of(demand.plan_from(&self.look, &seen, &Failed::default()))?;
-        if let Some(key) = key {
-            self.refusals.borrow_mut().insert(key, reason.clone());
-        }
-        Ok(reason)
+        refusal_of(demand.plan_from(&self.look, &seen, &Failed::default()))
     }
 
-    fn known(&self, key: &(PoolName, PciAddress)) -> Option<Option<String>> {
-        self.refusals.borrow().get(key).cloned()
+    /// Why a domain would be refused that function as its only device. The driver is
+    /// asked as little as possible, because starts ask it at the same time: whether one
+    /// more fits is asked once for each board.
+    fn blocked_alone(
+        &self,
+        def: &DomainDef,
+        placed: &PlacedRequest<'_>,
+        function: PciAddress,
+    ) -> anyhow::Result<Option<Blocked>> {
+        let name = &placed.request.pool;
+        let key = (name.clone(), function);
+        if let Some(known) = self.refusals.borrow().get(&key) {
+            return Ok(known.clone());
+        }
+        let placeholder = Placeholder::Function(function);
+        let mut of_board = None;
+        let mut blocked = None;
+        if let Some(pool) = self.pool(name).filter(|pool| pool.is_chosen_ahead()) {
+            let supply = self.supply(true, Detail::default())?;
+            let candidates = supply.candidates(&pool, &placeholder).unwrap_or_default();
+            if let [candidate] = candidates.as_slice() {
+                let board = (name.clone(), candidate.board.clone());
+                let known = self.boards.borrow().get(&board).cloned();
+                blocked = match known {
+                    Some(None) => (pool.devices.is_free(supply.view(), candidate) == Some(true))
+                        .then_some(None),
+                    full => full,
+                };
+                of_board = Some(board);
+            }
+        }
+        let blocked = match blocked {
+            Some(blocked) => blocked,
+            None => {
+                let placed = PlacedRequest {
+                    placeholder,
+                    ..placed.clone()
+                };
+                self.refusal(def, vec![placed])?
+            }
+        };
+        if let Some(board) = of_board {
+            let full = |one: &Blocked| one.obstacle == Obstacle::Board;
+            if blocked.as_ref().is_none_or(full) {
+                self.boards.borrow_mut().insert(board, blocked.clone());
+            }
+        }
+        self.refusals.borrow_mut().insert(key, blocked.clone());
+        Ok(blocked)
+    }
+
+    /// Whether a domain with one device could have that one instead.
+    fn can_have(&self, stopped: &Stopped, function: PciAddress) -> anyhow::Result<bool> {
+        let Some(def) = self.definitions.get(&stopped.domain) else {
+            return Ok(false);
+        };
+        let wanted = devices_wanted(def).unwrap_or_default();
+        match wanted.as_slice() {
+            [one] => Ok(self.blocked_alone(def, one, function)?.is_none()),
+            _ => Ok(false),
+        }
     }
 
     /// Whether the pool has mediated devices for the domain, so that its definition needs
@@ -156,7 +220,7 @@ impl<'a> ByPlan<'a> {
         Ok(HostSupply::of(view.context("cannot read the quarantine")?))
     }
 
-    /// The functions that a domain with one device can have.
+    /// The functions for a domain with one device.
     fn list(&self, stopped: &Stopped) -> anyhow::Result<Option<Rc<Functions>>> {
         if let Some(known) = self.of_domains.borrow().get(&stopped.domain) {
             return Ok(known.clone());
@@ -181,11 +245,11 @@ impl<'a> ByPlan<'a> {
             ..Detail::default()
         };
         let supply = self.supply(true, detail)?;
-        let available = plan::available(&def.name, pool, &supply, &nearness);
-        let available = available.map_err(|why| anyhow!("pool '{}': {why}", pool.name))?;
+        let in_order = plan::in_order(&def.name, pool, &supply, &nearness);
+        let in_order = in_order.map_err(|why| anyhow!("pool '{}': {why}", pool.name))?;
         let list = Rc::new(Functions {
-            order: available.iter().map(|(function, _)| *function).collect(),
-            boards: available.into_iter().collect(),
+            order: in_order.iter().map(|(function, _)| *function).collect(),
+            boards: in_order.into_iter().collect(),
         });
         self.lists.borrow_mut().insert(key, Rc::clone(&list));
         Ok(list)
@@ -263,12 +327,9 @@ impl Offers for ByPlan<'_> {
     type Error = anyhow::Error;
 
     fn is_refused(&self, stopped: &Stopped) -> anyhow::Result<bool> {
-        if let (Some(list), [name]) = (self.list(stopped)?, stopped.names.as_slice()) {
-            if list.boards.contains_key(name) {
-                return Ok(false);
-            }
-        }
-        Ok(self.reason(stopped)?.is_some())
+        // A driver that is slow must not lose all the domains of its GPU for that.
+        let blocked = self.blocked(stopped)?;
+        Ok(blocked.is_some_and(|one| one.obstacle != Obstacle::Unknown))
     }
 
     fn others(
@@ -277,8 +338,14 @@ impl Offers for ByPlan<'_> {
         rank: &dyn Fn(PciAddress) -> Rank,
     ) -> anyhow::Result<Option<Vec<PciAddress>>> {
         if let Some(list) = self.list(stopped)? {
-            let best = list.order.iter().min_by_key(|function| rank(**function));
-            return Ok(best.map(|function| vec![*function]));
+            let mut order = list.order.clone();
+            order.sort_by_cached_key(|function| rank(*function));
+            for function in order {
+                if self.can_have(stopped, function)? {
+                    return Ok(Some(vec![function]));
+                }
+            }
+            return Ok(None);
         }
         let is_named = |function| rank(function) != (false, 0, 0);
         match self.together(stopped, &is_named)? {
@@ -288,6 +355,9 @@ impl Offers for ByPlan<'_> {
     }
 
     fn board(&self, stopped: &Stopped, device: PciAddress) -> anyhow::Result<Option<ParentName>> {
+        if !self.can_have(stopped, device)? {
+            return Ok(None);
+        }
         let list = self.list(stopped)?;
         Ok(list.and_then(|list| list.boards.get(&device).cloned()))
     }

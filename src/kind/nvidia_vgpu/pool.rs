@@ -94,6 +94,11 @@ impl Devices for NvidiaVgpuPool {
         offer
     }
 
+    fn is_free(&self, view: &HostView<'_>, candidate: &Candidate) -> Option<bool> {
+        let function = candidate.function()?;
+        Some(!functions::is_spoken_for(view, function))
+    }
+
     fn steps(
         &self,
         _: &HostView<'_>,

@@ -14,11 +14,7 @@ use crate::{
 
 impl<'a> Planner<'a> {
     /// The type's id and how many are left on a candidate, if any.
-    pub(in crate::plan) fn room(
-        &mut self,
-        ask: Ask<'a>,
-        position: usize,
-    ) -> Option<(MdevTypeId, u32)> {
+    pub(super) fn room(&mut self, ask: Ask<'a>, position: usize) -> Option<(MdevTypeId, u32)> {
         if self.is_spoken_for(ask, position) {
             return None;
         }

@@ -4,19 +4,25 @@ use super::{Ask, Planner};
 use crate::{
     device::mdev::Offer,
     model::{MdevTypeId, ParentName},
-    plan::{Candidate, Placeholder, PlanRequest, Refusal, RefusalKind, Rejection},
+    plan::{Candidate, Obstacle, Placeholder, PlanRequest, Refusal, RefusalKind, Rejection},
 };
 
 impl<'a> Planner<'a> {
     pub(super) fn no_candidate(&mut self, wanted: &'a PlanRequest<'a>) -> Refusal {
         let count = self.choices[&Ask::of(wanted).key()].candidates.len();
         let mut candidates = Vec::new();
+        let mut obstacle = Obstacle::Itself;
         for position in 0..count {
             let Some(offer) = self.offer(Ask::of(wanted), position) else {
                 continue;
             };
             let candidate = self.choices[&Ask::of(wanted).key()].candidates[position].clone();
             let parent = candidate.parent.name.clone();
+            obstacle = match offer {
+                Offer::NoRoom(_) | Offer::Type { available: 0, .. } => Obstacle::Board,
+                Offer::Unreadable(_) => Obstacle::Unknown,
+                _ => Obstacle::Itself,
+            };
             let reason = self.why_not(wanted, &candidate, offer);
             candidates.push(Rejection {
                 candidate: parent,
@@ -43,6 +49,7 @@ impl<'a> Planner<'a> {
             let kind = RefusalKind::Function {
                 function: *function,
                 reason,
+                obstacle,
             };
             return Refusal::new(self.domain, wanted, kind);
         }

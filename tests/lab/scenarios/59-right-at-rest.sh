@@ -1,7 +1,7 @@
 # Stopped domains name functions that they could have if they were the next to start: of 200 plain starts and
 # stops of 24 domains on two boards, none is refused while the pool has room.
 # needs: product
-# deadline: 1800
+# deadline: 3600
 # LAB_REST_OPERATIONS shortens it, LAB_REST_SEED makes other choices.
 operations=${LAB_REST_OPERATIONS:-200} seed=${LAB_REST_SEED:-1}
 a=0000:3b:00.0 b=0000:5e:00.0
