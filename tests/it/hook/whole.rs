@@ -652,7 +652,7 @@ fn status_shows_a_function_and_what_goes_with_it() {
     let outcome = Program::command(scene.root(), "status").run();
     insta::assert_snapshot!(on_host(&scene, &outcome.stdout), @r"
     POOL   TYPE        PARENTS  IN USE  FREE  LIMIT
-    cards  PCI device  5        1       1     -
+    cards  PCI device  5        1       2     -
 
     DOMAIN  DEVICE  POOL   TYPE       PARENT        UUID                                  STATE
     vm1     dev0    cards  8086:1533  0000:05:00.0  4cdccd94-a031-5bee-a726-aaf5ab3c5074  stale
