@@ -286,7 +286,7 @@ fn keys_of_the_pool_file_are_checked() {
         all.push_str(&said(&scene, "pool check"));
     }
     insta::assert_snapshot!(all, @r"
-    error: /etc/virt-vgpu/pools.d/cards.toml:3: key 'pci.keep-bond': unknown key (did you mean 'keep-bound'?); accepted: keep-bound
+    error: /etc/virt-vgpu/pools.d/cards.toml:3: key 'pci.keep-bond': unknown key (did you mean 'keep-bound'?); accepted: keep-bound, rom, rom-file, placeholder
     1 pool checked: 1 error, 0 warnings
     error: /etc/virt-vgpu/pools.d/cards.toml:3: key 'pci.keep-bound': wants true or false, found the text 'yes'
     1 pool checked: 1 error, 0 warnings
@@ -307,12 +307,17 @@ fn keys_of_the_pool_file_are_checked() {
 fn devices_are_shown_as_they_are() {
     let scene = with_pool();
     insta::assert_snapshot!(said(&scene, "devices --kind pci"), @r"
-    ADDRESS       CLASS    ID         DRIVER    NAME
-    0000:00:01.0  pci      8086:a340  pcieport  -
-    0000:04:00.0  network  8086:1533  igb       -
-    0000:05:00.0  network  8086:1533  igb       -
-    0000:05:00.1  network  8086:1533  igb       -
-    0000:06:00.0  storage  8086:0953  nvme      -
+    ADDRESS       CLASS    ID         DRIVER    GROUP  NODE  RESET    LINK  POOLS  USER    NAME
+    0000:00:01.0  pci      8086:a340  pcieport  5*     -     flr bus  -     cards  bridge  -
+    0000:04:00.0  network  8086:1533  igb       4      -     flr bus  -     cards  -       -
+    0000:05:00.0  network  8086:1533  igb       5*     -     flr bus  -     cards  -       -
+    0000:05:00.1  network  8086:1533  igb       5*     -     -        -     cards  -       -
+    0000:06:00.0  storage  8086:0953  nvme      6      -     flr bus  -     cards  -       -
+
+    0000:00:01.0: IOMMU group 5 also holds 0000:05:00.0, 0000:05:00.1
+    0000:05:00.0: IOMMU group 5 also holds 0000:05:00.1
+    0000:05:00.1: IOMMU group 5 also holds 0000:05:00.0
+    0000:05:00.1: the kernel knows no way to reset it: it may not work for a second VM until the host reboots
     ");
     insta::assert_snapshot!(said(&scene, "devices --fields --kind pci 0000:04:00.0"), @r"
     0000:04:00.0

@@ -10,6 +10,8 @@ impl State {
             "",
             "/bus/pci/devices",
             "/bus/mdev/devices",
+            "/class/block",
+            "/class/net",
             "/devices/system/node",
         ] {
             tree.directory(directory);
