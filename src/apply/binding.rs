@@ -28,6 +28,22 @@ pub enum State {
     Foreign(DriverName),
 }
 
+/// All was done, and the driver has not taken the function.
+#[derive(Debug, thiserror::Error)]
+#[error("the driver {driver} does not take {function}; 'journalctl -k' shows its messages")]
+pub struct NotTaken {
+    driver: DriverName,
+    function: PciAddress,
+}
+
+impl NotTaken {
+    /// Whether the error is this one.
+    #[must_use]
+    pub fn is(error: &io::Error) -> bool {
+        error.get_ref().is_some_and(|inner| inner.is::<Self>())
+    }
+}
+
 /// Compares the function's driver with a binding of ours.
 ///
 /// # Errors
@@ -132,9 +148,10 @@ fn bind_present(binding: &Binding, host: &dyn Acts) -> io::Result<()> {
     )?;
     match (driver::bound(host, function)?, &binding.driver) {
         (now, wanted) if now == *wanted => Ok(()),
-        (None, Some(wanted)) => Err(io::Error::other(format!(
-            "the driver {wanted} does not take {function}; 'journalctl -k' shows its messages"
-        ))),
+        (None, Some(wanted)) => Err(io::Error::other(NotTaken {
+            driver: wanted.clone(),
+            function,
+        })),
         (Some(now), _) => Err(io::Error::other(format!(
             "{function} is bound to {now}, which was not asked for"
         ))),

@@ -14,7 +14,7 @@ use crate::device::{
 
 mod binding;
 
-pub use binding::{State as BindingState, state as binding_state};
+pub use binding::{NotTaken, State as BindingState, state as binding_state};
 
 /// The acts of steps on a host, each with the act that undoes it.
 pub trait Acts: Sysfs {

@@ -47,7 +47,7 @@ pub use device::{ClaimedDevice, Standing, undo_of};
 pub use liveness::{DEFAULT_GRACE, Doubt, Liveness};
 pub use quarantine::{
     QUARANTINE, Quarantined, forget_repaired, quarantine, quarantine_reasons, quarantine_suspects,
-    quarantine_whole, quarantined, repaired,
+    quarantine_whole, quarantined, repaired, unfit,
 };
 pub use reconcile::{Reconciled, Report, reconcile, reconcile_at_once};
 pub use release::{DeviceOutcome, Released, give_back, give_back_lost};

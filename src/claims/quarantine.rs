@@ -6,14 +6,21 @@
 //! that it had does not let it go or does not take it back. It is repaired when that driver
 //! has it again.
 
-use std::{collections::BTreeMap, io};
+use std::{collections::BTreeMap, io, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
 use super::Claim;
 use crate::{
-    device::{PCI_DEVICES, driver, list, optional, pci, step::Binding, vendor_vfio},
-    host::{ClaimLock, Host, HostLock},
+    apply::take_back,
+    device::{
+        PCI_DEVICES, board_of,
+        driver::{self, VFIO_PCI},
+        list, optional, pci,
+        step::{Binding, Bound, Undo},
+        vendor_vfio,
+    },
+    host::{ClaimLock, Deadline, DeviceLock, Host, HostLock},
     model::{DomainName, ParentName, PciAddress},
 };
 
@@ -43,13 +50,17 @@ impl Quarantined {
     pub fn in_words(&self, host: &Host) -> String {
         if let Some(before) = &self.before {
             let function = self.function;
-            let again = match &before.driver {
-                Some(driver) => format!("when {driver} has it again"),
-                None => "when it is another device".to_owned(),
+            let by_driver = match &before.driver {
+                Some(driver) => {
+                    format!(
+                        "{driver} has it again and it answers ('virt-vgpu reconcile' tries that), or "
+                    )
+                }
+                None => String::new(),
             };
             return format!(
-                "{}; it is handed out again {again}: 'echo 1 > {PCI_DEVICES}/{function}/remove' and \
-                 'echo 1 > /sys/bus/pci/rescan' detect it anew, or the host is rebooted",
+                "{}; it is quarantined until {by_driver}it is detected anew: 'echo 1 > \
+                 {PCI_DEVICES}/{function}/remove' and 'echo 1 > /sys/bus/pci/rescan', or a reboot",
                 self.reason
             );
         }
@@ -153,6 +164,44 @@ pub fn quarantine_suspects(
 
 fn made(host: &Host, function: PciAddress) -> io::Result<Option<u64>> {
     optional(host.inode(&format!("{PCI_DEVICES}/{function}")))
+}
+
+/// Whole functions that are quarantined.
+///
+/// # Errors
+/// As [`quarantined`].
+pub fn unfit(host: &Host) -> io::Result<Vec<Quarantined>> {
+    let mut all = quarantined(host)?;
+    all.retain(|one| one.before.is_some());
+    Ok(all)
+}
+
+/// Tries once more to give unfit functions the drivers that they had. What cannot be done
+/// yet is left for another time.
+pub(super) fn give_back_unfit(host: &Host, deadline: Deadline) {
+    const MOMENT: Duration = Duration::from_secs(1);
+    let Ok(vfio) = VFIO_PCI.parse() else { return };
+    for one in unfit(host).unwrap_or_default() {
+        let Some(before) = one.before else { continue };
+        if deadline.has_passed() || before.driver.as_ref() == Some(&vfio) {
+            continue;
+        }
+        let function = one.function;
+        let board = board_of(host, &function.into());
+        let purpose = format!("the quarantined function {function}");
+        let soon = deadline.at_most(MOMENT);
+        let Ok(_lock) = DeviceLock::acquire(host, &board, &purpose, soon) else {
+            continue;
+        };
+        let undo = Undo::Bound(Bound {
+            bound_to: vfio.clone(),
+            before,
+        });
+        match take_back(&undo, host) {
+            Ok(()) => tracing::info!("{function} has the driver again that it had"),
+            Err(error) => tracing::debug!("{function} stays quarantined: {error}"),
+        }
+    }
 }
 
 /// Whether a whole function has the driver again that it had, and answers.

@@ -6,7 +6,7 @@ use std::{io, time::Duration};
 
 use super::{
     Claim, Damaged, DeviceOutcome, Doubt, Liveness, Released, State, give_back, load, load_all,
-    quarantine_suspects, save, unlock, unused::give_back_part,
+    quarantine::give_back_unfit, quarantine_suspects, save, unlock, unused::give_back_part,
 };
 use crate::{
     host::{ClaimLock, Deadline, Host, LockError, Processes, since_boot},
@@ -120,6 +120,10 @@ struct Looking<'a> {
 
 impl Looking<'_> {
     fn run(&self) -> io::Result<Report> {
+        // A start does not wait for drivers of others.
+        if !self.dry_run && !self.lock_patience.is_zero() {
+            give_back_unfit(self.host, self.deadline);
+        }
         let (found, damaged) = load_all(self.host)?;
         let mut claims = Vec::new();
         if found.is_empty() {

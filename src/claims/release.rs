@@ -4,11 +4,8 @@ use std::{io, time::Duration};
 
 use super::{Claim, ClaimedDevice, ClaimedMedia, Standing, State, quarantine_whole, remove, save};
 use crate::{
-    apply::take_back,
-    device::{
-        driver,
-        step::{Bound, Undo},
-    },
+    apply::{NotTaken, take_back},
+    device::step::Undo,
     domain::media_path,
     host::{ClaimLock, Deadline, DeviceLock, Holder, Host, Processes},
     model::DomainName,
@@ -210,7 +207,7 @@ fn give_back_device(
         let taken_back = take_back_patiently(host, undo, deadline.at_most(PATIENCE));
         match (taken_back, undo) {
             (Ok(()), _) => {}
-            (Err(error), Undo::Bound(bound)) if is_unfit(host, bound, &error) => {
+            (Err(error), Undo::Bound(bound)) if is_unfit(&error) => {
                 let function = bound.before.function;
                 let why = format!("{function} has not got its driver back: {error}");
                 quarantine_whole(host, domain, &bound.before, &why)?;
@@ -225,15 +222,10 @@ fn give_back_device(
     Ok(unfit.map_or(DeviceOutcome::Removed, DeviceOutcome::Unfit))
 }
 
-/// Whether a function is not to be tried again: a driver does not answer, or all was done
-/// and the function's own driver has not taken it. Other errors may pass.
-fn is_unfit(host: &Host, bound: &Bound, error: &io::Error) -> bool {
-    let before = &bound.before;
-    let is_not_taken = || match driver::of(host, before.function) {
-        Ok(Some(now)) => now.bound.is_none() && now.reserved == before.driver_override,
-        Ok(None) | Err(_) => false,
-    };
-    error.kind() == io::ErrorKind::TimedOut || (before.driver.is_some() && is_not_taken())
+/// Whether a function is not to be tried again: a driver does not answer, or its own driver
+/// does not take it. Other errors may pass.
+fn is_unfit(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::TimedOut || NotTaken::is(error)
 }
 
 /// The result for a device that does not exist as it was claimed and has left nothing.

@@ -521,9 +521,10 @@ impl<'h> Keeper<'h> {
         }
     }
 
-    /// Frees leftovers. Without a claim this only lists a directory.
+    /// Frees leftovers. Without a claim and a quarantine this only lists two directories.
     pub(super) fn reconcile(&mut self) {
-        if claims::domains(self.host).is_ok_and(|domains| domains.is_empty()) {
+        let has_none = claims::domains(self.host).is_ok_and(|domains| domains.is_empty());
+        if has_none && claims::unfit(self.host).is_ok_and(|unfit| unfit.is_empty()) {
             self.unreleased = false;
             return;
         }

@@ -98,13 +98,15 @@ fn unknown_addresses_are_told_what_there_is() {
 
 #[test]
 fn all_pci_functions_are_shown_with_names() {
-    insta::assert_snapshot!(busy().shown(&["devices", "--kind", "pci"]), @r#"
-    ADDRESS       CLASS    ID         DRIVER  NAME
-    0000:04:00.0  network  8086:1533  igb     Intel Corporation I210 Gigabit Network Connection
-    0000:3b:00.0  gpu      10de:26b9  nvidia  NVIDIA Corporation AD102GL [L40S]
-    0000:3b:00.4  gpu      10de:26b9  nvidia  NVIDIA Corporation AD102GL [L40S]
-    0000:3b:00.5  gpu      10de:26b9  nvidia  NVIDIA Corporation AD102GL [L40S]
-    "#);
+    insta::assert_snapshot!(busy().shown(&["devices", "--kind", "pci"]), @r"
+    ADDRESS       CLASS    ID         DRIVER  GROUP  NODE  RESET  LINK  POOLS  USER  NAME
+    0000:04:00.0  network  8086:1533  igb     -      0     -      -     -      -     Intel Corporation I210 Gigabit Network Connection
+    0000:3b:00.0  gpu      10de:26b9  nvidia  -      0     -      -     -      -     NVIDIA Corporation AD102GL [L40S]
+    0000:3b:00.4  gpu      10de:26b9  nvidia  -      0     -      -     -      host  NVIDIA Corporation AD102GL [L40S]
+    0000:3b:00.5  gpu      10de:26b9  nvidia  -      0     -      -     -      -     NVIDIA Corporation AD102GL [L40S]
+
+    0000:3b:00.4: the host needs it: 0000:3b:00.4 → 614bc606-2078-5444-8c9c-4f8e98ae4dcc → mediated device
+    ");
 }
 
 #[test]
@@ -230,7 +232,17 @@ fn json_has_the_same() {
           "vendor": "Intel Corporation",
           "device": "I210 Gigabit Network Connection",
           "driver": "igb",
-          "physical_function": null
+          "physical_function": null,
+          "iommu_group": null,
+          "shares_group_with": [],
+          "numa_node": 0,
+          "reset_methods": [],
+          "link": null,
+          "pools": [],
+          "user": null,
+          "quarantined": null,
+          "is_bridge": false,
+          "critical": []
         }
       ]
     }

@@ -244,7 +244,9 @@ fn a_driver_that_does_not_let_go_refuses_the_start() {
     scene.daemon_lives();
     scene.kernel.inject(Fault::hanging(Target::Unbind).on(NIC));
     let outcome = scene.prepare(&domain);
-    insta::assert_snapshot!(on_host(&scene, outcome.refusal()), @"pool 'cards' has no free PCI device for domain 'vm1': its XML names 0000:04:00.0: bind 0000:04:00.0 to vfio-pci instead of igb: igb does not let 0000:04:00.0 go, so something on this host uses it: /sys/bus/pci/drivers/igb/unbind: no answer from the driver within 8 s; it is handed out again when igb has it again: 'echo 1 > /sys/bus/pci/devices/0000:04:00.0/remove' and 'echo 1 > /sys/bus/pci/rescan' detect it anew, or the host is rebooted; 'virt-vgpu start vm1' looks for another");
+    insta::assert_snapshot!(on_host(&scene, outcome.refusal()), @r"
+    pool 'cards' has no free PCI device for domain 'vm1': its XML names 0000:04:00.0: bind 0000:04:00.0 to vfio-pci instead of igb: igb does not let 0000:04:00.0 go, so something on this host uses it: /sys/bus/pci/drivers/igb/unbind: no answer from the driver within 8 s; it is quarantined until igb has it again and it answers ('virt-vgpu reconcile' tries that), or it is detected anew: 'echo 1 > /sys/bus/pci/devices/0000:04:00.0/remove' and 'echo 1 > /sys/bus/pci/rescan', or a reboot; 'virt-vgpu start vm1' looks for another
+    ");
     assert!(outcome.took < Duration::from_secs(25), "{outcome:?}");
     // Nobody gets it, and others are not delayed.
     assert_eq!(scene.claims(), []);
@@ -262,20 +264,18 @@ fn a_driver_that_does_not_let_go_refuses_the_start() {
     scene.is_empty();
 }
 
-/// An administrator gives the function back to the driver that the kernel finds for it.
-fn give_back_by_hand(scene: &Scene, at: &str, wanted: &Bound) {
-    let write = |path: &str, text: &str| {
-        // What is done already is refused.
-        let _ = std::fs::write(scene.path(&format!("sys/bus/pci/{path}")), text);
-    };
-    eventually(|| {
-        write(&format!("devices/{at}/driver_override"), "\n");
-        write("drivers/vfio-pci/unbind", at);
-        write("drivers_probe", at);
-        now(scene, at) == *wanted
-    });
-    forget_slow_drivers(scene);
+/// The quarantine ends when the function has its driver again, which 'reconcile' tries.
+#[cfg(feature = "cli")]
+fn is_given_back_by_reconcile(scene: &Scene, domain: &Domain) {
+    scene.reconcile().succeeds();
+    scene.is_empty();
+    scene.prepare(domain).ends_well();
+    scene.stop(domain);
+    scene.is_empty();
 }
+
+#[cfg(not(feature = "cli"))]
+fn is_given_back_by_reconcile(_: &Scene, _: &Domain) {}
 
 /// Functions that were slow are asked again after some time; tests do not wait for that.
 fn forget_slow_drivers(scene: &Scene) {
@@ -290,17 +290,16 @@ fn vfio_that_does_not_answer_refuses_the_start() {
     let (scene, domain) = (scene(), domain(1, NIC));
     scene.kernel.inject(Fault::hanging(Target::Probe).on(NIC));
     let outcome = scene.prepare(&domain);
-    insta::assert_snapshot!(on_host(&scene, outcome.refusal()), @"pool 'cards' has no free PCI device for domain 'vm1': its XML names 0000:04:00.0: bind 0000:04:00.0 to vfio-pci instead of igb: /sys/bus/pci/drivers_probe: no answer from the driver within 8 s; it is handed out again when igb has it again: 'echo 1 > /sys/bus/pci/devices/0000:04:00.0/remove' and 'echo 1 > /sys/bus/pci/rescan' detect it anew, or the host is rebooted; 'virt-vgpu start vm1' looks for another");
+    insta::assert_snapshot!(on_host(&scene, outcome.refusal()), @r"
+    pool 'cards' has no free PCI device for domain 'vm1': its XML names 0000:04:00.0: bind 0000:04:00.0 to vfio-pci instead of igb: /sys/bus/pci/drivers_probe: no answer from the driver within 8 s; it is quarantined until igb has it again and it answers ('virt-vgpu reconcile' tries that), or it is detected anew: 'echo 1 > /sys/bus/pci/devices/0000:04:00.0/remove' and 'echo 1 > /sys/bus/pci/rescan', or a reboot; 'virt-vgpu start vm1' looks for another
+    ");
     assert_eq!(scene.claims(), []);
     scene.kernel.heal();
     // The child takes it away from `vfio-pci` again.
     eventually(|| now(&scene, NIC).driver.is_none());
     forget_slow_drivers(&scene);
     scene.prepare(&domain).refusal();
-    give_back_by_hand(&scene, NIC, &bound(Some("igb"), None));
-    scene.prepare(&domain).ends_well();
-    scene.stop(&domain);
-    scene.is_empty();
+    is_given_back_by_reconcile(&scene, &domain);
 }
 
 #[test]
@@ -312,10 +311,12 @@ fn a_function_that_vfio_does_not_let_go_is_quarantined() {
     assert_eq!(scene.claims(), []);
     scene.prepare(&domain).refusal();
     scene.kernel.heal();
-    give_back_by_hand(&scene, NIC, &bound(Some("igb"), None));
-    scene.prepare(&domain).ends_well();
-    scene.stop(&domain);
-    scene.is_empty();
+    eventually(|| {
+        let reserved = format!("/bus/pci/devices/{NIC}/driver_override");
+        !scene.kernel.is_locked_for(&reserved)
+    });
+    forget_slow_drivers(&scene);
+    is_given_back_by_reconcile(&scene, &domain);
 }
 
 #[test]
@@ -329,12 +330,11 @@ fn a_function_that_its_driver_does_not_take_back_is_quarantined() {
     // The other one of the group has its driver.
     assert_eq!(now(&scene, FRONT), bound(Some("igb"), None));
     let refused = scene.prepare(&domain);
-    insta::assert_snapshot!(on_host(&scene, refused.refusal()), @"pool 'cards' has no free PCI device for domain 'vm1': its XML names 0000:05:00.0: its IOMMU group 5 also holds 0000:05:00.1: 0000:05:00.1 has not got its driver back: the driver igb does not take 0000:05:00.1; 'journalctl -k' shows its messages; it is handed out again when igb has it again: 'echo 1 > /sys/bus/pci/devices/0000:05:00.1/remove' and 'echo 1 > /sys/bus/pci/rescan' detect it anew, or the host is rebooted; 'virt-vgpu start vm1' looks for another");
+    insta::assert_snapshot!(on_host(&scene, refused.refusal()), @r"
+    pool 'cards' has no free PCI device for domain 'vm1': its XML names 0000:05:00.0: its IOMMU group 5 also holds 0000:05:00.1: 0000:05:00.1 has not got its driver back: the driver igb does not take 0000:05:00.1; 'journalctl -k' shows its messages; it is quarantined until igb has it again and it answers ('virt-vgpu reconcile' tries that), or it is detected anew: 'echo 1 > /sys/bus/pci/devices/0000:05:00.1/remove' and 'echo 1 > /sys/bus/pci/rescan', or a reboot; 'virt-vgpu start vm1' looks for another
+    ");
     scene.kernel.heal();
-    scene.kernel.rebind(BESIDE, "igb");
-    scene.prepare(&domain).ends_well();
-    scene.stop(&domain);
-    scene.is_empty();
+    is_given_back_by_reconcile(&scene, &domain);
 }
 
 /// Neither function of the group can be bound, nor given back.
@@ -393,8 +393,8 @@ fn a_function_that_dies_is_refused() {
         scene.is_empty();
     }
     insta::assert_snapshot!(said, @r"
-    pool 'cards' has no free PCI device for domain 'vm1': its XML names 0000:05:00.0: bind 0000:05:00.0 to vfio-pci instead of igb: 0000:05:00.0 does not answer: its configuration space reads as all ones; 'journalctl -k' shows the kernel's messages; it is handed out again when igb has it again: 'echo 1 > /sys/bus/pci/devices/0000:05:00.0/remove' and 'echo 1 > /sys/bus/pci/rescan' detect it anew, or the host is rebooted; 'virt-vgpu start vm1' looks for another
-    pool 'cards' has no free PCI device for domain 'vm1': its XML names 0000:05:00.0: its IOMMU group 5 also holds 0000:05:00.1: bind 0000:05:00.1 to vfio-pci instead of igb: 0000:05:00.1 does not answer: its configuration space reads as all ones; 'journalctl -k' shows the kernel's messages; it is handed out again when igb has it again: 'echo 1 > /sys/bus/pci/devices/0000:05:00.1/remove' and 'echo 1 > /sys/bus/pci/rescan' detect it anew, or the host is rebooted; 'virt-vgpu start vm1' looks for another
+    pool 'cards' has no free PCI device for domain 'vm1': its XML names 0000:05:00.0: bind 0000:05:00.0 to vfio-pci instead of igb: 0000:05:00.0 does not answer: its configuration space reads as all ones; 'journalctl -k' shows the kernel's messages; it is quarantined until igb has it again and it answers ('virt-vgpu reconcile' tries that), or it is detected anew: 'echo 1 > /sys/bus/pci/devices/0000:05:00.0/remove' and 'echo 1 > /sys/bus/pci/rescan', or a reboot; 'virt-vgpu start vm1' looks for another
+    pool 'cards' has no free PCI device for domain 'vm1': its XML names 0000:05:00.0: its IOMMU group 5 also holds 0000:05:00.1: bind 0000:05:00.1 to vfio-pci instead of igb: 0000:05:00.1 does not answer: its configuration space reads as all ones; 'journalctl -k' shows the kernel's messages; it is quarantined until igb has it again and it answers ('virt-vgpu reconcile' tries that), or it is detected anew: 'echo 1 > /sys/bus/pci/devices/0000:05:00.1/remove' and 'echo 1 > /sys/bus/pci/rescan', or a reboot; 'virt-vgpu start vm1' looks for another
     ");
 }
 

@@ -30,6 +30,10 @@ const DEVICES: &str = "/sys/devices/pci0000:00";
 impl Tree {
     pub fn new() -> Self {
         let root = super::root();
+        super::scene::write_quiet_proc(root.path());
+        for class in ["block", "net"] {
+            std::fs::create_dir_all(root.path().join("sys/class").join(class)).unwrap();
+        }
         let tree = Self { root };
         tree.with("/etc/hostname", "node1\n").with(
             "/usr/share/misc/pci.ids",

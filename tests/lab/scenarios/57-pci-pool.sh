@@ -16,7 +16,7 @@ assert_eq '0000:01:00.0 0000:e2:00.0 0000:02:00.0' 'for vm in a b c; do function
 said=$(on_lab 'virt-vgpu pool create shared --kind pci --device 0000:04:01.0')
 [[ $said == *'0000:04:01.0 shares IOMMU group '*' with 0000:04:02.0: while a VM has one of them, the host has none'* ]] || fail "it said: $said"
 on_lab 'create_pool nic --kind pci --device 0000:00:02.0; create_pool root --kind pci --device 0000:00:01.0'
-problem='virt-vgpu pool preview $pool --json | jq -r ".matching[].problem"'
+problem='virt-vgpu pool preview $pool --json | jq -r ".devices[] | select(.matches).problem"'
 assert_eq "the host needs 0000:04:02.0, which is in the same IOMMU group ($(on_lab 'basename $(readlink /sys/bus/pci/devices/0000:04:01.0/iommu_group)')): 0000:04:02.0 → ata7 → sdb → /srv/shared" \
 	"pool=shared; $problem | sed 's/ata[0-9]*/ata7/'"
 [[ $(on_lab "pool=nic; $problem") == "the host needs it: 0000:00:02.0 → "* ]] || fail "$(on_lab "pool=nic; $problem")"
