@@ -4,7 +4,10 @@ use super::{
     Check, Findings, Looks, Severity, Trouble,
     view::{View, lacks, says, some},
 };
-use crate::device::{Sysfs, at};
+use crate::{
+    device::{Sysfs, at},
+    model::quoted,
+};
 
 /// The script that libvirt runs before those of [`DIRECTORY`].
 pub const SINGLE: &str = "/etc/libvirt/hooks/qemu";
@@ -119,7 +122,7 @@ fn not_executable(view: &View<'_>, found: &mut Findings) -> Result<(), Trouble> 
             format!("{target} is not an executable file, so libvirt does not run it"),
             [says(&hook, format!("leads to {target}"))],
             "make it executable",
-            [format!("chmod 755 {target}")],
+            [format!("chmod 755 {}", quoted(&target))],
         ),
         false => found.add(
             format!("{hook} leads nowhere"),
@@ -179,29 +182,11 @@ fn unseen_by(
     let Some((changed, hook)) = first.filter(|(changed, _)| *changed > started) else {
         return Ok(());
     };
-    // Only the journal knows of reloads.
+    // Only the journal knows of reloads, and of runs of the hook.
     let unit = format!("{daemon}.service");
-    let words = [
-        "-b",
-        "-q",
-        "--no-pager",
-        "-o",
-        "short-unix",
-        "-u",
-        &unit,
-        "-g",
-        "Reloaded",
-    ];
-    let reloads = view.run("/usr/bin/journalctl", &words)?;
-    let at_second = |line: &str| {
-        let time = line.split_ascii_whitespace().next()?;
-        time.split('.').next()?.parse::<u64>().ok()
-    };
-    if reloads
-        .lines()
-        .filter_map(at_second)
-        .any(|at| at >= changed)
-    {
+    let is_known = was_logged(view, &["-u", &unit, "-g", "Reloaded"], changed)?
+        || was_logged(view, &["-t", PROGRAM, "-g", "."], changed)?;
+    if is_known {
         return Ok(());
     }
     found.add(
@@ -213,11 +198,23 @@ fn unseen_by(
             ),
             says(&hook, format!("changed at {changed} s")),
             format!("journal of {unit}: no reload since then"),
+            format!("journal of {PROGRAM}: no line since then"),
         ],
         "let it look again; running domains are not affected",
         [format!("systemctl reload {unit}")],
     );
     Ok(())
+}
+
+/// Whether the journal has such a line at that second or later.
+fn was_logged(view: &View<'_>, wanted: &[&str], at: u64) -> Result<bool, Trouble> {
+    const COMMON: [&str; 5] = ["-b", "-q", "--no-pager", "-o", "short-unix"];
+    let text = view.run("/usr/bin/journalctl", &[&COMMON, wanted].concat())?;
+    let second = |line: &str| {
+        let time = line.split_ascii_whitespace().next()?;
+        time.split('.').next()?.parse::<u64>().ok()
+    };
+    Ok(text.lines().filter_map(second).any(|second| second >= at))
 }
 
 /// When a process started, in seconds of the clock's time.
@@ -230,7 +227,7 @@ fn started(view: &View<'_>, pid: u32) -> Result<Option<u64>, Trouble> {
     let booted: Option<u64> = booted.and_then(|text| text.trim().parse().ok());
     Ok(process
         .zip(booted)
-        .map(|(process, booted)| booted + process.start_time / TICKS))
+        .map(|(process, booted)| booted.saturating_add(process.start_time / TICKS)))
 }
 
 pub const AFTER_OTHERS: Check = Check {
@@ -260,13 +257,14 @@ fn after_others(view: &View<'_>, found: &mut Findings) -> Result<(), Trouble> {
     }
     if !before.is_empty() {
         found.add(
-            format!("{} runs before the hook of virt-vgpu", some(&before)),
+            format!("hooks that run before that of virt-vgpu: {}", some(&before)),
             before.iter().map(|hook| says(hook, "is executable")),
             "nothing, unless a script needs the domain's devices: move that one after ours, as in \
              this command",
             before.iter().take(1).map(|hook| {
                 let name = hook.rsplit('/').next().unwrap_or_default();
-                format!("mv {hook} {DIRECTORY}/60-{name}")
+                let later = format!("{DIRECTORY}/60-{name}");
+                format!("mv {} {}", quoted(hook), quoted(&later))
             }),
         );
     }
@@ -302,7 +300,7 @@ fn leftover(view: &View<'_>, found: &mut Findings) -> Result<(), Trouble> {
                 format!("libvirt runs {path}, which looks like a leftover"),
                 [says(&path, "is executable")],
                 "move it away; a name does not keep libvirt from running it",
-                [format!("mv {path} /root/")],
+                [format!("mv {} /root/", quoted(&path))],
             );
         }
     }

@@ -323,7 +323,7 @@ fn modules_gone(view: &View<'_>, found: &mut Findings) -> Result<(), Trouble> {
         format!("the modules of the running kernel {release} are not installed"),
         [lacks(&directory), says("/lib/modules", some(&others))],
         "reboot the host, so that it runs a kernel that is installed",
-        ["systemctl reboot".to_owned()],
+        [],
     );
     Ok(())
 }

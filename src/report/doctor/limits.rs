@@ -116,7 +116,10 @@ fn huge_pages(view: &View<'_>, found: &mut Findings) -> Result<(), Trouble> {
                 ),
             )],
             "if a domain with hugepages has to start, reserve more, as in this command",
-            [format!("sysctl vm.nr_hugepages={}", total + total / 4 + 1)],
+            [format!(
+                "sysctl vm.nr_hugepages={}",
+                total.saturating_add(total / 4 + 1)
+            )],
         );
     }
     Ok(())

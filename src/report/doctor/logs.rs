@@ -1,4 +1,5 @@
-//! Failures that leave only lines in the journal.
+//! Failures that leave only lines in the journal. They may be repaired since, so that none of
+//! them is an error.
 
 use super::{Check, Findings, Looks, Severity, Trouble, view::View};
 
@@ -58,7 +59,7 @@ impl Lines {
 
 pub const DENIALS: Check = Check {
     id: "security-denials",
-    severity: Severity::Error,
+    severity: Severity::Warning,
     about: "AppArmor or SELinux has denied something to virt-vgpu",
     explanation: "virt-vgpu's hook runs as a child of libvirt. With AppArmor it has to be a link \
         from libvirt's hooks' directory to /usr/sbin/virt-vgpu-hook: then it runs unconfined. \
@@ -81,7 +82,7 @@ pub const DENIALS: Check = Check {
 
 pub const SRIOV_REFUSED: Check = Check {
     id: "sriov-refused",
-    severity: Severity::Error,
+    severity: Severity::Warning,
     about: "the kernel could not enable virtual functions",
     explanation: "The kernel has said that there is no memory space ('not enough MMIO resources for \
         SR-IOV') or no bus numbers ('out of range') for a card's virtual functions. In the \
@@ -100,7 +101,7 @@ pub const SRIOV_REFUSED: Check = Check {
 
 pub const NO_INTERRUPTS: Check = Check {
     id: "vfio-refused-interrupts",
-    severity: Severity::Error,
+    severity: Severity::Warning,
     about: "VFIO has refused a device because interrupts are not remapped",
     explanation: "The kernel says 'No interrupt remapping support' when a VM wants a device and the \
         IOMMU does not remap interrupts. Turn interrupt remapping (often together with x2APIC) on \
@@ -216,7 +217,7 @@ pub const NO_TYPE: Check = Check {
 
 pub const NO_CORE: Check = Check {
     id: "nvidia-function-rebound",
-    severity: Severity::Error,
+    severity: Severity::Warning,
     about: "a virtual function was taken away from NVIDIA's driver",
     explanation: "A virtual function that makes a vGPU must stay with NVIDIA's driver. If it is bound \
         to another driver and back, it has lost its VFIO device ('vfio_pci_core_device not \

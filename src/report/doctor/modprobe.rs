@@ -7,6 +7,7 @@ use super::{
     Check, Findings, Looks, Severity, Trouble,
     view::{COMMAND_LINE, View, says},
 };
+use crate::model::quoted;
 
 /// The directories, the strongest first: a file hides those of its name in the later ones
 /// (`modprobe.d(5)`).
@@ -49,15 +50,6 @@ impl Line {
     /// A command that turns the line into a comment.
     fn out(&self) -> String {
         format!("sed -i '{}s/^/# /' {}", self.number, quoted(&self.file))
-    }
-}
-
-/// A word for a shell.
-fn quoted(word: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+".contains(c);
-    match word.chars().all(is_plain) {
-        true => word.to_owned(),
-        false => format!("'{}'", word.replace('\'', r"'\''")),
     }
 }
 
@@ -217,7 +209,7 @@ fn install(view: &View<'_>, found: &mut Findings) -> Result<(), Trouble> {
                 format!("modprobe runs a command instead of loading {module}"),
                 [line.evidence()],
                 "remove the line, then load the module",
-                [line.out(), format!("modprobe {module}")],
+                [line.out(), format!("modprobe {}", quoted(&module))],
             );
         }
     }
@@ -245,7 +237,7 @@ fn blacklist(view: &View<'_>, found: &mut Findings) -> Result<(), Trouble> {
                 format!("{module} is blacklisted"),
                 [line.evidence()],
                 "remove the line, then load the module",
-                [line.out(), format!("modprobe {module}")],
+                [line.out(), format!("modprobe {}", quoted(&module))],
             );
         }
     }

@@ -2,7 +2,9 @@
 //! and whether all of it comes back at the next boot.
 
 use super::{
-    Check, Findings, Looks, Severity, Trouble, pools,
+    Check, Findings, Looks, Severity, Trouble,
+    nvidia_driver::is_wanted,
+    pools,
     sriov::driver_link,
     view::{View, attribute, says, some},
 };
@@ -24,8 +26,12 @@ pub const OPENERS: Check = Check {
 };
 
 fn openers(view: &View<'_>, found: &mut Findings) -> Result<(), Trouble> {
-    let mut gpus = view.vgpu_gpus()?;
-    gpus.retain(|&gpu| readiness::lacks_functions(view.host, gpu));
+    let mut gpus = Vec::new();
+    for gpu in view.vgpu_gpus()? {
+        if readiness::lacks_functions(view.host, gpu) && is_wanted(view, gpu)? {
+            gpus.push(gpu);
+        }
+    }
     if gpus.is_empty() {
         return Ok(());
     }
@@ -37,7 +43,7 @@ fn openers(view: &View<'_>, found: &mut Findings) -> Result<(), Trouble> {
     let names: Vec<String> = names.collect();
     found.add(
         format!(
-            "{} keeps the GPUs open, so the virtual functions of {} cannot be created",
+            "GPUs are open in {}, so the virtual functions of {} cannot be created",
             some(&names),
             some(&gpus)
         ),
@@ -206,7 +212,7 @@ fn foreign_type(view: &View<'_>, found: &mut Findings) -> Result<(), Trouble> {
     let path = |function| format!("{PCI_DEVICES}/{function}/nvidia/current_vgpu_type");
     let names: Vec<_> = others.iter().map(|(function, _)| *function).collect();
     found.add(
-        format!("{} is a vGPU of somebody else", some(&names)),
+        format!("somebody else has made vGPUs on {}", some(&names)),
         others
             .iter()
             .take(8)

@@ -2,13 +2,14 @@
 //! one, and allowed by Secure Boot.
 
 use super::{
-    Check, Findings, Looks, Severity, Trouble,
+    Check, Findings, Looks, Severity, Trouble, pools,
     sriov::driver_link,
     view::{View, lacks, says, some},
 };
 use crate::{
-    device::{Sysfs, readiness},
-    model::PciAddress,
+    device::{PCI_DEVICES, Sysfs, readiness},
+    kind::Subject,
+    model::{ParentName, PciAddress},
 };
 
 pub const NOUVEAU: Check = Check {
@@ -50,7 +51,6 @@ fn nouveau(view: &View<'_>, found: &mut Findings) -> Result<(), Trouble> {
              /etc/modprobe.d/blacklist-nouveau.conf"
                 .to_owned(),
             "update-initramfs -u || dracut -f".to_owned(),
-            "systemctl reboot".to_owned(),
         ],
     );
     Ok(())
@@ -223,7 +223,6 @@ fn unsigned(view: &View<'_>, found: &mut Findings) -> Result<(), Trouble> {
         [
             "mokutil --import /var/lib/dkms/mok.pub".to_owned(),
             "dkms autoinstall --force".to_owned(),
-            "systemctl reboot".to_owned(),
         ],
     );
     Ok(())
@@ -315,9 +314,18 @@ pub const NO_FUNCTIONS: Check = Check {
     look: Looks::At(no_functions),
 };
 
+/// Whether pools take the GPU, or may take its functions once they exist.
+pub fn is_wanted(view: &View<'_>, gpu: PciAddress) -> Result<bool, Trouble> {
+    let mut pools = view.pools().iter();
+    if pools.any(|pool| pool.kind.subject() == Subject::Parent) {
+        return Ok(true);
+    }
+    Ok(pools::taken(view)?.contains_key(&ParentName::from(gpu)))
+}
+
 fn no_functions(view: &View<'_>, found: &mut Findings) -> Result<(), Trouble> {
     for (gpu, functions) in driven(view)? {
-        if functions.are_missing() {
+        if functions.are_missing() && is_wanted(view, gpu)? {
             found.add(
                 format!(
                     "{gpu} has none of its {} virtual functions",
@@ -353,8 +361,8 @@ fn unready(view: &View<'_>, found: &mut Findings) -> Result<(), Trouble> {
             found.add(
                 format!("{gpu}: {}", functions.unready_in_words()),
                 [format!(
-                    "{} has neither mdev_supported_types nor nvidia/current_vgpu_type",
-                    super::view::attribute(first, "")
+                    "{PCI_DEVICES}/{first} has neither mdev_supported_types nor \
+                     nvidia/current_vgpu_type"
                 )],
                 "see whether nvidia-vgpud has worked, and start it again while no VM has a vGPU",
                 [

@@ -11,7 +11,7 @@ use crate::{
     config::PoolError,
     device::mdev::Offer,
     gpu_setup::Survey,
-    model::{ParentName, PoolName},
+    model::{ParentName, PoolName, quoted},
     plan::{Detail, HostSupply, Standing},
     report::DaemonNotes,
     rule::Verdict,
@@ -58,7 +58,7 @@ fn unusable(view: &View<'_>, found: &mut Findings) -> Result<(), Trouble> {
         };
         let commands = match &error {
             PoolError::Untrusted { path, .. } => {
-                let path = path.display();
+                let path = quoted(&path.to_string_lossy());
                 vec![
                     format!("ls -ld {path}"),
                     format!("chown root:root {path} && chmod 644 {path}"),
@@ -260,9 +260,9 @@ pub const QUARANTINED: Check = Check {
 fn quarantined(view: &View<'_>, found: &mut Findings) -> Result<(), Trouble> {
     for one in claims::quarantined(view.host)? {
         let words = one.in_words(view.host);
-        let (reason, advice) = words
-            .split_once("; ")
-            .unwrap_or((&words, "reboot the host"));
+        let reason = &one.reason;
+        let advice = words.strip_prefix(reason.as_str());
+        let advice = advice.map_or("reboot the host", |rest| rest.trim_start_matches("; "));
         found.add(
             format!("{} is quarantined: {reason}", one.function),
             [says(
@@ -289,13 +289,19 @@ pub const CLAIMS: Check = Check {
 fn unreadable(view: &View<'_>, found: &mut Findings) -> Result<(), Trouble> {
     let (_, damaged) = claims::load_all(view.host)?;
     for one in damaged {
+        let name = one.path.rsplit('/').next().unwrap_or_default();
+        let uuid = name.trim_end_matches(".json");
         found.add(
             "a claim cannot be read, so it is not known who has its devices",
             [one.to_string()],
             "see whether that domain runs; when it does not, remove the file",
             [
-                "virsh list --uuid".to_owned(),
-                format!("rm {}", one.path),
+                // A pasted command must not remove the claim of a domain that runs.
+                format!(
+                    "virsh list --uuid | grep -q {} || rm {}",
+                    quoted(uuid),
+                    quoted(&one.path)
+                ),
                 "virt-vgpu reconcile".to_owned(),
             ],
         );

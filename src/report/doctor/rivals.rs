@@ -7,7 +7,7 @@ use super::{
 use crate::{
     config::mdevctl::{self, Start},
     device::board_of,
-    model::ParentName,
+    model::{ParentName, quoted},
 };
 
 pub const HOOK: Check = Check {
@@ -55,7 +55,7 @@ fn hook(view: &View<'_>, found: &mut Findings) -> Result<(), Trouble> {
                 [says(&format!("{hook}:{number}"), line)],
                 "remove from it what concerns devices of pools; to turn all of it off, make it not \
                  executable",
-                [format!("chmod a-x {hook}")],
+                [format!("chmod a-x {}", quoted(&hook))],
             );
         }
     }

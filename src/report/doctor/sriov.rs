@@ -180,7 +180,8 @@ fn last_bus(function: PciAddress, [total, offset, stride]: [u64; 3]) -> Option<u
     let mut number = || u64::from_str_radix(parts.next()?, 16).ok();
     let (bus, slot, part) = (number()?, number()?, number()?);
     let own = bus * PER_BUS + slot * 8 + part;
-    Some((own + offset + stride * total.checked_sub(1)?) / PER_BUS)
+    let last = stride.checked_mul(total.checked_sub(1)?)?;
+    Some(own.checked_add(offset)?.checked_add(last)? / PER_BUS)
 }
 
 fn bus_numbers(view: &View<'_>, found: &mut Findings) -> Result<(), Trouble> {

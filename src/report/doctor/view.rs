@@ -1,7 +1,11 @@
 //! The host as the checks see it: files that are missing are told from files that cannot be
 //! read, and what several checks need is read once.
 
-use std::{cell::OnceCell, io};
+use std::{
+    cell::{OnceCell, RefCell},
+    collections::BTreeMap,
+    io,
+};
 
 use super::{Outside, Trouble, Versions, outside::Silence};
 use crate::{
@@ -27,6 +31,8 @@ pub struct View<'a> {
     pub look: Look<'a>,
     versions: OnceCell<Result<Versions, Silence>>,
     processes: OnceCell<Vec<(u32, String)>>,
+    /// Programs that have failed, with the reason.
+    failed: RefCell<BTreeMap<String, String>>,
 }
 
 /// The entries of a file or directory that does not exist: none.
@@ -43,6 +49,7 @@ impl<'a> View<'a> {
             look: Look::new(host),
             versions: OnceCell::new(),
             processes: OnceCell::new(),
+            failed: RefCell::default(),
         }
     }
 
@@ -161,11 +168,17 @@ impl<'a> View<'a> {
         asked.clone()
     }
 
-    /// What a program prints.
+    /// What a program prints. One that has failed is not run again: it may hang, and each run
+    /// would take as long.
     pub fn run(&self, program: &str, arguments: &[&str]) -> Result<String, Trouble> {
-        self.outside
-            .run(program, arguments)
-            .map_err(Trouble::NotAsked)
+        if let Some(reason) = self.failed.borrow().get(program) {
+            return Err(Trouble::NotAsked(reason.clone()));
+        }
+        self.outside.run(program, arguments).map_err(|reason| {
+            let mut failed = self.failed.borrow_mut();
+            failed.insert(program.to_owned(), reason.clone());
+            Trouble::NotAsked(reason)
+        })
     }
 }
 

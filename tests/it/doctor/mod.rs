@@ -13,6 +13,7 @@ use std::{
     path::Path,
 };
 
+use proptest::prelude::*;
 use regex::Regex;
 use tempfile::TempDir;
 use virt_vgpu::{
@@ -117,7 +118,7 @@ impl Outside for Stored<'_> {
             return Ok(self.read("/outside/signer"));
         }
         assert_eq!(program, "/usr/bin/journalctl");
-        let journal = match after("-u") {
+        let journal = match after("-u").or(after("-t")) {
             Some(unit) => unit,
             None if arguments.contains(&"-k") => "kernel",
             None => "all",
@@ -286,6 +287,55 @@ fn a_sound_host_has_no_findings() {
         assert_eq!(written(&found), "");
         assert_eq!(report.not_made, []);
         assert_eq!(report.made, CHECKS.len());
+    }
+}
+
+/// Files that the checks parse.
+const PARSED: &[&str] = &[
+    "/proc/cmdline",
+    "/proc/cpuinfo",
+    "/proc/meminfo",
+    "/proc/stat",
+    "/proc/900/stat",
+    "/proc/900/status",
+    "/proc/900/limits",
+    "/proc/sys/kernel/osrelease",
+    "/etc/modprobe.d/x.conf",
+    "/lib/modules/6.12.9/modules.dep",
+    "/sys/devices/pci0000:00/0000:00:1d.0/0000:3b:00.0/sriov_totalvfs",
+    "/sys/devices/pci0000:00/0000:00:1d.0/0000:3b:00.0/sriov_offset",
+    "/sys/devices/pci0000:00/0000:00:1d.0/0000:3b:00.0/sriov_stride",
+    "/sys/devices/pci0000:00/0000:00:1d.0/0000:3b:00.0/resource",
+    "/sys/devices/pci0000:00/0000:00:1d.0/0000:3b:00.0/class",
+    "/run/virt-vgpu/daemon.json",
+    "/etc/libvirt/hooks/qemu",
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    /// Whatever stands in the files, every check is made, or says why not.
+    #[test]
+    fn no_text_stops_the_doctor(
+        texts in prop::collection::vec(
+            prop_oneof![
+                "[0-9]{1,20}",
+                "0x[0-9a-f]{1,17} 0x[0-9a-f]{1,17} 0x[0-9a-f]{1,9}",
+                "(options|softdep|install|blacklist|MemTotal:|HugePages_Total:|btime) .{0,30}",
+                "(?s).{0,80}",
+            ],
+            PARSED.len(),
+        )
+    ) {
+        let root = Tree::base().with(&text("vgpu")).directory();
+        for (path, text) in PARSED.iter().zip(&texts) {
+            let path = root.path().join(path.trim_start_matches('/'));
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        let host = Host::new(root.path());
+        let report = examine(&host, &Stored { host: &host });
+        prop_assert!(report.made + report.not_made.len() == CHECKS.len());
     }
 }
 
