@@ -45,7 +45,7 @@ const INTEL: Maker = Maker {
 
 const AMD: Maker = Maker {
     name: "AMD",
-    firmware: "AMD-Vi (IOMMU)",
+    firmware: "AMD-Vi",
     table: "/sys/firmware/acpi/tables/IVRS",
     on: "amd_iommu=on",
     off: &["amd_iommu=off", "iommu=off"],
@@ -101,22 +101,19 @@ fn off(view: &View<'_>, found: &mut Findings) -> Result<(), Trouble> {
         let is_vm = view
             .read(CPU)?
             .is_some_and(|text| has_flag(&text, "hypervisor"));
+        let what = match is_vm {
+            true => "this host is a VM without an IOMMU".to_owned(),
+            false => format!("the IOMMU ({}) is off in the firmware", maker.firmware),
+        };
         let advice = match is_vm {
-            true => "this host is itself a VM: give it a virtual IOMMU (in libvirt <iommu \
-                     model='intel'/>)"
-                .to_owned(),
+            true => "give the VM a virtual IOMMU (<iommu> in libvirt's XML)".to_owned(),
             false => format!(
                 "turn {} on in the firmware's setup ({} processor), then look again: the kernel's \
                  command line may need '{}' too",
                 maker.firmware, maker.name, maker.on
             ),
         };
-        found.add(
-            format!("the IOMMU ({}) is off in the firmware", maker.firmware),
-            [no_groups, lacks(maker.table)],
-            advice,
-            [],
-        );
+        found.add(what, [no_groups, lacks(maker.table)], advice, []);
         return Ok(());
     }
     if line.iter().any(|word| word == maker.on) {

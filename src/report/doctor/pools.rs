@@ -10,7 +10,7 @@ use crate::{
     claims, config,
     config::PoolError,
     device::mdev::Offer,
-    gpu_setup::Survey,
+    gpu_setup::{ModuleOptions, Survey, gpu_settings},
     model::{ParentName, PoolName, quoted},
     plan::{Detail, HostSupply, Standing},
     report::DaemonNotes,
@@ -242,6 +242,54 @@ fn settings(view: &View<'_>, found: &mut Findings) -> Result<(), Trouble> {
             [conflict],
             "let the pools agree",
             ["virt-vgpu host show".to_owned()],
+        );
+    }
+    Ok(())
+}
+
+pub const DIFFER: Check = Check {
+    id: "gpu-settings-differ",
+    severity: Severity::Warning,
+    about: "a GPU is not set up as its pools want it",
+    explanation: "Mixed sizes (heterogeneous mode) and the scheduler of a GPU are lost when the \
+        driver is loaded again, when the host reboots, and mixed sizes also when sriov-manage \
+        creates the virtual functions. Without mixed sizes all vGPUs on a GPU have one size. \
+        virt-vgpu-host.service applies the settings at boot; 'virt-vgpu host apply' does it now, \
+        while no vGPU is on the GPU.",
+    look: Looks::At(differ),
+};
+
+fn differ(view: &View<'_>, found: &mut Findings) -> Result<(), Trouble> {
+    if view.vgpu_gpus()?.is_empty() {
+        return Ok(());
+    }
+    let not_told = |error: anyhow::Error| Trouble::NotAsked(format!("{error:#}"));
+    let survey = Survey::read(view.host).map_err(not_told)?;
+    let options = ModuleOptions::read(view.host).map_err(not_told)?;
+    for surveyed in survey
+        .gpus
+        .iter()
+        .filter(|one| matches!(one.wanted, Ok(Some(_))))
+    {
+        let settings = gpu_settings(view.host, surveyed, &options).map_err(not_told)?;
+        // Without driver or functions nothing can be set, which other checks tell.
+        let has_functions = settings.virtual_functions.actual != Some(0)
+            || settings.virtual_functions.wanted == Some(0);
+        if settings.driver.is_none() || !has_functions || settings.differences.is_empty() {
+            continue;
+        }
+        found.add(
+            format!(
+                "{} is not set up as {} wants it",
+                settings.gpu,
+                some(&settings.pools)
+            ),
+            settings.differences,
+            "apply the settings while no vGPU is on the GPU",
+            [
+                "virt-vgpu host show".to_owned(),
+                format!("virt-vgpu host apply {}", settings.gpu),
+            ],
         );
     }
     Ok(())

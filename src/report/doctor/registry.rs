@@ -72,6 +72,7 @@ pub const CHECKS: &[Check] = &[
     pools::SHADOWED,
     pools::NO_TYPE,
     pools::SETTINGS,
+    pools::DIFFER,
     pools::QUARANTINED,
     pools::CLAIMS,
     pools::DAEMON,

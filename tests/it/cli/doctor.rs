@@ -1,8 +1,16 @@
 //! `virt-vgpu doctor`: its output, its exit code, and its explanations.
 
+use std::{fs, path::Path};
+
 use serde_json::Value;
 
-use crate::support::plain_tree::Tree;
+use crate::support::{
+    domain::Domain,
+    machine::{Gpu, Machine},
+    plain_tree::Tree,
+    process::Program,
+    scene::Scene,
+};
 
 /// A host with an IOMMU and the hook.
 fn sound() -> Tree {
@@ -98,4 +106,70 @@ fn what_others_have_written_does_not_act_on_the_terminal() {
     let text = tree.shown(&["doctor"]);
     assert!(text.contains(r"\u{1b}[2J\u{202e}"), "{text}");
     assert!(!text.contains('\u{1b}'), "{text}");
+}
+
+/// What the command finds on a host with a GPU.
+fn found(scene: &Scene) -> Vec<String> {
+    let outcome = Program::command(scene.root(), "doctor --json").run();
+    let report: Value = serde_json::from_str(&outcome.stdout).unwrap();
+    let findings = report["findings"].as_array().unwrap();
+    let check = |finding: &Value| finding["check"].as_str().unwrap().to_owned();
+    findings.iter().map(check).collect()
+}
+
+const GPU: &str = "0000:41:00.0";
+
+/// A host with a GPU that makes vGPUs, and libvirt's hook.
+fn with_gpu() -> Scene {
+    let scene = Scene::new(Machine::of_gpus([Gpu::l40s(GPU).functions(12)]));
+    let hook = "etc/libvirt/hooks/qemu.d/50-virt-vgpu";
+    scene.file(hook, "#!/bin/sh\n");
+    use std::os::unix::fs::PermissionsExt;
+    let mode = fs::Permissions::from_mode(0o755);
+    fs::set_permissions(scene.path(hook), mode).unwrap();
+    scene
+}
+
+#[test]
+fn mixed_sizes_that_are_lost_are_found_until_they_are_applied() {
+    let scene = with_gpu();
+    scene.vgpu_pool_with("cad", "L40S-4Q", "heterogeneous = true");
+    assert_eq!(found(&scene), ["gpu-settings-differ"]);
+    let apply = Program::command(scene.root(), &format!("host apply {GPU}"));
+    assert!(apply.run().succeeded());
+    assert_eq!(found(&scene), [""; 0]);
+}
+
+fn locks(directory: &Path) -> Vec<fs::File> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => files.extend(locks(&path)),
+            false => files.push(fs::File::open(path).unwrap()),
+        }
+    }
+    files
+}
+
+/// All files of virt-vgpu are locked, as by starts under way.
+#[test]
+fn who_examines_waits_for_no_lock() {
+    use fs2::FileExt;
+    let scene = with_gpu();
+    scene.vgpu_pool("cad", "L40S-4Q");
+    let function = scene.kernel.functions(GPU)[0].clone();
+    let domain = Domain::new(1).function("gpu0", "cad", &function);
+    scene.prepare(&domain).ends_well();
+    let locks = locks(&scene.path("run/virt-vgpu"));
+    assert!(locks.len() > 1, "{locks:?}");
+    for lock in &locks {
+        lock.lock_exclusive().unwrap();
+    }
+    assert_eq!(found(&scene), [""; 0]);
+    for lock in &locks {
+        FileExt::unlock(lock).unwrap();
+    }
+    scene.stop(&domain);
+    scene.is_empty();
 }
