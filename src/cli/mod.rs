@@ -15,6 +15,7 @@ mod attach;
 mod create;
 mod detach;
 mod devices;
+mod doctor;
 mod domain_xml;
 mod explain;
 mod generate;
@@ -60,6 +61,7 @@ enum Verb {
     Sync(sync::Sync),
     Create(create::Create),
     Status(status::Status),
+    Doctor(doctor::Doctor),
     Reconcile(reconcile::Reconcile),
     Host(host::HostVerb),
     #[command(hide = true)]
@@ -90,6 +92,7 @@ pub fn main() -> ExitCode {
         Verb::Sync(verb) => verb.run(&host),
         Verb::Create(verb) => verb.run(&host),
         Verb::Status(verb) => verb.run(&host),
+        Verb::Doctor(verb) => verb.run(&host),
         Verb::Reconcile(verb) => verb.run(&host),
         Verb::Host(verb) => verb.run(&host),
         Verb::Generate(verb) => verb.run(Arguments::command()),

@@ -72,7 +72,45 @@ pub struct DirectoryStamp {
     entries: Option<Vec<(OsString, u64)>>,
 }
 
+/// What kind of file there is at a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileState {
+    /// Whether it is a regular file.
+    pub is_file: bool,
+    /// Whether somebody may execute it.
+    pub is_executable: bool,
+    /// When its inode last changed: seconds since 1970.
+    pub changed: u64,
+}
+
+impl From<fs::Metadata> for FileState {
+    fn from(metadata: fs::Metadata) -> Self {
+        const ANYBODY: u32 = 0o111;
+        Self {
+            is_file: metadata.is_file(),
+            is_executable: metadata.mode() & ANYBODY != 0,
+            changed: u64::try_from(metadata.ctime()).unwrap_or_default(),
+        }
+    }
+}
+
 impl Host {
+    /// The state of a file, or of the file that a link leads to.
+    ///
+    /// # Errors
+    /// The kernel's errno.
+    pub fn file_state(&self, path: &str) -> io::Result<FileState> {
+        fs::metadata(self.path(path)).map(FileState::from)
+    }
+
+    /// The state of a file, or of a link itself.
+    ///
+    /// # Errors
+    /// The kernel's errno.
+    pub fn link_state(&self, path: &str) -> io::Result<FileState> {
+        fs::symlink_metadata(self.path(path)).map(FileState::from)
+    }
+
     /// A stamp of a directory's present entries. [`Self::has_changed_since`] then tells
     /// whether an entry was added, replaced or removed. None if the directory cannot be read.
     #[must_use]

@@ -51,8 +51,8 @@ mod trust;
 mod watch;
 
 pub use clock::{Deadline, boot_id, patience, since_boot};
-pub use files::DirectoryStamp;
 pub use files::read_at_most;
+pub use files::{DirectoryStamp, FileState};
 pub use journal::start_logging;
 #[cfg(feature = "cli")]
 pub(crate) use lock::EDITS;

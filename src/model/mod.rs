@@ -22,7 +22,7 @@ pub use names::{DeviceName, DomainName, DomainUuid, DriverName, PoolName};
 pub use numa::{CpuSet, NumaNode};
 pub use parent_name::ParentName;
 pub use profile::{ProfileParts, Series, short_name};
-pub use proposal::{domain_word, proposed, proposed_with};
+pub use proposal::{domain_word, proposed, proposed_with, quoted};
 pub use rom::Rom;
 pub use selector::TypeSelector;
 pub(crate) use spelling::slips;

@@ -55,7 +55,8 @@ fn is_plain(word: &str) -> bool {
 
 /// A word quoted for a shell (sh, bash, zsh). Invisible characters need the form of
 /// bash and zsh, which stays on one line.
-fn quoted(word: &str) -> String {
+#[must_use]
+pub fn quoted(word: &str) -> String {
     use std::fmt::Write;
     if is_plain(word) {
         return word.to_owned();

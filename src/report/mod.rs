@@ -4,6 +4,7 @@
 
 mod daemon_notes;
 pub mod devices;
+pub mod doctor;
 pub mod forecast;
 mod foreign;
 mod in_json;

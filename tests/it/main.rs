@@ -20,6 +20,8 @@ mod crash;
 #[cfg(feature = "cli")]
 mod daemon;
 mod dependency_rule;
+#[cfg(feature = "cli")]
+mod doctor;
 mod driver;
 mod hook;
 mod host_needs;

@@ -150,6 +150,16 @@ impl Libvirt {
             .map_err(failed("ask for libvirt's version"))
     }
 
+    /// The version of QEMU, counted in the same way.
+    ///
+    /// # Errors
+    /// libvirt's reason, as on a host without QEMU.
+    pub fn qemu_version(&self) -> Result<u32, LibvirtError> {
+        self.connection
+            .hyp_version()
+            .map_err(failed("ask for QEMU's version"))
+    }
+
     /// Whether the connection has not broken yet; asks nobody. Calls on one that has broken
     /// fail with many codes (`RPC`, `SYSTEM_ERROR`, `INTERNAL_ERROR`), so ask this after a
     /// call has failed.

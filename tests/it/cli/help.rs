@@ -17,6 +17,7 @@ const VERBS: &[&[&str]] = &[
     &["start"],
     &["create"],
     &["status"],
+    &["doctor"],
     &["reconcile"],
 ];
 

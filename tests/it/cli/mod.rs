@@ -3,6 +3,7 @@
 mod attach;
 mod attach_vgpu;
 mod devices;
+mod doctor;
 mod explain;
 mod help;
 mod host;

@@ -63,7 +63,7 @@ pub fn unfolded(text: &str) -> BTreeMap<String, Entry> {
 }
 
 /// Writes the entries below a root.
-fn write(entries: &BTreeMap<String, Entry>, root: &Path) {
+pub fn write(entries: &BTreeMap<String, Entry>, root: &Path) {
     for (path, entry) in entries {
         let path = root.join(path.trim_start_matches('/'));
         if *entry == Entry::Folder {

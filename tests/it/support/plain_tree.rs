@@ -83,6 +83,13 @@ impl Tree {
         fs::write(path, text).unwrap();
     }
 
+    /// With that file executable.
+    pub fn executable(self, path: &str) -> Self {
+        use std::os::unix::fs::PermissionsExt;
+        fs::set_permissions(self.path(path), fs::Permissions::from_mode(0o755)).unwrap();
+        self
+    }
+
     /// With a link that has exactly that target.
     pub fn with_link(self, path: &str, target: &str) -> Self {
         let path = self.path(path);
