@@ -44,8 +44,7 @@ assert 'wait_until "[ $(driver_of 0000:01:00.0) = nvme ]" 30'
 assert_eq '' left_over
 
 # Two domains on one address: the second one is told, and starts with another one.
-on_lab 'virt-vgpu detach b pci0 --pool disks > /dev/null 2>&1 || virt-vgpu detach b pci0 > /dev/null
-	define_pci_vm e "$(pci_hostdev 0000:01:00.0 | sed "s|</hostdev>|<alias name=\"ua-vgpu-pci0\"/>&|")"; ask e disks pci0; start_vm a'
+on_lab 'define_pci_vm e "$(pci_hostdev 0000:01:00.0 | sed "s|</hostdev>|<alias name=\"ua-vgpu-pci0\"/>&|")"; ask e disks pci0; start_vm a'
 refuse_start e "pool 'disks' has no free PCI device for domain 'e': its XML names 0000:01:00.0: domain 'a' has it; 'virt-vgpu start e' looks for another"
 said=$(on_lab 'virt-vgpu start e')
 [[ $said == *'0000:e2:00.0 instead of 0000:01:00.0'* ]] || fail "it said: $said"
@@ -63,8 +62,9 @@ plug_in nvme0
 on_lab 'wait_until "[ \"\$(driver_of 0000:01:00.0)\" = nvme ]" 30; start_vm a; virsh -q destroy a'
 
 # The daemon plugs in when the VM has started; the XML names no device.
-on_lab "sed -i '/^kind/a [pci]\nplaceholder = \"hotplug\"' /etc/virt-vgpu/pools.d/nics.toml; virt-vgpu pool check nics
-	define_hot f 2; start_daemon; ask f nics pci0; start_vm f"
+on_lab 'printf "%s\n" "kind = \"pci\"" "[pci]" "placeholder = \"hotplug\"" "[[rule]]" \
+		"where = [{ field = \"address\", op = \"equal\", value = \"0000:e1:00.0\" }]" > /etc/virt-vgpu/pools.d/nics.toml
+	virt-vgpu pool check nics; define_hot f 2; start_daemon; ask f nics pci0; start_vm f'
 assert 'wait_until "[ $(driver_of 0000:e1:00.0) = vfio-pci ] && virsh -q dumpxml f | grep -q ua-vgpu-pci0" 60'
 on_lab 'virsh -q destroy f'
 assert 'wait_until "[ $(driver_of 0000:e1:00.0) = igb ]" 60'
