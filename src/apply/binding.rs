@@ -75,9 +75,24 @@ pub fn state(bound: &Bound, sysfs: &dyn Sysfs) -> io::Result<State> {
 /// As [`bind`].
 pub(super) fn bind_back(bound: &Bound, host: &dyn Acts) -> io::Result<()> {
     match state(bound, host)? {
-        State::Free | State::Foreign(_) => Ok(()),
-        State::Ours => bind(&bound.before, host),
+        State::Free | State::Foreign(_) => return Ok(()),
+        State::Ours => {}
     }
+    let mut before = bound.before.clone();
+    // A driver that was removed meanwhile finds the function when it is loaded again.
+    before.driver = before
+        .driver
+        .filter(|driver| driver::is_loaded(host, driver.as_str()));
+    carry_out(&before, Late::Stays, host)
+}
+
+/// What becomes of an answer of a driver that comes too late.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Late {
+    /// It is undone: nobody waits for the device any more.
+    IsUndone,
+    /// It stays: the function was to come back, and is back later.
+    Stays,
 }
 
 /// A driver that was unbound may have the function again before the other one is reserved:
@@ -92,8 +107,12 @@ const TRIES: u32 = 2;
 /// The kernel's errno with the path; `NotFound` if the function, or the driver, is not
 /// there; another error if the driver does not take the function.
 pub(super) fn bind(binding: &Binding, host: &dyn Acts) -> io::Result<()> {
+    carry_out(binding, Late::IsUndone, host)
+}
+
+fn carry_out(binding: &Binding, late: Late, host: &dyn Acts) -> io::Result<()> {
     let function = binding.function;
-    let error = match bind_present(binding, host) {
+    let error = match bind_present(binding, late, host) {
         Ok(()) => return Ok(()),
         Err(error) => error,
     };
@@ -106,7 +125,7 @@ pub(super) fn bind(binding: &Binding, host: &dyn Acts) -> io::Result<()> {
     )))
 }
 
-fn bind_present(binding: &Binding, host: &dyn Acts) -> io::Result<()> {
+fn bind_present(binding: &Binding, late: Late, host: &dyn Acts) -> io::Result<()> {
     let function = binding.function;
     let now = driver::of(host, function)?;
     let now = now.ok_or_else(|| not_found(&format!("there is no PCI function {function}")))?;
@@ -123,8 +142,8 @@ fn bind_present(binding: &Binding, host: &dyn Acts) -> io::Result<()> {
             break;
         }
         if let Some(had) = &bound {
-            let undo = rebinding(had, function);
-            let let_go = write(host, unbinding(had, function), Some(&undo));
+            let undo = (late == Late::IsUndone).then(|| rebinding(had, function));
+            let let_go = write(host, unbinding(had, function), undo.as_ref());
             let_go.map_err(|error| not_let_go(had, function, error))?;
         }
         if let Some(wanted) = &binding.driver {
@@ -133,7 +152,8 @@ fn bind_present(binding: &Binding, host: &dyn Acts) -> io::Result<()> {
                 path: PROBE.to_owned(),
                 value: function.to_string(),
             };
-            write(host, probe, Some(&unbinding(wanted, function)))?;
+            let undo = (late == Late::IsUndone).then(|| unbinding(wanted, function));
+            write(host, probe, undo.as_ref())?;
         }
         bound = driver::bound(host, function)?;
         if bound.is_none() {

@@ -319,6 +319,34 @@ fn a_function_that_vfio_does_not_let_go_is_quarantined() {
     is_given_back_by_reconcile(&scene, &domain);
 }
 
+/// A driver that takes long for the function that it gets back is not disturbed.
+#[test]
+fn a_function_that_comes_back_late_is_back() {
+    let (scene, domain) = (scene(), domain(1, NIC));
+    scene.prepare(&domain).ends_well();
+    scene.kernel.inject(Fault::hanging(Target::Probe).on(NIC));
+    let outcome = released(&scene, &domain);
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    scene.prepare(&domain).refusal();
+    scene.kernel.heal();
+    eventually(|| now(&scene, NIC).driver.as_deref() == Some("igb"));
+    forget_slow_drivers(&scene);
+    scene.prepare(&domain).ends_well();
+    scene.stop(&domain);
+    assert_eq!(now(&scene, NIC).driver.as_deref(), Some("igb"));
+}
+
+/// The driver was removed while the VM ran.
+#[test]
+fn a_function_whose_driver_is_gone_has_none_afterwards() {
+    let (scene, domain) = (scene(), domain(1, DRIVE));
+    scene.prepare(&domain).ends_well();
+    scene.kernel.unload("nvme");
+    scene.stop(&domain);
+    assert_eq!(scene.claims(), []);
+    assert_eq!(now(&scene, DRIVE), bound(None, None));
+}
+
 #[test]
 fn a_function_that_its_driver_does_not_take_back_is_quarantined() {
     let (scene, domain) = (scene(), domain(1, FRONT));
