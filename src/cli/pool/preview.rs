@@ -14,9 +14,10 @@ use crate::{
 
 /// Show which devices a pool's rules take, and why not the others.
 ///
-/// Lists every device of the host that makes mediated devices, or every GPU for a
-/// pool of kind nvidia-vgpu: the rule that takes it, or for each rule the first
-/// condition that does not hold. A device that another pool takes too is told.
+/// Lists every device of the host that makes mediated devices, every GPU for a pool
+/// of kind nvidia-vgpu, or every PCI device for one of kind pci: the rule that takes
+/// it, or for each rule the first condition that does not hold. A device that another
+/// pool takes too is told.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   virt-vgpu pool preview cad

@@ -257,7 +257,7 @@ fn a_driver_that_does_not_let_go_refuses_the_start() {
     scene.prepare(&self::domain(3, NIC)).refusal();
     // The driver lets go in the end, and the child takes that back.
     scene.kernel.heal();
-    eventually(|| now(&scene, NIC) == bound(Some("igb"), None));
+    eventually(|| scene.kernel.under_way() == 0 && now(&scene, NIC) == bound(Some("igb"), None));
     forget_slow_drivers(&scene);
     scene.prepare(&domain).ends_well();
     scene.stop(&domain);
@@ -329,7 +329,9 @@ fn a_function_that_comes_back_late_is_back() {
     assert_eq!(outcome.code, Some(0), "{outcome:?}");
     scene.prepare(&domain).refusal();
     scene.kernel.heal();
-    eventually(|| now(&scene, NIC).driver.as_deref() == Some("igb"));
+    eventually(|| {
+        scene.kernel.under_way() == 0 && now(&scene, NIC).driver.as_deref() == Some("igb")
+    });
     forget_slow_drivers(&scene);
     scene.prepare(&domain).ends_well();
     scene.stop(&domain);
