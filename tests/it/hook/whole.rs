@@ -296,7 +296,7 @@ fn vfio_that_does_not_answer_refuses_the_start() {
     assert_eq!(scene.claims(), []);
     scene.kernel.heal();
     // The child takes it away from `vfio-pci` again.
-    eventually(|| now(&scene, NIC).driver.is_none());
+    eventually(|| scene.kernel.under_way() == 0 && now(&scene, NIC).driver.is_none());
     forget_slow_drivers(&scene);
     scene.prepare(&domain).refusal();
     is_given_back_by_reconcile(&scene, &domain);
