@@ -9,12 +9,12 @@ use crate::{
     claims::{self, Claim, ClaimedDevice, Origin, Seen, State},
     device::{
         board_of,
-        critical::disk_nodes,
+        critical::{HostNeeds, disk_nodes},
         step::{Act, Bound, Step, Undo},
     },
     events,
     host::{ClaimLock, Deadline, DeviceLock, Host, HostLock, LockError, openers},
-    model::{DeviceName, DomainUuid, ParentName},
+    model::{DeviceName, DomainUuid, ParentName, PciAddress},
     plan::{Assignment, Failed, Plan, Refusal, RefusalKind},
     rule::spelling,
 };
@@ -172,6 +172,9 @@ impl Making<'_> {
     fn in_use_by_host(&self, plan: &Plan) -> Option<(usize, String)> {
         /// udev looks at each new disk for a moment.
         const MOMENT: Duration = Duration::from_secs(1);
+        if let Some(found) = self.needed_by_host(plan) {
+            return Some(found);
+        }
         for (step, number) in plan.steps.iter().zip(&plan.owners) {
             let Some(Undo::Bound(Bound { before, .. })) = &step.undo else {
                 continue;
@@ -199,6 +202,35 @@ impl Making<'_> {
             }
         }
         None
+    }
+
+    /// The first device of the plan that the host needs by now, and why: a file system may
+    /// have been mounted since the plan was made, and of two keyboards one has to stay.
+    /// Pools with a rule that allows it may take such devices.
+    fn needed_by_host(&self, plan: &Plan) -> Option<(usize, String)> {
+        let allows = |number: usize| {
+            let pool = plan.assignments.get(number).map(|one| &one.pool);
+            let pool = pool.and_then(|pool| self.demand.pools.get(pool));
+            pool.is_none_or(|pool| pool.rules.iter().any(|rule| rule.allow_critical))
+        };
+        let steps = plan.steps.iter().zip(&plan.owners);
+        let taken: Vec<(PciAddress, usize)> = steps
+            .filter_map(|(step, &number)| match &step.undo {
+                Some(Undo::Bound(Bound { before, .. })) => Some((before.function, number)),
+                _ => None,
+            })
+            .filter(|(_, number)| !allows(*number))
+            .collect();
+        if taken.is_empty() {
+            return None;
+        }
+        let functions: Vec<PciAddress> = taken.iter().map(|(function, _)| *function).collect();
+        let needs = HostNeeds::read(self.host).together(self.host, &functions);
+        let need = needs.first()?;
+        let mut owners = taken.iter();
+        let owner = owners.find(|(function, _)| *function == need.function);
+        let (_, number) = owner.or_else(|| taken.first())?;
+        Some((*number, need.to_string()))
     }
 
     /// Whether devices of other domains were being made on the board since the look began.
@@ -410,7 +442,8 @@ impl Making<'_> {
             (_, Act::Write(_)) => return None,
         };
         let domain = &self.demand.domain.name;
-        let noted = claims::quarantine_whole(self.host, domain, before, &failure.cause);
+        let why = (failure.cause.as_str(), failure.timed_out);
+        let noted = claims::quarantine_whole(self.host, domain, before, why);
         match noted {
             Ok(()) => Some(failure.step),
             Err(error) => {

@@ -255,9 +255,27 @@ fn may_be_set(setting: &Setting, written: &Attribute, host: &dyn Acts) -> bool {
     }
 }
 
+/// A binding without an undo only keeps what was there when it was planned.
+fn not_kept(act: &Act, host: &dyn Acts) -> Option<String> {
+    let Act::Bind(binding) = act else { return None };
+    let function = binding.function;
+    match driver::of(host, function) {
+        Ok(Some(now)) => {
+            let is_same = now.bound == binding.driver && now.reserved == binding.driver_override;
+            (!is_same).then(|| format!("{function} has another driver than a moment ago"))
+        }
+        // The binding itself says so.
+        Ok(None) => None,
+        Err(error) => Some(error.to_string()),
+    }
+}
+
 /// What already exists where the step would make something.
 fn in_the_way(step: &Step, host: &dyn Acts) -> Option<String> {
-    match step.undo.as_ref()? {
+    let Some(undo) = &step.undo else {
+        return not_kept(&step.act, host);
+    };
+    match undo {
         Undo::Device(made) => {
             let there = made.gone.iter().find(|path| host.exists(path))?;
             Some(format!("{there} already exists and is not ours"))

@@ -124,7 +124,17 @@ impl ClaimedDevice {
     /// When sysfs cannot be read.
     pub fn nodes(&self, host: &Host) -> io::Result<Vec<String>> {
         let directory = self.handle.sysfs_path();
-        let nodes = vfio_nodes(host, &directory)?;
+        let mut nodes = vfio_nodes(host, &directory)?;
+        // With IOMMUFD each function of a group has a node of its own.
+        for function in &self.along {
+            let beside = vfio_nodes(host, &Handle::Pci(*function).sysfs_path())?;
+            nodes.extend(
+                beside
+                    .into_iter()
+                    .filter(|node| !nodes.contains(node))
+                    .collect::<Vec<_>>(),
+            );
+        }
         if nodes.is_empty() && !host.exists(&directory) && self.shows(host) {
             return Ok(self.nodes.clone());
         }

@@ -452,11 +452,13 @@ pub fn save(host: &Host, lock: &ClaimLock<'_>, claim: &Claim) -> io::Result<()> 
 /// As [`save`].
 pub fn announce(
     host: &Host,
-    _planning: &HostLock,
+    planning: &HostLock,
     lock: &ClaimLock<'_>,
     claim: &Claim,
 ) -> io::Result<()> {
-    save(host, lock, claim)
+    save(host, lock, claim)?;
+    let functions = claim.devices.iter().flat_map(ClaimedDevice::functions);
+    quarantine::forget(host, planning, functions)
 }
 
 /// Removes a claim whose devices are gone.

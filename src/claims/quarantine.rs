@@ -14,13 +14,13 @@ use super::Claim;
 use crate::{
     apply::take_back,
     device::{
-        PCI_DEVICES, board_of,
+        PCI_DEVICES, Sysfs, board_of,
         driver::{self, VFIO_PCI},
         list, optional, pci,
         step::{Binding, Bound, Undo},
-        vendor_vfio,
+        vendor_vfio, vfio_nodes,
     },
-    host::{ClaimLock, Deadline, DeviceLock, Host, HostLock},
+    host::{ClaimLock, Deadline, DeviceLock, Holder, Host, HostLock, Processes},
     model::{DomainName, ParentName, PciAddress},
 };
 
@@ -42,6 +42,9 @@ pub struct Quarantined {
     /// For a whole function, what it had before a VM was to have it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<Binding>,
+    /// Whether something on the host may be using it: its driver does not let it go.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_in_use: bool,
 }
 
 impl Quarantined {
@@ -49,26 +52,35 @@ impl Quarantined {
     #[must_use]
     pub fn in_words(&self, host: &Host) -> String {
         if let Some(before) = &self.before {
-            let function = self.function;
-            let by_driver = match &before.driver {
-                Some(driver) => {
-                    format!(
-                        "{driver} has it again and it answers ('virt-vgpu reconcile' tries that), or "
-                    )
-                }
-                None => String::new(),
-            };
-            return format!(
-                "{}; it is quarantined until {by_driver}it is detected anew: 'echo 1 > \
-                 {PCI_DEVICES}/{function}/remove' and 'echo 1 > /sys/bus/pci/rescan', or a reboot",
-                self.reason
-            );
+            return format!("{}; {}", self.reason, self.remedy(before));
         }
         let gpu = vendor_vfio::gpu(host, self.function).ok().flatten();
         let gpu = gpu.map_or_else(|| "GPU".to_owned(), |gpu| gpu.to_string());
         format!(
             "{}; when no VM uses {gpu}, 'virt-vgpu host apply --renew {gpu}' repairs it",
             self.reason
+        )
+    }
+}
+
+impl Quarantined {
+    /// What ends the quarantine of a whole function. A function that something may be using
+    /// must not be removed under it.
+    fn remedy(&self, before: &Binding) -> String {
+        let function = self.function;
+        let again = match &before.driver {
+            Some(driver) if driver.as_str() != VFIO_PCI => format!(
+                "it is quarantined until {driver} has it again and it answers ('virt-vgpu \
+                 reconcile' tries that)"
+            ),
+            _ => "it is quarantined until it is detected anew".to_owned(),
+        };
+        if self.is_in_use {
+            return format!("{again}: stop what uses it, or reboot the host");
+        }
+        format!(
+            "{again}; 'echo 1 > {PCI_DEVICES}/{function}/remove' and 'echo 1 > \
+             /sys/bus/pci/rescan' detect it anew, or a reboot"
         )
     }
 }
@@ -91,6 +103,7 @@ pub fn quarantine(
             // Without an inode the function is quarantined until it disappears.
             made: made(host, function).ok().flatten(),
             before: None,
+            is_in_use: false,
         };
         note(host, &noted)?;
     }
@@ -105,7 +118,7 @@ pub fn quarantine_whole(
     host: &Host,
     domain: &DomainName,
     before: &Binding,
-    reason: &str,
+    (reason, is_in_use): (&str, bool),
 ) -> io::Result<()> {
     note(
         host,
@@ -115,8 +128,30 @@ pub fn quarantine_whole(
             reason: reason.to_owned(),
             made: made(host, before.function).ok().flatten(),
             before: Some(before.clone()),
+            is_in_use,
         },
     )
+}
+
+/// Ends the quarantine of functions that a plan has found fit: what is noted about them is
+/// about an earlier run.
+///
+/// # Errors
+/// The kernel's errno with the file's name.
+pub(super) fn forget(
+    host: &Host,
+    _planning: &HostLock,
+    functions: impl Iterator<Item = PciAddress>,
+) -> io::Result<()> {
+    for function in functions {
+        let path = path(function);
+        if host.exists(&path) {
+            host.remove_file(&path).map_err(|error| {
+                io::Error::new(error.kind(), format!("cannot remove {path}: {error}"))
+            })?;
+        }
+    }
+    Ok(())
 }
 
 fn note(host: &Host, noted: &Quarantined) -> io::Result<()> {
@@ -177,22 +212,30 @@ pub fn unfit(host: &Host) -> io::Result<Vec<Quarantined>> {
 }
 
 /// Tries once more to give unfit functions the drivers that they had. What cannot be done
-/// yet is left for another time.
+/// yet is left for another time, and so is a function that a VM has, whoever gave it to it.
 pub(super) fn give_back_unfit(host: &Host, deadline: Deadline) {
     const MOMENT: Duration = Duration::from_secs(1);
     let Ok(vfio) = VFIO_PCI.parse() else { return };
-    for one in unfit(host).unwrap_or_default() {
-        let Some(before) = one.before else { continue };
+    // The driver of a function that is back may have come too late to end the reservation.
+    let all = functions(host).unwrap_or_default().into_iter();
+    let whole = all.filter_map(|function| match noted(host, function) {
+        Noted::There(noted) => Some((noted.function, noted.before?)),
+        Noted::Unreadable(_) | Noted::Gone => None,
+    });
+    for (function, before) in whole {
         if deadline.has_passed() || before.driver.as_ref() == Some(&vfio) {
             continue;
         }
-        let function = one.function;
         let board = board_of(host, &function.into());
         let purpose = format!("the quarantined function {function}");
         let soon = deadline.at_most(MOMENT);
         let Ok(_lock) = DeviceLock::acquire(host, &board, &purpose, soon) else {
             continue;
         };
+        // A start takes this lock after it has written its claim.
+        if is_with_a_vm(host, function) {
+            continue;
+        }
         let undo = Undo::Bound(Bound {
             bound_to: vfio.clone(),
             before,
@@ -202,6 +245,18 @@ pub(super) fn give_back_unfit(host: &Host, deadline: Deadline) {
             Err(error) => tracing::debug!("{function} stays quarantined: {error}"),
         }
     }
+}
+
+/// Whether a claim names the function, or a process has it open. What cannot be read counts
+/// as yes.
+fn is_with_a_vm(host: &Host, function: PciAddress) -> bool {
+    let claimed = super::functions(host, None);
+    if claimed.map_or(true, |claimed| claimed.contains_key(&function)) {
+        return true;
+    }
+    let nodes = vfio_nodes(host, &format!("{PCI_DEVICES}/{function}"));
+    let holder = nodes.and_then(|nodes| Ok(Processes::scan(host)?.holder(host, &nodes)));
+    !matches!(holder, Ok(Holder::Nobody))
 }
 
 /// Whether a whole function has the driver again that it had, and answers.
@@ -303,6 +358,7 @@ fn noted(host: &Host, function: PciAddress) -> Noted {
             domain: None,
             made: None,
             before: None,
+            is_in_use: false,
             function,
         })
     };

@@ -210,7 +210,8 @@ fn give_back_device(
             (Err(error), Undo::Bound(bound)) if is_unfit(&error) => {
                 let function = bound.before.function;
                 let why = format!("{function} has not got its driver back: {error}");
-                quarantine_whole(host, domain, &bound.before, &why)?;
+                let is_in_use = error.kind() == io::ErrorKind::TimedOut;
+                quarantine_whole(host, domain, &bound.before, (&why, is_in_use))?;
                 unfit = unfit.or(Some(why));
             }
             (Err(error), _) => failed = failed.or(Some(error)),

@@ -233,7 +233,6 @@ impl<'h> Keeper<'h> {
             self.unrest = Unrest::AtTick;
             return Ok(());
         };
-        let look = since_boot();
         let found = match definition::at_rest(self.host, &self.named, &stopped) {
             Ok(found) => found,
             Err(error) => {
@@ -244,8 +243,10 @@ impl<'h> Keeper<'h> {
             }
         };
         self.note_stuck(&found);
+        // A look may take longer than that: each look carries out one move at least.
+        let looked = since_boot();
         for (uuid, moves) in found.moves {
-            if since_boot().saturating_sub(look) > FRESH {
+            if since_boot().saturating_sub(looked) > FRESH {
                 self.unrest = Unrest::Now;
                 return Ok(());
             }

@@ -169,13 +169,17 @@ impl Sysfs for Host {
     }
 
     fn is_group_open(&self, node: &str) -> bool {
-        // Only root may open it, so for others every group looks free.
-        let opened = std::fs::OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(self.path(node));
-        // `vfio_group_fops_open`.
-        matches!(opened, Err(error) if error.kind() == io::ErrorKind::ResourceBusy)
+        /// Another program that asks in the same way has it open for microseconds.
+        const MOMENT: Duration = Duration::from_millis(20);
+        !Deadline::after(MOMENT).wait_until(|| {
+            // Only root may open it, so for others every group looks free.
+            let opened = std::fs::OpenOptions::new()
+                .read(true)
+                .write(true)
+                .open(self.path(node));
+            // `vfio_group_fops_open`.
+            !matches!(opened, Err(error) if error.kind() == io::ErrorKind::ResourceBusy)
+        })
     }
 
     fn read_link(&self, path: &str) -> io::Result<String> {

@@ -32,7 +32,7 @@ pub struct WholeFunction {
     pub link: Option<Link>,
     /// The pools whose rules take it.
     pub pools: Vec<PoolName>,
-    /// The domain whose claim names it.
+    /// The domain whose claim names it, or another function of its group.
     pub user: Option<DomainName>,
     /// Why it is quarantined.
     pub quarantined: Option<String>,
@@ -112,6 +112,17 @@ impl<'a> WholeFunctions<'a> {
             true => Vec::new(),
             false => self.needs.all(self.host, function),
         };
+        let with_group: Vec<PciAddress> = [function]
+            .into_iter()
+            .chain(
+                members
+                    .iter()
+                    .copied()
+                    .filter(|one| *one != function && !is_bridge),
+            )
+            .collect();
+        let user = with_group.iter().find_map(|one| self.users.get(one));
+        let quarantined = with_group.iter().find_map(|one| self.quarantined.get(one));
         WholeFunction {
             iommu_group: group,
             shares_group_with: members.into_iter().filter(|one| *one != function).collect(),
@@ -124,8 +135,8 @@ impl<'a> WholeFunctions<'a> {
                 .unwrap_or_default(),
             link: self.link(function),
             pools: self.pools_of(function),
-            user: self.users.get(&function).cloned(),
-            quarantined: self.quarantined.get(&function).cloned(),
+            user: user.cloned(),
+            quarantined: quarantined.cloned(),
             is_bridge,
             critical: needs.iter().map(ToString::to_string).collect(),
         }

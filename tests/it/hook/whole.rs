@@ -245,7 +245,7 @@ fn a_driver_that_does_not_let_go_refuses_the_start() {
     scene.kernel.inject(Fault::hanging(Target::Unbind).on(NIC));
     let outcome = scene.prepare(&domain);
     insta::assert_snapshot!(on_host(&scene, outcome.refusal()), @r"
-    pool 'cards' has no free PCI device for domain 'vm1': its XML names 0000:04:00.0: bind 0000:04:00.0 to vfio-pci instead of igb: igb does not let 0000:04:00.0 go, so something on this host uses it: /sys/bus/pci/drivers/igb/unbind: no answer from the driver within 8 s; it is quarantined until igb has it again and it answers ('virt-vgpu reconcile' tries that), or it is detected anew: 'echo 1 > /sys/bus/pci/devices/0000:04:00.0/remove' and 'echo 1 > /sys/bus/pci/rescan', or a reboot; 'virt-vgpu start vm1' looks for another
+    pool 'cards' has no free PCI device for domain 'vm1': its XML names 0000:04:00.0: bind 0000:04:00.0 to vfio-pci instead of igb: igb does not let 0000:04:00.0 go, so something on this host uses it: /sys/bus/pci/drivers/igb/unbind: no answer from the driver within 8 s; it is quarantined until igb has it again and it answers ('virt-vgpu reconcile' tries that): stop what uses it, or reboot the host; 'virt-vgpu start vm1' looks for another
     ");
     assert!(outcome.took < Duration::from_secs(25), "{outcome:?}");
     // Nobody gets it, and others are not delayed.
@@ -291,7 +291,7 @@ fn vfio_that_does_not_answer_refuses_the_start() {
     scene.kernel.inject(Fault::hanging(Target::Probe).on(NIC));
     let outcome = scene.prepare(&domain);
     insta::assert_snapshot!(on_host(&scene, outcome.refusal()), @r"
-    pool 'cards' has no free PCI device for domain 'vm1': its XML names 0000:04:00.0: bind 0000:04:00.0 to vfio-pci instead of igb: /sys/bus/pci/drivers_probe: no answer from the driver within 8 s; it is quarantined until igb has it again and it answers ('virt-vgpu reconcile' tries that), or it is detected anew: 'echo 1 > /sys/bus/pci/devices/0000:04:00.0/remove' and 'echo 1 > /sys/bus/pci/rescan', or a reboot; 'virt-vgpu start vm1' looks for another
+    pool 'cards' has no free PCI device for domain 'vm1': its XML names 0000:04:00.0: bind 0000:04:00.0 to vfio-pci instead of igb: /sys/bus/pci/drivers_probe: no answer from the driver within 8 s; it is quarantined until igb has it again and it answers ('virt-vgpu reconcile' tries that): stop what uses it, or reboot the host; 'virt-vgpu start vm1' looks for another
     ");
     assert_eq!(scene.claims(), []);
     scene.kernel.heal();
@@ -317,6 +317,26 @@ fn a_function_that_vfio_does_not_let_go_is_quarantined() {
     });
     forget_slow_drivers(&scene);
     is_given_back_by_reconcile(&scene, &domain);
+}
+
+/// A function that is back by other means, and that another VM has by now, is not taken from
+/// this VM.
+#[cfg(feature = "cli")]
+#[test]
+fn a_function_that_was_unfit_stays_with_its_next_vm() {
+    let (scene, first, second) = (scene(), domain(1, NIC), domain(2, NIC));
+    scene.daemon_lives();
+    scene.prepare(&first).ends_well();
+    let refuses = Fault::errno(Target::Probe, Errno::EIO).on("igb");
+    scene.kernel.inject(refuses);
+    assert_eq!(released(&scene, &first).code, Some(0));
+    scene.prepare(&second).refusal();
+    scene.kernel.heal();
+    scene.kernel.rebind(NIC, "igb");
+    scene.prepare(&second).ends_well();
+    scene.reconcile().succeeds();
+    assert_eq!(now(&scene, NIC), vfio());
+    assert_eq!(scene.claims().len(), 1);
 }
 
 /// A driver that takes long for the function that it gets back is not disturbed.
@@ -361,7 +381,7 @@ fn a_function_that_its_driver_does_not_take_back_is_quarantined() {
     assert_eq!(now(&scene, FRONT), bound(Some("igb"), None));
     let refused = scene.prepare(&domain);
     insta::assert_snapshot!(on_host(&scene, refused.refusal()), @r"
-    pool 'cards' has no free PCI device for domain 'vm1': its XML names 0000:05:00.0: its IOMMU group 5 also holds 0000:05:00.1: 0000:05:00.1 has not got its driver back: the driver igb does not take 0000:05:00.1; 'journalctl -k' shows its messages; it is quarantined until igb has it again and it answers ('virt-vgpu reconcile' tries that), or it is detected anew: 'echo 1 > /sys/bus/pci/devices/0000:05:00.1/remove' and 'echo 1 > /sys/bus/pci/rescan', or a reboot; 'virt-vgpu start vm1' looks for another
+    pool 'cards' has no free PCI device for domain 'vm1': its XML names 0000:05:00.0: its IOMMU group 5 also holds 0000:05:00.1: 0000:05:00.1 has not got its driver back: the driver igb does not take 0000:05:00.1; 'journalctl -k' shows its messages; it is quarantined until igb has it again and it answers ('virt-vgpu reconcile' tries that); 'echo 1 > /sys/bus/pci/devices/0000:05:00.1/remove' and 'echo 1 > /sys/bus/pci/rescan' detect it anew, or a reboot; 'virt-vgpu start vm1' looks for another
     ");
     scene.kernel.heal();
     is_given_back_by_reconcile(&scene, &domain);
@@ -423,8 +443,8 @@ fn a_function_that_dies_is_refused() {
         scene.is_empty();
     }
     insta::assert_snapshot!(said, @r"
-    pool 'cards' has no free PCI device for domain 'vm1': its XML names 0000:05:00.0: bind 0000:05:00.0 to vfio-pci instead of igb: 0000:05:00.0 does not answer: its configuration space reads as all ones; 'journalctl -k' shows the kernel's messages; it is quarantined until igb has it again and it answers ('virt-vgpu reconcile' tries that), or it is detected anew: 'echo 1 > /sys/bus/pci/devices/0000:05:00.0/remove' and 'echo 1 > /sys/bus/pci/rescan', or a reboot; 'virt-vgpu start vm1' looks for another
-    pool 'cards' has no free PCI device for domain 'vm1': its XML names 0000:05:00.0: its IOMMU group 5 also holds 0000:05:00.1: bind 0000:05:00.1 to vfio-pci instead of igb: 0000:05:00.1 does not answer: its configuration space reads as all ones; 'journalctl -k' shows the kernel's messages; it is quarantined until igb has it again and it answers ('virt-vgpu reconcile' tries that), or it is detected anew: 'echo 1 > /sys/bus/pci/devices/0000:05:00.1/remove' and 'echo 1 > /sys/bus/pci/rescan', or a reboot; 'virt-vgpu start vm1' looks for another
+    pool 'cards' has no free PCI device for domain 'vm1': its XML names 0000:05:00.0: bind 0000:05:00.0 to vfio-pci instead of igb: 0000:05:00.0 does not answer: its configuration space reads as all ones; 'journalctl -k' shows the kernel's messages; it is quarantined until igb has it again and it answers ('virt-vgpu reconcile' tries that); 'echo 1 > /sys/bus/pci/devices/0000:05:00.0/remove' and 'echo 1 > /sys/bus/pci/rescan' detect it anew, or a reboot; 'virt-vgpu start vm1' looks for another
+    pool 'cards' has no free PCI device for domain 'vm1': its XML names 0000:05:00.0: its IOMMU group 5 also holds 0000:05:00.1: bind 0000:05:00.1 to vfio-pci instead of igb: 0000:05:00.1 does not answer: its configuration space reads as all ones; 'journalctl -k' shows the kernel's messages; it is quarantined until igb has it again and it answers ('virt-vgpu reconcile' tries that); 'echo 1 > /sys/bus/pci/devices/0000:05:00.1/remove' and 'echo 1 > /sys/bus/pci/rescan' detect it anew, or a reboot; 'virt-vgpu start vm1' looks for another
     ");
 }
 
@@ -633,7 +653,8 @@ fn a_claim_is_read_as_it_was_written() {
       "name": "dev0",
       "nodes": [
         "/dev/vfio/5",
-        "/dev/vfio/devices/vfio2"
+        "/dev/vfio/devices/vfio2",
+        "/dev/vfio/devices/vfio3"
       ],
       "parent": "0000:05:00.0",
       "pool": "cards",

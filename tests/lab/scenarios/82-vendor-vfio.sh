@@ -51,7 +51,7 @@ assert_eq "gpu0 of ws1: $d instead of $a: already has the type $id, but belongs 
 started ws1" 'virt-vgpu start ws1'
 assert_eq "$id $id" "echo \$(vf_type $a) \$(vf_type $d)"
 assert_eq '' 'virsh -q dumpxml --inactive ws1 | diff /run/ws1.defined -'
-assert_eq "Persistent: yes Autostart: enable" 'virsh -q dominfo ws1 | grep -E "Persistent|Autostart" | xargs'
+assert_eq "Persistent: yes Autostart: enable" 'virsh -q dominfo ws1 | grep -E "Persistent|Autostart:" | xargs'
 assert_eq "1" "virsh -q dumpxml ws1 | grep -c \"bus='0x${d:5:2}' slot='0x${d:8:2}' function='0x${d:11:1}'\""
 on_lab "virsh -q destroy ws1"
 assert_eq '' 'virsh -q dumpxml ws1 | diff /run/ws1.defined -'
