@@ -287,7 +287,9 @@ impl<'a> Choice<'a> {
         let view = look
             .without(view, taken)
             .context("cannot read the quarantine")?;
-        Ok(look.supply_of(view))
+        let own = self.own.iter().copied();
+        let own = own.filter(|one| !self.claimed.contains_key(one)).collect();
+        Ok(look.supply_of(view.with_own(own)))
     }
 
     /// The hostdevs that the hook's planner would choose; None when the pool is full.

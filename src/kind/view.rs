@@ -40,6 +40,7 @@ pub struct HostView<'a> {
     claimed: BTreeMap<PciAddress, DomainName>,
     announced: Vec<Announced>,
     beside: Option<ParentName>,
+    own: BTreeSet<PciAddress>,
 }
 
 /// GPUs that were read, with or without NVML's facts; None for a device that is not a
@@ -125,6 +126,7 @@ impl<'a> HostView<'a> {
             claimed: BTreeMap::new(),
             announced: Vec::new(),
             beside: None,
+            own: BTreeSet::new(),
         })
     }
 
@@ -133,6 +135,14 @@ impl<'a> HostView<'a> {
     #[must_use]
     pub fn with_claimed(mut self, claimed: BTreeMap<PciAddress, DomainName>) -> Self {
         self.claimed = claimed;
+        self
+    }
+
+    /// PCI functions that the domain of the plan itself names or has. It does not get them a
+    /// second time, but what shares an IOMMU group with them is not kept from it.
+    #[must_use]
+    pub fn with_own(mut self, own: BTreeSet<PciAddress>) -> Self {
+        self.own = own;
         self
     }
 
@@ -201,6 +211,14 @@ impl<'a> HostView<'a> {
         }
         let domain = self.claimed.get(&function)?;
         Some(format!("domain '{domain}' has it"))
+    }
+
+    /// The same for a function that would go with the planned one: the domain may have it
+    /// already.
+    #[must_use]
+    pub fn withheld_beside(&self, function: PciAddress) -> Option<String> {
+        let is_own = self.own.contains(&function) && !self.quarantined.contains_key(&function);
+        (!is_own).then(|| self.withheld(function)).flatten()
     }
 
     /// A place where a kind stores what it has found on this host.

@@ -136,7 +136,7 @@ fn why_not(view: &HostView<'_>, function: PciAddress) -> Option<Offer> {
     };
     let others = group.endpoints.iter().map(|(one, _)| *one);
     for other in others.filter(|other| *other != function) {
-        if let Some(why) = view.withheld(other) {
+        if let Some(why) = view.withheld_beside(other) {
             let number = &group.number;
             return Some(Offer::Taken(format!(
                 "its IOMMU group {number} also holds {other}: {why}"

@@ -325,7 +325,6 @@ fn a_function_that_vfio_does_not_let_go_is_quarantined() {
 #[test]
 fn a_function_that_was_unfit_stays_with_its_next_vm() {
     let (scene, first, second) = (scene(), domain(1, NIC), domain(2, NIC));
-    scene.daemon_lives();
     scene.prepare(&first).ends_well();
     let refuses = Fault::errno(Target::Probe, Errno::EIO).on("igb");
     scene.kernel.inject(refuses);
@@ -334,6 +333,7 @@ fn a_function_that_was_unfit_stays_with_its_next_vm() {
     scene.kernel.heal();
     scene.kernel.rebind(NIC, "igb");
     scene.prepare(&second).ends_well();
+    scene.runs_on(4711, &second, &[NIC]);
     scene.reconcile().succeeds();
     assert_eq!(now(&scene, NIC), vfio());
     assert_eq!(scene.claims().len(), 1);
