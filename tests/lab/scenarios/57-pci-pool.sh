@@ -64,7 +64,8 @@ on_lab 'wait_until "[ \"\$(driver_of 0000:01:00.0)\" = nvme ]" 30; start_vm a; v
 # The daemon plugs in when the VM has started; the XML names no device.
 on_lab 'printf "%s\n" "kind = \"pci\"" "[pci]" "placeholder = \"hotplug\"" "[[rule]]" \
 		"where = [{ field = \"address\", op = \"equal\", value = \"0000:e1:00.0\" }]" > /etc/virt-vgpu/pools.d/nics.toml
-	virt-vgpu pool check nics; define_hot f 2; start_daemon; ask f nics pci0; start_vm f'
+	virt-vgpu pool check nics; define_hot f 2; start_daemon; ask f nics pci0
+	settled "virsh -q metadata f urn:virt-vgpu:devices:1 --config | grep -q optional"; start_vm f'
 assert 'wait_until "[ $(driver_of 0000:e1:00.0) = vfio-pci ] && virsh -q dumpxml f | grep -q ua-vgpu-pci0" 60'
 on_lab 'virsh -q destroy f'
 assert 'wait_until "[ $(driver_of 0000:e1:00.0) = igb ]" 60'
