@@ -9,8 +9,8 @@ use crate::{
     claims::{self, Claim, ClaimedDevice, Origin, Seen, State},
     device::{
         board_of,
-        critical::{HostNeeds, disk_nodes},
-        step::{Act, Bound, Step, Undo},
+        critical::HostNeeds,
+        step::{Act, Binding, Step, Undo},
     },
     events,
     host::{ClaimLock, Deadline, DeviceLock, Host, HostLock, LockError, openers},
@@ -167,22 +167,38 @@ impl Making<'_> {
         Ok(Some((plan, claim)))
     }
 
-    /// The first device of the plan with a disk that a process has open, and a sentence about
-    /// it. Unbinding its driver would take the disk from the process without a question.
+    /// The first device of the plan that the host needs by now, or with a disk that a process
+    /// has open, and a sentence about it. Unbinding its driver would take the disk from the
+    /// process without a question.
     fn in_use_by_host(&self, plan: &Plan) -> Option<(usize, String)> {
+        let steps = plan.steps.iter().zip(&plan.owners);
+        let unbound: Vec<(&Binding, usize)> = steps
+            .filter_map(|(step, &number)| match &step.undo {
+                Some(Undo::Bound(bound)) => Some((&bound.before, number)),
+                _ => None,
+            })
+            .collect();
+        if unbound.is_empty() {
+            return None;
+        }
+        let needs = HostNeeds::read(self.host);
+        let needed = self.needed_by_host(plan, &needs, &unbound);
+        needed.or_else(|| self.with_an_open_disk(&needs, &unbound))
+    }
+
+    /// The first device with a disk that a process has open.
+    fn with_an_open_disk(
+        &self,
+        needs: &HostNeeds,
+        unbound: &[(&Binding, usize)],
+    ) -> Option<(usize, String)> {
         /// udev looks at each new disk for a moment.
         const MOMENT: Duration = Duration::from_secs(1);
-        if let Some(found) = self.needed_by_host(plan) {
-            return Some(found);
-        }
-        for (step, number) in plan.steps.iter().zip(&plan.owners) {
-            let Some(Undo::Bound(Bound { before, .. })) = &step.undo else {
-                continue;
-            };
+        for (before, number) in unbound {
             if before.driver.is_none() {
                 continue;
             }
-            let nodes = disk_nodes(self.host, before.function);
+            let nodes = needs.disk_nodes(self.host, before.function);
             if nodes.is_empty() {
                 continue;
             }
@@ -207,25 +223,23 @@ impl Making<'_> {
     /// The first device of the plan that the host needs by now, and why: a file system may
     /// have been mounted since the plan was made, and of two keyboards one has to stay.
     /// Pools with a rule that allows it may take such devices.
-    fn needed_by_host(&self, plan: &Plan) -> Option<(usize, String)> {
+    fn needed_by_host(
+        &self,
+        plan: &Plan,
+        needs: &HostNeeds,
+        unbound: &[(&Binding, usize)],
+    ) -> Option<(usize, String)> {
         let allows = |number: usize| {
             let pool = plan.assignments.get(number).map(|one| &one.pool);
             let pool = pool.and_then(|pool| self.demand.pools.get(pool));
             pool.is_none_or(|pool| pool.rules.iter().any(|rule| rule.allow_critical))
         };
-        let steps = plan.steps.iter().zip(&plan.owners);
-        let taken: Vec<(PciAddress, usize)> = steps
-            .filter_map(|(step, &number)| match &step.undo {
-                Some(Undo::Bound(Bound { before, .. })) => Some((before.function, number)),
-                _ => None,
-            })
-            .filter(|(_, number)| !allows(*number))
+        let taken = unbound.iter().filter(|(_, number)| !allows(*number));
+        let taken: Vec<(PciAddress, usize)> = taken
+            .map(|(before, number)| (before.function, *number))
             .collect();
-        if taken.is_empty() {
-            return None;
-        }
         let functions: Vec<PciAddress> = taken.iter().map(|(function, _)| *function).collect();
-        let needs = HostNeeds::read(self.host).together(self.host, &functions);
+        let needs = needs.together(self.host, &functions);
         let need = needs.first()?;
         let mut owners = taken.iter();
         let owner = owners.find(|(function, _)| *function == need.function);
@@ -487,9 +501,7 @@ fn is_about(refusal: &Refusal, claim: &Claim) -> bool {
 
 /// A planned device as an entry of the claim.
 fn claimed(plan: &Plan, number: usize, assignment: &Assignment, look: &Look<'_>) -> ClaimedDevice {
-    let steps = plan.steps.iter().zip(&plan.owners);
-    let its = steps.filter(|(_, owner)| **owner == number);
-    let its: Vec<Step> = its.map(|(step, _)| step.clone()).collect();
+    let its: Vec<Step> = steps_of(plan, number).cloned().collect();
     let (identity, undo) = claims::undo_of(&its);
     ClaimedDevice {
         name: assignment.device.clone(),
@@ -515,6 +527,13 @@ fn claimed(plan: &Plan, number: usize, assignment: &Assignment, look: &Look<'_>)
     }
 }
 
+/// The steps that make the device of the assignment with that number.
+fn steps_of(plan: &Plan, number: usize) -> impl Iterator<Item = &Step> {
+    let steps = plan.steps.iter().zip(&plan.owners);
+    let its = steps.filter(move |(_, owner)| **owner == number);
+    its.map(|(step, _)| step)
+}
+
 /// The index of the first device that the plan has added to the claim. These devices are at
 /// the end, in the order of the assignments.
 fn first_new(claim: &Claim, plan: &Plan) -> usize {
@@ -526,9 +545,7 @@ fn first_new(claim: &Claim, plan: &Plan) -> usize {
 fn note_made(host: &Host, claim: &mut Claim, plan: &Plan) {
     let first = first_new(claim, plan);
     for (number, device) in claim.devices.iter_mut().skip(first).enumerate() {
-        let steps = plan.steps.iter().zip(&plan.owners);
-        let its = steps.filter(|(_, owner)| **owner == number);
-        device.undo = claims::undo_at_the_end(its.map(|(step, _)| step));
+        device.undo = claims::undo_at_the_end(steps_of(plan, number));
         // If this fails, the nodes are read again when they are needed.
         device.nodes = device.nodes(host).unwrap_or_default();
     }

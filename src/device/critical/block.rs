@@ -209,7 +209,7 @@ impl Blocks {
     }
 
     /// The nodes of the devices whose way leads over a function, and of their partitions.
-    pub(super) fn names_on(&self, function: PciAddress) -> Vec<String> {
+    pub(super) fn nodes_on(&self, function: PciAddress) -> Vec<String> {
         let part = format!("/{function}/");
         let is_on = |block: &Block| block.places.iter().any(|place| place.contains(&part));
         let disks = self.devices.iter().filter(|(_, block)| is_on(block));

@@ -4,7 +4,7 @@ use std::io;
 
 use super::place;
 use crate::{
-    device::{PCI_DEVICES, Sysfs, link_name, list, optional, read},
+    device::{PCI_DEVICES, Sysfs, iommu, link_name, list, optional, read},
     model::PciAddress,
 };
 
@@ -112,11 +112,13 @@ impl Function {
         sysfs: &dyn Sysfs,
         address: PciAddress,
     ) -> io::Result<Option<(String, Vec<PciAddress>)>> {
-        let link = format!("{PCI_DEVICES}/{address}/iommu_group");
-        let Some(group) = optional(link_name(sysfs, &link))? else {
+        let Some(group) = iommu::group_of(sysfs, address)? else {
             return Ok(None);
         };
-        let names = list(sysfs, &format!("{link}/devices"))?;
+        let names = list(
+            sysfs,
+            &format!("{PCI_DEVICES}/{address}/iommu_group/devices"),
+        )?;
         let members = names.iter().filter_map(|name| name.parse().ok()).collect();
         Ok(Some((group, members)))
     }

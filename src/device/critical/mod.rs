@@ -29,14 +29,6 @@ mod zfs;
 use function::Function;
 pub use need::Need;
 
-/// The nodes of the disks on a function, and of their partitions: `/dev/nvme0n1`. A process
-/// that has one of them open, as a VM whose disk it is, loses it with the function's driver.
-#[must_use]
-pub fn disk_nodes(sysfs: &dyn Sysfs, function: PciAddress) -> Vec<String> {
-    let blocks = block::Blocks::read(sysfs);
-    blocks.names_on(function)
-}
-
 /// The state of the host at one moment, as far as it says what the host needs.
 #[derive(Debug)]
 pub struct HostNeeds {
@@ -78,6 +70,17 @@ impl HostNeeds {
     #[must_use]
     pub fn all(&self, sysfs: &dyn Sysfs, function: PciAddress) -> Vec<Need> {
         self.together(sysfs, &[function])
+    }
+
+    /// The nodes of the disks on a function, and of their partitions: `/dev/nvme0n1`. A process
+    /// that has one of them open, as a VM whose disk it is, loses it with the function's driver.
+    #[must_use]
+    pub fn disk_nodes(&self, sysfs: &dyn Sysfs, function: PciAddress) -> Vec<String> {
+        let read = Function::read(sysfs, function);
+        if read.is_ok_and(|function| !function.can_hold_devices()) {
+            return Vec::new();
+        }
+        self.storage(sysfs).0.nodes_on(function)
     }
 
     /// All reasons against taking several functions at once. Two keyboards on two

@@ -35,6 +35,11 @@ pub(super) struct RemoteUse {
 }
 
 impl Storage {
+    /// The nodes of the disks on a function, and of their partitions.
+    pub(super) fn nodes_on(&self, function: PciAddress) -> Vec<String> {
+        self.blocks.nodes_on(function)
+    }
+
     /// Reads it, with all servers that storage comes from.
     pub(super) fn read(sysfs: &dyn Sysfs) -> (Self, Vec<RemoteUse>) {
         let mut blocks = Blocks::read(sysfs);

@@ -634,3 +634,16 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_nodes_of_the_disks_on_a_function() {
+    let machine = Altered::unaltered("server");
+    let needs = HostNeeds::read(&machine);
+    let nodes = |function: &str| needs.disk_nodes(&machine, function.parse().unwrap());
+    assert_eq!(
+        nodes("0000:00:11.5"),
+        ["/dev/sda", "/dev/sda1", "/dev/sda2"]
+    );
+    assert_eq!(nodes("0000:af:00.0"), ["/dev/nvme0n1"]);
+    assert_eq!(nodes("0000:00:1f.4"), [""; 0]);
+}
