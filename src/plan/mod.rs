@@ -33,7 +33,7 @@ pub use answers::Answers;
 pub use failed::Failed;
 pub use pools_taking::pools_taking;
 pub use refusal::{Obstacle, Refusal, RefusalKind};
-pub use supply::{AllPools, HostSupply, Standing};
+pub use supply::{AllPools, HostSupply, Rivals, Standing};
 pub use survey::{Surveyed, in_order, survey};
 
 /// A device to plan for.

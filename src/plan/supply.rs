@@ -25,6 +25,9 @@ pub struct Standing {
     pub verdict: Verdict,
 }
 
+/// A pool, and devices that another one takes too.
+pub type Rivals<'a> = (&'a Pool, Vec<ParentName>);
+
 /// The pools of the host, read when they are needed.
 pub trait AllPools {
     /// Those that can be used.
@@ -98,6 +101,25 @@ impl<'a> HostSupply<'a> {
             };
             other.kind.is_of_whole_functions() != is_whole && takes_it()
         })
+    }
+
+    /// All such pools, each with the devices that both take.
+    ///
+    /// # Errors
+    /// When sysfs cannot be read.
+    pub fn rivals(&self, pool: &Pool) -> io::Result<BTreeMap<&'a PoolName, Rivals<'a>>> {
+        let mut by_name: BTreeMap<&PoolName, Rivals<'a>> = BTreeMap::new();
+        for standing in self.standings(pool)? {
+            if !is_match(&standing.verdict) {
+                continue;
+            }
+            if let Some(rival) = self.rival(pool, &standing.parent) {
+                let entry = by_name.entry(&rival.name);
+                let (_, devices) = entry.or_insert((rival, Vec::new()));
+                devices.push(standing.parent.name);
+            }
+        }
+        Ok(by_name)
     }
 
     /// The sentence about such a pool.

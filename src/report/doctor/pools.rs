@@ -103,14 +103,7 @@ fn rivals(view: &View<'_>, found: &mut Findings) -> Result<(), Trouble> {
         if !pool.kind.is_of_whole_functions() {
             continue;
         }
-        let mut by_rival: BTreeMap<&PoolName, (&config::Pool, Vec<ParentName>)> = BTreeMap::new();
-        for standing in matching(&supply, pool)? {
-            if let Some(rival) = supply.rival(pool, &standing.parent) {
-                let (_, devices) = by_rival.entry(&rival.name).or_insert((rival, Vec::new()));
-                devices.push(standing.parent.name);
-            }
-        }
-        for (name, (rival, devices)) in by_rival {
+        for (name, (rival, devices)) in supply.rivals(pool)? {
             found.add(
                 format!(
                     "pool '{}' hands out {} whole, and pool '{name}' parts of it",

@@ -1,9 +1,6 @@
 //! Mistakes in pool files, each with its place.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
@@ -14,9 +11,8 @@ use crate::{
     document::ConfigError,
     host::Host,
     model::PoolName,
-    plan::Detail,
+    plan::{Detail, Rivals},
     report::in_json,
-    rule::Verdict,
 };
 
 /// The problems in pool files.
@@ -88,28 +84,20 @@ fn rivalries(look: &Look<'_>, pool: &Pool) -> Vec<String> {
     let Ok(supply) = look.supply(Detail::default()) else {
         return Vec::new();
     };
-    let mut by_rival: BTreeMap<PoolName, (&Pool, Vec<String>)> = BTreeMap::new();
-    for standing in supply.standings(pool).unwrap_or_default() {
-        let is_taken = matches!(standing.verdict, Verdict::Match { .. });
-        let rival = is_taken.then(|| supply.rival(pool, &standing.parent));
-        if let Some(rival) = rival.flatten() {
-            let entry = by_rival.entry(rival.name.clone());
-            let (_, devices) = entry.or_insert((rival, Vec::new()));
-            devices.push(standing.parent.name.to_string());
-        }
-    }
-    let sentence = |(name, (rival, devices)): (PoolName, (&Pool, Vec<String>))| {
+    let sentence = |(name, (rival, devices)): (&PoolName, Rivals<'_>)| {
+        let devices: Vec<String> = devices.iter().map(ToString::to_string).collect();
         let (devices, kind) = (devices.join(", "), rival.kind);
         let (whole, parts) = match pool.kind.is_of_whole_functions() {
-            true => (&pool.name, &name),
-            false => (&name, &pool.name),
+            true => (&pool.name, name),
+            false => (name, &pool.name),
         };
         format!(
             "takes {devices}, and so does pool '{name}' of kind '{kind}': '{whole}' hands out \
              whole devices and '{parts}' parts of them; change the rules of one of the two"
         )
     };
-    by_rival.into_iter().map(sentence).collect()
+    let rivals = supply.rivals(pool).unwrap_or_default();
+    rivals.into_iter().map(sentence).collect()
 }
 
 impl Checked {
