@@ -161,6 +161,17 @@ pub fn is_bridge(sysfs: &dyn Sysfs, function: PciAddress) -> io::Result<bool> {
     Ok(class.starts_with(BRIDGE))
 }
 
+/// How the kernel can reset the function between two VMs, best first: "flr", "bus" and so on.
+/// Empty if it knows no way.
+///
+/// # Errors
+/// When sysfs cannot be read, with the path.
+pub fn reset_methods(sysfs: &dyn Sysfs, function: PciAddress) -> io::Result<Vec<String>> {
+    let path = format!("{PCI_DEVICES}/{function}/reset_method");
+    let text = optional(read(sysfs, &path))?.unwrap_or_default();
+    Ok(text.split_whitespace().map(str::to_owned).collect())
+}
+
 /// The addresses of all PCI functions with their directories.
 ///
 /// # Errors

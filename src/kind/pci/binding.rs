@@ -30,9 +30,8 @@ pub(super) fn steps(
         if already.contains(one) {
             continue;
         }
-        let bound = driver.bound.as_ref().map(AsRef::as_ref);
         let mut step = match &driver.bound {
-            Some(present) if function::is_vfio(sysfs, *one, bound) => kept(*one, present, driver),
+            Some(present) if function::is_vfio(sysfs, *one, driver) => kept(*one, present, driver),
             _ => binding(*one, &target, driver, settings),
         };
         step.checks.push(Check::Answers { function: *one });

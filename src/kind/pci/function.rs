@@ -12,7 +12,7 @@ use crate::{
         optional, pci, read,
     },
     kind::{Candidate, HostView},
-    model::PciAddress,
+    model::{DriverName, PciAddress},
 };
 
 /// Why no function at all can be handed out.
@@ -75,7 +75,6 @@ pub(super) fn group(view: &HostView<'_>, function: PciAddress) -> Result<Rc<Grou
 }
 
 fn read_group(sysfs: &dyn Sysfs, function: PciAddress) -> Result<Group, Offer> {
-    let unreadable = |error: io::Error| Offer::Unreadable(error.to_string());
     let Some(number) = iommu::group_of(sysfs, function).map_err(unreadable)? else {
         return Err(Offer::Taken(match iommu::is_on(sysfs) {
             Ok(false) => NO_IOMMU.to_owned(),
@@ -94,13 +93,18 @@ fn read_group(sysfs: &dyn Sysfs, function: PciAddress) -> Result<Group, Offer> {
 
 /// What the function offers.
 pub(super) fn offer(view: &HostView<'_>, function: PciAddress) -> Offer {
-    why_not(view, function).unwrap_or_else(|| match ids(view.sysfs(), function) {
+    let ids = fits(view, function).and_then(|()| ids(view.sysfs(), function).map_err(unreadable));
+    match ids {
+        Err(offer) => offer,
         Ok(ids) => match ids.parse() {
             Ok(id) => Offer::Type { id, available: 1 },
             Err(_) => Offer::Unreadable(format!("its ids read as '{ids}'")),
         },
-        Err(error) => Offer::Unreadable(error.to_string()),
-    })
+    }
+}
+
+fn unreadable(error: io::Error) -> Offer {
+    Offer::Unreadable(error.to_string())
 }
 
 /// The vendor and the device, as `lspci -n` shows them.
@@ -112,76 +116,67 @@ fn ids(sysfs: &dyn Sysfs, function: PciAddress) -> io::Result<String> {
     Ok(format!("{}:{}", id("vendor")?, id("device")?))
 }
 
-fn why_not(view: &HostView<'_>, function: PciAddress) -> Option<Offer> {
+/// Whether the function can be handed out.
+///
+/// # Errors
+/// What it offers if not.
+fn fits(view: &HostView<'_>, function: PciAddress) -> Result<(), Offer> {
     let sysfs = view.sysfs();
     if let Some(why) = view.withheld(function) {
-        return Some(Offer::Taken(why));
+        return Err(Offer::Taken(why));
     }
-    match pci::is_bridge(sysfs, function) {
-        Ok(false) => {}
-        Ok(true) => {
-            let why = "it is a bridge, which cannot be passed to a VM";
-            return Some(Offer::Taken(why.to_owned()));
-        }
-        Err(error) => return Some(Offer::Unreadable(error.to_string())),
+    if pci::is_bridge(sysfs, function).map_err(unreadable)? {
+        let why = "it is a bridge, which cannot be passed to a VM";
+        return Err(Offer::Taken(why.to_owned()));
     }
-    match virtual_functions(sysfs, function) {
-        Ok(None) => {}
-        Ok(Some(why)) => return Some(Offer::Taken(why)),
-        Err(error) => return Some(Offer::Unreadable(error.to_string())),
+    if let Some(why) = virtual_functions(sysfs, function).map_err(unreadable)? {
+        return Err(Offer::Taken(why));
     }
-    let group = match group(view, function) {
-        Ok(group) => group,
-        Err(offer) => return Some(offer),
-    };
+    let group = group(view, function)?;
     let others = group.endpoints.iter().map(|(one, _)| *one);
     for other in others.filter(|other| *other != function) {
-        if let Some(why) = view.withheld_beside(other) {
+        let why = match view.withheld_beside(other) {
+            Some(why) => Some(why),
+            None => virtual_functions(sysfs, other).map_err(unreadable)?,
+        };
+        if let Some(why) = why {
             let number = &group.number;
-            return Some(Offer::Taken(format!(
+            return Err(Offer::Taken(format!(
                 "its IOMMU group {number} also holds {other}: {why}"
             )));
         }
-        match virtual_functions(sysfs, other) {
-            Ok(None) => {}
-            Ok(Some(why)) => {
-                let number = &group.number;
-                return Some(Offer::Taken(format!(
-                    "its IOMMU group {number} also holds {other}: {why}"
-                )));
-            }
-            Err(error) => return Some(Offer::Unreadable(error.to_string())),
-        }
     }
-    why_not_bound(sysfs, &group)
+    can_be_bound(sysfs, &group).map_err(Offer::Taken)
 }
 
-/// Why the group's functions cannot be bound to `vfio-pci`, or are in use.
-fn why_not_bound(sysfs: &dyn Sysfs, group: &Group) -> Option<Offer> {
-    let is_for_vms = |(function, driver): &&(PciAddress, Driver)| {
-        is_vfio(sysfs, *function, driver.bound.as_ref().map(AsRef::as_ref))
-    };
-    if group.endpoints.iter().any(|one| is_for_vms(&one)) {
-        let node = format!("/dev/vfio/{}", group.number);
-        if sysfs.is_group_open(&node) {
-            return Some(Offer::Taken(format!(
-                "another process has {node} open; 'fuser {node}' names it"
-            )));
-        }
+/// Whether the group's functions can be bound to `vfio-pci`, and nobody uses them.
+///
+/// # Errors
+/// Why not.
+fn can_be_bound(sysfs: &dyn Sysfs, group: &Group) -> Result<(), String> {
+    let endpoints = group.endpoints.iter();
+    let with_vfio = endpoints.filter(|(function, driver)| is_vfio(sysfs, *function, driver));
+    let with_vfio = with_vfio.count();
+    let node = format!("/dev/vfio/{}", group.number);
+    if with_vfio > 0 && sysfs.is_group_open(&node) {
+        return Err(format!(
+            "another process has {node} open; 'fuser {node}' names it"
+        ));
     }
-    let all_are = group.endpoints.iter().all(|one| is_for_vms(&one));
-    (!all_are && !driver::is_loaded(sysfs, VFIO_PCI)).then(|| {
-        Offer::Taken(format!(
+    if with_vfio < group.endpoints.len() && !driver::is_loaded(sysfs, VFIO_PCI) {
+        return Err(format!(
             "the driver {VFIO_PCI} is not loaded; 'modprobe {VFIO_PCI}' loads it"
-        ))
-    })
+        ));
+    }
+    Ok(())
 }
 
 /// Whether the driver is `vfio-pci`, or another one that offers the function to VFIO (the
 /// kernel's variant drivers, as `mlx5_vfio_pci`).
-pub(super) fn is_vfio(sysfs: &dyn Sysfs, function: PciAddress, driver: Option<&str>) -> bool {
-    driver == Some(VFIO_PCI)
-        || (driver.is_some() && sysfs.exists(&format!("{PCI_DEVICES}/{function}/vfio-dev")))
+pub(super) fn is_vfio(sysfs: &dyn Sysfs, function: PciAddress, driver: &Driver) -> bool {
+    let bound = driver.bound.as_ref().map(DriverName::as_str);
+    bound == Some(VFIO_PCI)
+        || (bound.is_some() && sysfs.exists(&format!("{PCI_DEVICES}/{function}/vfio-dev")))
 }
 
 /// A sentence about the function's virtual functions, which would vanish with its driver.
@@ -194,14 +189,4 @@ fn virtual_functions(sysfs: &dyn Sysfs, function: PciAddress) -> io::Result<Opti
         "it has {count} virtual functions, which would vanish; 'echo 0 > {path}' removes them \
          when nobody uses them"
     )))
-}
-
-/// How the function can be reset between two VMs, as the kernel will do it: "flr", "bus" and
-/// so on; None if the kernel knows no way.
-pub(super) fn reset_methods(sysfs: &dyn Sysfs, function: PciAddress) -> io::Result<Option<String>> {
-    let text = optional(read(
-        sysfs,
-        &format!("{PCI_DEVICES}/{function}/reset_method"),
-    ))?;
-    Ok(text.filter(|text| !text.is_empty()))
 }

@@ -2,7 +2,7 @@
 
 use super::function;
 use crate::{
-    device::{Sysfs, mdev::Offer, near, pci},
+    device::{mdev::Offer, near, pci},
     kind::{HostView, Named, NewDevice},
     model::PciAddress,
     rule::spelling,
@@ -61,15 +61,12 @@ fn note(view: &HostView<'_>, function: PciAddress) -> Option<String> {
     if let Offer::Taken(why) = function::offer(view, function) {
         notes.push(format!("{function} cannot be handed out now: {why}"));
     }
-    if has_no_reset(view.sysfs(), function) {
+    let has_no_reset = pci::reset_methods(view.sysfs(), function).is_ok_and(|ways| ways.is_empty());
+    if has_no_reset {
         notes.push(format!(
             "the kernel knows no way to reset {function}: it may not work for a second VM until \
              the host reboots"
         ));
     }
     (!notes.is_empty()).then(|| notes.join("; "))
-}
-
-fn has_no_reset(sysfs: &dyn Sysfs, function: PciAddress) -> bool {
-    matches!(function::reset_methods(sysfs, function), Ok(None))
 }

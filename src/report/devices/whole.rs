@@ -129,10 +129,7 @@ impl<'a> WholeFunctions<'a> {
             numa_node: self
                 .text(function, "numa_node")
                 .and_then(|text| NumaNode::from_sysfs(&text).ok()?),
-            reset_methods: self
-                .text(function, "reset_method")
-                .map(|text| text.split_whitespace().map(str::to_owned).collect())
-                .unwrap_or_default(),
+            reset_methods: pci::reset_methods(self.host, function).unwrap_or_default(),
             link: self.link(function),
             pools: self.pools_of(function),
             user: user.cloned(),
