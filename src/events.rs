@@ -125,34 +125,28 @@ pub(crate) fn log_left_behind(domain: &DomainName, left_behind: &[(usize, String
 /// Logs the results for a claim's devices.
 pub fn log_released(domain_name: &DomainName, domain: DomainUuid, released: &Released) {
     for (device, outcome) in &released.devices {
+        let failed = |source: &dyn std::fmt::Display, what: &str| {
+            tracing::error!(
+                message_id = KEPT,
+                domain_uuid = %domain,
+                domain_name = %domain_name,
+                pool = %device.pool,
+                device = %source,
+                parent = %device.parent,
+                "domain '{domain_name}': device '{}' {what}",
+                device.name
+            );
+        };
         let text = match outcome {
             DeviceOutcome::Removed => format!("removed {} from {}", device.type_id, device.parent),
             DeviceOutcome::Absent => continue,
             DeviceOutcome::Foreign(why) => format!("not removed, because it is not ours: {why}"),
             DeviceOutcome::Unfit(why) => {
-                tracing::error!(
-                    message_id = KEPT,
-                    domain_uuid = %domain,
-                    domain_name = %domain_name,
-                    pool = %device.pool,
-                    device = %device.handle,
-                    parent = %device.parent,
-                    "domain '{domain_name}': device '{}' is quarantined: {why}",
-                    device.name
-                );
+                failed(&device.handle, &format!("is quarantined: {why}"));
                 continue;
             }
             DeviceOutcome::Kept(why) => {
-                tracing::error!(
-                    message_id = KEPT,
-                    domain_uuid = %domain,
-                    domain_name = %domain_name,
-                    pool = %device.pool,
-                    device = %device.uuid,
-                    parent = %device.parent,
-                    "domain '{domain_name}': device '{}' cannot be given back yet: {why}",
-                    device.name
-                );
+                failed(&device.uuid, &format!("cannot be given back yet: {why}"));
                 continue;
             }
         };
