@@ -174,6 +174,13 @@ proptest! {
             ends(&scene, number);
             scene.stop(&domain(number, &[]));
         }
+        // What a driver had refused is in quarantine until somebody tries again.
+        #[cfg(feature = "cli")]
+        {
+            scene.reconcile();
+            let left = virt_vgpu::claims::quarantine_reasons(&scene.host()).unwrap();
+            assert!(left.is_empty(), "{left:?}");
+        }
         // A killed hook may have left a file that was not complete.
         scene.is_sound();
         assert_eq!(scene.claims(), []);

@@ -378,7 +378,8 @@ impl Scene {
     }
 
     /// Plain functions in committed claims are VFIO's, and all others have the driver that
-    /// they had at first, if no claim says that they could not be given back yet.
+    /// they had at first, if neither a claim nor the quarantine says that they could not be
+    /// given back yet.
     #[track_caller]
     fn plain_is_sound(&self) {
         let mut claimed: BTreeMap<String, String> = BTreeMap::new();
@@ -401,6 +402,8 @@ impl Scene {
                 }
             }
         }
+        let quarantined = claims::quarantine_reasons(&self.host()).unwrap();
+        leaving.extend(quarantined.keys().map(ToString::to_string));
         let first = self.at_first();
         for (function, bound) in now {
             if !claimed.contains_key(&function) && !leaving.contains(&function) {
