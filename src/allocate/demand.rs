@@ -245,6 +245,7 @@ impl<'a> Demand<'a> {
         let domain = &self.domain.name;
         let plan = plan::plan(domain, &requests, &supply, &nearness, failed)?;
         self.check_models(&look.sysfs, &plan)?;
+        self.check_cards(&plan)?;
         Ok(plan)
     }
 

@@ -5,9 +5,9 @@ use std::io;
 use crate::{
     claims::Damaged,
     config::PoolError,
-    domain::DomainError,
+    domain::{DomainError, ExchangeError},
     host::LockError,
-    model::{MdevModel, MdevTypeId, MdevUuid, ParentName, PoolName, proposed},
+    model::{MdevModel, MdevTypeId, MdevUuid, ParentName, PciAddress, PoolName, proposed},
     plan::Refusal,
 };
 
@@ -25,6 +25,32 @@ pub enum AllocateError {
         domain: String,
         /// What is wrong.
         cause: DomainError,
+    },
+    /// The XML cannot have the functions that were chosen.
+    #[error("domain '{domain}': {cause}")]
+    Exchange {
+        /// The domain.
+        domain: String,
+        /// Why not.
+        cause: ExchangeError,
+    },
+    /// The XML passes a function with a device that does not belong to the device.
+    #[error(
+        "domain '{domain}': the hostdev '{alias}' passes {function}, which does not go together \
+         with {device}, {first}; {} corrects it",
+        proposed("virt-vgpu sync", domain)
+    )]
+    OtherCard {
+        /// The domain.
+        domain: String,
+        /// The request.
+        device: String,
+        /// The function that it has.
+        first: PciAddress,
+        /// The alias of the other hostdev.
+        alias: String,
+        /// The function that it names.
+        function: PciAddress,
     },
     /// A requested device has no placeholder in the XML.
     #[error(

@@ -11,7 +11,7 @@ use crate::{
     },
     domain::{DomainDef, Hostdev},
     model::{InvalidName, ProfileName, TypeSelector},
-    plan::{HostSupply, Plan},
+    plan::{HostSupply, Placeholder, Plan},
 };
 
 impl Demand<'_> {
@@ -44,6 +44,33 @@ impl Demand<'_> {
                     device: placed.request.name.to_string(),
                     why,
                 })?;
+        }
+        Ok(())
+    }
+
+    /// Checks that the XML passes no function with a device that does not go along with it:
+    /// QEMU would open a function that is not ours to give.
+    pub(super) fn check_cards(&self, plan: &Plan) -> Result<(), AllocateError> {
+        for (assignment, placed) in plan.assignments.iter().zip(&self.wanted) {
+            // An XML that still changes gets the right ones.
+            let Placeholder::Function(first) = placed.placeholder else {
+                continue;
+            };
+            let mut others = self.domain.others_of_card(&assignment.device);
+            let wrong = others.find_map(|one| {
+                let function = one.handle.pci()?;
+                let goes_along = assignment.along.contains(&function);
+                (!goes_along).then(|| (one.alias.clone().unwrap_or_default(), function))
+            });
+            if let Some((alias, function)) = wrong {
+                return Err(AllocateError::OtherCard {
+                    domain: self.domain.name.to_string(),
+                    device: assignment.device.to_string(),
+                    first,
+                    alias,
+                    function,
+                });
+            }
         }
         Ok(())
     }

@@ -354,17 +354,16 @@ impl std::fmt::Display for Report {
 fn line(device: &FilledDevice, domain: &DomainName, plugged: Option<&Plugged>) -> String {
     let FilledDevice {
         name,
-        uuid,
         pool,
         request,
         hostdev,
         function,
+        ..
     } = device;
     // The UUID of a transient domain's device is known only after plugging in.
     let source = match (function, plugged) {
-        (Some(function), _) => function.to_string(),
         (None, Some(plugged)) => plugged.source(),
-        (None, None) => format!("uuid {uuid}"),
+        _ => device.source(),
     };
     match (request, hostdev) {
         (RequestChange::Added, HostdevChange::Added) => {
@@ -383,6 +382,9 @@ fn line(device: &FilledDevice, domain: &DomainName, plugged: Option<&Plugged>) -
         (_, HostdevChange::Remodelled) => format!(
             "corrected {name} ({source}) of {domain}: its hostdev had another model than its type"
         ),
+        (_, HostdevChange::Completed) => {
+            format!("completed {name} ({source}) of {domain}: functions of its card were missing")
+        }
         (RequestChange::Added, HostdevChange::Unchanged) => {
             format!("completed {name} ({source}) of {domain}: its request was missing")
         }

@@ -19,7 +19,7 @@ use crate::{
         elsewhere, fill, with_elsewhere,
     },
     device::Sysfs,
-    domain::{self, DomainDef, DomainError, Problem},
+    domain::{self, DomainDef, ExchangeError, Problem},
     host::{Host, libvirt::Libvirt},
     hotplug::{self, Optional, Plugged},
     model::{DeviceName, DomainName, DomainUuid},
@@ -156,12 +156,14 @@ impl Create {
 }
 
 impl Report {
-    fn take_elsewhere(&mut self, other: Elsewhere) -> Result<(), DomainError> {
+    fn take_elsewhere(&mut self, other: Elsewhere) -> Result<(), ExchangeError> {
         self.xml = with_elsewhere(&self.xml, &other)?;
+        let along = other.to.others.clone();
         let moved = Move::from(other);
         let mut devices = self.devices.iter_mut();
         if let Some(device) = devices.find(|device| device.name == moved.device) {
             device.function = moved.to;
+            device.along = along;
         }
         self.moved.push(moved);
         Ok(())
@@ -199,10 +201,7 @@ impl std::fmt::Display for Report {
         writeln!(f, "created {} ({})", self.domain, self.domain_uuid)?;
         for device in &self.devices {
             let (name, pool) = (&device.name, &device.pool);
-            let source = match device.function {
-                Some(function) => function.to_string(),
-                None => format!("uuid {}", device.uuid),
-            };
+            let source = device.source();
             match device.hostdev {
                 HostdevChange::Later => {}
                 HostdevChange::Unchanged => writeln!(f, "it has {name} ({source}) of pool {pool}")?,
@@ -214,6 +213,10 @@ impl std::fmt::Display for Report {
                     "corrected {name} ({source}) of pool {pool}: its hostdev had the UUID of \
                      another \
                      domain"
+                )?,
+                HostdevChange::Completed => writeln!(
+                    f,
+                    "completed {name} ({source}) of pool {pool}: functions of its card were missing"
                 )?,
                 HostdevChange::Remodelled => writeln!(
                     f,

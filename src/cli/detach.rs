@@ -294,11 +294,13 @@ fn without_requests(live: &Definition, names: &[DeviceName]) -> anyhow::Result<O
     Change::live_metadata(live.element.as_deref(), element.as_deref())
 }
 
-/// The hostdevs of a name: found by its UUID, or by its alias with a former UUID.
+/// The hostdevs of a name: found by its UUID, or by its alias with a former UUID; with the
+/// other functions of its card.
 fn hostdevs_of<'t>(def: &'t DomainDef, name: &'t DeviceName) -> impl Iterator<Item = &'t Hostdev> {
     let uuid = MdevUuid::for_device(def.uuid, name);
     let hostdevs = def.hostdevs.iter();
-    hostdevs.filter(move |one| one.handle == uuid.into() || one.is_named(name))
+    let own = hostdevs.filter(move |one| one.handle == uuid.into() || one.is_named(name));
+    own.chain(def.others_of_card(name))
 }
 
 impl std::fmt::Display for Report {

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     config::Pool,
-    domain::{self, DomainDef, Hostdev, MAX_REQUESTS, Request, alias},
+    domain::{self, Card, DomainDef, Hostdev, MAX_REQUESTS, Request, alias},
     model::{DeviceName, MdevUuid, PciAddress, PoolName},
 };
 
@@ -45,6 +45,9 @@ pub struct FilledDevice {
     /// Its virtual function, if the XML names it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub function: Option<PciAddress>,
+    /// The other functions that come along on the same slot of the guest.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub along: Vec<PciAddress>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -65,6 +68,8 @@ pub enum HostdevChange {
     Mended,
     /// The hostdev had another model than the type of its pool.
     Remodelled,
+    /// The hostdevs of its card were not those that its pool hands out together.
+    Completed,
     /// The device is optional: it gets no hostdev until it is plugged in.
     Later,
 }
@@ -77,7 +82,24 @@ pub enum CdRomOutcome {
     Mended(String),
 }
 
+/// A function, with what comes along.
+pub(super) fn with_others(function: PciAddress, along: &[PciAddress]) -> String {
+    let others: Vec<String> = along.iter().map(ToString::to_string).collect();
+    match others.as_slice() {
+        [] => function.to_string(),
+        others => format!("{function} with {}", others.join(", ")),
+    }
+}
+
 impl FilledDevice {
+    /// Its functions, otherwise its UUID.
+    pub fn source(&self) -> String {
+        match self.function {
+            Some(function) => with_others(function, &self.along),
+            None => format!("uuid {}", self.uuid),
+        }
+    }
+
     pub fn is_unchanged(&self) -> bool {
         self.request == RequestChange::Unchanged
             && matches!(
@@ -96,7 +118,7 @@ impl Attachment {
     pub fn work_out(
         definition: &Definition,
         to_attach: &AttachRequest<'_>,
-        choose: impl FnOnce(&[DeviceName]) -> anyhow::Result<Vec<Hostdev>>,
+        choose: impl FnOnce(&[DeviceName]) -> anyhow::Result<Vec<Card>>,
     ) -> anyhow::Result<Self> {
         let def = &definition.def;
         if to_attach.guest_drivers && to_attach.pool.guest_driver.is_none() {
@@ -127,8 +149,9 @@ impl Attachment {
             .filter(|(name, _, present, _)| lacks(present, name));
         let lacking: Vec<DeviceName> = lacking.map(|(name, ..)| name.clone()).collect();
         let mut chosen = choose(&lacking)?.into_iter();
+        let mut planned = def.clone();
         for (name, uuid, present, request) in settled {
-            let mut function = None;
+            let (mut function, mut along) = (None, Vec::new());
             let hostdev = match present {
                 Some(old) if is_of_another(old, uuid) => {
                     hostdevs.extend(mend(definition, &name, old, uuid)?);
@@ -136,14 +159,17 @@ impl Attachment {
                 }
                 Some(hostdev) => {
                     function = hostdev.handle.pci();
+                    let others = def.others_of_card(&name);
+                    along.extend(others.filter_map(|one| one.handle.pci()));
                     HostdevChange::Unchanged
                 }
                 None if asked.is_optional(&name) => HostdevChange::Later,
                 None => {
-                    let hostdev = chosen.next();
-                    let hostdev = hostdev.unwrap_or_else(|| Hostdev::placeholder(uuid, &name));
-                    function = hostdev.handle.pci();
-                    hostdevs.push(Change::Attach(device(&name, &hostdev)));
+                    let card = chosen.next();
+                    let card = card.unwrap_or_else(|| Hostdev::placeholder(uuid, &name).into());
+                    function = card.first.handle.pci();
+                    along.clone_from(&card.others);
+                    hostdevs.extend(placed(&mut planned, &name, &card)?);
                     HostdevChange::Added
                 }
             };
@@ -154,6 +180,7 @@ impl Attachment {
                 request,
                 hostdev,
                 function,
+                along,
             });
         }
         // The request is added first. With the request alone, the hook refuses a start
@@ -324,10 +351,29 @@ pub(super) fn is_of_another(hostdev: &Hostdev, uuid: MdevUuid) -> bool {
     hostdev.handle.mdev().is_some_and(|has| has != uuid)
 }
 
+/// The changes that add a device to the definition; its hostdevs are added to `planned`.
+pub(super) fn placed(
+    planned: &mut DomainDef,
+    name: &DeviceName,
+    card: &Card,
+) -> anyhow::Result<Vec<Change>> {
+    let hostdevs = card.hostdevs(name, planned.free_slot())?;
+    for hostdev in &hostdevs {
+        planned.slots.extend(hostdev.guest.map(|place| place.at));
+    }
+    let changes = hostdevs.iter().map(|one| Change::Attach(device(name, one)));
+    let changes = changes.collect();
+    planned.hostdevs.extend(hostdevs);
+    Ok(changes)
+}
+
 /// A hostdev, as the device of an edit.
 pub fn device(name: &DeviceName, hostdev: &Hostdev) -> Device {
+    let alias = hostdev.alias.as_deref();
+    let other = alias.and_then(domain::other_of_card);
+    let number = other.map_or(String::new(), |(_, number)| format!("_{number}"));
     Device {
-        what: format!("hostdev '{name}'"),
+        what: format!("hostdev '{name}{number}'"),
         whole: hostdev.to_xml(),
         key: Hostdev::bare(hostdev.handle).to_xml(),
     }

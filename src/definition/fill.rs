@@ -9,11 +9,11 @@ use super::{
     CdRomOutcome, FilledDevice, HostdevChange, RequestChange,
     attachment::{hostdev_of, is_of_another},
     placeholder,
-    replan::Elsewhere,
+    replan::{Elsewhere, whole_card},
 };
 use crate::{
     config::{self, Pool},
-    domain::{self, DomainDef, DomainError, Hostdev, Request},
+    domain::{self, Card, DomainDef, DomainError, ExchangeError, Hostdev, Request},
     host::Host,
     model::{DeviceName, MdevModel, MdevUuid, PoolName},
 };
@@ -36,7 +36,7 @@ pub struct Filled {
 pub fn fill(
     host: &Host,
     xml: &str,
-    choose: impl Fn(&DomainDef, &Pool, &[DeviceName]) -> anyhow::Result<Vec<Hostdev>>,
+    choose: impl Fn(&DomainDef, &Pool, &[DeviceName]) -> anyhow::Result<Vec<Card>>,
 ) -> anyhow::Result<Filled> {
     let def = domain::parse(xml)?;
     let mut filled = Filled {
@@ -56,9 +56,9 @@ pub fn fill(
     }
     for (pool, names) in lacking {
         let pool = load_pool(host, &pool)?;
-        let hostdevs = choose(&filled.def, &pool, &names)?;
-        for (name, hostdev) in names.iter().zip(&hostdevs) {
-            filled.place(name, hostdev)?;
+        let cards = choose(&filled.def, &pool, &names)?;
+        for (name, card) in names.iter().zip(&cards) {
+            filled.place(name, card)?;
         }
     }
     filled.provide_cdrom()?;
@@ -66,13 +66,12 @@ pub fn fill(
 }
 
 /// The XML with the device's new source.
-pub fn with_elsewhere(xml: &str, other: &Elsewhere) -> Result<String, DomainError> {
-    let moved = domain::with_source(xml, &other.from, other.to.handle)?;
-    let changed = match moved {
-        Some(moved) => Some(moved),
-        None => domain::with_hostdev(xml, &other.from, &other.to)?,
-    };
-    Ok(changed.unwrap_or_else(|| xml.to_owned()))
+///
+/// # Errors
+/// When the XML cannot be read, or the guest has no slot for the device's functions.
+pub fn with_elsewhere(xml: &str, other: &Elsewhere) -> Result<String, ExchangeError> {
+    let def = domain::parse(xml)?;
+    domain::with_card(xml, &def, &other.device, &other.from, &other.to)
 }
 
 fn load_pool(host: &Host, name: &PoolName) -> anyhow::Result<Pool> {
@@ -115,6 +114,7 @@ impl Filled {
             request: RequestChange::Unchanged,
             hostdev: HostdevChange::Unchanged,
             function: None,
+            along: Vec::new(),
         };
         match hostdev_of(&self.def, name, uuid)? {
             Some(old) if is_of_another(old, uuid) => {
@@ -126,7 +126,14 @@ impl Filled {
             }
             Some(old) => {
                 outcome.function = old.handle.pci();
-                if let Some(model) = model_meant(host, request, old)? {
+                if let Some(card) = whole_card(host, request, old) {
+                    let xml = domain::with_card(&self.xml, &self.def, name, old, &card)?;
+                    outcome.along = card.others;
+                    if xml != self.xml {
+                        outcome.hostdev = HostdevChange::Completed;
+                    }
+                    self.edit(xml)?;
+                } else if let Some(model) = model_meant(host, request, old)? {
                     let new = Hostdev::mdev_placeholder(uuid, name, model);
                     if let Some(xml) = domain::with_hostdev(&self.xml, old, &new)? {
                         self.edit(xml)?;
@@ -153,11 +160,14 @@ impl Filled {
         Ok(outcome)
     }
 
-    fn place(&mut self, name: &DeviceName, hostdev: &Hostdev) -> anyhow::Result<()> {
-        self.edit(domain::with_device(&self.xml, &hostdev.to_xml())?)?;
+    fn place(&mut self, name: &DeviceName, card: &Card) -> anyhow::Result<()> {
+        for hostdev in card.hostdevs(name, self.def.free_slot())? {
+            self.edit(domain::with_device(&self.xml, &hostdev.to_xml())?)?;
+        }
         let mut outcomes = self.devices.iter_mut();
         if let Some(outcome) = outcomes.find(|outcome| outcome.name == *name) {
-            outcome.function = hostdev.handle.pci();
+            outcome.function = card.first.handle.pci();
+            outcome.along.clone_from(&card.others);
         }
         Ok(())
     }
@@ -217,7 +227,10 @@ mod tests {
 
     fn filled(xml: &str, chosen: &[Hostdev]) -> anyhow::Result<Filled> {
         let (_root, host) = host();
-        fill(&host, xml, |_, _, names| Ok(chosen[..names.len()].to_vec()))
+        fill(&host, xml, |_, _, names| {
+            let chosen = chosen[..names.len()].iter().cloned();
+            Ok(chosen.map(Card::from).collect())
+        })
     }
 
     fn mdev(name: &str) -> MdevUuid {
@@ -342,7 +355,7 @@ mod tests {
             let other = Elsewhere {
                 device: name.clone(),
                 from: from.clone(),
-                to: to.clone(),
+                to: to.clone().into(),
                 reason: String::new(),
             };
             assert_eq!(with_elsewhere(&on(from), &other).unwrap(), on(to));

@@ -16,9 +16,11 @@ use crate::{
         nvml::Nvml,
         parameters::Parameters,
     },
-    domain::{self, DomainDef, Hostdev},
+    domain::{self, Card, DomainDef, Hostdev},
     host::{Host, libvirt::Libvirt},
-    model::{DeviceName, DomainName, DomainUuid, MdevModel, MdevUuid, PciAddress, proposed},
+    model::{
+        DeviceName, DomainName, DomainUuid, Handle, MdevModel, MdevUuid, PciAddress, proposed,
+    },
     plan::{self, Assignment, Candidate, Detail, Failed, HostSupply, Placeholder, PlanRequest},
     rule::Verdict,
 };
@@ -113,7 +115,7 @@ pub fn placeholders(
     def: &DomainDef,
     pool: &Pool,
     names: &[DeviceName],
-) -> anyhow::Result<Vec<Hostdev>> {
+) -> anyhow::Result<Vec<Card>> {
     let reserved = if pool.is_chosen_ahead() && !names.is_empty() {
         Named::read(libvirt)?.reserved(def.uuid)
     } else {
@@ -130,9 +132,9 @@ pub fn placeholders_beside(
     def: &DomainDef,
     pool: &Pool,
     names: &[DeviceName],
-) -> anyhow::Result<Vec<Hostdev>> {
+) -> anyhow::Result<Vec<Card>> {
     let chosen = choose(host, reserved, def, pool, names)?;
-    if chosen.iter().any(|one| one.handle.pci().is_some()) {
+    if chosen.iter().any(|one| one.first.handle.pci().is_some()) {
         check_libvirt(pool, libvirt.version()?)?;
     }
     Ok(chosen)
@@ -147,7 +149,7 @@ pub fn choose(
     def: &DomainDef,
     pool: &Pool,
     names: &[DeviceName],
-) -> anyhow::Result<Vec<Hostdev>> {
+) -> anyhow::Result<Vec<Card>> {
     if names.is_empty() {
         return Ok(Vec::new());
     }
@@ -164,13 +166,9 @@ pub fn choose(
 }
 
 /// The placeholders of mediated devices of that model.
-pub fn mdev_placeholders(
-    domain: DomainUuid,
-    names: &[DeviceName],
-    model: MdevModel,
-) -> Vec<Hostdev> {
+pub fn mdev_placeholders(domain: DomainUuid, names: &[DeviceName], model: MdevModel) -> Vec<Card> {
     let one = |name| Hostdev::mdev_placeholder(MdevUuid::for_device(domain, name), name, model);
-    names.iter().map(one).collect()
+    names.iter().map(|name| one(name).into()).collect()
 }
 
 /// How QEMU presents the devices of a pool of mediated devices; None if this host has
@@ -219,7 +217,7 @@ fn check_together(
         .map_err(|why| anyhow!("{why}; choose another pool, or detach its devices"))
 }
 
-/// The hostdevs for one more device that the pool can give now; None when the pool is
+/// The placeholder for one more device that the pool can give now; None when the pool is
 /// full. Functions that no other domain names come first.
 pub fn choose_free(
     host: &Host,
@@ -227,7 +225,7 @@ pub fn choose_free(
     def: &DomainDef,
     pool: &Pool,
     name: &DeviceName,
-) -> anyhow::Result<Option<Hostdev>> {
+) -> anyhow::Result<Option<Card>> {
     let choice = Choice::new(host, def, pool, std::slice::from_ref(name))?;
     let chosen = choice.free(reserved)?;
     Ok(chosen.and_then(|chosen| chosen.into_iter().next()))
@@ -264,7 +262,7 @@ impl<'a> Choice<'a> {
 
     /// The hostdevs that the pool can give now; None when it is full. Functions that
     /// other domains name are the last choice.
-    fn free(&self, reserved: &Reserved) -> anyhow::Result<Option<Vec<Hostdev>>> {
+    fn free(&self, reserved: &Reserved) -> anyhow::Result<Option<Vec<Card>>> {
         match self.planned(reserved.with(&self.claimed))? {
             None => self.planned(self.claimed.clone()),
             chosen => Ok(chosen),
@@ -296,7 +294,7 @@ impl<'a> Choice<'a> {
     fn planned(
         &self,
         taken: BTreeMap<PciAddress, DomainName>,
-    ) -> anyhow::Result<Option<Vec<Hostdev>>> {
+    ) -> anyhow::Result<Option<Vec<Card>>> {
         let look = Look::new(self.host);
         let supply = self.supply(&look, taken)?;
         // The pool's limit counts devices in use, not devices in a definition.
@@ -322,15 +320,13 @@ impl<'a> Choice<'a> {
             &Failed::default(),
         );
         let Ok(plan) = plan else { return Ok(None) };
-        let rom = pool.devices.rom();
-        let placeholder =
-            |one: &Assignment| Hostdev::placeholder(one.handle, &one.device).with_rom(&rom);
+        let placeholder = |one: &Assignment| self.card(one.handle, &one.device);
         Ok(Some(plan.assignments.iter().map(placeholder).collect()))
     }
 
     /// Any devices that the pool's rules take, full or not; first those that no other
     /// domain names or holds.
-    fn any(&self, reserved: &Reserved) -> anyhow::Result<Vec<Hostdev>> {
+    fn any(&self, reserved: &Reserved) -> anyhow::Result<Vec<Card>> {
         let look = Look::new(self.host);
         let supply = self.supply(&look, BTreeMap::new())?;
         let pool = &self.pool.name;
@@ -371,10 +367,21 @@ impl<'a> Choice<'a> {
             )
         });
         let chosen = found.into_iter().zip(self.names);
-        let rom = self.pool.devices.rom();
         Ok(chosen
-            .map(|(function, name)| Hostdev::placeholder(function, name).with_rom(&rom))
+            .map(|(function, name)| self.card(function.into(), name))
             .collect())
+    }
+
+    /// The placeholder, and what comes with it.
+    fn card(&self, handle: Handle, name: &DeviceName) -> Card {
+        let devices = &self.pool.devices;
+        let others = handle
+            .pci()
+            .and_then(|function| devices.passed_along(self.host, function));
+        Card {
+            first: Hostdev::placeholder(handle, name).with_rom(&devices.rom()),
+            others: others.unwrap_or_default(),
+        }
     }
 }
 

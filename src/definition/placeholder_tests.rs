@@ -72,7 +72,7 @@ fn chosen(host: &Host, reserved: &Reserved, names: &[&str]) -> String {
     match choose(host, reserved, &def.unwrap(), &pool, &names) {
         Ok(chosen) => chosen
             .iter()
-            .map(|hostdev| match hostdev.handle {
+            .map(|card| match card.first.handle {
                 Handle::Mdev(_) => "mdev ".to_owned(),
                 Handle::Pci(function) => format!("{function} "),
             })

@@ -7,7 +7,7 @@
 //! the last one. A reboot removes it together with the domain's edit lock; the device
 //! then gets an ordinary placeholder.
 
-use std::io::ErrorKind;
+use std::{collections::BTreeSet, io::ErrorKind};
 
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
@@ -63,16 +63,20 @@ pub fn carry_out_noted(host: &Host, target: &Target, changes: &[Change]) -> anyh
     Ok(done?)
 }
 
-/// The added devices for which a device of the same kind is removed just before.
+/// The added devices for which a device of the same name is removed before.
 fn exchanged(changes: &[Change]) -> Vec<Device> {
-    let pairs = changes.iter().zip(changes.iter().skip(1));
-    let devices = pairs.filter_map(|pair| match pair {
-        (Change::Detach(former), Change::Attach(next)) if former.what == next.what => {
-            Some(next.clone())
+    let mut removed = BTreeSet::new();
+    let mut exchanged = Vec::new();
+    for change in changes {
+        match change {
+            Change::Detach(former) => {
+                removed.insert(&former.what);
+            }
+            Change::Attach(next) if removed.contains(&next.what) => exchanged.push(next.clone()),
+            Change::Attach(_) | Change::Metadata { .. } | Change::LiveMetadata { .. } => {}
         }
-        _ => None,
-    });
-    devices.collect()
+    }
+    exchanged
 }
 
 /// Adds the devices that a killed program has left out, if the definition still asks
@@ -144,6 +148,7 @@ fn is_missing(definition: &Definition, device: &Device) -> bool {
     let mut requests = def.requests.iter();
     if !alone.hostdevs.is_empty() {
         let name = alias.strip_prefix(ALIAS_PREFIX);
+        // Other functions of a card are completed when its first one is there.
         let Some(name) = name.and_then(|name| name.parse::<DeviceName>().ok()) else {
             return false;
         };
@@ -189,12 +194,14 @@ mod tests {
     fn what_is_exchanged_is_noted_and_nothing_else() {
         let (a, b) = (mdev(UUID, "a"), mdev(UUID, "b"));
         let changes = [
+            Change::Attach(mdev(UUID, "new")),
+            Change::Detach(mdev(UUID, "former")),
             Change::Detach(b.clone()),
             Change::Detach(a.clone()),
             Change::Attach(a.clone()),
-            Change::Attach(b),
+            Change::Attach(b.clone()),
         ];
-        assert_eq!(exchanged(&changes), [a]);
+        assert_eq!(exchanged(&changes), [a, b]);
     }
 
     #[test]

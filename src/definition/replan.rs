@@ -5,8 +5,7 @@ use anyhow::Context;
 use serde::Serialize;
 
 use super::{
-    Target,
-    attachment::{device, existing},
+    Definition, Target,
     change::{Change, Device},
     placeholder::{self, Named, Reserved},
 };
@@ -14,7 +13,7 @@ use crate::{
     allocate::{AllocateError, Demand, PlacedRequest, devices_wanted},
     claims, config,
     device::{optional, vendor_vfio},
-    domain::{self, DomainDef, Hostdev},
+    domain::{self, Card, DomainDef, Hostdev, Request},
     host::{Host, libvirt::Libvirt},
     model::{DeviceName, PciAddress, PoolName},
     plan::{Failed, Obstacle, Placeholder, Plan, RefusalKind},
@@ -108,7 +107,8 @@ pub struct Elsewhere {
     pub device: DeviceName,
     /// The placeholder in the XML.
     pub from: Hostdev,
-    pub to: Hostdev,
+    /// The other placeholder, with the functions that come along.
+    pub to: Card,
     pub reason: String,
 }
 
@@ -117,7 +117,7 @@ impl From<Elsewhere> for Move {
         Self {
             device: other.device,
             from: other.from.handle.pci(),
-            to: other.to.handle.pci(),
+            to: other.to.first.handle.pci(),
             reason: other.reason,
         }
     }
@@ -153,9 +153,11 @@ pub fn elsewhere(
         } else {
             // A mediated device can be made on any parent.
             let model = placeholder::model(host, &pool)?.unwrap_or_default();
-            Some(Hostdev::mdev_placeholder(placed.uuid, name, model))
+            Some(Hostdev::mdev_placeholder(placed.uuid, name, model).into())
         };
-        let other = other.filter(|other| is_better(other, &placed.placeholder, must, &reserved));
+        let is_better =
+            |other: &Card| is_better(&other.first, &placed.placeholder, must, &reserved);
+        let other = other.filter(is_better);
         let Some((to, from)) = other.zip(def.placeholder_of(name).cloned()) else {
             // If all GPUs are merely full, one may have space again by the time of the
             // start.
@@ -168,11 +170,11 @@ pub fn elsewhere(
             }));
             continue;
         };
-        if to.handle.pci().is_some() {
+        if to.first.handle.pci().is_some() {
             placeholder::check_libvirt(&pool, libvirt.version()?)?;
             // The next device must not get the same function.
             for hostdev in planned.hostdevs.iter_mut().filter(|one| **one == from) {
-                hostdev.handle = to.handle;
+                hostdev.handle = to.first.handle;
             }
         }
         found.others.push(Elsewhere {
@@ -196,7 +198,7 @@ pub struct Held {
 
 /// Changes the definition of a running domain to the functions that it has now, for its
 /// next start. After a migration or a restore they can differ.
-pub fn follow(target: &Target, has: &[Held]) -> anyhow::Result<Replanned> {
+pub fn follow(host: &Host, target: &Target, has: &[Held]) -> anyhow::Result<Replanned> {
     let mut replanned = Replanned::default();
     for placed in devices_wanted(&target.definition.def)? {
         let name = &placed.request.name;
@@ -210,10 +212,11 @@ pub fn follow(target: &Target, has: &[Held]) -> anyhow::Result<Replanned> {
         if from.handle == now.into() {
             continue;
         }
+        let next = Hostdev::placeholder(now, name).with_rom(&from.rom);
         let other = Elsewhere {
             device: name.clone(),
             from: from.clone(),
-            to: Hostdev::placeholder(now, name).with_rom(&from.rom),
+            to: whole_card(host, placed.request, &next).unwrap_or_else(|| next.into()),
             reason: "the domain is running with it".to_owned(),
         };
         replanned.changes.extend(exchange(target, &other)?);
@@ -328,26 +331,46 @@ pub(super) fn function_of(placeholder: &Placeholder) -> Option<PciAddress> {
     }
 }
 
+/// A function with what comes along; None for a mediated device, and if the host does not
+/// say.
+pub(super) fn whole_card(host: &Host, request: &Request, first: &Hostdev) -> Option<Card> {
+    let function = first.handle.pci()?;
+    let pool = config::load_pool(host, &request.pool).ok()?;
+    Some(Card {
+        first: first.clone(),
+        others: pool.devices.passed_along(host, function)?,
+    })
+}
+
 /// Removes the hostdev and adds the other one with the same guest address and all the
 /// rest: a guest treats a device at another address as a new one.
-pub(super) fn exchange(target: &Target, other: &Elsewhere) -> anyhow::Result<[Change; 2]> {
-    let definition = &target.definition;
-    let name = &other.device;
-    let former = existing(definition, name, &other.from)?;
-    let handle = other.to.handle;
-    let next = match domain::with_source(&definition.xml, &other.from, handle)? {
-        Some(xml) => {
-            let from = other.from.clone();
-            let whole = domain::hostdev_text(&xml, &Hostdev { handle, ..from })?;
-            let plain = device(name, &other.to);
-            Device {
-                whole: whole.unwrap_or_else(|| plain.whole.clone()),
-                ..plain
-            }
-        }
-        None => device(name, &other.to),
+pub(super) fn exchange(target: &Target, other: &Elsewhere) -> anyhow::Result<Vec<Change>> {
+    exchange_card(&target.definition, &other.device, &other.from, &other.to)
+}
+
+/// The changes that give the device those functions in place of its present ones. libvirt
+/// refuses two devices at one place, so all that go are removed before the first is added.
+pub(super) fn exchange_card(
+    definition: &Definition,
+    name: &DeviceName,
+    from: &Hostdev,
+    to: &Card,
+) -> anyhow::Result<Vec<Change>> {
+    let exchanges = domain::exchanges(&definition.xml, &definition.def, name, from, to)?;
+    let edit = |what: &str, (hostdev, text): &(Hostdev, String)| Device {
+        what: format!("hostdev '{what}'"),
+        whole: text.clone(),
+        key: Hostdev::bare(hostdev.handle).to_xml(),
     };
-    Ok([Change::Detach(former), Change::Attach(next)])
+    let former = exchanges.iter().rev().filter_map(|one| {
+        let before = one.before.as_ref()?;
+        Some(Change::Detach(edit(&one.what, before)))
+    });
+    let next = exchanges.iter().filter_map(|one| {
+        let after = one.after.as_ref()?;
+        Some(Change::Attach(edit(&one.what, after)))
+    });
+    Ok(former.chain(next).collect())
 }
 
 #[cfg(test)]

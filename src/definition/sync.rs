@@ -10,8 +10,8 @@ use serde::Serialize;
 use super::{
     Change, Definition, Move, Named, Stuck, Target,
     attachment::{
-        CdRomOutcome, device, existing, existing_cdrom, hostdev_of, is_of_another, mend,
-        provide_cdrom, remodel,
+        CdRomOutcome, existing, existing_cdrom, hostdev_of, is_of_another, mend, placed,
+        provide_cdrom, remodel, with_others,
     },
     placeholder, redo,
     replan::{self, Held},
@@ -19,7 +19,7 @@ use super::{
 use crate::{
     claims,
     config::{self, Pool, PoolError},
-    domain::{self, ALIAS_PREFIX, DomainDef, Hostdev, Request},
+    domain::{self, ALIAS_PREFIX, Card, DomainDef, Hostdev, Request},
     host::{
         Host,
         libvirt::{Domain, Libvirt},
@@ -59,6 +59,9 @@ pub enum Done {
         pool: PoolName,
         #[serde(skip_serializing_if = "Option::is_none")]
         function: Option<PciAddress>,
+        /// The other functions that come along on the same slot of the guest.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        along: Vec<PciAddress>,
     },
     /// A placeholder of another domain's device was corrected, for example after
     /// cloning.
@@ -67,6 +70,11 @@ pub enum Done {
     Remodelled {
         device: DeviceName,
         model: &'static str,
+    },
+    /// A device got the functions of its card that go together, and no other.
+    Completed {
+        device: DeviceName,
+        functions: Vec<PciAddress>,
     },
     /// A placeholder that no request asks for was removed.
     Removed { device: DeviceName },
@@ -129,7 +137,7 @@ pub fn sync(
         problems: Vec::new(),
     };
     let cannot = |name: &DomainName| format!("cannot correct domain '{name}'");
-    let pools = Pools::load(host, &def.requests);
+    let pools = Pools::load(host, def);
     let mut reserved = None;
     let choose = |planned: &DomainDef, pool: &Pool, names: &[DeviceName]| {
         if pool.is_chosen_ahead() && reserved.is_none() {
@@ -191,7 +199,7 @@ fn move_functions(
 ) -> anyhow::Result<()> {
     let cannot = || format!("cannot replan domain '{}'", synced.domain);
     let replanned = match (target.running, manner.follow) {
-        (true, true) => replan::follow(target, &functions_held(host, synced.domain_uuid)?),
+        (true, true) => replan::follow(host, target, &functions_held(host, synced.domain_uuid)?),
         (true, false) => return Ok(()),
         (false, _) if !manner.moves => return Ok(()),
         (false, _) => replan::replan(host, libvirt, target, named),
@@ -231,12 +239,20 @@ struct Pools {
     /// How QEMU presents the devices of each pool of mediated devices, if this host
     /// says so.
     models: BTreeMap<PoolName, MdevModel>,
+    /// The functions that the definition names, each with what comes along on this host.
+    cards: BTreeMap<DeviceName, Card>,
 }
 
 impl Pools {
-    fn load(host: &Host, requests: &[Request]) -> Self {
+    fn load(host: &Host, def: &DomainDef) -> Self {
         let mut all = Self::default();
-        for Request { pool: name, .. } in requests {
+        for request in &def.requests {
+            let name = &request.pool;
+            if let Some(first) = def.function_of(&request.name) {
+                let card = replan::whole_card(host, request, first);
+                all.cards
+                    .extend(card.map(|card| (request.name.clone(), card)));
+            }
             if all.pools.contains_key(name) {
                 continue;
             }
@@ -267,7 +283,7 @@ struct Work {
 fn work_out(
     definition: &Definition,
     pools: &Pools,
-    mut choose: impl FnMut(&DomainDef, &Pool, &[DeviceName]) -> anyhow::Result<Vec<Hostdev>>,
+    mut choose: impl FnMut(&DomainDef, &Pool, &[DeviceName]) -> anyhow::Result<Vec<Card>>,
 ) -> anyhow::Result<Work> {
     let mut work = Work::default();
     let Surplus { kept, removed } = surplus(definition)?;
@@ -284,8 +300,11 @@ fn work_out(
             // A placeholder without a device would fail the start, so an optional
             // device has none and is plugged in later.
             Some(hostdev) if request.optional == Some(true) => {
-                let former = existing(definition, name, hostdev)?;
-                work.changes.push(Change::Detach(former));
+                let all = definition.def.others_of_card(name).chain([hostdev]);
+                for one in all {
+                    let former = existing(definition, name, one)?;
+                    work.changes.push(Change::Detach(former));
+                }
                 work.done.push(Done::Later {
                     device: name.clone(),
                 });
@@ -295,6 +314,18 @@ fn work_out(
                 work.done.push(Done::Mended {
                     device: name.clone(),
                 });
+            }
+            Some(old) if old.handle.pci().is_some() => {
+                if let Some(card) = pools.cards.get(name) {
+                    let changes = replan::exchange_card(definition, name, old, card)?;
+                    if !changes.is_empty() {
+                        work.done.push(Done::Completed {
+                            device: name.clone(),
+                            functions: card.functions(),
+                        });
+                    }
+                    work.changes.extend(changes);
+                }
             }
             Some(old) => {
                 let wanted = pools.models.get(&request.pool).copied();
@@ -336,7 +367,7 @@ fn work_out(
     };
     for (pool, names) in lacking {
         match choose(&planned, pool, &names) {
-            Ok(hostdevs) => work.add(&mut planned, pool, &names, hostdevs),
+            Ok(cards) => work.add(&mut planned, pool, &names, &cards)?,
             Err(error) => work.problems.push(format!("{error:#}")),
         }
     }
@@ -376,17 +407,18 @@ impl Work {
         planned: &mut DomainDef,
         pool: &Pool,
         names: &[DeviceName],
-        hostdevs: Vec<Hostdev>,
-    ) {
-        for (name, hostdev) in names.iter().zip(hostdevs) {
-            self.changes.push(Change::Attach(device(name, &hostdev)));
+        cards: &[Card],
+    ) -> anyhow::Result<()> {
+        for (name, card) in names.iter().zip(cards) {
+            self.changes.extend(placed(planned, name, card)?);
             self.done.push(Done::Added {
                 device: name.clone(),
                 pool: pool.name.clone(),
-                function: hostdev.handle.pci(),
+                function: card.first.handle.pci(),
+                along: card.others.clone(),
             });
-            planned.hostdevs.push(hostdev);
         }
+        Ok(())
     }
 
     fn settle_cdrom(&mut self, definition: &Definition) -> anyhow::Result<()> {
@@ -430,9 +462,17 @@ fn surplus(definition: &Definition) -> anyhow::Result<Surplus> {
     }
     let unasked = |hostdev: &Hostdev| {
         let alias = hostdev.alias.as_deref()?;
-        let name: DeviceName = alias.strip_prefix(ALIAS_PREFIX)?.parse().ok()?;
+        let other = domain::other_of_card(alias);
+        let name = match &other {
+            Some((name, _)) => name.clone(),
+            None => alias
+                .strip_prefix(ALIAS_PREFIX)?
+                .parse::<DeviceName>()
+                .ok()?,
+        };
         let asked = def.requests.iter().any(|request| request.name == name);
         let is_ours = match hostdev.handle {
+            Handle::Mdev(_) if other.is_some() => false,
             Handle::Mdev(uuid) => uuid == MdevUuid::for_device(def.uuid, &name),
             Handle::Pci(_) => !hostdev.managed,
         };
@@ -458,7 +498,11 @@ impl std::fmt::Display for Done {
                 device,
                 pool,
                 function: Some(function),
-            } => write!(f, "attached {device} ({function}) from pool {pool}"),
+                along,
+            } => {
+                let source = with_others(*function, along);
+                write!(f, "attached {device} ({source}) from pool {pool}")
+            }
             Self::Added { device, pool, .. } => write!(f, "attached {device} from pool {pool}"),
             Self::Mended { device } => {
                 write!(
@@ -470,6 +514,14 @@ impl std::fmt::Display for Done {
                 f,
                 "gave the hostdev of {device} model='{model}', which its type needs"
             ),
+            Self::Completed { device, functions } => {
+                let all: Vec<String> = functions.iter().map(ToString::to_string).collect();
+                write!(
+                    f,
+                    "{device} gets the functions {} on one slot",
+                    all.join(", ")
+                )
+            }
             Self::Removed { device } => {
                 write!(
                     f,

@@ -42,6 +42,7 @@ fn pools(names: &[&str]) -> Pools {
     Pools {
         pools: names.iter().map(load).collect(),
         models: BTreeMap::new(),
+        cards: BTreeMap::new(),
     }
 }
 
@@ -50,12 +51,12 @@ fn next_functions(
     planned: &DomainDef,
     _: &Pool,
     names: &[DeviceName],
-) -> anyhow::Result<Vec<Hostdev>> {
+) -> anyhow::Result<Vec<Card>> {
     let all = (0..8).map(|number| function(&format!("0000:3b:00.{number}")));
     let is_free = |one: &PciAddress| planned.functions().all(|taken| taken != *one);
     let chosen = all.filter(is_free).zip(names);
     Ok(chosen
-        .map(|(function, name)| Hostdev::placeholder(function, name))
+        .map(|(function, name)| Hostdev::placeholder(function, name).into())
         .collect())
 }
 
@@ -252,4 +253,101 @@ fn a_hostdev_gets_the_model_of_its_type() {
         panic!("{:?}", work.changes);
     };
     assert_eq!((&old.whole, &new.whole), (&of(MdevModel::VfioPci), &right));
+}
+
+/// A definition of a device at 0000:02:00.0, with these other functions in the XML.
+fn card(others: &[u8]) -> Definition {
+    let device = |alias: &str, function: u8, more: &str| {
+        format!(
+            "<hostdev mode='subsystem' type='pci' managed='no'><source><address bus='0x02' slot='0x00' \
+             function='{function}'/></source><alias name='{alias}'/><address type='pci' bus='0x05' \
+             slot='0x00' function='0x{function}'{more}/></hostdev>"
+        )
+    };
+    let first = device(
+        "ua-vgpu-a",
+        0,
+        if others.is_empty() {
+            ""
+        } else {
+            " multifunction='on'"
+        },
+    );
+    let others = others
+        .iter()
+        .map(|n| device(&format!("ua-vgpu-a_{n}"), *n, ""));
+    definition(
+        "<v:device name='a' pool='one'/>",
+        &(first + &others.collect::<String>()),
+    )
+}
+
+fn completed(definition: &Definition, others: &[u8]) -> Work {
+    let of_card = |number: &u8| function(&format!("0000:02:00.{number}"));
+    let first = definition.def.function_of(&name("a")).unwrap().clone();
+    let card = Card {
+        first,
+        others: others.iter().map(of_card).collect(),
+    };
+    let pools = Pools {
+        cards: BTreeMap::from([(name("a"), card)]),
+        ..pools(&["one"])
+    };
+    work_out(definition, &pools, next_functions).unwrap()
+}
+
+#[test]
+fn a_device_has_all_functions_of_its_card_and_no_other() {
+    for (has, wanted, edits) in [
+        (
+            &[][..],
+            &[1, 2][..],
+            &[
+                "-hostdev 'a'",
+                "+hostdev 'a'",
+                "+hostdev 'a_1'",
+                "+hostdev 'a_2'",
+            ][..],
+        ),
+        (&[1], &[1, 2], &["+hostdev 'a_2'"]),
+        (&[1, 3], &[1], &["-hostdev 'a_3'"]),
+        (&[1, 2], &[1, 2], &[]),
+        (&[], &[], &[]),
+    ] {
+        let work = completed(&card(has), wanted);
+        let said: Vec<String> = work
+            .changes
+            .iter()
+            .map(|change| match change {
+                Change::Attach(device) => format!("+{}", device.what),
+                Change::Detach(device) => format!("-{}", device.what),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(said, edits, "{has:?} {wanted:?}");
+        let functions: Vec<String> = [&[0], wanted]
+            .concat()
+            .iter()
+            .map(|n| format!("0000:02:00.{n}"))
+            .collect();
+        let line = format!("a gets the functions {} on one slot", functions.join(", "));
+        let lines = if edits.is_empty() { vec![] } else { vec![line] };
+        assert_eq!(done(&work), lines);
+    }
+}
+
+#[test]
+fn other_functions_go_with_their_request() {
+    let whole = card(&[1, 2]);
+    let without = definition("", "");
+    let devices = whole.xml.split_once("<devices>").unwrap().1;
+    let rest = without.xml.split_once("<devices>").unwrap().0;
+    let definition = Definition::read(format!("{rest}<devices>{devices}")).unwrap();
+    let work = work_out(&definition, &pools(&[]), next_functions).unwrap();
+    assert_eq!(work.changes.len(), 3, "{:?}", work.changes);
+    assert!(
+        work.changes
+            .iter()
+            .all(|change| matches!(change, Change::Detach(_)))
+    );
 }

@@ -150,6 +150,12 @@ fn class_of(code: u32) -> Class {
     }
 }
 
+/// Whether the function is a virtual function of another one.
+#[must_use]
+pub fn is_virtual(sysfs: &dyn Sysfs, function: PciAddress) -> bool {
+    sysfs.exists(&format!("{PCI_DEVICES}/{function}/physfn"))
+}
+
 /// Whether the function is a bridge of any kind, a host bridge included: base class 06 of
 /// the PCI Code and ID Assignment Specification. A bridge is never handed out.
 ///

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Hostdev, Request};
+use super::{GuestSlot, Hostdev, Request};
 use crate::model::{CpuSet, DomainName, DomainUuid};
 
 /// The parts of a domain's XML that matter here.
@@ -28,6 +28,8 @@ pub struct DomainDef {
     /// Every alias that a user set (`ua-…`). libvirt refuses a second device with the
     /// same alias. The aliases that libvirt generates at start are not included.
     pub aliases: BTreeSet<String>,
+    /// The slots of the guest's PCI buses that the XML gives to devices.
+    pub slots: BTreeSet<GuestSlot>,
     /// The host nodes that the memory is bound to, by `<memory nodeset>` and
     /// `<memnode>`; empty if the XML does not say.
     pub memory_nodes: CpuSet,

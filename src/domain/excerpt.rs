@@ -5,7 +5,7 @@
 use std::ops::Range;
 
 use super::{
-    DomainDef, DomainError, Hostdev,
+    DomainDef, DomainError, GuestPlace, Hostdev,
     hostdev::source_address,
     parse::parse,
     reader::{Item, Scanner, Space},
@@ -52,12 +52,56 @@ pub fn with_source(
     Ok(Some(moved))
 }
 
+/// A single hostdev with another device of its kind, and with that guest address if one is
+/// given. Every other byte is unchanged.
+///
+/// # Errors
+/// When the text is not well-formed.
+pub(super) fn retargeted(
+    hostdev: &str,
+    handle: Handle,
+    guest: Option<&GuestPlace>,
+) -> Result<String, DomainError> {
+    let mut text = hostdev.to_owned();
+    if let Some(place) = guest {
+        match guest_address_span(&text)? {
+            Some(span) => text.replace_range(span, &place.to_string()),
+            None => {
+                let end = text.rfind("</").unwrap_or(text.len());
+                let before = text.get(..end).unwrap_or_default();
+                let indent = before.get(before.trim_end().len()..).unwrap_or_default();
+                let deeper = if indent.is_empty() { "" } else { "  " };
+                text.insert_str(end - indent.len(), &format!("{indent}{deeper}{place}"));
+            }
+        }
+    }
+    if let Some(span) = source_address_span(&text)? {
+        text.replace_range(span, &source_address(handle));
+    }
+    Ok(text)
+}
+
+/// The place of that hostdev in the document.
+pub(super) fn span_of(xml: &str, hostdev: &Hostdev) -> Result<Option<Range<usize>>, DomainError> {
+    find_span(xml, "hostdev", |piece| piece.hostdevs.contains(hostdev))
+}
+
 /// A single hostdev without its guest address: a device that is plugged into a running
 /// domain gets any free address.
 ///
 /// # Errors
 /// When the text is not well-formed.
 pub fn without_guest_address(hostdev: &str) -> Result<String, DomainError> {
+    let Some(span) = guest_address_span(hostdev)? else {
+        return Ok(Scanner::new(hostdev)?.xml().to_owned());
+    };
+    let before = hostdev.get(..span.start).unwrap_or_default().trim_end();
+    let after = hostdev.get(span.end..).unwrap_or_default();
+    Ok(format!("{before}{after}"))
+}
+
+/// The span of the guest's `<address>` of a single hostdev.
+fn guest_address_span(hostdev: &str) -> Result<Option<Range<usize>>, DomainError> {
     let mut scanner = Scanner::new(hostdev)?;
     let mut start = None;
     loop {
@@ -67,14 +111,11 @@ pub fn without_guest_address(hostdev: &str) -> Result<String, DomainError> {
             }
             Item::End(span) if scanner.depth() == 1 => {
                 if let Some(from) = start {
-                    let xml = scanner.xml();
-                    let before = xml.get(..from).unwrap_or_default().trim_end();
-                    let after = xml.get(span.end..).unwrap_or_default();
-                    return Ok(format!("{before}{after}"));
+                    return Ok(Some(from..span.end));
                 }
             }
             Item::Start(_) | Item::End(_) | Item::Text(_) | Item::Aside => {}
-            Item::Eof => return Ok(scanner.xml().to_owned()),
+            Item::Eof => return Ok(None),
         }
     }
 }
@@ -168,7 +209,10 @@ fn alone(device: &str) -> Result<DomainDef, DomainError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{MdevUuid, PciAddress};
+    use crate::{
+        domain::GuestSlot,
+        model::{MdevUuid, PciAddress},
+    };
 
     #[test]
     fn a_function_is_moved_and_nothing_else_changes() {
@@ -192,7 +236,14 @@ mod tests {
         };
         let hostdev = |address: &str, name: &str| {
             let address: PciAddress = address.parse().unwrap();
-            Hostdev::placeholder(address, &name.parse().unwrap())
+            Hostdev {
+                guest: Some(GuestPlace {
+                    at: GuestSlot { bus: 6, slot: 0 },
+                    function: 0,
+                    multifunction: false,
+                }),
+                ..Hostdev::placeholder(address, &name.parse().unwrap())
+            }
         };
         let (from, to) = ("0000:3b:00.4", "0000:af:01.7");
         let moved = |from: &Hostdev| {

@@ -177,6 +177,22 @@ pub fn with_request(xml: &str, request: &Request) -> Result<String, DomainError>
     Ok(replaced(xml, place, &changed))
 }
 
+/// The document with another text in that place; a new text is indented like the former one.
+pub(super) fn replaced_whole(xml: &str, span: Range<usize>, text: &str, is_new: bool) -> String {
+    let indent = if is_new {
+        indentation(xml, span.start)
+    } else {
+        ""
+    };
+    replaced(xml, span, &indented(text, indent))
+}
+
+/// The document without that part, and without the line on which it stands.
+pub(super) fn without_span(xml: &str, span: Range<usize>) -> String {
+    let indent = indentation(xml, span.start).len();
+    replaced(xml, span.start - indent..span.end, "")
+}
+
 /// The line break and white space before that position, when it begins a line.
 fn indentation(xml: &str, place: usize) -> &str {
     let before = xml.get(..place).unwrap_or_default();

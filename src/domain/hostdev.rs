@@ -1,7 +1,7 @@
 //! The `<hostdev>` of a device that a pool can hand out: how one is read, and how the
 //! placeholder of a request is written. Attaching it is done elsewhere.
 
-use super::DomainDef;
+use super::{DomainDef, GuestPlace};
 use crate::model::{DeviceName, Handle, MdevModel, MdevUuid, PciAddress, Rom};
 
 /// The prefix of the aliases of our devices. libvirt accepts aliases from users only if
@@ -30,6 +30,8 @@ pub struct Hostdev {
     pub display: Option<bool>,
     /// The option ROM of a function, as the guest's firmware sees it.
     pub rom: Rom,
+    /// Its place in the guest, if it is on a PCI bus and the XML says which.
+    pub guest: Option<GuestPlace>,
 }
 
 impl Hostdev {
@@ -76,6 +78,7 @@ impl Hostdev {
             managed: false,
             display: None,
             rom: Rom::default(),
+            guest: None,
         }
     }
 
@@ -119,10 +122,12 @@ impl Hostdev {
             "<hostdev mode='subsystem' {attributes}>\n  \
                <source>\n    \
                  {}\n  \
-               </source>{alias}{}\n\
+               </source>{alias}{}{}\n\
              </hostdev>",
             source_address(self.handle),
-            rom_element(&self.rom)
+            rom_element(&self.rom),
+            self.guest
+                .map_or(String::new(), |place| format!("\n  {place}"))
         )
     }
 }
@@ -200,7 +205,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::domain::parse;
+    use crate::domain::{GuestSlot, parse};
 
     fn domain(device: &str) -> DomainDef {
         let xml = format!(
@@ -315,6 +320,13 @@ mod tests {
         let function = address.prop_map(|(domain, bus, slot, function)| {
             Handle::Pci(PciAddress::new(domain, bus, slot, function).unwrap())
         });
+        let place = (any::<u8>(), 0u8..32, 0u8..8, any::<bool>()).prop_map(
+            |(bus, slot, function, multifunction)| GuestPlace {
+                at: GuestSlot { bus, slot },
+                function,
+                multifunction,
+            },
+        );
         let text = || prop::option::of("[a-z0-9<&'\" -]{0,12}");
         (
             prop_oneof![mdev, function],
@@ -323,9 +335,10 @@ mod tests {
             any::<bool>(),
             any::<Option<bool>>(),
             (any::<Option<bool>>(), text()),
+            prop::option::of(place),
         )
             .prop_map(
-                |(handle, alias, model, managed, display, (bar, file))| Hostdev {
+                |(handle, alias, model, managed, display, (bar, file), guest)| Hostdev {
                     handle,
                     alias,
                     model: model.filter(|_| handle.mdev().is_some()),
@@ -335,6 +348,7 @@ mod tests {
                         Handle::Pci(_) => Rom { bar, file },
                         Handle::Mdev(_) => Rom::default(),
                     },
+                    guest,
                 },
             )
     }

@@ -3,6 +3,7 @@
 //! drivers. This module works on text alone and does not know libvirt's API, files,
 //! pools or the host.
 
+mod card;
 mod cdrom;
 mod definition;
 mod edit;
@@ -19,6 +20,10 @@ mod request;
 mod tag;
 mod well_formed;
 
+pub use card::{
+    Card, Exchange, ExchangeError, GuestPlace, GuestSlot, NoSlot, exchanges, other_of_card,
+    with_card,
+};
 pub use cdrom::{CDROM_ALIAS, CdRom, MEDIA_DIRECTORY, cdrom, detach_cdrom, find_cdrom, media_path};
 pub use definition::{Controller, Disk, DomainDef, DrivePosition};
 pub use edit::{add_request, remove_request, replace_request, requests};

@@ -4,7 +4,8 @@
 use std::{borrow::Cow, str::FromStr};
 
 use super::{
-    Controller, Disk, DomainDef, DrivePosition, Hostdev, MAX_REQUESTS, Request,
+    Controller, Disk, DomainDef, DrivePosition, GuestPlace, GuestSlot, Hostdev, MAX_REQUESTS,
+    Request,
     error::{DomainError, Problem, one_line},
     reader::{Item, Scanner, Space, Tag},
     tag::{check_devices_tag, described, read_request},
@@ -78,6 +79,7 @@ struct Builder {
     scsi_hostdevs: Vec<DrivePosition>,
     controllers: Vec<Controller>,
     aliases: std::collections::BTreeSet<String>,
+    slots: std::collections::BTreeSet<GuestSlot>,
     memory_nodes: Vec<CpuSet>,
     vcpu: Option<CpuSet>,
     vcpu_pins: Vec<CpuSet>,
@@ -100,6 +102,7 @@ struct HostdevDraft {
     display: Option<bool>,
     managed: bool,
     rom: Rom,
+    guest: Option<GuestPlace>,
 }
 
 impl Builder {
@@ -206,6 +209,17 @@ impl Builder {
                 "alias",
             ) => {
                 self.alias(parent, owned("name")?);
+            }
+            (
+                Location::Device | Location::Hostdev | Location::ScsiHostdev | Location::Disk,
+                "address",
+            ) if get("type")?.as_deref() == Some("pci") => {
+                if let Some(place) = guest_place(scanner, tag)? {
+                    self.slots.insert(place.at);
+                    if parent == Location::Hostdev {
+                        self.hostdev.guest = Some(place);
+                    }
+                }
             }
             (Location::Hostdev, "rom") if !self.hostdev.is_mdev => {
                 self.hostdev.rom = Rom {
@@ -352,6 +366,7 @@ impl Builder {
                     managed: draft.managed,
                     display: draft.display,
                     rom: draft.rom,
+                    guest: draft.guest,
                 });
             }
             Location::Disk => {
@@ -378,6 +393,7 @@ impl Builder {
             scsi_hostdevs: self.scsi_hostdevs,
             controllers: self.controllers,
             aliases: self.aliases,
+            slots: self.slots,
             memory_nodes: union(&self.memory_nodes),
             cpus: self.vcpu.unwrap_or_else(|| union(&self.vcpu_pins)),
             machine: self.machine,
@@ -440,6 +456,22 @@ fn pci<'x>(scanner: &Scanner<'x>, tag: &Tag<'x>) -> Result<Option<PciAddress>, D
         return Ok(None);
     };
     Ok(PciAddress::new(domain, bus, slot, function))
+}
+
+/// The guest's address of a device; None outside of the guest's PCI domain 0.
+fn guest_place<'x>(
+    scanner: &Scanner<'x>,
+    tag: &Tag<'x>,
+) -> Result<Option<GuestPlace>, DomainError> {
+    let Some((0, bus, slot, function)) = pci(scanner, tag)?.map(PciAddress::parts) else {
+        return Ok(None);
+    };
+    let multifunction = scanner.attribute(tag, "multifunction")?;
+    Ok(Some(GuestPlace {
+        at: GuestSlot { bus, slot },
+        function,
+        multifunction: multifunction.as_deref() == Some("on"),
+    }))
 }
 
 fn parsed<'x, T: FromStr<Err = InvalidName>>(

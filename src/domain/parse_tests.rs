@@ -82,6 +82,11 @@ fn a_sample_reads_as_libvirt_wrote_it() {
     let hostdev = |alias: Option<&str>| Hostdev {
         alias: alias.map(str::to_owned),
         display: Some(false),
+        guest: Some(GuestPlace {
+            at: GuestSlot { bus: 1, slot: 0 },
+            function: 0,
+            multifunction: false,
+        }),
         ..Hostdev::bare("11111111-2222-3333-4444-555555555555".parse().unwrap())
     };
     assert_eq!(started.hostdevs, [hostdev(Some("hostdev0"))]);
@@ -190,6 +195,7 @@ fn everything_of_interest_is_read() {
             managed: false,
             display: Some(true),
             rom: Rom::default(),
+            guest: None,
         }]
     );
 }

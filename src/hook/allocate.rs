@@ -8,7 +8,7 @@ use crate::{
     },
     claims::{self, Claim, ClaimedDevice, Liveness, Origin, State},
     device::Sysfs,
-    domain::{DomainDef, with_source},
+    domain::{Card, DomainDef, Hostdev, with_card},
     events,
     host::{ClaimLock, Deadline, Host, Processes},
     model::{DeviceName, Handle, PciAddress},
@@ -86,21 +86,33 @@ fn of_saved_state(host: &Host, call: &HookCall, error: AllocateError) -> Allocat
 pub(super) fn moved(
     domain: &DomainDef,
     xml: &str,
-    functions: &[(DeviceName, PciAddress)],
+    functions: &[(DeviceName, Vec<PciAddress>)],
 ) -> Result<Option<String>, AllocateError> {
     let mut changed: Option<String> = None;
-    for (name, function) in functions {
+    for (name, functions) in functions {
+        let Some((function, others)) = functions.split_first() else {
+            continue;
+        };
         let handle = Handle::Pci(*function);
         let Some(named) = domain.function_of(name).filter(|one| one.handle != handle) else {
             continue;
         };
         let before = changed.as_deref().unwrap_or(xml);
-        let after = with_source(before, named, handle);
-        let after = after.map_err(|cause| AllocateError::Domain {
+        let on_slot = |one: &&PciAddress| one.slot() == function.slot() && *one > function;
+        let card = Card {
+            first: Hostdev::placeholder(handle, name),
+            // The state of the guest has these functions, and no other.
+            others: match domain.others_of_card(name).next() {
+                Some(_) => others.iter().filter(on_slot).copied().collect(),
+                None => Vec::new(),
+            },
+        };
+        let after = with_card(before, domain, name, named, &card);
+        let after = after.map_err(|cause| AllocateError::Exchange {
             domain: domain.name.to_string(),
             cause,
         })?;
-        changed = after.or(changed);
+        changed = Some(after);
     }
     Ok(changed)
 }
@@ -112,7 +124,7 @@ struct Allocation<'a> {
 
 impl Allocation<'_> {
     /// Makes the devices and returns the functions that they are on, if any.
-    fn run(&mut self) -> Result<Vec<(DeviceName, PciAddress)>, AllocateError> {
+    fn run(&mut self) -> Result<Vec<(DeviceName, Vec<PciAddress>)>, AllocateError> {
         let (host, lock) = (self.making.host, self.making.lock);
         let demand = &self.making.demand;
         if let Some(former) = claims::load(host, demand.domain.uuid)? {
@@ -158,7 +170,10 @@ impl Allocation<'_> {
         made_just_now && same && claim.devices.iter().all(is_there)
     }
 
-    fn take_over(&self, mut claim: Claim) -> Result<Vec<(DeviceName, PciAddress)>, AllocateError> {
+    fn take_over(
+        &self,
+        mut claim: Claim,
+    ) -> Result<Vec<(DeviceName, Vec<PciAddress>)>, AllocateError> {
         let Making {
             host, lock, demand, ..
         } = &self.making;
@@ -211,10 +226,11 @@ impl Allocation<'_> {
     }
 }
 
-fn functions_of(claim: &Claim) -> Vec<(DeviceName, PciAddress)> {
-    claim
-        .functions()
-        .map(|(device, function)| (device.name.clone(), function))
+/// The devices that are functions, each with those that it takes along.
+pub(super) fn functions_of(claim: &Claim) -> Vec<(DeviceName, Vec<PciAddress>)> {
+    let devices = claim.functions().map(|(device, _)| device);
+    devices
+        .map(|device| (device.name.clone(), device.functions().collect()))
         .collect()
 }
 

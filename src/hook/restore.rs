@@ -33,12 +33,13 @@ pub(super) fn replan(
 fn functions(
     host: &Host,
     domain: &DomainDef,
-) -> Result<Vec<(DeviceName, PciAddress)>, AllocateError> {
+) -> Result<Vec<(DeviceName, Vec<PciAddress>)>, AllocateError> {
     let mut demand = Demand::load(host, domain, devices_wanted(domain)?)?;
     let plan = demand.replan(host, &Failed::default())?;
-    let functions = plan
-        .assignments
-        .into_iter()
-        .filter_map(|assignment| Some((assignment.device, assignment.handle.pci()?)));
+    let functions = plan.assignments.into_iter().filter_map(|assignment| {
+        let own = assignment.handle.pci()?;
+        let all = std::iter::once(own).chain(assignment.along);
+        Some((assignment.device, all.collect()))
+    });
     Ok(functions.collect())
 }

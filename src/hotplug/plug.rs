@@ -199,9 +199,11 @@ fn placeholders(
                     let name = &request.name;
                     let chosen = definition::choose_free(host, reserved, &planned, &pool, name);
                     let chosen = chosen.map_err(PlugError::Other)?;
-                    let placeholder = chosen.as_ref().map(|one| Placeholder::from(one.handle));
+                    let placeholder = chosen
+                        .as_ref()
+                        .map(|one| Placeholder::from(one.first.handle));
                     // So that the next device does not get the same function.
-                    planned.hostdevs.extend(chosen);
+                    planned.hostdevs.extend(chosen.map(|card| card.first));
                     placeholder.unwrap_or(Placeholder::Any)
                 }
             }

@@ -9,6 +9,7 @@ use super::{
 use crate::{
     capacity::{Fit, Placement},
     device::{
+        Sysfs,
         mdev::{Offer, Parent},
         step::Step,
     },
@@ -44,6 +45,13 @@ pub trait Devices: fmt::Debug + Send + Sync {
     /// for them are optional.
     fn is_plugged_in_later(&self) -> bool {
         false
+    }
+
+    /// The other functions that a VM gets on the same slot of the guest, with that function;
+    /// None if the host does not say.
+    fn passed_along(&self, sysfs: &dyn Sysfs, function: PciAddress) -> Option<Vec<PciAddress>> {
+        let _ = (sysfs, function);
+        Some(Vec::new())
     }
 
     /// The option ROM of its functions, for new placeholders.

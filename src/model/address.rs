@@ -18,6 +18,12 @@ pub struct PciAddress {
 }
 
 impl PciAddress {
+    /// Its domain, its bus and its slot: those of all functions of its card.
+    #[must_use]
+    pub fn slot(self) -> (u32, u8, u8) {
+        (self.domain, self.bus, self.slot)
+    }
+
     /// Its domain and its bus.
     #[must_use]
     pub fn bus(self) -> (u32, u8) {

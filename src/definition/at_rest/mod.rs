@@ -11,12 +11,12 @@ use super::{
     Move, Named, Stuck, Target,
     placeholder::check_libvirt,
     redo::carry_out_noted,
-    replan::{Elsewhere, exchange, function_of, is_taken},
+    replan::{Elsewhere, exchange, function_of, is_taken, whole_card},
 };
 use crate::{
     allocate::devices_wanted,
     claims, config,
-    domain::{DomainDef, Hostdev},
+    domain::{Card, DomainDef, Hostdev},
     host::{
         Host,
         libvirt::{Domain, Libvirt, StoppedDomain},
@@ -203,13 +203,15 @@ pub fn carry_out_moves(
         if from.handle.pci() != one.from {
             return Ok(false);
         }
+        let mut to = Card::from(Hostdev::placeholder(to, &one.device));
         if let Some(request) = def.requests.iter().find(|asked| asked.name == one.device) {
             check_libvirt(&config::load_pool(host, &request.pool)?, libvirt.version()?)?;
+            to = whole_card(host, request, &to.first).unwrap_or(to);
         }
         let other = Elsewhere {
             device: one.device.clone(),
             from: from.clone(),
-            to: Hostdev::placeholder(to, &one.device),
+            to,
             reason: one.reason.clone(),
         };
         changes.extend(exchange(&target, &other)?);

@@ -74,7 +74,8 @@ pub(super) fn group(view: &HostView<'_>, function: PciAddress) -> Result<Rc<Grou
     group
 }
 
-fn read_group(sysfs: &dyn Sysfs, function: PciAddress) -> Result<Group, Offer> {
+/// The same, read now.
+pub(super) fn read_group(sysfs: &dyn Sysfs, function: PciAddress) -> Result<Group, Offer> {
     let Some(number) = iommu::group_of(sysfs, function).map_err(unreadable)? else {
         return Err(Offer::Taken(match iommu::is_on(sysfs) {
             Ok(false) => NO_IOMMU.to_owned(),
@@ -89,6 +90,19 @@ fn read_group(sysfs: &dyn Sysfs, function: PciAddress) -> Result<Group, Offer> {
         }
     }
     Ok(Group { number, endpoints })
+}
+
+/// The functions of one card that cannot be handed out apart, in ascending order: those of
+/// the function's slot in its IOMMU group. Virtual functions are no card, although they share
+/// a slot.
+pub(super) fn card(sysfs: &dyn Sysfs, group: &Group, function: PciAddress) -> Vec<PciAddress> {
+    if pci::is_virtual(sysfs, function) {
+        return vec![function];
+    }
+    let endpoints = group.endpoints.iter().map(|(one, _)| *one);
+    endpoints
+        .filter(|one| one.slot() == function.slot())
+        .collect()
 }
 
 /// What the function offers.

@@ -1,6 +1,6 @@
 //! A PCI device as a person names it for a new pool.
 
-use super::function;
+use super::{function, pool::PciPool};
 use crate::{
     device::{mdev::Offer, near, pci},
     kind::{HostView, Named, NewDevice},
@@ -12,7 +12,7 @@ use crate::{
 ///
 /// # Errors
 /// Why there is none, or why it cannot be in a pool.
-pub(super) fn named(view: &HostView<'_>, text: &str) -> Result<Named, String> {
+pub(super) fn named(pool: &PciPool, view: &HostView<'_>, text: &str) -> Result<Named, String> {
     let sysfs = view.sysfs();
     let functions = pci::functions(sysfs).map_err(|e| format!("cannot list PCI devices: {e}"))?;
     let wanted = text.parse::<PciAddress>().ok();
@@ -25,9 +25,14 @@ pub(super) fn named(view: &HostView<'_>, text: &str) -> Result<Named, String> {
             "{function} is a bridge, which cannot be passed to a VM"
         ));
     }
+    let first = pool.stands_for(view, *function);
+    let instead = (first != *function).then(|| {
+        format!("{function} goes with {first}, the first function of its card; the rule takes that")
+    });
+    let notes: Vec<String> = instead.into_iter().chain(note(view, first)).collect();
     Ok(Named {
-        device: NewDevice::Itself(function.to_string()),
-        note: note(view, *function),
+        device: NewDevice::Itself(first.to_string()),
+        note: (!notes.is_empty()).then(|| notes.join("; ")),
     })
 }
 

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     device::{
-        driver,
+        Sysfs, driver,
         mdev::{Offer, Parent},
         pci,
         step::Step,
@@ -36,6 +36,20 @@ impl Devices for PciPool {
         self.settings.placeholder == TimeOfPlug::HotPlug
     }
 
+    fn passed_along(&self, sysfs: &dyn Sysfs, function: PciAddress) -> Option<Vec<PciAddress>> {
+        if !self.settings.multifunction {
+            return Some(Vec::new());
+        }
+        function::subject(sysfs, function)?;
+        let group = function::read_group(sysfs, function).ok()?;
+        let card = function::card(sysfs, &group, function);
+        let (first, others) = card.split_first()?;
+        Some(match *first == function {
+            true => others.to_vec(),
+            false => Vec::new(),
+        })
+    }
+
     fn rom(&self) -> Rom {
         self.settings.rom.clone()
     }
@@ -45,7 +59,7 @@ impl Devices for PciPool {
     }
 
     fn named(&self, view: &HostView<'_>, text: &str) -> Result<Named, String> {
-        named::named(view, text)
+        named::named(self, view, text)
     }
 
     fn candidates(
@@ -82,7 +96,7 @@ impl Devices for PciPool {
 
     fn offer(&self, view: &HostView<'_>, candidate: &Candidate) -> Offer {
         match candidate.function() {
-            Some(one) => function::offer(view, one),
+            Some(one) => self.offer_of(view, one),
             None => Offer::NoSuchType,
         }
     }
@@ -128,9 +142,33 @@ impl Devices for PciPool {
 
     fn room(&self, view: &HostView<'_>, function: &Parent) -> (Offer, bool) {
         let offer = match function.name.pci() {
-            Some(one) => function::offer(view, one),
+            Some(one) => self.offer_of(view, one),
             None => Offer::NoSuchType,
         };
         (offer, true)
+    }
+}
+
+impl PciPool {
+    /// The function that stands for the card of that one: another one only if the functions of
+    /// a card come along with its first.
+    pub(super) fn stands_for(&self, view: &HostView<'_>, function: PciAddress) -> PciAddress {
+        if !self.settings.multifunction {
+            return function;
+        }
+        let group = function::group(view, function).ok();
+        let card = group.map(|group| function::card(view.sysfs(), &group, function));
+        let first = card.and_then(|card| card.first().copied());
+        first.unwrap_or(function)
+    }
+
+    fn offer_of(&self, view: &HostView<'_>, function: PciAddress) -> Offer {
+        let first = self.stands_for(view, function);
+        if first == function {
+            return function::offer(view, function);
+        }
+        Offer::Taken(format!(
+            "it goes with {first}, the first function of its card (multifunction)"
+        ))
     }
 }

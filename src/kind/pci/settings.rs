@@ -11,7 +11,13 @@ use crate::{
 /// The name of the table.
 pub(super) const TABLE: &str = "pci";
 
-const KEYS: &[&str] = &["keep-bound", "rom", "rom-file", "placeholder"];
+const KEYS: &[&str] = &[
+    "multifunction",
+    "keep-bound",
+    "rom",
+    "rom-file",
+    "placeholder",
+];
 
 /// When the VM gets the device.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -27,14 +33,28 @@ pub(super) enum TimeOfPlug {
 const PLACEHOLDERS: &[&str] = &["address", "hotplug"];
 
 /// `[pci]`, validated.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Settings {
+    /// Whether the VM gets the other functions of the card, those that share the IOMMU group
+    /// of the first one, on one slot with it.
+    pub(super) multifunction: bool,
     /// Whether the devices stay bound to `vfio-pci` after their VM has stopped.
     pub(super) keep_bound: bool,
     /// The option ROM that the guest's firmware sees.
     pub(super) rom: Rom,
     /// When the VM gets the device.
     pub(super) placeholder: TimeOfPlug,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            multifunction: true,
+            keep_bound: false,
+            rom: Rom::default(),
+            placeholder: TimeOfPlug::default(),
+        }
+    }
 }
 
 impl Settings {
@@ -50,15 +70,33 @@ impl Settings {
         let rom_file = table.text("rom-file")?.map(|text| absolute(file, text));
         let placeholder = table.text("placeholder")?;
         let placeholder = placeholder.map(|text| time_of_plug(file, &text));
+        let placeholder = placeholder.transpose()?.unwrap_or_default();
         Ok(Self {
+            multifunction: multifunction(&table, placeholder)?,
             keep_bound: table.flag("keep-bound")?.unwrap_or_default(),
             rom: Rom {
                 bar: bar.transpose()?,
                 file: rom_file.transpose()?,
             },
-            placeholder: placeholder.transpose()?.unwrap_or_default(),
+            placeholder,
         })
     }
+}
+
+/// Whether other functions come along. libvirt plugs only single functions into a running
+/// VM ("only PCI device addresses with function=0 are supported").
+fn multifunction(table: &Table<'_, '_>, placeholder: TimeOfPlug) -> Result<bool, ConfigError> {
+    let plugged_in = placeholder == TimeOfPlug::HotPlug;
+    let Some(node) = table.get("multifunction") else {
+        return Ok(!plugged_in);
+    };
+    let chosen = node.flag()?;
+    if chosen && plugged_in {
+        let what = "cannot be true with placeholder = \"hotplug\": only single functions can be \
+                    plugged into a running VM";
+        return Err(node.refuse(what, &[]));
+    }
+    Ok(chosen)
 }
 
 fn switch(file: &Path, text: &Written<String>) -> Result<bool, ConfigError> {
@@ -116,6 +154,7 @@ mod tests {
         let text = "[pci]\nkeep-bound = true\nrom = 'off'\nrom-file = '/srv/vbios.rom'\n\
                     placeholder = 'hotplug'\n";
         let settings = Settings {
+            multifunction: false,
             keep_bound: true,
             rom: Rom {
                 bar: Some(false),
@@ -124,6 +163,15 @@ mod tests {
             placeholder: TimeOfPlug::HotPlug,
         };
         assert_eq!(read(text), Ok(settings));
+    }
+
+    #[test]
+    fn functions_come_along_unless_the_device_is_plugged_in_alone() {
+        let multifunction = |text: &str| read(text).unwrap().multifunction;
+        assert!(multifunction("[pci]\nkeep-bound = true\n"));
+        assert!(multifunction("[pci]\nmultifunction = true\n"));
+        assert!(!multifunction("[pci]\nmultifunction = false\n"));
+        assert!(!multifunction("[pci]\nplaceholder = 'hotplug'\n"));
     }
 
     #[test]
@@ -143,9 +191,14 @@ mod tests {
                  'hotplug'?); accepted: address, hotplug",
             ),
             (
-                "multifunction = true",
-                "/p.toml:2: key 'pci.multifunction': unknown key; accepted: keep-bound, rom, \
-                 rom-file, placeholder",
+                "multi-function = true",
+                "/p.toml:2: key 'pci.multi-function': unknown key (did you mean 'multifunction'?); \
+                 accepted: multifunction, keep-bound, rom, rom-file, placeholder",
+            ),
+            (
+                "placeholder = 'hotplug'\nmultifunction = true",
+                "/p.toml:3: key 'pci.multifunction': cannot be true with placeholder = \"hotplug\": \
+                 only single functions can be plugged into a running VM",
             ),
         ] {
             let error = read(&format!("[pci]\n{text}\n")).unwrap_err();

@@ -58,11 +58,11 @@ fn a_pool_is_created_from_addresses() {
     let scene = scene();
     insta::assert_snapshot!(said(&scene, "pool create cards --kind pci --device 0000:04:00.0 --device 0000:05:00.1"), @r"
     wrote /etc/virt-vgpu/pools.d/cards.toml
-    note: 0000:05:00.1 shares IOMMU group 5 with 0000:05:00.0: while a VM has one of them, the host has none; the kernel knows no way to reset 0000:05:00.1: it may not work for a second VM until the host reboots
+    note: 0000:05:00.1 goes with 0000:05:00.0, the first function of its card; the rule takes that; 0000:05:00.0 shares IOMMU group 5 with 0000:05:00.1: while a VM has one of them, the host has none
 
     DEVICE        TAKEN BY                    AVAILABLE  ALSO IN POOL
     0000:04:00.0  rule 'device 0000:04:00.0'  1          -
-    0000:05:00.1  rule 'device 0000:05:00.1'  1          -
+    0000:05:00.0  rule 'device 0000:05:00.0'  1          -
     ");
     let text = std::fs::read_to_string(scene.path("etc/virt-vgpu/pools.d/cards.toml")).unwrap();
     insta::assert_snapshot!(text, @r#"
@@ -82,9 +82,9 @@ fn a_pool_is_created_from_addresses() {
     ]
 
     [[rule]]
-    name  = "device 0000:05:00.1"
+    name  = "device 0000:05:00.0"
     where = [
-      { field = "address", op = "equal", value = "0000:05:00.1" },
+      { field = "address", op = "equal", value = "0000:05:00.0" },
     ]
     "#);
     insta::assert_snapshot!(said(&scene, "pool check"), @"1 pool checked: 0 errors, 0 warnings");
@@ -154,7 +154,7 @@ fn the_pool_is_shown_with_what_cannot_be_had() {
       0000:00:01.0  rule 1    it is a bridge, which cannot be passed to a VM                                                                                                -
       0000:04:00.0  rule 1    1                                                                                                                                             -
       0000:05:00.0  rule 1    1                                                                                                                                             -
-      0000:05:00.1  rule 1    1                                                                                                                                             -
+      0000:05:00.1  rule 1    it goes with 0000:05:00.0, the first function of its card (multifunction)                                                                     -
       0000:06:00.0  rule 1    it has 2 virtual functions, which would vanish; 'echo 0 > /sys/bus/pci/devices/0000:06:00.0/sriov_numvfs' removes them when nobody uses them  -
     ");
     let (one, two) = (
@@ -185,7 +185,7 @@ fn the_pool_is_shown_with_what_cannot_be_had() {
       0000:00:01.0  rule 1    it is a bridge, which cannot be passed to a VM                                                                                                -
       0000:04:00.0  rule 1    1                                                                                                                                             -
       0000:05:00.0  rule 1    domain 'vm1' has it                                                                                                                           -
-      0000:05:00.1  rule 1    domain 'vm1' has it                                                                                                                           -
+      0000:05:00.1  rule 1    it goes with 0000:05:00.0, the first function of its card (multifunction)                                                                     -
       0000:06:00.0  rule 1    it has 2 virtual functions, which would vanish; 'echo 0 > /sys/bus/pci/devices/0000:06:00.0/sriov_numvfs' removes them when nobody uses them  -
     ");
     insta::assert_snapshot!(said(&scene, "pool list"), @r"
@@ -197,7 +197,7 @@ fn the_pool_is_shown_with_what_cannot_be_had() {
     let explained = said(&scene, &format!("explain --xml {}", path.display()));
     insta::assert_snapshot!(explained, @r"
     domain 'vm2' would be refused
-      virt-vgpu: pool 'cards' has no free PCI device for domain 'vm2': its XML names 0000:05:00.1: domain 'vm1' has it; 'virt-vgpu start vm2' looks for another
+      virt-vgpu: pool 'cards' has no free PCI device for domain 'vm2': its XML names 0000:05:00.1: it goes with 0000:05:00.0, the first function of its card (multifunction); 'virt-vgpu start vm2' looks for another
 
     dev0 from pool cards
       uuid    e2416e4a-5cc6-5b44-a24e-a656f504d9a5
@@ -207,7 +207,7 @@ fn the_pool_is_shown_with_what_cannot_be_had() {
       0000:00:01.0  0000:00:01.0  -     0       it is a bridge, which cannot be passed to a VM
       0000:04:00.0  0000:04:00.0  -     0       1 of 8086:1533 left
       0000:05:00.0  0000:05:00.0  -     0       domain 'vm1' has it
-      0000:05:00.1  0000:05:00.1  -     0       domain 'vm1' has it
+      0000:05:00.1  0000:05:00.1  -     0       it goes with 0000:05:00.0, the first function of its card (multifunction)
       0000:06:00.0  0000:06:00.0  -     0       it has 2 virtual functions, which would vanish; 'echo 0 > /sys/bus/pci/devices/0000:06:00.0/sriov_numvfs' removes them when nobody uses them
 
     note: 'vm1' is not running but holds devices, which the hook frees before it refuses; run 'virt-vgpu reconcile' and ask again
@@ -215,20 +215,18 @@ fn the_pool_is_shown_with_what_cannot_be_had() {
     scene.stop(&one);
     let explained = said(&scene, &format!("explain --xml {}", path.display()));
     insta::assert_snapshot!(explained, @r"
-    domain 'vm2' would be served
+    domain 'vm2' would be refused
+      virt-vgpu: pool 'cards' has no free PCI device for domain 'vm2': its XML names 0000:05:00.1: it goes with 0000:05:00.0, the first function of its card (multifunction); 'virt-vgpu start vm2' looks for another
 
     dev0 from pool cards
       uuid    e2416e4a-5cc6-5b44-a24e-a656f504d9a5
-      parent  0000:05:00.1
-      type    8086:1533
-      why     pack: 0 in use on 0000:05:00.1, 1 of 8086:1533 left
 
-    pool cards: PCI device, pack, 0 in use, 3 free
+    pool cards: PCI device, pack, 0 in use, 2 free
       PARENT        BOARD         NODE  IN USE  ROOM
       0000:00:01.0  0000:00:01.0  -     0       it is a bridge, which cannot be passed to a VM
       0000:04:00.0  0000:04:00.0  -     0       1 of 8086:1533 left
       0000:05:00.0  0000:05:00.0  -     0       1 of 8086:1533 left
-      0000:05:00.1  0000:05:00.1  -     0       1 of 8086:1533 left
+      0000:05:00.1  0000:05:00.1  -     0       it goes with 0000:05:00.0, the first function of its card (multifunction)
       0000:06:00.0  0000:06:00.0  -     0       it has 2 virtual functions, which would vanish; 'echo 0 > /sys/bus/pci/devices/0000:06:00.0/sriov_numvfs' removes them when nobody uses them
     ");
 }
@@ -264,7 +262,7 @@ fn a_host_without_the_driver_for_vms_says_so() {
       0000:00:01.0  rule 1    it is a bridge, which cannot be passed to a VM                                                                                                -
       0000:04:00.0  rule 1    the driver vfio-pci is not loaded; 'modprobe vfio-pci' loads it                                                                               -
       0000:05:00.0  rule 1    the driver vfio-pci is not loaded; 'modprobe vfio-pci' loads it                                                                               -
-      0000:05:00.1  rule 1    the driver vfio-pci is not loaded; 'modprobe vfio-pci' loads it                                                                               -
+      0000:05:00.1  rule 1    it goes with 0000:05:00.0, the first function of its card (multifunction)                                                                     -
       0000:06:00.0  rule 1    it has 2 virtual functions, which would vanish; 'echo 0 > /sys/bus/pci/devices/0000:06:00.0/sriov_numvfs' removes them when nobody uses them  -
     ");
 }
@@ -286,7 +284,7 @@ fn keys_of_the_pool_file_are_checked() {
         all.push_str(&said(&scene, "pool check"));
     }
     insta::assert_snapshot!(all, @r"
-    error: /etc/virt-vgpu/pools.d/cards.toml:3: key 'pci.keep-bond': unknown key (did you mean 'keep-bound'?); accepted: keep-bound, rom, rom-file, placeholder
+    error: /etc/virt-vgpu/pools.d/cards.toml:3: key 'pci.keep-bond': unknown key (did you mean 'keep-bound'?); accepted: multifunction, keep-bound, rom, rom-file, placeholder
     1 pool checked: 1 error, 0 warnings
     error: /etc/virt-vgpu/pools.d/cards.toml:3: key 'pci.keep-bound': wants true or false, found the text 'yes'
     1 pool checked: 1 error, 0 warnings

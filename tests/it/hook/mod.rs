@@ -4,6 +4,7 @@
 mod at_once;
 mod bad_host;
 mod bad_input;
+mod card;
 mod driver_errors;
 mod elsewhere;
 mod former_claims;

@@ -38,9 +38,12 @@ fn machine() -> Machine {
     ])
 }
 
+/// A pool hands out the functions of a card one by one.
+const APART: &str = "[pci]\nmultifunction = false\n";
+
 fn scene() -> Scene {
     let scene = Scene::new(machine());
-    scene.pci_pool("cards");
+    scene.pci_pool_with("cards", APART);
     scene
 }
 
@@ -151,7 +154,7 @@ fn a_function_comes_back_as_it_was() {
 #[test]
 fn a_pool_may_keep_its_functions_bound() {
     let scene = Scene::new(machine());
-    scene.pci_pool_with("cards", "[pci]\nkeep-bound = true\n");
+    scene.pci_pool_with("cards", "[pci]\nmultifunction = false\nkeep-bound = true\n");
     let domain = domain(1, FRONT);
     scene.prepare(&domain).ends_well();
     scene.is_settled();
@@ -172,7 +175,7 @@ fn a_pool_may_keep_its_functions_bound() {
 #[test]
 fn a_pool_that_keeps_its_functions_leaves_none_half_bound() {
     let scene = Scene::new(machine());
-    scene.pci_pool_with("cards", "[pci]\nkeep-bound = true\n");
+    scene.pci_pool_with("cards", "[pci]\nmultifunction = false\nkeep-bound = true\n");
     let refuses = Fault::errno(Target::Probe, Errno::EIO).on(BESIDE);
     scene.kernel.inject(refuses.times(1));
     scene.prepare(&domain(1, FRONT)).refusal();
@@ -529,7 +532,7 @@ fn a_group_that_another_process_has_is_refused() {
             .reserved_for("vfio-pci"),
         Plain::nic(BESIDE, 5).with_driver(None),
     ]));
-    scene.pci_pool("cards");
+    scene.pci_pool_with("cards", APART);
     let vm = Vm {
         pid: 99,
         uuid: None,
@@ -620,7 +623,7 @@ fn a_claim_of_the_last_boot_writes_nothing() {
     let path = claims.join(format!("{}.json", domain.uuid));
     let text = std::fs::read_to_string(&path).unwrap();
     let again = Scene::new(machine());
-    again.pci_pool("cards");
+    again.pci_pool_with("cards", APART);
     let path = format!("run/virt-vgpu/claims/{}.json", domain.uuid);
     again.file("proc/sys/kernel/random/boot_id", "0b0b0b0b\n");
     again.file(&path, text);

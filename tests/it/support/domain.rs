@@ -12,6 +12,8 @@ pub struct Domain {
     pub name: String,
     pub uuid: DomainUuid,
     devices: Vec<Device>,
+    /// Hostdevs without a request of their own.
+    more: String,
     /// Elements between the name and the metadata.
     body: String,
 }
@@ -35,6 +37,7 @@ impl Domain {
                 .parse()
                 .unwrap(),
             devices: Vec::new(),
+            more: String::new(),
             body: String::new(),
         }
     }
@@ -70,6 +73,16 @@ impl Domain {
         let device = domain.devices.last_mut().unwrap();
         device.function = Some(function.parse().unwrap());
         domain
+    }
+
+    /// With a function under that alias and no request.
+    pub fn passing(mut self, alias: &str, function: &str) -> Self {
+        let hostdev = Hostdev {
+            alias: Some(alias.to_owned()),
+            ..Hostdev::bare(function.parse::<PciAddress>().unwrap().into())
+        };
+        self.more.push_str(&hostdev.to_xml());
+        self
     }
 
     /// With more elements, such as `<numatune>`.
@@ -112,8 +125,8 @@ impl Domain {
             );
         }
         format!(
-            "<domain type='kvm' id='7'>\n  <name>{}</name>\n  <uuid>{}</uuid>\n{metadata}{}  <devices>\n{hostdevs}  </devices>\n</domain>\n",
-            self.name, self.uuid, self.body
+            "<domain type='kvm' id='7'>\n  <name>{}</name>\n  <uuid>{}</uuid>\n{metadata}{}  <devices>\n{hostdevs}{}  </devices>\n</domain>\n",
+            self.name, self.uuid, self.body, self.more
         )
     }
 }
