@@ -4,6 +4,7 @@
 use crate::{
     claims::{Claim, ClaimedDevice, DeviceOutcome, Liveness, Released, Report},
     model::{DomainName, DomainUuid, ParentName, PciAddress, PoolName},
+    plan::Assignment,
 };
 
 macro_rules! message_ids {
@@ -18,6 +19,8 @@ macro_rules! message_ids {
 message_ids! {
     /// A device was made for a domain that is starting.
     ALLOCATED = "2dcbce7b88c946e285aa25efc5c795fa";
+    /// A domain gets a device that the host needs, because a rule allows it.
+    TAKEN_FROM_HOST = "8a4f0c37d2be4cf19d5e6b70a1c3f82e";
     /// A domain was refused its devices.
     REFUSED = "3309374b3e234889ba559b1e2ea6af90";
     /// A device was given back.
@@ -59,6 +62,25 @@ pub fn log_allocated(operation: &str, claim: &Claim, devices: &[ClaimedDevice]) 
             operation,
             "domain '{}': made {} on {} as '{}' from pool '{}'",
             claim.domain_name, device.type_id, device.parent, device.name, device.pool
+        );
+    }
+}
+
+/// Says at each start that a device is handed out although the host needs it.
+pub(crate) fn log_taken_from_host(claim: &Claim, assignments: &[Assignment]) {
+    for device in assignments {
+        let Some(why) = &device.from_host else {
+            continue;
+        };
+        tracing::warn!(
+            message_id = TAKEN_FROM_HOST,
+            domain_uuid = %claim.domain,
+            domain_name = %claim.domain_name,
+            pool = %device.pool,
+            device_name = %device.device,
+            parent = %device.parent,
+            "domain '{}' gets {} as '{}': a rule of pool '{}' has allow-critical: {why}",
+            claim.domain_name, device.parent, device.device, device.pool
         );
     }
 }

@@ -102,6 +102,7 @@ impl Making<'_> {
             drop(devices);
             let Err(failure) = applied else {
                 note_made(self.host, &mut claim, &plan);
+                events::log_taken_from_host(&claim, &plan.assignments);
                 return Ok(claim);
             };
             self.after_failure(claim, &plan, &failure)?;

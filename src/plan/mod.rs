@@ -107,6 +107,9 @@ pub struct Assignment {
     /// Other PCI functions that it takes along.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub along: Vec<PciAddress>,
+    /// Why the host needs it, if a rule with `allow-critical` takes it all the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from_host: Option<String>,
     /// Its type.
     #[serde(rename = "type")]
     pub type_id: MdevTypeId,

@@ -252,6 +252,34 @@ impl<'a> HostSupply<'a> {
         is_match(&self.verdict(pool, &rules, subject))
     }
 
+    /// Why the host needs the candidate's device, if a rule of the pool takes it all the same.
+    #[must_use]
+    pub fn taken_from_host(&self, pool: &Pool, candidate: &Candidate) -> Option<String> {
+        // What the host needs is read only where the answer matters.
+        pool.rules.iter().find(|rule| rule.allow_critical)?;
+        let subject = pool.devices.subject_of(&self.view, candidate);
+        let why = pool.devices.critical(&self.view, candidate)?;
+        self.may_be_critical(pool, &subject).then_some(why)
+    }
+
+    /// A sentence for each device that a rule of the pool takes although the host needs it.
+    #[must_use]
+    pub fn all_taken_from_host(&self, pool: &Pool) -> Vec<String> {
+        // What cannot be listed is told where the devices are listed.
+        let candidates = self.candidates(pool, &Placeholder::Any);
+        let taken = candidates
+            .unwrap_or_default()
+            .into_iter()
+            .filter_map(|one| {
+                let why = self.taken_from_host(pool, &one)?;
+                Some(format!(
+                    "a rule with allow-critical takes {}: {why}",
+                    one.parent.name
+                ))
+            });
+        taken.collect()
+    }
+
     /// How many more devices the pool's matching devices ([`Self::standings`]) can make
     /// together, computed from the offer of each ([`Self::room`]). Functions of one GPU
     /// share the GPU's capacity, and the pool's `instances` limits the total, including

@@ -40,7 +40,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "model", "domain", "device", "capacity", "kind", "apply", "host",
         ],
     ),
-    ("events", &["model", "claims"]),
+    ("events", &["model", "plan", "claims"]),
     (
         "allocate",
         &[

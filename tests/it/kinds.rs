@@ -352,6 +352,9 @@ fn what_the_host_needs_is_handed_out_only_where_a_rule_says_so() {
     let plan = planned(&whole(true), 3).unwrap();
     let last = plan.assignments.last().map(|one| one.handle.to_string());
     assert_eq!(last.as_deref(), Some(LAST));
+    let from_host = plan.assignments.iter().map(|one| one.from_host.as_deref());
+    let why = "the host's last keyboard is on it";
+    assert_eq!(from_host.collect::<Vec<_>>(), [None, None, Some(why)]);
 }
 
 /// What 'pool preview' and 'pool show' print of the pool's devices.

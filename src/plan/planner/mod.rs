@@ -111,6 +111,7 @@ impl<'a> Planner<'a> {
             let (candidate, mut assignment) = self.choose(index, wanted)?;
             let view = self.supply.view();
             assignment.along = wanted.pool.devices.along(view, &candidate);
+            assignment.from_host = self.supply.taken_from_host(wanted.pool, &candidate);
             steps.extend(self.making(&candidate, &assignment, wanted)?);
             owners.resize(steps.len(), index);
             self.taken.planned.push(assignment);
@@ -294,6 +295,7 @@ impl<'a> Planner<'a> {
             parent: candidate.parent.name.clone(),
             board: candidate.board.clone(),
             along: Vec::new(),
+            from_host: None,
             type_id,
             placement,
             against_migration: wanted.parameters.against_migration(),

@@ -166,7 +166,9 @@ impl Checked {
                         message,
                     });
                 }
-                for warning in pool.warnings() {
+                let supply = look.supply(Detail::default()).ok();
+                let taken = supply.map(|supply| supply.all_taken_from_host(&pool));
+                for warning in pool.warnings().into_iter().chain(taken.unwrap_or_default()) {
                     self.say(Level::Warning, Some(pool.origin.clone()), warning);
                 }
             }

@@ -63,6 +63,7 @@ pub fn preview(host: &Host, pool: Pool) -> anyhow::Result<PoolPreview> {
     let others = other_pools(config::load_all(host), &pool.name);
     let unbound = pool.kind.unbound(supply.view());
     let mut warnings = pool.warnings();
+    warnings.extend(supply.all_taken_from_host(&pool));
     // Nobody but NVML tells it, and a rule on what is not told matches nothing.
     if fields_used(&pool.rules).contains(&Field::GpuMemoryMib) {
         if let Err(failure) = supply.facts() {

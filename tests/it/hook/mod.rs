@@ -8,6 +8,7 @@ mod card;
 mod driver_errors;
 mod elsewhere;
 mod former_claims;
+mod from_host;
 mod functions;
 mod golden;
 mod gpu_fields;

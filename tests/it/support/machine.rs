@@ -78,6 +78,9 @@ pub struct Plain {
     pub group: Option<u32>,
     #[serde(default)]
     pub reset_method: Option<String>,
+    /// Whether the firmware has used it as the display; None: it is no display.
+    #[serde(default)]
+    pub boot_vga: Option<bool>,
     /// How many virtual functions it has; None: it cannot have any.
     #[serde(default)]
     pub numvfs: Option<u32>,
@@ -300,6 +303,7 @@ impl Plain {
             driver_override: None,
             group: Some(group),
             reset_method: Some("flr bus".to_owned()),
+            boot_vga: None,
             numvfs: None,
             physfn: None,
             card_number: None,

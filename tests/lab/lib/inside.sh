@@ -197,6 +197,11 @@ function_of() {
 		sed -E "s/.*domain='0x([^']*)' bus='0x([^']*)' slot='0x([^']*)' function='0x([^']*)'.*/\\1:\\2:\\3.\\4/"
 }
 
+# guest_place_of VM [NAME]: bus, slot and function of its device in the guest
+guest_place_of() {
+	virsh -q dumpxml --inactive "$1" | sed -n "/'ua-vgpu-${2-gpu0}'/,/<address/ s/.*<address.* bus='\([^']*\)' slot='\([^']*\)' function='\([^']*\)'.*/\1 \2 \3/p"
+}
+
 # claim_of VM: the file
 claim_of() { printf '/run/virt-vgpu/claims/%s.json\n' "$(virsh -q domuuid "$1")"; }
 

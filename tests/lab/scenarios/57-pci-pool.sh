@@ -26,8 +26,21 @@ said=$(refuse 'virsh start d')
 [[ $said == *"virt-vgpu: pool 'shared' has no free PCI device for domain 'd': "*'the host needs 0000:04:02.0, '*'/srv/shared'* ]] || fail "it said: $said"
 assert_eq "$free" "$drivers"
 
+# The card's other functions come along, on one slot of the guest.
+functions='for name in pci0 pci0_1 pci0_2; do function_of c $name; done | paste -sd" "'
+assert_eq '0000:02:00.0 0000:02:00.1 0000:02:00.2' "$functions"
+assert_eq '1 0x0 0x1 0x2' 'places=$(for name in pci0 pci0_1 pci0_2; do guest_place_of c $name; done)
+	echo $(cut -d" " -f1,2 <<< "$places" | sort -u | wc -l) $(cut -d" " -f3 <<< "$places")'
+on_lab 'sed -i "1a [pci]\nmultifunction = false" /etc/virt-vgpu/pools.d/card.toml; virt-vgpu pool check card'
+assert_eq 'c: pci0 gets the functions 0000:02:00.0 on one slot' 'virt-vgpu sync c'
+assert_eq '0000:02:00.0' "$functions"
+on_lab 'sed -i /multifunction/d /etc/virt-vgpu/pools.d/card.toml'
+assert_eq 'c: pci0 gets the functions 0000:02:00.0, 0000:02:00.1, 0000:02:00.2 on one slot' 'virt-vgpu sync c'
+
 # The group of the card as a whole; two domains with two drives.
 on_lab 'start_vm c; start_vm a'
+assert_eq '0 1 2' 'bus=$(guest_place_of c pci0 | cut -c3-4); virsh -q qemu-monitor-command c --hmp info pci |
+	sed -n "s/.*Bus  *$((16#$bus)), device  *0, function \([0-9]\):.*/\1/p" | paste -sd" "'
 assert_eq 'vfio-pci nvme igb vfio-pci vfio-pci vfio-pci e1000 ahci' "$drivers"
 on_lab 'virsh -q destroy c; virsh -q destroy a'
 assert_eq "$free" "$drivers"

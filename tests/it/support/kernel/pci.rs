@@ -260,6 +260,9 @@ impl Function {
         if let Some(methods) = &plain.reset_method {
             tree.text(&format!("{path}/reset_method"), methods);
         }
+        if let Some(is_boot) = plain.boot_vga {
+            tree.text(&format!("{path}/boot_vga"), u8::from(is_boot));
+        }
         if let Some(count) = plain.numvfs {
             tree.text(&format!("{path}/sriov_numvfs"), count);
         }
