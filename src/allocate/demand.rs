@@ -330,7 +330,7 @@ impl<'a> Demand<'a> {
         let own = &self.domain.name;
         let is_replaced = |function: &PciAddress| {
             let mut replaced = self.replaced.iter();
-            replaced.any(|device| device.parent == *function)
+            replaced.any(|device| device.functions().any(|one| one == *function))
         };
         held.retain(|function, domain| domain != own || !is_replaced(function));
         held

@@ -11,6 +11,7 @@ use super::{
     target::Connection,
 };
 use crate::{
+    device::pci::NO_RESET,
     domain::DomainError,
     host::Host,
     model::proposed,
@@ -110,6 +111,23 @@ impl std::fmt::Display for Forecast {
                 Some(place) => {
                     writeln!(f, "  parent  {}", place.parent)?;
                     writeln!(f, "  type    {}", place.type_id)?;
+                    if !place.along.is_empty() {
+                        let along: Vec<String> =
+                            place.along.iter().map(ToString::to_string).collect();
+                        writeln!(f, "  along   {}", along.join(", "))?;
+                    }
+                    match place.reset_methods.as_deref() {
+                        Some([]) => writeln!(f, "  reset   {NO_RESET}")?,
+                        Some(methods) => writeln!(f, "  reset   {}", methods.join(", "))?,
+                        None => {}
+                    }
+                    if let Some(why) = &place.from_host {
+                        writeln!(
+                            f,
+                            "  note    a rule with allow-critical takes it: {}",
+                            output::one_line(why)
+                        )?;
+                    }
                     if !place.reason.is_empty() {
                         writeln!(f, "  why     {}", output::one_line(&place.reason))?;
                     }

@@ -167,6 +167,10 @@ pub fn is_bridge(sysfs: &dyn Sysfs, function: PciAddress) -> io::Result<bool> {
     Ok(class.starts_with(BRIDGE))
 }
 
+/// What it means that the kernel has no [`reset_methods`] for a function.
+pub const NO_RESET: &str = "the kernel knows no way to reset it: it may not work for a second VM \
+                            until the host reboots";
+
 /// How the kernel can reset the function between two VMs, best first: "flr", "bus" and so on.
 /// Empty if it knows no way.
 ///

@@ -13,7 +13,7 @@ use crate::{
         mdev::{Offer, Parent},
         step::Step,
     },
-    model::{MdevTypeId, ParentName, PciAddress, Rom, TypeSelector},
+    model::{Handle, MdevTypeId, ParentName, PciAddress, Rom, TypeSelector},
     rule::{Rule, Verdict},
 };
 
@@ -52,6 +52,13 @@ pub trait Devices: fmt::Debug + Send + Sync {
     fn passed_along(&self, sysfs: &dyn Sysfs, function: PciAddress) -> Option<Vec<PciAddress>> {
         let _ = (sysfs, function);
         Some(Vec::new())
+    }
+
+    /// How the kernel can reset the device between two VMs, best first; None if it is not
+    /// reset.
+    fn reset_methods(&self, sysfs: &dyn Sysfs, handle: Handle) -> Option<Vec<String>> {
+        let _ = (sysfs, handle);
+        None
     }
 
     /// The option ROM of its functions, for new placeholders.

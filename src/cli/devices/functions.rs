@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::{
     cli::output::Table,
+    device::pci::NO_RESET,
     report::devices::{FunctionList, Link, WholeFunction},
 };
 
@@ -111,11 +112,7 @@ impl FunctionList {
                 gap = "";
             }
             if whole.reset_methods.is_empty() && whole.is_free() {
-                writeln!(
-                    f,
-                    "{gap}{address}: the kernel knows no way to reset it: it may not work for a \
-                     second VM until the host reboots"
-                )?;
+                writeln!(f, "{gap}{address}: {NO_RESET}")?;
                 gap = "";
             }
         }

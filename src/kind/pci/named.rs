@@ -68,10 +68,7 @@ fn note(view: &HostView<'_>, function: PciAddress) -> Option<String> {
     }
     let has_no_reset = pci::reset_methods(view.sysfs(), function).is_ok_and(|ways| ways.is_empty());
     if has_no_reset {
-        notes.push(format!(
-            "the kernel knows no way to reset {function}: it may not work for a second VM until \
-             the host reboots"
-        ));
+        notes.push(format!("{function}: {}", pci::NO_RESET));
     }
     (!notes.is_empty()).then(|| notes.join("; "))
 }

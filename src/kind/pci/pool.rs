@@ -12,7 +12,7 @@ use crate::{
         step::Step,
     },
     kind::{Candidate, Devices, FieldSources, HostView, Kind, MadeAs, Named, Placeholder, ToMake},
-    model::{PciAddress, Rom},
+    model::{Handle, PciAddress, Rom},
     rule::{Rule, Verdict},
 };
 
@@ -48,6 +48,10 @@ impl Devices for PciPool {
             true => others.to_vec(),
             false => Vec::new(),
         })
+    }
+
+    fn reset_methods(&self, sysfs: &dyn Sysfs, handle: Handle) -> Option<Vec<String>> {
+        pci::reset_methods(sysfs, handle.pci()?).ok()
     }
 
     fn rom(&self) -> Rom {

@@ -98,7 +98,13 @@ impl Forecast {
                 .iter_mut()
                 .find(|device| device.name == assignment.device);
             if let Some(device) = device {
+                let pool = demand.pools.get(&assignment.pool);
+                let resets =
+                    pool.and_then(|pool| pool.devices.reset_methods(host, assignment.handle));
                 device.place = Some(PlannedDevice {
+                    along: assignment.along,
+                    reset_methods: resets,
+                    from_host: assignment.from_host,
                     parent: assignment.parent,
                     type_id: assignment.type_id,
                     against_migration: assignment
@@ -120,6 +126,9 @@ impl Forecast {
             if let Some(device) = devices.find(|other| other.uuid == Some(one.uuid)) {
                 device.place = Some(PlannedDevice {
                     parent: one.parent.clone(),
+                    along: one.along.clone(),
+                    reset_methods: None,
+                    from_host: None,
                     type_id: one.type_id.clone(),
                     against_migration: one.against_migration.clone(),
                     reason: String::new(),
@@ -322,6 +331,7 @@ fn held(host: &Host, claim: &Claim) -> Held {
         pool: device.pool.clone(),
         uuid: device.uuid,
         parent: device.parent.clone(),
+        along: device.along.clone(),
         type_id: device.type_id.clone(),
     };
     Held {

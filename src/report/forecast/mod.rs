@@ -6,7 +6,8 @@ use serde::Serialize;
 use crate::{
     allocate::AllocateError,
     model::{
-        DeviceName, DomainName, DomainUuid, MdevTypeId, MdevUuid, NumaNode, ParentName, PoolName,
+        DeviceName, DomainName, DomainUuid, MdevTypeId, MdevUuid, NumaNode, ParentName, PciAddress,
+        PoolName,
     },
 };
 
@@ -89,6 +90,15 @@ pub struct PlannedDevice {
     /// Its type.
     #[serde(rename = "type")]
     pub type_id: MdevTypeId,
+    /// Other PCI functions that it takes along.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub along: Vec<PciAddress>,
+    /// How the kernel can reset it between two VMs, best first; None if it is not reset.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reset_methods: Option<Vec<String>>,
+    /// Why the host needs it, if a rule with `allow-critical` takes it all the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from_host: Option<String>,
     /// Parameters that keep the VM from being saved and migrated.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub against_migration: Vec<String>,
@@ -190,6 +200,9 @@ pub struct HeldDevice {
     pub uuid: MdevUuid,
     /// Its parent, or the function that it is.
     pub parent: ParentName,
+    /// Other PCI functions that it takes along.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub along: Vec<PciAddress>,
     /// Its type.
     #[serde(rename = "type")]
     pub type_id: MdevTypeId,

@@ -159,7 +159,7 @@ fn the_pool_is_shown_with_what_cannot_be_had() {
     ");
     let (one, two) = (
         Domain::new(1).function("dev0", "cards", FRONT),
-        Domain::new(2).function("dev0", "cards", BESIDE),
+        Domain::new(2).function("dev0", "cards", FRONT),
     );
     scene.prepare(&one).ends_well();
     insta::assert_snapshot!(said(&scene, "pool show cards"), @r"
@@ -197,7 +197,7 @@ fn the_pool_is_shown_with_what_cannot_be_had() {
     let explained = said(&scene, &format!("explain --xml {}", path.display()));
     insta::assert_snapshot!(explained, @r"
     domain 'vm2' would be refused
-      virt-vgpu: pool 'cards' has no free PCI device for domain 'vm2': its XML names 0000:05:00.1: it goes with 0000:05:00.0, the first function of its card (multifunction); 'virt-vgpu start vm2' looks for another
+      virt-vgpu: pool 'cards' has no free PCI device for domain 'vm2': its XML names 0000:05:00.0: domain 'vm1' has it; 'virt-vgpu start vm2' looks for another
 
     dev0 from pool cards
       uuid    e2416e4a-5cc6-5b44-a24e-a656f504d9a5
@@ -215,11 +215,15 @@ fn the_pool_is_shown_with_what_cannot_be_had() {
     scene.stop(&one);
     let explained = said(&scene, &format!("explain --xml {}", path.display()));
     insta::assert_snapshot!(explained, @r"
-    domain 'vm2' would be refused
-      virt-vgpu: pool 'cards' has no free PCI device for domain 'vm2': its XML names 0000:05:00.1: it goes with 0000:05:00.0, the first function of its card (multifunction); 'virt-vgpu start vm2' looks for another
+    domain 'vm2' would be served
 
     dev0 from pool cards
       uuid    e2416e4a-5cc6-5b44-a24e-a656f504d9a5
+      parent  0000:05:00.0
+      type    8086:1533
+      along   0000:05:00.1
+      reset   flr, bus
+      why     pack: 0 in use on 0000:05:00.0, 1 of 8086:1533 left
 
     pool cards: PCI device, pack, 0 in use, 2 free
       PARENT        BOARD         NODE  IN USE  ROOM
@@ -228,6 +232,20 @@ fn the_pool_is_shown_with_what_cannot_be_had() {
       0000:05:00.0  0000:05:00.0  -     0       1 of 8086:1533 left
       0000:05:00.1  0000:05:00.1  -     0       it goes with 0000:05:00.0, the first function of its card (multifunction)
       0000:06:00.0  0000:06:00.0  -     0       it has 2 virtual functions, which would vanish; 'echo 0 > /sys/bus/pci/devices/0000:06:00.0/sriov_numvfs' removes them when nobody uses them
+    ");
+    let text = "[pci]\nmultifunction = false\n";
+    scene.pci_pool_with("cards", text);
+    let alone = Domain::new(2).function("dev0", "cards", BESIDE);
+    scene.file("vm2.xml", alone.xml());
+    let explained = said(&scene, &format!("explain --xml {}", path.display()));
+    insta::assert_snapshot!(explained.split("\n\n").nth(1).unwrap(), @r"
+    dev0 from pool cards
+      uuid    e2416e4a-5cc6-5b44-a24e-a656f504d9a5
+      parent  0000:05:00.1
+      type    8086:1533
+      along   0000:05:00.0
+      reset   the kernel knows no way to reset it: it may not work for a second VM until the host reboots
+      why     pack: 0 in use on 0000:05:00.1, 1 of 8086:1533 left
     ");
 }
 
