@@ -165,7 +165,9 @@ pub fn exchanges(
 ) -> Result<Vec<Exchange>, ExchangeError> {
     let mut present: Vec<&Hostdev> = vec![from];
     present.extend(def.others_of_card(name));
-    let slot = from.guest.map(|place| place.at).or_else(|| def.free_slot());
+    // A device at another function has a neighbour at the first one.
+    let own = from.guest.filter(|place| place.function == 0);
+    let slot = own.map(|place| place.at).or_else(|| def.free_slot());
     let wanted = card.hostdevs(name, slot)?;
     let mut exchanges = Vec::new();
     for (index, next) in wanted.into_iter().enumerate() {

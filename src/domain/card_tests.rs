@@ -72,6 +72,21 @@ fn a_device_gets_its_other_functions_on_its_slot() {
 }
 
 #[test]
+fn a_device_that_shares_its_slot_with_another_gets_a_slot_of_its_own() {
+    let third = "bus='0x05' slot='0x00' function='0x2'";
+    let before = xml("q35", &hostdev("ua-vgpu-gpu0", function(0), third));
+    let whole = xml(
+        "q35",
+        &[
+            hostdev("ua-vgpu-gpu0", function(0), &FIRST.replace("05", "06")),
+            hostdev("ua-vgpu-gpu0_1", function(1), &SECOND.replace("05", "06")),
+        ]
+        .concat(),
+    );
+    assert_eq!(after(&before, &card(function(0), &[function(1)])), whole);
+}
+
+#[test]
 fn a_device_moves_with_all_its_functions() {
     let of = |at: fn(u8) -> PciAddress, count: u8| {
         let places = [FIRST, SECOND, THIRD];
