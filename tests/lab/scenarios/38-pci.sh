@@ -22,8 +22,8 @@ assert_eq '0000:01:00.0
 assert_eq '0000:00:01.0 virtio-pci
 0000:00:02.0 virtio-pci
 0000:00:1f.0 0000:00:1f.2 0000:00:1f.3 ahci' 'for at in 0000:00:01.0 0000:00:02.0 0000:00:1f.2; do echo $(group_of $at) $(driver_of $at); done'
-assert_eq '/dev/sdb /srv/shared 0000:04:02.0' 'disk=$(findmnt -no SOURCE /srv/shared)
-	echo /dev/sdb $(findmnt -no TARGET /srv/shared) $(readlink -f /sys/class/block/${disk#/dev/} | grep -o "0000:04:[^/]*")'
+assert_eq '/srv/shared 0000:04:02.0' 'disk=$(findmnt -no SOURCE /srv/shared)
+	echo $(findmnt -no TARGET /srv/shared) $(readlink -f /sys/class/block/${disk#/dev/} | grep -o "0000:04:[^/]*")'
 
 # A driver's override and a probe bind exactly it, and back.
 assert_eq 'vfio-pci nvme vfio-pci igb vfio-pci - (null)' 'echo $(for name in nvme0 igb card; do
