@@ -4,14 +4,14 @@
 
 use std::{collections::BTreeMap, io};
 
-use super::{AllocateError, Look, io_error, nearness_of};
+use super::{AllocateError, Look, io_error, nearness_of, places_beside};
 use crate::{
     claims::{Claim, ClaimedDevice, Interest, Seen},
     config::{self, Pool},
     device::{mdev, parameters::Parameters},
     domain::{DomainDef, Request},
     host::Host,
-    model::{DomainName, MdevUuid, ParentName, PciAddress, PoolName},
+    model::{DeviceName, DomainName, MdevUuid, ParentName, PciAddress, PoolName},
     plan::{self, Announced, Detail, Failed, Placeholder, Plan, PlanRequest, Refusal, RefusalKind},
 };
 
@@ -79,6 +79,8 @@ pub struct Demand<'a> {
     pub pools: BTreeMap<PoolName, Pool>,
     /// For a running domain: the pools and the parents of its present devices.
     pub beside: Option<Vec<(Pool, ParentName)>>,
+    /// For a running domain: the names and the parents of its present devices.
+    pub present: Vec<(DeviceName, ParentName)>,
     /// Devices in the claim that no longer exist and are being replaced: they take no space.
     pub replaced: Vec<ClaimedDevice>,
 }
@@ -111,6 +113,7 @@ impl<'a> Demand<'a> {
             wanted,
             pools,
             beside: None,
+            present: Vec::new(),
             replaced: Vec::new(),
         })
     }
@@ -201,12 +204,48 @@ impl<'a> Demand<'a> {
         seen: &Seen,
         failed: &Failed,
     ) -> Result<Plan, AllocateError> {
-        let nearness = nearness_of(self.domain, &look.sysfs)
+        let had_missed = look.has_missed();
+        let bring_together = self.can_be_together();
+        let plan = self.plan_once(look, seen, failed, bring_together);
+        if bring_together && look.has_missed() && !had_missed {
+            // A wish is no reason to wait for a driver.
+            look.forget_missed();
+            return self.plan_once(look, seen, failed, false);
+        }
+        plan
+    }
+
+    /// Whether two devices should share something.
+    fn can_be_together(&self) -> bool {
+        let wants = |name: &DeviceName| {
+            let mut requests = self.domain.requests.iter();
+            requests.any(|request| request.name == *name && request.together.is_some())
+        };
+        let wanted = self.wanted.iter().map(|placed| &placed.request.name);
+        let present = self.present.iter().map(|(name, _)| name);
+        wanted.chain(present).filter(|name| wants(name)).count() > 1
+    }
+
+    fn plan_once(
+        &self,
+        look: &Look<'_>,
+        seen: &Seen,
+        failed: &Failed,
+        bring_together: bool,
+    ) -> Result<Plan, AllocateError> {
+        let mut nearness = nearness_of(self.domain, &look.sysfs)
             .map_err(|cause| io_error("cannot read the NUMA layout", cause))?;
+        if bring_together {
+            let present = self
+                .present
+                .iter()
+                .map(|(name, parent)| (name, parent.clone()));
+            nearness.beside = places_beside(self.domain, &look.sysfs, present);
+        }
         let detail = Detail {
             ahead: look.ahead(),
             is_settled: look.asks_no_driver(),
-            nodes: !nearness.nodes.is_empty(),
+            nodes: bring_together || !nearness.nodes.is_empty(),
             boards: self.wanted.len() > 1 || !failed.is_empty(),
             functions_only: self.wanted.iter().all(|placed| {
                 matches!(
@@ -240,6 +279,7 @@ impl<'a> Demand<'a> {
                 pool,
                 pool_in_use: self.pool_in_use(seen, pool),
                 parameters: placed.parameters(pool),
+                together: placed.request.together.filter(|_| bring_together),
             });
         }
         let domain = &self.domain.name;

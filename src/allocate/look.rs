@@ -154,6 +154,12 @@ impl<'a> Look<'a> {
         self.nvml.is_over.get()
     }
 
+    /// Forgets what [`Self::has_missed`] says: the answer can be done without.
+    pub fn forget_missed(&self) {
+        self.sysfs.forget_missed();
+        self.nvml.has_missed.set(false);
+    }
+
     /// Whether a plan has needed an answer since then that no driver had given.
     #[must_use]
     pub fn has_missed(&self) -> bool {

@@ -19,7 +19,7 @@ pub use look::Look;
 pub use making::{Base, Making};
 pub use media::{MediaProblem, check_image};
 pub(crate) use media::{choose, provide};
-pub use nearness::nearness_of;
+pub use nearness::{nearness_of, places_beside};
 pub use rules::{profile, together};
 
 /// The time limit for a whole start: libvirt sets none, but the domain stays locked for

@@ -1,11 +1,11 @@
-//! Where a domain's memory and CPUs are on the host, for placement.
+//! Where a domain's memory, its CPUs and its devices are on the host, for placement.
 
 use std::io;
 
 use crate::{
-    device::{Sysfs, numa::NumaTopology},
+    device::{Sysfs, numa::NumaTopology, topology::Place},
     domain::DomainDef,
-    model::NumaNode,
+    model::{DeviceName, NumaNode, ParentName, Together},
     plan::Nearness,
 };
 
@@ -25,5 +25,24 @@ pub fn nearness_of(domain: &DomainDef, sysfs: &dyn Sysfs) -> io::Result<Nearness
     } else {
         domain.memory_nodes.iter().map(NumaNode).collect()
     };
-    Ok(Nearness { nodes, topology })
+    Ok(Nearness {
+        nodes,
+        topology,
+        beside: Vec::new(),
+    })
+}
+
+/// The places of the domain's devices with which others should share something. `devices`
+/// are their names and parents.
+pub fn places_beside<'d>(
+    domain: &DomainDef,
+    sysfs: &dyn Sysfs,
+    devices: impl IntoIterator<Item = (&'d DeviceName, ParentName)>,
+) -> Vec<(Together, Place)> {
+    let place = |(name, parent): (&DeviceName, ParentName)| {
+        let mut requests = domain.requests.iter();
+        let request = requests.find(|request| request.name == *name)?;
+        Some((request.together?, Place::of(sysfs, &parent)))
+    };
+    devices.into_iter().filter_map(place).collect()
 }

@@ -309,6 +309,7 @@ impl<'a> Choice<'a> {
             pool: &pool,
             pool_in_use: 0,
             parameters: Parameters::default(),
+            together: None,
         };
         let wanted: Vec<PlanRequest<'_>> = self.names.iter().map(wanted).collect();
         let nearness = nearness_of(self.def, self.host).context("cannot read the NUMA layout")?;

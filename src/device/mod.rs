@@ -25,6 +25,7 @@ mod pci_serial;
 pub mod readiness;
 mod remembered;
 pub mod step;
+pub mod topology;
 pub mod vendor_vfio;
 
 pub use remembered::Remembered;

@@ -83,6 +83,11 @@ impl<'a> Remembered<'a> {
         self.has_missed.set(false);
     }
 
+    /// Forgets that something could not be read: it can be done without.
+    pub fn forget_missed(&self) {
+        self.has_missed.set(false);
+    }
+
     /// Whether anything could not be read because no driver may be asked.
     #[must_use]
     pub fn has_missed(&self) -> bool {

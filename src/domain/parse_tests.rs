@@ -3,7 +3,10 @@ use std::{fs, path::Path};
 use proptest::{prelude::*, sample::Index};
 
 use super::*;
-use crate::domain::{NAMESPACE, metadata_element, reader, request::tests::any_request};
+use crate::{
+    domain::{NAMESPACE, metadata_element, reader, request::tests::any_request},
+    model::Together,
+};
 
 const UUID: &str = "aaaaaaaa-0000-4000-8000-000000000001";
 
@@ -117,7 +120,7 @@ fn everything_of_interest_is_read() {
     let xml = domain(
         "<metadata xmlns:v='urn:virt-vgpu:devices:1'><v:devices>
           <v:device name='gpu0' pool='cad' guest-drivers='yes' frame-rate-limit='0' console-vnc='off'
-                    optional='true' unified-memory='1' debuggers='no' profilers='on'/>
+                    optional='true' together='pcie-root' unified-memory='1' debuggers='no' profilers='on'/>
           <v:device name='gpu1' pool='a&#45;i'><!-- x --></v:device>
         </v:devices></metadata>
         <vcpu placement='static' cpuset='0-3,^2'>2</vcpu>
@@ -148,6 +151,7 @@ fn everything_of_interest_is_read() {
             Request {
                 guest_drivers: Some(true),
                 optional: Some(true),
+                together: Some(Together::PcieRoot),
                 frame_rate_limit: Some(0),
                 console_vnc: Some(false),
                 unified_memory: Some(true),
@@ -291,15 +295,15 @@ fn requests_that_are_wrong_are_named() {
     for (devices, wanted) in [
         (
             "\n<vgpu:device name='gpu0' pool='p' colour='red'/>",
-            "line 4: <vgpu:device name='gpu0'>: unknown attribute 'colour'; accepted: name, pool, guest-drivers, optional, frame-rate-limit, console-vnc, unified-memory, debuggers, profilers",
+            "line 4: <vgpu:device name='gpu0'>: unknown attribute 'colour'; accepted: name, pool, guest-drivers, optional, together, frame-rate-limit, console-vnc, unified-memory, debuggers, profilers",
         ),
         (
             "<vgpu:device name='gpu0' pol='p'/>",
-            "line 3: <vgpu:device name='gpu0'>: unknown attribute 'pol'; accepted: name, pool, guest-drivers, optional, frame-rate-limit, console-vnc, unified-memory, debuggers, profilers",
+            "line 3: <vgpu:device name='gpu0'>: unknown attribute 'pol'; accepted: name, pool, guest-drivers, optional, together, frame-rate-limit, console-vnc, unified-memory, debuggers, profilers",
         ),
         (
             "<vgpu:device vgpu:name='gpu0' pool='p'/>",
-            "line 3: <vgpu:device>: unknown attribute 'vgpu:name'; accepted: name, pool, guest-drivers, optional, frame-rate-limit, console-vnc, unified-memory, debuggers, profilers",
+            "line 3: <vgpu:device>: unknown attribute 'vgpu:name'; accepted: name, pool, guest-drivers, optional, together, frame-rate-limit, console-vnc, unified-memory, debuggers, profilers",
         ),
         (
             "<vgpu:device pool='p'/>",
@@ -324,6 +328,14 @@ fn requests_that_are_wrong_are_named() {
         (
             "<vgpu:device name='gpu0' pool='p' frame-rate-limit='-1'/>",
             "line 3: <vgpu:device name='gpu0'>: attribute 'frame-rate-limit': '-1' is not a whole number, 0 or more",
+        ),
+        (
+            "<vgpu:device name='gpu0' pool='p' together='pcie_root'/>",
+            "line 3: <vgpu:device name='gpu0'>: attribute 'together': 'pcie_root' is not pcie-root or numa",
+        ),
+        (
+            "<vgpu:device name='gpu0' pool='p' togehter='numa'/>",
+            "line 3: <vgpu:device name='gpu0'>: unknown attribute 'togehter'; accepted: name, pool, guest-drivers, optional, together, frame-rate-limit, console-vnc, unified-memory, debuggers, profilers",
         ),
         (
             "<vgpu:device name='a' pool='p'/>\n<vgpu:device name='a' pool='q'/>",

@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 
 use super::error::Problem;
-use crate::model::{DeviceName, InvalidName, PoolName};
+use crate::model::{DeviceName, InvalidName, PoolName, Together};
 
 /// The most requests in a domain. NVIDIA's vGPU software supports 16 vGPUs in
 /// one VM (its user guide, "multiple vGPU support").
@@ -24,6 +24,8 @@ pub struct Request {
     pub guest_drivers: Option<bool>,
     /// Whether the VM may start without the device.
     pub optional: Option<bool>,
+    /// What it should share with the domain's other devices that say the same.
+    pub together: Option<Together>,
     /// The maximum number of frames per second; 0 switches the limiter off.
     pub frame_rate_limit: Option<u32>,
     /// Whether the vGPU has a console that VNC can show.
@@ -57,6 +59,7 @@ enum Slot {
     Pool,
     Flag(fn(&mut Request) -> &mut Option<bool>),
     Number(fn(&mut Request) -> &mut Option<u32>),
+    Together(fn(&mut Request) -> &mut Option<Together>),
 }
 
 const YES_OR_NO: &str = "yes or no";
@@ -102,6 +105,15 @@ pub const ATTRIBUTES: &[Attribute] = &[
         "start the VM without the device when none is free",
         |request| &mut request.optional,
     ),
+    Attribute {
+        name: "together",
+        value: Together::FORM,
+        help: "prefer a place near the domain's other devices with the same value: behind one \
+               PCIe switch or root port, else on one NUMA node (pcie-root), or on one NUMA node \
+               (numa)",
+        required: false,
+        slot: Slot::Together(|request| &mut request.together),
+    },
     Attribute {
         name: "frame-rate-limit",
         value: NUMBER,
@@ -150,6 +162,7 @@ impl Attribute {
             Slot::Pool => request.pool = value.parse().map_err(wrong)?,
             Slot::Flag(slot) => *slot(request) = Some(parse_flag(value).map_err(wrong)?),
             Slot::Number(slot) => *slot(request) = Some(parse_number(value).map_err(wrong)?),
+            Slot::Together(slot) => *slot(request) = Some(value.parse().map_err(wrong)?),
         }
         Ok(())
     }
@@ -164,6 +177,7 @@ impl Attribute {
             Slot::Pool => Some(copy.pool.to_string()),
             Slot::Flag(slot) => (*slot(&mut copy)).map(|yes| if yes { "yes" } else { "no" }.into()),
             Slot::Number(slot) => slot(&mut copy).map(|number| number.to_string()),
+            Slot::Together(slot) => slot(&mut copy).map(|one| one.to_string()),
         }
     }
 }
@@ -177,6 +191,7 @@ impl Request {
             pool,
             guest_drivers: None,
             optional: None,
+            together: None,
             frame_rate_limit: None,
             console_vnc: None,
             unified_memory: None,
@@ -218,7 +233,7 @@ fn parse_number(text: &str) -> Result<u32, InvalidName> {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use proptest::{option, prelude::*};
+    use proptest::{option, prelude::*, sample};
 
     use super::*;
 
@@ -229,6 +244,7 @@ pub(super) mod tests {
             pool in "[a-z0-9-]{1,64}",
             guest_drivers: Option<bool>,
             optional: Option<bool>,
+            together in option::of(sample::select(Together::ALL.to_vec())),
             frame_rate_limit in option::of(any::<u32>()),
             console_vnc: Option<bool>,
             unified_memory: Option<bool>,
@@ -238,8 +254,8 @@ pub(super) mod tests {
             Request {
                 name: name.parse().unwrap(),
                 pool: pool.parse().unwrap(),
-                guest_drivers, optional, frame_rate_limit, console_vnc, unified_memory,
-                debuggers, profilers,
+                guest_drivers, optional, together, frame_rate_limit, console_vnc,
+                unified_memory, debuggers, profilers,
             }
         }
     }
@@ -248,7 +264,7 @@ pub(super) mod tests {
     fn the_registry_is_complete_and_its_names_are_unique() {
         assert_eq!(
             accepted_attributes(),
-            "name, pool, guest-drivers, optional, frame-rate-limit, console-vnc, \
+            "name, pool, guest-drivers, optional, together, frame-rate-limit, console-vnc, \
              unified-memory, debuggers, profilers"
         );
         for (index, attribute) in ATTRIBUTES.iter().enumerate() {
@@ -266,7 +282,11 @@ pub(super) mod tests {
         let plain = Request::new("a".parse().unwrap(), "p".parse().unwrap());
         for attribute in ATTRIBUTES.iter().filter(|row| !row.required) {
             let mut request = plain.clone();
-            attribute.set(&mut request, "1").unwrap();
+            let value = match attribute.slot {
+                Slot::Together(_) => "numa",
+                _ => "1",
+            };
+            attribute.set(&mut request, value).unwrap();
             let set: Vec<_> = ATTRIBUTES
                 .iter()
                 .filter(|row| !row.required && row.text(&request).is_some())

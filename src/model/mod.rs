@@ -12,6 +12,7 @@ mod proposal;
 mod rom;
 mod selector;
 mod spelling;
+mod together;
 mod vgpu;
 mod visible;
 
@@ -26,6 +27,7 @@ pub use proposal::{domain_word, proposed, proposed_with, quoted};
 pub use rom::Rom;
 pub use selector::TypeSelector;
 pub(crate) use spelling::slips;
+pub use together::Together;
 pub use vgpu::{ProfileName, VgpuTypeId};
 pub use visible::{visible, visible_file, visible_lines};
 

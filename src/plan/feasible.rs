@@ -41,11 +41,14 @@ pub(super) struct Class {
 const MOST_COMBINATIONS: usize = 50_000;
 
 /// Requests for the same candidates can be served in any order. Looking ahead helps
-/// only when the candidates differ and one request has a choice.
-pub(super) fn is_needed(wanted: &[PlanRequest<'_>]) -> bool {
+/// only when the candidates differ and one request has a choice. `are_within`: the plan
+/// is restricted to places that depend on what devices should share.
+pub(super) fn is_needed(wanted: &[PlanRequest<'_>], are_within: bool) -> bool {
     let differ = wanted.windows(2).any(|pair| {
         let [one, other] = pair else { return false };
-        one.pool.name != other.pool.name || one.placeholder != other.placeholder
+        one.pool.name != other.pool.name
+            || one.placeholder != other.placeholder
+            || are_within && one.together != other.together
     });
     let has_choice = |one: &PlanRequest<'_>| !matches!(one.placeholder, Placeholder::Function(_));
     differ && wanted.iter().any(has_choice)

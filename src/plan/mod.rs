@@ -10,10 +10,10 @@ use serde::Serialize;
 use crate::{
     capacity::Placement,
     config::Pool,
-    device::{numa::NumaTopology, parameters::Parameters, step::Step},
+    device::{numa::NumaTopology, parameters::Parameters, step::Step, topology::Place},
     model::{
         DeviceName, DomainName, Handle, MdevTypeId, MdevUuid, NumaNode, ParentName, PciAddress,
-        PoolName,
+        PoolName, Together,
     },
 };
 
@@ -51,15 +51,21 @@ pub struct PlanRequest<'a> {
     pub pool_in_use: u32,
     /// Its parameters.
     pub parameters: Parameters,
+    /// What its device should share with those of the domain's other requests that say
+    /// the same. This never refuses a request.
+    pub together: Option<Together>,
 }
 
-/// The NUMA nodes of the domain's memory and CPUs.
+/// The NUMA nodes of the domain's memory and CPUs, and the devices that it has.
 #[derive(Debug, Clone, Default)]
 pub struct Nearness {
     /// The nodes that the domain is bound to; empty when it is not bound.
     pub nodes: Vec<NumaNode>,
     /// The host's layout, needed only with nodes.
     pub topology: NumaTopology,
+    /// The places of devices outside of the plan with which devices of the plan should
+    /// share something.
+    pub beside: Vec<(Together, Place)>,
 }
 
 impl Nearness {
@@ -155,6 +161,7 @@ pub fn plan(
         choices: BTreeMap::new(),
         taken: Taken::beside(supply.view().announced()),
         boards: Boards::default(),
+        within: BTreeMap::new(),
     }
     .run()
 }

@@ -36,6 +36,7 @@ pub fn survey(
     let ask = Ask {
         pool,
         placeholder: &Placeholder::Any,
+        together: None,
     };
     let failed = Failed::default();
     let mut planner = planner(domain, ask, supply, nearness, &failed)?;
@@ -62,6 +63,7 @@ pub fn in_order(
     let ask = Ask {
         pool,
         placeholder: &Placeholder::Functions,
+        together: None,
     };
     let failed = Failed::default();
     let planner = planner(domain, ask, supply, nearness, &failed)?;
@@ -83,7 +85,11 @@ fn planner<'a>(
 ) -> Result<Planner<'a>, String> {
     let candidates = supply.candidates(ask.pool, ask.placeholder)?;
     let offers = vec![None; candidates.len()];
-    let choices = Choices { candidates, offers };
+    let choices = Choices {
+        candidates,
+        offers,
+        places: Vec::new(),
+    };
     Ok(Planner {
         domain,
         wanted: &[],
@@ -93,5 +99,6 @@ fn planner<'a>(
         choices: BTreeMap::from([(ask.key(), choices)]),
         taken: Taken::beside(supply.view().announced()),
         boards: Boards::default(),
+        within: BTreeMap::new(),
     })
 }

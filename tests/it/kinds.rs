@@ -323,6 +323,7 @@ fn planned(pool: &Pool, number: usize) -> Result<Plan, Refusal> {
         pool,
         pool_in_use: 0,
         parameters: Parameters::default(),
+        together: None,
     };
     let wanted: Vec<PlanRequest<'_>> = devices.iter().map(wanted).collect();
     let nearness = Nearness::default();

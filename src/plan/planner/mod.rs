@@ -16,14 +16,16 @@ use crate::{
     device::{
         mdev::{Offer, Parent},
         step::Step,
+        topology::{Common, Place},
     },
     kind::{Board, PlacementChoice, ToMake},
-    model::{DomainName, MdevTypeId, ParentName, PciAddress, PoolName},
+    model::{DomainName, MdevTypeId, ParentName, PciAddress, PoolName, Together},
 };
 
 mod rest;
 mod room;
 mod taken;
+mod together;
 mod why_not;
 
 pub(super) use taken::Taken;
@@ -33,6 +35,7 @@ pub(super) use taken::Taken;
 pub(super) struct Ask<'a> {
     pub(super) pool: &'a Pool,
     pub(super) placeholder: &'a Placeholder,
+    pub(super) together: Option<Together>,
 }
 
 impl<'a> Ask<'a> {
@@ -40,11 +43,12 @@ impl<'a> Ask<'a> {
         Self {
             pool: wanted.pool,
             placeholder: &wanted.placeholder,
+            together: wanted.together,
         }
     }
 
     pub(super) fn key(self) -> AskKey<'a> {
-        (&self.pool.name, self.placeholder)
+        (&self.pool.name, self.placeholder, self.together)
     }
 }
 
@@ -57,6 +61,8 @@ pub(super) struct Planner<'a> {
     pub(super) choices: BTreeMap<AskKey<'a>, Choices>,
     pub(super) taken: Taken<'a>,
     pub(super) boards: Boards,
+    /// The plan is restricted to candidates there, for requests that say so.
+    pub(super) within: BTreeMap<Together, Common>,
 }
 
 /// The boards whose total capacity has been read.
@@ -82,19 +88,38 @@ impl Boards {
     }
 }
 
-/// Requests for one pool share their candidates, unless the XML names one.
-pub(super) type AskKey<'a> = (&'a PoolName, &'a Placeholder);
+/// Requests for one pool share their candidates, unless the XML names one, or they should
+/// share something with different devices.
+pub(super) type AskKey<'a> = (&'a PoolName, &'a Placeholder, Option<Together>);
 
 /// A pool's candidates with the offers that were read so far.
 pub(super) struct Choices {
     pub(super) candidates: Vec<Candidate>,
     /// None for a candidate that was not asked yet.
     pub(super) offers: Vec<Option<Option<Offer>>>,
+    /// Where the candidates are; empty if that was not needed yet.
+    pub(super) places: Vec<Place>,
+}
+
+/// Why there is no plan.
+enum Unplanned<'a> {
+    /// No candidate can serve the request.
+    NoCandidate(&'a PlanRequest<'a>),
+    Refused(Refusal),
 }
 
 impl<'a> Planner<'a> {
     pub(super) fn run(mut self) -> Result<Plan, Refusal> {
         self.check_limits()?;
+        self.find_candidates()?;
+        match self.attempt() {
+            Ok(plan) => Ok(self.bring_together(plan)),
+            Err(Unplanned::NoCandidate(wanted)) => Err(self.no_candidate(wanted)),
+            Err(Unplanned::Refused(refusal)) => Err(refusal),
+        }
+    }
+
+    fn find_candidates(&mut self) -> Result<(), Refusal> {
         for wanted in self.wanted {
             let key = Ask::of(wanted).key();
             if !self.choices.contains_key(&key) {
@@ -103,21 +128,35 @@ impl<'a> Planner<'a> {
                     Refusal::new(self.domain, wanted, RefusalKind::Unreadable { reason: why })
                 })?;
                 let offers = vec![None; candidates.len()];
-                self.choices.insert(key, Choices { candidates, offers });
+                let choices = Choices {
+                    candidates,
+                    offers,
+                    places: Vec::new(),
+                };
+                self.choices.insert(key, choices);
             }
         }
+        Ok(())
+    }
+
+    /// A plan for all requests, within the places to which it is restricted.
+    fn attempt(&mut self) -> Result<Plan, Unplanned<'a>> {
+        self.taken.planned.clear();
+        self.boards.left.clear();
         let (mut steps, mut owners) = (Vec::new(), Vec::new());
         for (index, wanted) in self.wanted.iter().enumerate() {
-            let (candidate, mut assignment) = self.choose(index, wanted)?;
+            let chosen = self.choose(index, wanted);
+            let (candidate, mut assignment) = chosen.ok_or(Unplanned::NoCandidate(wanted))?;
             let view = self.supply.view();
             assignment.along = wanted.pool.devices.along(view, &candidate);
             assignment.from_host = self.supply.taken_from_host(wanted.pool, &candidate);
-            steps.extend(self.making(&candidate, &assignment, wanted)?);
+            let making = self.making(&candidate, &assignment, wanted);
+            steps.extend(making.map_err(Unplanned::Refused)?);
             owners.resize(steps.len(), index);
             self.taken.planned.push(assignment);
         }
         Ok(Plan {
-            assignments: self.taken.planned,
+            assignments: std::mem::take(&mut self.taken.planned),
             steps,
             owners,
         })
@@ -177,10 +216,11 @@ impl<'a> Planner<'a> {
         &mut self,
         index: usize,
         wanted: &'a PlanRequest<'a>,
-    ) -> Result<(Candidate, Assignment), Refusal> {
+    ) -> Option<(Candidate, Assignment)> {
         let ask = Ask::of(wanted);
         let rest = self.wanted.get(index..).unwrap_or_default();
-        let look_ahead = feasible::is_needed(rest) || self.is_of_several_board_types(rest);
+        let look_ahead = feasible::is_needed(rest, !self.within.is_empty())
+            || self.is_of_several_board_types(rest);
         let mut tried = BTreeSet::new();
         let mut order = self.order(ask).into_iter();
         while let Some(position) = order.next() {
@@ -191,7 +231,7 @@ impl<'a> Planner<'a> {
             let assignment = self.assigned(wanted, &candidate, type_id, left);
             if !look_ahead {
                 self.ask_further(ask, &candidate, order);
-                return Ok((candidate, assignment));
+                return Some((candidate, assignment));
             }
             // Functions of a board are mostly the same for all requests: if one does
             // not fit, its neighbour does not fit either.
@@ -209,10 +249,10 @@ impl<'a> Planner<'a> {
             let fits = self.rest_fits(index + 1);
             let assignment = self.taken.planned.pop();
             if let (true, Some(assignment)) = (fits, assignment) {
-                return Ok((candidate, assignment));
+                return Some((candidate, assignment));
             }
         }
-        Err(self.no_candidate(wanted))
+        None
     }
 
     /// Asks candidates in addition to the chosen one ([`crate::kind::Detail::ahead`]). Of
@@ -225,7 +265,7 @@ impl<'a> Planner<'a> {
         order: impl Iterator<Item = usize>,
     ) {
         let mut ahead = self.supply.ahead();
-        if ahead == 0 || self.supply.is_settled() {
+        if ahead == 0 || self.supply.is_settled() || !self.within.is_empty() {
             return;
         }
         let bus = |candidate: &Candidate| {
@@ -310,7 +350,9 @@ impl<'a> Planner<'a> {
     pub(super) fn order(&self, ask: Ask<'a>) -> Vec<usize> {
         let pool = ask.pool;
         let candidates = &self.choices[&ask.key()].candidates;
-        let mut order: Vec<usize> = (0..candidates.len()).collect();
+        let mut order: Vec<usize> = (0..candidates.len())
+            .filter(|&position| self.is_within(ask, position))
+            .collect();
         order.sort_by_cached_key(|&position| {
             let candidate = &candidates[position];
             let in_use = self.in_use(candidate);
@@ -318,18 +360,26 @@ impl<'a> Planner<'a> {
                 config::Placement::Pack => u32::MAX - in_use,
                 config::Placement::Spread => in_use,
             };
-            let mixed = self
-                .taken
-                .planned_on_board(&candidate.board)
-                .any(|other| !self.is_of_one_type(pool, &other.pool));
+            let mixed = self.is_mixed(pool, candidate);
             let named = self.is_named(candidate.function());
-            let planned = self.taken.planned_on_board(&candidate.board).count();
-            let refused = self.failed.has_refused(&candidate.board, planned);
+            let refused = self.has_refused(candidate);
             // Equal candidates stay in the order of their addresses.
             let distance = self.nearness.distance(candidate.node);
             (named, refused, mixed, load, distance)
         });
         order
+    }
+
+    /// Whether the candidate's board would have to hold two types.
+    fn is_mixed(&self, pool: &Pool, candidate: &Candidate) -> bool {
+        let mut others = self.taken.planned_on_board(&candidate.board);
+        others.any(|other| !self.is_of_one_type(pool, &other.pool))
+    }
+
+    /// Whether the candidate's board has refused to make so many.
+    fn has_refused(&self, candidate: &Candidate) -> bool {
+        let planned = self.taken.planned_on_board(&candidate.board).count();
+        self.failed.has_refused(&candidate.board, planned)
     }
 
     /// Whether a request names exactly this function.

@@ -15,7 +15,7 @@ use crate::{
 impl<'a> Planner<'a> {
     /// The type's id and how many are left on a candidate, if any.
     pub(super) fn room(&mut self, ask: Ask<'a>, position: usize) -> Option<(MdevTypeId, u32)> {
-        if self.is_spoken_for(ask, position) {
+        if self.is_spoken_for(ask, position) || !self.is_within(ask, position) {
             return None;
         }
         let Some(Offer::Type { id, available }) = self.offer(ask, position) else {

@@ -5,6 +5,7 @@ use virt_vgpu::device::pci::PciNames;
 mod capacity;
 mod settled;
 mod several;
+mod together;
 mod vendor_vfio;
 mod whole;
 

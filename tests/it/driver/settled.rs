@@ -114,6 +114,7 @@ fn planned(
         pool,
         pool_in_use: 0,
         parameters: Parameters::default(),
+        together: None,
     }];
     let domain: DomainName = "vm1".parse().unwrap();
     let (nearness, failed) = (Nearness::default(), Failed::default());

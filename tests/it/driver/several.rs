@@ -269,6 +269,7 @@ proptest! {
                 pool: &pools[pool],
                 pool_in_use: 0,
                 parameters: Parameters::default(),
+                together: None,
             })
             .collect();
         let numbered: Vec<(usize, usize)> = requests.iter().copied().enumerate().collect();

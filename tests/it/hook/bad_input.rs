@@ -227,7 +227,7 @@ fn requests_that_do_not_parse() {
     refuse(
         &Domain::new(1).request("gpu0", "pool='cad' colour='red'", true),
         "line 6: <vgpu:device name='gpu0'>: unknown attribute 'colour'; accepted: name, pool, \
-         guest-drivers, optional, frame-rate-limit, console-vnc, unified-memory, debuggers, profilers",
+         guest-drivers, optional, together, frame-rate-limit, console-vnc, unified-memory, debuggers, profilers",
     );
     refuse(
         &Domain::new(1).request("gpu0", "", true),

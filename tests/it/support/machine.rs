@@ -38,6 +38,18 @@ pub struct Machine {
     /// PCI functions that make nothing, with the kernel's driver core.
     #[serde(default, rename = "pci")]
     pub plain: Vec<Plain>,
+    /// Root ports and ports of switches. Buses that are behind none are root complexes.
+    #[serde(default, rename = "bridge")]
+    pub bridges: Vec<Bridge>,
+}
+
+/// A port with a bus behind it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Bridge {
+    pub address: String,
+    /// The bus: `0000:21`.
+    pub bus: String,
 }
 
 /// A driver of plain functions. The one named `vfio-pci` is the kernel's.
@@ -275,6 +287,15 @@ impl Function {
             device: 0x2235,
             virtual_functions,
             ..Self::board(&format!("0000:{bus}:00.0"))
+        }
+    }
+}
+
+impl Bridge {
+    pub fn new(address: &str, bus: &str) -> Self {
+        Self {
+            address: address.to_owned(),
+            bus: bus.to_owned(),
         }
     }
 }

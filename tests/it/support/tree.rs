@@ -133,6 +133,25 @@ impl Tree {
         self.add(path, Entry::Binary(bytes));
     }
 
+    /// The same tree with other paths. Links go on leading to the same entries.
+    pub fn with_paths(self, moved: impl Fn(&str) -> String) -> Self {
+        let mut tree = Self::default();
+        for (path, entry) in self.0 {
+            let to = moved(&path);
+            match entry {
+                // Those that have entries come with them.
+                Entry::Directory(names) if names.is_empty() => tree.directory(&to),
+                Entry::Directory(_) => {}
+                Entry::Link(target) => {
+                    let target = moved(&absolute(&path, &target));
+                    tree.link(&to, &relative(&to, &target));
+                }
+                entry => tree.add(&to, entry),
+            }
+        }
+        tree
+    }
+
     /// The entry at exactly that path, links not followed.
     pub fn get(&self, path: &str) -> Option<&Entry> {
         self.0.get(path)
@@ -167,6 +186,27 @@ impl Tree {
         }
         Ok(at)
     }
+}
+
+/// Where a link at that path leads to.
+fn absolute(path: &str, target: &str) -> String {
+    let mut names: Vec<&str> = path.split('/').collect();
+    names.pop();
+    for name in target.split('/') {
+        match name {
+            ".." => {
+                names.pop();
+            }
+            name => names.push(name),
+        }
+    }
+    names.join("/")
+}
+
+/// The text of a link at that path.
+fn relative(path: &str, target: &str) -> String {
+    let up = "../".repeat(path.split('/').count() - 2);
+    format!("{up}{}", target.trim_start_matches('/'))
 }
 
 /// Components in reverse, so that the next one is popped.

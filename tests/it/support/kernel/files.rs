@@ -2,6 +2,7 @@
 //! directories, links and attributes.
 
 use super::{Function, Mdev, OnWrite, State, Tree};
+use crate::support::machine::Bridge;
 
 impl State {
     pub(super) fn files(&self) -> Tree {
@@ -39,7 +40,10 @@ impl State {
                 self.cards[index].add_mdev_files(&mut tree, mdev, &vgpu_handle);
             }
         }
-        tree
+        match self.machine.bridges.as_slice() {
+            [] => tree,
+            bridges => tree.with_paths(|path| behind(bridges, path)),
+        }
     }
 
     fn add_function(&self, tree: &mut Tree, function: &Function, address: &str) {
@@ -143,6 +147,18 @@ pub(super) fn add_virtual_function(tree: &mut Tree, physical: &str, number: u32,
 pub(super) fn place(address: &str) -> String {
     let root = address.rsplit_once(':').map_or(address, |(bus, _)| bus);
     format!("/devices/pci{root}/{address}")
+}
+
+/// The path of a function, or of something below it, with the bridges above the function.
+fn behind(bridges: &[Bridge], path: &str) -> String {
+    let function = path.strip_prefix("/devices/pci");
+    let Some((bus, rest)) = function.and_then(|path| path.split_once('/')) else {
+        return path.to_owned();
+    };
+    match bridges.iter().find(|bridge| bridge.bus == bus) {
+        Some(bridge) => format!("{}/{rest}", behind(bridges, &place(&bridge.address))),
+        None => path.to_owned(),
+    }
 }
 
 fn add_mdev(tree: &mut Tree, (uuid, mdev): (&str, &Mdev), has_group: bool) {
