@@ -208,7 +208,7 @@ impl<'a> Demand<'a> {
         let bring_together = self.can_be_together();
         let plan = self.plan_once(look, seen, failed, bring_together);
         if bring_together && look.has_missed() && !had_missed {
-            // A wish is no reason to wait for a driver.
+            // A preference is no reason to wait for a driver.
             look.forget_missed();
             return self.plan_once(look, seen, failed, false);
         }

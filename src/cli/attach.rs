@@ -4,7 +4,10 @@
 use std::{process::ExitCode, time::Duration};
 
 use anyhow::{Context, anyhow, bail};
-use clap::Args;
+use clap::{
+    Args,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 use serde::Serialize;
 
 use super::{output, target::Edit};
@@ -14,13 +17,13 @@ use crate::{
         self, AttachRequest, Attachment, CdRomOutcome, Change, FilledDevice, HostdevChange,
         RequestChange, Target,
     },
-    domain::DomainDef,
+    domain::{DomainDef, Request},
     host::{
         Host,
         libvirt::{Domain, Libvirt},
     },
     hotplug::{self, PlugError, Plugged},
-    model::{DeviceName, DomainName, DomainUuid, MdevModel, PoolName},
+    model::{DeviceName, DomainName, DomainUuid, MdevModel, PoolName, Together},
     rule::spelling::did_you_mean,
 };
 
@@ -42,6 +45,7 @@ use crate::{
   virt-vgpu attach ws7 --pool cad --count 2         two in all: gpu0 and gpu1
   virt-vgpu attach ws7 --pool cad --name render     one, of that name
   virt-vgpu attach ws7 --pool cad --guest-drivers   with the pool's driver CD-ROM
+  virt-vgpu attach ws7 --pool cad --count 2 --together pcie-root
   virt-vgpu attach ws7 --pool cad --live            running: plugged in at once
   virt-vgpu attach ws7 --pool cad --dry-run
 
@@ -66,6 +70,12 @@ pub(super) struct Attach {
     /// Ask for the pool's guest drivers on a CD-ROM.
     #[arg(long)]
     guest_drivers: bool,
+
+    /// Prefer devices near the domain's other devices with the same value: behind one
+    /// PCIe switch or root port, else on one NUMA node (pcie-root); on one NUMA node
+    /// (numa).
+    #[arg(long, value_name = "WHAT", value_parser = together_parser())]
+    together: Option<Together>,
 
     /// Plug the devices into the running domain too.
     #[arg(long)]
@@ -119,6 +129,7 @@ impl Attach {
             name: self.name.as_ref(),
             count: usize::from(self.count),
             guest_drivers: self.guest_drivers,
+            together: self.together,
         };
         let cannot = || format!("cannot attach to domain '{}'", self.domain);
         let def = &target.definition.def;
@@ -128,7 +139,10 @@ impl Attach {
                 names,
                 MdevModel::VfioPci,
             )),
-            false => definition::placeholders(host, &libvirt, def, &pool, names),
+            false => {
+                let def = with_requests(def, &to_attach, names);
+                definition::placeholders(host, &libvirt, &def, &pool, names)
+            }
         };
         let mut attachment =
             Attachment::work_out(&target.definition, &to_attach, choose).with_context(cannot)?;
@@ -178,6 +192,31 @@ impl Attach {
         }
         Ok(target)
     }
+}
+
+fn together_parser() -> impl TypedValueParser<Value = Together> {
+    PossibleValuesParser::new(Together::ALL.map(Together::as_str))
+        .try_map(|word| word.parse::<Together>())
+}
+
+/// The domain with the requests of those devices, as they will be.
+fn with_requests(
+    def: &DomainDef,
+    to_attach: &AttachRequest<'_>,
+    names: &[DeviceName],
+) -> DomainDef {
+    let mut def = def.clone();
+    for name in names {
+        let present = def.requests.iter_mut().find(|one| one.name == *name);
+        if let Some(request) = present {
+            request.together = to_attach.together.or(request.together);
+            continue;
+        }
+        let mut request = Request::new(name.clone(), to_attach.pool.name.clone());
+        request.together = to_attach.together;
+        def.requests.push(request);
+    }
+    def
 }
 
 /// Plugs in the devices and makes the changes, or leaves everything as it was. The

@@ -23,7 +23,7 @@ use crate::{
 /// Runs the hook's own planning on the host as it stands and changes nothing:
 /// for each device the parent, the type and the reason, for each pool the
 /// candidates in the order in which they are tried, or the refusal as virsh
-/// would show it.
+/// would show it. For devices that should be together it says what they share.
 ///
 /// libvirt drops metadata without a declared namespace when a domain is defined, and
 /// says nothing: such a slip can be seen in the XML that was given to it, with --xml.
@@ -141,6 +141,10 @@ impl std::fmt::Display for Forecast {
                 }
                 None => {}
             }
+        }
+        for (number, together) in self.together.iter().enumerate() {
+            let gap = if number == 0 { "\n" } else { "" };
+            writeln!(f, "{gap}{together}")?;
         }
         if let Some(held) = &self.holds {
             let state = match held.state {

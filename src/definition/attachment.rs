@@ -12,7 +12,7 @@ use super::{
 use crate::{
     config::Pool,
     domain::{self, Card, DomainDef, Hostdev, MAX_REQUESTS, Request, alias},
-    model::{DeviceName, MdevUuid, PciAddress, PoolName},
+    model::{DeviceName, MdevUuid, PciAddress, PoolName, Together},
 };
 
 /// The wanted devices.
@@ -22,6 +22,7 @@ pub struct AttachRequest<'a> {
     pub name: Option<&'a DeviceName>,
     pub count: usize,
     pub guest_drivers: bool,
+    pub together: Option<Together>,
 }
 
 /// The changes, and their result for each device.
@@ -55,7 +56,8 @@ pub struct FilledDevice {
 pub enum RequestChange {
     Unchanged,
     Added,
-    /// The request now asks for guest drivers, or now says that the device is optional.
+    /// The request now asks for guest drivers, says that the device is optional, or says
+    /// what it should share with others.
     Changed,
 }
 
@@ -283,6 +285,7 @@ impl Asked {
             let mut request = Request::new(name.clone(), to_attach.pool.name.clone());
             request.guest_drivers = to_attach.guest_drivers.then_some(true);
             request.optional = later.then_some(true);
+            request.together = to_attach.together;
             ensure!(
                 self.requests.len() < MAX_REQUESTS,
                 "the domain would have more than {MAX_REQUESTS} devices, the most that a VM can have"
@@ -300,6 +303,7 @@ impl Asked {
         if to_attach.guest_drivers {
             request.guest_drivers = Some(true);
         }
+        request.together = to_attach.together.or(request.together);
         if later && request.optional.is_none() {
             request.optional = Some(true);
         }

@@ -25,6 +25,7 @@ fn outcome(definition: &Definition, pool: &Pool, name: Option<&str>, count: usiz
         name: name.as_ref(),
         count,
         guest_drivers: false,
+        together: None,
     };
     let line = |one: &FilledDevice| format!("{} {:?} {:?}", one.name, one.request, one.hostdev);
     let mdevs = |names: &[DeviceName]| {

@@ -6,6 +6,7 @@
 mod at_rest;
 mod attachment;
 mod change;
+mod companions;
 mod fill;
 mod placeholder;
 mod redo;

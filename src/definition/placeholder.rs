@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, anyhow, bail, ensure};
 
+use super::companions::{self, Companions};
 use crate::{
-    allocate::{Look, nearness_of, profile, together},
+    allocate::{Look, nearness_of, places_beside, profile, together},
     claims,
     config::{self, Pool},
     device::{
@@ -21,7 +22,9 @@ use crate::{
     model::{
         DeviceName, DomainName, DomainUuid, Handle, MdevModel, MdevUuid, PciAddress, proposed,
     },
-    plan::{self, Assignment, Candidate, Detail, Failed, HostSupply, Placeholder, PlanRequest},
+    plan::{
+        self, Assignment, Candidate, Detail, Failed, HostSupply, Nearness, Placeholder, PlanRequest,
+    },
     rule::Verdict,
 };
 
@@ -290,29 +293,57 @@ impl<'a> Choice<'a> {
         Ok(look.supply_of(view.with_own(own)))
     }
 
-    /// The hostdevs that the hook's planner would choose; None when the pool is full.
+    /// The hostdevs that the hook's planner would choose; None when the pool is full. The
+    /// devices are near their companions, also those that are chosen later, if possible.
     fn planned(
         &self,
         taken: BTreeMap<PciAddress, DomainName>,
     ) -> anyhow::Result<Option<Vec<Card>>> {
+        let mut companions = Companions::of(self.host, self.def, self.names)?;
+        if !companions.to_come.is_empty() {
+            let planned = self.planned_beside(taken.clone(), &companions)?;
+            if planned.is_some() {
+                return Ok(planned);
+            }
+            companions.to_come.clear();
+        }
+        self.planned_beside(taken, &companions)
+    }
+
+    fn planned_beside(
+        &self,
+        taken: BTreeMap<PciAddress, DomainName>,
+        companions: &Companions,
+    ) -> anyhow::Result<Option<Vec<Card>>> {
         let look = Look::new(self.host);
         let supply = self.supply(&look, taken)?;
         // The pool's limit counts devices in use, not devices in a definition.
-        let pool = Pool {
+        let unlimited = |pool: &Pool| Pool {
             instances: 0,
-            ..self.pool.clone()
+            ..pool.clone()
         };
-        let wanted = |device| PlanRequest {
+        let pool = unlimited(self.pool);
+        let to_come = companions.to_come.iter();
+        let to_come: Vec<_> = to_come.map(|(name, of)| (name, unlimited(of))).collect();
+        let own = self.names.iter().map(|name| (name, &pool));
+        let all = own.chain(to_come.iter().map(|(name, of)| (*name, of)));
+        let wanted = all.map(|(device, pool)| PlanRequest {
             device,
             uuid: MdevUuid::for_device(self.def.uuid, device),
             placeholder: Placeholder::Any,
-            pool: &pool,
+            pool,
             pool_in_use: 0,
             parameters: Parameters::default(),
-            together: None,
-        };
-        let wanted: Vec<PlanRequest<'_>> = self.names.iter().map(wanted).collect();
+            together: companions::together(self.def, device),
+        });
+        let wanted: Vec<PlanRequest<'_>> = wanted.collect();
         let nearness = nearness_of(self.def, self.host).context("cannot read the NUMA layout")?;
+        let present = companions.present.iter();
+        let present = present.map(|(name, parent)| (name, parent.clone()));
+        let nearness = Nearness {
+            beside: places_beside(self.def, self.host, present),
+            ..nearness
+        };
         let plan = plan::plan(
             &self.def.name,
             &wanted,
@@ -322,7 +353,8 @@ impl<'a> Choice<'a> {
         );
         let Ok(plan) = plan else { return Ok(None) };
         let placeholder = |one: &Assignment| self.card(one.handle, &one.device);
-        Ok(Some(plan.assignments.iter().map(placeholder).collect()))
+        let chosen = plan.assignments.iter().take(self.names.len());
+        Ok(Some(chosen.map(placeholder).collect()))
     }
 
     /// Any devices that the pool's rules take, full or not; first those that no other

@@ -142,10 +142,17 @@ pub fn elsewhere(
     let mut found = Found::default();
     let reserved = named.reserved(def.uuid);
     let mut planned = def.clone();
+    let mut to_move = Vec::new();
     for placed in devices_wanted(def)? {
-        let Some((reason, must)) = reason_to_move(host, def, &placed, &reserved, shared)? else {
-            continue;
-        };
+        if let Some((reason, must)) = reason_to_move(host, def, &placed, &reserved, shared)? {
+            // A function that cannot serve is nothing that others should be near.
+            let goes = must && placed.request.together.is_some();
+            let from = def.placeholder_of(&placed.request.name);
+            planned.hostdevs.retain(|one| !goes || Some(one) != from);
+            to_move.push((placed, reason, must));
+        }
+    }
+    for (placed, reason, must) in to_move {
         let name = &placed.request.name;
         let pool = config::load_pool(host, &placed.request.pool)?;
         let other = if pool.is_chosen_ahead() {
@@ -159,6 +166,9 @@ pub fn elsewhere(
             |other: &Card| is_better(&other.first, &placed.placeholder, must, &reserved);
         let other = other.filter(is_better);
         let Some((to, from)) = other.zip(def.placeholder_of(name).cloned()) else {
+            let is_gone = planned.placeholder_of(name).is_none();
+            let from = def.placeholder_of(name).filter(|_| is_gone);
+            planned.hostdevs.extend(from.cloned());
             // If all GPUs are merely full, one may have space again by the time of the
             // start.
             let is_stuck = must && is_taken(host, def, &placed.placeholder)?;
@@ -173,8 +183,13 @@ pub fn elsewhere(
         if to.first.handle.pci().is_some() {
             placeholder::check_libvirt(&pool, libvirt.version()?)?;
             // The next device must not get the same function.
-            for hostdev in planned.hostdevs.iter_mut().filter(|one| **one == from) {
-                hostdev.handle = to.first.handle;
+            let next = Hostdev {
+                handle: to.first.handle,
+                ..from.clone()
+            };
+            match planned.hostdevs.iter_mut().find(|one| **one == from) {
+                Some(hostdev) => *hostdev = next,
+                None => planned.hostdevs.push(next),
             }
         }
         found.others.push(Elsewhere {

@@ -80,6 +80,7 @@ pub fn foresee(
     let is_wanted = |device: &ClaimedDevice| wanted.iter().any(|(one, _)| one.name == device.name);
     let (replaced, others): (Vec<_>, Vec<_>) = held.into_iter().partition(is_wanted);
     demand.beside = Some(pools(host, def, &others)?);
+    demand.present = present(&others);
     demand.replaced = replaced;
     let plan = demand.replan(host, &Failed::default())?;
     Ok(plan.assignments.iter().map(Plugged::from).collect())
@@ -270,6 +271,13 @@ fn pools(
     Ok(pools)
 }
 
+/// The names and the parents of the devices that the domain has.
+fn present(held: &[ClaimedDevice]) -> Vec<(DeviceName, ParentName)> {
+    let held = held.iter();
+    held.map(|device| (device.name.clone(), device.parent.clone()))
+        .collect()
+}
+
 /// Devices that are claimed and exist, but are not attached yet.
 struct Made {
     devices: Vec<ClaimedDevice>,
@@ -364,6 +372,7 @@ fn make_locked(
         others.retain(|one| !lost.contains(one));
         let mut demand = Demand::load(host, def, placed_requests(def, &lacking))?;
         demand.beside = Some(pools(host, def, &others)?);
+        demand.present = present(&others);
         demand.replaced = lost;
         demand.check_uuids_are_free(host, None)?;
         let mut making = Making {

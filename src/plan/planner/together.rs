@@ -1,8 +1,8 @@
 //! Brings devices together that should share a PCIe bridge or a NUMA node.
 //!
-//! The plan without this wish comes first. Then the same planner looks for a plan in which
+//! The plan without this preference comes first. Then the same planner looks for a plan in which
 //! the devices are within one place, one place after the other, the nearest places first.
-//! So the wish refuses no request: without such a plan, the first one stays. It also stays
+//! So the preference refuses no request: without such a plan, the first one stays. It also stays
 //! if the other devices would be farther from the VM's own NUMA nodes.
 
 use std::collections::{BTreeMap, BTreeSet};

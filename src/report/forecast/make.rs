@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use super::{
     CandidateForecast, Device, Forecast, ForecastResult, Held, HeldDevice, HeldState,
-    PlannedDevice, PoolForecast, XmlOf, line,
+    PlannedDevice, PoolForecast, XmlOf, line, together,
 };
 use crate::{
     allocate::{AllocateError, Demand, Look, PlacedRequest, devices_wanted, nearness_of},
@@ -47,6 +47,9 @@ impl Forecast {
                 forecast.refusal = Some(line(&error, xml_of));
                 forecast.note_stale_claims(host, domain.uuid, &error);
             }
+        }
+        if forecast.outcome != ForecastResult::Refused {
+            forecast.together = together::all(host, &domain.requests, &forecast.devices);
         }
         forecast
     }

@@ -12,8 +12,10 @@ use crate::{
 };
 
 mod make;
+mod together;
 mod xml;
 
+pub use together::{Had, PlacedDevice, TogetherForecast};
 pub use xml::{of_domain, of_file};
 
 /// All that there is to say.
@@ -31,6 +33,9 @@ pub struct Forecast {
     pub refusal: Option<String>,
     /// The requested devices, in the order of the requests.
     pub devices: Vec<Device>,
+    /// What devices share that should share something.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub together: Vec<TogetherForecast>,
     /// The pools that it names and that can be used.
     pub pools: Vec<PoolForecast>,
     /// The devices in its claim.
@@ -222,6 +227,7 @@ impl Forecast {
             outcome: ForecastResult::Refused,
             refusal: Some(line(error, xml_of)),
             devices: Vec::new(),
+            together: Vec::new(),
             pools: Vec::new(),
             holds: None,
             notes: Vec::new(),
@@ -236,6 +242,7 @@ impl Forecast {
             outcome: ForecastResult::NothingWanted,
             refusal: None,
             devices: Vec::new(),
+            together: Vec::new(),
             pools: Vec::new(),
             holds: None,
             notes: Vec::new(),

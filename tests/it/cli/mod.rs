@@ -17,5 +17,6 @@ mod shared_room;
 mod start;
 mod status;
 mod terminal;
+mod together;
 mod trust;
 mod whole_pool;

@@ -1,4 +1,4 @@
-//! Devices that should share a PCIe bridge or a NUMA node: the wish never refuses a plan
+//! Devices that should share a PCIe bridge or a NUMA node: the preference never refuses a plan
 //! that there would be without it, takes no device farther from the VM's own NUMA nodes,
 //! and is granted whenever that is possible.
 
@@ -284,7 +284,7 @@ fn agrees(case: &Case) {
     let ours = planned(case, &kernel, &pools, &nearness, true);
     let (plain, ours) = match (plain, ours) {
         (Ok(plain), Ok(ours)) => (plain, ours),
-        // Whatever is said without the wish is said with it.
+        // Whatever is said without the preference is said with it.
         (plain, ours) => return assert_eq!(plain, ours, "{case:#?}"),
     };
     let (before, after) = (on(&plain), on(&ours));
@@ -301,7 +301,7 @@ fn agrees(case: &Case) {
             degree_of(case, together, &before),
             degree_of(case, together, &after),
         );
-        // Of two wishes, the first one comes first.
+        // Of two preferences, the first one comes first.
         let comes_first = together == Together::PcieRoot || says(Together::PcieRoot) < 2;
         if !comes_first || says(together) < 2 {
             continue;
@@ -324,7 +324,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
-    fn a_wish_costs_nothing_and_is_granted_where_it_can_be(case in case()) {
+    fn a_preference_costs_nothing_and_is_granted_where_it_can_be(case in case()) {
         agrees(&case);
     }
 }

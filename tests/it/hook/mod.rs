@@ -19,5 +19,6 @@ mod parameters;
 mod race;
 mod several;
 mod slow_driver;
+mod together;
 mod whole;
 mod whole_machines;
