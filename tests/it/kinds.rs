@@ -39,6 +39,7 @@ const OTHERWISE: &[(&str, &str, &str)] = &[
         "pci",
         "a key of the driver's options",
     ),
+    ("device/topology.rs", "pci", "a directory in sysfs"),
     ("rule/labels.rs", "pci", "a class of devices"),
 ];
 
