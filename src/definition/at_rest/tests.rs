@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::symlink};
 use tempfile::TempDir;
 
 use super::*;
-use crate::domain;
+use crate::{domain, model::Together};
 
 /// The functions of a GPU.
 const FUNCTIONS: u32 = 16;
@@ -266,6 +266,41 @@ fn a_domain_with_two_devices_gets_two_that_are_there_together() {
     let moves = fixture.moves(&[two, other]);
     let to: Vec<_> = moves.iter().map(|(_, to, _)| *to).collect();
     assert_eq!(to, [function(0, 2)]);
+}
+
+#[test]
+fn a_domain_that_can_have_neither_of_its_devices_gets_two_others() {
+    let fixture = Fixture::new();
+    fixture.claim(8, function(0, 0));
+    fixture.claim(9, function(0, 1));
+    let moves = fixture.moves(&[vm(1, &[function(0, 0), function(0, 1)])]);
+    let to: Vec<_> = moves.iter().map(|(_, to, _)| *to).collect();
+    assert_eq!(to, [function(0, 2), function(0, 3)]);
+}
+
+/// Two devices of a domain that should be behind one bridge; of that, one board is more.
+#[test]
+fn only_a_device_that_has_to_move_comes_near_the_other() {
+    let fixture = Fixture::new();
+    fixture.claim(9, function(0, 1));
+    let two = |together, functions: &[PciAddress]| {
+        let (mut def, stopped) = vm(1, functions);
+        for request in &mut def.requests {
+            request.together = together;
+        }
+        (def, stopped)
+    };
+    let moves = |together, functions: &[PciAddress]| {
+        let moves = fixture.moves(&[two(together, functions)]);
+        moves.iter().map(|(_, to, _)| *to).collect::<Vec<_>>()
+    };
+    let (here, taken) = (function(1, 0), function(0, 1));
+    assert_eq!(moves(None, &[here, taken]), [function(0, 0)]);
+    let together = Some(Together::PcieRoot);
+    assert_eq!(moves(together, &[here, taken]), [function(1, 1)]);
+    // What could be had stays where it is, near or not.
+    assert_eq!(moves(together, &[here, function(1, 1)]), []);
+    assert_eq!(moves(together, &[here, function(0, 0)]), []);
 }
 
 #[test]

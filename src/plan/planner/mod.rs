@@ -114,7 +114,10 @@ impl<'a> Planner<'a> {
         self.find_candidates()?;
         match self.attempt() {
             Ok(plan) => Ok(self.bring_together(plan)),
-            Err(Unplanned::NoCandidate(wanted)) => Err(self.no_candidate(wanted)),
+            Err(Unplanned::NoCandidate(wanted)) => {
+                let culprit = self.named_without_room().unwrap_or(wanted);
+                Err(self.no_candidate(culprit))
+            }
             Err(Unplanned::Refused(refusal)) => Err(refusal),
         }
     }

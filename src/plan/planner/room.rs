@@ -9,7 +9,7 @@ use crate::{
     device::mdev::Offer,
     kind::{Board, PlacementChoice},
     model::MdevTypeId,
-    plan::{Candidate, PlanRequest},
+    plan::{Candidate, Placeholder, PlanRequest},
 };
 
 impl<'a> Planner<'a> {
@@ -41,6 +41,25 @@ impl<'a> Planner<'a> {
             return None;
         }
         Some((id, left))
+    }
+
+    /// The first request whose function, named in the XML, cannot serve whatever the other
+    /// requests get. Where there is one, those with a choice fit nowhere for its sake.
+    pub(super) fn named_without_room(&mut self) -> Option<&'a PlanRequest<'a>> {
+        let planned = std::mem::take(&mut self.taken.planned);
+        self.boards.left.clear();
+        let mut named = self.wanted.iter();
+        let culprit = named.find(|one| {
+            let ask = Ask::of(one);
+            let is_named = matches!(one.placeholder, Placeholder::Function(_));
+            let mut positions = 0..self.choices[&ask.key()].candidates.len();
+            is_named && !positions.any(|position| self.room(ask, position).is_some())
+        });
+        if culprit.is_none() {
+            self.taken.planned = planned;
+        }
+        self.boards.left.clear();
+        culprit
     }
 
     /// Whether the candidate is a function that has a device, or is about to get one: it
