@@ -5,8 +5,10 @@ use std::{process::Command, sync::LazyLock};
 
 use serde_json::json;
 use virt_vgpu::{
-    domain::{Hostdev, NAMESPACE},
+    allocate::{Demand, devices_wanted},
+    domain::{self, Hostdev, NAMESPACE},
     model::PciAddress,
+    plan::Failed,
 };
 
 use crate::support::{
@@ -236,6 +238,21 @@ fn addresses_are_chosen_near_each_other() {
     near3: b gets 0000:c4:00.0 instead of 0000:24:00.0: domain 'vm1' has it
     ");
     undefine(&domain);
+    // Also where the XML of a saved state is changed.
+    let moved = |together: &str| {
+        let attributes = format!("pool='cards' {together}");
+        let domain = Domain::new(2).request_on("a", &attributes, LEFT);
+        let domain = domain.request_on("b", &attributes, RIGHT);
+        let def = domain::parse(&domain.xml()).unwrap();
+        let host = scene.host();
+        let wanted = devices_wanted(&def).unwrap();
+        let mut demand = Demand::load(&host, &def, wanted).unwrap();
+        let plan = demand.replan(&host, &Failed::default()).unwrap();
+        let parents = plan.assignments.iter().map(|one| one.parent.to_string());
+        parents.collect::<Vec<_>>()
+    };
+    assert_eq!(moved(""), [ALONE, FAR]);
+    assert_eq!(moved("together='pcie-root'"), [OTHER_LEFT, OTHER_RIGHT]);
     // One of them stays, and there is none near it.
     let alone = format!("a cards pcie-root {ALONE}");
     let domain = define(4, &[&alone, &right]);

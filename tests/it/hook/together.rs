@@ -1,5 +1,6 @@
 //! A VM with several mediated devices that should be behind one PCIe bridge.
 
+use nix::errno::Errno;
 use virt_vgpu::{
     allocate::{Demand, Look, PlacedRequest},
     domain::{self, DomainDef},
@@ -9,6 +10,7 @@ use virt_vgpu::{
 
 use crate::support::{
     domain::Domain,
+    kernel::{Fault, Target},
     machine::{Bridge, Function, Machine, SMALL},
     scene::Scene,
 };
@@ -60,6 +62,23 @@ fn both_are_made_behind_the_switch() {
         scene.stop(&domain);
         scene.is_empty();
     }
+}
+
+/// The driver of a board behind the switch refuses: the VM gets two devices all the same.
+#[test]
+fn a_refusal_costs_the_preference_and_not_the_start() {
+    let scene = scene();
+    let refuses = Fault::errno(Target::Create, Errno::EIO);
+    scene.kernel.inject(refuses.on(RIGHT).times(9));
+    let domain = domain(TOGETHER);
+    scene.prepare(&domain).ends_well();
+    scene.is_settled();
+    let claims = scene.claims();
+    let devices = claims[0].devices.iter();
+    let parents: Vec<String> = devices.map(|one| one.parent.to_string()).collect();
+    assert_eq!(parents, [ALONE, LEFT]);
+    scene.stop(&domain);
+    scene.is_empty();
 }
 
 fn placed<'d>(def: &'d DomainDef, names: &[&str]) -> Vec<PlacedRequest<'d>> {
