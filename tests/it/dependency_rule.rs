@@ -5,6 +5,7 @@ use std::{
     collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use proc_macro2::{TokenStream, TokenTree};
@@ -164,6 +165,7 @@ const EFFECTS: &[(&str, &[&str])] = &[
     ("fs2::", &["host"]),
     ("virt::", &["host"]),
     ("virt_vgpu_libvirt_raw", &["host"]),
+    ("libudev::", &["host"]),
     ("tracing_", &["host"]),
     ("File::open", &["host"]),
     ("std::env::", &["host", "bin", "cli"]),
@@ -191,6 +193,7 @@ const NOT_IN_THE_HOOK: &[&str] = &[
     "crate::cli",
     "crate::daemon",
     "virt::",
+    "libudev::",
     "crate::nvml",
 ];
 
@@ -432,6 +435,30 @@ fn unsafe_code_is_in_the_raw_crates_alone() {
         }
     }
     assert_eq!(with, BTreeSet::from_iter(UNSAFE.iter().copied()));
+}
+
+/// What is built without the feature `cli` (the hook, virt-vgpu-udev, virt-vgpu-nvml) has no
+/// crate that links libvirt or libudev. packaging/build looks at the programs themselves.
+#[test]
+fn only_the_command_and_the_daemon_link_libvirt_and_libudev() {
+    const LINK: [&str; 4] = ["libudev-sys", "udev", "virt", "virt-sys"];
+    let linked = |features: &str| {
+        let tree = Command::new(env!("CARGO"))
+            .args(["tree", "--locked", "--offline", "--package", "virt-vgpu"])
+            .args(["--edges", "normal", "--prefix", "none", "--no-dedupe"])
+            .args(["--no-default-features", "--features", features])
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .output()
+            .unwrap();
+        let error = String::from_utf8_lossy(&tree.stderr);
+        assert!(tree.status.success(), "{error}");
+        let text = String::from_utf8(tree.stdout).unwrap();
+        let crates: BTreeSet<&str> = text.lines().filter_map(|l| l.split(' ').next()).collect();
+        LINK.map(|name| crates.contains(name))
+    };
+    assert_eq!(linked(""), [false; 4]);
+    assert_eq!(linked("nvml"), [false; 4]);
+    assert_eq!(linked("cli"), [true; 4]);
 }
 
 /// The check finds a violation.
