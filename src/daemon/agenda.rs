@@ -64,10 +64,17 @@ impl Agenda {
                     self.host = true;
                 }
             }
-            Event::NodeDevice { name, .. } => self.host |= !is_of_no_pool(name),
+            Event::NodeDevice { name, .. } if is_of_no_pool(name) => {}
+            Event::NodeDevice { .. } => self.note_devices(),
             Event::Closed { .. } => self.closed = true,
             Event::Tick => self.tick = true,
         }
+    }
+
+    /// Records that devices of the host have appeared, disappeared or changed. The kernel's
+    /// events and libvirt's tell the same.
+    pub(super) fn note_devices(&mut self) {
+        self.host = true;
     }
 
     fn note_lifecycle(&mut self, domain: DomainUuid, what: Lifecycle) {
@@ -184,6 +191,22 @@ mod tests {
         for name in ["pci_0000_3b_00_0", "mdev_aaaaaaaa_0000_3b_00_0", "computer"] {
             assert!(noted(&[device(name)]).host, "{name}");
         }
+    }
+
+    #[test]
+    fn what_the_kernel_and_libvirt_both_tell_is_one_piece_of_work() {
+        let mut agenda = Agenda::default();
+        agenda.note_devices();
+        agenda.note(&Event::NodeDevice {
+            name: "pci_0000_3b_00_0".to_owned(),
+            what: NodeDeviceChange::Deleted,
+        });
+        agenda.note_devices();
+        let wanted = Agenda {
+            host: true,
+            ..Agenda::default()
+        };
+        assert_eq!(agenda, wanted);
     }
 
     #[test]

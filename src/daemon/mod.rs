@@ -1,11 +1,12 @@
-//! `virt-vgpud`: listens to libvirt and does automatically what `virt-vgpu sync` and
-//! `virt-vgpu reconcile` do by hand. It keeps no important state: it may be killed at
-//! any time, and checks everything after connecting to libvirt again. The hook does not
-//! need it.
+//! `virt-vgpud`: listens to libvirt and the kernel, and does automatically what
+//! `virt-vgpu sync` and `virt-vgpu reconcile` do by hand. It keeps no important state: it
+//! may be killed at any time, and checks everything after connecting to libvirt again. The
+//! hook does not need it.
 //!
-//! libvirt's event loop has a thread of its own, which only passes events on. The main
-//! thread does all the work, in the order of the events. A third thread connects,
-//! because libvirt does not answer while it starts domains at boot.
+//! libvirt's event loop has a thread of its own, which only passes events on, and so have
+//! the claims and the kernel's events of devices. The main thread does all the work, in the
+//! order of the events. Another thread connects, because libvirt does not answer while it
+//! starts domains at boot.
 
 use std::{
     path::PathBuf,
@@ -21,7 +22,7 @@ use clap::Parser;
 use crate::{
     claims, definition, events as journal,
     host::{
-        Deadline, Host, ProcessId, complain, driver_child,
+        Deadline, DeviceEvents, DeviceNews, Host, ProcessId, complain, driver_child,
         libvirt::{Event, EventLoop, Libvirt, Subscription},
         since_boot, start_logging, tell_alive, tell_ready, tell_status, usage,
     },
@@ -113,6 +114,8 @@ enum News {
     Event(Event),
     /// A claim or the quarantine has changed.
     Claims,
+    /// Devices of the host have appeared, disappeared or changed, as the kernel says.
+    Devices,
     /// A connection, or why there is none.
     Opened(Box<anyhow::Result<Connection>>),
 }
@@ -135,6 +138,7 @@ fn run(host: &Host, uri: Option<&str>) -> anyhow::Result<()> {
              event of libvirt are noticed later"
         );
     }
+    let _devices = listen_to_devices(sink.clone());
     // There is work without libvirt too, and libvirt may take longer to start than
     // systemd waits.
     tell_ready("looking for libvirt");
@@ -171,6 +175,27 @@ fn run(host: &Host, uri: Option<&str>) -> anyhow::Result<()> {
     }
 }
 
+/// Passes the kernel's events of devices on. libvirt's events say the same, where libvirt
+/// has a driver for that and it works; the agenda makes one piece of work of both.
+fn listen_to_devices(sink: Sender<News>) -> Option<DeviceEvents> {
+    const SO: &str =
+        "virt-vgpud notices devices that appear or disappear by libvirt's events alone";
+    let heard = move |heard| match heard {
+        DeviceNews::Changed => sink.send(News::Devices).is_ok(),
+        DeviceNews::Deaf { why } => {
+            tracing::warn!("the kernel's events of devices can no longer be received: {why}; {SO}");
+            false
+        }
+    };
+    match DeviceEvents::listen(heard) {
+        Ok(events) => Some(events),
+        Err(error) => {
+            tracing::warn!("cannot listen to the kernel's events of devices: {error}; {SO}");
+            None
+        }
+    }
+}
+
 /// Connects, however long that takes, and meanwhile does the work that needs no
 /// libvirt.
 fn open(
@@ -204,7 +229,7 @@ fn open(
                 keeper.work_alone(&agenda);
             }
             // Early events of a new connection are covered by the scan.
-            Ok(News::Event(_) | News::Claims) => {}
+            Ok(News::Event(_) | News::Claims | News::Devices) => {}
             Err(_) => return Err(anyhow!("the thread that connects to libvirt has died")),
         }
     }
@@ -322,6 +347,7 @@ impl Agenda {
         match news {
             News::Event(event) => self.note(event),
             News::Claims => self.claims = true,
+            News::Devices => self.note_devices(),
             News::Opened(_) => {}
         }
     }

@@ -29,6 +29,8 @@ use crate::{
 mod addresses;
 mod clock;
 mod config_files;
+#[cfg(feature = "cli")]
+mod device_events;
 pub mod driver_child;
 mod fault;
 mod files;
@@ -51,6 +53,8 @@ mod trust;
 mod watch;
 
 pub use clock::{Deadline, boot_id, patience, since_boot};
+#[cfg(feature = "cli")]
+pub use device_events::{DeviceEvents, DeviceNews};
 pub use files::read_at_most;
 pub use files::{DirectoryStamp, FileState};
 pub use journal::start_logging;

@@ -1,4 +1,5 @@
 //! `virt-vgpud`, and the events that it gets from libvirt.
 
 mod definitions;
+mod device_events;
 mod events;

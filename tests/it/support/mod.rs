@@ -23,6 +23,8 @@ pub mod side_by_side;
 pub mod sources;
 pub mod tree;
 pub mod twin_host;
+#[cfg(feature = "cli")]
+pub mod uevents;
 
 /// Files that others can write are not trusted, and the umask of the user who runs the
 /// tests may create such files.
