@@ -25,7 +25,10 @@ mod parents;
 /// Show the host's devices, and what rules can say about them.
 ///
 /// By default: the devices that can make mediated devices, with their types and
-/// the mediated devices that exist.
+/// the mediated devices that exist. In lists of PCI functions, a GPU's companions,
+/// such as audio and USB, stand indented below it whether they were asked for or
+/// not. Names are from udev's hardware database, else from pci.ids; a rule compares
+/// with the name that --fields shows.
 #[derive(Debug, Args)]
 #[command(after_help = examples())]
 pub(super) struct Devices {

@@ -50,6 +50,8 @@ mod slow_driver;
 mod terminal;
 mod trust;
 #[cfg(feature = "cli")]
+mod udev_database;
+#[cfg(feature = "cli")]
 mod watch;
 
 pub use clock::{Deadline, boot_id, patience, since_boot};
@@ -70,6 +72,8 @@ pub use service::{tell_alive, tell_ready, tell_status};
 pub use terminal::complain;
 #[cfg(feature = "cli")]
 pub(crate) use terminal::{ask, usage};
+#[cfg(feature = "cli")]
+pub use udev_database::{HwdbNames, UdevDatabase};
 
 /// The machine, or a directory that stands in for it.
 #[derive(Debug)]

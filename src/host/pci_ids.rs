@@ -1,4 +1,4 @@
-//! Names of PCI vendors and devices from the distribution's `pci.ids`.
+//! Names of PCI vendors, devices and classes from the distribution's `pci.ids`.
 
 use std::cell::OnceCell;
 
@@ -38,9 +38,24 @@ impl<'a> PciIds<'a> {
         })
     }
 
+    /// The name of a class of devices, given by its first two bytes, as "VGA compatible
+    /// controller".
+    #[must_use]
+    pub fn class(&self, base: u8, sub: u8) -> Option<String> {
+        let start = format!("\t{sub:02x}  ");
+        let lines: Vec<&str> = self.section(format!("C {base:02x}  ")).collect();
+        let of_sub = lines.iter().find_map(|line| line.strip_prefix(&start));
+        let of_base = || Some(lines.first()?.split_at_checked("C 00  ".len())?.1);
+        Some(of_sub.or_else(of_base)?.trim().to_owned())
+    }
+
     /// The lines of one vendor: its own, then its devices'.
     fn vendor_lines(&self, vendor: u16) -> impl Iterator<Item = &str> {
-        let start = format!("{vendor:04x}  ");
+        self.section(format!("{vendor:04x}  "))
+    }
+
+    /// The line with that start, and the indented ones below it.
+    fn section(&self, start: String) -> impl Iterator<Item = &str> {
         let mut lines = self
             .text()
             .lines()
@@ -95,5 +110,24 @@ mod tests {
         );
         assert_eq!(names.device(0x10de, 0x26b9), None);
         assert_eq!(names.vendor(0x1234), None);
+    }
+
+    #[test]
+    fn a_class_has_the_name_of_its_second_byte_or_of_its_first() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(root.path().join("usr/share/misc")).unwrap();
+        let list = "8086  Intel Corporation\n\t0300  Not a class\nC 02  Network controller\n\t80  Network controller\nC 03  Display controller\n\t00  VGA compatible controller\n\t\t00  VGA controller\n\t02  3D controller\nC 04  Multimedia controller\n";
+        std::fs::write(root.path().join("usr/share/misc/pci.ids"), list).unwrap();
+        let host = Host::new(root.path());
+        let names = PciIds::new(&host);
+        for (base, sub, wanted) in [
+            (3, 0, Some("VGA compatible controller")),
+            (3, 2, Some("3D controller")),
+            (3, 0x80, Some("Display controller")),
+            (4, 0, Some("Multimedia controller")),
+            (0x80, 0x86, None),
+        ] {
+            assert_eq!(names.class(base, sub).as_deref(), wanted, "{base} {sub}");
+        }
     }
 }

@@ -40,6 +40,9 @@ const OTHERWISE: &[(&str, &str, &str)] = &[
         "a key of the driver's options",
     ),
     ("device/topology.rs", "pci", "a directory in sysfs"),
+    ("host/device_events.rs", "mdev", "the kernel's subsystem"),
+    ("host/device_events.rs", "pci", "the kernel's subsystem"),
+    ("host/udev_database.rs", "pci", "the kernel's subsystem"),
     ("rule/labels.rs", "pci", "a class of devices"),
 ];
 

@@ -1,11 +1,15 @@
 //! PCI functions, printed.
 
-use std::fmt;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use crate::{
     cli::output::Table,
     device::pci::NO_RESET,
-    report::devices::{FunctionList, Link, WholeFunction},
+    model::PciAddress,
+    report::devices::{FunctionList, FunctionReport, Link, WholeFunction},
 };
 
 impl fmt::Display for FunctionList {
@@ -35,16 +39,12 @@ impl fmt::Display for FunctionList {
                 or_unknown(&device.vendor_id),
                 or_unknown(&device.device_id)
             );
-            let names: Vec<&str> = [&device.vendor, &device.device]
-                .into_iter()
-                .filter_map(|name| name.as_deref())
-                .collect();
             table.row([
                 device.address.to_string(),
                 or_unknown(&device.class),
                 ids,
                 or_unknown(&device.driver),
-                names.join(" "),
+                name(device),
             ]);
         }
         write!(f, "{table}")
@@ -52,6 +52,35 @@ impl fmt::Display for FunctionList {
 }
 
 impl FunctionList {
+    /// The functions in the order of the table; below each GPU, marked, its companions,
+    /// whether they were asked for or not.
+    fn rows(&self) -> Vec<(&FunctionReport, &WholeFunction, bool)> {
+        fn whole(device: &FunctionReport) -> Option<(&FunctionReport, &WholeFunction)> {
+            Some((device, device.whole.as_ref()?))
+        }
+        let all = self.devices.iter().filter_map(whole);
+        let beside = self.beside.iter().filter_map(whole);
+        let known: BTreeMap<PciAddress, _> = all
+            .clone()
+            .chain(beside)
+            .map(|one| (one.0.address, one))
+            .collect();
+        let of_gpus: BTreeSet<PciAddress> = all
+            .clone()
+            .flat_map(|(_, whole)| whole.companions.iter().copied())
+            .collect();
+        let mut rows = Vec::new();
+        for (device, whole) in all {
+            if of_gpus.contains(&device.address) {
+                continue;
+            }
+            rows.push((device, whole, false));
+            let companions = whole.companions.iter().filter_map(|one| known.get(one));
+            rows.extend(companions.map(|(device, whole)| (*device, *whole, true)));
+        }
+        rows
+    }
+
     /// Functions that can be handed out whole: a line each, and below what cannot be said in
     /// a column.
     fn fmt_whole(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -59,18 +88,17 @@ impl FunctionList {
             "ADDRESS", "CLASS", "ID", "DRIVER", "GROUP", "NODE", "RESET", "LINK", "POOLS", "USER",
             "NAME",
         ]);
-        for device in &self.devices {
-            let Some(whole) = &device.whole else { continue };
+        let rows = self.rows();
+        for (device, whole, is_beside) in &rows {
             let or_none = |text: &Option<String>| text.clone().unwrap_or_default();
-            let names = [&device.vendor, &device.device].into_iter();
-            let names: Vec<&str> = names.filter_map(|name| name.as_deref()).collect();
             let mark = if whole.shares_group_with.is_empty() {
                 ""
             } else {
                 "*"
             };
+            let indent = if *is_beside { "  " } else { "" };
             table.row([
-                device.address.to_string(),
+                format!("{indent}{}", device.address),
                 or_none(&device.class),
                 format!(
                     "{}:{}",
@@ -89,13 +117,12 @@ impl FunctionList {
                 whole.link.as_ref().map_or_else(String::new, link),
                 joined(&whole.pools),
                 user(whole),
-                names.join(" "),
+                name(device),
             ]);
         }
         write!(f, "{table}")?;
         let mut gap = "\n";
-        for device in &self.devices {
-            let Some(whole) = &device.whole else { continue };
+        for (device, whole, _) in rows {
             let address = device.address;
             if !whole.shares_group_with.is_empty() {
                 let group = whole.iommu_group.as_deref().unwrap_or_default();
@@ -118,6 +145,14 @@ impl FunctionList {
         }
         Ok(())
     }
+}
+
+/// The names of its vendor and of itself; where that is not known, of its class.
+fn name(device: &FunctionReport) -> String {
+    let class = || Some(format!("({})", device.class_name.as_ref()?));
+    let itself = device.device.clone().or_else(class);
+    let names = [device.vendor.clone(), itself].into_iter();
+    names.flatten().collect::<Vec<String>>().join(" ")
 }
 
 /// The present link, and what the device can do if that is more.

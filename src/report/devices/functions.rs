@@ -1,9 +1,13 @@
 //! PCI functions of the host: all, or NVIDIA's GPUs.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use anyhow::{Context, anyhow};
 use serde::Serialize;
 
-use super::{FieldValues, Query, WholeFunction, fields_of, none_of, whole::WholeFunctions};
+use super::{
+    FieldValues, Query, WholeFunction, fields_of, names::Names, none_of, whole::WholeFunctions,
+};
 use crate::{
     allocate::Look,
     config::Pool,
@@ -12,7 +16,7 @@ use crate::{
         near,
         pci::{self, DeviceFields},
     },
-    host::Host,
+    host::{Host, HwdbNames},
     kind::{self, HostView, Kind, Subject},
     model::{PciAddress, proposed},
     plan::{Detail, HostSupply},
@@ -24,6 +28,9 @@ use crate::{
 pub struct FunctionList {
     /// In ascending order.
     pub devices: Vec<FunctionReport>,
+    /// Companions of these that are not among them.
+    #[serde(skip)]
+    pub beside: Vec<FunctionReport>,
     /// The text for an empty list.
     #[serde(skip)]
     pub if_none: String,
@@ -34,15 +41,17 @@ pub struct FunctionList {
 pub struct FunctionReport {
     /// Its address.
     pub address: PciAddress,
-    /// Its class, in words.
+    /// Its class, as rules name it.
     pub class: Option<String>,
+    /// The name of its class and subclass.
+    pub class_name: Option<String>,
     /// The number of its vendor.
     pub vendor_id: Option<String>,
     /// Its vendor's number for it.
     pub device_id: Option<String>,
-    /// The vendor's name.
+    /// The vendor's name, for people: rules may know another one.
     pub vendor: Option<String>,
-    /// The device's name.
+    /// The device's name, for people.
     pub device: Option<String>,
     /// The driver that is bound to it.
     pub driver: Option<String>,
@@ -51,6 +60,9 @@ pub struct FunctionReport {
     /// What matters to those who hand out whole functions; left out for other kinds.
     #[serde(flatten)]
     pub whole: Option<WholeFunction>,
+    /// The properties that udev's rules gave it.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub properties: BTreeMap<String, String>,
     /// Each field that rules can test, where they are wanted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fields: Option<FieldValues>,
@@ -61,6 +73,7 @@ pub(super) fn gather(host: &Host, query: &Query<'_>) -> anyhow::Result<FunctionL
     let look = Look::new(host);
     let mut functions = pci::functions(host).context("cannot list PCI functions")?;
     functions.sort_unstable();
+    let all = functions.clone();
     let supply = look
         .supply(Detail::default())
         .context("cannot look for devices")?;
@@ -95,6 +108,7 @@ pub(super) fn gather(host: &Host, query: &Query<'_>) -> anyhow::Result<FunctionL
         Subject::Function => Some(WholeFunctions::look(host, &look, &supply)?),
         Subject::Parent | Subject::Gpu => None,
     };
+    let names = Names::of(host, &look.names);
     let report = |(address, path): &(PciAddress, String)| {
         let name = (*address).into();
         let of_gpu = GpuFields {
@@ -103,7 +117,8 @@ pub(super) fn gather(host: &Host, query: &Query<'_>) -> anyhow::Result<FunctionL
         };
         let device = fields_of(host, &look.names, &name, path, Some(of_gpu));
         let fields = query.fields.then(|| FieldValues::read(&device, kind));
-        let mut report = function_report(*address, &device, fields);
+        let mut report = function_report(*address, &device, &names);
+        report.fields = fields;
         report.whole = whole.as_ref().map(|whole| whole.of(*address));
         report
     };
@@ -112,7 +127,15 @@ pub(super) fn gather(host: &Host, query: &Query<'_>) -> anyhow::Result<FunctionL
         let is_free = |one: &FunctionReport| one.whole.as_ref().is_none_or(WholeFunction::is_free);
         devices.retain(is_free);
     }
+    let companions = devices.iter().filter_map(|one| one.whole.as_ref());
+    let companions = companions.flat_map(|whole| &whole.companions);
+    let companions: BTreeSet<PciAddress> = companions.copied().collect();
+    let is_beside = |one: &PciAddress| {
+        companions.contains(one) && devices.iter().all(|device| device.address != *one)
+    };
+    let beside = all.iter().filter(|(one, _)| is_beside(one));
     Ok(FunctionList {
+        beside: beside.map(report).collect(),
         devices,
         if_none: if_none(kind, pool, view),
     })
@@ -174,8 +197,13 @@ fn unknown(text: &str, functions: &[(PciAddress, String)]) -> anyhow::Error {
 fn function_report(
     address: PciAddress,
     device: &DeviceFields<'_>,
-    fields: Option<FieldValues>,
+    names: &Names<'_>,
 ) -> FunctionReport {
+    let HwdbNames {
+        vendor,
+        device: device_name,
+        class: class_name,
+    } = names.at(device.path);
     let value = |field: Field| {
         let value = device.field(field)?;
         Some(field.info().value_type.print(&value))
@@ -183,13 +211,15 @@ fn function_report(
     FunctionReport {
         address,
         class: value(Field::Class),
+        class_name,
         vendor_id: value(Field::VendorId),
         device_id: value(Field::DeviceId),
-        vendor: value(Field::Vendor),
-        device: value(Field::Device),
+        vendor,
+        device: device_name,
         driver: value(Field::Driver),
         physical_function: value(Field::PhysicalFunction),
         whole: None,
-        fields,
+        properties: names.database.properties(address),
+        fields: None,
     }
 }

@@ -12,10 +12,11 @@ use crate::{
 };
 
 mod functions;
+mod names;
 mod parents;
 mod whole;
 
-pub use functions::FunctionList;
+pub use functions::{FunctionList, FunctionReport};
 pub use parents::{MdevReport, OwnerReport, ParentList, ParentReport};
 pub use whole::{Link, WholeFunction};
 

@@ -10,7 +10,7 @@ use crate::{
     allocate::Look,
     claims,
     config::Pool,
-    device::{PCI_DEVICES, critical::HostNeeds, iommu, mdev, optional, pci, read},
+    device::{PCI_DEVICES, Sysfs, critical::HostNeeds, iommu, mdev, optional, pci, read},
     host::Host,
     model::{DomainName, NumaNode, PciAddress, PoolName},
     plan::{AllPools, HostSupply},
@@ -40,6 +40,8 @@ pub struct WholeFunction {
     pub is_bridge: bool,
     /// Why the host needs it.
     pub critical: Vec<String>,
+    /// For a GPU, the other functions of its card: audio, USB.
+    pub companions: Vec<PciAddress>,
 }
 
 /// A PCI Express link: what it runs at, and what the device can do.
@@ -136,7 +138,36 @@ impl<'a> WholeFunctions<'a> {
             quarantined: quarantined.cloned(),
             is_bridge,
             critical: needs.iter().map(ToString::to_string).collect(),
+            companions: self.companions(function),
         }
+    }
+
+    /// The other functions of a GPU's slot. Virtual functions may have addresses of the same
+    /// slot and are devices of their own; of two GPUs in a slot, the second belongs to the
+    /// first.
+    fn companions(&self, function: PciAddress) -> Vec<PciAddress> {
+        let (domain, bus, slot, number) = function.parts();
+        let is_virtual = |one: PciAddress| pci::is_virtual(self.host, one);
+        if is_virtual(function) || !self.is_display(function) {
+            return Vec::new();
+        }
+        let others = (0..8).filter(|other| *other != number);
+        let others = others.filter_map(|other| PciAddress::new(domain, bus, slot, other));
+        let is_there = |one: &PciAddress| self.host.exists(&format!("{PCI_DEVICES}/{one}"));
+        let others: Vec<PciAddress> = others
+            .filter(|one| is_there(one) && !is_virtual(*one))
+            .collect();
+        let is_second = |one: &&PciAddress| **one < function && self.is_display(**one);
+        match others.iter().find(is_second) {
+            Some(_) => Vec::new(),
+            None => others,
+        }
+    }
+
+    fn is_display(&self, function: PciAddress) -> bool {
+        const DISPLAY: &str = "0x03";
+        let class = self.text(function, "class");
+        class.is_some_and(|class| class.starts_with(DISPLAY))
     }
 
     fn pools_of(&self, function: PciAddress) -> Vec<PoolName> {

@@ -227,6 +227,7 @@ fn json_has_the_same() {
         {
           "address": "0000:04:00.0",
           "class": "network",
+          "class_name": null,
           "vendor_id": "8086",
           "device_id": "1533",
           "vendor": "Intel Corporation",
@@ -242,7 +243,8 @@ fn json_has_the_same() {
           "user": null,
           "quarantined": null,
           "is_bridge": false,
-          "critical": []
+          "critical": [],
+          "companions": []
         }
       ]
     }

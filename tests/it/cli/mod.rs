@@ -2,6 +2,7 @@
 
 mod attach;
 mod attach_vgpu;
+mod device_names;
 mod devices;
 mod doctor;
 mod explain;
