@@ -36,7 +36,7 @@
 //! `hook`, `udev`, `definition` ← `hotplug` ← `daemon`, `cli`, binaries. From `model` to
 //! `plan` no module opens a file, starts a process or uses libvirt; `device` reads through
 //! [`device::Sysfs`]. Only `host` touches the system. The hook cannot use
-//! `host::libvirt`, which exists only with the feature `cli`. `nvml` uses `device` and
+//! `host::libvirt`, nor libudev: both exist only with the feature `cli`. `nvml` uses `device` and
 //! `model`, and only the program `virt-vgpu-nvml` uses `nvml`; no other code loads
 //! NVIDIA's library. Unsafe code is in two separate crates: `nvml/raw`, and
 //! `host/libvirt/raw` for libvirt's events. `tests/it/dependency_rule.rs` checks these

@@ -14,6 +14,8 @@ use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
 };
 
+use super::fault;
+
 /// Devices of these subsystems can be in pools.
 const SUBSYSTEMS: [&str; 2] = ["pci", "mdev"];
 
@@ -45,11 +47,13 @@ impl DeviceEvents {
     /// # Errors
     /// When the kernel's events cannot be received, or there is no thread for it.
     pub fn listen(tell: impl Fn(DeviceNews) -> bool + Send + 'static) -> io::Result<Self> {
+        fault::before("listen", "udev")?;
         let mut monitor = MonitorBuilder::new()?;
         for subsystem in SUBSYSTEMS {
             monitor = monitor.match_subsystem(subsystem)?;
         }
         let socket = monitor.listen()?;
+        fault::after("listen", "udev");
         let (stop, stopped) = UnixStream::pair()?;
         let thread = thread::Builder::new()
             .name("devices".to_owned())

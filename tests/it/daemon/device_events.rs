@@ -2,12 +2,14 @@
 
 use std::{
     fs,
+    path::PathBuf,
     process::{Command, Stdio},
     sync::mpsc::{Receiver, channel},
     thread,
     time::Duration,
 };
 
+use tempfile::TempDir;
 use virt_vgpu::host::{Deadline, DeviceEvents, DeviceNews};
 
 use crate::support::{libvirtd::Libvirtd, uevents::Uevents};
@@ -122,40 +124,102 @@ fn a_listener_that_has_gone_ends_the_thread() {
     });
 }
 
+/// A host with a quarantined function, and a libvirt.
+struct Fixture {
+    root: TempDir,
+    libvirt: Libvirtd,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let root = crate::support::root();
+        let fixture = Self {
+            root,
+            libvirt: Libvirtd::start(),
+        };
+        fs::create_dir_all(fixture.path(FUNCTION)).unwrap();
+        let note =
+            r#"{"function": "0000:3b:00.4", "domain": null, "reason": "it hangs", "made": null}"#;
+        fs::create_dir_all(fixture.path("run/virt-vgpu/quarantine")).unwrap();
+        fs::write(fixture.path(QUARANTINED), note).unwrap();
+        fixture
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.root.path().join(path)
+    }
+
+    /// A daemon that is connected to libvirt, until `work` is done; with all that it says.
+    fn with_daemon(&self, fault: Option<&str>, work: impl FnOnce()) -> String {
+        let mut daemon = Command::new(env!("CARGO_BIN_EXE_virt-vgpud"));
+        daemon
+            .args(["--connect", &self.libvirt.uri])
+            .env("VIRT_VGPU_ROOT", self.root.path())
+            .env("VIRT_VGPU_FAULT_TRACE", self.path("trace"))
+            .env("RUST_LOG", "virt_vgpu=warn")
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped());
+        if let Some(fault) = fault {
+            daemon.env("VIRT_VGPU_FAULT", fault);
+        }
+        for file in [NOTES, "trace"] {
+            let _ = fs::remove_file(self.path(file));
+        }
+        let mut daemon = daemon.spawn().unwrap();
+        let is_connected = || {
+            let notes = fs::read_to_string(self.path(NOTES)).unwrap_or_default();
+            notes.contains("\"connected\": true")
+        };
+        let connected = Deadline::after(PATIENCE).wait_until(is_connected);
+        if connected {
+            work();
+        }
+        daemon.kill().unwrap();
+        let said = daemon.wait_with_output().unwrap().stderr;
+        let said = String::from_utf8(said).unwrap();
+        assert!(connected, "{said}");
+        said
+    }
+}
+
+const FUNCTION: &str = "sys/bus/pci/devices/0000:3b:00.4";
+const QUARANTINED: &str = "run/virt-vgpu/quarantine/0000:3b:00.4.json";
+const NOTES: &str = "run/virt-vgpu/daemon.json";
+
 /// libvirt is outside of the daemon's network namespace and hears nothing: what the daemon
 /// learns of the host's devices is from the kernel.
 #[test]
 fn the_daemon_looks_at_the_quarantine_when_the_kernel_tells_of_a_device() {
-    let libvirt = Libvirtd::start();
-    let root = crate::support::root();
-    let function = root.path().join("sys/bus/pci/devices/0000:3b:00.4");
-    let quarantine = root.path().join("run/virt-vgpu/quarantine");
-    let quarantined = quarantine.join("0000:3b:00.4.json");
-    for directory in [&function, &quarantine] {
-        fs::create_dir_all(directory).unwrap();
-    }
-    let note =
-        r#"{"function": "0000:3b:00.4", "domain": null, "reason": "it hangs", "made": null}"#;
-    fs::write(&quarantined, note).unwrap();
-    let notes = root.path().join("run/virt-vgpu/daemon.json");
-    let is_connected = || {
-        let notes = fs::read_to_string(&notes).unwrap_or_default();
-        notes.contains("\"connected\": true")
-    };
+    let fixture = Fixture::new();
     apart(|uevents| {
-        let mut daemon = Command::new(env!("CARGO_BIN_EXE_virt-vgpud"))
-            .args(["--connect", &libvirt.uri])
-            .env("VIRT_VGPU_ROOT", root.path())
-            .stdin(Stdio::null())
-            .spawn()
-            .unwrap();
-        let connected = Deadline::after(PATIENCE).wait_until(is_connected);
-        fs::remove_dir(&function).unwrap();
-        let was_quarantined = quarantined.exists();
-        uevents.send("remove", "pci", &format!("{BOARD}/0000:3b:00.4"));
-        let seen = Deadline::after(PATIENCE).wait_until(|| !quarantined.exists());
-        daemon.kill().unwrap();
-        daemon.wait().unwrap();
-        assert_eq!((connected, was_quarantined, seen), (true, true, true));
+        let said = fixture.with_daemon(None, || {
+            fs::remove_dir(fixture.path(FUNCTION)).unwrap();
+            assert!(fixture.path(QUARANTINED).exists());
+            uevents.send("remove", "pci", &format!("{BOARD}/0000:3b:00.4"));
+            let is_over = || !fixture.path(QUARANTINED).exists();
+            assert!(Deadline::after(PATIENCE).wait_until(is_over));
+        });
+        assert_eq!(said.matches("kernel's events").count(), 0, "{said}");
+    });
+}
+
+#[cfg(feature = "faults")]
+#[test]
+fn a_daemon_that_does_not_hear_the_kernel_says_so_once_and_goes_on() {
+    const EAFNOSUPPORT: i32 = 97;
+    let fixture = Fixture::new();
+    apart(|_| {
+        // The first run makes directories.
+        (0..2).for_each(|_| drop(fixture.with_daemon(None, || {})));
+        let trace = fs::read_to_string(fixture.path("trace")).unwrap();
+        let mut effects = trace.lines();
+        let listens = effects.find_map(|line| line.strip_suffix(" listen udev"));
+        let fault = format!("{EAFNOSUPPORT}:{}", listens.unwrap());
+        let said = fixture.with_daemon(Some(&fault), || {});
+        let wanted = "cannot listen to the kernel's events of devices: Address family not \
+                      supported by protocol (os error 97); virt-vgpud notices devices that appear \
+                      or disappear by libvirt's events alone";
+        assert_eq!(said.matches(wanted).count(), 1, "{said}");
+        assert_eq!(said.matches("events of devices").count(), 1, "{said}");
     });
 }

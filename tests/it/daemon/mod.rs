@@ -1,4 +1,4 @@
-//! `virt-vgpud`, and the events that it gets from libvirt.
+//! `virt-vgpud`, and the events that it gets from libvirt and the kernel.
 
 mod definitions;
 mod device_events;
