@@ -57,9 +57,9 @@ fields! {
     SlotLabel "slot-label" FieldType::Text, true, "Name of the slot in the firmware.";
     Class "class" FieldType::Class, true, "What the device is for, as a label (gpu, network, …).";
     ClassId "class-id" CLASS_ID, true, "PCI class code, six hexadecimal digits (030200).";
-    Vendor "vendor" FieldType::Text, true, "Name of the vendor.";
+    Vendor "vendor" FieldType::Text, true, "Name of the vendor, as in the file pci.ids.";
     VendorId "vendor-id" ID, true, "Vendor id, four hexadecimal digits (10de).";
-    Device "device" FieldType::Text, true, "Name of the device model.";
+    Device "device" FieldType::Text, true, "Name of the device model, as in the file pci.ids.";
     DeviceId "device-id" ID, true, "Device or product id, four hexadecimal digits (26b9).";
     SubsystemId "subsystem-id" FieldType::IdPair, true, "Subsystem vendor and device id with a colon between (10de:1851).";
     Driver "driver" FieldType::Text, true, "Kernel driver bound to the device (nvidia).";
