@@ -179,12 +179,14 @@ fn addresses_are_chosen_near_each_other() {
       uuid    be1f9d7d-98ef-5a5f-b6a3-0e36cb512d5c
       parent  0000:23:00.0
       type    8086:1533
+      reset   flr, bus
       why     pack: 0 in use on 0000:23:00.0, 1 of 8086:1533 left
 
     pci1 from pool cards
       uuid    e61f3d65-23fc-5f09-96b4-45903cf7f8f3
       parent  0000:24:00.0
       type    8086:1533
+      reset   flr, bus
       why     pack: 0 in use on 0000:24:00.0, 1 of 8086:1533 left
 
     together: pcie-root wanted by pci0 and pci1, had: behind 0000:21:00.0
