@@ -86,7 +86,7 @@ assert_eq '2' 'devices | wc -l'
 on_lab 'virsh -q destroy brief'
 assert_eq '' 'left_over; virsh -q list --all --name | grep brief || true'
 on_lab 'sed -i s:pool=:pol=: /run/brief.xml'
-refuse_with 'virt-vgpu create /run/brief.xml' "virt-vgpu: /run/brief.xml: line 8: <v:device name='gpu0'>: unknown attribute 'pol'; accepted: name, pool, guest-drivers, optional, frame-rate-limit, console-vnc, unified-memory, debuggers, profilers"
+refuse_with 'virt-vgpu create /run/brief.xml' "virt-vgpu: /run/brief.xml: line 8: <v:device name='gpu0'>: unknown attribute 'pol'; accepted: name, pool, guest-drivers, optional, together, frame-rate-limit, console-vnc, unified-memory, debuggers, profilers"
 
 # Optional devices are plugged in after the start, if one is free.
 on_lab 'create_pool spare --type nvidia-232 --device $T4B --instances 1
