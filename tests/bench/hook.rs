@@ -74,6 +74,10 @@ fn status() -> PathBuf {
 
 fn run() {
     let bench = Bench::set_up();
+    // For one table: cargo bench --bench hook -- --whole
+    if std::env::args().any(|argument| argument == "--whole") {
+        return bench.whole_devices();
+    }
     let session = make_host(Framework::Mdev, sysfs::BOARDS);
     // For profiling on the same tree: cargo bench --bench hook -- --exec 'strace …'
     let arguments: Vec<String> = std::env::args().collect();
@@ -96,6 +100,9 @@ fn run() {
     let session = other_host(Framework::Mdev, 2 * sysfs::BOARDS);
     bench.look();
     drop(session);
+    unmount("/sys");
+    mount_tmpfs("/sys");
+    bench.whole_devices();
 }
 
 /// Fills `/sys` and handles writes until it is dropped.
@@ -116,6 +123,8 @@ enum Ask {
     Function,
     /// A device of a pool of kind `mdev` that is spread over all boards.
     Spread,
+    /// A whole PCI device.
+    Whole,
 }
 
 impl Ask {
@@ -124,6 +133,7 @@ impl Ask {
             Self::Nothing | Self::Mdev => "bench",
             Self::Spread => "spread",
             Self::Vgpu | Self::Function => "vgpu",
+            Self::Whole => "whole",
         }
     }
 
@@ -132,7 +142,7 @@ impl Ask {
         let parent = parent(number);
         let device = MdevUuid::for_device(domain, &"gpu0".parse().unwrap()).to_string();
         match self {
-            Self::Nothing => (device, "/dev/null".to_owned()),
+            Self::Nothing | Self::Whole => (device, "/dev/null".to_owned()),
             Self::Mdev | Self::Vgpu | Self::Spread => (
                 device,
                 format!("/sys/class/mdev_bus/{parent}/mdev_supported_types/nvidia-512/create"),
@@ -230,6 +240,7 @@ fn domain(number: usize, ask: Ask) -> (DomainUuid, String) {
         );
         let (attributes, address) = match ask {
             Ask::Function => ("type='pci' managed='no'", pci_address(&parent(number))),
+            Ask::Whole => ("type='pci' managed='no'", pci_address(&sysfs::whole(0))),
             _ => (
                 "type='mdev' managed='no' model='vfio-pci' display='off'",
                 format!("<address uuid='{device}'/>"),
@@ -369,6 +380,54 @@ impl Bench {
             "| virt-vgpu-hook meanwhile | {meanwhile:.0} | {:.2} |",
             meanwhile / alone
         );
+    }
+
+    /// A start with one whole PCI device, next to a program that does only what gives the
+    /// function another driver.
+    fn whole_devices(&self) {
+        let text = "kind = \"pci\"\n[[rule]]\nwhere = [\n  \
+                    { field = \"vendor-id\", op = \"equal\", value = \"144d\" },\n  \
+                    { field = \"address\", op = \"begins-with\", value = \"0000:4\" },\n]\n";
+        fs::write("/etc/virt-vgpu/pools.d/whole.toml", text).unwrap();
+        let bind = compile(&self.source.join("bind.c"));
+        self.whole_device("(j) one whole PCI device", sysfs::Whole::Card, &bind);
+        unmount("/sys");
+        mount_tmpfs("/sys");
+        self.whole_device("(k) one NVMe drive", sysfs::Whole::Drive, &bind);
+    }
+
+    fn whole_device(&self, title: &str, what: sysfs::Whole, bind: &Path) {
+        sysfs::fill_whole(what);
+        let session = sysfs::react();
+        let (uuid, xml) = domain(1, Ask::Whole);
+        let took = |program: &Path, arguments: &[&str]| {
+            let mut command = Command::new(program);
+            command
+                .args(arguments)
+                .stdin(input_file(&xml))
+                .stdout(Stdio::null());
+            let started = Instant::now();
+            assert!(command.status().unwrap().success(), "{command:?}");
+            started.elapsed()
+        };
+        let function = sysfs::whole(0);
+        let back = || took(bind, &[&function, "vfio-pci", "\n"]);
+        let mut times = [Vec::new(), Vec::new()];
+        for _ in 0..ROUNDS {
+            times[0].push(took(bind, &[&function, "host", "vfio-pci"]));
+            back();
+            times[1].push(took(&self.hook, &["vm1", "prepare", "begin", "-"]));
+            back();
+            fs::remove_file(format!("/run/virt-vgpu/claims/{uuid}.json")).unwrap();
+        }
+        let [least, hook] = times.map(median);
+        let count = sysfs::WHOLE;
+        println!("\n{title}, {count} in the pool; medians of {ROUNDS} rounds");
+        println!("| | median µs | × C program |\n|---|---|---|");
+        println!("| C program that binds | {least:.0} | 1.00 |");
+        println!("| virt-vgpu-hook | {hook:.0} | {:.2} |", hook / least);
+        println!("\nthe hook's own part: {:.1} ms", (hook - least) / 1000.0);
+        drop(session);
     }
 
     fn one_vgpu(&self, title: &str, ask: Ask) {

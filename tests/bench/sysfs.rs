@@ -1,6 +1,6 @@
 //! A `/sys` for the benchmark: plain files on a tmpfs, as fast as sysfs itself. Only
-//! `create`, `remove` and `current_vgpu_type` lead into a small FUSE file system, which
-//! changes the files as the kernel would.
+//! `create`, `remove`, `current_vgpu_type` and what gives a function its driver lead into a
+//! small FUSE file system, which changes the files as the kernel would.
 
 use std::{
     collections::BTreeMap,
@@ -117,6 +117,129 @@ pub fn fill(framework: Framework, boards: usize) {
     }
 }
 
+/// The whole functions of a host with nothing else.
+pub const WHOLE: usize = 8;
+
+/// What they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whole {
+    /// Accelerator cards.
+    Card,
+    /// NVMe drives, each with a disk.
+    Drive,
+}
+
+/// The address of a whole function.
+pub fn whole(number: usize) -> String {
+    format!("0000:{:02x}:00.0", 0x40 + number)
+}
+
+/// Fills `/sys`, which must be an empty tmpfs, with whole functions that the driver `host` has.
+/// Each has an IOMMU group of its own.
+pub fn fill_whole(what: Whole) {
+    for driver in ["host", "vfio-pci"] {
+        let directory = format!("/sys/bus/pci/drivers/{driver}");
+        fs::create_dir_all(&directory).unwrap();
+        for verb in ["bind", "unbind"] {
+            let file = format!("/sys/fuse/{verb} {driver}");
+            symlink(file, format!("{directory}/{verb}")).unwrap();
+        }
+    }
+    for directory in ["/sys/bus/pci/devices", "/sys/class/block", "/sys/fuse"] {
+        fs::create_dir_all(directory).unwrap();
+    }
+    symlink("/sys/fuse/probe", "/sys/bus/pci/drivers_probe").unwrap();
+    fill_mounted();
+    for number in 0..WHOLE {
+        let address = whole(number);
+        let path = device(&address);
+        fs::create_dir_all(&path).unwrap();
+        let class = match what {
+            Whole::Card => "0x120000\n",
+            Whole::Drive => "0x010802\n",
+        };
+        for (name, text) in [
+            ("vendor", "0x144d\n"),
+            ("device", "0xa808\n"),
+            ("class", class),
+            ("numa_node", "0\n"),
+            ("reset_method", "flr bus\n"),
+            ("config", "a header that answers"),
+        ] {
+            fs::write(path.join(name), text).unwrap();
+        }
+        let at = format!("devices/pci0000:00/{address}");
+        if what == Whole::Drive {
+            let disk = format!("nvme/nvme{number}/nvme{number}n1");
+            fs::create_dir_all(path.join(&disk)).unwrap();
+            fs::write(path.join(&disk).join("dev"), format!("259:{number}\n")).unwrap();
+            let link = format!("/sys/class/block/nvme{number}n1");
+            symlink(format!("../../{at}/{disk}"), link).unwrap();
+        }
+        let file = format!("/sys/fuse/override {address}");
+        symlink(file, path.join("driver_override")).unwrap();
+        let link = format!("/sys/bus/pci/devices/{address}");
+        symlink(format!("../../../{at}"), link).unwrap();
+        let group = format!("kernel/iommu_groups/{number}");
+        let members = format!("/sys/{group}/devices");
+        fs::create_dir_all(&members).unwrap();
+        symlink(format!("../../../../{at}"), format!("{members}/{address}")).unwrap();
+        symlink(format!("../../../{group}"), path.join("iommu_group")).unwrap();
+        attach_driver(&address, "host").unwrap();
+    }
+}
+
+/// The disks under this machine's mounts, all on one controller: the host needs it, and the
+/// hook follows each.
+fn fill_mounted() {
+    fs::create_dir_all("/sys/dev/block").unwrap();
+    let controller = "0000:00:01.0";
+    let disks = "devices/pci0000:00/0000:00:01.0/block";
+    fs::create_dir_all(format!("/sys/{disks}")).unwrap();
+    for (name, text) in [("vendor", "0x1af4\n"), ("class", "0x010000\n")] {
+        fs::write(device(controller).join(name), text).unwrap();
+    }
+    symlink(
+        format!("../../../devices/pci0000:00/{controller}"),
+        format!("/sys/bus/pci/devices/{controller}"),
+    )
+    .unwrap();
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let numbers = mounts.lines().filter_map(|line| line.split(' ').nth(2));
+    for number in numbers.filter(|number| !number.starts_with("0:")) {
+        let name = format!("bench{}", number.replace(':', "-"));
+        let path = format!("/sys/{disks}/{name}");
+        if Path::new(&path).exists() {
+            continue;
+        }
+        fs::create_dir_all(&path).unwrap();
+        fs::write(format!("{path}/dev"), format!("{number}\n")).unwrap();
+        for link in [format!("class/block/{name}"), format!("dev/block/{number}")] {
+            symlink(format!("../../{disks}/{name}"), format!("/sys/{link}")).unwrap();
+        }
+    }
+}
+
+/// The driver has the function.
+fn attach_driver(address: &str, driver: &str) -> Option<()> {
+    symlink(
+        format!("../../../bus/pci/drivers/{driver}"),
+        device(address).join("driver"),
+    )
+    .ok()?;
+    symlink(
+        format!("../../../../devices/pci0000:00/{address}"),
+        format!("/sys/bus/pci/drivers/{driver}/{address}"),
+    )
+    .ok()
+}
+
+/// The driver gives the function up (`unbind_store`: another driver's is refused).
+fn unbind(driver: &str, address: &str) -> Option<()> {
+    fs::remove_file(format!("/sys/bus/pci/drivers/{driver}/{address}")).ok()?;
+    fs::remove_file(device(address).join("driver")).ok()
+}
+
 /// The IOMMU group with which QEMU opens a device. Nobody opens one here, so all are in
 /// the same group.
 const GROUP: &str = "../../../kernel/iommu_groups/7";
@@ -170,13 +293,15 @@ fn fill_types(address: &str, path: &Path) {
     }
 }
 
-/// The files that react to writes. A name is `create PARENT TYPE`, `remove UUID` or
-/// `type FUNCTION`.
+/// The files that react to writes. A name is `create PARENT TYPE`, `remove UUID`,
+/// `type FUNCTION`, `override FUNCTION`, `unbind DRIVER`, `bind DRIVER` or `probe`.
 #[derive(Default)]
 struct Reactor {
     names: Mutex<Vec<String>>,
     /// Types of functions by their addresses, if one was written.
     types: Mutex<BTreeMap<String, String>>,
+    /// The drivers that functions are reserved for, by their addresses.
+    overrides: Mutex<BTreeMap<String, String>>,
 }
 
 impl Reactor {
@@ -217,6 +342,21 @@ impl Reactor {
             ["create", parent, id] => create(text.trim(), parent, id),
             ["remove", uuid] => remove(uuid),
             ["type", function] => self.set_type(function, text.trim()),
+            ["override", function] => {
+                let mut overrides = self.overrides.lock().unwrap();
+                match text.trim() {
+                    "" => overrides.remove(function),
+                    driver => overrides.insert(function.to_owned(), driver.to_owned()),
+                };
+                Some(())
+            }
+            ["unbind", driver] => unbind(driver, text.trim()),
+            ["bind", driver] => attach_driver(text.trim(), driver),
+            ["probe"] => {
+                let overrides = self.overrides.lock().unwrap();
+                let driver = overrides.get(text.trim()).map_or("host", String::as_str);
+                attach_driver(text.trim(), driver)
+            }
             _ => None,
         }
     }
@@ -356,11 +496,15 @@ impl Filesystem for Reactor {
         reply: ReplyData,
     ) {
         let name = self.name(inode);
-        let Some(function) = name.strip_prefix("type ") else {
-            return reply.error(Errno::EACCES);
+        let known = |all: &Mutex<BTreeMap<String, String>>, function: &str, none: &str| {
+            let all = all.lock().unwrap();
+            all.get(function).map_or(none, String::as_str).to_owned() + "\n"
         };
-        let types = self.types.lock().unwrap();
-        let text = types.get(function).map_or("0", String::as_str).to_owned() + "\n";
+        let text = match name.split_once(' ') {
+            Some(("type", function)) => known(&self.types, function, "0"),
+            Some(("override", function)) => known(&self.overrides, function, "(null)"),
+            _ => return reply.error(Errno::EACCES),
+        };
         let start = usize::try_from(offset).unwrap().min(text.len());
         reply.data(&text.as_bytes()[start..]);
     }
