@@ -2,6 +2,7 @@
 
 mod attach;
 mod attach_vgpu;
+mod card;
 mod device_names;
 mod devices;
 mod doctor;
