@@ -34,7 +34,8 @@ pub(super) struct ByPlan<'a> {
     refusals: RefCell<BTreeMap<(PoolName, PciAddress), Option<Blocked>>>,
     /// Boards that were found full, with the refusal, or to have room for one more.
     boards: RefCell<BTreeMap<(PoolName, ParentName), Option<Blocked>>>,
-    rooms: RefCell<BTreeMap<(PoolName, ParentName), u32>>,
+    /// How much fits on the boards of each pool.
+    rooms: RefCell<BTreeMap<PoolName, BTreeMap<ParentName, u32>>>,
 }
 
 /// The order of a pool's functions depends on the NUMA nodes of the domain.
@@ -366,14 +367,14 @@ impl Offers for ByPlan<'_> {
         let Some((_, pool)) = self.alone(stopped) else {
             return Ok(0);
         };
-        let key = (pool.name.clone(), board.clone());
-        if let Some(room) = self.rooms.borrow().get(&key) {
-            return Ok(*room);
+        if let Some(rooms) = self.rooms.borrow().get(&pool.name) {
+            // A board that is not in the pool has no room for it.
+            return Ok(rooms.get(board).copied().unwrap_or_default());
         }
         let supply = self.supply(false, Detail::default())?;
         let standings = supply.standings(&pool);
         let standings = standings.with_context(|| format!("pool '{}'", pool.name))?;
-        let mut rooms = self.rooms.borrow_mut();
+        let mut rooms: BTreeMap<ParentName, u32> = BTreeMap::new();
         for one in &standings {
             if !matches!(one.verdict, Verdict::Match { .. }) {
                 continue;
@@ -381,10 +382,11 @@ impl Offers for ByPlan<'_> {
             let (Offer::Type { available, .. }, _) = supply.room(&pool, &one.parent) else {
                 continue;
             };
-            let of_board = rooms.entry((pool.name.clone(), supply.board(&one.parent)));
-            let sum = of_board.or_default();
+            let sum = rooms.entry(supply.board(&one.parent)).or_default();
             *sum = sum.saturating_add(available);
         }
-        Ok(*rooms.entry(key).or_default())
+        let room = rooms.get(board).copied().unwrap_or_default();
+        self.rooms.borrow_mut().insert(pool.name.clone(), rooms);
+        Ok(room)
     }
 }

@@ -1,10 +1,10 @@
 //! Stopped domains on a host of two GPUs in plain files.
 
-use std::{fs, os::unix::fs::symlink};
+use std::{collections::BTreeMap, fs, os::unix::fs::symlink};
 
 use tempfile::TempDir;
 
-use super::*;
+use super::{choice::Offers, *};
 use crate::{domain, model::Together};
 
 /// The functions of a GPU.
@@ -350,5 +350,26 @@ fn five_hundred_stopped_domains_cost_one_look() {
         let its = moves.iter().filter(|(_, to, _)| *to == function(1, number));
         let even = 500 / FUNCTIONS as usize;
         assert!((even..=even + 1).contains(&its.count()), "{number}");
+    }
+}
+
+/// Domains of other pools have boards of their own, and ask about them.
+#[test]
+fn the_room_of_a_board_does_not_depend_on_what_else_is_asked() {
+    let fixture = Fixture::new();
+    let (def, stopped) = vm(1, &[function(0, 0)]);
+    let definitions = BTreeMap::from([(def.uuid, &def)]);
+    let offers = ByPlan::new(&fixture.host, definitions, BTreeMap::new());
+    let one = Stopped {
+        domain: stopped.uuid,
+        autostart: true,
+        names: vec![function(0, 0)],
+    };
+    let room = |board: &str| offers.room(&one, &board.parse().unwrap()).unwrap();
+    let before = room(GPUS[0]);
+    assert!(before > 0);
+    for elsewhere in ["0000:01:00.0", "0000:e1:00.0"] {
+        assert_eq!(room(elsewhere), 0);
+        assert_eq!((room(GPUS[0]), room(GPUS[1])), (before, before));
     }
 }
