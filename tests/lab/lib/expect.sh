@@ -88,15 +88,21 @@ refusal_of() {
 }
 
 # put_test PATH NAME: the test program of that name, to PATH there; built as tests/cargo-tests builds it
-put_test() {
-	local path=$1 program
-	program=$(cd "$LAB/../.." && cargo test --quiet --locked --workspace --features virt-vgpu/faults --test "$2" --no-run \
-		--message-format=json 2>> "$SCENARIO_LOG.stderr" |
-		grep '"kind":\["test"\]' | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1) ||
-		fail "cannot be built: test program $2"
-	[[ -x $program ]] || fail "was not built: test program $2"
-	strip -o "$RUN/test-program" "$program"
-	in_guest "cat > $path; chmod +x $path" < "$RUN/test-program"
+put_test() { put_built "$1" test "$2" test --workspace --test "$2" --no-run; }
+
+# put_faulty PATH NAME: the program of that name with the faults of src/host/fault.rs, to PATH there
+put_faulty() { put_built "$1" bin "$2" build --bin "$2"; }
+
+# put_built PATH KIND NAME COMMAND...: what that command of cargo builds, with faults
+put_built() {
+	local path=$1 kind=$2 name=$3 program
+	shift 3
+	program=$(cd "$LAB/../.." && cargo "$@" --quiet --locked --features virt-vgpu/faults --message-format=json 2>> "$SCENARIO_LOG.stderr" |
+		grep "\"kind\":\[\"$kind\"\]" | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1) ||
+		fail "cannot be built: $kind program $name"
+	[[ -x $program ]] || fail "was not built: $kind program $name"
+	strip -o "$RUN/built-program" "$program"
+	in_guest "cat > $path; chmod +x $path" < "$RUN/built-program"
 }
 
 # A reboot of the lab host; what scenarios need there is put back.

@@ -229,7 +229,7 @@ has_package() {
 prepare_guest() {
 	(
 		select_guest "$1"
-		in_guest 'cat > /run/lab-inside.sh' < "$LAB/lib/inside.sh"
+		cat "$LAB"/lib/inside.sh "$LAB"/lib/inside-random.sh | in_guest 'cat > /run/lab-inside.sh'
 	)
 }
 

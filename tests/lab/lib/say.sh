@@ -32,7 +32,7 @@ afresh() {
 	# shellcheck disable=SC2016  # expanded by the inner shell
 	LAB=$LAB NAME=${NAME-} WORK=${WORK-} IMAGE=${IMAGE-} MODULE=${MODULE-} NVIDIA=${NVIDIA-} UML=${UML-} UML_MODULE=${UML_MODULE-} PEER=${PEER-} \
 		SCENARIO_LOG=${SCENARIO_LOG-} SECONDS_LEFT=${SECONDS_LEFT-} ${AFRESH_IN-} bash -euo pipefail -c '
-			for part in "$LAB"/lib/*.sh; do [[ $part == */inside.sh ]] || source "$part"; done
+			for part in "$LAB"/lib/*.sh; do [[ $part == */inside*.sh ]] || source "$part"; done
 			FILE=
 			if (($# > 2)) && [[ ${*: -2:1} == -- ]]; then
 				FILE=${*: -1}
