@@ -373,11 +373,8 @@ pub(super) fn placed(
 
 /// A hostdev, as the device of an edit.
 pub fn device(name: &DeviceName, hostdev: &Hostdev) -> Device {
-    let alias = hostdev.alias.as_deref();
-    let other = alias.and_then(domain::other_of_card);
-    let number = other.map_or(String::new(), |(_, number)| format!("_{number}"));
     Device {
-        what: format!("hostdev '{name}{number}'"),
+        what: format!("hostdev '{}'", domain::name_on_card(name, hostdev)),
         whole: hostdev.to_xml(),
         key: Hostdev::bare(hostdev.handle).to_xml(),
     }

@@ -8,8 +8,8 @@ use anyhow::Context;
 use super::{
     CdRomOutcome, FilledDevice, HostdevChange, RequestChange,
     attachment::{hostdev_of, is_of_another},
-    placeholder,
-    replan::{Elsewhere, whole_card},
+    placeholder::{self, whole_card},
+    replan::Elsewhere,
 };
 use crate::{
     config::{self, Pool},
@@ -81,14 +81,12 @@ fn load_pool(host: &Host, name: &PoolName) -> anyhow::Result<Pool> {
 /// The model that a device's hostdev should have but does not have.
 fn model_meant(
     host: &Host,
-    request: &Request,
+    pool: Option<Pool>,
     hostdev: &Hostdev,
 ) -> anyhow::Result<Option<MdevModel>> {
     let Some(has) = hostdev.model.as_deref() else {
         return Ok(None);
     };
-    // The hook reports a pool that cannot be used.
-    let pool = config::load_pool(host, &request.pool).ok();
     let Some(pool) = pool.filter(|pool| !pool.is_chosen_ahead()) else {
         return Ok(None);
     };
@@ -126,14 +124,17 @@ impl Filled {
             }
             Some(old) => {
                 outcome.function = old.handle.pci();
-                if let Some(card) = whole_card(host, request, old) {
+                // The hook reports a pool that cannot be used.
+                let pool = config::load_pool(host, &request.pool).ok();
+                let card = pool.as_ref().and_then(|pool| whole_card(host, pool, old));
+                if let Some(card) = card {
                     let xml = domain::with_card(&self.xml, &self.def, name, old, &card)?;
                     outcome.along = card.others;
                     if xml != self.xml {
                         outcome.hostdev = HostdevChange::Completed;
                     }
                     self.edit(xml)?;
-                } else if let Some(model) = model_meant(host, request, old)? {
+                } else if let Some(model) = model_meant(host, pool, old)? {
                     let new = Hostdev::mdev_placeholder(uuid, name, model);
                     if let Some(xml) = domain::with_hostdev(&self.xml, old, &new)? {
                         self.edit(xml)?;

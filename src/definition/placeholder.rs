@@ -234,6 +234,16 @@ pub fn choose_free(
     Ok(chosen.and_then(|chosen| chosen.into_iter().next()))
 }
 
+/// A function with what comes along; None for a mediated device, and if the host does not
+/// say.
+pub(super) fn whole_card(host: &Host, pool: &Pool, first: &Hostdev) -> Option<Card> {
+    let function = first.handle.pci()?;
+    Some(Card {
+        first: first.clone(),
+        others: pool.devices.passed_along(host, function)?,
+    })
+}
+
 struct Choice<'a> {
     host: &'a Host,
     def: &'a DomainDef,
@@ -407,14 +417,8 @@ impl<'a> Choice<'a> {
 
     /// The placeholder, and what comes with it.
     fn card(&self, handle: Handle, name: &DeviceName) -> Card {
-        let devices = &self.pool.devices;
-        let others = handle
-            .pci()
-            .and_then(|function| devices.passed_along(self.host, function));
-        Card {
-            first: Hostdev::placeholder(handle, name).with_rom(&devices.rom()),
-            others: others.unwrap_or_default(),
-        }
+        let first = Hostdev::placeholder(handle, name).with_rom(&self.pool.devices.rom());
+        whole_card(self.host, self.pool, &first).unwrap_or_else(|| first.into())
     }
 }
 

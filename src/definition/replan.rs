@@ -6,14 +6,15 @@ use serde::Serialize;
 
 use super::{
     Definition, Target,
+    attachment::device,
     change::{Change, Device},
-    placeholder::{self, Named, Reserved},
+    placeholder::{self, Named, Reserved, whole_card},
 };
 use crate::{
     allocate::{AllocateError, Demand, PlacedRequest, devices_wanted},
     claims, config,
     device::{optional, vendor_vfio},
-    domain::{self, Card, DomainDef, Hostdev, Request},
+    domain::{self, Card, DomainDef, Hostdev},
     host::{Host, libvirt::Libvirt},
     model::{DeviceName, PciAddress, PoolName},
     plan::{Failed, Obstacle, Placeholder, Plan, RefusalKind},
@@ -228,10 +229,12 @@ pub fn follow(host: &Host, target: &Target, has: &[Held]) -> anyhow::Result<Repl
             continue;
         }
         let next = Hostdev::placeholder(now, name).with_rom(&from.rom);
+        let pool = config::load_pool(host, &placed.request.pool).ok();
+        let card = pool.and_then(|pool| whole_card(host, &pool, &next));
         let other = Elsewhere {
             device: name.clone(),
             from: from.clone(),
-            to: whole_card(host, placed.request, &next).unwrap_or_else(|| next.into()),
+            to: card.unwrap_or_else(|| next.into()),
             reason: "the domain is running with it".to_owned(),
         };
         replanned.changes.extend(exchange(target, &other)?);
@@ -346,17 +349,6 @@ pub(super) fn function_of(placeholder: &Placeholder) -> Option<PciAddress> {
     }
 }
 
-/// A function with what comes along; None for a mediated device, and if the host does not
-/// say.
-pub(super) fn whole_card(host: &Host, request: &Request, first: &Hostdev) -> Option<Card> {
-    let function = first.handle.pci()?;
-    let pool = config::load_pool(host, &request.pool).ok()?;
-    Some(Card {
-        first: first.clone(),
-        others: pool.devices.passed_along(host, function)?,
-    })
-}
-
 /// Removes the hostdev and adds the other one with the same guest address and all the
 /// rest: a guest treats a device at another address as a new one.
 pub(super) fn exchange(target: &Target, other: &Elsewhere) -> anyhow::Result<Vec<Change>> {
@@ -372,18 +364,17 @@ pub(super) fn exchange_card(
     to: &Card,
 ) -> anyhow::Result<Vec<Change>> {
     let exchanges = domain::exchanges(&definition.xml, &definition.def, name, from, to)?;
-    let edit = |what: &str, (hostdev, text): &(Hostdev, String)| Device {
-        what: format!("hostdev '{what}'"),
+    let edit = |(hostdev, text): &(Hostdev, String)| Device {
         whole: text.clone(),
-        key: Hostdev::bare(hostdev.handle).to_xml(),
+        ..device(name, hostdev)
     };
     let former = exchanges.iter().rev().filter_map(|one| {
         let before = one.before.as_ref()?;
-        Some(Change::Detach(edit(&one.what, before)))
+        Some(Change::Detach(edit(before)))
     });
     let next = exchanges.iter().filter_map(|one| {
         let after = one.after.as_ref()?;
-        Some(Change::Attach(edit(&one.what, after)))
+        Some(Change::Attach(edit(after)))
     });
     Ok(former.chain(next).collect())
 }

@@ -246,13 +246,7 @@ struct Pools {
 impl Pools {
     fn load(host: &Host, def: &DomainDef) -> Self {
         let mut all = Self::default();
-        for request in &def.requests {
-            let name = &request.pool;
-            if let Some(first) = def.function_of(&request.name) {
-                let card = replan::whole_card(host, request, first);
-                all.cards
-                    .extend(card.map(|card| (request.name.clone(), card)));
-            }
+        for Request { pool: name, .. } in &def.requests {
             if all.pools.contains_key(name) {
                 continue;
             }
@@ -264,6 +258,16 @@ impl Pools {
                 all.models.extend(model.map(|model| (name.clone(), model)));
             }
             all.pools.insert(name.clone(), pool);
+        }
+        for request in &def.requests {
+            let pool = all.pools.get(&request.pool);
+            let pool = pool.and_then(|pool| pool.as_ref().ok());
+            let first = def.function_of(&request.name);
+            let card = pool
+                .zip(first)
+                .and_then(|(pool, first)| placeholder::whole_card(host, pool, first));
+            all.cards
+                .extend(card.map(|card| (request.name.clone(), card)));
         }
         all
     }

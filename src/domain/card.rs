@@ -131,8 +131,6 @@ pub struct NoSlot(DeviceName);
 /// A hostdev that is to be replaced, added or removed.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Exchange {
-    /// Its name: that of the request, with the number of another function.
-    pub what: String,
     /// The hostdev that goes, with its text.
     pub before: Option<(Hostdev, String)>,
     /// The hostdev that comes, with its text.
@@ -197,7 +195,6 @@ pub fn exchanges(
         };
         if former.as_ref().is_none_or(|(one, _)| *one != after.0) {
             exchanges.push(Exchange {
-                what: what(name, &after.0),
                 before: former,
                 after: Some(after),
             });
@@ -206,7 +203,6 @@ pub fn exchanges(
     for left in present {
         if let Some(before) = text_of(xml, left)? {
             exchanges.push(Exchange {
-                what: what(name, left),
                 before: Some(before),
                 after: None,
             });
@@ -224,7 +220,10 @@ fn is_pci(hostdev: &Hostdev) -> bool {
     hostdev.handle.pci().is_some()
 }
 
-fn what(name: &DeviceName, hostdev: &Hostdev) -> String {
+/// The name of one of a device's hostdevs: that of its request, with the number of another
+/// function.
+#[must_use]
+pub fn name_on_card(name: &DeviceName, hostdev: &Hostdev) -> String {
     let alias = hostdev.alias.as_deref();
     match alias.and_then(other_of_card) {
         Some((_, function)) => format!("{name}_{function}"),

@@ -126,15 +126,17 @@ fn what_is_exchanged_is_named() {
             let handle = |side: &Option<(Hostdev, String)>| {
                 side.as_ref().map(|(one, _)| one.handle.to_string())
             };
-            (one.what.as_str(), handle(&one.before), handle(&one.after))
+            let (hostdev, _) = one.after.as_ref().or(one.before.as_ref()).unwrap();
+            let what = name_on_card(&name(), hostdev);
+            (what, handle(&one.before), handle(&one.after))
         })
         .collect();
     let (third, fourth) = (function(2).to_string(), function(3).to_string());
     assert_eq!(
         said,
         [
-            ("gpu0_3", None, Some(fourth)),
-            ("gpu0_2", Some(third), None)
+            ("gpu0_3".to_owned(), None, Some(fourth)),
+            ("gpu0_2".to_owned(), Some(third), None)
         ]
     );
 }

@@ -21,8 +21,8 @@ mod tag;
 mod well_formed;
 
 pub use card::{
-    Card, Exchange, ExchangeError, GuestPlace, GuestSlot, NoSlot, exchanges, other_of_card,
-    with_card,
+    Card, Exchange, ExchangeError, GuestPlace, GuestSlot, NoSlot, exchanges, name_on_card,
+    other_of_card, with_card,
 };
 pub use cdrom::{CDROM_ALIAS, CdRom, MEDIA_DIRECTORY, cdrom, detach_cdrom, find_cdrom, media_path};
 pub use definition::{Controller, Disk, DomainDef, DrivePosition};

@@ -9,9 +9,9 @@ use anyhow::Context;
 
 use super::{
     Move, Named, Stuck, Target,
-    placeholder::check_libvirt,
+    placeholder::{check_libvirt, whole_card},
     redo::carry_out_noted,
-    replan::{Elsewhere, exchange, function_of, is_taken, whole_card},
+    replan::{Elsewhere, exchange, function_of, is_taken},
 };
 use crate::{
     allocate::devices_wanted,
@@ -205,8 +205,9 @@ pub fn carry_out_moves(
         }
         let mut to = Card::from(Hostdev::placeholder(to, &one.device));
         if let Some(request) = def.requests.iter().find(|asked| asked.name == one.device) {
-            check_libvirt(&config::load_pool(host, &request.pool)?, libvirt.version()?)?;
-            to = whole_card(host, request, &to.first).unwrap_or(to);
+            let pool = config::load_pool(host, &request.pool)?;
+            check_libvirt(&pool, libvirt.version()?)?;
+            to = whole_card(host, &pool, &to.first).unwrap_or(to);
         }
         let other = Elsewhere {
             device: one.device.clone(),
