@@ -65,17 +65,7 @@ impl Fixture {
     }
 
     fn run_on(&self, domain: &str, verb: &str, arguments: &[&str]) -> (i32, String, String) {
-        let output = Command::new(env!("CARGO_BIN_EXE_virt-vgpu"))
-            .arg(verb)
-            .arg(domain)
-            .args(arguments)
-            .env("VIRT_VGPU_ROOT", self.root.path())
-            .env("VIRSH_DEFAULT_CONNECT_URI", &LIBVIRTD.uri)
-            .output()
-            .unwrap();
-        let text = |bytes| String::from_utf8(bytes).unwrap();
-        let code = output.status.code().unwrap();
-        (code, text(output.stdout), text(output.stderr))
+        LIBVIRTD.virt_vgpu(self.root.path(), &[&[verb, domain], arguments].concat())
     }
 
     /// Standard output of a command that must succeed and say nothing else.

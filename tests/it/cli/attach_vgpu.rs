@@ -2,7 +2,7 @@
 //! model of NVIDIA's driver. libvirt before 9.7 cannot pass such virtual functions to
 //! VMs; there the refusal is tested.
 
-use std::{process::Command, sync::LazyLock};
+use std::sync::LazyLock;
 
 use lab_nvidia::model::Framework;
 use virt_vgpu::{
@@ -48,16 +48,7 @@ fn uuid(number: u8) -> String {
 
 /// Exit code, standard output and standard error.
 fn run(scene: &Scene, verb: &str, domain: &str, arguments: &[&str]) -> (i32, String, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_virt-vgpu"))
-        .args([verb, domain])
-        .args(arguments)
-        .env("VIRT_VGPU_ROOT", scene.root())
-        .env("VIRSH_DEFAULT_CONNECT_URI", &LIBVIRTD.uri)
-        .output()
-        .unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    let code = output.status.code().unwrap();
-    (code, text(output.stdout), text(output.stderr))
+    LIBVIRTD.virt_vgpu(scene.root(), &[&[verb, domain], arguments].concat())
 }
 
 #[track_caller]

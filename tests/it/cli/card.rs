@@ -1,8 +1,6 @@
 //! A card whose functions come along, in definitions of a real libvirt: attached on one slot,
 //! moved and detached together.
 
-use std::process::Command;
-
 use virt_vgpu::{
     domain::{self, DomainDef, NAMESPACE},
     model::PciAddress,
@@ -47,17 +45,8 @@ fn define(libvirtd: &Libvirtd, number: u8, machine: &str, metadata: &str) -> Str
 
 /// What the command prints, on both of its outputs.
 fn said(libvirtd: &Libvirtd, scene: &Scene, arguments: &[&str]) -> String {
-    let output = Command::new(env!("CARGO_BIN_EXE_virt-vgpu"))
-        .args(arguments)
-        .env("VIRT_VGPU_ROOT", scene.root())
-        .env("VIRSH_DEFAULT_CONNECT_URI", &libvirtd.uri)
-        .output()
-        .unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    on_host(
-        scene,
-        &format!("{}{}", text(output.stdout), text(output.stderr)),
-    )
+    let (_, out, err) = libvirtd.virt_vgpu(scene.root(), arguments);
+    on_host(scene, &format!("{out}{err}"))
 }
 
 fn definition(libvirtd: &Libvirtd, domain: &str) -> DomainDef {

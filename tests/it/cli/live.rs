@@ -3,7 +3,7 @@
 //! devices, so plugging one in always fails there. The tests check that it gets the
 //! right request and that everything is unchanged afterwards.
 
-use std::{process::Command, sync::LazyLock};
+use std::sync::LazyLock;
 
 use nix::errno::Errno;
 use virt_vgpu::{
@@ -61,15 +61,7 @@ fn requests(requests: &str) -> String {
 
 /// Exit code, standard output and standard error.
 fn run(scene: &Scene, arguments: &[&str]) -> (i32, String, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_virt-vgpu"))
-        .args(arguments)
-        .env("VIRT_VGPU_ROOT", scene.root())
-        .env("VIRSH_DEFAULT_CONNECT_URI", &LIBVIRTD.uri)
-        .output()
-        .unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    let code = output.status.code().unwrap();
-    (code, text(output.stdout), text(output.stderr))
+    LIBVIRTD.virt_vgpu(scene.root(), arguments)
 }
 
 /// The error line of a command that fails and leaves definition, run, claims and

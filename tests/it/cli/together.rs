@@ -1,7 +1,7 @@
 //! Devices that should be behind one PCIe bridge or on one NUMA node: which addresses the
 //! commands write into a definition, against a real libvirt, and what `explain` says.
 
-use std::{process::Command, sync::LazyLock};
+use std::sync::LazyLock;
 
 use serde_json::json;
 use virt_vgpu::{
@@ -35,12 +35,7 @@ const OTHER_RIGHT: &str = "0000:c4:00.0";
 
 /// Network cards, and drives on the same ports.
 fn machine() -> Machine {
-    let bridges = [
-        ("0000:10:01.0", "0000:11"),
-        ("0000:20:01.0", "0000:21"),
-        ("0000:21:00.0", "0000:22"),
-        ("0000:22:00.0", "0000:23"),
-        ("0000:22:01.0", "0000:24"),
+    let others = [
         ("0000:a0:01.0", "0000:a1"),
         ("0000:a0:02.0", "0000:a2"),
         ("0000:c0:01.0", "0000:c1"),
@@ -73,7 +68,10 @@ fn machine() -> Machine {
     };
     Machine {
         nodes: vec![node("0-3", "10 21"), node("4-7", "21 10")],
-        bridges: bridges.map(|(port, bus)| Bridge::new(port, bus)).to_vec(),
+        bridges: Bridge::of_a_port_and_a_switch()
+            .into_iter()
+            .chain(others.map(|(port, bus)| Bridge::new(port, bus)))
+            .collect(),
         ..of_pci
     }
 }
@@ -132,17 +130,8 @@ fn define(number: u8, requests: &[&str]) -> String {
 /// What the command prints, on both of its outputs. libvirt may have other domains, so
 /// names of theirs are not in it.
 fn said(scene: &Scene, arguments: &[&str]) -> String {
-    let output = Command::new(env!("CARGO_BIN_EXE_virt-vgpu"))
-        .args(arguments)
-        .env("VIRT_VGPU_ROOT", scene.root())
-        .env("VIRSH_DEFAULT_CONNECT_URI", &LIBVIRTD.uri)
-        .output()
-        .unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    on_host(
-        scene,
-        &format!("{}{}", text(output.stdout), text(output.stderr)),
-    )
+    let (_, out, err) = LIBVIRTD.virt_vgpu(scene.root(), arguments);
+    on_host(scene, &format!("{out}{err}"))
 }
 
 fn undefine(domain: &str) {

@@ -22,15 +22,8 @@ const RIGHT: &str = "0000:24:00.0";
 
 /// Three boards, of which the first two have room for one more.
 fn scene() -> Scene {
-    let bridges = [
-        ("0000:10:01.0", "0000:11"),
-        ("0000:20:01.0", "0000:21"),
-        ("0000:21:00.0", "0000:22"),
-        ("0000:22:00.0", "0000:23"),
-        ("0000:22:01.0", "0000:24"),
-    ];
     let mut machine = Machine::with([ALONE, LEFT, RIGHT].map(Function::board));
-    machine.bridges = bridges.map(|(port, bus)| Bridge::new(port, bus)).to_vec();
+    machine.bridges = Bridge::of_a_port_and_a_switch();
     for (number, board) in [ALONE, ALONE, ALONE, LEFT, LEFT, LEFT].iter().enumerate() {
         let uuid = format!("ffffffff-0000-4000-8000-{number:012}");
         machine = machine.with_mdev(&uuid, board, SMALL);

@@ -10,6 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use virt_vgpu::host::Host;
+
 const PACKAGES: &str =
     "libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients qemu-system-x86 util-linux";
 
@@ -75,6 +77,20 @@ impl Libvirtd {
             .args(["--quiet", "--connect", &self.uri])
             .args(arguments);
         virsh.env("LC_ALL", "C").output().unwrap()
+    }
+
+    /// What `virt-vgpu` does below that root with this libvirt: its exit code, its standard
+    /// output and its standard error.
+    pub fn virt_vgpu(&self, root: &Path, arguments: &[&str]) -> (i32, String, String) {
+        let output = Command::new(env!("CARGO_BIN_EXE_virt-vgpu"))
+            .args(arguments)
+            .env(Host::ROOT_VARIABLE, root)
+            .env("VIRSH_DEFAULT_CONNECT_URI", &self.uri)
+            .output()
+            .unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        let code = output.status.code().unwrap();
+        (code, text(output.stdout), text(output.stderr))
     }
 
     /// What virsh prints; it must succeed.

@@ -292,6 +292,18 @@ impl Function {
 }
 
 impl Bridge {
+    /// Those above the buses 11, behind a root port, and 23 and 24, behind one switch.
+    pub fn of_a_port_and_a_switch() -> Vec<Self> {
+        let bridges = [
+            ("0000:10:01.0", "0000:11"),
+            ("0000:20:01.0", "0000:21"),
+            ("0000:21:00.0", "0000:22"),
+            ("0000:22:00.0", "0000:23"),
+            ("0000:22:01.0", "0000:24"),
+        ];
+        bridges.map(|(port, bus)| Self::new(port, bus)).to_vec()
+    }
+
     pub fn new(address: &str, bus: &str) -> Self {
         Self {
             address: address.to_owned(),
