@@ -1,4 +1,4 @@
-//! `virt-vgpu start`: starts a domain. If it cannot have the virtual functions that its
+//! `virt-vgpu start`: starts a domain. If it cannot have the PCI devices that its
 //! definition names, it runs with others, and the definition stays as it is.
 
 use std::process::ExitCode;
@@ -23,12 +23,12 @@ use crate::{
 
 /// Start a domain, with other devices if its own are taken.
 ///
-/// The XML of a domain names its virtual functions. When the domain starts, another
-/// domain may be using them. This verb looks for free functions in the same pools
-/// and starts the domain with those. Its persistent definition stays as it is, and
-/// so do its snapshots, its NVRAM and whether it starts at boot. A user who may not
-/// read the passwords in the definition cannot start a domain that way: then the
-/// functions are written into the definition. A saved state is resumed, as by 'virsh
+/// The XML of a domain names its virtual functions and its whole PCI devices. When
+/// the domain starts, another domain may be using them. This verb looks for free
+/// ones in the same pools and starts the domain with those. Its persistent definition
+/// stays as it is, and so do its snapshots, its NVRAM and whether it starts at boot.
+/// A user who may not read the passwords in the definition cannot start a domain
+/// that way: then the devices are written into the definition. A saved state is resumed, as by 'virsh
 /// start'. Mediated devices are chosen at every start, by any client: for a domain
 /// that has only mediated devices, this verb does the same as 'virsh start'.
 ///
@@ -39,7 +39,7 @@ use crate::{
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   virt-vgpu start ws7
-  virt-vgpu start ws7 --dry-run       which functions would change
+  virt-vgpu start ws7 --dry-run       which devices would change
   virt-vgpu start ws7 --json | jq '.moved, .plugged'
 
 Exit code 0 when the domain runs, 1 when it could not be started.")]
@@ -58,7 +58,7 @@ struct Report {
     dry_run: bool,
     started: bool,
     moved: Vec<Move>,
-    /// Why the functions were written into the definition.
+    /// Why the devices were written into the definition.
     #[serde(skip_serializing_if = "Option::is_none")]
     definition_changed: Option<String>,
     /// Optional devices.

@@ -20,7 +20,7 @@ use crate::{
 /// Does by hand what virt-vgpud does automatically as soon as a domain is defined.
 /// It adds a placeholder <hostdev> for each request that has none, corrects
 /// placeholders that belong to another domain (after cloning), removes those that
-/// no request asks for, and gives stopped domains another virtual function if
+/// no request asks for, and gives stopped domains another PCI device if
 /// they could not have theirs now. It makes only one change to the metadata: it writes
 /// optional='yes' into a request without a placeholder if the pool's [defaults] say
 /// so.

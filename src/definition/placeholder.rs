@@ -1,9 +1,9 @@
 //! Placeholders for new devices in a domain's definition: a UUID with which any parent
-//! can make the device, or one virtual function of a GPU. The function is chosen here
+//! can make the device, or a virtual function of a GPU, or a whole function. It is chosen here
 //! and reserved by being named in a definition. The reservation ends at a start: the
 //! first domain that starts gets the function.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, anyhow, bail, ensure};
 
@@ -82,31 +82,57 @@ impl Named {
     /// The functions that the other domains name.
     #[must_use]
     pub fn reserved(&self, except: DomainUuid) -> Reserved {
+        let mut reserved = Reserved::default();
         let others = self.0.iter().filter(|(domain, _)| **domain != except);
-        let functions = others.flat_map(|(_, def)| {
-            let functions = def.functions();
-            functions.map(|function| (function, def.name.clone()))
-        });
-        Reserved(functions.collect())
+        for (_, def) in others {
+            for function in def.functions() {
+                reserved.add(function, &def.name);
+            }
+        }
+        reserved
     }
 }
 
-/// Virtual functions that other domains' definitions name.
+/// Functions that other domains' definitions name, each with one of these domains and how
+/// many there are.
 #[derive(Debug, Default)]
-pub struct Reserved(BTreeMap<PciAddress, DomainName>);
+pub struct Reserved(BTreeMap<PciAddress, (DomainName, u32)>);
 
 impl Reserved {
     /// The domain that names the function too.
     #[must_use]
     pub fn by(&self, function: PciAddress) -> Option<&DomainName> {
-        self.0.get(&function)
+        self.0.get(&function).map(|(domain, _)| domain)
     }
 
-    /// These functions together with `claimed`.
-    fn with(&self, claimed: &BTreeMap<PciAddress, DomainName>) -> BTreeMap<PciAddress, DomainName> {
-        let mut all = self.0.clone();
-        all.extend(claimed.clone());
-        all
+    /// Counts a domain that names the function.
+    fn add(&mut self, function: PciAddress, domain: &DomainName) {
+        let (_, count) = self
+            .0
+            .entry(function)
+            .or_insert_with(|| (domain.clone(), 0));
+        *count += 1;
+    }
+
+    /// How many domains name the function.
+    fn count(&self, function: PciAddress) -> u32 {
+        self.0.get(&function).map_or(0, |(_, count)| *count)
+    }
+
+    /// The counts that there are, the lowest first.
+    fn counts(&self) -> BTreeSet<u32> {
+        self.0.values().map(|(_, count)| *count).collect()
+    }
+
+    /// The functions that at least so many domains name, together with `claimed`.
+    fn with(
+        &self,
+        count: u32,
+        claimed: &BTreeMap<PciAddress, DomainName>,
+    ) -> BTreeMap<PciAddress, DomainName> {
+        let named = self.0.iter().filter(|(_, (_, named))| *named >= count);
+        let named = named.map(|(function, (domain, _))| (*function, domain.clone()));
+        named.chain(claimed.clone()).collect()
     }
 }
 
@@ -273,13 +299,17 @@ impl<'a> Choice<'a> {
         })
     }
 
-    /// The hostdevs that the pool can give now; None when it is full. Functions that
-    /// other domains name are the last choice.
+    /// The hostdevs that the pool can give now; None when it is full. Functions that no
+    /// other domain names come first, then those that few of them name: when one of these
+    /// domains starts, few others have to give way.
     fn free(&self, reserved: &Reserved) -> anyhow::Result<Option<Vec<Card>>> {
-        match self.planned(reserved.with(&self.claimed))? {
-            None => self.planned(self.claimed.clone()),
-            chosen => Ok(chosen),
+        for count in reserved.counts() {
+            let chosen = self.planned(reserved.with(count, &self.claimed))?;
+            if chosen.is_some() {
+                return Ok(chosen);
+            }
         }
+        self.planned(self.claimed.clone())
     }
 
     fn supply<'s>(
@@ -368,7 +398,7 @@ impl<'a> Choice<'a> {
     }
 
     /// Any devices that the pool's rules take, full or not; first those that no other
-    /// domain names or holds.
+    /// domain holds and few name.
     fn any(&self, reserved: &Reserved) -> anyhow::Result<Vec<Card>> {
         let look = Look::new(self.host);
         let supply = self.supply(&look, BTreeMap::new())?;
@@ -399,14 +429,14 @@ impl<'a> Choice<'a> {
         }
         ensure!(
             found.len() >= self.names.len(),
-            "pool '{pool}' has only {} virtual functions that domain '{}' does not have already",
+            "pool '{pool}' has only {} devices that domain '{}' does not have already",
             found.len(),
             self.def.name
         );
         found.sort_by_key(|function| {
             (
                 self.claimed.contains_key(function),
-                reserved.0.contains_key(function),
+                reserved.count(*function),
             )
         });
         let chosen = found.into_iter().zip(self.names);

@@ -57,9 +57,13 @@ fn pool() -> Pool {
     config::parse("cad".parse().unwrap(), "cad.toml".as_ref(), text).unwrap()
 }
 
+/// Each named by as many domains as it is listed.
 fn reserved(functions: &[&str]) -> Reserved {
-    let name = |at: &&str| (at.parse().unwrap(), "other".parse().unwrap());
-    Reserved(functions.iter().map(name).collect())
+    let mut reserved = Reserved::default();
+    for at in functions {
+        reserved.add(at.parse().unwrap(), &"other".parse().unwrap());
+    }
+    reserved
 }
 
 /// The functions for one device of each name, or the error.
@@ -91,12 +95,23 @@ fn functions_that_no_other_domain_names_come_first() {
     // A second domain gets another one.
     assert_eq!(chosen(&[first], &["gpu0"]), format!("{second} "));
     assert_eq!(chosen(&[first, third], &["gpu0"]), format!("{second} "));
-    // More domains than functions share them: the first one that starts gets the
-    // function.
+    // More domains than functions share them, as evenly as can be: the first one that
+    // starts gets the function.
     assert_eq!(chosen(&FUNCTIONS, &["gpu0"]), format!("{first} "));
+    let unevenly = [first, second, third, first, third];
+    assert_eq!(chosen(&unevenly, &["gpu0"]), format!("{second} "));
+    assert_eq!(
+        chosen(&unevenly, &["gpu0", "gpu1"]),
+        format!("{first} {second} ")
+    );
+    let unevenly = [&unevenly[..], &[second, first]].concat();
+    assert_eq!(
+        chosen(&unevenly, &["gpu0", "gpu1"]),
+        format!("{second} {third} ")
+    );
     assert_eq!(
         chosen(&[], &["a", "b", "c", "d"]),
-        "pool 'cad' has only 3 virtual functions that domain 'd' does not have already"
+        "pool 'cad' has only 3 devices that domain 'd' does not have already"
     );
 }
 
@@ -118,6 +133,10 @@ fn functions_with_a_type_come_last() {
     is_vgpu(third);
     assert_eq!(
         chosen(&host, &reserved(&[second]), &["gpu0"]),
+        format!("{second} ")
+    );
+    assert_eq!(
+        chosen(&host, &reserved(&[second, second, first]), &["gpu0"]),
         format!("{second} ")
     );
     // Nothing is free now, but may be when the domain starts.

@@ -16,6 +16,8 @@ of_any="for n in \$(seq $others); do placeholder_of any\$n; done"
 # As long as there are enough, each domain names one of its own.
 assert "settled '[ \"\$($of_ws | sort -u | grep -c .) \$($of_any | sort -u | grep -c .)\" = \"$workstations 3\" ]'"
 on_lab 'settled at_rest'
+# Where there are more domains than devices, each device has its share of them.
+assert_eq '2 2 2' "for n in \$(seq $others); do placeholder_of any\$n; done | sort | uniq -c | sed 's/ *\([0-9]*\) .*/\1/' | paste -sd' '"
 
 status=0
 said=$(on_lab "start_and_stop $operations $seed ws:$workstations:8 any:$others:3 2> /run/rest.errors") || status=$?
