@@ -60,6 +60,10 @@ emulated_start() {
 		# without a driver, which would make it the host's console.
 		machine+=,kernel-irqchip=off
 		arguments=,bochs' intel_iommu=on iommu=pt'
+		# A driver that comes or goes switches its device's memory on or off. At that moment QEMU's TCG may look up
+		# another CPU's access in a map of memory that is freed already, and lose it: a timer set that way never
+		# rings. The registers of an x2APIC are not in memory.
+		[[ $accel == kvm ]] || cpu+=,+x2apic
 	fi
 	mapfile -t ports < "$RUN/ports"
 	# shellcheck disable=SC2054  # QEMU's options have commas

@@ -47,7 +47,7 @@ pci_start() {
 	local name drive
 	# shellcheck disable=SC2054  # QEMU's options have commas
 	local devices=(
-		-device intel-iommu,intremap=on,caching-mode=on
+		-device "intel-iommu,intremap=on,caching-mode=on$([[ $(accelerator "$IMAGE/vmlinuz") == kvm ]] || echo ,eim=on)"
 		-global ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off
 		-device pcie-root-port,id=port-nvme0,bus=pcie.0,addr=8,chassis=1,slot=1
 		-device pcie-root-port,id=port-card,bus=pcie.0,addr=9,chassis=1,slot=2

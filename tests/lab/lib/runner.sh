@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # `lab test`: runs the tasks of queue.sh in lanes, each with lab hosts of its own that it brings up as
-# needed, each scenario from a clean state. A scenario that fails is run once more on a fresh lab host.
+# needed, each scenario from a clean state. A scenario that fails is run once more on a fresh lab host,
+# and once again if a lab host was lost.
 
 run_scenarios() {
 	local deb='' keep='' list='' within='' host='' jobs='' file patterns=() files=()
@@ -130,15 +131,16 @@ result() {
 			*) printf '%s %s (%s, %s s): %s\n' "$status" "$name" "$kind" "$(tenths "$ms")" "$reason" ;;
 		esac
 		[[ ! -e $SCENARIO_LOG.report || $status == SKIP ]] || sed 's/^/  /' "$SCENARIO_LOG.report"
-		[[ $status != FAIL ]] || cat "$SCENARIO_LOG.explained"
+		[[ $status != FAIL ]] || cat "$SCENARIO_LOG".explained.*
 	) 9> "$STATE/results.lock"
 }
 
 tenths() { printf '%d.%d' "$(($1 / 1000))" "$(($1 % 1000 / 100))"; }
 
-# run_task FILE KIND NAME: twice at most
+# run_task FILE KIND NAME: until it passes or has failed twice. Of three tries, those whose lab host was lost do not
+# count: they say more of the emulator than of the product.
 run_task() {
-	local file=$1 kind=$2 name=$3 start first second log other
+	local file=$1 kind=$2 name=$3 start try failed=0 reason reasons='' other
 	# An idle lab host of another kind would take part of a core.
 	for other in uml emulated pci; do
 		[[ $other != "$kind" ]] || continue
@@ -148,32 +150,36 @@ run_task() {
 	done
 	NAME=$TEST_NAME-$LAB_LANE-$kind
 	PEER=$NAME-peer
-	start=$(now_ms)
-	if try_scenario "$file" "$kind"; then
-		result PASS "$kind" "$name" "$(($(now_ms) - start))"
-		return
-	fi
-	if time_is_over; then
-		result SKIP "$kind" "$name" "$(($(now_ms) - start))" 'the time was over while it ran'
-		return
-	fi
-	first=$(failure_reason)
-	explain_failure > "$SCENARIO_LOG.explained" 2>&1
-	for log in "$SCENARIO_LOG" "$SCENARIO_LOG.stderr" "$SCENARIO_LOG.explained"; do cp "$log" "$log.first"; done
-	# What has failed may have left anything behind.
-	end_hosts
-	start=$(now_ms)
-	if try_scenario "$file" "$kind"; then
-		result FLAKY "$kind" "$name" "$(($(now_ms) - start))" "$first"
-		return
-	fi
-	second=$(failure_reason)
-	if time_is_over; then second='no time for a second try'; fi
-	explain_failure >> "$SCENARIO_LOG.explained" 2>&1
-	end_hosts
-	[[ $first == "$second" ]] || first+="; then: $second"
-	result FAIL "$kind" "$name" "$(($(now_ms) - start))" "$first"
+	rm -f "$SCENARIO_LOG".*
+	for ((try = 1; try <= 3 && failed < 2; try++)); do
+		start=$(now_ms)
+		if try_scenario "$file" "$kind"; then
+			result "$([[ -z $reasons ]] && echo PASS || echo FLAKY)" "$kind" "$name" "$(($(now_ms) - start))" "$reasons"
+			return
+		fi
+		if time_is_over; then
+			((failed)) || {
+				result SKIP "$kind" "$name" "$(($(now_ms) - start))" 'the time was over while it ran'
+				return
+			}
+			reason='no time for another try'
+			failed=2
+		else
+			reason=$(failure_reason)
+			explain_failure > "$SCENARIO_LOG.explained.$try" 2>&1
+			if ! lost_host "$SCENARIO_LOG.explained.$try"; then failed=$((failed + 1)); fi
+			cp "$SCENARIO_LOG" "$SCENARIO_LOG.try.$try"
+			cp "$SCENARIO_LOG.stderr" "$SCENARIO_LOG.stderr.$try"
+		fi
+		[[ $reasons == "$reason" ]] || reasons+="${reasons:+; then: }$reason"
+		# What has failed may have left anything behind.
+		end_hosts
+	done
+	result FAIL "$kind" "$name" "$(($(now_ms) - start))" "$reasons"
 }
+
+# lost_host EXPLANATION: whether this try has ended for want of a lab host
+lost_host() { grep -q '^  LOST: ' "$1" || grep -q '^FAILED: lab host .* does not come up' "$SCENARIO_LOG"; }
 
 # end_hosts: those of NAME and PEER
 end_hosts() {
@@ -186,7 +192,7 @@ try_scenario() {
 	local file=$1 kind=$2 seconds
 	: > "$SCENARIO_LOG"
 	: > "$SCENARIO_LOG.stderr"
-	rm -f "$SCENARIO_LOG.report" "$SCENARIO_LOG.explained"
+	rm -f "$SCENARIO_LOG.report"
 	select_guest "$NAME"
 	have_host "$NAME" "$kind" || return 1
 	if scenario_needs "$file" peer; then have_host "$PEER" "$kind" || return 1; fi
@@ -246,12 +252,19 @@ scenario_begin() {
 	if scenario_needs "$1" peer; then on_peer "$afresh"; fi
 }
 
-# failure_reason: what ended the scenario, in one line
+# failure_reason: what ended the scenario, in one line: what it said itself, or the last thing that its last command
+# said on standard error, which the log has before what it printed
 failure_reason() {
+	local complaint
 	if grep -aq '^FAILED: ' "$SCENARIO_LOG"; then
 		sed -n '/^FAILED: /,$p' "$SCENARIO_LOG" | sed 's/^FAILED: //' | paste -sd' ' | cut -c 1-300
 	else
-		grep -av '^ *exit status ' "$SCENARIO_LOG" | tail -n 1 | cut -c 1-300
+		complaint=$(grep -a . "$SCENARIO_LOG.stderr" | tail -n 1) || true
+		awk -v complaint="$complaint" '
+			/^\[/ { last = $0; said = ""; next }
+			/^ *exit status / { status = $0; next }
+			$0 == complaint { said = $0 }
+			END { sub(/^ */, "", status); print (said == "" ? last ": " status : said) }' "$SCENARIO_LOG" | cut -c 1-300
 	fi | tr '\t' ' '
 }
 
