@@ -24,11 +24,12 @@ mod parents;
 
 /// Show the host's devices, and what rules can say about them.
 ///
-/// By default: the devices that can make mediated devices, with their types and
-/// the mediated devices that exist. In lists of PCI functions, a GPU's companions,
-/// such as audio and USB, stand indented below it whether they were asked for or
-/// not. Names are from udev's hardware database, else from pci.ids; a rule compares
-/// with the name that --fields shows.
+/// By default: all PCI functions, with who or what has each of them. A GPU's
+/// companions, such as audio and USB, stand indented below it whether they were asked
+/// for or not. A star marks an IOMMU group that other functions share. Names are from
+/// udev's hardware database, else from pci.ids; a rule compares with the name that
+/// --fields shows. With --kind mdev: the devices that make mediated devices, with
+/// their types and the mediated devices that exist.
 #[derive(Debug, Args)]
 #[command(after_help = examples())]
 pub(super) struct Devices {
@@ -36,7 +37,7 @@ pub(super) struct Devices {
     #[arg(value_name = "ADDRESS")]
     addresses: Vec<String>,
 
-    /// Which devices; without it those of the pool, or mdev.
+    /// Which devices; without it those of the pool, or all PCI functions.
     #[arg(long, value_parser = kinds())]
     kind: Option<&'static dyn Kind>,
 
@@ -60,17 +61,18 @@ pub(super) struct Devices {
 
 fn examples() -> String {
     let of_gpus = kind::names_about(Subject::Gpu);
-    let functions = kind::names_about(Subject::Function);
+    let parents = kind::names_about(Subject::Parent);
     format!(
         "Examples:
-  virt-vgpu devices
-  virt-vgpu devices 0000:3b:00.0    one card; its virtual functions, if it has any
-  virt-vgpu devices --pool cad      what the rules of pool 'cad' take
-  virt-vgpu devices --fields mtty   each field that a rule can test, with its value
-  virt-vgpu devices --kind {functions}      all PCI functions: group, reset, who has them
-  virt-vgpu devices --kind {functions} --free     those that a VM could have
-  virt-vgpu devices --kind {of_gpus} --fields    GPUs, and what rules can test of them
-  virt-vgpu devices --json | jq '.devices[].types[] | select(.available > 0).id'
+  virt-vgpu devices                       group, reset, who has them
+  virt-vgpu devices --free                those that a VM could have
+  virt-vgpu devices --fields 0000:3b:00.0 each field that a rule can test, with its value
+  virt-vgpu devices --pool cad            what the rules of pool 'cad' take
+  virt-vgpu devices --kind {parents}           what makes mediated devices, and their types
+  virt-vgpu devices --kind {parents} 3b:00.0   one card; its virtual functions, if it has any
+  virt-vgpu devices --kind {of_gpus} --fields   GPUs, and what rules can test of them
+  virt-vgpu devices --kind {parents} --json |
+      jq '.devices[].types[] | select(.available > 0).id'
 
 Exit code 0 when the devices were read, 1 when an address is unknown."
     )
@@ -99,13 +101,15 @@ impl Devices {
                 asked.name(),
                 has.name(),
             ),
-            (asked, has) => asked.or(has).or(devices::usual_kind()),
+            (asked, has) => asked
+                .or(has)
+                .or_else(|| devices::usual_kind(&self.addresses)),
         };
         let kind = kind.context("this version has no kinds of devices")?;
         if self.free && kind.subject() != Subject::Function {
             anyhow::bail!(
-                "--free is about whole PCI devices: add --kind {}, or see 'virt-vgpu status'",
-                kind::names_about(Subject::Function)
+                "--free is about whole PCI devices; 'virt-vgpu status' says what pools of other \
+                 kinds have free"
             );
         }
         let query = Query {

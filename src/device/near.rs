@@ -67,14 +67,14 @@ pub fn parents_named(mdev: &MdevHost<'_>, text: &str) -> std::io::Result<Vec<usi
     Ok(functions)
 }
 
-/// Why a text names no parent: WHAT: WHY; NEXT STEP.
+/// Why a text names no parent: WHAT: WHY; NEXT STEP. `kind`: that of pools of such parents.
 #[must_use]
-pub fn unknown_parent(mdev: &MdevHost<'_>, text: &str) -> String {
+pub fn unknown_parent(mdev: &MdevHost<'_>, text: &str, kind: &str) -> String {
     let sysfs = mdev.sysfs();
     let name = canonical(text);
     let path = format!("{PCI_DEVICES}/{name}");
     if name.parse::<PciAddress>().is_ok() && sysfs.exists(&path) {
-        return not_a_parent(sysfs, &name, &path);
+        return not_a_parent(sysfs, &name, &path, kind);
     }
     let shown = spelling::shown(text);
     if mdev.parents().is_empty() {
@@ -89,12 +89,12 @@ pub fn unknown_parent(mdev: &MdevHost<'_>, text: &str) -> String {
         .map(|parent| parent.name.to_string())
         .collect();
     format!(
-        "there is no mdev parent '{shown}': {}; 'virt-vgpu devices' lists all",
+        "there is no mdev parent '{shown}': {}; 'virt-vgpu devices --kind {kind}' lists all",
         what_there_is(&name, &have)
     )
 }
 
-fn not_a_parent(sysfs: &dyn Sysfs, name: &str, path: &str) -> String {
+fn not_a_parent(sysfs: &dyn Sysfs, name: &str, path: &str, kind: &str) -> String {
     let address = name.parse::<PciAddress>();
     if address.is_ok_and(|address| readiness::lacks_functions(sysfs, address)) {
         return format!(
@@ -106,7 +106,10 @@ fn not_a_parent(sysfs: &dyn Sysfs, name: &str, path: &str) -> String {
         Ok(driver) => format!("its driver '{driver}' offers no mdev types"),
         Err(_) => "no driver is bound to it".to_owned(),
     };
-    format!("{name} is not an mdev parent: {why}; 'virt-vgpu devices' lists those that are")
+    format!(
+        "{name} is not an mdev parent: {why}; 'virt-vgpu devices --kind {kind}' lists those that \
+         are"
+    )
 }
 
 #[cfg(test)]

@@ -112,7 +112,13 @@ impl fmt::Display for Refusal {
                 }
                 f.write_str("; see 'virt-vgpu status'")
             }
-            RefusalKind::Unreadable { reason } => write!(f, "{reason}; see 'virt-vgpu devices'"),
+            RefusalKind::Unreadable { reason } => {
+                write!(
+                    f,
+                    "{reason}; see {}",
+                    proposed("virt-vgpu pool preview", pool)
+                )
+            }
             RefusalKind::Function {
                 function, reason, ..
             } => write!(

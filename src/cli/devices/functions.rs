@@ -8,6 +8,7 @@ use std::{
 use crate::{
     cli::output::Table,
     device::pci::NO_RESET,
+    kind::{self, Subject},
     model::PciAddress,
     report::devices::{FunctionList, FunctionReport, Link, WholeFunction},
 };
@@ -143,7 +144,13 @@ impl FunctionList {
                 gap = "";
             }
         }
-        Ok(())
+        let of_parents = kind::names_about(Subject::Parent);
+        let list = format!("'virt-vgpu devices --kind {of_parents}'");
+        match self.parents {
+            None | Some(0) => Ok(()),
+            Some(1) => writeln!(f, "\n1 device makes mediated devices: {list}"),
+            Some(count) => writeln!(f, "\n{count} devices make mediated devices: {list}"),
+        }
     }
 }
 

@@ -20,6 +20,7 @@ use crate::{
     device::Sysfs,
     gpu_setup::Survey,
     host::{Deadline, Host, HostLock, complain},
+    kind::{self, Subject},
     model::PoolName,
     plan::{Detail, HostSupply},
     report::{self, pool::Candidate},
@@ -30,18 +31,7 @@ use crate::{
 #[command(
     long_about = made_as::long_about(),
     override_usage = made_as::usage(),
-    after_help = "Examples:
-  virt-vgpu devices                 which devices there are, and their types
-  virt-vgpu pool create cad --type nvidia-558 --device 0000:3b:00.0
-  virt-vgpu pool create cad --type 'NVIDIA L40S-12Q' --device 3b:00.0 \\
-      --device 5e:00.0 --instances 4 --placement spread
-  virt-vgpu pool create cad --profile L40S-12Q --device 3b:00.0
-  virt-vgpu pool create cad --profile L40S-12Q --device 3b:00.0 --dry-run
-
-udev knows a device's new pools (ID_VIRT_VGPU_POOLS) after its next event, or
-after 'udevadm trigger'.
-
-Exit code 0 when the pool was made, 1 when not."
+    after_help = examples(),
 )]
 pub(super) struct Create {
     /// The pool's name: 1 to 64 of a-z, 0-9 and '-'.
@@ -104,6 +94,27 @@ struct Report {
 
 /// How long to wait for a hook that is at work.
 const PATIENCE: Duration = Duration::from_secs(25);
+
+fn examples() -> String {
+    let functions = kind::names_about(Subject::Function);
+    let parents = kind::names_about(Subject::Parent);
+    format!(
+        "Examples:
+  virt-vgpu devices                 which devices there are
+  virt-vgpu devices --kind {parents}     those that make mediated devices, and their types
+  virt-vgpu pool create cad --type nvidia-558 --device 0000:3b:00.0
+  virt-vgpu pool create cad --type 'NVIDIA L40S-12Q' --device 3b:00.0 \\
+      --device 5e:00.0 --instances 4 --placement spread
+  virt-vgpu pool create cad --profile L40S-12Q --device 3b:00.0
+  virt-vgpu pool create cad --profile L40S-12Q --device 3b:00.0 --dry-run
+  virt-vgpu pool create disks --kind {functions} --device 01:00.0 --device 02:00.0
+
+udev knows a device's new pools (ID_VIRT_VGPU_POOLS) after its next event, or
+after 'udevadm trigger'.
+
+Exit code 0 when the pool was made, 1 when not."
+    )
+}
 
 impl Create {
     pub(super) fn run(&self, host: &Host) -> anyhow::Result<ExitCode> {

@@ -21,7 +21,7 @@ pub(super) fn named(
     let indices = near::parents_named(mdev, text).map_err(|error| error.to_string())?;
     let parents: Vec<&Parent> = indices.iter().map(|&i| &mdev.parents()[i]).collect();
     let Some(first) = parents.first() else {
-        return Err(near::unknown_parent(mdev, text));
+        return Err(near::unknown_parent(mdev, text, "mdev"));
     };
     let mut doubt = None;
     for parent in &parents {

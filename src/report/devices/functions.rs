@@ -17,7 +17,7 @@ use crate::{
         pci::{self, DeviceFields},
     },
     host::{Host, HwdbNames},
-    kind::{self, HostView, Kind, Subject},
+    kind::{HostView, Kind, Subject},
     model::{PciAddress, proposed},
     plan::{Detail, HostSupply},
     rule::{Field, Fields, Verdict, spelling},
@@ -31,6 +31,10 @@ pub struct FunctionList {
     /// Companions of these that are not among them.
     #[serde(skip)]
     pub beside: Vec<FunctionReport>,
+    /// How many devices of the host can make mediated devices; None where that was not the
+    /// question. Not all of them are PCI functions.
+    #[serde(skip)]
+    pub parents: Option<usize>,
     /// The text for an empty list.
     #[serde(skip)]
     pub if_none: String,
@@ -134,7 +138,10 @@ pub(super) fn gather(host: &Host, query: &Query<'_>) -> anyhow::Result<FunctionL
         companions.contains(one) && devices.iter().all(|device| device.address != *one)
     };
     let beside = all.iter().filter(|(one, _)| is_beside(one));
+    let is_of_all = kind.subject() == Subject::Function && pool.is_none() && !query.free;
+    let is_of_all = is_of_all && query.addresses.is_empty();
     Ok(FunctionList {
+        parents: is_of_all.then(|| view.mdev().parents().len()),
         beside: beside.map(report).collect(),
         devices,
         if_none: if_none(kind, pool, view),
@@ -157,9 +164,8 @@ fn not_among(address: PciAddress, kind: &dyn Kind, pool: Option<&Pool>) -> Strin
             proposed("virt-vgpu pool preview", name)
         ),
         None => format!(
-            "{address} is not a {}; 'virt-vgpu devices --kind {} {address}' shows what it is",
+            "{address} is not a {}; 'virt-vgpu devices {address}' shows what it is",
             kind.words().subject,
-            kind::names_about(Subject::Function)
         ),
     }
 }
@@ -187,10 +193,9 @@ fn unknown(text: &str, functions: &[(PciAddress, String)]) -> anyhow::Error {
         .map(|(address, _)| address.to_string())
         .collect();
     anyhow!(
-        "there is no PCI function '{}': {}; 'virt-vgpu devices --kind {}' lists all",
+        "there is no PCI function '{}': {}; 'virt-vgpu devices' lists all",
         spelling::shown(text),
-        near::what_there_is(&near::canonical(text), &have),
-        kind::names_about(Subject::Function)
+        near::what_there_is(&near::canonical(text), &have)
     )
 }
 

@@ -6,8 +6,8 @@ use crate::{
     config::Pool,
     device::{Sysfs, gpu_fields::GpuFields, pci::DeviceFields, pci::PciNames},
     host::Host,
-    kind::{self, KINDS, Kind, Subject},
-    model::ParentName,
+    kind::{KINDS, Kind, Subject},
+    model::{ParentName, PciAddress},
     rule::{Field, Fields},
 };
 
@@ -56,12 +56,17 @@ pub fn devices(host: &Host, query: &Query<'_>) -> anyhow::Result<DeviceList> {
     })
 }
 
-/// The kind of the devices that are shown unless another is wanted: parents of mediated
-/// devices.
+/// The kind of the devices that are shown unless another is wanted: all PCI functions; but
+/// parents of mediated devices where only names are given that no PCI function can have.
 #[must_use]
-pub fn usual_kind() -> Option<&'static dyn Kind> {
+pub fn usual_kind(addresses: &[String]) -> Option<&'static dyn Kind> {
+    let is_pci = |text: &String| text.parse::<PciAddress>().is_ok();
+    let subject = match addresses {
+        [_, ..] if !addresses.iter().any(is_pci) => Subject::Parent,
+        _ => Subject::Function,
+    };
     let mut kinds = KINDS.iter().copied();
-    kinds.find(|kind| kind.subject() == Subject::Parent)
+    kinds.find(|kind| kind.subject() == subject)
 }
 
 /// The text for an empty list.
@@ -70,8 +75,7 @@ fn none_of(kind: &dyn Kind) -> String {
     match kind.subject() {
         Subject::Function => none.to_owned(),
         Subject::Parent | Subject::Gpu => {
-            let functions = kind::names_about(Subject::Function);
-            format!("{none}; 'virt-vgpu devices --kind {functions}' lists PCI functions")
+            format!("{none}; 'virt-vgpu devices' lists PCI functions")
         }
     }
 }

@@ -139,7 +139,11 @@ fn chosen<'s>(supply: &'s HostSupply<'_>, query: &Query<'_>) -> anyhow::Result<V
         for address in query.addresses {
             let found = near::parents_named(mdev, address)?;
             if found.is_empty() {
-                return Err(anyhow!(near::unknown_parent(mdev, address)));
+                return Err(anyhow!(near::unknown_parent(
+                    mdev,
+                    address,
+                    query.kind.name()
+                )));
             }
             found.into_iter().for_each(|index| named[index] = true);
         }

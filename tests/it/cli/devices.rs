@@ -14,7 +14,7 @@ fn busy() -> Tree {
 
 #[test]
 fn parents_are_shown_with_types_and_the_owners_of_their_devices() {
-    insta::assert_snapshot!(busy().shown(&["devices"]), @r#"
+    insta::assert_snapshot!(busy().shown(&["devices", "--kind", "mdev"]), @r#"
     0000:3b:00.4 (virtual function of 0000:3b:00.0)
       TYPE        NAME             AVAILABLE  DESCRIPTION
       nvidia-558  NVIDIA L40S-12Q  2          num_heads=4, frame_rate=60
@@ -37,7 +37,7 @@ fn parents_are_shown_with_types_and_the_owners_of_their_devices() {
 
 #[test]
 fn idle_virtual_functions_of_a_card_are_shown_once() {
-    insta::assert_snapshot!(Tree::with_devices().shown(&["devices"]), @r#"
+    insta::assert_snapshot!(Tree::with_devices().shown(&["devices", "--kind", "mdev"]), @r#"
     0000:3b:00.4, 0000:3b:00.5 (virtual functions of 0000:3b:00.0), each:
       TYPE        NAME             AVAILABLE  DESCRIPTION
       nvidia-558  NVIDIA L40S-12Q  2          num_heads=4, frame_rate=60
@@ -52,14 +52,14 @@ fn idle_virtual_functions_of_a_card_are_shown_once() {
 #[test]
 fn addresses_choose_parents_in_any_notation() {
     let tree = busy();
-    insta::assert_snapshot!(tree.shown(&["devices", "00000000:3B:00.5"]), @r#"
+    insta::assert_snapshot!(tree.shown(&["devices", "--kind", "mdev", "00000000:3B:00.5"]), @r#"
     0000:3b:00.5 (virtual function of 0000:3b:00.0)
       TYPE        NAME             AVAILABLE  DESCRIPTION
       nvidia-558  NVIDIA L40S-12Q  2          num_heads=4, frame_rate=60
       nvidia-559  NVIDIA L40S-24Q  1          num_heads=4, frame_rate=60
     "#);
     // The address of a card selects its virtual functions.
-    let card = tree.shown(&["devices", "3b:00.0"]);
+    let card = tree.shown(&["devices", "--kind", "mdev", "3b:00.0"]);
     assert!(card.starts_with("0000:3b:00.4 (virtual function of 0000:3b:00.0)\n"));
     assert!(card.contains("\n0000:3b:00.5 (virtual function of 0000:3b:00.0)\n"));
     assert!(!card.contains("mtty"));
@@ -77,23 +77,23 @@ fn unknown_addresses_are_told_what_there_is() {
         .with("/sys/devices/pci0000:00/0000:86:00.0/sriov_numvfs", "0\n");
     let refusals: Vec<String> = ["3c:00.4", "mty\n", "0000:04:00.0", "5e:00.0", "86:00.0"]
         .iter()
-        .map(|address| tree.refused(&["devices", address]))
+        .map(|address| tree.refused(&["devices", "--kind", "mdev", address]))
         .chain([
             tree.refused(&["devices", "--kind", "pci", "04:00.1"]),
             tree.refused(&["devices", "--kind", "pci", "mtty"]),
-            Tree::new().refused(&["devices", "mtty"]),
+            Tree::new().refused(&["devices", "--kind", "mdev", "mtty"]),
         ])
         .collect();
-    insta::assert_snapshot!(refusals.join("\n"), @r#"
-    there is no mdev parent '3c:00.4': there are 0000:3b:00.4, 0000:3b:00.5 and mtty; 'virt-vgpu devices' lists all
-    there is no mdev parent 'mty\n': there are mtty, 0000:3b:00.4 and 0000:3b:00.5; 'virt-vgpu devices' lists all
-    0000:04:00.0 is not an mdev parent: its driver 'igb' offers no mdev types; 'virt-vgpu devices' lists those that are
-    0000:5e:00.0 is not an mdev parent: no driver is bound to it; 'virt-vgpu devices' lists those that are
+    insta::assert_snapshot!(refusals.join("\n"), @r"
+    there is no mdev parent '3c:00.4': there are 0000:3b:00.4, 0000:3b:00.5 and mtty; 'virt-vgpu devices --kind mdev' lists all
+    there is no mdev parent 'mty\n': there are mtty, 0000:3b:00.4 and 0000:3b:00.5; 'virt-vgpu devices --kind mdev' lists all
+    0000:04:00.0 is not an mdev parent: its driver 'igb' offers no mdev types; 'virt-vgpu devices --kind mdev' lists those that are
+    0000:5e:00.0 is not an mdev parent: no driver is bound to it; 'virt-vgpu devices --kind mdev' lists those that are
     0000:86:00.0 is not an mdev parent: its virtual functions are not enabled; enable them (for NVIDIA: /usr/lib/nvidia/sriov-manage -e 0000:86:00.0)
-    there is no PCI function '04:00.1': the nearest are 0000:04:00.0, 0000:3b:00.0, 0000:3b:00.4 and 0000:3b:00.5; 'virt-vgpu devices --kind pci' lists all
-    there is no PCI function 'mtty': the nearest are 0000:04:00.0, 0000:3b:00.0, 0000:3b:00.4 and 0000:3b:00.5; 'virt-vgpu devices --kind pci' lists all
+    there is no PCI function '04:00.1': the nearest are 0000:04:00.0, 0000:3b:00.0, 0000:3b:00.4 and 0000:3b:00.5; 'virt-vgpu devices' lists all
+    there is no PCI function 'mtty': the nearest are 0000:04:00.0, 0000:3b:00.0, 0000:3b:00.4 and 0000:3b:00.5; 'virt-vgpu devices' lists all
     there is no mdev parent 'mtty': this host has none; load the driver that makes mediated devices
-    "#);
+    ");
 }
 
 #[test]
@@ -106,13 +106,36 @@ fn all_pci_functions_are_shown_with_names() {
     0000:3b:00.5  gpu      10de:26b9  nvidia  -      0     -      -     -      -     NVIDIA Corporation AD102GL [L40S]
 
     0000:3b:00.4: the host needs it: 0000:3b:00.4 → 614bc606-2078-5444-8c9c-4f8e98ae4dcc → mediated device
+
+    3 devices make mediated devices: 'virt-vgpu devices --kind mdev'
     ");
+}
+
+/// Without another wish, and with names of devices that are no PCI functions.
+#[test]
+fn one_list_is_for_all() {
+    let tree = busy();
+    let shown = |arguments: &[&str]| tree.shown(&[&["devices"], arguments].concat());
+    assert_eq!(shown(&[]), shown(&["--kind", "pci"]));
+    assert_eq!(shown(&["--free"]), shown(&["--kind", "pci", "--free"]));
+    assert_eq!(shown(&["--json"]), shown(&["--kind", "pci", "--json"]));
+    assert_eq!(shown(&["3b:00.4"]), shown(&["--kind", "pci", "3b:00.4"]));
+    assert_eq!(shown(&["mtty"]), shown(&["--kind", "mdev", "mtty"]));
+    assert_eq!(
+        tree.refused(&["devices", "mtty", "3b:00.4"]),
+        tree.refused(&["devices", "--kind", "pci", "mtty"])
+    );
+    assert_eq!(
+        tree.refused(&["devices", "--kind", "mdev", "--free"]),
+        "--free is about whole PCI devices; 'virt-vgpu status' says what pools of other kinds have \
+         free"
+    );
 }
 
 #[test]
 fn each_field_that_a_rule_can_test_is_shown() {
     let tree = busy();
-    insta::assert_snapshot!(tree.shown(&["devices", "--fields", "3b:00.4"]), @r#"
+    insta::assert_snapshot!(tree.shown(&["devices", "--kind", "mdev", "--fields", "3b:00.4"]), @r#"
     0000:3b:00.4 (virtual function of 0000:3b:00.0)
       FIELD              VALUE
       host               node1
@@ -183,7 +206,7 @@ fn a_pool_that_takes_nothing_says_so() {
 #[test]
 fn json_has_the_same() {
     let tree = busy();
-    insta::assert_snapshot!(tree.shown(&["devices", "--json", "3b:00.4"]), @r#"
+    insta::assert_snapshot!(tree.shown(&["devices", "--kind", "mdev", "--json", "3b:00.4"]), @r#"
     {
       "devices": [
         {
@@ -249,7 +272,7 @@ fn json_has_the_same() {
       ]
     }
     "#);
-    insta::assert_snapshot!(tree.shown(&["devices", "--json", "--fields", "mtty"]), @r#"
+    insta::assert_snapshot!(tree.shown(&["devices", "--kind", "mdev", "--json", "--fields", "mtty"]), @r#"
     {
       "devices": [
         {
@@ -306,7 +329,7 @@ fn what_cannot_be_read_is_a_problem_and_no_end() {
             "/run/virt-vgpu/claims/11111111-2222-4333-8444-555555555555.json",
             "{",
         );
-    insta::assert_snapshot!(tree.shown(&["devices", "mtty"]), @r#"
+    insta::assert_snapshot!(tree.shown(&["devices", "--kind", "mdev", "mtty"]), @r#"
     mtty
       cannot read its types: /sys/class/mdev_bus/mtty/mdev_supported_types/mtty-1/available_instances: 'many' is not a number
 
@@ -318,8 +341,8 @@ fn what_cannot_be_read_is_a_problem_and_no_end() {
 fn a_host_without_devices_says_so() {
     let tree = Tree::new();
     assert_eq!(
-        tree.shown(&["devices"]),
-        "no mdev parents; 'virt-vgpu devices --kind pci' lists PCI functions\n"
+        tree.shown(&["devices", "--kind", "mdev"]),
+        "no mdev parents; 'virt-vgpu devices' lists PCI functions\n"
     );
     assert_eq!(
         tree.shown(&["devices", "--kind", "pci"]),
@@ -334,7 +357,7 @@ fn what_cannot_be_read_is_named_with_its_path() {
     let tree = Tree::with_devices();
     std::fs::write(tree.path(&format!("{types}/mtty-1/name")), b"a\xffb\n").unwrap();
     assert_eq!(
-        tree.shown(&["devices", "mtty"]),
+        tree.shown(&["devices", "--kind", "mdev", "mtty"]),
         format!(
             "mtty\n  cannot read its types: {shown_types}/mtty-1/name: invalid utf-8 sequence of 1 \
              bytes from index 1\n"
@@ -343,7 +366,7 @@ fn what_cannot_be_read_is_named_with_its_path() {
     std::fs::remove_dir_all(tree.path(types)).unwrap();
     tree.write(types, "a file\n");
     assert_eq!(
-        tree.shown(&["devices", "mtty"]),
+        tree.shown(&["devices", "--kind", "mdev", "mtty"]),
         format!("mtty\n  cannot read its types: {shown_types}: Not a directory (os error 20)\n")
     );
     for (directory, wanted) in [
@@ -352,7 +375,7 @@ fn what_cannot_be_read_is_named_with_its_path() {
     ] {
         let tree = Tree::new().with(directory, "a file\n");
         assert_eq!(
-            tree.refused(&["devices"]),
+            tree.refused(&["devices", "--kind", "mdev"]),
             format!("{wanted}{directory}: Not a directory (os error 20)")
         );
     }

@@ -203,11 +203,11 @@ fn create_refuses_what_could_not_work_and_writes_nothing() {
     .collect();
     refusals
         .extend(["L40S-12Q", "nvidia-557", "nvdia-558"].map(|name| tree.refused(&with_type(name))));
-    insta::assert_snapshot!(refusals.join("\n"), @r#"
+    insta::assert_snapshot!(refusals.join("\n"), @r"
     pool 'cad' was not created: no --device was given; name the devices ('virt-vgpu devices' lists them), or write /etc/virt-vgpu/pools.d/cad.toml with rules of your own
     pool 'cad' was not created: mtty has no type 'nvidia-558'; it has mtty-1 (Single port serial)
-    pool 'cad' was not created: there is no mdev parent '0000:3c:00.4': there are 0000:3b:00.4, 0000:3b:00.5 and mtty; 'virt-vgpu devices' lists all
-    pool 'cad' was not created: 0000:04:00.0 is not an mdev parent: its driver 'igb' offers no mdev types; 'virt-vgpu devices' lists those that are
+    pool 'cad' was not created: there is no mdev parent '0000:3c:00.4': there are 0000:3b:00.4, 0000:3b:00.5 and mtty; 'virt-vgpu devices --kind mdev' lists all
+    pool 'cad' was not created: 0000:04:00.0 is not an mdev parent: its driver 'igb' offers no mdev types; 'virt-vgpu devices --kind mdev' lists those that are
     pool 'cad' was not created: 0000:86:00.0 is not an mdev parent: its virtual functions are not enabled; enable them (for NVIDIA: /usr/lib/nvidia/sriov-manage -e 0000:86:00.0)
     pool 'cad' was not created: guest-driver: 'nvidia.iso' is not the absolute path of an .iso file
     pool 'cad' was not created: guest-driver: driver sets (here 'nvidia-19.0') are not supported by this version; accepted: the absolute path of an .iso file
@@ -215,7 +215,7 @@ fn create_refuses_what_could_not_work_and_writes_nothing() {
     pool 'cad' was not created: 0000:3b:00.4 has no type 'L40S-12Q' (did you mean 'NVIDIA L40S-12Q'?); it has nvidia-558 (NVIDIA L40S-12Q), nvidia-559 (NVIDIA L40S-24Q)
     pool 'cad' was not created: 0000:3b:00.4 has no type 'nvidia-557'; it has nvidia-558 (NVIDIA L40S-12Q), nvidia-559 (NVIDIA L40S-24Q)
     pool 'cad' was not created: 0000:3b:00.4 has no type 'nvdia-558' (did you mean 'nvidia-558'?); it has nvidia-558 (NVIDIA L40S-12Q), nvidia-559 (NVIDIA L40S-24Q)
-    "#);
+    ");
     assert!(!tree.exists("/etc/virt-vgpu"));
 
     let usage = |arguments: &[&str]| assert_eq!(tree.run(arguments).code, 2, "{arguments:?}");

@@ -35,7 +35,7 @@ fn names_of_domains() {
         .mdev(uuid, "0000:3b:00.4", "nvidia-558")
         .claim(&name, "cad", uuid, "0000:3b:00.4", "nvidia-558")
         .with("/proc/self/stat", "");
-    let text = tree.shown(&["devices", "0000:3b:00.4"]);
+    let text = tree.shown(&["devices", "--kind", "mdev", "0000:3b:00.4"]);
     is_plain(&text);
     assert!(text.contains(&format!("domain '{shown}' (")), "{text}");
     let text = tree.shown(&["status"]);
@@ -57,17 +57,17 @@ fn what_sysfs_holds() {
     let driver = format!("../../../bus/pci/drivers/i{NASTY}\nproblem: x");
     std::os::unix::fs::symlink(driver, device.join("driver")).unwrap();
     for arguments in [
-        &["devices"][..],
+        &["devices", "--kind", "mdev"][..],
         &["devices", "--kind", "pci"],
         &["devices", "--kind", "pci", "--fields"],
-        &["devices", "--json"],
+        &["devices", "--kind", "mdev", "--json"],
         &["devices", "--kind", "pci", "--json"],
     ] {
         let text = tree.shown(arguments);
         is_plain(&text);
         assert!(!text.contains("\nproblem"), "{arguments:?}: {text}");
     }
-    let text = tree.shown(&["devices", "0000:3b:00.4"]);
+    let text = tree.shown(&["devices", "--kind", "mdev", "0000:3b:00.4"]);
     assert!(text.contains(SHOWN), "{text}");
     let text = tree.shown(&["devices", "--kind", "pci"]);
     assert!(text.contains(&format!(r"i{SHOWN}\nproblem: x")), "{text}");
@@ -123,13 +123,14 @@ fn attributes_that_are_too_long() {
         &format!("{types}/nvidia-559/description"),
         &"\u{9b}".repeat(2000),
     );
-    let text = tree.shown(&["devices", "0000:3b:00.4"]);
+    let text = tree.shown(&["devices", "--kind", "mdev", "0000:3b:00.4"]);
     is_plain(&text);
     assert!(
         text.lines().all(|line| line.chars().count() < 1000),
         "{text}"
     );
-    for arguments in [&["devices"][..], &["status"], &["pool", "show", "cad"]] {
+    let of_parents = ["devices", "--kind", "mdev"];
+    for arguments in [&of_parents[..], &["status"], &["pool", "show", "cad"]] {
         let outcome = tree.run(arguments);
         is_plain(&outcome.out);
         assert!(

@@ -299,7 +299,7 @@ fn a_placeholder_that_the_pool_never_writes() {
         &domain,
         domain.xml().replace("<devices>", hostdev),
         "pool 'cad' has no free nvidia-231 for domain 'vm1': its placeholder is a PCI function, \
-         which a pool of kind 'mdev' never hands out; see 'virt-vgpu devices'",
+         which a pool of kind 'mdev' never hands out; see 'virt-vgpu pool preview cad'",
     );
 }
 

@@ -4,9 +4,9 @@
 gpu=0000:3b:00.0
 on_lab "unload_boards; load_boards l40s@$gpu/0 framework=vendor-vfio; vgpu_pool cad L40S-12Q $gpu; virt-vgpu host apply --all > /dev/null"
 # A firmware in flash memory, which QEMU runs as well as any, with variables of its own; a disk with a snapshot.
-on_lab 'head -c 128K < /dev/zero > /run/vars.template
+on_lab 'head -c 128K < /dev/zero > /run/vars.template; cp /usr/share/seabios/bios-256k.bin /var/lib/libvirt/images/firmware.bin
 	qemu-img create -q -f qcow2 /var/lib/libvirt/images/snapshot.qcow2 1M
-	vm_xml firmware | sed "s|</os>|<loader readonly=\"yes\" type=\"pflash\">/usr/share/seabios/bios-256k.bin</loader><nvram template=\"/run/vars.template\">/var/lib/libvirt/qemu/nvram/firmware.fd</nvram>&|" > /run/firmware.xml
+	vm_xml firmware | sed "s|</os>|<loader readonly=\"yes\" type=\"pflash\">/var/lib/libvirt/images/firmware.bin</loader><nvram template=\"/run/vars.template\">/var/lib/libvirt/qemu/nvram/firmware.fd</nvram>&|" > /run/firmware.xml
 	disk="<disk type=\"file\"><driver name=\"qemu\" type=\"qcow2\"/><source file=\"/var/lib/libvirt/images/snapshot.qcow2\"/><target dev=\"sda\" bus=\"sata\"/></disk>"
 	vm_xml snapshot | sed "s|<memballoon|$disk&|" > /run/snapshot.xml
 	for vm in firmware snapshot; do

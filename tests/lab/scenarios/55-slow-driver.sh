@@ -16,7 +16,7 @@ on_lab 'echo 1 40000 > $SIM/boards/$T4A/delay_read
 second=$(on_lab 'device_uuid ws2')
 assert_eq "$second 0000:5e:00.0 nvidia-232" 'devices | grep 0000:5e'
 assert "virt-vgpu status --json | jq -e '.problems[] | select(contains(\"$hangs\"))'"
-assert "virt-vgpu devices --json | jq -e '.devices[] | select(.problem // \"\" | contains(\"$hangs\"))'"
+assert "virt-vgpu devices --kind mdev --json | jq -e '.devices[] | select(.problem // \"\" | contains(\"$hangs\"))'"
 on_lab 'virsh -q destroy ws2'
 assert 'wait_until "test \"\$(devices | wc -l)\" = 1" 10'
 on_lab 'start_vm ws3'
