@@ -123,14 +123,13 @@ impl FunctionList {
         }
         write!(f, "{table}")?;
         let mut gap = "\n";
+        for (group, members) in shared_groups(&rows) {
+            let members: Vec<PciAddress> = members.into_iter().collect();
+            writeln!(f, "{gap}IOMMU group {group}: {}", joined(&members))?;
+            gap = "";
+        }
         for (device, whole, _) in rows {
             let address = device.address;
-            if !whole.shares_group_with.is_empty() {
-                let group = whole.iommu_group.as_deref().unwrap_or_default();
-                let others = joined(&whole.shares_group_with);
-                writeln!(f, "{gap}{address}: IOMMU group {group} also holds {others}")?;
-                gap = "";
-            }
             for why in &whole.critical {
                 writeln!(f, "{gap}{address}: {why}")?;
                 gap = "";
@@ -152,6 +151,29 @@ impl FunctionList {
             Some(count) => writeln!(f, "\n{count} devices make mediated devices: {list}"),
         }
     }
+}
+
+/// The IOMMU groups that hold several of the functions or others besides, in the order of the
+/// table, each with all its members.
+fn shared_groups<'l>(
+    rows: &[(&'l FunctionReport, &'l WholeFunction, bool)],
+) -> Vec<(&'l str, BTreeSet<PciAddress>)> {
+    let mut groups: Vec<(&str, BTreeSet<PciAddress>)> = Vec::new();
+    for (device, whole, _) in rows {
+        let Some(group) = whole.iommu_group.as_deref() else {
+            continue;
+        };
+        let place = groups.iter().position(|(known, _)| *known == group);
+        let place = place.unwrap_or_else(|| {
+            groups.push((group, BTreeSet::new()));
+            groups.len() - 1
+        });
+        let members = &mut groups[place].1;
+        members.insert(device.address);
+        members.extend(&whole.shares_group_with);
+    }
+    groups.retain(|(_, members)| members.len() > 1);
+    groups
 }
 
 /// The names of its vendor and of itself; where that is not known, of its class.

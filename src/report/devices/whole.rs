@@ -181,9 +181,15 @@ impl<'a> WholeFunctions<'a> {
         pools.map(|pool| pool.name.clone()).collect()
     }
 
+    /// None without PCI Express, and while the link is down: the kernel calls its speed then
+    /// "Unknown" (`pci_speed_string`).
     fn link(&self, function: PciAddress) -> Option<Link> {
+        let speed = self.text(function, "current_link_speed")?;
+        if speed.starts_with("Unknown") {
+            return None;
+        }
         Some(Link {
-            speed: self.text(function, "current_link_speed")?,
+            speed,
             width: self.text(function, "current_link_width")?,
             max_speed: self.text(function, "max_link_speed")?,
             max_width: self.text(function, "max_link_width")?,

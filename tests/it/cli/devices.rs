@@ -111,6 +111,34 @@ fn all_pci_functions_are_shown_with_names() {
     ");
 }
 
+/// What the device could do is shown where it does less; a link that is down is none.
+#[test]
+fn links_are_shown_while_they_are_up() {
+    let link = |tree: Tree, function: &str, values: [&str; 4]| {
+        let names = ["current_link_speed", "current_link_width"];
+        let names = names.iter().chain(&["max_link_speed", "max_link_width"]);
+        names.zip(values).fold(tree, |tree, (name, value)| {
+            let path = format!("/sys/devices/pci0000:00/{function}/{name}");
+            tree.with(&path, &format!("{value}\n"))
+        })
+    };
+    let gen4 = ["16.0 GT/s PCIe", "16", "16.0 GT/s PCIe", "16"];
+    let slow = ["2.5 GT/s PCIe", "8", "16.0 GT/s PCIe", "16"];
+    let down = ["Unknown", "0", "16.0 GT/s PCIe", "16"];
+    let tree = link(Tree::with_devices(), "0000:04:00.0", gen4);
+    let tree = link(tree, "0000:3b:00.0", slow);
+    let tree = link(tree, "0000:3b:00.4", down);
+    insta::assert_snapshot!(tree.shown(&["devices"]), @r"
+    ADDRESS       CLASS    ID         DRIVER  GROUP  NODE  RESET  LINK                          POOLS  USER  NAME
+    0000:04:00.0  network  8086:1533  igb     -      0     -      16 GT/s x16                   -      -     Intel Corporation I210 Gigabit Network Connection
+    0000:3b:00.0  gpu      10de:26b9  nvidia  -      0     -      2.5 GT/s x8 (of 16 GT/s x16)  -      -     NVIDIA Corporation AD102GL [L40S]
+    0000:3b:00.4  gpu      10de:26b9  nvidia  -      0     -      -                             -      -     NVIDIA Corporation AD102GL [L40S]
+    0000:3b:00.5  gpu      10de:26b9  nvidia  -      0     -      -                             -      -     NVIDIA Corporation AD102GL [L40S]
+
+    3 devices make mediated devices: 'virt-vgpu devices --kind mdev'
+    ");
+}
+
 /// Without another wish, and with names of devices that are no PCI functions.
 #[test]
 fn one_list_is_for_all() {

@@ -330,9 +330,7 @@ fn devices_are_shown_as_they_are() {
     0000:05:00.1  network  8086:1533  igb       5*     -     -        -     cards  -       -
     0000:06:00.0  storage  8086:0953  nvme      6      -     flr bus  -     cards  -       -
 
-    0000:00:01.0: IOMMU group 5 also holds 0000:05:00.0, 0000:05:00.1
-    0000:05:00.0: IOMMU group 5 also holds 0000:05:00.1
-    0000:05:00.1: IOMMU group 5 also holds 0000:05:00.0
+    IOMMU group 5: 0000:00:01.0, 0000:05:00.0, 0000:05:00.1
     0000:05:00.1: the kernel knows no way to reset it: it may not work for a second VM until the host reboots
     ");
     insta::assert_snapshot!(said(&scene, "devices --fields --kind pci 0000:04:00.0"), @r"

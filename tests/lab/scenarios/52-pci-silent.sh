@@ -14,9 +14,9 @@ come_back() {
 
 # Idle: refused, and told in our words; libvirt would say 'Unknown PCI header type'.
 on_lab 'silence nvme0'
+refused="virt-vgpu: pool 'drives' has no free PCI device for domain 'a': its XML names 0000:01:00.0: "
 said=$(refuse 'virsh start a')
-report "$said"
-[[ $said == *"virt-vgpu: pool 'drives' has no free PCI device for domain 'a': its XML names 0000:01:00.0: "* ]] || fail "it said: $said"
+[[ $said == *"$refused"*"0000:01:00.0 does not answer: "*"it is quarantined until nvme has it again and it answers"* ]] || fail "it said: $said"
 assert_eq 'nvme' 'driver_of 0000:e2:00.0'
 said=$(on_lab 'virt-vgpu start a')
 [[ $said == *'0000:e2:00.0 instead of 0000:01:00.0'* ]] || fail "it said: $said"
@@ -30,13 +30,14 @@ on_lab 'silence nvme0'
 on_lab 'virsh -q destroy a || true; wait_until "[ \"\$(state_of a)\" = \"shut off\" ]" 240'
 assert_eq 'running' 'state_of b'
 assert 'wait_until "[ ! -e $(claim_of a) ]" 60'
-report "$(on_lab 'virt-vgpu status; virt-vgpu status --json | jq -r ".problems[]"')"
+said=$(on_lab 'virt-vgpu status --json | jq -r ".problems[]"')
+[[ $said == '0000:01:00.0 is quarantined: 0000:01:00.0 has not got its driver back: '*" 'echo 1 > /sys/bus/pci/devices/0000:01:00.0/remove' "* ]] || fail "it said: $said"
 said=$(refuse 'virsh start a')
-report "$said"
-[[ $said == *"virt-vgpu: pool 'drives' has no free PCI device for domain 'a': its XML names 0000:01:00.0: "* ]] || fail "it said: $said"
+[[ $said == *"$refused"*'has not got its driver back: '* ]] || fail "it said: $said"
 on_lab 'virsh -q destroy b'
 assert_eq 'nvme' 'driver_of 0000:e2:00.0'
 come_back nvme0 0000:01:00.0
-on_lab 'virt-vgpu reconcile --grace 0; start_vm a; start_vm b; virsh -q destroy a; virsh -q destroy b'
+assert_eq '0000:01:00.0: repaired, no longer quarantined' 'virt-vgpu reconcile --grace 0 | tail -n 1'
+on_lab 'start_vm a; start_vm b; virsh -q destroy a; virsh -q destroy b'
 assert_eq '' left_over
 assert_eq 'nvme nvme' 'echo $(driver_of 0000:01:00.0) $(driver_of 0000:e2:00.0)'
