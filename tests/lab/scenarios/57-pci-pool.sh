@@ -11,6 +11,12 @@ on_lab 'create_pool disks --kind pci --device 0000:01:00.0 --device 0000:e2:00.0
 	for vm in a b; do define_vm $vm; virt-vgpu attach $vm --pool disks > /dev/null; done
 	define_vm c; virt-vgpu attach c --pool card > /dev/null'
 assert_eq '0000:01:00.0 0000:e2:00.0 0000:02:00.0' 'for vm in a b c; do function_of $vm pci0; done | paste -sd" "'
+# One list of all, with udev's names; what VMs could have.
+assert_eq '["storage","nvme","QEMU NVM Express Controller",["flr","bus"],["disks"],[]]
+["gpu",null,null,["bus"],["card"],["0000:02:00.1","0000:02:00.2"]]' 'virt-vgpu devices 0000:01:00.0 0000:02:00.0 --json |
+	jq -c ".devices[] | [.class, .driver, .device, .reset_methods, .pools, .companions]"'
+assert_eq '["0000:00:03.0","0000:01:00.0","0000:02:00.0","0000:02:00.1","0000:02:00.2","0000:e1:00.0","0000:e2:00.0"]' \
+	'virt-vgpu devices --free --json | jq -c "[.devices[].address]"'
 
 # What the host stands on is refused, with the devices in between.
 said=$(on_lab 'virt-vgpu pool create shared --kind pci --device 0000:04:01.0')
