@@ -35,7 +35,7 @@ pub fn devices_wanted(domain: &DomainDef) -> Result<Vec<PlacedRequest<'_>>, Allo
                 domain: domain.name.to_string(),
                 device: request.name.to_string(),
                 pool: request.pool.clone(),
-                uuid,
+                lacks: format!("has no <hostdev> with UUID {uuid}"),
             });
         }
     }

@@ -4,9 +4,9 @@ use std::io;
 
 use crate::{
     claims::Damaged,
-    config::PoolError,
-    domain::{DomainError, ExchangeError},
-    host::LockError,
+    config::{self, PoolError},
+    domain::{ALIAS_PREFIX, DomainError, ExchangeError},
+    host::{Host, LockError},
     model::{MdevModel, MdevTypeId, MdevUuid, ParentName, PciAddress, PoolName, proposed},
     plan::Refusal,
 };
@@ -54,9 +54,8 @@ pub enum AllocateError {
     },
     /// A requested device has no placeholder in the XML.
     #[error(
-        "domain '{domain}' asks for device '{device}' in its metadata but has no <hostdev> with UUID \
-         {uuid}; virt-vgpud adds it a moment after the domain is defined, {} by hand; \
-         then start it again",
+        "domain '{domain}' asks for device '{device}' in its metadata but {lacks}; virt-vgpud adds it a \
+         moment after the domain is defined, {} by hand; then start it again",
         proposed("virt-vgpu sync", domain)
     )]
     NoPlaceholder {
@@ -66,14 +65,13 @@ pub enum AllocateError {
         device: String,
         /// Its pool.
         pool: PoolName,
-        /// The UUID that the hostdev must have.
-        uuid: MdevUuid,
+        /// What is not there, after "but".
+        lacks: String,
     },
     /// The same for a domain that is being restored: changing its definition does not
     /// help.
     #[error(
-        "the saved state of domain '{domain}' asks for device '{device}' in its metadata but has no \
-         <hostdev> with UUID {uuid}; remove the request with {}, or discard the state with {}",
+        "the saved state of domain '{domain}' asks for device '{device}' in its metadata but {lacks}; remove the request with {}, or discard the state with {}",
         proposed("virsh managedsave-edit", domain),
         proposed("virsh managedsave-remove", domain)
     )]
@@ -82,8 +80,8 @@ pub enum AllocateError {
         domain: String,
         /// The request.
         device: String,
-        /// The UUID that the hostdev would have.
-        uuid: MdevUuid,
+        /// What is not there, after "but".
+        lacks: String,
     },
     /// The pool cannot be used.
     #[error("domain '{domain}' asks for a device of pool '{pool}': {cause}")]
@@ -195,6 +193,40 @@ pub enum AllocateError {
 }
 
 impl AllocateError {
+    /// With what the pool of a request without a placeholder needs: a whole function is found
+    /// by its alias and has no UUID, and a device that is plugged in later has no placeholder.
+    #[must_use]
+    pub fn with_pool(self, host: &Host) -> Self {
+        let Self::NoPlaceholder {
+            domain,
+            device,
+            pool,
+            lacks,
+        } = self
+        else {
+            return self;
+        };
+        match config::load_pool(host, &pool) {
+            Err(cause) => Self::Pool {
+                domain,
+                pool,
+                cause: Box::new(cause),
+            },
+            Ok(its) => Self::NoPlaceholder {
+                lacks: if its.devices.is_plugged_in_later() {
+                    "its request has no optional='yes', which this pool needs".to_owned()
+                } else if its.kind.is_of_whole_functions() {
+                    format!("has no <hostdev> with alias '{ALIAS_PREFIX}{device}'")
+                } else {
+                    lacks
+                },
+                domain,
+                device,
+                pool,
+            },
+        }
+    }
+
     /// The line for XML that may not belong to a defined domain: it says what to change
     /// in the XML, because 'virsh edit' may not find the domain.
     #[must_use]
@@ -206,11 +238,10 @@ impl AllocateError {
             Self::NoPlaceholder {
                 domain,
                 device,
-                uuid,
+                lacks,
                 ..
             } => format!(
-                "domain '{domain}' asks for device '{device}' in its metadata but has no <hostdev> \
-                 with UUID {uuid}; virt-vgpud adds it a moment after the domain is defined, \
+                "domain '{domain}' asks for device '{device}' in its metadata but {lacks}; virt-vgpud adds it a moment after the domain is defined, \
                  'virt-vgpu create' when it creates a transient one"
             ),
             Self::Together { domain, why } => {

@@ -26,7 +26,7 @@ mod parents;
 ///
 /// By default: all PCI functions, with who or what has each of them. A GPU's
 /// companions, such as audio and USB, stand indented below it whether they were asked
-/// for or not. A star marks an IOMMU group that other functions share. Names are from
+/// for or not. A star marks an IOMMU group of several devices. Names are from
 /// udev's hardware database, else from pci.ids; a rule compares with the name that
 /// --fields shows. With --kind mdev: the devices that make mediated devices, with
 /// their types and the mediated devices that exist.
@@ -103,7 +103,7 @@ impl Devices {
             ),
             (asked, has) => asked
                 .or(has)
-                .or_else(|| devices::usual_kind(&self.addresses)),
+                .or_else(|| devices::usual_kind(host, &self.addresses)),
         };
         let kind = kind.context("this version has no kinds of devices")?;
         if self.free && kind.subject() != Subject::Function {

@@ -8,7 +8,6 @@ use super::output::{self, Table};
 use crate::{
     device::gpu::Functions,
     host::Host,
-    kind::{self, Subject},
     model::PoolName,
     report::profiles::{self, GpuReport, ProfileList, ProfileReport},
 };
@@ -126,9 +125,7 @@ impl fmt::Display for ProfileList {
         if self.gpus.is_empty() {
             writeln!(
                 f,
-                "no GPUs of the driver 'nvidia'; 'virt-vgpu devices --kind {}' lists PCI \
-                 functions",
-                kind::names_about(Subject::Function)
+                "no GPUs of the driver 'nvidia'; 'virt-vgpu devices' lists PCI functions"
             )?;
         }
         for (index, gpu) in self.gpus.iter().enumerate() {

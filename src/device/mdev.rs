@@ -12,7 +12,7 @@ use super::{PCI_DEVICES, Sysfs, at, link_name, list, optional, read};
 use crate::model::{MdevModel, MdevTypeId, MdevUuid, ParentName, TypeSelector};
 
 /// The class of all parents; it exists once there is a parent.
-pub(super) const PARENTS: &str = "/sys/class/mdev_bus";
+pub const PARENTS: &str = "/sys/class/mdev_bus";
 /// All mediated devices, links named by UUID.
 const DEVICES: &str = "/sys/bus/mdev/devices";
 

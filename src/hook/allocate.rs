@@ -27,7 +27,8 @@ pub(super) fn allocate(
         domain: call.domain.to_string(),
         cause,
     })?;
-    let wanted = devices_wanted(&domain).map_err(|error| of_saved_state(host, call, error))?;
+    let wanted = devices_wanted(&domain)
+        .map_err(|error| of_saved_state(host, call, error.with_pool(host)))?;
     if wanted.is_empty() {
         return Ok(None);
     }
@@ -68,13 +69,13 @@ fn of_saved_state(host: &Host, call: &HookCall, error: AllocateError) -> Allocat
         AllocateError::NoPlaceholder {
             domain,
             device,
-            uuid,
+            lacks,
             ..
         } if call.operation == Operation::Prepare && host.exists(&saved) => {
             AllocateError::NoPlaceholderSaved {
                 domain,
                 device,
-                uuid,
+                lacks,
             }
         }
         other => other,

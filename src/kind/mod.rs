@@ -142,6 +142,13 @@ pub trait Kind: fmt::Debug + Sync {
         Ok(None)
     }
 
+    /// Why a function cannot be handed out whole now, whichever pool takes it; None if it can,
+    /// and for kinds that hand out other things. What the host needs is not asked here.
+    fn withheld(&self, view: &HostView<'_>, function: PciAddress) -> Option<String> {
+        let _ = (view, function);
+        None
+    }
+
     /// Devices to which the rules would apply if they were bound to the right driver,
     /// each with its present owner.
     fn unbound(&self, view: &HostView<'_>) -> Vec<(PciAddress, String)> {

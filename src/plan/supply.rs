@@ -103,6 +103,19 @@ impl<'a> HostSupply<'a> {
         })
     }
 
+    /// A sentence about a pool that hands out parts of the function, which then cannot be
+    /// handed out whole.
+    #[must_use]
+    pub fn handed_out_in_parts(&self, function: &Parent) -> Option<String> {
+        let pools = self.all_pools?.all_pools().iter();
+        let mut of_parts = pools.filter(|pool| !pool.kind.is_of_whole_functions());
+        let pool = of_parts.find(|pool| {
+            let its = pool.kind.subject_named(self.view.sysfs(), &function.name);
+            its.is_some_and(|its| is_match(&self.verdict(pool, &pool.rules, &its)))
+        })?;
+        Some(parts_of(pool))
+    }
+
     /// All such pools, each with the devices that both take.
     ///
     /// # Errors
@@ -127,9 +140,7 @@ impl<'a> HostSupply<'a> {
         let rival = self.rival(pool, subject)?;
         let (name, kind) = (&rival.name, rival.kind);
         Some(if pool.kind.is_of_whole_functions() {
-            format!(
-                "pool '{name}' (kind '{kind}') hands out parts of it; a device can only be in one of the two"
-            )
+            parts_of(rival)
         } else {
             format!(
                 "pool '{name}' (kind '{kind}') hands it out whole; a device can only be in one of the two"
@@ -246,7 +257,8 @@ impl<'a> HostSupply<'a> {
     }
 
     /// Whether a rule of the pool takes the device even if the host needs it.
-    fn may_be_critical(&self, pool: &Pool, subject: &Parent) -> bool {
+    #[must_use]
+    pub fn may_be_critical(&self, pool: &Pool, subject: &Parent) -> bool {
         let rules = pool.rules.iter().filter(|rule| rule.allow_critical);
         let rules: Vec<Rule> = rules.cloned().collect();
         is_match(&self.verdict(pool, &rules, subject))
@@ -389,6 +401,13 @@ impl<'a> HostSupply<'a> {
         let sources = self.view.field_sources();
         pool.devices.verdict(sources, rules, subject)
     }
+}
+
+fn parts_of(pool: &Pool) -> String {
+    format!(
+        "pool '{}' (kind '{}') hands out parts of it; a device can only be in one of the two",
+        pool.name, pool.kind
+    )
 }
 
 fn is_match(verdict: &Verdict) -> bool {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    cli::output::Table,
+    cli::output::{self, Table},
     device::pci::NO_RESET,
     kind::{self, Subject},
     model::PciAddress,
@@ -92,11 +92,7 @@ impl FunctionList {
         let rows = self.rows();
         for (device, whole, is_beside) in &rows {
             let or_none = |text: &Option<String>| text.clone().unwrap_or_default();
-            let mark = if whole.shares_group_with.is_empty() {
-                ""
-            } else {
-                "*"
-            };
+            let mark = if whole.is_in_shared_group() { "*" } else { "" };
             let indent = if *is_beside { "  " } else { "" };
             table.row([
                 format!("{indent}{}", device.address),
@@ -122,26 +118,46 @@ impl FunctionList {
             ]);
         }
         write!(f, "{table}")?;
-        let mut gap = "\n";
+        let mut remarks = Remarks::default();
         for (group, members) in shared_groups(&rows) {
-            let members: Vec<PciAddress> = members.into_iter().collect();
-            writeln!(f, "{gap}IOMMU group {group}: {}", joined(&members))?;
-            gap = "";
+            remarks.0.push((format!("IOMMU group {group}"), members));
         }
+        let groups = remarks.0.len();
         for (device, whole, _) in rows {
             let address = device.address;
             for why in &whole.critical {
-                writeln!(f, "{gap}{address}: {why}")?;
-                gap = "";
+                remarks.add(address, why.clone());
+            }
+            for pool in &whole.taken_from_host_by {
+                let why = format!("pool '{pool}' takes it all the same (allow-critical)");
+                remarks.add(address, why);
             }
             if let Some(why) = &whole.quarantined {
-                writeln!(f, "{gap}{address}: quarantined: {why}")?;
-                gap = "";
+                remarks.add(address, format!("quarantined: {why}"));
+            }
+            if let Some(why) = whole
+                .unavailable
+                .as_ref()
+                .filter(|_| whole.critical.is_empty())
+            {
+                remarks.add(address, why.clone());
             }
             if whole.reset_methods.is_empty() && whole.is_free() {
-                writeln!(f, "{gap}{address}: {NO_RESET}")?;
-                gap = "";
+                remarks.add(address, NO_RESET.to_owned());
             }
+        }
+        let (of_groups, of_functions) = remarks.0.split_at(groups);
+        let gap = if remarks.0.is_empty() { "" } else { "\n" };
+        f.write_str(gap)?;
+        for (group, members) in of_groups {
+            let members: Vec<&PciAddress> = members.iter().collect();
+            writeln!(f, "{group}: {}", joined(&members))?;
+        }
+        for (why, functions) in of_functions {
+            writeln!(f, "{}: {why}", some_of(functions))?;
+        }
+        for problem in &self.problems {
+            writeln!(f, "\nproblem: {}", output::one_line(problem))?;
         }
         let of_parents = kind::names_about(Subject::Parent);
         let list = format!("'virt-vgpu devices --kind {of_parents}'");
@@ -153,8 +169,33 @@ impl FunctionList {
     }
 }
 
-/// The IOMMU groups that hold several of the functions or others besides, in the order of the
-/// table, each with all its members.
+/// What is said below the table: the text, and the functions that it is about.
+#[derive(Default)]
+struct Remarks(Vec<(String, BTreeSet<PciAddress>)>);
+
+impl Remarks {
+    /// Many functions have the same reason if something is missing for all.
+    fn add(&mut self, function: PciAddress, text: String) {
+        match self.0.iter_mut().find(|(known, _)| *known == text) {
+            Some((_, functions)) => {
+                functions.insert(function);
+            }
+            None => self.0.push((text, BTreeSet::from([function]))),
+        }
+    }
+}
+
+/// The first functions, and how many more there are.
+fn some_of(functions: &BTreeSet<PciAddress>) -> String {
+    const NAMED: usize = 8;
+    let named: Vec<&PciAddress> = functions.iter().take(NAMED).collect();
+    match functions.len().saturating_sub(NAMED) {
+        0 => joined(&named),
+        more => format!("{} and {more} more", joined(&named)),
+    }
+}
+
+/// The IOMMU groups of several devices, in the order of the table, each with all its members.
 fn shared_groups<'l>(
     rows: &[(&'l FunctionReport, &'l WholeFunction, bool)],
 ) -> Vec<(&'l str, BTreeSet<PciAddress>)> {
@@ -163,6 +204,9 @@ fn shared_groups<'l>(
         let Some(group) = whole.iommu_group.as_deref() else {
             continue;
         };
+        if !whole.is_in_shared_group() {
+            continue;
+        }
         let place = groups.iter().position(|(known, _)| *known == group);
         let place = place.unwrap_or_else(|| {
             groups.push((group, BTreeSet::new()));
@@ -172,7 +216,6 @@ fn shared_groups<'l>(
         members.insert(device.address);
         members.extend(&whole.shares_group_with);
     }
-    groups.retain(|(_, members)| members.len() > 1);
     groups
 }
 

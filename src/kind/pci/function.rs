@@ -199,8 +199,12 @@ fn virtual_functions(sysfs: &dyn Sysfs, function: PciAddress) -> io::Result<Opti
     let Some(count) = optional(read(sysfs, &path))?.filter(|count| count != "0") else {
         return Ok(None);
     };
+    let (functions, them) = match count.as_str() {
+        "1" => ("function", "it"),
+        _ => ("functions", "them"),
+    };
     Ok(Some(format!(
-        "it has {count} virtual functions, which would vanish; 'echo 0 > {path}' removes them \
-         when nobody uses them"
+        "it has {count} virtual {functions}, which would vanish; 'echo 0 > {path}' removes {them} \
+         when nobody uses {them}"
     )))
 }

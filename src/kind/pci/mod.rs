@@ -6,9 +6,12 @@ use std::{io, sync::Arc};
 
 use super::{Devices, HostView, Keys, Kind, PCI_FIELDS, Part, Subject, Words};
 use crate::{
-    device::{Sysfs, iommu, mdev::Parent},
+    device::{
+        Sysfs, iommu,
+        mdev::{Offer, Parent},
+    },
     document::ConfigError,
-    model::ParentName,
+    model::{ParentName, PciAddress},
     rule::Field,
 };
 
@@ -46,7 +49,7 @@ impl Kind for Pci {
             none: "no PCI devices",
             host_has_none: "this host has no PCI devices",
             absent: "this host has no such PCI device",
-            lists: "virt-vgpu devices --kind pci",
+            lists: "virt-vgpu devices",
             not_taken: "the pool's rules do not take it",
             unbound: None,
         }
@@ -89,6 +92,13 @@ impl Kind for Pci {
     /// (`virPCIDeviceUnbindFromStub`).
     fn keeps_its_driver(&self) -> bool {
         true
+    }
+
+    fn withheld(&self, view: &HostView<'_>, function: PciAddress) -> Option<String> {
+        match function::offer(view, function) {
+            Offer::Taken(why) | Offer::NoRoom(why) | Offer::Unreadable(why) => Some(why),
+            Offer::Type { .. } | Offer::NoSuchType => None,
+        }
     }
 
     fn lacking(&self, sysfs: &dyn Sysfs) -> io::Result<Option<String>> {

@@ -1,6 +1,6 @@
 //! A PCI device as a person names it for a new pool.
 
-use super::{function, pool::PciPool};
+use super::{critical, function, pool::PciPool};
 use crate::{
     device::{mdev::Offer, near, pci},
     kind::{HostView, Named, NewDevice},
@@ -39,7 +39,7 @@ pub(super) fn named(pool: &PciPool, view: &HostView<'_>, text: &str) -> Result<N
 fn no_function(functions: &[(PciAddress, String)], text: &str) -> String {
     let have: Vec<String> = functions.iter().map(|(one, _)| one.to_string()).collect();
     format!(
-        "there is no PCI device '{}': {}; 'virt-vgpu devices --kind pci' lists all",
+        "there is no PCI device '{}': {}; 'virt-vgpu devices' lists all",
         spelling::shown(text),
         near::what_there_is(&near::canonical(text), &have)
     )
@@ -65,6 +65,10 @@ fn note(view: &HostView<'_>, function: PciAddress) -> Option<String> {
     }
     if let Offer::Taken(why) = function::offer(view, function) {
         notes.push(format!("{function} cannot be handed out now: {why}"));
+    } else if let Some(why) = critical::why(view, function) {
+        notes.push(format!(
+            "{function} is not handed out: {why}; 'allow-critical = true' in its rule overrides that"
+        ));
     }
     let has_no_reset = pci::reset_methods(view.sysfs(), function).is_ok_and(|ways| ways.is_empty());
     if has_no_reset {

@@ -10,7 +10,8 @@ use super::{
 };
 use crate::{
     allocate::Look,
-    config::Pool,
+    claims,
+    config::{self, Pool},
     device::{
         gpu_fields::GpuFields,
         near,
@@ -31,6 +32,9 @@ pub struct FunctionList {
     /// Companions of these that are not among them.
     #[serde(skip)]
     pub beside: Vec<FunctionReport>,
+    /// What could not be read.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<String>,
     /// How many devices of the host can make mediated devices; None where that was not the
     /// question. Not all of them are PCI functions.
     #[serde(skip)]
@@ -79,7 +83,7 @@ pub(super) fn gather(host: &Host, query: &Query<'_>) -> anyhow::Result<FunctionL
     functions.sort_unstable();
     let all = functions.clone();
     let supply = look
-        .supply(Detail::default())
+        .free_supply(Detail::default(), None)
         .context("cannot look for devices")?;
     let view = supply.view();
     let of_kind: Vec<PciAddress> = match pool {
@@ -109,7 +113,7 @@ pub(super) fn gather(host: &Host, query: &Query<'_>) -> anyhow::Result<FunctionL
     }
     functions.retain(|(address, _)| of_kind.contains(address));
     let whole = match kind.subject() {
-        Subject::Function => Some(WholeFunctions::look(host, &look, &supply)?),
+        Subject::Function => Some(WholeFunctions::look(host, kind, &look, &supply)?),
         Subject::Parent | Subject::Gpu => None,
     };
     let names = Names::of(host, &look.names);
@@ -127,6 +131,7 @@ pub(super) fn gather(host: &Host, query: &Query<'_>) -> anyhow::Result<FunctionL
         report
     };
     let mut devices: Vec<FunctionReport> = functions.iter().map(report).collect();
+    let all_of_these = devices.len();
     if query.free {
         let is_free = |one: &FunctionReport| one.whole.as_ref().is_none_or(WholeFunction::is_free);
         devices.retain(is_free);
@@ -144,7 +149,31 @@ pub(super) fn gather(host: &Host, query: &Query<'_>) -> anyhow::Result<FunctionL
         parents: is_of_all.then(|| view.mdev().parents().len()),
         beside: beside.map(report).collect(),
         devices,
-        if_none: if_none(kind, pool, view),
+        problems: problems(host)?,
+        if_none: match all_of_these {
+            0 => if_none(kind, pool, view),
+            count => none_free(host, kind, count)?,
+        },
+    })
+}
+
+/// What keeps parts of the list from being complete: claims and pools that cannot be read.
+fn problems(host: &Host) -> anyhow::Result<Vec<String>> {
+    let (_, damaged) = claims::load_all(host).context("cannot read the claims")?;
+    let broken = config::load_all(host).pools.into_values();
+    let broken = broken.filter_map(Result::err);
+    let broken = broken.map(|error| format!("the pools are not all shown: {error}"));
+    let damaged = damaged.iter().map(ToString::to_string);
+    Ok(damaged.chain(broken).collect())
+}
+
+/// The text for a list of which nothing is free.
+fn none_free(host: &Host, kind: &dyn Kind, count: usize) -> anyhow::Result<String> {
+    let lacking = kind.lacking(host).context("cannot look for devices")?;
+    Ok(match (lacking, count) {
+        (Some(why), _) => format!("none is free: {why}"),
+        (None, 1) => "it is not free; the list without --free says why".to_owned(),
+        (None, _) => format!("none of the {count} is free; the list without --free says why"),
     })
 }
 

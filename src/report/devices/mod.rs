@@ -4,7 +4,7 @@ use serde::{Serialize, Serializer};
 
 use crate::{
     config::Pool,
-    device::{Sysfs, gpu_fields::GpuFields, pci::DeviceFields, pci::PciNames},
+    device::{Sysfs, gpu_fields::GpuFields, mdev, pci::DeviceFields, pci::PciNames},
     host::Host,
     kind::{KINDS, Kind, Subject},
     model::{ParentName, PciAddress},
@@ -57,13 +57,17 @@ pub fn devices(host: &Host, query: &Query<'_>) -> anyhow::Result<DeviceList> {
 }
 
 /// The kind of the devices that are shown unless another is wanted: all PCI functions; but
-/// parents of mediated devices where only names are given that no PCI function can have.
+/// parents of mediated devices where one is named that is no PCI function.
 #[must_use]
-pub fn usual_kind(addresses: &[String]) -> Option<&'static dyn Kind> {
-    let is_pci = |text: &String| text.parse::<PciAddress>().is_ok();
-    let subject = match addresses {
-        [_, ..] if !addresses.iter().any(is_pci) => Subject::Parent,
-        _ => Subject::Function,
+pub fn usual_kind(host: &Host, addresses: &[String]) -> Option<&'static dyn Kind> {
+    let is_parent = |text: &String| {
+        let name = text.parse::<ParentName>();
+        text.parse::<PciAddress>().is_err()
+            && name.is_ok_and(|name| host.exists(&format!("{}/{name}", mdev::PARENTS)))
+    };
+    let subject = match addresses.iter().any(is_parent) {
+        true => Subject::Parent,
+        false => Subject::Function,
     };
     let mut kinds = KINDS.iter().copied();
     kinds.find(|kind| kind.subject() == subject)

@@ -12,6 +12,7 @@ use crate::{
     config::Pool,
     device::{PCI_DEVICES, Sysfs, critical::HostNeeds, iommu, mdev, optional, pci, read},
     host::Host,
+    kind::Kind,
     model::{DomainName, NumaNode, PciAddress, PoolName},
     plan::{AllPools, HostSupply},
     rule::Verdict,
@@ -36,10 +37,15 @@ pub struct WholeFunction {
     pub user: Option<DomainName>,
     /// Why it is quarantined.
     pub quarantined: Option<String>,
+    /// What else keeps it from being handed out.
+    pub unavailable: Option<String>,
     /// Whether it is a bridge, which is never handed out.
     pub is_bridge: bool,
     /// Why the host needs it.
     pub critical: Vec<String>,
+    /// The pools that take it all the same, by a rule with `allow-critical`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub taken_from_host_by: Vec<PoolName>,
     /// For a GPU, the other functions of its card: audio, USB.
     pub companions: Vec<PciAddress>,
 }
@@ -71,15 +77,22 @@ impl WholeFunction {
     pub fn is_free(&self) -> bool {
         self.user.is_none()
             && self.quarantined.is_none()
+            && self.unavailable.is_none()
             && !self.is_bridge
-            && self.critical.is_empty()
-            && self.iommu_group.is_some()
+            && (self.critical.is_empty() || !self.taken_from_host_by.is_empty())
+    }
+
+    /// Whether its IOMMU group holds several devices; bridges do not count.
+    #[must_use]
+    pub fn is_in_shared_group(&self) -> bool {
+        self.shares_group_with.len() > usize::from(self.is_bridge)
     }
 }
 
 /// One look at all functions.
 pub(super) struct WholeFunctions<'a> {
     host: &'a Host,
+    kind: &'a dyn Kind,
     supply: &'a HostSupply<'a>,
     pools: Vec<&'a Pool>,
     needs: HostNeeds,
@@ -90,11 +103,13 @@ pub(super) struct WholeFunctions<'a> {
 impl<'a> WholeFunctions<'a> {
     pub(super) fn look(
         host: &'a Host,
+        kind: &'a dyn Kind,
         look: &'a Look<'_>,
         supply: &'a HostSupply<'a>,
     ) -> anyhow::Result<Self> {
         Ok(Self {
             host,
+            kind,
             supply,
             pools: look.all_pools().iter().collect(),
             needs: HostNeeds::read(host),
@@ -124,8 +139,19 @@ impl<'a> WholeFunctions<'a> {
             )
             .collect();
         let user = with_group.iter().find_map(|one| self.users.get(one));
-        let quarantined = with_group.iter().find_map(|one| self.quarantined.get(one));
+        let quarantined = self.quarantined.get(&function);
+        let subject = mdev::pci_function(function);
+        let unavailable = || {
+            let withheld = self.kind.withheld(self.supply.view(), function);
+            withheld.or_else(|| self.supply.handed_out_in_parts(&subject))
+        };
+        let is_open = user.is_none() && quarantined.is_none() && !is_bridge;
+        let takes_it = |pool: &&&Pool| self.supply.may_be_critical(pool, &subject);
+        let taking = self.pools.iter().filter(|_| !needs.is_empty());
+        let taking = taking.filter(takes_it).map(|pool| pool.name.clone());
         WholeFunction {
+            unavailable: is_open.then(unavailable).flatten(),
+            taken_from_host_by: taking.collect(),
             iommu_group: group,
             shares_group_with: members.into_iter().filter(|one| *one != function).collect(),
             numa_node: self

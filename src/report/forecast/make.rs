@@ -87,7 +87,9 @@ impl Forecast {
         }
         let wanted = match xml_of {
             XmlOf::FileWithoutUuid => devices_to_come(host, domain),
-            XmlOf::Domain | XmlOf::File => devices_wanted(domain)?,
+            XmlOf::Domain | XmlOf::File => {
+                devices_wanted(domain).map_err(|error| error.with_pool(host))?
+            }
         };
         if wanted.is_empty() {
             return Ok(ForecastResult::NothingWanted);

@@ -69,9 +69,9 @@ fn a_gpu_s_companions_stand_below_it() {
       0000:01:00.3  usb      10de:1ad8  xhci_hcd       3      0     -      -     -      host  NVIDIA Corporation (Serial bus controller)
     0000:04:00.0    network  8086:1533  igb            -      0     -      -     -      -     Intel Corporation I210 Gigabit Network Connection
 
-    0000:01:00.0: the kernel knows no way to reset it: it may not work for a second VM until the host reboots
-    0000:01:00.1: the kernel knows no way to reset it: it may not work for a second VM until the host reboots
+    0000:01:00.0, 0000:01:00.1: the kernel knows no way to reset it: it may not work for a second VM until the host reboots
     0000:01:00.3: it is not known whether the host needs it: /proc/bus/input/devices: No such file or directory (os error 2)
+    0000:04:00.0: it has no IOMMU group, so VFIO cannot isolate it
     ");
     let wanted = json!([
         ["0000:01:00.0", ["0000:01:00.1", "0000:01:00.3"]],
@@ -94,8 +94,7 @@ fn companions_that_were_not_asked_for_stand_below_the_gpu_too() {
       0000:01:00.1  audio  10de:22ba  snd_hda_intel  2      0     -      -     -      -     NVIDIA Corporation AD102 High Definition Audio Controller
       0000:01:00.3  usb    10de:1ad8  xhci_hcd       3      0     -      -     -      host  NVIDIA Corporation (Serial bus controller)
 
-    0000:01:00.0: the kernel knows no way to reset it: it may not work for a second VM until the host reboots
-    0000:01:00.1: the kernel knows no way to reset it: it may not work for a second VM until the host reboots
+    0000:01:00.0, 0000:01:00.1: the kernel knows no way to reset it: it may not work for a second VM until the host reboots
     0000:01:00.3: it is not known whether the host needs it: /proc/bus/input/devices: No such file or directory (os error 2)
     ");
     let gpu = tree.shown(&["devices", "--kind", "pci", "01:00.0"]);

@@ -105,6 +105,7 @@ fn all_pci_functions_are_shown_with_names() {
     0000:3b:00.4  gpu      10de:26b9  nvidia  -      0     -      -     -      host  NVIDIA Corporation AD102GL [L40S]
     0000:3b:00.5  gpu      10de:26b9  nvidia  -      0     -      -     -      -     NVIDIA Corporation AD102GL [L40S]
 
+    0000:04:00.0, 0000:3b:00.0, 0000:3b:00.5: this host has no IOMMU groups; enable the IOMMU in the firmware and in the kernel, then 'dmesg | grep -i iommu' shows it
     0000:3b:00.4: the host needs it: 0000:3b:00.4 → 614bc606-2078-5444-8c9c-4f8e98ae4dcc → mediated device
 
     3 devices make mediated devices: 'virt-vgpu devices --kind mdev'
@@ -135,8 +136,105 @@ fn links_are_shown_while_they_are_up() {
     0000:3b:00.4  gpu      10de:26b9  nvidia  -      0     -      -                             -      -     NVIDIA Corporation AD102GL [L40S]
     0000:3b:00.5  gpu      10de:26b9  nvidia  -      0     -      -                             -      -     NVIDIA Corporation AD102GL [L40S]
 
+    0000:04:00.0, 0000:3b:00.0, 0000:3b:00.4, 0000:3b:00.5: this host has no IOMMU groups; enable the IOMMU in the firmware and in the kernel, then 'dmesg | grep -i iommu' shows it
+
     3 devices make mediated devices: 'virt-vgpu devices --kind mdev'
     ");
+}
+
+/// The list without `--free` gives the reasons, unless one holds for all.
+#[test]
+fn a_list_of_which_nothing_is_free_says_so() {
+    let tree = Tree::with_devices();
+    assert_eq!(
+        tree.shown(&["devices", "--free"]),
+        "none is free: this host has no IOMMU groups; enable the IOMMU in the firmware and in the \
+         kernel, then 'dmesg | grep -i iommu' shows it\n"
+    );
+    let group = |tree: Tree, function: &str, number: &str| {
+        let device = format!("/sys/devices/pci0000:00/{function}");
+        let groups = "/sys/kernel/iommu_groups";
+        tree.with_link(&format!("{groups}/{number}/devices/{function}"), &device)
+            .with_link(
+                &format!("{device}/iommu_group"),
+                &format!("{groups}/{number}"),
+            )
+    };
+    let tree = group(tree, "0000:04:00.0", "1");
+    assert_eq!(
+        tree.shown(&["devices", "--free", "0000:3b:00.0"]),
+        "it is not free; the list without --free says why\n"
+    );
+    assert_eq!(
+        tree.shown(&["devices", "--free"]),
+        "none of the 4 is free; the list without --free says why\n"
+    );
+    insta::assert_snapshot!(tree.shown(&["devices"]), @r"
+    ADDRESS       CLASS    ID         DRIVER  GROUP  NODE  RESET  LINK  POOLS  USER  NAME
+    0000:04:00.0  network  8086:1533  igb     1      0     -      -     -      host  Intel Corporation I210 Gigabit Network Connection
+    0000:3b:00.0  gpu      10de:26b9  nvidia  -      0     -      -     -      -     NVIDIA Corporation AD102GL [L40S]
+    0000:3b:00.4  gpu      10de:26b9  nvidia  -      0     -      -     -      -     NVIDIA Corporation AD102GL [L40S]
+    0000:3b:00.5  gpu      10de:26b9  nvidia  -      0     -      -     -      -     NVIDIA Corporation AD102GL [L40S]
+
+    0000:04:00.0: it is not known whether the host needs it: /sys/bus/pci/devices/0000:04:00.0/iommu_group/devices: No such file or directory (os error 2)
+    0000:3b:00.0, 0000:3b:00.4, 0000:3b:00.5: it has no IOMMU group, so VFIO cannot isolate it
+
+    3 devices make mediated devices: 'virt-vgpu devices --kind mdev'
+    ");
+}
+
+/// A claim or a pool that cannot be read may have what seems to be free.
+#[test]
+fn what_cannot_be_read_is_told_of_below_the_list() {
+    let tree = Tree::with_devices()
+        .pool("cad", "kind = 'pci'\nodd = 1\n")
+        .with(
+            "/run/virt-vgpu/claims/11111111-2222-4333-8444-555555555555.json",
+            "{",
+        );
+    insta::assert_snapshot!(tree.shown(&["devices", "04:00.0"]), @r"
+    ADDRESS       CLASS    ID         DRIVER  GROUP  NODE  RESET  LINK  POOLS  USER  NAME
+    0000:04:00.0  network  8086:1533  igb     -      0     -      -     -      -     Intel Corporation I210 Gigabit Network Connection
+
+    0000:04:00.0: this host has no IOMMU groups; enable the IOMMU in the firmware and in the kernel, then 'dmesg | grep -i iommu' shows it
+
+    problem: claim /run/virt-vgpu/claims/11111111-2222-4333-8444-555555555555.json: EOF while parsing an object at line 1 column 1; when that domain no longer runs, remove the file
+
+    problem: the pools are not all shown: /etc/virt-vgpu/pools.d/cad.toml:2: key 'odd': unknown key; accepted: kind, description, class, instances, placement, guest-driver, pci, defaults, rule
+    ");
+    insta::assert_snapshot!(tree.shown(&["devices", "04:00.0", "--json"]), @r#"
+    {
+      "devices": [
+        {
+          "address": "0000:04:00.0",
+          "class": "network",
+          "class_name": null,
+          "vendor_id": "8086",
+          "device_id": "1533",
+          "vendor": "Intel Corporation",
+          "device": "I210 Gigabit Network Connection",
+          "driver": "igb",
+          "physical_function": null,
+          "iommu_group": null,
+          "shares_group_with": [],
+          "numa_node": 0,
+          "reset_methods": [],
+          "link": null,
+          "pools": [],
+          "user": null,
+          "quarantined": null,
+          "unavailable": "this host has no IOMMU groups; enable the IOMMU in the firmware and in the kernel, then 'dmesg | grep -i iommu' shows it",
+          "is_bridge": false,
+          "critical": [],
+          "companions": []
+        }
+      ],
+      "problems": [
+        "claim /run/virt-vgpu/claims/11111111-2222-4333-8444-555555555555.json: EOF while parsing an object at line 1 column 1; when that domain no longer runs, remove the file",
+        "the pools are not all shown: /etc/virt-vgpu/pools.d/cad.toml:2: key 'odd': unknown key; accepted: kind, description, class, instances, placement, guest-driver, pci, defaults, rule"
+      ]
+    }
+    "#);
 }
 
 /// Without another wish, and with names of devices that are no PCI functions.
@@ -150,8 +248,12 @@ fn one_list_is_for_all() {
     assert_eq!(shown(&["3b:00.4"]), shown(&["--kind", "pci", "3b:00.4"]));
     assert_eq!(shown(&["mtty"]), shown(&["--kind", "mdev", "mtty"]));
     assert_eq!(
-        tree.refused(&["devices", "mtty", "3b:00.4"]),
-        tree.refused(&["devices", "--kind", "pci", "mtty"])
+        shown(&["mtty", "3b:00.4"]),
+        shown(&["--kind", "mdev", "mtty", "3b:00.4"])
+    );
+    assert_eq!(
+        tree.refused(&["devices", "3b:00"]),
+        tree.refused(&["devices", "--kind", "pci", "3b:00"])
     );
     assert_eq!(
         tree.refused(&["devices", "--kind", "mdev", "--free"]),
@@ -293,6 +395,7 @@ fn json_has_the_same() {
           "pools": [],
           "user": null,
           "quarantined": null,
+          "unavailable": "this host has no IOMMU groups; enable the IOMMU in the firmware and in the kernel, then 'dmesg | grep -i iommu' shows it",
           "is_bridge": false,
           "critical": [],
           "companions": []

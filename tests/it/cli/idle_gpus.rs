@@ -225,8 +225,8 @@ fn the_gpus_of_a_pool_are_shown_without_a_kind() {
         ),
         (
             "devices --kind nvidia-vgpu 41:00.4",
-            "0000:41:00.4 is not a GPU that NVIDIA's driver has; 'virt-vgpu devices --kind pci \
-             0000:41:00.4' shows what it is",
+            "0000:41:00.4 is not a GPU that NVIDIA's driver has; 'virt-vgpu devices 0000:41:00.4' \
+             shows what it is",
         ),
     ] {
         let outcome = Program::command(scene.root(), arguments).run();

@@ -358,7 +358,7 @@ fn gpus_that_make_no_vgpus_say_why() {
     "#);
     assert_eq!(
         Tree::new().shown(&["profiles"]),
-        "no GPUs of the driver 'nvidia'; 'virt-vgpu devices --kind pci' lists PCI functions\n"
+        "no GPUs of the driver 'nvidia'; 'virt-vgpu devices' lists PCI functions\n"
     );
 }
 

@@ -109,7 +109,7 @@ fn what_cannot_be_in_a_pool_is_refused() {
     }
     insta::assert_snapshot!(all, @r#"
     virt-vgpu: pool 'cards' was not created: 0000:00:01.0 is a bridge, which cannot be passed to a VM
-    virt-vgpu: pool 'cards' was not created: there is no PCI device '0000:04:00.1': the nearest are 0000:04:00.0, 0000:05:00.1, 0000:05:00.0 and 0000:06:00.0; 'virt-vgpu devices --kind pci' lists all
+    virt-vgpu: pool 'cards' was not created: there is no PCI device '0000:04:00.1': the nearest are 0000:04:00.0, 0000:05:00.1, 0000:05:00.0 and 0000:06:00.0; 'virt-vgpu devices' lists all
     # Written by 'virt-vgpu pool create'; made to be edited.
 
     kind         = "pci"                    # whole PCI devices
@@ -124,7 +124,7 @@ fn what_cannot_be_in_a_pool_is_refused() {
     where = [
       { field = "address", op = "equal", value = "0000:04:00.0" },
     ]
-    virt-vgpu: pool 'cards' was not created: there is no PCI device 'eth0': the nearest are 0000:00:01.0, 0000:04:00.0, 0000:05:00.0 and 0000:05:00.1; 'virt-vgpu devices --kind pci' lists all
+    virt-vgpu: pool 'cards' was not created: there is no PCI device 'eth0': the nearest are 0000:00:01.0, 0000:04:00.0, 0000:05:00.0 and 0000:05:00.1; 'virt-vgpu devices' lists all
     # Written by 'virt-vgpu pool create'; made to be edited.
 
     kind         = "pci"                    # whole PCI devices
@@ -332,6 +332,7 @@ fn devices_are_shown_as_they_are() {
 
     IOMMU group 5: 0000:00:01.0, 0000:05:00.0, 0000:05:00.1
     0000:05:00.1: the kernel knows no way to reset it: it may not work for a second VM until the host reboots
+    0000:06:00.0: it has 2 virtual functions, which would vanish; 'echo 0 > /sys/bus/pci/devices/0000:06:00.0/sriov_numvfs' removes them when nobody uses them
     ");
     insta::assert_snapshot!(said(&scene, "devices --fields --kind pci 0000:04:00.0"), @r"
     0000:04:00.0
@@ -371,4 +372,104 @@ fn no_command_that_shows_changes_a_driver() {
     let after: Vec<(String, Bound)> = scene.kernel.bound().into_iter().collect();
     assert_eq!(after, before);
     assert_eq!(scene.kernel.writes(), []);
+}
+
+/// What keeps a function from VMs is below the list, each reason once, and `--free` leaves it
+/// out.
+#[test]
+fn what_no_vm_could_have_is_not_free() {
+    let scene = with_pool();
+    assert_eq!(
+        said(&scene, "devices --free --pool cards 0000:04:00.0"),
+        said(&scene, "devices --pool cards 0000:04:00.0")
+    );
+    let note = r#"{"function": "0000:05:00.1", "domain": null, "reason": "it broke", "made": null,
+        "before": {"function": "0000:05:00.1", "driver": "igb", "driver_override": null}}"#;
+    scene.file("run/virt-vgpu/quarantine/0000:05:00.1.json", note);
+    insta::assert_snapshot!(said(&scene, "devices"), @r"
+    ADDRESS       CLASS    ID         DRIVER    GROUP  NODE  RESET    LINK  POOLS  USER    NAME
+    0000:00:01.0  pci      8086:a340  pcieport  5*     -     flr bus  -     cards  bridge  -
+    0000:04:00.0  network  8086:1533  igb       4      -     flr bus  -     cards  -       -
+    0000:05:00.0  network  8086:1533  igb       5*     -     flr bus  -     cards  -       -
+    0000:05:00.1  network  8086:1533  igb       5*     -     -        -     cards  -       -
+    0000:06:00.0  storage  8086:0953  nvme      6      -     flr bus  -     cards  -       -
+
+    IOMMU group 5: 0000:00:01.0, 0000:05:00.0, 0000:05:00.1
+    0000:05:00.1: the kernel knows no way to reset it: it may not work for a second VM until the host reboots
+    0000:06:00.0: it has 2 virtual functions, which would vanish; 'echo 0 > /sys/bus/pci/devices/0000:06:00.0/sriov_numvfs' removes them when nobody uses them
+    ");
+    scene.kernel.unload("vfio-pci");
+    insta::assert_snapshot!(said(&scene, "devices --free"), @r"
+    none of the 5 is free; the list without --free says why
+    ");
+    insta::assert_snapshot!(said(&scene, "devices 0000:04:00.0 0000:05:00.0"), @r"
+    ADDRESS       CLASS    ID         DRIVER  GROUP  NODE  RESET    LINK  POOLS  USER  NAME
+    0000:04:00.0  network  8086:1533  igb     4      -     flr bus  -     cards  -     -
+    0000:05:00.0  network  8086:1533  igb     5*     -     flr bus  -     cards  -     -
+
+    IOMMU group 5: 0000:05:00.0, 0000:05:00.1
+    0000:04:00.0, 0000:05:00.0: the driver vfio-pci is not loaded; 'modprobe vfio-pci' loads it
+    ");
+}
+
+/// A pool is made of what the host needs, and gets it only by `allow-critical`.
+#[test]
+fn what_the_host_needs_is_told_of_when_a_pool_is_made_of_it() {
+    let root = crate::support::machines::machine("desktop");
+    let said = |arguments: &str| {
+        let outcome = Program::command(root.path(), arguments).run();
+        format!("{}{}", outcome.stdout, outcome.stderr)
+    };
+    insta::assert_snapshot!(said("pool create disks --kind pci --device 0000:00:17.0 --dry-run"), @r#"
+    # Written by 'virt-vgpu pool create'; made to be edited.
+
+    kind         = "pci"                    # whole PCI devices
+    instances    = 0                        # most devices at once; 0 = as many as fit
+    placement    = "pack"                   # pack | spread
+
+    # A device is in the pool when any rule matches; a rule matches when all
+    # its filters hold. 'virt-vgpu pool preview' shows the outcome.
+
+    [[rule]]
+    name  = "device 0000:00:17.0"
+    where = [
+      { field = "address", op = "equal", value = "0000:00:17.0" },
+    ]
+    virt-vgpu: note: 0000:00:17.0 is not handed out: the host needs it: 0000:00:17.0 → ata1 → sda → sda2 → /; 'allow-critical = true' in its rule overrides that; 0000:00:17.0: the kernel knows no way to reset it: it may not work for a second VM until the host reboots
+    "#);
+    insta::assert_snapshot!(said("devices --free 0000:00:17.0"), @r"
+    it is not free; the list without --free says why
+    ");
+    let pools = root.path().join("etc/virt-vgpu/pools.d");
+    std::fs::create_dir_all(&pools).unwrap();
+    let pool = "kind = 'pci'\n[[rule]]\nallow-critical = true\n\
+                where = [{ field = 'address', op = 'equal', value = '0000:00:17.0' }]\n";
+    std::fs::write(pools.join("disks.toml"), pool).unwrap();
+    insta::assert_snapshot!(said("devices --free --pool disks"), @r"
+    ADDRESS       CLASS    ID         DRIVER  GROUP  NODE  RESET  LINK  POOLS  USER  NAME
+    0000:00:17.0  storage  8086:a352  ahci    6      -     -      -     disks  host  -
+
+    0000:00:17.0: the host needs it: 0000:00:17.0 → ata1 → sda → sda2 → /
+    0000:00:17.0: the host needs it: 0000:00:17.0 → ata1 → sda → sda1 → /boot/efi
+    0000:00:17.0: the host needs it: 0000:00:17.0 → ata1 → sda → sda3 → swap
+    0000:00:17.0: pool 'disks' takes it all the same (allow-critical)
+    0000:00:17.0: the kernel knows no way to reset it: it may not work for a second VM until the host reboots
+    ");
+}
+
+/// A whole function is found by its alias; a device that is plugged in later has no
+/// placeholder.
+#[test]
+fn a_request_without_placeholder_is_told_what_its_pool_needs() {
+    let scene = with_pool();
+    scene.pci_pool_with("later", "[pci]\nplaceholder = 'hotplug'");
+    let refusal = |pool: &str| {
+        let domain = Domain::new(1).request("pci0", &format!("pool='{pool}'"), false);
+        on_host(&scene, scene.prepare(&domain).refusal())
+    };
+    insta::assert_snapshot!(["cards", "later", "none"].map(refusal).join("\n"), @r"
+    domain 'vm1' asks for device 'pci0' in its metadata but has no <hostdev> with alias 'ua-vgpu-pci0'; virt-vgpud adds it a moment after the domain is defined, 'virt-vgpu sync vm1' by hand; then start it again
+    domain 'vm1' asks for device 'pci0' in its metadata but its request has no optional='yes', which this pool needs; virt-vgpud adds it a moment after the domain is defined, 'virt-vgpu sync vm1' by hand; then start it again
+    domain 'vm1' asks for a device of pool 'none': there is no pool 'none'; see 'virt-vgpu pool list'
+    ");
 }

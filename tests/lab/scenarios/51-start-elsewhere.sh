@@ -19,7 +19,7 @@ on_lab 'head -c 128K < /dev/zero > /run/vars.template; cp /usr/share/seabios/bio
 	printf "a boot entry" | dd of=/var/lib/libvirt/qemu/nvram/firmware.fd conv=notrunc status=none'
 of_domain='virsh -q dominfo $vm | sed -nE "s/^(State|Persistent|Autostart|Managed save): *//p" | paste -sd" "
 	virsh -q dumpxml --inactive $vm | sha256sum
-	virsh -q snapshot-list --name --tree $vm
+	virsh -q snapshot-list --name $vm
 	virsh -q snapshot-current --name $vm 2> /dev/null || true
 	head -c 12 /var/lib/libvirt/qemu/nvram/firmware.fd; echo
 	ls /etc/libvirt/qemu/*.xml /etc/libvirt/qemu/autostart /var/lib/libvirt/qemu/snapshot/$vm 2> /dev/null || true'

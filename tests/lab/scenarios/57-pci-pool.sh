@@ -76,7 +76,7 @@ on_lab 'start_vm a; pull nvme0'
 on_lab 'virsh -q destroy a'
 assert 'wait_until "[ ! -e /sys/bus/pci/devices/0000:01:00.0 ]" 30'
 assert_eq '' left_over
-refuse_start a "pool 'disks' has no free PCI device for domain 'a': its XML names 0000:01:00.0: this host has no such PCI device (see 'virt-vgpu devices --kind pci'); 'virt-vgpu start a' looks for another"
+refuse_start a "pool 'disks' has no free PCI device for domain 'a': its XML names 0000:01:00.0: this host has no such PCI device (see 'virt-vgpu devices'); 'virt-vgpu start a' looks for another"
 plug_in nvme0
 on_lab 'wait_until "[ \"\$(driver_of 0000:01:00.0)\" = nvme ]" 30; start_vm a; virsh -q destroy a'
 
