@@ -17,7 +17,7 @@ start_and_stop() {
 		rooms[$name]=$room running_in[$name]=0 all_running=$((all_running + room))
 		for ((index = 1; index <= count; index++)); do stopped+=("$name$index"); done
 	done
-	printf '%s nothing\n' "${EPOCHREALTIME/./}" > /run/lab-operations
+	printf '%s end nothing\n' "${EPOCHREALTIME/./}" > /run/lab-operations
 	for ((operation = 0; operation < operations; operation++)); do
 		startable=()
 		for vm in "${stopped[@]}"; do
@@ -26,6 +26,7 @@ start_and_stop() {
 		done
 		if ((${#running[@]} > 0 && (${#startable[@]} == 0 || RANDOM % 5 < 2))); then
 			vm=${running[RANDOM % ${#running[@]}]}
+			printf '%s begin %s\n' "${EPOCHREALTIME/./}" "$vm" >> /run/lab-operations
 			virsh -q destroy "$vm"
 			running_in[${vm%%[0-9]*}]=$((running_in[${vm%%[0-9]*}] - 1))
 			stops=$((stops + 1))
@@ -33,6 +34,7 @@ start_and_stop() {
 			without running "$vm"
 		else
 			vm=${startable[RANDOM % ${#startable[@]}]}
+			printf '%s begin %s\n' "${EPOCHREALTIME/./}" "$vm" >> /run/lab-operations
 			if virsh -q start "$vm" --paused; then
 				running_in[${vm%%[0-9]*}]=$((running_in[${vm%%[0-9]*}] + 1))
 				starts=$((starts + 1))
@@ -44,7 +46,7 @@ start_and_stop() {
 			fi
 		fi
 		before=${EPOCHREALTIME/./}
-		printf '%s %s\n' "$before" "$vm" >> /run/lab-operations
+		printf '%s end %s\n' "$before" "$vm" >> /run/lab-operations
 		wait_until at_rest 30
 		took=$(((${EPOCHREALTIME/./} - before) / 1000))
 		if ((took > slowest)); then slowest=$took; fi
@@ -71,13 +73,15 @@ edits() {
 		awk -v since="$(sed -n '1s/ .*//p' /run/lab-operations)" '$1 >= since'
 }
 
-# latest_edit: how many milliseconds after the last operation before it an edit was made, at most
+# latest_edit: how many milliseconds after the last operation had ended an edit was made, at most. Those made while virsh
+# still works do not count.
 latest_edit() {
 	{
-		sed 's/ .*/ operation/' /run/lab-operations
+		cat /run/lab-operations
 		edits | sed 's/$/ edit/'
 	} | sort -n | awk '
-		$2 == "operation" { since = $1 }
-		$2 == "edit" && $1 - since > most { most = $1 - since }
+		$2 == "begin" { since = 0 }
+		$2 == "end" { since = $1 }
+		$2 == "edit" && since && $1 - since > most { most = $1 - since }
 		END { printf "%d\n", most / 1000 }'
 }
