@@ -142,7 +142,7 @@ impl FunctionList {
             {
                 remarks.add(address, why.clone());
             }
-            if whole.reset_methods.is_empty() && whole.is_free() {
+            if whole.reset_methods.is_empty() && whole.free {
                 remarks.add(address, NO_RESET.to_owned());
             }
         }

@@ -133,7 +133,7 @@ pub(super) fn gather(host: &Host, query: &Query<'_>) -> anyhow::Result<FunctionL
     let mut devices: Vec<FunctionReport> = functions.iter().map(report).collect();
     let all_of_these = devices.len();
     if query.free {
-        let is_free = |one: &FunctionReport| one.whole.as_ref().is_none_or(WholeFunction::is_free);
+        let is_free = |one: &FunctionReport| one.whole.as_ref().is_none_or(|whole| whole.free);
         devices.retain(is_free);
     }
     let companions = devices.iter().filter_map(|one| one.whole.as_ref());

@@ -33,6 +33,8 @@ pub struct WholeFunction {
     pub link: Option<Link>,
     /// The pools whose rules take it.
     pub pools: Vec<PoolName>,
+    /// Whether a VM could have it.
+    pub free: bool,
     /// The domain whose claim names it, or another function of its group.
     pub user: Option<DomainName>,
     /// Why it is quarantined.
@@ -72,16 +74,6 @@ impl Link {
 }
 
 impl WholeFunction {
-    /// Whether a VM could have it.
-    #[must_use]
-    pub fn is_free(&self) -> bool {
-        self.user.is_none()
-            && self.quarantined.is_none()
-            && self.unavailable.is_none()
-            && !self.is_bridge
-            && (self.critical.is_empty() || !self.taken_from_host_by.is_empty())
-    }
-
     /// Whether its IOMMU group holds several devices; bridges do not count.
     #[must_use]
     pub fn is_in_shared_group(&self) -> bool {
@@ -149,7 +141,8 @@ impl<'a> WholeFunctions<'a> {
         let takes_it = |pool: &&&Pool| self.supply.may_be_critical(pool, &subject);
         let taking = self.pools.iter().filter(|_| !needs.is_empty());
         let taking = taking.filter(takes_it).map(|pool| pool.name.clone());
-        WholeFunction {
+        let mut whole = WholeFunction {
+            free: false,
             unavailable: is_open.then(unavailable).flatten(),
             taken_from_host_by: taking.collect(),
             iommu_group: group,
@@ -165,7 +158,13 @@ impl<'a> WholeFunctions<'a> {
             is_bridge,
             critical: needs.iter().map(ToString::to_string).collect(),
             companions: self.companions(function),
-        }
+        };
+        whole.free = whole.user.is_none()
+            && whole.quarantined.is_none()
+            && whole.unavailable.is_none()
+            && !whole.is_bridge
+            && (whole.critical.is_empty() || !whole.taken_from_host_by.is_empty());
+        whole
     }
 
     /// The other functions of a GPU's slot. Virtual functions may have addresses of the same
