@@ -1,6 +1,6 @@
 //! The settings of a pool of some kind, as the rest of the program sees them.
 
-use std::{fmt, rc::Rc};
+use std::{collections::BTreeMap, fmt, rc::Rc};
 
 use super::{
     Board, Candidate, FieldSources, GpuSettings, HostView, Idle, MadeAs, Named, Placeholder,
@@ -64,6 +64,12 @@ pub trait Devices: fmt::Debug + Send + Sync {
     /// The option ROM of its functions, for new placeholders.
     fn rom(&self) -> Rom {
         Rom::default()
+    }
+
+    /// The kind's own settings as they count, by their keys in the file; null where libvirt
+    /// decides. Host settings are not among them.
+    fn settings(&self) -> BTreeMap<&'static str, serde_json::Value> {
+        BTreeMap::new()
     }
 
     /// The verdict of the pool's rules on a subject ([`super::Kind::subjects`]).

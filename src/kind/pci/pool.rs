@@ -1,5 +1,7 @@
 //! A pool of whole PCI functions.
 
+use std::collections::BTreeMap;
+
 use super::{
     Pci, WORD, binding, critical, function, named,
     settings::{Settings, TimeOfPlug},
@@ -56,6 +58,10 @@ impl Devices for PciPool {
 
     fn rom(&self) -> Rom {
         self.settings.rom.clone()
+    }
+
+    fn settings(&self) -> BTreeMap<&'static str, serde_json::Value> {
+        self.settings.by_key()
     }
 
     fn verdict(&self, sources: FieldSources<'_>, rules: &[Rule], function: &Parent) -> Verdict {

@@ -1,6 +1,6 @@
 //! `[pci]` in a pool file.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use crate::{
     document::{ConfigError, Table, Written},
@@ -30,7 +30,14 @@ pub(super) enum TimeOfPlug {
 }
 
 /// The values of `placeholder`.
-const PLACEHOLDERS: &[&str] = &["address", "hotplug"];
+const PLACEHOLDERS: &[&str] = &[ADDRESS, HOTPLUG];
+const ADDRESS: &str = "address";
+const HOTPLUG: &str = "hotplug";
+
+/// The values of `rom`.
+const SWITCH: &[&str] = &[ON, OFF];
+const ON: &str = "on";
+const OFF: &str = "off";
 
 /// `[pci]`, validated.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,6 +88,22 @@ impl Settings {
             placeholder,
         })
     }
+
+    /// The settings as the file would have them.
+    pub(super) fn by_key(&self) -> BTreeMap<&'static str, serde_json::Value> {
+        let bar = self.rom.bar.map(|shown| if shown { ON } else { OFF });
+        let placeholder = match self.placeholder {
+            TimeOfPlug::PowerOn => ADDRESS,
+            TimeOfPlug::HotPlug => HOTPLUG,
+        };
+        BTreeMap::from([
+            ("multifunction", self.multifunction.into()),
+            ("keep-bound", self.keep_bound.into()),
+            ("rom", bar.into()),
+            ("rom-file", self.rom.file.clone().into()),
+            ("placeholder", placeholder.into()),
+        ])
+    }
 }
 
 /// Whether other functions come along. libvirt plugs only single functions into a running
@@ -101,11 +124,11 @@ fn multifunction(table: &Table<'_, '_>, placeholder: TimeOfPlug) -> Result<bool,
 
 fn switch(file: &Path, text: &Written<String>) -> Result<bool, ConfigError> {
     match text.value.as_str() {
-        "on" => Ok(true),
-        "off" => Ok(false),
+        ON => Ok(true),
+        OFF => Ok(false),
         other => {
             let what = format!("'{}' is neither on nor off", shown(other));
-            Err(text.at.refuse(file, &what, &["on", "off"]))
+            Err(text.at.refuse(file, &what, SWITCH))
         }
     }
 }
@@ -123,8 +146,8 @@ fn absolute(file: &Path, text: Written<String>) -> Result<String, ConfigError> {
 
 fn time_of_plug(file: &Path, text: &Written<String>) -> Result<TimeOfPlug, ConfigError> {
     match text.value.as_str() {
-        "address" => Ok(TimeOfPlug::PowerOn),
-        "hotplug" => Ok(TimeOfPlug::HotPlug),
+        ADDRESS => Ok(TimeOfPlug::PowerOn),
+        HOTPLUG => Ok(TimeOfPlug::HotPlug),
         other => {
             let meant = did_you_mean(other, PLACEHOLDERS);
             let what = format!("unknown placeholder '{}'{meant}", shown(other));

@@ -1,0 +1,58 @@
+//! The settings of a pool of whole devices and the mistakes in them, as the
+//! commands show them.
+
+use crate::support::{
+    machine::{Machine, Plain},
+    process::Program,
+    refused::on_host,
+    scene::Scene,
+};
+
+const NIC: &str = "0000:04:00.0";
+
+fn scene() -> Scene {
+    Scene::new(Machine::of_pci([Plain::nic(NIC, 4)]))
+}
+
+/// What the command prints, on both of its outputs.
+fn said(scene: &Scene, arguments: &str) -> String {
+    let outcome = Program::command(scene.root(), arguments).run();
+    let text = format!("{}{}", outcome.stdout, outcome.stderr);
+    on_host(scene, &text)
+}
+
+/// The part of `pool show` about the settings.
+fn shown(scene: &Scene) -> String {
+    let text = said(scene, "pool show cards");
+    let (_, rest) = text.split_once("guest-driver      none\n").unwrap();
+    let (settings, _) = rest.split_once("\nfor requests").unwrap();
+    settings.trim().to_owned()
+}
+
+#[test]
+fn a_pool_is_shown_with_the_settings_of_its_kind() {
+    let scene = scene();
+    scene.pci_pool("cards");
+    insta::assert_snapshot!(shown(&scene), @r"
+    settings of kind 'pci':
+      keep-bound        no
+      multifunction     yes
+      placeholder       address
+      rom               as libvirt has it
+      rom-file          as libvirt has it
+    ");
+    let keys = "[pci]\nkeep-bound = true\nrom = 'on'\nrom-file = '/srv/vbios.rom'\n\
+                placeholder = 'hotplug'\n";
+    scene.pci_pool_with("cards", keys);
+    insta::assert_snapshot!(shown(&scene), @r"
+    settings of kind 'pci':
+      keep-bound        yes
+      multifunction     no
+      placeholder       hotplug
+      rom               on
+      rom-file          /srv/vbios.rom
+    ");
+    let json: serde_json::Value =
+        serde_json::from_str(&said(&scene, "pool show cards --json")).unwrap();
+    insta::assert_snapshot!(json["settings"], @r#"{"keep-bound":true,"multifunction":false,"placeholder":"hotplug","rom":"on","rom-file":"/srv/vbios.rom"}"#);
+}
