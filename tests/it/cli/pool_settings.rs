@@ -21,6 +21,15 @@ fn said(scene: &Scene, arguments: &str) -> String {
     on_host(scene, &text)
 }
 
+/// What `pool check` says of pools with these keys.
+fn checked(scene: &Scene, all: &[&str]) -> String {
+    let check = |keys: &&str| {
+        scene.pci_pool_with("cards", keys);
+        said(scene, "pool check")
+    };
+    all.iter().map(check).collect()
+}
+
 /// The part of `pool show` about the settings.
 fn shown(scene: &Scene) -> String {
     let text = said(scene, "pool show cards");
@@ -55,4 +64,13 @@ fn a_pool_is_shown_with_the_settings_of_its_kind() {
     let json: serde_json::Value =
         serde_json::from_str(&said(&scene, "pool show cards --json")).unwrap();
     insta::assert_snapshot!(json["settings"], @r#"{"keep-bound":true,"multifunction":false,"placeholder":"hotplug","rom":"on","rom-file":"/srv/vbios.rom"}"#);
+}
+
+#[test]
+fn a_default_that_the_placeholder_forbids_has_its_line() {
+    let keys = "[pci]\nplaceholder = \"hotplug\"\n[defaults]\noptional = false\n";
+    insta::assert_snapshot!(checked(&scene(), &[keys]), @r"
+    error: /etc/virt-vgpu/pools.d/cards.toml:5: key 'defaults.optional': is false, but the pool's devices are plugged in when the VM has started: leave it out, or choose another placeholder
+    1 pool checked: 1 error, 0 warnings
+    ");
 }
