@@ -107,6 +107,9 @@ impl Pool {
                     "{rule} never matches: this version reads no '{field}' for kind '{kind}'"
                 ));
             }
+            if let Some(doubt) = self.devices.doubt_about(rule) {
+                warnings.push(format!("{} {doubt}", rule.label(index)));
+            }
         }
         warnings
     }

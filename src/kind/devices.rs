@@ -88,6 +88,13 @@ pub trait Devices: fmt::Debug + Send + Sync {
         None
     }
 
+    /// What is accepted in a rule but probably not meant, as the end of a sentence about the
+    /// rule.
+    fn doubt_about(&self, rule: &Rule) -> Option<String> {
+        let _ = rule;
+        None
+    }
+
     /// All candidates for a request with that placeholder, in ascending order. Whether
     /// the pool's rules take a candidate is asked later, because the answer costs
     /// reading.

@@ -30,6 +30,10 @@ fn checked(scene: &Scene, all: &[&str]) -> String {
     all.iter().map(check).collect()
 }
 
+fn rule(field: &str, op: &str, value: &str) -> String {
+    format!("[[rule]]\nwhere = [{{ field = '{field}', op = '{op}', value = '{value}' }}]\n")
+}
+
 /// The part of `pool show` about the settings.
 fn shown(scene: &Scene) -> String {
     let text = said(scene, "pool show cards");
@@ -72,5 +76,30 @@ fn a_default_that_the_placeholder_forbids_has_its_line() {
     insta::assert_snapshot!(checked(&scene(), &[keys]), @r"
     error: /etc/virt-vgpu/pools.d/cards.toml:5: key 'defaults.optional': is false, but the pool's devices are plugged in when the VM has started: leave it out, or choose another placeholder
     1 pool checked: 1 error, 0 warnings
+    ");
+}
+
+/// A device that stays bound to vfio-pci has no other driver again.
+#[test]
+fn a_rule_that_loses_its_devices_to_the_driver_for_vms_is_warned_of() {
+    let bound = |kept: bool, op: &str, driver: &str| {
+        format!("[pci]\nkeep-bound = {kept}\n{}", rule("driver", op, driver))
+    };
+    let files = [
+        bound(true, "equal", "igb"),
+        bound(true, "not-equal", "vfio-pci"),
+        bound(true, "equal", "vfio-pci"),
+        bound(true, "not-equal", "nouveau"),
+        bound(false, "equal", "igb"),
+    ];
+    let files: Vec<&str> = files.iter().map(String::as_str).collect();
+    insta::assert_snapshot!(checked(&scene(), &files), @r"
+    warning: /etc/virt-vgpu/pools.d/cards.toml: rule 1 tests 'driver', but with keep-bound = true the driver of a device is vfio-pci from its first VM on, also between VMs: the rule does not take it any more; test 'vendor-id' and 'device-id', or 'address', instead
+    1 pool checked: 0 errors, 1 warning
+    warning: /etc/virt-vgpu/pools.d/cards.toml: rule 1 tests 'driver', but with keep-bound = true the driver of a device is vfio-pci from its first VM on, also between VMs: the rule does not take it any more; test 'vendor-id' and 'device-id', or 'address', instead
+    1 pool checked: 0 errors, 1 warning
+    1 pool checked: 0 errors, 0 warnings
+    1 pool checked: 0 errors, 0 warnings
+    1 pool checked: 0 errors, 0 warnings
     ");
 }
