@@ -103,3 +103,33 @@ fn a_rule_that_loses_its_devices_to_the_driver_for_vms_is_warned_of() {
     1 pool checked: 0 errors, 0 warnings
     ");
 }
+
+#[test]
+fn an_option_rom_that_cannot_be_had_is_named() {
+    let scene = scene();
+    scene.file("srv/vbios.rom", "ROM");
+    let said = checked(
+        &scene,
+        &[
+            "[pci]\nrom = 'off'\nrom-file = '/srv/vbios.rom'\n",
+            "[pci]\nrom = true\n",
+            "[pci]\nplaceholder = 1\n",
+            "[pci]\nrom-file = '/srv/none.rom'\n",
+            "[pci]\nrom-file = '/srv'\n",
+            "[pci]\nrom = 'on'\nrom-file = '/srv/vbios.rom'\n",
+        ],
+    );
+    insta::assert_snapshot!(said, @r#"
+    error: /etc/virt-vgpu/pools.d/cards.toml:4: key 'pci.rom-file': has no effect with rom = "off": the guest's firmware would see no ROM; leave one of the two out
+    1 pool checked: 1 error, 0 warnings
+    error: /etc/virt-vgpu/pools.d/cards.toml:3: key 'pci.rom': wants a text in quotes, found true; accepted: on, off
+    1 pool checked: 1 error, 0 warnings
+    error: /etc/virt-vgpu/pools.d/cards.toml:3: key 'pci.placeholder': wants a text in quotes, found the number 1; accepted: address, hotplug
+    1 pool checked: 1 error, 0 warnings
+    warning: /etc/virt-vgpu/pools.d/cards.toml: the file of 'rom-file', /srv/none.rom, cannot be found: No such file or directory (os error 2); VMs that are given it with a device do not start
+    1 pool checked: 0 errors, 1 warning
+    warning: /etc/virt-vgpu/pools.d/cards.toml: the file of 'rom-file', /srv, is no regular file; VMs that are given it with a device do not start
+    1 pool checked: 0 errors, 1 warning
+    1 pool checked: 0 errors, 0 warnings
+    "#);
+}
