@@ -1,7 +1,8 @@
-//! The settings of a pool of whole devices and the mistakes in them, as the
-//! commands show them.
+//! The settings of a pool of whole devices, and the mistakes in its file and in requests for its
+//! devices, as the commands show them.
 
 use crate::support::{
+    domain::Domain,
     machine::{Machine, Plain},
     process::Program,
     refused::on_host,
@@ -132,4 +133,68 @@ fn an_option_rom_that_cannot_be_had_is_named() {
     1 pool checked: 0 errors, 1 warning
     1 pool checked: 0 errors, 0 warnings
     "#);
+}
+
+/// What `explain` says first of a domain with that XML.
+fn explained(scene: &Scene, xml: String) -> String {
+    scene.file("vm1.xml", xml);
+    let path = scene.path("vm1.xml");
+    let text = said(scene, &format!("explain --xml {}", path.display()));
+    let lines: Vec<&str> = text.lines().map(str::trim).take(2).collect();
+    lines.join("\n")
+}
+
+#[test]
+fn a_request_for_a_whole_device_has_no_parameters_of_vgpus() {
+    let scene = scene();
+    scene.pci_pool("cards");
+    let mut all = String::new();
+    for parameter in [
+        "frame-rate-limit='60'",
+        "console-vnc='no'",
+        "unified-memory='yes'",
+        "debuggers='no'",
+        "profilers='yes'",
+        "guest-drivers='no'",
+    ] {
+        let attributes = format!("pool='cards' {parameter}");
+        let domain = Domain::new(1).request_on("dev0", &attributes, NIC);
+        let text = explained(&scene, domain.xml());
+        all.push_str(&format!("{parameter}: {text}\n"));
+        let outcome = scene.prepare(&domain);
+        match outcome.code {
+            Some(0) => scene.stop(&domain),
+            _ => all.push_str(&format!("{}\n", on_host(&scene, outcome.refusal()))),
+        }
+    }
+    insta::assert_snapshot!(all, @r"
+    frame-rate-limit='60': domain 'vm1' would be refused
+    virt-vgpu: device 'dev0' of domain 'vm1' has 'frame-rate-limit', which is not for kind 'pci' of pool 'cards'; remove it from the request in the XML
+    device 'dev0' of domain 'vm1' has 'frame-rate-limit', which is not for kind 'pci' of pool 'cards'; remove it from the request with 'virsh edit vm1'
+    console-vnc='no': domain 'vm1' would be refused
+    virt-vgpu: device 'dev0' of domain 'vm1' has 'console-vnc', which is not for kind 'pci' of pool 'cards'; remove it from the request in the XML
+    device 'dev0' of domain 'vm1' has 'console-vnc', which is not for kind 'pci' of pool 'cards'; remove it from the request with 'virsh edit vm1'
+    unified-memory='yes': domain 'vm1' would be refused
+    virt-vgpu: device 'dev0' of domain 'vm1' has 'unified-memory', which is not for kind 'pci' of pool 'cards'; remove it from the request in the XML
+    device 'dev0' of domain 'vm1' has 'unified-memory', which is not for kind 'pci' of pool 'cards'; remove it from the request with 'virsh edit vm1'
+    debuggers='no': domain 'vm1' would be refused
+    virt-vgpu: device 'dev0' of domain 'vm1' has 'debuggers', which is not for kind 'pci' of pool 'cards'; remove it from the request in the XML
+    device 'dev0' of domain 'vm1' has 'debuggers', which is not for kind 'pci' of pool 'cards'; remove it from the request with 'virsh edit vm1'
+    profilers='yes': domain 'vm1' would be refused
+    virt-vgpu: device 'dev0' of domain 'vm1' has 'profilers', which is not for kind 'pci' of pool 'cards'; remove it from the request in the XML
+    device 'dev0' of domain 'vm1' has 'profilers', which is not for kind 'pci' of pool 'cards'; remove it from the request with 'virsh edit vm1'
+    guest-drivers='no': domain 'vm1' would be served
+    ");
+}
+
+#[test]
+fn a_hostdev_that_libvirt_would_rebind_is_explained() {
+    let scene = scene();
+    scene.pci_pool("cards");
+    let domain = Domain::new(1).function("dev0", "cards", NIC);
+    let xml = domain.xml().replace("managed='no'", "managed='yes'");
+    insta::assert_snapshot!(explained(&scene, xml), @r"
+    domain 'vm1' would be refused
+    virt-vgpu: device 'dev0' of domain 'vm1': its hostdev has managed='yes', so libvirt would unbind the function from the driver that it needs; set managed='no' in the XML
+    ");
 }
