@@ -135,6 +135,28 @@ fn an_option_rom_that_cannot_be_had_is_named() {
     "#);
 }
 
+#[test]
+fn values_that_no_device_can_have_are_refused() {
+    let files = [
+        rule("class-id", "equal", "0108"),
+        rule("class-id", "equal", "010802"),
+        rule("address", "equal", "41:00"),
+        rule("address", "equal", "0000:41:00"),
+        rule("address", "equal", "41:00.0"),
+    ];
+    let files: Vec<&str> = files.iter().map(String::as_str).collect();
+    insta::assert_snapshot!(checked(&scene(), &files), @r"
+    error: /etc/virt-vgpu/pools.d/cards.toml:3: key 'rule.where.value': '0108' has 4 digits, and a class-id has 6 (as in 030200); did you mean 'begins-with'?
+    1 pool checked: 1 error, 0 warnings
+    1 pool checked: 0 errors, 0 warnings
+    error: /etc/virt-vgpu/pools.d/cards.toml:3: key 'rule.where.value': '41:00' is not a whole PCI address (as in 0000:3b:00.0); did you mean 'contains'?
+    1 pool checked: 1 error, 0 warnings
+    error: /etc/virt-vgpu/pools.d/cards.toml:3: key 'rule.where.value': '0000:41:00' is not a whole PCI address (as in 0000:3b:00.0); did you mean 'begins-with'?
+    1 pool checked: 1 error, 0 warnings
+    1 pool checked: 0 errors, 0 warnings
+    ");
+}
+
 /// What `explain` says first of a domain with that XML.
 fn explained(scene: &Scene, xml: String) -> String {
     scene.file("vm1.xml", xml);
