@@ -105,7 +105,7 @@ pub fn log_repaired(functions: &[PciAddress]) {
         tracing::info!(
             message_id = REPAIRED,
             parent = %function,
-            "{function} was recreated and is no longer quarantined"
+            "{function} works again and is no longer quarantined"
         );
     }
 }
