@@ -41,7 +41,7 @@ message_ids! {
     PLUGGED = "5f7a3e9c08d14b6b9a42c1de6073fb85";
     /// The daemon has connected to libvirt, or lost the connection.
     LIBVIRT = "e82d94b6107f4c5da3b96e50f1c7d428";
-    /// A quarantined virtual function was recreated.
+    /// A quarantined function works again and can be handed out.
     REPAIRED = "f833173a85d2409792eb2ff0c7cde6c0";
     /// An operation that never refuses a start has failed.
     TROUBLE = "4d03df1a653f482bb92e3a53da288f29";
@@ -105,7 +105,7 @@ pub fn log_repaired(functions: &[PciAddress]) {
         tracing::info!(
             message_id = REPAIRED,
             parent = %function,
-            "{function} was recreated and is no longer quarantined"
+            "{function} works again and is no longer quarantined"
         );
     }
 }

@@ -148,6 +148,36 @@ pub enum AllocateError {
         /// The reason.
         why: String,
     },
+    /// The request has a parameter that devices of its pool do not have.
+    #[error(
+        "device '{device}' of domain '{domain}' has '{key}', which is not for kind '{kind}' of pool \
+         '{pool}'; remove it from the request with {}",
+        proposed("virsh edit", domain)
+    )]
+    NotForKind {
+        /// The domain.
+        domain: String,
+        /// The request.
+        device: String,
+        /// The parameter.
+        key: &'static str,
+        /// The pool's kind.
+        kind: String,
+        /// The pool.
+        pool: PoolName,
+    },
+    /// libvirt would give the function another driver.
+    #[error(
+        "device '{device}' of domain '{domain}': its hostdev has managed='yes', so libvirt would \
+         unbind the function from the driver that it needs; set managed='no' with {}",
+        proposed("virsh edit", domain)
+    )]
+    Managed {
+        /// The domain.
+        domain: String,
+        /// The request.
+        device: String,
+    },
     /// The placeholder has another model than the type: QEMU could not open the device.
     #[error(
         "device '{device}' of domain '{domain}' has a <hostdev> with model='{found}', but {type_id} \
@@ -254,6 +284,20 @@ impl AllocateError {
             } => format!(
                 "device '{device}' of domain '{domain}': {why}; change its request in the XML or the \
                  pool's [defaults]"
+            ),
+            Self::NotForKind {
+                domain,
+                device,
+                key,
+                kind,
+                pool,
+            } => format!(
+                "device '{device}' of domain '{domain}' has '{key}', which is not for kind '{kind}' of \
+                 pool '{pool}'; remove it from the request in the XML"
+            ),
+            Self::Managed { domain, device } => format!(
+                "device '{device}' of domain '{domain}': its hostdev has managed='yes', so libvirt \
+                 would unbind the function from the driver that it needs; set managed='no' in the XML"
             ),
             Self::Model {
                 domain,

@@ -9,7 +9,8 @@ use crate::{
         Sysfs, mdev,
         nvml::{GpuFacts, TypeFacts},
     },
-    domain::{DomainDef, Hostdev},
+    domain::{ATTRIBUTES, Attribute, DomainDef, Hostdev},
+    kind,
     model::{InvalidName, ProfileName, TypeSelector},
     plan::{HostSupply, Placeholder, Plan},
 };
@@ -38,6 +39,7 @@ impl Demand<'_> {
         })?;
         for placed in &self.wanted {
             let pool = &self.pools[&placed.request.pool];
+            self.check_kind(placed, pool)?;
             self.parameters_allowed(placed, pool, supply)
                 .map_err(|why| AllocateError::Parameter {
                     domain: self.domain.name.to_string(),
@@ -102,19 +104,39 @@ impl Demand<'_> {
         Ok(())
     }
 
+    /// Checks that the request and its hostdev are as devices of the pool's kind need them.
+    fn check_kind(&self, placed: &PlacedRequest<'_>, pool: &Pool) -> Result<(), AllocateError> {
+        let (domain, device) = (
+            self.domain.name.to_string(),
+            placed.request.name.to_string(),
+        );
+        if pool.kind.keeps_its_driver() && is_managed(self.domain, placed) {
+            return Err(AllocateError::Managed { domain, device });
+        }
+        let own = pool.kind.keys().defaults;
+        let foreign = |attribute: &&Attribute| {
+            !own.contains(&attribute.name)
+                && kind::is_anothers_default(attribute.name)
+                && attribute.text(placed.request).is_some()
+        };
+        match ATTRIBUTES.iter().find(foreign) {
+            Some(attribute) => Err(AllocateError::NotForKind {
+                domain,
+                device,
+                key: attribute.name,
+                kind: pool.kind.to_string(),
+                pool: pool.name.clone(),
+            }),
+            None => Ok(()),
+        }
+    }
+
     fn parameters_allowed(
         &self,
         placed: &PlacedRequest<'_>,
         pool: &Pool,
         supply: &HostSupply<'_>,
     ) -> Result<(), String> {
-        if pool.kind.keeps_its_driver() && is_managed(self.domain, placed) {
-            return Err(
-                "its hostdev has managed='yes' instead of 'no', so libvirt would unbind the \
-                 function from the driver that it needs"
-                    .to_owned(),
-            );
-        }
         let parameters = placed.parameters(pool);
         if parameters.console_vnc == Some(false) && is_display(self.domain, placed) {
             return Err(

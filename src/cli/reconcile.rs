@@ -22,8 +22,9 @@ use crate::{
 /// freed when no process has it open any more. When in doubt, nothing is freed.
 /// Devices that no claim names are never touched.
 ///
-/// Quarantined virtual functions that were recreated since then leave the
-/// quarantine.
+/// Quarantined functions that work again leave the quarantine: a virtual function
+/// when it has been recreated since then, a whole PCI device when it answers and the
+/// driver that it had takes it back. This command tries that.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   virt-vgpu reconcile --dry-run     say what would be freed

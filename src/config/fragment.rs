@@ -24,6 +24,8 @@ pub(super) struct PoolFragment {
     pub(super) placement: Option<Written<String>>,
     pub(super) guest_driver: Option<Written<String>>,
     pub(super) defaults: Defaults,
+    /// Where `optional` of the defaults is.
+    pub(super) optional_at: Option<Position>,
     pub(super) rules: Vec<RuleFragment>,
 }
 
@@ -57,13 +59,15 @@ impl PoolFragment {
             top: &top,
             kind: &kind.at,
         };
+        let (defaults, optional_at) = defaults(&top, kind.value)?;
         Ok(Self {
             description: top.text("description")?,
             class: top.text("class")?,
             instances: top.number("instances")?,
             placement: top.text("placement")?,
             guest_driver: top.text("guest-driver")?,
-            defaults: defaults(&top, kind.value)?,
+            defaults,
+            optional_at,
             rules: rules(&top)?,
             devices: kind.value.parse(&part)?,
             kind,
@@ -95,21 +99,24 @@ fn kind(top: &Table<'_, '_>) -> Parsed<Written<&'static dyn Kind>> {
     Err(node.refuse(&what, &names))
 }
 
-fn defaults(top: &Table<'_, '_>, kind: &dyn Kind) -> Parsed<Defaults> {
+/// The defaults, and where `optional` is among them.
+fn defaults(top: &Table<'_, '_>, kind: &dyn Kind) -> Parsed<(Defaults, Option<Position>)> {
     let Some(node) = top.get("defaults") else {
-        return Ok(Defaults::default());
+        return Ok((Defaults::default(), None));
     };
     let table = node.table("a table, [defaults]")?;
     let not_here = |key: &str| not_for(kind, kind::is_anothers_default(key));
     table.check_keys(&keys::defaults(kind), not_here)?;
-    Ok(Defaults {
+    let defaults = Defaults {
         frame_rate_limit: table.number("frame-rate-limit")?,
         console_vnc: table.flag("console-vnc")?,
         unified_memory: table.flag("unified-memory")?,
         debuggers: table.flag("debuggers")?,
         profilers: table.flag("profilers")?,
         optional: table.flag("optional")?,
-    })
+    };
+    let optional = table.get("optional");
+    Ok((defaults, optional.map(|node| node.at.clone())))
 }
 
 fn rules(top: &Table<'_, '_>) -> Parsed<Vec<RuleFragment>> {

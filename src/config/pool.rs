@@ -11,7 +11,7 @@ use super::{
     fragment::{FilterFragment, PoolFragment, RuleFragment},
 };
 use crate::{
-    document::{ConfigError, LineEnds, TomlText, Written},
+    document::{ConfigError, LineEnds, Position, TomlText, Written},
     kind::{Devices, Kind, Subject},
     model::PoolName,
     rule::{
@@ -107,6 +107,9 @@ impl Pool {
                     "{rule} never matches: this version reads no '{field}' for kind '{kind}'"
                 ));
             }
+            if let Some(doubt) = self.devices.doubt_about(rule) {
+                warnings.push(format!("{} {doubt}", rule.label(index)));
+            }
         }
         warnings
     }
@@ -168,7 +171,12 @@ pub fn parse(name: PoolName, origin: &Path, text: &str) -> Result<Pool, ConfigEr
         instances: fragment.instances.unwrap_or_default(),
         placement: checked(origin, fragment.placement, placement)?.unwrap_or_default(),
         guest_driver: checked(origin, fragment.guest_driver, guest_driver)?,
-        defaults: defaults(origin, fragment.defaults, &*fragment.devices)?,
+        defaults: defaults(
+            origin,
+            fragment.defaults,
+            fragment.optional_at,
+            &*fragment.devices,
+        )?,
         devices: fragment.devices,
         rules: rules(origin, &fragment.rules)?,
         origin: origin.to_owned(),
@@ -179,20 +187,16 @@ pub fn parse(name: PoolName, origin: &Path, text: &str) -> Result<Pool, ConfigEr
 fn defaults(
     file: &Path,
     written: Defaults,
+    optional_at: Option<Position>,
     devices: &dyn Devices,
 ) -> Result<Defaults, ConfigError> {
     if !devices.is_plugged_in_later() {
         return Ok(written);
     }
-    if written.optional == Some(false) {
-        return Err(ConfigError {
-            file: file.to_owned(),
-            line: 1,
-            key: Some("defaults.optional".to_owned()),
-            message: "is false, but the pool's devices are plugged in when the VM has started: \
-                      leave it out, or choose another placeholder"
-                .to_owned(),
-        });
+    if let (Some(false), Some(at)) = (written.optional, optional_at) {
+        let what = "is false, but the pool's devices are plugged in when the VM has started: \
+                    leave it out, or choose another placeholder";
+        return Err(at.refuse(file, what, &[]));
     }
     Ok(Defaults {
         optional: Some(true),

@@ -183,6 +183,22 @@ impl<'d, 't> Table<'d, 't> {
         self.get(key).map(Node::text).transpose()
     }
 
+    /// A text that should be one of these, if the key is there. The caller checks the text;
+    /// this names them if the value is no text at all.
+    ///
+    /// # Errors
+    /// When the value is something else.
+    pub fn choice(
+        &self,
+        key: &str,
+        accepted: &[&str],
+    ) -> Result<Option<Written<String>>, ConfigError> {
+        self.text(key).map_err(|error| ConfigError {
+            message: format!("{}{}", error.message, accepted_list(accepted)),
+            ..error
+        })
+    }
+
     /// The value of a flag, if the key is there.
     ///
     /// # Errors

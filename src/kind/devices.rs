@@ -1,6 +1,6 @@
 //! The settings of a pool of some kind, as the rest of the program sees them.
 
-use std::{fmt, rc::Rc};
+use std::{collections::BTreeMap, fmt, rc::Rc};
 
 use super::{
     Board, Candidate, FieldSources, GpuSettings, HostView, Idle, MadeAs, Named, Placeholder,
@@ -66,6 +66,12 @@ pub trait Devices: fmt::Debug + Send + Sync {
         Rom::default()
     }
 
+    /// The kind's own settings as they count, by their keys in the file; null where libvirt
+    /// decides. Host settings are not among them.
+    fn settings(&self) -> BTreeMap<&'static str, serde_json::Value> {
+        BTreeMap::new()
+    }
+
     /// The verdict of the pool's rules on a subject ([`super::Kind::subjects`]).
     fn verdict(&self, sources: FieldSources<'_>, rules: &[Rule], subject: &Parent) -> Verdict;
 
@@ -79,6 +85,13 @@ pub trait Devices: fmt::Debug + Send + Sync {
     /// host, with the reason.
     fn doubt(&self, view: &HostView<'_>) -> Option<(&'static str, String)> {
         let _ = view;
+        None
+    }
+
+    /// What is accepted in a rule but probably not meant, as the end of a sentence about the
+    /// rule.
+    fn doubt_about(&self, rule: &Rule) -> Option<String> {
+        let _ = rule;
         None
     }
 

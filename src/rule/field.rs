@@ -62,7 +62,7 @@ fields! {
     Device "device" FieldType::Text, true, "Name of the device model, as in the file pci.ids.";
     DeviceId "device-id" ID, true, "Device or product id, four hexadecimal digits (26b9).";
     SubsystemId "subsystem-id" FieldType::IdPair, true, "Subsystem vendor and device id with a colon between (10de:1851).";
-    Driver "driver" FieldType::Text, true, "Kernel driver bound to the device (nvidia).";
+    Driver "driver" FieldType::Text, true, "Kernel driver bound to the device (nvidia); a whole PCI device that a VM has, or that its pool keeps bound, has vfio-pci.";
     Serial "serial" FieldType::Text, true, "Serial number: of a PCI device, from its vital product data, else its PCI Express serial number (00-1b-21-ff-ff-a2-04-10).";
     NumaNode "numa-node" FieldType::Number, true, "NUMA node that the device is attached to.";
     IommuGroup "iommu-group" FieldType::Number, true, "IOMMU group of the device.";

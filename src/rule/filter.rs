@@ -8,6 +8,7 @@ use super::{
     spelling::shown,
     value::{hex, without_0x},
 };
+use crate::model::PciAddress;
 
 /// The longest value of a filter, in bytes, including patterns.
 const MAX_VALUE_BYTES: usize = 1024;
@@ -119,11 +120,19 @@ impl Filter {
                 accepted: field.operators().map(|op| op.info().name).collect(),
             });
         }
+        let operand = operand(value_type, op, value)?;
+        if let Some(what) = only_a_part(field, op, value) {
+            return Err(FilterError {
+                part: FilterPart::Value,
+                what,
+                accepted: Vec::new(),
+            });
+        }
         Ok(Self {
             field,
             op,
             value: value.to_owned(),
-            operand: operand(value_type, op, value)?,
+            operand,
         })
     }
 
@@ -186,7 +195,7 @@ impl Filter {
             Operand::Text(wanted) => text_holds(self.op, &value_type.print(found), wanted),
             Operand::Address { pci, plain } => {
                 let found = value_type.print(found);
-                let is_pci = found.parse::<crate::model::PciAddress>().is_ok();
+                let is_pci = found.parse::<PciAddress>().is_ok();
                 text_holds(self.op, &found, if is_pci { pci } else { plain })
             }
             Operand::Pattern(pattern) => pattern.is_match(&value_type.print(found)),
@@ -265,6 +274,46 @@ fn operand(value_type: FieldType, op: Operator, value: &str) -> Result<Operand, 
         (FieldType::Text | FieldType::Address, None) => format!("'{shown}' is not a text"),
     };
     Err(refused(what, &[]))
+}
+
+/// Says of a value that a whole value is compared with, but no device can have, that it is only
+/// part of one: the rule would never match, or match every device.
+fn only_a_part(field: Field, op: Operator, value: &str) -> Option<String> {
+    if !matches!(op, Operator::Equal | Operator::NotEqual) {
+        return None;
+    }
+    let value = value.trim();
+    let (what, meant) = match field.info().value_type {
+        // Other ids are also written without their leading zeros.
+        FieldType::Hex { digits } if field == Field::ClassId => {
+            let found = without_0x(value).len();
+            let what = format!("has {found} digits, and a {field} has {digits} (as in 030200)");
+            (found < digits).then_some((what, Operator::BeginsWith))?
+        }
+        FieldType::Address if looks_like_pci(value) => {
+            let has_domain = value.matches(':').count() > 1;
+            let what = "is not a whole PCI address (as in 0000:3b:00.0)".to_owned();
+            match has_domain {
+                true => (what, Operator::BeginsWith),
+                false => (what, Operator::Contains),
+            }
+        }
+        _ => return None,
+    };
+    let meant = match op {
+        Operator::Equal => format!("; did you mean '{meant}'?"),
+        _ => String::new(),
+    };
+    Some(format!("'{}' {what}{meant}", shown(value)))
+}
+
+/// Whether it is written as a PCI address but is none. Other kernel names of devices have no
+/// colon, as mtty or 0.0.0313.
+fn looks_like_pci(text: &str) -> bool {
+    let has_its_characters = text
+        .bytes()
+        .all(|b| b.is_ascii_hexdigit() || b == b':' || b == b'.');
+    has_its_characters && text.contains(':') && text.parse::<PciAddress>().is_err()
 }
 
 /// The value of a text operator: part of the field's canonical form.

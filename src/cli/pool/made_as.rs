@@ -24,7 +24,7 @@ pub(super) struct MadeAs {
 /// The option for kinds whose devices are there already.
 const KIND: &str = "kind";
 
-/// The long help, with a sentence for each option that gives the type of the devices.
+/// The long help, with a sentence for each way to say what the pool hands out.
 pub(super) fn long_about() -> String {
     let mut text = "Make a pool of the given devices.\n\nWrites \
                     /etc/virt-vgpu/pools.d/NAME.toml with one rule per device and shows what the \
@@ -33,6 +33,12 @@ pub(super) fn long_about() -> String {
     for (_, key) in type_keys(KINDS) {
         text.push(' ');
         text.push_str(key.option.creates);
+    }
+    for kind in without_key(KINDS) {
+        let about = kind.about();
+        let sentence =
+            format!(" With --{KIND} {kind} it is a pool of {about}: of the devices themselves.");
+        text.push_str(&sentence);
     }
     text
 }

@@ -1,6 +1,6 @@
 //! `virt-vgpu pool show`: one pool with everything that counts for it.
 
-use std::{fmt, process::ExitCode};
+use std::{collections::BTreeMap, fmt, process::ExitCode};
 
 use clap::Args;
 
@@ -60,16 +60,12 @@ impl fmt::Display for PoolDetails {
         ] {
             writeln!(f, "  {key:<18}{}", output::one_line(value))?;
         }
-        writeln!(f, "\nfor requests that do not say otherwise:")?;
-        for (key, value) in &self.defaults {
-            let value = match value {
-                serde_json::Value::Null => "as the driver has it".to_owned(),
-                serde_json::Value::Bool(true) => "yes".to_owned(),
-                serde_json::Value::Bool(false) => "no".to_owned(),
-                other => other.to_string(),
-            };
-            writeln!(f, "  {key:<18}{value}")?;
+        if !self.settings.is_empty() {
+            writeln!(f, "\nsettings of kind '{}':", self.kind)?;
         }
+        values(f, &self.settings, "as libvirt has it")?;
+        writeln!(f, "\nfor requests that do not say otherwise:")?;
+        values(f, &self.defaults, "as the driver has it")?;
         writeln!(
             f,
             "\nrules (a device is in the pool when any of them takes it):"
@@ -97,6 +93,25 @@ impl fmt::Display for PoolDetails {
         }
         Ok(())
     }
+}
+
+/// A line for each key; `unset` says who decides about a value that nobody set.
+fn values(
+    f: &mut fmt::Formatter<'_>,
+    values: &BTreeMap<&'static str, serde_json::Value>,
+    unset: &str,
+) -> fmt::Result {
+    for (key, value) in values {
+        let value = match value {
+            serde_json::Value::Null => unset.to_owned(),
+            serde_json::Value::Bool(true) => "yes".to_owned(),
+            serde_json::Value::Bool(false) => "no".to_owned(),
+            serde_json::Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        writeln!(f, "  {key:<18}{}", output::one_line(value))?;
+    }
+    Ok(())
 }
 
 impl fmt::Display for RuleReport {

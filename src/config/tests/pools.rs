@@ -190,7 +190,7 @@ proptest! {
     fn what_is_rendered_reads_as_the_same_pool(
         description in proptest::option::of("[^\\p{Cc}]{0,20}"),
         device_type in "[!-~]([ -~]{0,18}[!-~])?",
-        devices in proptest::collection::vec("[!-~]([ -~]{0,18}[!-~])?", 0..4),
+        devices in proptest::collection::vec("[!-9;-~]([ -9;-~]{0,18}[!-9;-~])?", 0..4),
         instances: u32,
         path in proptest::option::of("/[^\\p{Cc}]{0,20}\\.iso"),
         class in 0..Class::ALL.len(),

@@ -1,5 +1,7 @@
 //! A pool of whole PCI functions.
 
+use std::collections::BTreeMap;
+
 use super::{
     Pci, WORD, binding, critical, function, named,
     settings::{Settings, TimeOfPlug},
@@ -13,7 +15,7 @@ use crate::{
     },
     kind::{Candidate, Devices, FieldSources, HostView, Kind, MadeAs, Named, Placeholder, ToMake},
     model::{Handle, PciAddress, Rom},
-    rule::{Rule, Verdict},
+    rule::{Field, FieldValue, Rule, Verdict},
 };
 
 /// The settings of a pool of whole PCI functions.
@@ -58,12 +60,34 @@ impl Devices for PciPool {
         self.settings.rom.clone()
     }
 
+    fn settings(&self) -> BTreeMap<&'static str, serde_json::Value> {
+        self.settings.by_key()
+    }
+
     fn verdict(&self, sources: FieldSources<'_>, rules: &[Rule], function: &Parent) -> Verdict {
         sources.verdict(rules, function, None)
     }
 
     fn named(&self, view: &HostView<'_>, text: &str) -> Result<Named, String> {
         named::named(self, view, text)
+    }
+
+    /// A device in use has the driver for VMs, whichever it had when the rule took it. This
+    /// does no harm, because the device comes back to its driver; unless it stays bound.
+    fn doubt_about(&self, rule: &Rule) -> Option<String> {
+        let vfio = FieldValue::Text(driver::VFIO_PCI.to_owned());
+        let mut tests = rule.filters.iter();
+        let is_lost = tests
+            .any(|filter| filter.field() == Field::Driver && filter.check(Some(&vfio)).is_err());
+        (is_lost && self.settings.keep_bound).then(|| {
+            format!(
+                "tests '{}', but with keep-bound = true the driver of a device is {} from its \
+                 first VM on, also between VMs: the rule does not take it any more; test \
+                 'vendor-id' and 'device-id', or 'address', instead",
+                Field::Driver,
+                driver::VFIO_PCI,
+            )
+        })
     }
 
     fn candidates(

@@ -1,6 +1,6 @@
 //! `[pci]` in a pool file.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use crate::{
     document::{ConfigError, Table, Written},
@@ -11,11 +11,14 @@ use crate::{
 /// The name of the table.
 pub(super) const TABLE: &str = "pci";
 
+/// The key of the file with the option ROM.
+const ROM_FILE: &str = "rom-file";
+
 const KEYS: &[&str] = &[
     "multifunction",
     "keep-bound",
     "rom",
-    "rom-file",
+    ROM_FILE,
     "placeholder",
 ];
 
@@ -30,7 +33,14 @@ pub(super) enum TimeOfPlug {
 }
 
 /// The values of `placeholder`.
-const PLACEHOLDERS: &[&str] = &["address", "hotplug"];
+const PLACEHOLDERS: &[&str] = &[ADDRESS, HOTPLUG];
+const ADDRESS: &str = "address";
+const HOTPLUG: &str = "hotplug";
+
+/// The values of `rom`.
+const SWITCH: &[&str] = &[ON, OFF];
+const ON: &str = "on";
+const OFF: &str = "off";
 
 /// `[pci]`, validated.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,20 +76,31 @@ impl Settings {
         let file = top.file();
         let table = node.table("a table, [pci]")?;
         table.check_keys(KEYS, |_| None)?;
-        let bar = table.text("rom")?.map(|text| switch(file, &text));
-        let rom_file = table.text("rom-file")?.map(|text| absolute(file, text));
-        let placeholder = table.text("placeholder")?;
+        let placeholder = table.choice("placeholder", PLACEHOLDERS)?;
         let placeholder = placeholder.map(|text| time_of_plug(file, &text));
         let placeholder = placeholder.transpose()?.unwrap_or_default();
         Ok(Self {
             multifunction: multifunction(&table, placeholder)?,
             keep_bound: table.flag("keep-bound")?.unwrap_or_default(),
-            rom: Rom {
-                bar: bar.transpose()?,
-                file: rom_file.transpose()?,
-            },
+            rom: rom(&table)?,
             placeholder,
         })
+    }
+
+    /// The settings as the file would have them.
+    pub(super) fn by_key(&self) -> BTreeMap<&'static str, serde_json::Value> {
+        let bar = self.rom.bar.map(|shown| if shown { ON } else { OFF });
+        let placeholder = match self.placeholder {
+            TimeOfPlug::PowerOn => ADDRESS,
+            TimeOfPlug::HotPlug => HOTPLUG,
+        };
+        BTreeMap::from([
+            ("multifunction", self.multifunction.into()),
+            ("keep-bound", self.keep_bound.into()),
+            ("rom", bar.into()),
+            (ROM_FILE, self.rom.file.clone().into()),
+            ("placeholder", placeholder.into()),
+        ])
     }
 }
 
@@ -99,13 +120,31 @@ fn multifunction(table: &Table<'_, '_>, placeholder: TimeOfPlug) -> Result<bool,
     Ok(chosen)
 }
 
+fn rom(table: &Table<'_, '_>) -> Result<Rom, ConfigError> {
+    let file = table.file();
+    let bar = table.choice("rom", SWITCH)?;
+    let bar = bar.map(|text| switch(file, &text)).transpose()?;
+    let Some(written) = table.text(ROM_FILE)? else {
+        return Ok(Rom { bar, file: None });
+    };
+    if bar == Some(false) {
+        let what = "has no effect with rom = \"off\": the guest's firmware would see no ROM; leave \
+                    one of the two out";
+        return Err(written.at.refuse(file, what, &[]));
+    }
+    Ok(Rom {
+        bar,
+        file: Some(absolute(file, written)?),
+    })
+}
+
 fn switch(file: &Path, text: &Written<String>) -> Result<bool, ConfigError> {
     match text.value.as_str() {
-        "on" => Ok(true),
-        "off" => Ok(false),
+        ON => Ok(true),
+        OFF => Ok(false),
         other => {
             let what = format!("'{}' is neither on nor off", shown(other));
-            Err(text.at.refuse(file, &what, &["on", "off"]))
+            Err(text.at.refuse(file, &what, SWITCH))
         }
     }
 }
@@ -123,8 +162,8 @@ fn absolute(file: &Path, text: Written<String>) -> Result<String, ConfigError> {
 
 fn time_of_plug(file: &Path, text: &Written<String>) -> Result<TimeOfPlug, ConfigError> {
     match text.value.as_str() {
-        "address" => Ok(TimeOfPlug::PowerOn),
-        "hotplug" => Ok(TimeOfPlug::HotPlug),
+        ADDRESS => Ok(TimeOfPlug::PowerOn),
+        HOTPLUG => Ok(TimeOfPlug::HotPlug),
         other => {
             let meant = did_you_mean(other, PLACEHOLDERS);
             let what = format!("unknown placeholder '{}'{meant}", shown(other));
@@ -151,13 +190,13 @@ mod tests {
     #[test]
     fn a_table_says_how_devices_are_handed_out() {
         assert_eq!(read(""), Ok(Settings::default()));
-        let text = "[pci]\nkeep-bound = true\nrom = 'off'\nrom-file = '/srv/vbios.rom'\n\
+        let text = "[pci]\nkeep-bound = true\nrom = 'on'\nrom-file = '/srv/vbios.rom'\n\
                     placeholder = 'hotplug'\n";
         let settings = Settings {
             multifunction: false,
             keep_bound: true,
             rom: Rom {
-                bar: Some(false),
+                bar: Some(true),
                 file: Some("/srv/vbios.rom".to_owned()),
             },
             placeholder: TimeOfPlug::HotPlug,
@@ -180,6 +219,15 @@ mod tests {
             (
                 "rom = 'yes'",
                 "/p.toml:2: key 'pci.rom': 'yes' is neither on nor off; accepted: on, off",
+            ),
+            (
+                "rom = true",
+                "/p.toml:2: key 'pci.rom': wants a text in quotes, found true; accepted: on, off",
+            ),
+            (
+                "rom = 'off'\nrom-file = '/srv/vbios.rom'",
+                "/p.toml:3: key 'pci.rom-file': has no effect with rom = \"off\": the guest's \
+                 firmware would see no ROM; leave one of the two out",
             ),
             (
                 "rom-file = 'vbios.rom'",

@@ -78,6 +78,19 @@ fn doubt(look: &Look<'_>, pool: &Pool) -> Option<(&'static str, String)> {
     pool.devices.doubt(&look.view(detail).ok()?)
 }
 
+/// Why the file with the option ROM for its devices cannot be used, if it cannot.
+fn rom_warning(host: &Host, pool: &Pool) -> Option<String> {
+    let file = pool.devices.rom().file?;
+    let why = match host.file_state(&file) {
+        Ok(state) if state.is_file => return None,
+        Ok(_) => "is no regular file".to_owned(),
+        Err(error) => format!("cannot be found: {error}"),
+    };
+    Some(format!(
+        "the file of 'rom-file', {file}, {why}; VMs that are given it with a device do not start"
+    ))
+}
+
 /// The devices of the pool that another pool hands out whole or in parts, while this one does
 /// the opposite; one sentence for each of those pools.
 fn rivalries(look: &Look<'_>, pool: &Pool) -> Vec<String> {
@@ -168,7 +181,8 @@ impl Checked {
                 }
                 let supply = look.supply(Detail::default()).ok();
                 let taken = supply.map(|supply| supply.all_taken_from_host(&pool));
-                for warning in pool.warnings().into_iter().chain(taken.unwrap_or_default()) {
+                let warnings = pool.warnings().into_iter().chain(rom_warning(host, &pool));
+                for warning in warnings.chain(taken.unwrap_or_default()) {
                     self.say(Level::Warning, Some(pool.origin.clone()), warning);
                 }
             }

@@ -43,6 +43,8 @@ pub struct PoolDetails {
     pub placement: Placement,
     /// The image of guest drivers that it lends.
     pub guest_driver: Option<String>,
+    /// The settings of its kind, by their names in the file; null where libvirt decides.
+    pub settings: BTreeMap<&'static str, serde_json::Value>,
     /// By their names in the file; null where the driver decides.
     pub defaults: BTreeMap<&'static str, serde_json::Value>,
     /// Its rules, in the order of the file.
@@ -115,6 +117,7 @@ pub fn show(host: &Host, pool: Pool) -> anyhow::Result<PoolDetails> {
     Ok(PoolDetails {
         warnings,
         rules: rules(&pool),
+        settings: pool.devices.settings(),
         defaults: defaults(&pool),
         name: pool.name,
         file: pool.origin,

@@ -57,6 +57,7 @@ fn filters_hold_as_their_names_say() {
         ("address", "begins-with", "3b:00.0", "0000:3b:00.0", false),
         ("address", "equal", "mtty", "mtty", true),
         ("address", "equal", "MTTY", "mtty", false),
+        ("address", "equal", "0.0.0313", "0.0.0313", true),
         ("address", "begins-with", "mT", "mTTY", true),
         ("address", "begins-with", "MT", "mtty", false),
         ("address", "not-equal", "mtty", "0000:3b:00.0", true),
@@ -161,6 +162,39 @@ fn bad_filters_are_refused_with_what_is_accepted() {
             "value: unknown class 'nic'; accepted: gpu, vgpu, storage, hid, usb, network, media, \
              audio, fpga, pci, unknown",
         ),
+        (
+            "class-id",
+            "equal",
+            "0108",
+            "value: '0108' has 4 digits, and a class-id has 6 (as in 030200); did you mean \
+             'begins-with'?",
+        ),
+        (
+            "class-id",
+            "not-equal",
+            "0x10802",
+            "value: '0x10802' has 5 digits, and a class-id has 6 (as in 030200)",
+        ),
+        (
+            "address",
+            "equal",
+            "41:00",
+            "value: '41:00' is not a whole PCI address (as in 0000:3b:00.0); did you mean \
+             'contains'?",
+        ),
+        (
+            "address",
+            "equal",
+            "0000:41:",
+            "value: '0000:41:' is not a whole PCI address (as in 0000:3b:00.0); did you mean \
+             'begins-with'?",
+        ),
+        (
+            "physical-function",
+            "not-equal",
+            "0000:41:00.8",
+            "value: '0000:41:00.8' is not a whole PCI address (as in 0000:3b:00.0)",
+        ),
         ("driver", "contains", " ", "value: must not be empty"),
         (
             "driver",
@@ -241,7 +275,7 @@ proptest! {
     #[test]
     fn hex_ids_follow_the_naive_model(found in 0u32..0x100_0000, wanted in 0u32..0x100_0000) {
         let text = format!("0x{found:06x}");
-        for value in [format!("{wanted:x}"), format!("0x{wanted:08X}")] {
+        for value in [format!("{wanted:06x}"), format!("0x{wanted:08X}")] {
             for (op, model) in [
                 ("equal", found == wanted),
                 ("less-than", found < wanted),

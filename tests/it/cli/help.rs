@@ -55,6 +55,49 @@ fn help_keeps_to_a_narrow_terminal() {
 }
 
 #[test]
+fn whole_devices_are_explained_where_other_devices_are() {
+    let tree = Tree::new();
+    let words = |verb: &[&str]| {
+        let help = tree.shown(&[verb, &["--help"][..]].concat());
+        help.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    let create = words(&["pool", "create"]);
+    let sentence = "With --kind pci it is a pool of whole PCI devices: of the devices themselves.";
+    assert!(create.contains(sentence), "{create}");
+    assert!(create.contains("with --kind the device itself"), "{create}");
+    let reconcile = words(&["reconcile"]);
+    assert!(
+        reconcile.contains("a whole PCI device when it answers"),
+        "{reconcile}"
+    );
+    let to = tree.path("/generated").display().to_string();
+    tree.shown(&["generate", &to]);
+    for (page, wanted) in [
+        ("virt-vgpu-request.5", "<alias name='ua-vgpu-pci0'/>"),
+        ("virt-vgpu-request.5", "<alias name='ua-vgpu-pci0_1'/>"),
+        (
+            "virt-vgpu-request.5",
+            ".B placeholder = \\(dqhotplug\\(dq\n",
+        ),
+        (
+            "virt-vgpu-hook.8",
+            "a whole PCI device when it did not answer",
+        ),
+        (
+            "virt-vgpu-pools.5",
+            "does not take a device that the host needs itself",
+        ),
+        (
+            "virt-vgpu-pools.5",
+            "Pools of kind pci are named for those devices too",
+        ),
+    ] {
+        let text = tree.read(&format!("/generated/man/{page}"));
+        assert!(text.contains(wanted), "{page}: {wanted}");
+    }
+}
+
+#[test]
 fn every_verb_has_a_man_page() {
     let tree = Tree::new();
     let to = tree.path("/generated").display().to_string();

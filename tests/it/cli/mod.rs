@@ -13,6 +13,7 @@ mod idle_gpus;
 mod live;
 mod pool;
 mod pool_files;
+mod pool_settings;
 mod profiles;
 mod reconcile;
 mod shared_room;

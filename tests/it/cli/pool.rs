@@ -155,6 +155,7 @@ fn show_has_all_values_rules_and_devices() {
       "instances": 3,
       "placement": "spread",
       "guest_driver": null,
+      "settings": {},
       "defaults": {
         "console-vnc": true,
         "debuggers": null,

@@ -173,6 +173,13 @@ fn the_pool_is_shown_with_what_cannot_be_had() {
       placement         pack
       guest-driver      none
 
+    settings of kind 'pci':
+      keep-bound        no
+      multifunction     yes
+      placeholder       address
+      rom               as libvirt has it
+      rom-file          as libvirt has it
+
     for requests that do not say otherwise:
       optional          no
 

@@ -116,9 +116,9 @@ fn a_function_that_libvirt_would_rebind_is_refused() {
     let outcome = scene.hook_with(&domain, "prepare begin -", xml).run();
     assert_eq!(
         on_host(&scene, outcome.refusal()),
-        "device 'gpu0' of domain 'vm1': its hostdev has managed='yes' instead of 'no', so libvirt \
-         would unbind the function from the driver that it needs; change its request with \
-         'virsh edit vm1' or the pool's [defaults]"
+        "device 'gpu0' of domain 'vm1': its hostdev has managed='yes', so libvirt would \
+         unbind the function from the driver that it needs; set managed='no' with \
+         'virsh edit vm1'"
     );
     scene.is_empty();
 }

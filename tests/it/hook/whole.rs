@@ -694,7 +694,7 @@ fn a_function_that_libvirt_would_give_back_is_refused() {
     let (scene, domain) = (scene(), domain(1, NIC));
     let xml = domain.xml().replace("managed='no'", "managed='yes'");
     let outcome = scene.hook_with(&domain, "prepare begin -", xml).run();
-    insta::assert_snapshot!(on_host(&scene, outcome.refusal()), @"device 'dev0' of domain 'vm1': its hostdev has managed='yes' instead of 'no', so libvirt would unbind the function from the driver that it needs; change its request with 'virsh edit vm1' or the pool's [defaults]");
+    insta::assert_snapshot!(on_host(&scene, outcome.refusal()), @"device 'dev0' of domain 'vm1': its hostdev has managed='yes', so libvirt would unbind the function from the driver that it needs; set managed='no' with 'virsh edit vm1'");
     scene.is_empty();
 }
 
