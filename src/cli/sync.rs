@@ -22,8 +22,8 @@ use crate::{
 /// placeholders that belong to another domain (after cloning), removes those that
 /// no request asks for, and gives stopped domains another PCI device if
 /// they could not have theirs now. It makes only one change to the metadata: it writes
-/// optional='yes' into a request without a placeholder if the pool's [defaults] say
-/// so.
+/// optional='yes' into a request without a placeholder if the pool says so: by its
+/// [defaults], or because its devices are plugged in when the VM has started.
 #[derive(Debug, Args)]
 #[command(
     group = ArgGroup::new("which").required(true).args(["domains", "all"]),

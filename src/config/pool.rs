@@ -79,6 +79,13 @@ impl Pool {
         self.kind.subject() == Subject::Gpu
     }
 
+    /// Whether a request of the pool is optional if it says that of itself: it is always where
+    /// the pool's devices are plugged in when the VM has started.
+    #[must_use]
+    pub fn makes_optional(&self, says: Option<bool>) -> bool {
+        self.devices.is_plugged_in_later() || says.or(self.defaults.optional) == Some(true)
+    }
+
     /// Whether the domain XML names a device that must be chosen before the start.
     #[must_use]
     pub fn is_chosen_ahead(&self) -> bool {

@@ -280,11 +280,11 @@ impl Asked {
     ) -> anyhow::Result<RequestChange> {
         // A hostdev without a device would fail the start, so an optional device has no
         // hostdev.
-        let later = to_attach.pool.defaults.optional == Some(true) && !has_hostdev;
+        let later = |says| !has_hostdev && to_attach.pool.makes_optional(says);
         let Some(request) = self.requests.iter_mut().find(|one| one.name == *name) else {
             let mut request = Request::new(name.clone(), to_attach.pool.name.clone());
             request.guest_drivers = to_attach.guest_drivers.then_some(true);
-            request.optional = later.then_some(true);
+            request.optional = later(None).then_some(true);
             request.together = to_attach.together;
             ensure!(
                 self.requests.len() < MAX_REQUESTS,
@@ -304,7 +304,7 @@ impl Asked {
             request.guest_drivers = Some(true);
         }
         request.together = to_attach.together.or(request.together);
-        if later && request.optional.is_none() {
+        if later(request.optional) {
             request.optional = Some(true);
         }
         let Some(old) = self.element.as_deref().filter(|_| *request != before) else {

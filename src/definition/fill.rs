@@ -148,7 +148,7 @@ impl Filled {
             None => {
                 let pool = load_pool(host, &request.pool)?;
                 outcome.hostdev = HostdevChange::Added;
-                if request.optional.is_none() && pool.defaults.optional == Some(true) {
+                if pool.makes_optional(request.optional) {
                     // The hook reads only requests, not the pools' defaults.
                     let mut asking = request.clone();
                     asking.optional = Some(true);

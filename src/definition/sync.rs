@@ -346,7 +346,7 @@ fn work_out(
             }
             None if request.optional == Some(true) => {}
             None => match pools.pools.get(&request.pool) {
-                Some(Ok(pool)) if is_optional(request, pool) => {
+                Some(Ok(pool)) if pool.makes_optional(request.optional) => {
                     if let Some(old) = element.as_deref() {
                         let mut request = request.clone();
                         request.optional = Some(true);
@@ -439,10 +439,6 @@ impl Work {
         }
         Ok(())
     }
-}
-
-fn is_optional(request: &Request, pool: &Pool) -> bool {
-    request.optional.or(pool.defaults.optional) == Some(true)
 }
 
 /// Placeholders without a request, and hostdevs that stay.

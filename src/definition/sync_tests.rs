@@ -34,7 +34,10 @@ fn pools(names: &[&str]) -> Pools {
     std::fs::create_dir_all(&files).unwrap();
     let host = Host::new(root.path());
     let load = |pool: &&str| {
-        let text = "kind = 'nvidia-vgpu'\nprofile = 'L40S-12Q'\n";
+        let text = match *pool {
+            "plugged" => "kind = 'pci'\n[pci]\nplaceholder = 'hotplug'\n",
+            _ => "kind = 'nvidia-vgpu'\nprofile = 'L40S-12Q'\n",
+        };
         std::fs::write(files.join(format!("{pool}.toml")), text).unwrap();
         let pool: PoolName = pool.parse().unwrap();
         (pool.clone(), config::load_pool(&host, &pool))
@@ -165,6 +168,27 @@ fn a_device_that_may_be_missing_has_no_placeholder() {
     assert_eq!(done(&work), ["a", "b", "c"].map(later));
     let detached = |change: &Change| matches!(change, Change::Detach(_));
     assert!(work.changes.len() == 3 && work.changes.iter().all(detached));
+}
+
+/// Whatever the request says: the hook would refuse a start without a placeholder.
+#[test]
+fn a_device_that_is_plugged_in_later_is_optional() {
+    let requests = "<v:device name='a' pool='plugged'/><v:device name='b' pool='plugged' optional='no'/>\
+                    <v:device name='c' pool='one' optional='no'/>";
+    let work = work_out(
+        &definition(requests, ""),
+        &pools(&["one", "plugged"]),
+        next_functions,
+    )
+    .unwrap();
+    assert_eq!(
+        done(&work),
+        [
+            "a is optional, as its pool says",
+            "b is optional, as its pool says",
+            "attached c (0000:3b:00.0) from pool one",
+        ]
+    );
 }
 
 #[test]

@@ -109,8 +109,8 @@ fn examples() -> String {
   virt-vgpu pool create cad --profile L40S-12Q --device 3b:00.0 --dry-run
   virt-vgpu pool create disks --kind {functions} --device 01:00.0 --device 02:00.0
 
-udev knows a device's new pools (ID_VIRT_VGPU_POOLS) after its next event, or
-after 'udevadm trigger'.
+udev knows the new pools of a GPU or of another device that makes mediated devices
+(ID_VIRT_VGPU_POOLS) after its next event, or after 'udevadm trigger'.
 
 Exit code 0 when the pool was made, 1 when not."
     )

@@ -34,8 +34,8 @@ use crate::{
   virt-vgpu pool delete cad --dry-run
   virt-vgpu pool delete cad --yes      does not ask: for scripts
 
-udev knows a device's new pools (ID_VIRT_VGPU_POOLS) after its next event, or
-after 'udevadm trigger'.
+udev knows the new pools of a GPU or of another device that makes mediated devices
+(ID_VIRT_VGPU_POOLS) after its next event, or after 'udevadm trigger'.
 
 Exit code 0 when the pool is gone, 1 when not.")]
 pub(super) struct Delete {
