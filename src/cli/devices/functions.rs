@@ -15,6 +15,16 @@ use crate::{
 
 impl fmt::Display for FunctionList {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.fmt_list(f)?;
+        for problem in &self.problems {
+            writeln!(f, "\nproblem: {}", output::one_line(problem))?;
+        }
+        Ok(())
+    }
+}
+
+impl FunctionList {
+    fn fmt_list(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.devices.is_empty() {
             return writeln!(f, "{}", self.if_none);
         }
@@ -50,9 +60,7 @@ impl fmt::Display for FunctionList {
         }
         write!(f, "{table}")
     }
-}
 
-impl FunctionList {
     /// The functions in the order of the table; below each GPU, marked, its companions,
     /// whether they were asked for or not.
     fn rows(&self) -> Vec<(&FunctionReport, &WholeFunction, bool)> {
@@ -135,11 +143,8 @@ impl FunctionList {
             if let Some(why) = &whole.quarantined {
                 remarks.add(address, format!("quarantined: {why}"));
             }
-            if let Some(why) = whole
-                .unavailable
-                .as_ref()
-                .filter(|_| whole.critical.is_empty())
-            {
+            let is_needed = !whole.critical.is_empty() && whole.taken_from_host_by.is_empty();
+            if let Some(why) = whole.unavailable.as_ref().filter(|_| !is_needed) {
                 remarks.add(address, why.clone());
             }
             if whole.reset_methods.is_empty() && whole.free {
@@ -155,9 +160,6 @@ impl FunctionList {
         }
         for (why, functions) in of_functions {
             writeln!(f, "{}: {why}", some_of(functions))?;
-        }
-        for problem in &self.problems {
-            writeln!(f, "\nproblem: {}", output::one_line(problem))?;
         }
         let of_parents = kind::names_about(Subject::Parent);
         let list = format!("'virt-vgpu devices --kind {of_parents}'");

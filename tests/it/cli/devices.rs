@@ -202,6 +202,12 @@ fn what_cannot_be_read_is_told_of_below_the_list() {
 
     problem: the pools are not all shown: /etc/virt-vgpu/pools.d/cad.toml:2: key 'odd': unknown key; accepted: kind, description, class, instances, placement, guest-driver, pci, defaults, rule
     ");
+    let without_list = tree.shown(&["devices", "04:00.0", "--free"]);
+    assert_eq!(
+        without_list.matches("\nproblem: ").count(),
+        2,
+        "{without_list}"
+    );
     insta::assert_snapshot!(tree.shown(&["devices", "04:00.0", "--json"]), @r#"
     {
       "devices": [
