@@ -45,8 +45,8 @@ pub(super) struct Devices {
     #[arg(long)]
     pool: Option<PoolName>,
 
-    /// Only PCI devices that nobody has, that the host does not need, and that are no
-    /// bridges. Not for devices that are made.
+    /// Only PCI devices that a VM could have now, and that the host does not need. Not for
+    /// devices that are made.
     #[arg(long)]
     free: bool,
 
@@ -66,11 +66,11 @@ fn examples() -> String {
         "Examples:
   virt-vgpu devices                       group, reset, who has them
   virt-vgpu devices --free                those that a VM could have
-  virt-vgpu devices --fields 0000:3b:00.0 each field that a rule can test, with its value
+  virt-vgpu devices --fields 0000:3b:00.0 each field that a rule can test
   virt-vgpu devices --pool cad            what the rules of pool 'cad' take
-  virt-vgpu devices --kind {parents}           what makes mediated devices, and their types
-  virt-vgpu devices --kind {parents} 3b:00.0   one card; its virtual functions, if it has any
-  virt-vgpu devices --kind {of_gpus} --fields   GPUs, and what rules can test of them
+  virt-vgpu devices --kind {parents}           what makes mediated devices
+  virt-vgpu devices --kind {parents} 3b:00.0   one card, or its virtual functions
+  virt-vgpu devices --kind {of_gpus} --fields   what rules can test of GPUs
   virt-vgpu devices --kind {parents} --json |
       jq '.devices[].types[] | select(.available > 0).id'
 

@@ -37,7 +37,7 @@ pub(super) fn long_about() -> String {
     for kind in without_key(KINDS) {
         let about = kind.about();
         let sentence =
-            format!(" With --{KIND} {kind} it is a pool of {about}: of the devices themselves.");
+            format!(" With --{KIND} {kind} it is a pool of {about}, handed out as they are.");
         text.push_str(&sentence);
     }
     text
@@ -83,7 +83,7 @@ fn options(command: Command, kinds: &'static [&'static dyn Kind]) -> Command {
         .collect();
     if !others.is_empty() {
         let arg = Arg::new(KIND).long(KIND).value_name("KIND");
-        let arg = arg.help("What the pool hands out, where nothing has to be made");
+        let arg = arg.help("What the pool hands out whole: nothing has to be made");
         options.push(arg.value_parser(PossibleValuesParser::new(others)));
     }
     let what = ArgGroup::new("what").required(true);

@@ -62,7 +62,7 @@ fn whole_devices_are_explained_where_other_devices_are() {
         help.split_whitespace().collect::<Vec<_>>().join(" ")
     };
     let create = words(&["pool", "create"]);
-    let sentence = "With --kind pci it is a pool of whole PCI devices: of the devices themselves.";
+    let sentence = "With --kind pci it is a pool of whole PCI devices, handed out as they are.";
     assert!(create.contains(sentence), "{create}");
     assert!(create.contains("with --kind the device itself"), "{create}");
     let reconcile = words(&["reconcile"]);
