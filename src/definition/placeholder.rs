@@ -303,13 +303,23 @@ impl<'a> Choice<'a> {
     /// other domain names come first, then those that few of them name: when one of these
     /// domains starts, few others have to give way.
     fn free(&self, reserved: &Reserved) -> anyhow::Result<Option<Vec<Card>>> {
-        for count in reserved.counts() {
+        let mut counts = reserved.counts().into_iter();
+        let Some(fewest) = counts.next() else {
+            return self.planned(self.claimed.clone());
+        };
+        let unnamed = self.planned(reserved.with(fewest, &self.claimed))?;
+        if unnamed.is_some() {
+            return Ok(unnamed);
+        }
+        // A full pool is looked at no more often than that.
+        let any = self.planned(self.claimed.clone())?;
+        for count in counts.take_while(|_| any.is_some()) {
             let chosen = self.planned(reserved.with(count, &self.claimed))?;
             if chosen.is_some() {
                 return Ok(chosen);
             }
         }
-        self.planned(self.claimed.clone())
+        Ok(any)
     }
 
     fn supply<'s>(
