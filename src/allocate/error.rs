@@ -71,7 +71,8 @@ pub enum AllocateError {
     /// The same for a domain that is being restored: changing its definition does not
     /// help.
     #[error(
-        "the saved state of domain '{domain}' asks for device '{device}' in its metadata but {lacks}; remove the request with {}, or discard the state with {}",
+        "the saved state of domain '{domain}' asks for device '{device}' in its metadata but {lacks}; \
+         remove the request with {}, or discard the state with {}",
         proposed("virsh managedsave-edit", domain),
         proposed("virsh managedsave-remove", domain)
     )]
@@ -271,8 +272,8 @@ impl AllocateError {
                 lacks,
                 ..
             } => format!(
-                "domain '{domain}' asks for device '{device}' in its metadata but {lacks}; virt-vgpud adds it a moment after the domain is defined, \
-                 'virt-vgpu create' when it creates a transient one"
+                "domain '{domain}' asks for device '{device}' in its metadata but {lacks}; virt-vgpud adds \
+                 it a moment after the domain is defined, 'virt-vgpu create' when it creates a transient one"
             ),
             Self::Together { domain, why } => {
                 format!("domain '{domain}': {why}; remove some from the XML")

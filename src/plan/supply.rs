@@ -92,14 +92,18 @@ impl<'a> HostSupply<'a> {
     /// other one hands out parts of it.
     #[must_use]
     pub fn rival(&self, pool: &Pool, subject: &Parent) -> Option<&'a Pool> {
-        let is_whole = pool.kind.is_of_whole_functions();
+        self.taking(!pool.kind.is_of_whole_functions(), subject)
+    }
+
+    /// The first pool that takes the device and hands it out whole, or else in parts.
+    fn taking(&self, whole: bool, subject: &Parent) -> Option<&'a Pool> {
         let mut all = self.all_pools?.all_pools().iter();
-        all.find(|other| {
+        all.find(|pool| {
             let takes_it = || {
-                let its = other.kind.subject_named(self.view.sysfs(), &subject.name);
-                its.is_some_and(|its| is_match(&self.verdict(other, &other.rules, &its)))
+                let its = pool.kind.subject_named(self.view.sysfs(), &subject.name);
+                its.is_some_and(|its| is_match(&self.verdict(pool, &pool.rules, &its)))
             };
-            other.kind.is_of_whole_functions() != is_whole && takes_it()
+            pool.kind.is_of_whole_functions() == whole && takes_it()
         })
     }
 
@@ -107,13 +111,7 @@ impl<'a> HostSupply<'a> {
     /// handed out whole.
     #[must_use]
     pub fn handed_out_in_parts(&self, function: &Parent) -> Option<String> {
-        let pools = self.all_pools?.all_pools().iter();
-        let mut of_parts = pools.filter(|pool| !pool.kind.is_of_whole_functions());
-        let pool = of_parts.find(|pool| {
-            let its = pool.kind.subject_named(self.view.sysfs(), &function.name);
-            its.is_some_and(|its| is_match(&self.verdict(pool, &pool.rules, &its)))
-        })?;
-        Some(parts_of(pool))
+        self.taking(false, function).map(parts_of)
     }
 
     /// All such pools, each with the devices that both take.

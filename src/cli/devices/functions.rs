@@ -126,11 +126,8 @@ impl FunctionList {
             ]);
         }
         write!(f, "{table}")?;
+        let groups = shared_groups(&rows);
         let mut remarks = Remarks::default();
-        for (group, members) in shared_groups(&rows) {
-            remarks.0.push((format!("IOMMU group {group}"), members));
-        }
-        let groups = remarks.0.len();
         for (device, whole, _) in rows {
             let address = device.address;
             for why in &whole.critical {
@@ -151,15 +148,15 @@ impl FunctionList {
                 remarks.add(address, NO_RESET.to_owned());
             }
         }
-        let (of_groups, of_functions) = remarks.0.split_at(groups);
-        let gap = if remarks.0.is_empty() { "" } else { "\n" };
-        f.write_str(gap)?;
-        for (group, members) in of_groups {
-            let members: Vec<&PciAddress> = members.iter().collect();
-            writeln!(f, "{group}: {}", joined(&members))?;
+        if !groups.is_empty() || !remarks.0.is_empty() {
+            writeln!(f)?;
         }
-        for (why, functions) in of_functions {
-            writeln!(f, "{}: {why}", some_of(functions))?;
+        for (group, members) in groups {
+            let members: Vec<PciAddress> = members.into_iter().collect();
+            writeln!(f, "IOMMU group {group}: {}", joined(&members))?;
+        }
+        for (why, functions) in remarks.0 {
+            writeln!(f, "{}: {why}", some_of(&functions))?;
         }
         let of_parents = kind::names_about(Subject::Parent);
         let list = format!("'virt-vgpu devices --kind {of_parents}'");
