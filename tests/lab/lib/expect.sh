@@ -16,7 +16,7 @@ run_inside() {
 	slow=$(slow_host "$host")
 	out=$(
 		select_guest "$host"
-		reach timeout $((left + 10)) ssh -F "$RUN/ssh-config" lab "LAB_SLOW=$slow timeout $left bash -euo pipefail -c $(printf '%q' ". /run/lab-inside.sh; $commands")" \
+		reach timeout $((left + 10)) ssh -F "$RUN/ssh-config" lab "LAB_SLOW=$slow LAB_LEFT=$left timeout $left bash -euo pipefail -c $(printf '%q' ". /run/lab-inside.sh; $commands")" \
 			2> >(tee -a "$SCENARIO_LOG" >&2) < /dev/null
 	) || status=$?
 	[[ -z $out ]] || printf '%s\n' "$out" | tee -a "$SCENARIO_LOG"

@@ -107,6 +107,7 @@ run_lane() {
 		read -r class kind name <<< "$task"
 		file=$SCENARIOS/$name.sh
 		SCENARIO_LOG=$LOGS/$name.$kind.log
+		rm -f "$SCENARIO_LOG".*
 		if [[ -z $RUN_DEB ]] && scenario_needs "$file" product; then
 			result SKIP "$kind" "$name" 0 'needs the package, see --deb'
 		elif ((class > 1 && $(scenario_seconds "$name" "$kind") > RUN_LONGEST)); then
@@ -114,7 +115,7 @@ run_lane() {
 		elif time_is_over; then
 			result SKIP "$kind" "$name" 0 "no time left$( ((class > 1)) || echo ', although it is of the gate')"
 		else
-			run_task "$file" "$kind" "$name"
+			run_task "$file" "$kind" "$name" "$class"
 		fi
 	done
 }
@@ -131,16 +132,17 @@ result() {
 			*) printf '%s %s (%s, %s s): %s\n' "$status" "$name" "$kind" "$(tenths "$ms")" "$reason" ;;
 		esac
 		[[ ! -e $SCENARIO_LOG.report || $status == SKIP ]] || sed 's/^/  /' "$SCENARIO_LOG.report"
-		[[ $status != FAIL ]] || cat "$SCENARIO_LOG".explained.*
+		if [[ $status == FAIL ]] || [[ $status == SKIP && -e $SCENARIO_LOG.explained.1 ]]; then cat "$SCENARIO_LOG".explained.*; fi
 	) 9> "$STATE/results.lock"
 }
 
 tenths() { printf '%d.%d' "$(($1 / 1000))" "$(($1 % 1000 / 100))"; }
 
-# run_task FILE KIND NAME: until it passes or has failed twice. Of three tries, those whose lab host was lost do not
-# count: they say more of the emulator than of the product.
+# run_task FILE KIND NAME CLASS: until it passes or has failed twice. Of three tries, those whose lab host was lost do
+# not count: they say more of the emulator than of the product. One that is not of the gate and had no time for a try
+# that counts is left out.
 run_task() {
-	local file=$1 kind=$2 name=$3 start try failed=0 reason reasons='' other
+	local file=$1 kind=$2 name=$3 class=$4 start try failed=0 reason reasons='' other
 	# An idle lab host of another kind would take part of a core.
 	for other in uml emulated pci; do
 		[[ $other != "$kind" ]] || continue
@@ -150,7 +152,6 @@ run_task() {
 	done
 	NAME=$TEST_NAME-$LAB_LANE-$kind
 	PEER=$NAME-peer
-	rm -f "$SCENARIO_LOG".*
 	for ((try = 1; try <= 3 && failed < 2; try++)); do
 		start=$(now_ms)
 		if try_scenario "$file" "$kind"; then
@@ -158,10 +159,11 @@ run_task() {
 			return
 		fi
 		if time_is_over; then
-			((failed)) || {
-				result SKIP "$kind" "$name" "$(($(now_ms) - start))" 'the time was over while it ran'
+			if ((!failed || class > 1)); then
+				result SKIP "$kind" "$name" "$(($(now_ms) - start))" \
+					"the time was over while it ran${reasons:+ again, after: $reasons}"
 				return
-			}
+			fi
 			reason='no time for another try'
 			failed=2
 		else

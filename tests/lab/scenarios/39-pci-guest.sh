@@ -1,7 +1,7 @@
 # Whole devices inside a VM whose kernel boots: there from the first look at the bus, also when plugged in right after
 # the start; its drives hold what they held.
 # needs: pci
-# deadline: 400
+# deadline: 900
 sum() { head -c 8M < <(yes "contents of $1") | sha256sum | cut -d' ' -f1; }
 on_lab 'for name in nvme0 nvme1 igb; do bind_driver $(pci_of $name) vfio-pci; done > /dev/null
 	BOOTING=lab.write=written-by-the-guest booting_vm guest "$(pci_hostdev $(pci_of nvme0))$(pci_hostdev $(pci_of igb))" > /run/guest.xml
