@@ -32,6 +32,7 @@ fn facts(number: u32, name: &str, gigabytes: u64, max: u32) -> TypeFacts {
         max_instances: max,
         max_per_vm: None,
         gpu_instance_profile: None,
+        most_per_instance: None,
         creatable: true,
         placements: None,
     }

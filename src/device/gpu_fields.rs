@@ -207,6 +207,7 @@ mod tests {
             memory_mib: Told::Value(46_068),
             hosts_vgpus: Told::Unavailable(silent()),
             mig: Told::Unavailable(silent()),
+            instances: Told::Unavailable(silent()),
             heterogeneous: Told::Unavailable(silent()),
             heterogeneous_multi_vgpu: Told::Unavailable(silent()),
             scheduler: Told::Unavailable(silent()),

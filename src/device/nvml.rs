@@ -36,6 +36,51 @@ pub enum Question {
         /// The complete settings: None means the driver's default.
         scheduler: Scheduler,
     },
+    /// Switch MIG mode on or off (`nvmlDeviceSetMigMode`). That the change has to wait is a
+    /// failure of the kind [`FailureKind::Pending`].
+    SetMig {
+        /// The physical function.
+        gpu: PciAddress,
+        /// The mode.
+        on: bool,
+    },
+    /// Create a GPU instance (`nvmlDeviceCreateGpuInstanceWithPlacement`).
+    CreateInstance {
+        /// The physical function.
+        gpu: PciAddress,
+        /// Its profile and its slots.
+        place: InstancePlace,
+    },
+    /// Destroy the GPU instance that is there, with its compute instances
+    /// (`nvmlGpuInstanceDestroy`). Without one there is nothing to do.
+    DestroyInstance {
+        /// The physical function.
+        gpu: PciAddress,
+        /// Its profile and its slots.
+        place: InstancePlace,
+    },
+}
+
+/// What names a GPU instance: its id may be another one's once it is destroyed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct InstancePlace {
+    /// The id of its profile, which differs between GPUs.
+    pub profile: u32,
+    /// The first of its memory slots.
+    pub start: u32,
+    /// How many memory slots it has.
+    pub size: u32,
+}
+
+impl std::fmt::Display for InstancePlace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            profile,
+            start,
+            size,
+        } = self;
+        write!(f, "profile {profile}, {size} slots from {start}")
+    }
 }
 
 /// The answer to a question.
@@ -79,6 +124,9 @@ pub enum FailureKind {
     NoGpu,
     /// The card does not accept the value.
     Invalid,
+    /// The change was accepted, and takes effect later: when nobody uses the GPU, or after a
+    /// reset of it.
+    Pending,
     /// Anything else.
     Other,
 }
@@ -118,6 +166,8 @@ pub struct GpuFacts {
     pub hosts_vgpus: Told<bool>,
     /// Whether MIG mode is on now.
     pub mig: Told<bool>,
+    /// What MIG can cut it into, and has.
+    pub instances: Told<InstanceFacts>,
     /// Mixed sizes.
     pub heterogeneous: Told<Heterogeneous>,
     /// Whether one VM may have vGPUs of several sizes of the GPU's series
@@ -131,6 +181,82 @@ pub struct GpuFacts {
     pub types: Told<Vec<TypeFacts>>,
     /// The vGPUs that VMs have open now.
     pub vgpus: Told<Vec<VgpuFacts>>,
+}
+
+/// MIG's part of a GPU.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceFacts {
+    /// Whether MIG mode is on as soon as a change that waits has taken effect.
+    pub pending: bool,
+    /// The profiles that it has, in MIG mode or not, in ascending order of their ids.
+    pub profiles: Vec<InstanceProfile>,
+    /// The GPU instances that there are, in ascending order of their ids; none while MIG mode
+    /// is off.
+    pub instances: Vec<GpuInstance>,
+}
+
+/// A profile of GPU instances (`nvmlGpuInstanceProfileInfo_v3_t`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceProfile {
+    /// The driver's number: it differs between GPUs, and 0 is one like any other.
+    pub id: u32,
+    /// `1g.24gb+gfx`; None: an older driver does not say.
+    pub name: Option<String>,
+    /// How many slices of compute it has.
+    pub compute_slices: u32,
+    /// How many of them the GPU can have at once.
+    pub most: u32,
+    /// The usable memory, which is less than the name says.
+    pub memory_mib: u64,
+    /// How many memory slots it has.
+    pub size: u32,
+    /// The memory slots at which it can begin, in ascending order.
+    pub starts: Vec<u32>,
+    /// Whether it can do graphics; None: an older driver does not say.
+    pub graphics: Option<bool>,
+    /// The engines that it has for itself: a GPU has few, and an instance may find none left
+    /// although there are slots.
+    pub engines: Engines,
+}
+
+/// How many engines for media a GPU instance has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Engines {
+    /// Video decoders (NVDEC).
+    pub decoders: u32,
+    /// Video encoders (NVENC).
+    pub encoders: u32,
+    /// JPEG decoders (NVJPG).
+    pub jpeg: u32,
+    /// Optical flow accelerators (OFA).
+    pub optical_flow: u32,
+}
+
+/// A GPU instance (`nvmlGpuInstanceInfo_t`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GpuInstance {
+    /// The driver's number; 0 is one like any other.
+    pub id: u32,
+    /// The id of its profile.
+    pub profile: u32,
+    /// The first of its memory slots.
+    pub start: u32,
+    /// How many memory slots it has.
+    pub size: u32,
+    /// How many compute instances the host has made in it.
+    pub compute_instances: u32,
+}
+
+impl GpuInstance {
+    /// Where it is.
+    #[must_use]
+    pub fn place(&self) -> InstancePlace {
+        InstancePlace {
+            profile: self.profile,
+            start: self.start,
+            size: self.size,
+        }
+    }
 }
 
 /// Mixed sizes on one GPU.
@@ -163,6 +289,9 @@ pub struct TypeFacts {
     pub max_per_vm: Option<u32>,
     /// The profile of its GPU instance; None: time-sliced.
     pub gpu_instance_profile: Option<u32>,
+    /// How many of this type alone one such GPU instance holds; None: time-sliced, or an
+    /// older driver does not say.
+    pub most_per_instance: Option<u32>,
     /// Whether one can be created now.
     pub creatable: bool,
     /// Its places when sizes are mixed; None if the driver does not list them.

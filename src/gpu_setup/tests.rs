@@ -138,6 +138,7 @@ fn actual(scheduler: Told<Scheduler>) -> Actual {
             memory_mib: told(),
             hosts_vgpus: told(),
             mig: told(),
+            instances: told(),
             heterogeneous: Told::Value(Heterogeneous {
                 supported: true,
                 enabled: false,

@@ -66,8 +66,7 @@ pub(super) fn told<T>(found: Result<T, Failure>) -> Told<T> {
 /// The kind of failure for an `NVML_ERROR_*` code.
 fn kind(code: u32) -> FailureKind {
     match code {
-        // INVALID_ARGUMENT
-        2 => FailureKind::Invalid,
+        raw::INVALID_ARGUMENT => FailureKind::Invalid,
         raw::NOT_SUPPORTED => FailureKind::NotSupported,
         // NO_PERMISSION
         4 => FailureKind::NoPermission,

@@ -6,7 +6,7 @@ use virt_vgpu_nvml_raw as raw;
 
 use super::{
     failure::{reading, told},
-    heterogeneous, scheduler, vgpu_types, vgpus,
+    heterogeneous, mig, scheduler, vgpu_types, vgpus,
 };
 use crate::{
     device::nvml::{Failure, GpuFacts},
@@ -29,7 +29,8 @@ pub(super) fn facts(device: &Device<'_>, gpu: PciAddress) -> GpuFacts {
         uuid: read("UUID", device.uuid()),
         memory_mib: told(memory_mib(device, gpu)),
         hosts_vgpus: told(hosts_vgpus(device, gpu)),
-        mig: told(mig(device, gpu)),
+        mig: told(mig::mode(device, gpu).map(|(on, _)| on)),
+        instances: told(mig::read(device, gpu)),
         types: told(vgpu_types::read(device, gpu, heterogeneous.as_ref().ok())),
         heterogeneous: told(heterogeneous),
         heterogeneous_multi_vgpu: told(heterogeneous_multi_vgpu(device, gpu)),
@@ -55,12 +56,6 @@ pub(super) fn hosts_vgpus(device: &Device<'_>, gpu: PciAddress) -> Result<bool, 
     let mode = device.virtualization_mode();
     let mode = mode.map_err(|error| reading(device, gpu, "virtualization mode").failed(error))?;
     Ok(mode == GpuVirtualizationMode::HostVgpu)
-}
-
-pub(super) fn mig(device: &Device<'_>, gpu: PciAddress) -> Result<bool, Failure> {
-    let mode = device.mig_mode();
-    let mode = mode.map_err(|error| reading(device, gpu, "MIG mode").failed(error))?;
-    Ok(mode.current != 0)
 }
 
 fn heterogeneous_multi_vgpu(device: &Device<'_>, gpu: PciAddress) -> Result<bool, Failure> {

@@ -19,6 +19,7 @@ use crate::{
 mod failure;
 mod gpu;
 mod heterogeneous;
+mod mig;
 mod scheduler;
 mod vgpu_types;
 mod vgpus;
@@ -165,6 +166,13 @@ fn act(nvml: &Nvml, question: &Question) -> Result<Answer, Failure> {
         }
         Question::SetScheduler { gpu, scheduler } => {
             scheduler::set(&find(nvml, *gpu)?, *gpu, *scheduler).map(done)
+        }
+        Question::SetMig { gpu, on } => mig::set(nvml, *gpu, *on).map(done),
+        Question::CreateInstance { gpu, place } => {
+            mig::create(&find(nvml, *gpu)?, *gpu, *place).map(done)
+        }
+        Question::DestroyInstance { gpu, place } => {
+            mig::destroy(&find(nvml, *gpu)?, *gpu, *place).map(done)
         }
     }
 }

@@ -9,8 +9,8 @@ use virt_vgpu_nvml_raw as raw;
 
 use super::{
     failure::{Call, reading},
-    gpu::{hosts_vgpus, mig},
-    heterogeneous,
+    gpu::hosts_vgpus,
+    heterogeneous, mig,
 };
 use crate::{
     device::nvml::{Failure, FailureKind, Scheduler, SchedulerLimits, SchedulerPolicy},
@@ -147,7 +147,7 @@ fn refused(
         Refusal::Call(raw::Error::Code(raw::NOT_SUPPORTED)) if has_scheduler => {
             // The driver gives this answer if there is any vGPU, but NVML lists only
             // open vGPUs. So the other possible causes are checked first.
-            let no_mig = !mig(device, gpu).unwrap_or(false);
+            let no_mig = !mig::mode(device, gpu).is_ok_and(|(on, _)| on);
             let in_use = no_mig && hosts_vgpus(device, gpu).unwrap_or(false);
             if in_use {
                 call.failure(FailureKind::InUse, "there are vGPUs on it")

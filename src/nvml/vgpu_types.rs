@@ -36,6 +36,9 @@ pub(super) fn read(
         let call = reading(device, gpu, &format!("vGPU type {id}"));
         let mut facts = facts(&VgpuType::new(device, id), type_id, &call)?;
         facts.creatable = creatable.contains(&id);
+        if facts.gpu_instance_profile.is_some() {
+            facts.most_per_instance = raw::most_per_instance(device.nvml(), id).ok();
+        }
         if let (None, Some(mode)) = (facts.gpu_instance_profile, heterogeneous) {
             facts.placements = placements(device, id, *mode);
         }
@@ -65,6 +68,7 @@ fn facts(vgpu_type: &VgpuType<'_>, id: VgpuTypeId, call: &Call<'_>) -> Result<Ty
             Err(NvmlError::FailedToLoadSymbol(_) | NvmlError::NotSupported) => None,
             Err(error) => return Err(call.failed(error)),
         },
+        most_per_instance: None,
         creatable: false,
         placements: None,
     })

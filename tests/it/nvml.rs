@@ -20,6 +20,8 @@ use virt_vgpu::{
 
 use crate::support::nvml_driver::{ADDRESSES, Driver, PROGRAM};
 
+mod mig;
+
 const MODELS: [&str; 4] = ["l40s", "a100-40", "t4", "rtx-pro-6000"];
 
 const VM: &str = "a0ad5ef2-15f0-4a8b-8d2b-4a1f3a1b9d10";
@@ -171,6 +173,7 @@ fn wanted(board: &boards::Board, kind: &VgpuType) -> TypeFacts {
             1
         }),
         gpu_instance_profile: kind.gi_profile,
+        most_per_instance: kind.max_per_gi,
         creatable: time_sliced,
         placements,
     }
@@ -542,7 +545,8 @@ fn what_is_no_question_is_not_answered() {
         (
             r#"{"do":"reset"}"#,
             "not a question: unknown variant `reset`, expected one of `gpus`, `gpu`, \
-             `set-heterogeneous`, `set-scheduler` at line 1 column 13",
+             `set-heterogeneous`, `set-scheduler`, `set-mig`, `create-instance`, \
+             `destroy-instance` at line 1 column 13",
         ),
         (
             r#"{"do":"gpus"} {"do":"gpus"} {"do":"gpus"}"#,

@@ -86,6 +86,7 @@ impl Tree {
             memory_mib: Told::Value(46068),
             hosts_vgpus: Told::Value(true),
             mig: Told::Value(false),
+            instances: Told::Unavailable(unavailable()),
             heterogeneous: Told::Value(Heterogeneous {
                 supported: true,
                 enabled: false,

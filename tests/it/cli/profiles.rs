@@ -110,6 +110,7 @@ fn type_facts(id: u32, name: &str, gigabytes: u64, max: u32, creatable: bool) ->
         max_instances: max,
         max_per_vm: Some(16),
         gpu_instance_profile: None,
+        most_per_instance: None,
         creatable,
         placements: None,
     }
@@ -124,6 +125,7 @@ fn facts(types: Told<Vec<TypeFacts>>, mixed: bool) -> GpuFacts {
         memory_mib: Told::Value(46068),
         hosts_vgpus: Told::Value(true),
         mig: untold(FailureKind::NotSupported),
+        instances: untold(FailureKind::NotSupported),
         heterogeneous: Told::Value(Heterogeneous {
             supported: true,
             enabled: mixed,

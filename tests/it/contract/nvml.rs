@@ -86,6 +86,7 @@ fn types_are_as_the_table_has_them() {
             max_instances: 4,
             max_per_vm: Some(16),
             gpu_instance_profile: None,
+            most_per_instance: None,
             creatable: true,
             placements: Some(Placements {
                 size: 12,

@@ -164,6 +164,7 @@ impl Outside for Stored<'_> {
                 memory_mib: unknown(),
                 hosts_vgpus: unknown(),
                 mig: Told::Value(mig == "on"),
+                instances: unknown(),
                 heterogeneous: unknown(),
                 heterogeneous_multi_vgpu: unknown(),
                 scheduler: unknown(),

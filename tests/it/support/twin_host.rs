@@ -150,6 +150,7 @@ impl TwinHost {
             max_instances: kind.max_instances,
             max_per_vm: Some(16),
             gpu_instance_profile: kind.gi_profile,
+            most_per_instance: kind.max_per_gi,
             creatable: is_creatable(kind.id),
             placements: placements(kind),
         };
@@ -167,6 +168,7 @@ impl TwinHost {
             memory_mib: Told::Value(board.memory_mib.into()),
             hosts_vgpus: Told::Value(true),
             mig: if can.mig { Told::Value(mig) } else { untold() },
+            instances: untold(),
             heterogeneous: if can.hetero && !mig {
                 Told::Value(heterogeneous)
             } else {

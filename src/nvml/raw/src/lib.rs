@@ -47,6 +47,8 @@ impl From<NvmlError> for Error {
 /// The result of a call.
 pub type Answer<T> = Result<T, Error>;
 
+/// `NVML_ERROR_INVALID_ARGUMENT`
+pub const INVALID_ARGUMENT: u32 = 2;
 /// `NVML_ERROR_NOT_SUPPORTED`
 pub const NOT_SUPPORTED: u32 = 3;
 /// `NVML_ERROR_INSUFFICIENT_SIZE`
@@ -149,6 +151,10 @@ macro_rules! call_by_name {
         check(code.map_err(|error| Error::NoSymbol(error.to_string()))?)
     }};
 }
+
+// Behind the macros that it uses.
+mod mig;
+pub use mig::*;
 
 fn handle(device: &Device<'_>) -> nvmlDevice_t {
     // SAFETY: Only passed to NVML while the device, and with it the library, is borrowed.

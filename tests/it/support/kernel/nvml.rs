@@ -5,8 +5,9 @@ use lab_nvidia::{boards::VgpuType, control, model};
 use nix::errno::Errno;
 use virt_vgpu::{
     device::nvml::{
-        Answer, Failure, FailureKind, GpuFacts, Heterogeneous, Nvml, Placements, Question,
-        Scheduler, SchedulerLimits, SchedulerPolicy, Told, TypeFacts, VgpuFacts,
+        Answer, Engines, Failure, FailureKind, GpuFacts, GpuInstance, Heterogeneous, InstanceFacts,
+        InstanceProfile, Nvml, Placements, Question, Scheduler, SchedulerLimits, SchedulerPolicy,
+        Told, TypeFacts, VgpuFacts,
     },
     model::{PciAddress, VgpuTypeId},
 };
@@ -37,6 +38,11 @@ fn refused(errno: Errno) -> Failure {
         Errno::EBUSY => (FailureKind::InUse, "In use by another client"),
         Errno::EINVAL => (FailureKind::Invalid, "Invalid Argument"),
         Errno::ENODEV | Errno::ENOENT => (FailureKind::NoGpu, "Not Found"),
+        Errno::ENOSPC => (FailureKind::Other, "Insufficient Resources"),
+        Errno::EAGAIN => (
+            FailureKind::Pending,
+            "it is pending: In use by another client",
+        ),
         Errno::EOPNOTSUPP => (FailureKind::NotSupported, "Not Supported"),
         Errno::EPERM => (FailureKind::NoPermission, "Insufficient Permissions"),
         _ => (FailureKind::Other, "Unknown Error"),
@@ -101,6 +107,11 @@ impl Card {
             } else {
                 not_supported()
             },
+            instances: if has.mig {
+                Told::Value(self.instances(&known))
+            } else {
+                not_supported()
+            },
             heterogeneous: Told::Value(Heterogeneous {
                 supported: has.hetero,
                 enabled: mixed,
@@ -117,6 +128,44 @@ impl Card {
         }
     }
 
+    fn instances(&self, known: &control::State) -> InstanceFacts {
+        let profiles = self.twin.board().gi_profiles.iter();
+        let mut profiles: Vec<InstanceProfile> = profiles
+            .map(|profile| InstanceProfile {
+                id: profile.id,
+                name: Some(profile.name.clone()),
+                compute_slices: profile.compute_slices,
+                most: profile.max_instances,
+                // As the library tells it (`mig::usable`).
+                memory_mib: u64::from(profile.memory_mib) * 95 / 100,
+                size: profile.memory_slots,
+                starts: profile.starts.clone(),
+                graphics: Some(profile.gfx),
+                // Nothing depends on them here.
+                engines: Engines {
+                    decoders: 0,
+                    encoders: 0,
+                    jpeg: 0,
+                    optical_flow: 0,
+                },
+            })
+            .collect();
+        profiles.sort_by_key(|profile| profile.id);
+        let compute = |gi: u32| known.cis.iter().filter(|ci| ci.gi == gi).count();
+        let instances = known.gis.iter().map(|gi| GpuInstance {
+            id: gi.id,
+            profile: gi.profile,
+            start: gi.start,
+            size: gi.size,
+            compute_instances: u32::try_from(compute(gi.id)).unwrap(),
+        });
+        InstanceFacts {
+            pending: known.mig_pending,
+            profiles,
+            instances: instances.collect(),
+        }
+    }
+
     fn type_facts(&self, kind: &VgpuType, mixed: bool) -> TypeFacts {
         let is_many = matches!(kind.series(), 'Q' | 'C');
         TypeFacts {
@@ -129,6 +178,7 @@ impl Card {
             max_instances: kind.max_instances,
             max_per_vm: Some(if is_many { 16 } else { 1 }),
             gpu_instance_profile: kind.gi_profile,
+            most_per_instance: kind.max_per_gi,
             creatable: self.twin.available(kind) > 0,
             placements: self.placements(kind, mixed),
         }
@@ -170,6 +220,25 @@ impl Card {
                 let in_use = !known.vgpus.is_empty();
                 let set = self.twin.set_scheduler(to_driver(wanted));
                 set.map_err(|errno| if in_use { Errno::EBUSY } else { errno })
+            }
+            Question::SetMig { on, .. } => match self.twin.set_mig(*on)? {
+                true => Ok(()),
+                false => Err(Errno::EAGAIN),
+            },
+            Question::CreateInstance { place, .. } => {
+                let made = self.twin.gi_create(place.profile, Some(place.start));
+                made.map(|_| ())
+            }
+            Question::DestroyInstance { place, .. } => {
+                let is_it =
+                    |gi: &&control::Gi| (gi.profile, gi.start) == (place.profile, place.start);
+                let Some(gi) = known.gis.iter().find(is_it) else {
+                    return Ok(());
+                };
+                for ci in known.cis.iter().filter(|ci| ci.gi == gi.id) {
+                    self.twin.ci_destroy(gi.id, ci.id)?;
+                }
+                self.twin.gi_destroy(gi.id)
             }
         }
     }
@@ -216,7 +285,10 @@ impl Kernel {
             Question::Gpus => None,
             Question::Gpu { gpu }
             | Question::SetHeterogeneous { gpu, .. }
-            | Question::SetScheduler { gpu, .. } => Some(gpu.to_string()),
+            | Question::SetScheduler { gpu, .. }
+            | Question::SetMig { gpu, .. }
+            | Question::CreateInstance { gpu, .. }
+            | Question::DestroyInstance { gpu, .. } => Some(gpu.to_string()),
         };
         let places: Vec<&str> = gpu.iter().map(String::as_str).collect();
         let fault = self.state().strike(Target::Nvml, &places);
