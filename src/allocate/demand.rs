@@ -2,15 +2,15 @@
 //! the present host. This module only reads: the hook makes the planned devices, and
 //! `explain` prints the plan.
 
-use std::{collections::BTreeMap, io};
+use std::{collections::BTreeMap, io, time::Duration};
 
-use super::{AllocateError, Look, io_error, nearness_of, places_beside};
+use super::{AllocateError, Look, io_error, nearness_of, places_beside, unbinding};
 use crate::{
     claims::{Claim, ClaimedDevice, Interest, Seen},
     config::{self, Pool},
     device::{mdev, parameters::Parameters},
     domain::{DomainDef, Request},
-    host::Host,
+    host::{Deadline, Host},
     model::{DeviceName, DomainName, MdevUuid, ParentName, PciAddress, PoolName},
     plan::{self, Announced, Detail, Failed, Placeholder, Plan, PlanRequest, Refusal, RefusalKind},
 };
@@ -192,6 +192,25 @@ impl<'a> Demand<'a> {
         let look = Look::new(host);
         let seen = self.see_claims(&look)?;
         self.plan_from(&look, &seen, failed)
+    }
+
+    /// The plan that a start would carry out now: without devices that the host needs only
+    /// together with others of the plan, and without those that a process has open.
+    ///
+    /// # Errors
+    /// A refusal, or what of the host cannot be read.
+    pub fn plan_to_make(&self, host: &Host) -> Result<Plan, AllocateError> {
+        /// More devices than any pool has are in use.
+        const MOST: u32 = 64;
+        let mut failed = Failed::default();
+        for _ in 0..MOST {
+            let plan = self.plan(host, &failed)?;
+            match unbinding::in_use(host, &plan, Deadline::after(Duration::ZERO)) {
+                None => return Ok(plan),
+                Some((number, why)) => failed.note(&plan, number, &why),
+            }
+        }
+        self.plan(host, &failed)
     }
 
     /// Plans a device for each request from that look and those claims.

@@ -3,20 +3,18 @@
 
 use std::{collections::BTreeSet, io, time::Duration};
 
-use super::{AllocateError, Demand, Look, io_error};
+use super::{AllocateError, Demand, Look, io_error, unbinding};
 use crate::{
     apply,
     claims::{self, Claim, ClaimedDevice, Origin, Seen, State},
     device::{
         board_of,
-        critical::HostNeeds,
-        step::{Act, Binding, Step, Undo},
+        step::{Act, Step, Undo},
     },
     events,
-    host::{ClaimLock, Deadline, DeviceLock, Host, HostLock, LockError, openers},
-    model::{DeviceName, DomainUuid, ParentName, PciAddress},
+    host::{ClaimLock, Deadline, DeviceLock, Host, HostLock, LockError},
+    model::{DeviceName, DomainUuid, ParentName},
     plan::{Assignment, Failed, Plan, Refusal, RefusalKind},
-    rule::spelling,
 };
 
 /// The domain's devices before.
@@ -89,7 +87,7 @@ impl Making<'_> {
             let Some(devices) = self.lock_devices(&claim, &plan)? else {
                 continue;
             };
-            if let Some((number, why)) = self.in_use_by_host(&plan) {
+            if let Some((number, why)) = unbinding::in_use(self.host, &plan, self.deadline) {
                 self.restore_claim(claim.domain)
                     .map_err(|cause| io_error(&why, cause))?;
                 let assignment = &plan.assignments[number];
@@ -166,86 +164,6 @@ impl Making<'_> {
         claims::announce(self.host, &planning, self.lock, &claim)
             .map_err(|cause| io_error("no device was made", cause))?;
         Ok(Some((plan, claim)))
-    }
-
-    /// The first device of the plan that the host needs by now, or with a disk that a process
-    /// has open, and a sentence about it. Unbinding its driver would take the disk from the
-    /// process without a question.
-    fn in_use_by_host(&self, plan: &Plan) -> Option<(usize, String)> {
-        let steps = plan.steps.iter().zip(&plan.owners);
-        let unbound: Vec<(&Binding, usize)> = steps
-            .filter_map(|(step, &number)| match &step.undo {
-                Some(Undo::Bound(bound)) => Some((&bound.before, number)),
-                _ => None,
-            })
-            .collect();
-        if unbound.is_empty() {
-            return None;
-        }
-        let needs = HostNeeds::read(self.host);
-        let needed = self.needed_by_host(plan, &needs, &unbound);
-        needed.or_else(|| self.with_an_open_disk(&needs, &unbound))
-    }
-
-    /// The first device with a disk that a process has open.
-    fn with_an_open_disk(
-        &self,
-        needs: &HostNeeds,
-        unbound: &[(&Binding, usize)],
-    ) -> Option<(usize, String)> {
-        /// udev looks at each new disk for a moment.
-        const MOMENT: Duration = Duration::from_secs(1);
-        for (before, number) in unbound {
-            if before.driver.is_none() {
-                continue;
-            }
-            let nodes = needs.disk_nodes(self.host, before.function);
-            if nodes.is_empty() {
-                continue;
-            }
-            let mut holder = None;
-            self.deadline.at_most(MOMENT).wait_until(|| {
-                let is_its = |target: &str| nodes.iter().any(|node| node == target);
-                holder = openers(self.host, is_its).into_iter().next();
-                holder.is_none()
-            });
-            if let Some((pid, command)) = holder {
-                let (function, disks) = (before.function, nodes.join(", "));
-                let why = format!(
-                    "process {pid} ({}) has a disk of {function} open ({disks})",
-                    spelling::shown(&command)
-                );
-                return Some((*number, why));
-            }
-        }
-        None
-    }
-
-    /// The first device of the plan that the host needs by now, and why: a file system may
-    /// have been mounted since the plan was made, and of two keyboards one has to stay.
-    /// Pools with a rule that allows it may take such devices.
-    fn needed_by_host(
-        &self,
-        plan: &Plan,
-        needs: &HostNeeds,
-        unbound: &[(&Binding, usize)],
-    ) -> Option<(usize, String)> {
-        let allows = |number: usize| {
-            let pool = plan.assignments.get(number).map(|one| &one.pool);
-            let pool = pool.and_then(|pool| self.demand.pools.get(pool));
-            pool.is_none_or(|pool| pool.rules.iter().any(|rule| rule.allow_critical))
-        };
-        let taken = unbound.iter().filter(|(_, number)| !allows(*number));
-        let taken: Vec<(PciAddress, usize)> = taken
-            .map(|(before, number)| (before.function, *number))
-            .collect();
-        let functions: Vec<PciAddress> = taken.iter().map(|(function, _)| *function).collect();
-        let needs = needs.together(self.host, &functions);
-        let need = needs.first()?;
-        let mut owners = taken.iter();
-        let owner = owners.find(|(function, _)| *function == need.function);
-        let (_, number) = owner.or_else(|| taken.first())?;
-        Some((*number, need.to_string()))
     }
 
     /// Whether devices of other domains were being made on the board since the look began.

@@ -11,6 +11,7 @@ mod making;
 mod media;
 mod nearness;
 mod rules;
+mod unbinding;
 
 pub use demand::{Demand, PlacedRequest, devices_wanted};
 pub use error::AllocateError;

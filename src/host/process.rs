@@ -4,14 +4,15 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
+    os::unix::fs::{FileTypeExt, MetadataExt},
 };
 
-use nix::fcntl::OFlag;
+use nix::{fcntl::OFlag, sys::stat};
 use serde::{Deserialize, Serialize};
 
 use super::Host;
 use crate::{
-    device::{Sysfs, at, optional},
+    device::{Sysfs, at, critical::DeviceNode, optional},
     model::DomainUuid,
 };
 
@@ -332,8 +333,7 @@ pub fn gpu_openers(host: &Host) -> Vec<(u32, String)> {
 
 /// The processes that have such a node open, each with its command's name. Unreadable
 /// processes are left out.
-#[must_use]
-pub fn openers(host: &Host, is_node: impl Fn(&str) -> bool) -> Vec<(u32, String)> {
+fn openers(host: &Host, is_node: impl Fn(&str) -> bool) -> Vec<(u32, String)> {
     let names = host.list("/proc").unwrap_or_default();
     let pids = names.iter().filter_map(|name| name.parse::<u32>().ok());
     let opener = |pid: u32| {
@@ -344,6 +344,59 @@ pub fn openers(host: &Host, is_node: impl Fn(&str) -> bool) -> Vec<(u32, String)
             .then(|| (pid, command(host, pid)))
     };
     pids.filter_map(opener).collect()
+}
+
+/// A process that has a device open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Opener {
+    /// The process.
+    pub pid: u32,
+    /// Its command's name.
+    pub command: String,
+}
+
+/// The first process that has one of the nodes open, under any name: a container can have
+/// another one for it. Unreadable processes are left out.
+#[must_use]
+pub fn opener_of(host: &Host, nodes: &[DeviceNode]) -> Option<Opener> {
+    let names = host.list("/proc").unwrap_or_default();
+    let mut pids = names.iter().filter_map(|name| name.parse::<u32>().ok());
+    pids.find_map(|pid| {
+        let entries = std::fs::read_dir(host.path(&format!("/proc/{pid}/fd"))).ok()?;
+        let mut entries = entries.filter_map(|entry| Some(entry.ok()?.path()));
+        entries.find(|entry| is_one_of(entry, nodes))?;
+        let command = command(host, pid);
+        Some(Opener { pid, command })
+    })
+}
+
+fn is_one_of(descriptor: &std::path::Path, nodes: &[DeviceNode]) -> bool {
+    let Ok(target) = std::fs::read_link(descriptor) else {
+        return false;
+    };
+    // Not a socket, a pipe and the like.
+    let Some(target) = target.to_str().filter(|target| target.starts_with('/')) else {
+        return false;
+    };
+    let name = target.strip_suffix(" (deleted)").unwrap_or(target);
+    if nodes.iter().any(|node| node.path() == name) {
+        return true;
+    }
+    let Ok(opened) = std::fs::metadata(descriptor) else {
+        return false;
+    };
+    let is_block = opened.file_type().is_block_device();
+    if !is_block && !opened.file_type().is_char_device() {
+        return false;
+    }
+    let device = opened.rdev();
+    let number = (stat::major(device), stat::minor(device));
+    let number = (u32::try_from(number.0).ok(), u32::try_from(number.1).ok());
+    let (Some(major), Some(minor)) = number else {
+        return false;
+    };
+    let mut nodes = nodes.iter();
+    nodes.any(|node| node.is_block() == is_block && node.number() == Some((major, minor)))
 }
 
 /// A process's name, which it can choose: any bytes, line breaks too.
@@ -469,6 +522,37 @@ mod tests {
         std::fs::remove_dir(root.path().join("proc/7/cmdline")).unwrap();
         let seen = Processes::scan(&host).unwrap();
         assert_eq!(seen.holder(&host, &nodes), Holder::Nobody);
+    }
+
+    #[test]
+    fn a_device_is_open_under_any_name() {
+        let node = |path: &str, number| vec![DeviceNode::new(path.to_owned(), number, false)];
+        let root = tempfile::tempdir().unwrap();
+        let host = Host::new(root.path());
+        std::fs::create_dir_all(root.path().join("proc/7/fd")).unwrap();
+        std::fs::write(root.path().join("proc/7/comm"), "qemu\n").unwrap();
+        let descriptor = root.path().join("proc/7/fd/3");
+        let opener = Opener {
+            pid: 7,
+            command: "qemu".to_owned(),
+        };
+        for (target, path) in [
+            ("/dev/nvme0", "/dev/nvme0"),
+            ("/dev/bus/usb/003/002 (deleted)", "/dev/bus/usb/003/002"),
+        ] {
+            std::os::unix::fs::symlink(target, &descriptor).unwrap();
+            assert_eq!(opener_of(&host, &node(path, None)), Some(opener.clone()));
+            assert_eq!(opener_of(&host, &node("/dev/nvme1", None)), None);
+            std::fs::remove_file(&descriptor).unwrap();
+        }
+        // The number of /dev/null, under another name.
+        std::os::unix::fs::symlink("/dev/null", &descriptor).unwrap();
+        let null = node("/dev/other", Some((1, 3)));
+        assert_eq!(opener_of(&host, &null), Some(opener));
+        let full = node("/dev/other", Some((1, 7)));
+        assert_eq!(opener_of(&host, &full), None);
+        let disk = vec![DeviceNode::new("/dev/other".to_owned(), Some((1, 3)), true)];
+        assert_eq!(opener_of(&host, &disk), None);
     }
 
     #[test]

@@ -116,6 +116,9 @@ pub struct Assignment {
     /// Why the host needs it, if a rule with `allow-critical` takes it all the same.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from_host: Option<String>,
+    /// Whether a rule with `allow-critical` takes it, needed or not.
+    #[serde(skip)]
+    pub may_be_critical: bool,
     /// Its type.
     #[serde(rename = "type")]
     pub type_id: MdevTypeId,

@@ -259,7 +259,7 @@ impl<'a> HostSupply<'a> {
     pub fn may_be_critical(&self, pool: &Pool, subject: &Parent) -> bool {
         let rules = pool.rules.iter().filter(|rule| rule.allow_critical);
         let rules: Vec<Rule> = rules.cloned().collect();
-        is_match(&self.verdict(pool, &rules, subject))
+        !rules.is_empty() && is_match(&self.verdict(pool, &rules, subject))
     }
 
     /// Why the host needs the candidate's device, if a rule of the pool takes it all the same.

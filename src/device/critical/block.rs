@@ -208,24 +208,22 @@ impl Blocks {
         self.devices.keys().cloned().collect()
     }
 
-    /// The nodes of the devices whose way leads over a function, and of their partitions.
-    pub(super) fn nodes_on(&self, function: PciAddress) -> Vec<String> {
+    /// The names of the devices whose way leads over a function, and of their partitions.
+    pub(super) fn names_on(&self, function: PciAddress) -> Vec<String> {
         let part = format!("/{function}/");
         let is_on = |block: &Block| block.places.iter().any(|place| place.contains(&part));
         let disks = self.devices.iter().filter(|(_, block)| is_on(block));
-        let mut nodes = Vec::new();
+        let mut names = Vec::new();
         for (name, block) in disks {
             let partitions = block.above.iter().filter(|above| {
                 let above = self.devices.get(*above);
                 above.is_some_and(|above| above.is_partition)
             });
-            let names = [name].into_iter().chain(partitions);
-            // The kernel writes '!' for a '/' in a name.
-            nodes.extend(names.map(|name| format!("/dev/{}", name.replace('!', "/"))));
+            names.extend([name].into_iter().chain(partitions).cloned());
         }
-        nodes.sort_unstable();
-        nodes.dedup();
-        nodes
+        names.sort_unstable();
+        names.dedup();
+        names
     }
 
     /// All devices that are no partitions.

@@ -2,9 +2,9 @@
 
 use std::io;
 
-use super::{function::Function, need::Need, place};
+use super::{function::Function, mounts, need::Need, place};
 use crate::{
-    device::{Sysfs, at, read},
+    device::{Sysfs, at},
     model::PciAddress,
 };
 
@@ -71,14 +71,21 @@ impl Keyboards {
 }
 
 fn keyboards(sysfs: &dyn Sysfs) -> io::Result<Vec<Keyboard>> {
-    let text = read(sysfs, DEVICES)?;
+    let text = mounts::read_lossily(sysfs, DEVICES)?;
+    let text = format!("\n{text}");
     let mut adapters: Option<Vec<String>> = None;
     let mut keyboards = Vec::new();
-    for block in text.split("\n\n") {
+    // A device chooses its name, line breaks too.
+    let mut blocks = text.split("\nI: ");
+    let before = blocks.next().unwrap_or_default();
+    if !before.trim().is_empty() {
+        let wrong = io::Error::new(io::ErrorKind::InvalidData, "a device has another form");
+        return Err(at(DEVICES, &wrong));
+    }
+    for block in blocks {
         let input = match Input::parse(block) {
             Some(input) if input.is_keyboard => input,
             Some(_) => continue,
-            None if block.trim().is_empty() => continue,
             None => {
                 let wrong = io::Error::new(io::ErrorKind::InvalidData, "a device has another form");
                 return Err(at(DEVICES, &wrong));
@@ -102,7 +109,8 @@ fn keyboards(sysfs: &dyn Sysfs) -> io::Result<Vec<Keyboard>> {
     Ok(keyboards)
 }
 
-/// One block of the list (`input_devices_seq_show`).
+/// One block of the list, without what its first line begins with
+/// (`input_devices_seq_show`).
 #[derive(Debug)]
 struct Input<'a> {
     name: &'a str,
@@ -115,7 +123,7 @@ impl<'a> Input<'a> {
     fn parse(block: &'a str) -> Option<Self> {
         let line = |start: &str| block.lines().find_map(|line| line.strip_prefix(start));
         let keys = line("B: KEY=").unwrap_or_default();
-        let ids = line("I: ")?;
+        let ids = block.lines().next()?;
         let name = line("N: Name=").unwrap_or_default();
         Some(Self {
             name: name.trim_matches('"'),

@@ -18,16 +18,20 @@ mod made;
 mod mounts;
 mod need;
 mod network;
+mod nodes;
 mod place;
 mod platform;
 mod routes;
 mod storage;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod unseen_tests;
 mod zfs;
 
 use function::Function;
 pub use need::Need;
+pub use nodes::DeviceNode;
 
 /// The state of the host at one moment, as far as it says what the host needs.
 #[derive(Debug)]
@@ -72,15 +76,16 @@ impl HostNeeds {
         self.together(sysfs, &[function])
     }
 
-    /// The nodes of the disks on a function, and of their partitions: `/dev/nvme0n1`. A process
-    /// that has one of them open, as a VM whose disk it is, loses it with the function's driver.
+    /// The nodes of the disks on a function and of their partitions, of its drives and
+    /// controllers, and of USB devices: `/dev/nvme0n1`, `/dev/bus/usb/003/002`. A process that
+    /// has one of them open, as a VM whose disk it is, loses it with the function's driver.
     #[must_use]
-    pub fn disk_nodes(&self, sysfs: &dyn Sysfs, function: PciAddress) -> Vec<String> {
+    pub fn nodes(&self, sysfs: &dyn Sysfs, function: PciAddress) -> Vec<DeviceNode> {
         let read = Function::read(sysfs, function);
         if read.is_ok_and(|function| !function.can_hold_devices()) {
             return Vec::new();
         }
-        self.storage(sysfs).0.nodes_on(function)
+        self.storage(sysfs).0.nodes_on(sysfs, function)
     }
 
     /// All reasons against taking several functions at once. Two keyboards on two

@@ -39,9 +39,9 @@ impl Mount {
 pub(super) fn all(sysfs: &dyn Sysfs) -> io::Result<Vec<Mount>> {
     const FIRST: &str = "/proc/1/mountinfo";
     const OWN: &str = "/proc/self/mountinfo";
-    let (path, text) = match read(sysfs, FIRST) {
+    let (path, text) = match read_lossily(sysfs, FIRST) {
         Ok(text) => (FIRST, text),
-        Err(error) => match read(sysfs, OWN) {
+        Err(error) => match read_lossily(sysfs, OWN) {
             Ok(text) => (OWN, text),
             Err(_) => return Err(error),
         },
@@ -53,6 +53,64 @@ pub(super) fn all(sysfs: &dyn Sysfs) -> io::Result<Vec<Mount>> {
         mount(line).ok_or_else(|| at(path, &wrong(&format!("line {} is no mount", index + 1))))
     };
     text.lines().enumerate().map(mount).collect()
+}
+
+/// A text in which users choose names, of any bytes. It is long on a host with many
+/// containers.
+///
+/// # Errors
+/// The kernel's errno with the path; a text that is longer than any real one.
+pub(super) fn read_lossily(sysfs: &dyn Sysfs, path: &str) -> io::Result<String> {
+    const LONGEST: usize = 64 << 20;
+    let bytes = sysfs.read_bytes(path, LONGEST + 1);
+    let bytes = bytes.map_err(|error| at(path, &error))?;
+    if bytes.len() > LONGEST {
+        return Err(at(
+            path,
+            &wrong(&format!("it holds more than {LONGEST} bytes")),
+        ));
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// A line of the list of file systems, fstab(5).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct FileSystem {
+    source: String,
+    pub(super) point: String,
+}
+
+impl FileSystem {
+    /// The node of its device, if it has one.
+    pub(super) fn node(&self) -> String {
+        let tags = [
+            ("UUID=", "by-uuid"),
+            ("LABEL=", "by-label"),
+            ("PARTUUID=", "by-partuuid"),
+            ("PARTLABEL=", "by-partlabel"),
+            ("ID=", "by-id"),
+        ];
+        let by_tag = tags.iter().find_map(|(tag, directory)| {
+            let value = self.source.strip_prefix(tag)?.trim_matches('"');
+            Some(format!("/dev/disk/{directory}/{value}"))
+        });
+        by_tag.unwrap_or_else(|| self.source.clone())
+    }
+}
+
+/// The lines of the list of file systems.
+pub(super) fn file_systems(text: &str) -> Vec<FileSystem> {
+    let lines = text.lines().map(str::trim);
+    let lines = lines.filter(|line| !line.starts_with('#'));
+    let entry = |line: &str| {
+        let mut words = line.split_ascii_whitespace();
+        let (source, point) = (words.next()?, words.next()?);
+        Some(FileSystem {
+            source: unescaped(source),
+            point: unescaped(point),
+        })
+    };
+    lines.filter_map(entry).collect()
 }
 
 fn wrong(what: &str) -> io::Error {

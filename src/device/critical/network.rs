@@ -42,6 +42,7 @@ impl Network {
         network.note(|network| network.read_interfaces(sysfs));
         network.note(|network| network.read_addresses(sysfs));
         network.note(|network| network.read_pppoe(sysfs));
+        network.note(|network| network.read_promiscuous(sysfs));
         network.note(|network| {
             let routes = routes::all(sysfs)?;
             network.add_routes(&routes);
@@ -98,6 +99,25 @@ impl Network {
         Ok(())
     }
 
+    /// Interfaces that receive everything: below a macvlan or a bridge in another network
+    /// namespace, which has no link here, or read by a program.
+    fn read_promiscuous(&mut self, sysfs: &dyn Sysfs) -> io::Result<()> {
+        /// `IFF_PROMISC` and `IFF_ALLMULTI`.
+        const ALL: u32 = 0x100 | 0x200;
+        let names: Vec<String> = self.above.keys().cloned().collect();
+        for name in names {
+            let text = optional(read(sysfs, &format!("{CLASS}/{name}/flags")))?;
+            let flags = text.and_then(|text| {
+                let digits = text.strip_prefix("0x")?.to_owned();
+                u32::from_str_radix(&digits, 16).ok()
+            });
+            if flags.is_some_and(|flags| flags & ALL != 0) {
+                self.use_of(&name, "receives everything (promiscuous)".to_owned());
+            }
+        }
+        Ok(())
+    }
+
     fn use_of(&mut self, interface: &str, label: String) {
         let uses = self.uses.entry(interface.to_owned()).or_default();
         if !uses.contains(&label) {
@@ -143,10 +163,15 @@ impl Network {
 
     fn add_servers(&mut self, routes: &[Route], servers: &[RemoteUse]) {
         for server in servers {
-            let address = server.address.trim_matches(['[', ']']).parse::<IpAddr>();
-            let interface = address
-                .ok()
-                .and_then(|address| routes::interface_to(routes, address));
+            let address = server.address.trim_matches(['[', ']']);
+            // Of a link-local address the interface is a part: `fe80::1%eth1`.
+            let (address, scope) = match address.split_once('%') {
+                Some((address, scope)) => (address, Some(scope)),
+                None => (address, None),
+            };
+            let address = address.parse::<IpAddr>().ok();
+            let by_route = || routes::interface_to(routes, address?);
+            let interface = scope.or_else(by_route);
             // Without a route there is no interface that would have no address or route.
             if let Some(interface) = interface {
                 let storage = self.storage.entry(interface.to_owned()).or_default();

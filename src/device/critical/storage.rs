@@ -10,10 +10,11 @@ use super::{
     function::Function,
     mounts::{self, Mount},
     need::Need,
+    nodes::{self, DeviceNode},
     place, zfs,
 };
 use crate::{
-    device::{Sysfs, list, optional},
+    device::{Sysfs, list, optional, read},
     model::{PciAddress, visible},
 };
 
@@ -35,9 +36,14 @@ pub(super) struct RemoteUse {
 }
 
 impl Storage {
-    /// The nodes of the disks on a function, and of their partitions.
-    pub(super) fn nodes_on(&self, function: PciAddress) -> Vec<String> {
-        self.blocks.nodes_on(function)
+    /// The nodes of what is on a function.
+    pub(super) fn nodes_on(&self, sysfs: &dyn Sysfs, function: PciAddress) -> Vec<DeviceNode> {
+        let names = self.blocks.names_on(function);
+        let names = names.iter().map(String::as_str).collect();
+        let mut nodes = nodes::others(sysfs, function, &names);
+        nodes.extend(names.into_iter().map(|name| nodes::block(sysfs, name)));
+        nodes.sort_unstable();
+        nodes
     }
 
     /// Reads it, with all servers that storage comes from.
@@ -143,6 +149,11 @@ fn note_mounts(
         } else if let Some(address) = server(mount) {
             let names = vec![mount.kind.clone(), mount.point.clone()];
             servers.push(RemoteUse { address, names });
+        } else if mount.kind == "autofs" {
+            note_automount(sysfs, blocks, &mount.point);
+        } else if mount.kind.starts_with("fuse") {
+            // A user's own program says what its source is. Its device, if it has one, has it
+            // open.
         } else if mount.source.starts_with("/dev/") {
             // bcachefs names all its devices in this way.
             for source in mount.source.split(':') {
@@ -163,6 +174,26 @@ fn note_mounts(
                 .and_then(|path| blocks.at_path(sysfs, path))
             {
                 blocks.used(&name, rank, &mount.point);
+            }
+        }
+    }
+}
+
+/// The device that systemd mounts at that point when somebody looks (`x-systemd.automount`).
+/// Only the list of file systems names it.
+fn note_automount(sysfs: &dyn Sysfs, blocks: &mut Blocks, point: &str) {
+    const LIST: &str = "/etc/fstab";
+    let text = match optional(mounts::read_lossily(sysfs, LIST)) {
+        Ok(text) => text.unwrap_or_default(),
+        Err(error) => {
+            blocks.unread.push(error.to_string());
+            return;
+        }
+    };
+    for entry in mounts::file_systems(&text) {
+        if entry.point == point {
+            if let Some(name) = blocks.at_path(sysfs, &entry.node()) {
+                blocks.used(&name, rank_of(point), point);
             }
         }
     }
@@ -266,6 +297,8 @@ fn note_elsewhere(sysfs: &dyn Sysfs, blocks: &mut Blocks) {
             Err(error) => blocks.unread.push(error.to_string()),
         }
     }
+    note_bcachefs(sysfs, blocks);
+    note_exports(sysfs, blocks);
     match optional(list(sysfs, "/proc/fs/jbd2")) {
         Ok(names) => {
             for name in names.unwrap_or_default() {
@@ -284,6 +317,74 @@ fn note_elsewhere(sysfs: &dyn Sysfs, blocks: &mut Blocks) {
         if sysfs.exists(&format!("/sys/class/block/{name}/bcache")) {
             note_unless_used(blocks, &name, "bcache");
         }
+    }
+}
+
+/// The devices of each bcachefs, wherever it is mounted (`bch2_dev_sysfs_online`).
+fn note_bcachefs(sysfs: &dyn Sysfs, blocks: &mut Blocks) {
+    const ALL: &str = "/sys/fs/bcachefs";
+    let mut read = || -> io::Result<()> {
+        for system in optional(list(sysfs, ALL))?.unwrap_or_default() {
+            let directory = format!("{ALL}/{system}");
+            for device in optional(list(sysfs, &directory))?.unwrap_or_default() {
+                if !place::is_numbered(&device, "dev-") {
+                    continue;
+                }
+                let link = format!("{directory}/{device}/block");
+                match place::target(sysfs, &link) {
+                    Ok(path) => blocks.used(place::name(&path), Rank::Other, "mounted bcachefs"),
+                    // It is missing, or has been taken offline.
+                    Err(error) if place::is_gone(&error) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(())
+    };
+    if let Err(error) = read() {
+        blocks.unread.push(error.to_string());
+    }
+}
+
+/// Disks that the kernel gives to other machines (LIO: iSCSI, NVMe over fabrics, vhost).
+fn note_exports(sysfs: &dyn Sysfs, blocks: &mut Blocks) {
+    const CORE: &str = "/sys/kernel/config/target/core";
+    const NVMET: &str = "/sys/kernel/config/nvmet/subsystems";
+    let mut paths = Vec::new();
+    let mut read_all = || -> io::Result<()> {
+        for adapter in optional(list(sysfs, CORE))?.unwrap_or_default() {
+            let adapter = format!("{CORE}/{adapter}");
+            for device in directories(sysfs, &adapter)? {
+                let path = format!("{adapter}/{device}/udev_path");
+                let path = optional(read(sysfs, &path))?;
+                paths.extend(path);
+            }
+        }
+        for subsystem in optional(list(sysfs, NVMET))?.unwrap_or_default() {
+            let spaces = format!("{NVMET}/{subsystem}/namespaces");
+            for space in directories(sysfs, &spaces)? {
+                let path = optional(read(sysfs, &format!("{spaces}/{space}/device_path")))?;
+                paths.extend(path);
+            }
+        }
+        Ok(())
+    };
+    if let Err(error) = read_all() {
+        blocks.unread.push(error.to_string());
+    }
+    for path in paths {
+        if let Some(name) = blocks.at_path(sysfs, path.trim()) {
+            blocks.used(&name, Rank::Other, "exported to other machines");
+        }
+    }
+}
+
+/// The names in a directory; none if it is no directory.
+fn directories(sysfs: &dyn Sysfs, directory: &str) -> io::Result<Vec<String>> {
+    match list(sysfs, directory) {
+        Ok(names) => Ok(names),
+        Err(error) if place::is_gone(&error) => Ok(Vec::new()),
+        Err(error) => Err(error),
     }
 }
 

@@ -13,10 +13,11 @@ use crate::{
 #[path = "../../../tests/it/support/machines.rs"]
 mod machines;
 
-use machines::{Entry, MACHINES, unfolded};
+pub(super) use machines::Entry;
+use machines::{MACHINES, unfolded};
 
 /// A machine in memory, on which one path has another answer.
-struct Altered {
+pub(super) struct Altered {
     entries: BTreeMap<String, Entry>,
     path: String,
     answer: Answer,
@@ -52,11 +53,11 @@ impl Altered {
         Self::new(name, path, Answer::Error(io::ErrorKind::PermissionDenied))
     }
 
-    fn unaltered(name: &str) -> Self {
+    pub(super) fn unaltered(name: &str) -> Self {
         Self::denied(name, "/nowhere")
     }
 
-    fn with(&mut self, path: &str, entry: Entry) {
+    pub(super) fn with(&mut self, path: &str, entry: Entry) {
         for (end, _) in path.match_indices('/') {
             let above = self.real(&path[..end]).unwrap_or(path[..end].to_owned());
             self.entries.entry(above).or_insert(Entry::Folder);
@@ -94,7 +95,7 @@ impl Altered {
         Ok(at)
     }
 
-    fn text(&self, path: &str) -> io::Result<String> {
+    pub(super) fn text(&self, path: &str) -> io::Result<String> {
         match self.entries.get(&self.real(path)?) {
             Some(Entry::File(text)) => Ok(text.trim_end().to_owned()),
             _ => Err(io::ErrorKind::IsADirectory.into()),
@@ -115,13 +116,13 @@ impl Altered {
         }
     }
 
-    fn first(&self, function: &str) -> String {
+    pub(super) fn first(&self, function: &str) -> String {
         let function = function.parse().unwrap();
         let need = HostNeeds::read(self).of(self, function);
         need.map_or_else(|| "free".to_owned(), |need| need.to_string())
     }
 
-    fn all(&self, functions: &[&str]) -> Vec<String> {
+    pub(super) fn all(&self, functions: &[&str]) -> Vec<String> {
         let functions: Vec<PciAddress> = functions.iter().map(|one| one.parse().unwrap()).collect();
         let needs = HostNeeds::read(self).together(self, &functions);
         needs.iter().map(Need::to_string).collect()
@@ -633,17 +634,4 @@ proptest! {
             }
         }
     }
-}
-
-#[test]
-fn the_nodes_of_the_disks_on_a_function() {
-    let machine = Altered::unaltered("server");
-    let needs = HostNeeds::read(&machine);
-    let nodes = |function: &str| needs.disk_nodes(&machine, function.parse().unwrap());
-    assert_eq!(
-        nodes("0000:00:11.5"),
-        ["/dev/sda", "/dev/sda1", "/dev/sda2"]
-    );
-    assert_eq!(nodes("0000:af:00.0"), ["/dev/nvme0n1"]);
-    assert_eq!(nodes("0000:00:1f.4"), [""; 0]);
 }

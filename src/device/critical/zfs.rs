@@ -11,7 +11,8 @@ use super::{
 };
 use crate::device::{Sysfs, list, optional, read};
 
-/// Notes the pools' use of disks. `mounted` are the pools that the mount table names, each
+/// Notes the pools' use of disks. A pool whose disks are not found has others than udev's
+/// database says: it was imported under another name, or made since udev looked. `mounted` are the pools that the mount table names, each
 /// with a mount point.
 pub(super) fn note(sysfs: &dyn Sysfs, blocks: &mut Blocks, mounted: &[(String, String)]) {
     let mut pools: BTreeSet<String> = mounted.iter().map(|(pool, _)| pool.clone()).collect();
@@ -22,9 +23,11 @@ pub(super) fn note(sysfs: &dyn Sysfs, blocks: &mut Blocks, mounted: &[(String, S
     if pools.is_empty() {
         return;
     }
+    let mut without_disks = pools.clone();
+    let mut doubtful = Vec::new();
     for name in blocks.names() {
         let member = match member(sysfs, &name) {
-            Ok(Member::No) => continue,
+            Ok(Member::Other) => continue,
             Ok(member) => member,
             Err(error) => {
                 if !can_be_ram_alone(&name) {
@@ -36,6 +39,7 @@ pub(super) fn note(sysfs: &dyn Sysfs, blocks: &mut Blocks, mounted: &[(String, S
         };
         match member {
             Member::Of(pool) if pools.contains(&pool) => {
+                without_disks.remove(&pool);
                 blocks.used(&name, Rank::Other, &format!("ZFS pool {pool}"));
                 for (_, point) in mounted.iter().filter(|(of, _)| *of == pool) {
                     let rank = if point == "/" {
@@ -47,11 +51,22 @@ pub(super) fn note(sysfs: &dyn Sysfs, blocks: &mut Blocks, mounted: &[(String, S
                 }
             }
             // A pool that is not imported: of a VM, or exported.
-            Member::Of(_) | Member::No => {}
+            Member::Of(_) | Member::Nothing => doubtful.push(name),
+            Member::Other => {}
             Member::OfUnknown => {
                 let label = format!("{name} may be a disk of an imported ZFS pool");
                 blocks.used(&name, Rank::Unread, &label);
             }
+        }
+    }
+    let Some(pool) = without_disks.first() else {
+        return;
+    };
+    for name in doubtful {
+        if !can_be_ram_alone(&name) && !blocks.is_used(&name) {
+            let label =
+                format!("{name} may be a disk of ZFS pool {pool}, whose disks are not found");
+            blocks.used(&name, Rank::Unread, &label);
         }
     }
 }
@@ -68,8 +83,10 @@ fn imported(sysfs: &dyn Sysfs) -> io::Result<Vec<String>> {
 
 /// What udev found on a device.
 enum Member {
-    /// Something else, or nothing.
-    No,
+    /// Something else.
+    Other,
+    /// Nothing.
+    Nothing,
     /// A disk of that pool.
     Of(String),
     /// A spare or cache disk, which has no label; or several signatures at once.
@@ -79,7 +96,7 @@ enum Member {
 fn member(sysfs: &dyn Sysfs, name: &str) -> io::Result<Member> {
     // The hidden paths of NVMe multipath have no number, and nobody can open them.
     let Some(number) = optional(read(sysfs, &format!("/sys/class/block/{name}/dev")))? else {
-        return Ok(Member::No);
+        return Ok(Member::Other);
     };
     let text = read(sysfs, &format!("/run/udev/data/b{number}"))?;
     let property = |key: &str| {
@@ -90,12 +107,39 @@ fn member(sysfs: &dyn Sysfs, name: &str) -> io::Result<Member> {
                 .strip_prefix('=')
         })
     };
-    Ok(match (property("ID_FS_TYPE"), property("ID_FS_LABEL")) {
-        (Some("zfs_member"), Some(pool)) => Member::Of(pool.to_owned()),
+    // In the plain label udev replaces what is not safe in a name.
+    let encoded = property("ID_FS_LABEL_ENC").map(unescaped);
+    let label = encoded.or_else(|| property("ID_FS_LABEL").map(str::to_owned));
+    Ok(match (property("ID_FS_TYPE"), label) {
+        (Some("zfs_member"), Some(pool)) => Member::Of(pool),
         (Some("zfs_member"), None) => Member::OfUnknown,
         (None, _) if property("ID_FS_AMBIVALENT").is_some() => Member::OfUnknown,
-        _ => Member::No,
+        (Some(_), _) => Member::Other,
+        // A disk with partitions holds nothing beside them.
+        (None, _) if property("ID_PART_TABLE_TYPE").is_some() => Member::Other,
+        (None, _) => Member::Nothing,
     })
+}
+
+/// udev writes what is not safe in a name as `\x20` (`blkid_encode_string`).
+fn unescaped(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, others @ ..] = rest {
+        let escaped = match rest {
+            [b'\\', b'x', digits @ ..] => digits.get(..2).and_then(|digits| {
+                let digits = std::str::from_utf8(digits).ok()?;
+                u8::from_str_radix(digits, 16).ok()
+            }),
+            _ => None,
+        };
+        bytes.push(escaped.unwrap_or(*first));
+        rest = match escaped {
+            Some(_) => rest.get(4..).unwrap_or_default(),
+            None => others,
+        };
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// Devices that hold no disk of a pool unless they lie on a disk.

@@ -152,6 +152,8 @@ impl<'a> Planner<'a> {
             let (candidate, mut assignment) = chosen.ok_or(Unplanned::NoCandidate(wanted))?;
             let view = self.supply.view();
             assignment.along = wanted.pool.devices.along(view, &candidate);
+            let subject = wanted.pool.devices.subject_of(view, &candidate);
+            assignment.may_be_critical = self.supply.may_be_critical(wanted.pool, &subject);
             assignment.from_host = self.supply.taken_from_host(wanted.pool, &candidate);
             let making = self.making(&candidate, &assignment, wanted);
             steps.extend(making.map_err(Unplanned::Refused)?);
@@ -339,6 +341,7 @@ impl<'a> Planner<'a> {
             board: candidate.board.clone(),
             along: Vec::new(),
             from_host: None,
+            may_be_critical: false,
             type_id,
             placement,
             against_migration: wanted.parameters.against_migration(),

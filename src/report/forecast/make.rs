@@ -16,9 +16,7 @@ use crate::{
     domain::{DomainDef, Request},
     host::{Host, Processes},
     model::{DomainUuid, MdevUuid, PoolName},
-    plan::{
-        Detail, Failed, HostSupply, Idle, Placeholder, RefusalKind, Standing, Surveyed, survey,
-    },
+    plan::{Detail, HostSupply, Idle, Placeholder, RefusalKind, Standing, Surveyed, survey},
     rule::Verdict,
 };
 
@@ -96,7 +94,7 @@ impl Forecast {
         }
         let demand = Demand::load(host, domain, wanted)?;
         demand.check_uuids_are_free(host, former.as_ref())?;
-        let plan = demand.plan(host, &Failed::default())?;
+        let plan = demand.plan_to_make(host)?;
         for assignment in plan.assignments {
             let device = self
                 .devices

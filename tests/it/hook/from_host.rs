@@ -83,3 +83,64 @@ fn the_checks_of_its_pool_say_so_too() {
     warning: a rule with allow-critical takes 0000:04:00.0: the host needs it: 0000:04:00.0 → boot display
     ");
 }
+
+/// Two controllers with a keyboard each, of which one has to stay; the pool's first rule takes
+/// both, and there may be more of them.
+fn keyboards(more_rules: &str) -> (Scene, Domain) {
+    const AT: [&str; 2] = ["0000:04:00.0", "0000:05:00.0"];
+    let controllers = AT.iter().zip([4, 5]).map(|(at, group)| Plain {
+        class: 0x0c_03_30,
+        ..Plain::nic(at, group)
+    });
+    let scene = Scene::new(Machine::of_pci(controllers));
+    let keyboard = |at: &str| {
+        format!(
+            "I: Bus=0003 Vendor=0001 Product=0001 Version=0001\nN: Name=\"K\"\n\
+             S: Sysfs=/devices/pci0000:00/{at}/usb1/1-1/1-1:1.0/input/input1\n\
+             B: KEY=402000000 3803078f800d001 feffffdfffefffff fffffffffffffffe\n\n"
+        )
+    };
+    scene.file("proc/bus/input/devices", AT.map(keyboard).concat());
+    let text = format!(
+        "kind = \"pci\"\n\n[[rule]]\n\
+         where = [{{ field = \"vendor-id\", op = \"equal\", value = \"8086\" }}]\n{more_rules}"
+    );
+    scene.file("etc/virt-vgpu/pools.d/cards.toml", text);
+    let domain = Domain::new(1);
+    let domain = domain.function("dev0", "cards", AT[0]);
+    (scene, domain.function("dev1", "cards", AT[1]))
+}
+
+#[test]
+fn a_rule_allows_only_its_own_devices() {
+    for more_rules in [
+        "",
+        "[[rule]]\nallow-critical = true\n\
+         where = [{ field = \"address\", op = \"equal\", value = \"0000:09:00.0\" }]\n",
+    ] {
+        let (scene, domain) = keyboards(more_rules);
+        let outcome = scene.prepare(&domain);
+        insta::allow_duplicates! {
+            insta::assert_snapshot!(on_host(&scene, outcome.refusal()), @r"
+            pool 'cards' has no free PCI device for domain 'vm1': its XML names 0000:04:00.0: the host needs it: 0000:04:00.0 → usb1 → 1-1 → last keyboard (K); 'virt-vgpu start vm1' looks for another
+            ");
+        }
+        scene.is_empty();
+    }
+}
+
+#[cfg(feature = "cli")]
+#[test]
+fn explain_foretells_the_refusal() {
+    let (scene, domain) = keyboards("");
+    scene.file("vm1.xml", domain.xml());
+    let arguments = format!("explain --xml {}", scene.root().join("vm1.xml").display());
+    let outcome = crate::support::process::Program::command(scene.root(), &arguments).run();
+    assert_eq!(outcome.code, Some(1), "{outcome:?}");
+    let said = on_host(&scene, &outcome.stdout);
+    let head: Vec<&str> = said.lines().take(2).collect();
+    insta::assert_snapshot!(head.join("\n"), @r"
+    domain 'vm1' would be refused
+      virt-vgpu: pool 'cards' has no free PCI device for domain 'vm1': its XML names 0000:04:00.0: the host needs it: 0000:04:00.0 → usb1 → 1-1 → last keyboard (K); 'virt-vgpu start vm1' looks for another
+    ");
+}
