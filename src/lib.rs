@@ -58,7 +58,7 @@ pub mod document;
 pub mod domain;
 pub mod events;
 #[cfg(feature = "cli")]
-mod gpu_setup;
+pub mod gpu_setup;
 pub mod hook;
 pub mod host;
 #[cfg(feature = "cli")]

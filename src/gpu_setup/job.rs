@@ -66,11 +66,14 @@ pub struct StepReport {
 pub struct Job {
     /// None: there is nothing to do but to say why.
     pub(super) wanted: Option<WantedSettings>,
+    /// What came of it so far.
     pub report: JobReport,
     pub(super) lock: Option<GpuLock>,
 }
 
 impl Job {
+    /// The job for a GPU; one for which nothing can be done ends at once.
+    #[must_use]
     pub fn new(surveyed: &Surveyed) -> Self {
         let mut job = Self {
             wanted: None,

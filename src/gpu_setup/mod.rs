@@ -1,6 +1,7 @@
 //! What whole GPUs need before anything of them can be handed out: virtual functions,
 //! mixed sizes, the scheduler. What pools want is compared with what is, and the steps
 //! between the two are carried out. All of it is gone when the driver is loaded again.
+//! [`mig`] computes which GPU instances a GPU is to have; no step creates them yet.
 //!
 //! # Order of the locks
 //!
@@ -17,6 +18,7 @@
 //! in use, and names the domain. At boot no daemon starts a VM before all is set.
 
 mod job;
+pub mod mig;
 mod module_options;
 mod scheduler;
 mod settings;

@@ -15,6 +15,7 @@ use crate::{
 /// A GPU and what is wanted of it.
 #[derive(Debug)]
 pub struct Surveyed {
+    /// The GPU.
     pub gpu: PciAddress,
     /// None: no pool takes it.
     pub wanted: Result<Option<WantedSettings>, Box<Conflict>>,
