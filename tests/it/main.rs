@@ -28,6 +28,8 @@ mod host_needs;
 mod kinds;
 #[cfg(feature = "nvml")]
 mod nvml;
+#[cfg(feature = "cli")]
+mod placement;
 mod support;
 #[cfg(feature = "cli")]
 mod udev;
