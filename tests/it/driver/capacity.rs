@@ -250,11 +250,16 @@ proptest! {
             let mut host = TwinHost::new(board, switches(framework));
             assert!(host.command("mig 1"));
             let profiles: Vec<u32> = board.gi_profiles.iter().map(|one| one.id).collect();
-            for (id, (profile, mixed)) in instances.iter().enumerate() {
+            for (profile, mixed) in &instances {
                 let profile = pick(&profiles, *profile).unwrap();
+                let before = host.gpu().gi_ids();
                 // Not every board has space, and not every board mixes sizes.
                 host.command(&format!("gi-create {profile}"));
-                host.command(&format!("gi-hetero {} {}", id + 1, u8::from(*mixed)));
+                let mut created = host.gpu().gi_ids();
+                created.retain(|id| !before.contains(id));
+                for id in created {
+                    host.command(&format!("gi-hetero {id} {}", u8::from(*mixed)));
+                }
             }
             history.iter().for_each(|step| perform(&mut host, *step));
             let facts = host.facts();

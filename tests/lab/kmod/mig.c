@@ -19,9 +19,9 @@
 
 struct sim_gi *sim_gi_find(struct sim_board *b, int id)
 {
-	if (id < 1 || id > SIM_MAX_GIS || !b->gis[id - 1].exists)
+	if (id < 0 || id >= SIM_MAX_GIS || !b->gis[id].exists)
 		return NULL;
-	return &b->gis[id - 1];
+	return &b->gis[id];
 }
 
 unsigned int sim_gi_instances(struct sim_board *b, int id, const struct sim_instance *except)
@@ -50,13 +50,44 @@ static bool start_free(struct sim_board *b, unsigned int start, unsigned int slo
 	return true;
 }
 
+/* How many of this size the memory of the whole GPU is. */
+static unsigned int fraction(struct sim_board *b, const struct sim_gi_profile *p)
+{
+	unsigned int whole = 0, i;
+
+	for (i = 0; i < b->model->nr_gis; i++)
+		whole = max(whole, b->model->gis[i].slots);
+	return whole / p->slots;
+}
+
+/*
+ * Each size of memory has a range of ids: the whole GPU has 0, halves 1 and 2,
+ * quarters 3 to 6, eighths 7 to 14. In it the id follows from the start.
+ */
+static unsigned int gi_id(struct sim_board *b, const struct sim_gi_profile *p, unsigned int start)
+{
+	return fraction(b, p) - 1 + start / p->slots;
+}
+
+/* The free start that the driver takes by itself, or -1: of small ones the last. */
+static int gi_start(struct sim_board *b, const struct sim_gi_profile *p)
+{
+	bool last = fraction(b, p) > 2;
+	int chosen = -1;
+	unsigned int i;
+
+	for (i = 0; i < p->nr_starts; i++)
+		if (start_free(b, p->starts[i], p->slots) && (last || chosen < 0))
+			chosen = p->starts[i];
+	return chosen;
+}
+
 /* The id, or an error. @start is -1 where any will do. */
 int sim_gi_create(struct sim_board *b, unsigned int profile, int start)
 {
 	const struct sim_gi_profile *p = NULL;
-	unsigned int i, n = 0;
+	unsigned int i, n = 0, id;
 	bool known = start < 0;
-	int chosen = -1;
 
 	if (!b->mig)
 		return -EOPNOTSUPP;
@@ -65,26 +96,19 @@ int sim_gi_create(struct sim_board *b, unsigned int profile, int start)
 			p = &b->model->gis[i];
 	if (!p)
 		return -EINVAL;
-	for (i = 0; i < p->nr_starts; i++) {
-		if (start >= 0 && p->starts[i] != start)
-			continue;
-		known = true;
-		if (chosen < 0 && start_free(b, p->starts[i], p->slots))
-			chosen = p->starts[i];
-	}
+	for (i = 0; i < p->nr_starts; i++)
+		known |= p->starts[i] == start;
 	if (!known)
 		return -EINVAL;
+	if (start < 0)
+		start = gi_start(b, p);
 	for (i = 0; i < SIM_MAX_GIS; i++)
 		n += b->gis[i].exists && b->gis[i].profile == p;
-	if (chosen < 0 || n >= p->max)
+	if (start < 0 || n >= p->max || !start_free(b, start, p->slots))
 		return -ENOSPC;
-	for (i = 0; i < SIM_MAX_GIS; i++) {
-		if (b->gis[i].exists)
-			continue;
-		b->gis[i] = (struct sim_gi) { .exists = true, .profile = p, .start = chosen };
-		return i + 1;
-	}
-	return -ENOSPC;
+	id = gi_id(b, p, start);
+	b->gis[id] = (struct sim_gi) { .exists = true, .profile = p, .start = start };
+	return id;
 }
 
 int sim_gi_destroy(struct sim_board *b, int id)

@@ -99,13 +99,13 @@ static int answer_gpu(struct command *cmd)
 		const struct sim_gi *gi = &b->gis[i];
 
 		if (gi->exists)
-			say(c, "gi %u %u %u %u %d\n", i + 1, gi->profile->id, gi->start,
+			say(c, "gi %u %u %u %u %d\n", i, gi->profile->id, gi->start,
 			    gi->profile->slots, gi->hetero);
 	}
 	for (i = 0; i < SIM_MAX_GIS; i++)
 		for (j = 0; b->gis[i].exists && j < SIM_MAX_SLICES; j++)
 			if (b->gis[i].ci[j])
-				say(c, "ci %u %u %u\n", i + 1, j, b->gis[i].ci[j]);
+				say(c, "ci %u %u %u\n", i, j, b->gis[i].ci[j]);
 	list_for_each_entry(instance, &b->instances, node)
 		say_instance(c, instance);
 	return 0;

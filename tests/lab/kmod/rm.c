@@ -189,7 +189,7 @@ unsigned int sim_rm_available(struct sim_board *b, const struct sim_type_info *t
 	if (b->model->vfs)
 		limit = min(limit, free_vfs(b));
 	if (b->mig) {
-		for (gi = 1; gi <= SIM_MAX_GIS; gi++)
+		for (gi = 0; gi < SIM_MAX_GIS; gi++)
 			n += gi_room(b, gi, type, NULL);
 	} else if (b->hetero) {
 		n = free_places(b, type, -1, NULL);
@@ -231,7 +231,7 @@ struct sim_instance *sim_rm_create(struct sim_board *b, const struct sim_type_in
 	i->type = type;
 	i->vf = vf;
 	i->gi = -1;
-	for (gi = 1; b->mig && i->gi < 0; gi++)
+	for (gi = 0; b->mig && i->gi < 0; gi++)
 		if (gi_room(b, gi, type, NULL))
 			i->gi = gi;
 	i->placement = lowest_placement(b, type, i->gi, NULL);
@@ -278,7 +278,7 @@ int sim_rm_set_gi(struct sim_instance *i, unsigned int id)
 {
 	struct sim_board *b = i->board;
 
-	if (!b->mig || id > SIM_MAX_GIS || !gi_room(b, id, i->type, i))
+	if (!b->mig || id >= SIM_MAX_GIS || !gi_room(b, id, i->type, i))
 		return -EIO;
 	if (i->gi != id) {
 		i->gi = id;

@@ -46,7 +46,7 @@
 
 #define SIM_NAME		"virt_vgpu_sim"
 #define SIM_MAX_BOARDS		16
-#define SIM_MAX_GIS		16
+#define SIM_MAX_GIS		15	/* ids 0 to 14 */
 #define SIM_MAX_SLICES		8
 
 /* Where a board's VFs begin, counted from the PF. */
@@ -184,7 +184,7 @@ struct sim_vf {
 };
 
 struct sim_gi {
-	bool exists;		/* its id is its place in the board's array, from 1 */
+	bool exists;		/* its id is its place in the board's array */
 	const struct sim_gi_profile *profile;
 	unsigned int start;	/* memory slot */
 	bool hetero;

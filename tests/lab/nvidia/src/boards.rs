@@ -162,6 +162,13 @@ impl Board {
     pub fn gi_profile(&self, id: u32) -> Option<&GiProfile> {
         self.gi_profiles.iter().find(|profile| profile.id == id)
     }
+
+    /// How many of the profile's size the memory of the whole GPU is; at least 1.
+    pub fn gi_fraction(&self, profile: &GiProfile) -> u32 {
+        let slots = self.gi_profiles.iter().map(|profile| profile.memory_slots);
+        let whole = slots.max().unwrap_or(0);
+        whole.checked_div(profile.memory_slots).unwrap_or(1).max(1)
+    }
 }
 
 impl VgpuType {

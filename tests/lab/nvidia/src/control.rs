@@ -99,7 +99,7 @@ pub struct State {
 /// A GPU instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Gi {
-    /// From 1.
+    /// From the range of its size; 0 is the whole GPU.
     pub id: u32,
     /// Profile id.
     pub profile: u32,

@@ -51,8 +51,8 @@ const L40S_STATE: &str = "model l40s\nframework vendor-vfio\nnode 1\nvfs 32\nloa
 
 const RTX: &str = "gpu 0000:81:00.0";
 const RTX_STATE: &str = "model rtx-pro-6000\nframework vendor-vfio\nnode 0\nvfs 48\nloaded 1\n\
-    mig 1 1\nhetero 0\nscheduler 1 0 0 0 0\ngi 1 47 0 3 0\ngi 2 35 6 6 1\nci 2 0 1\nci 2 1 1\n\
-    vgpu 3251634180 1561 - 1 0000:81:00.4 - 99 f1e3a6a0-0c9e-4d19-9d53-d3c6e3f1d001 b\n";
+    mig 1 1\nhetero 0\nscheduler 1 0 0 0 0\ngi 2 35 6 6 1\ngi 3 47 0 3 0\nci 2 0 1\nci 2 1 1\n\
+    vgpu 3251634180 1561 - 3 0000:81:00.4 - 99 f1e3a6a0-0c9e-4d19-9d53-d3c6e3f1d001 b\n";
 
 const T4: &str = "gpu 0000:c1:00.0";
 const T4_STATE: &str = "model t4\nframework legacy-mdev\nnode -1\nvfs 0\nloaded 0\nmig 0 0\n\
@@ -223,7 +223,7 @@ fn pointers_and_sizes_are_checked() {
         text(|name| nvmlDeviceGetName(device(0), name.into(), 12)).unwrap(),
         "NVIDIA L40S"
     );
-    let instance = gi(1, 1).raw().addr();
+    let instance = gi(1, 3).raw().addr();
     let wrong = |device: Ptr<Device>| device.cast().write(instance).map_or(2, |()| 0);
     let wrong = out(wrong).unwrap();
     assert_eq!(

@@ -114,6 +114,14 @@ impl Generator {
         profile.map_or(99, |profile| profile.id)
     }
 
+    /// A GPU instance's id: mostly one that exists.
+    fn gi(&mut self, twin: &Twin) -> u32 {
+        match self.numbers.pick(&twin.gpu().gi_ids()) {
+            Some(gi) if self.numbers.below(4) > 0 => *gi,
+            _ => self.numbers.below(16),
+        }
+    }
+
     fn text(&mut self) -> String {
         if self.numbers.below(3) == 0 {
             let text = self.numbers.pick(&NUMBERS);
@@ -124,12 +132,15 @@ impl Generator {
 
     /// The next operation.
     pub fn next(&mut self, twin: &Twin) -> Op {
+        let is_bare = self.setup.is_sriov() && twin.gpu().vf_count() == 0;
         let op = match self.numbers.below(100) {
+            // Without functions little can be done.
+            0..15 if is_bare => Op::Vfs(true),
             0..30 => Op::Create(self.vgpu_handle(twin, false), self.kind(twin)),
             30..42 => self.release(twin),
             42..58 => self.file(twin),
             58..66 => self.mode(),
-            66..82 if self.setup.board.features.mig => self.mig(),
+            66..82 if self.setup.board.features.mig => self.mig(twin),
             66..90 => self.question(twin),
             90..98 => self.process(twin),
             98 if self.setup.is_sriov() => Op::Vfs(true),
@@ -171,6 +182,10 @@ impl Generator {
     fn file(&mut self, twin: &Twin) -> Op {
         let number = self.vgpu_handle(twin, true);
         match self.numbers.below(8) {
+            0 if self.numbers.below(2) == 0 => {
+                let gi = self.gi(twin);
+                Op::Write(number, Attribute::GpuInstanceId, format!("{gi}\n"))
+            }
             0 => Op::Write(number, Attribute::GpuInstanceId, self.text()),
             1 | 2 => Op::Write(number, Attribute::PlacementId, self.text()),
             3 => {
@@ -215,13 +230,13 @@ impl Generator {
         }
     }
 
-    fn mig(&mut self) -> Op {
-        let gi = self.numbers.below(5);
+    fn mig(&mut self, twin: &Twin) -> Op {
+        let gi = self.gi(twin);
         match self.numbers.below(12) {
             0 => Self::control("mig 1"),
             1..5 => Self::control(format_args!("gi-create {}", self.gi_profile())),
             5 => {
-                let start = self.numbers.below(8);
+                let start = self.numbers.below(10);
                 Self::control(format_args!("gi-create {} {start}", self.gi_profile()))
             }
             6 | 7 => Self::control(format_args!("gi-destroy {gi}")),
@@ -239,7 +254,7 @@ impl Generator {
         match self.numbers.below(4) {
             0 => Self::control(format_args!("placements {kind}")),
             1 => {
-                let gi = self.numbers.below(4);
+                let gi = self.gi(twin);
                 Self::control(format_args!("gi-placements {gi} {kind}"))
             }
             _ => Self::control("creatable"),

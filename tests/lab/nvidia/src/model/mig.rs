@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use nix::errno::Errno;
 
 use super::{Gpu, Result, VgpuHandle};
+use crate::boards::GiProfile;
 
 /// MIG mode: the present one, and the one after binding again.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -28,11 +29,15 @@ pub struct GpuInstance {
     pub compute: BTreeMap<u32, u32>,
 }
 
-/// The lowest number from `first` on that is not a key.
-fn lowest<T>(taken: &BTreeMap<u32, T>, first: u32) -> u32 {
-    let mut numbers = (first..u32::MAX).filter(|number| !taken.contains_key(number));
+/// The lowest number that is not a key.
+fn lowest<T>(taken: &BTreeMap<u32, T>) -> u32 {
+    let mut numbers = (0..u32::MAX).filter(|number| !taken.contains_key(number));
     numbers.next().unwrap_or(u32::MAX)
 }
+
+/// The fraction of the GPU's memory up to which an instance is placed at the first
+/// free start.
+const HALF: u32 = 2;
 
 impl Gpu {
     /// Asks for MIG mode. True: in effect; false: pending until the GPU is bound again.
@@ -52,7 +57,8 @@ impl Gpu {
         Ok(self.mig.current == on)
     }
 
-    /// Makes a GPU instance; without `start`, at the lowest free one.
+    /// Makes a GPU instance; without `start`, where the driver likes it: small ones at
+    /// the last free start, others at the first.
     ///
     /// # Errors
     /// `EOPNOTSUPP`: MIG mode is off. `EINVAL`: no such profile, or an invalid start.
@@ -69,13 +75,17 @@ impl Gpu {
         if same.count() >= usize::try_from(profile.max_instances).unwrap_or(usize::MAX) {
             return Err(Errno::ENOSPC);
         }
-        let mut starts = profile.starts.iter().copied();
-        let start = starts
-            .find(|at| {
-                start.is_none_or(|wanted| *at == wanted) && self.is_free_for(profile.id, *at)
-            })
-            .ok_or(Errno::ENOSPC)?;
-        let id = lowest(&self.gis, 1);
+        let free = |at: &u32| {
+            start.is_none_or(|wanted| *at == wanted) && self.is_free_for(profile.id, *at)
+        };
+        let mut starts = profile.starts.iter().copied().filter(free);
+        let chosen = if self.board.gi_fraction(profile) > HALF {
+            starts.next_back()
+        } else {
+            starts.next()
+        };
+        let start = chosen.ok_or(Errno::ENOSPC)?;
+        let id = self.gi_id(profile, start);
         let instance = GpuInstance {
             profile: profile.id,
             start,
@@ -84,6 +94,18 @@ impl Gpu {
         };
         self.gis.insert(id, instance);
         Ok(id)
+    }
+
+    /// Each size of memory has a range of ids: the whole GPU has 0, halves have 1 and 2,
+    /// quarters 3 to 6, eighths 7 to 14. In it the id follows from the start.
+    fn gi_id(&self, profile: &GiProfile, start: u32) -> u32 {
+        let first = self.board.gi_fraction(profile) - 1;
+        first + start.checked_div(profile.memory_slots).unwrap_or(0)
+    }
+
+    /// Ids of the GPU instances, ascending.
+    pub fn gi_ids(&self) -> Vec<u32> {
+        self.gis.keys().copied().collect()
     }
 
     fn is_free_for(&self, profile: u32, start: u32) -> bool {
@@ -128,7 +150,7 @@ impl Gpu {
         if instance.compute.values().sum::<u32>() + slices > all {
             return Err(Errno::ENOSPC);
         }
-        let id = lowest(&instance.compute, 0);
+        let id = lowest(&instance.compute);
         instance.compute.insert(id, slices);
         Ok(id)
     }

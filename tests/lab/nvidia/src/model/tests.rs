@@ -108,14 +108,14 @@ fn a_gpu_with_mig_takes_48_vgpus() {
     for name in ["DC-1-2Q", "DC-1-2A"] {
         let mut gpu = gpu("rtx-pro-6000", Switches::default());
         assert_eq!(gpu.set_mig(true), Ok(true));
-        for gi in 1..=4 {
+        for gi in (3..=6).rev() {
             assert_eq!(gpu.gi_create(47, None), Ok(gi));
         }
         assert_eq!(gpu.available(kind(&gpu, name)), 48);
         for vf in 0..48 {
             assert_eq!(write_type(&mut gpu, vf, name), Ok(()));
             let gi = gpu.read(&VgpuHandle::Vf(vf), Attribute::GpuInstanceId);
-            assert_eq!(gi, Ok(format!("{}\n", vf / 12 + 1)));
+            assert_eq!(gi, Ok(format!("{}\n", vf / 12 + 3)));
         }
         assert_eq!(gpu.creatable(), []);
     }
@@ -276,16 +276,16 @@ fn the_state_as_text() {
     gpu.gi_create(35, None).unwrap();
     gpu.gi_create(47, None).unwrap();
     gpu.set_gi_hetero(1, true).unwrap();
-    gpu.ci_create(2, 1).unwrap();
+    gpu.ci_create(6, 1).unwrap();
     write_type(&mut gpu, 5, "DC-2-24Q").unwrap();
     write_type(&mut gpu, 0, "DC-1-24Q").unwrap();
     gpu.open(&VgpuHandle::Vf(5), vm("web")).unwrap();
     assert_eq!(
         gpu.command("gpu 0000:3b:00.0").unwrap(),
         "model rtx-pro-6000\nframework vendor-vfio\nnode 0\nvfs 48\nloaded 1\nmig 1 1\n\
-         hetero 0\nscheduler 1 0 0 0 0\ngi 1 35 0 6 1\ngi 2 47 6 3 0\nci 2 0 1\n\
+         hetero 0\nscheduler 1 0 0 0 0\ngi 1 35 0 6 1\ngi 6 47 9 3 0\nci 6 0 1\n\
          vgpu 3251634176 1564 0 1 0000:3b:01.1 - 77 5a000000-0000-4000-8000-000000000000 web\n\
-         vgpu 3251634177 1561 - 2 0000:3b:00.4 - - - -\n"
+         vgpu 3251634177 1561 - 6 0000:3b:00.4 - - - -\n"
     );
     assert_eq!(
         gpu.command("gpus"),

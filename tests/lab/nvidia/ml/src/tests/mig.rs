@@ -12,6 +12,7 @@ use crate::{
     abi::version,
     compute::*,
     gpu::ComputeInstance,
+    instances::nvmlVgpuInstanceGetGpuInstanceId,
     structs::{CreatablePlacements, VgpuTypeIds},
     vgpu_types::*,
 };
@@ -89,7 +90,7 @@ fn mig_mode_may_be_pending() {
 #[test]
 fn instances_are_made_found_and_destroyed() {
     library(&[
-        ("gi-create 0000:81:00.0 47", Ok("3\n")),
+        ("gi-create 0000:81:00.0 47", Ok("5\n")),
         ("gi-create 0000:81:00.0 47 3", Ok("4\n")),
         ("gi-create 0000:81:00.0 32", Err(Errno::ENOSPC)),
         ("gi-destroy 0000:81:00.0 2", Err(Errno::EBUSY)),
@@ -132,6 +133,32 @@ fn instances_are_made_found_and_destroyed() {
     assert_eq!(too_wide, Err(3));
 }
 
+/// The whole GPU is the GPU instance 0, which is not none.
+#[test]
+fn a_gpu_instance_may_have_the_id_0() {
+    library(&[
+        (
+            RTX,
+            Ok(
+                "model rtx-pro-6000\nframework vendor-vfio\nnode 0\nvfs 48\nloaded 1\nmig 1 1\n\
+                hetero 0\nscheduler 1 0 0 0 0\ngi 0 32 0 12 0\nci 0 0 4\n\
+                vgpu 3251634181 1568 - 0 0000:81:00.4 - 99 f1e3a6a0-0c9e-4d19-9d53-d3c6e3f1d001 b\n",
+            ),
+        ),
+        ("gi-destroy 0000:81:00.0 0", Err(Errno::EBUSY)),
+        ("ci-destroy 0000:81:00.0 0 0", Ok("")),
+    ]);
+    let info: nvmlGpuInstanceInfo_t = out(|info| nvmlGpuInstanceGetInfo(gi(1, 0), info)).unwrap();
+    assert_eq!((info.id, info.profileId, info.placement.size), (0, 32, 12));
+    assert_eq!(
+        out(|gi| nvmlVgpuInstanceGetGpuInstanceId(3251634181, gi)),
+        Ok(0)
+    );
+    let ci = out(|ci| nvmlGpuInstanceGetComputeInstanceById(gi(1, 0), 0, ci)).unwrap();
+    assert_eq!(nvmlComputeInstanceDestroy(ci), 0);
+    assert_eq!(nvmlGpuInstanceDestroy(gi(1, 0)), 19);
+}
+
 #[test]
 fn a_gpu_instance_has_types_of_its_own() {
     library(&[
@@ -151,7 +178,7 @@ fn a_gpu_instance_has_types_of_its_own() {
         );
         ids[..info.count as usize].to_vec()
     };
-    assert_eq!(creatable(1), [], "the one vGPU there fills it");
+    assert_eq!(creatable(3), [], "the one vGPU there fills it");
     assert_eq!(creatable(2), [1562], "and this one has places");
     let mut placements = CreatablePlacements {
         version: version::<CreatablePlacements>(1),

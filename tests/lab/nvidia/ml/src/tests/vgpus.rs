@@ -112,7 +112,7 @@ fn placements_have_two_versions_and_two_modes() {
 fn heterogeneous_modes_are_read_and_set() {
     library(&[
         ("hetero 0000:41:00.0 1", Err(Errno::EBUSY)),
-        ("gi-hetero 0000:81:00.0 1 1", Ok("")),
+        ("gi-hetero 0000:81:00.0 3 1", Ok("")),
     ]);
     let mut mode = nvmlVgpuHeterogeneousMode_v1_t {
         version: version::<nvmlVgpuHeterogeneousMode_v1_t>(1),
@@ -128,7 +128,7 @@ fn heterogeneous_modes_are_read_and_set() {
     );
     assert_eq!(nvmlDeviceGetVgpuHeterogeneousMode(device(2), at), 3);
     assert_eq!(nvmlDeviceSetVgpuHeterogeneousMode(device(0), at), 19);
-    assert_eq!(nvmlGpuInstanceSetVgpuHeterogeneousMode(gi(1, 1), at), 0);
+    assert_eq!(nvmlGpuInstanceSetVgpuHeterogeneousMode(gi(1, 3), at), 0);
     assert_eq!(nvmlGpuInstanceGetVgpuHeterogeneousMode(gi(1, 2), at), 0);
     assert_eq!(mode.mode, 1);
     mode.mode = 2;
@@ -256,7 +256,7 @@ fn only_open_vgpus_are_instances() {
     assert_eq!(placement(3251634180), (0, 0xffff));
     assert_eq!(
         out(|gi| nvmlVgpuInstanceGetGpuInstanceId(3251634180, gi)),
-        Ok(1)
+        Ok(3)
     );
     assert_eq!(
         out(|gi| nvmlVgpuInstanceGetGpuInstanceId(id, gi)),
