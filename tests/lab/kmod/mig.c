@@ -111,9 +111,11 @@ int sim_gi_create(struct sim_board *b, unsigned int profile, int start)
 	return id;
 }
 
+/* A vGPU without a VM does not keep it: it then names an id that may come back for another. */
 int sim_gi_destroy(struct sim_board *b, int id)
 {
 	struct sim_gi *gi = sim_gi_find(b, id);
+	const struct sim_instance *instance;
 	unsigned int i;
 
 	if (!gi)
@@ -121,8 +123,9 @@ int sim_gi_destroy(struct sim_board *b, int id)
 	for (i = 0; i < SIM_MAX_SLICES; i++)
 		if (gi->ci[i])
 			return -EBUSY;
-	if (sim_gi_instances(b, id, NULL))
-		return -EBUSY;
+	list_for_each_entry(instance, &b->instances, node)
+		if (instance->gi == id && instance->open)
+			return -EBUSY;
 	gi->exists = false;
 	return 0;
 }

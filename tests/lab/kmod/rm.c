@@ -298,6 +298,14 @@ const char *sim_instance_name(const struct sim_instance *i, char *text, size_t s
 	return text;
 }
 
+/* A vGPU of a GPU instance needs that one; another with its id and profile will do. */
+static bool backed(const struct sim_instance *i)
+{
+	const struct sim_gi *gi = sim_gi_find(i->board, i->gi);
+
+	return i->type->gi_profile < 0 || (gi && gi->profile->id == i->type->gi_profile);
+}
+
 int sim_rm_open(struct sim_instance *i, const struct sim_opener *opener)
 {
 	struct sim_board *b = i->board;
@@ -309,7 +317,7 @@ int sim_rm_open(struct sim_instance *i, const struct sim_opener *opener)
 		pr_err("%s: Failed to get VM UUID from QEMU command-line 0x57\n", name);
 		return -EIO;
 	}
-	if (!sim_manager_runs() || !b->bound || (i->type->gi_profile >= 0 && i->gi < 0)) {
+	if (!sim_manager_runs() || !b->bound || !backed(i)) {
 		pr_err("%s: start failed. status: 0x1\n", name);
 		return -EIO;
 	}

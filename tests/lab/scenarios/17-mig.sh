@@ -15,8 +15,14 @@ on_lab 'nvidia-smi mig -cgi 9,9'
 assert_eq 'GRID A100D-3-40C' "creatable \$(vf $gpu 0)"
 assert_eq 'OK OK Input/output error' "echo \$(write_type \$(vf $gpu 0) 701) \$(write_type \$(vf $gpu 1) 701) \$(write_type \$(vf $gpu 2) 701)"
 assert_eq '1 2' "cat /sys/bus/pci/devices/{\$(vf $gpu 0),\$(vf $gpu 1)}/nvidia/gpu_instance_id | paste -sd' '"
+# A function that merely has a type does not keep its instance, and then points to one that is gone.
+assert_eq '0' "status_of nvidia-smi mig -dgi -gi 1"
+assert_eq '1' "cat /sys/bus/pci/devices/\$(vf $gpu 0)/nvidia/gpu_instance_id"
+on_lab 'nvidia-smi mig -cgi 9:0 -C'
+assert_eq '1' "nvidia-smi mig -lgi | sed -n 's/.*9 *\\([0-9]*\\) *0:4 .*/\\1/p'"
 # In use: neither an instance nor the mode can be removed.
 assert_eq '19' "status_of nvidia-smi mig -dgi -gi 1"
+on_lab 'nvidia-smi mig -dci'
 said='Warning: MIG mode is in pending disable state for GPU 00000000:3B:00.0:In use by another client'
 assert_eq "$said" 'nvidia-smi -i 0 -mig 0 | sed -n 1p'
 assert_eq 'Enabled' "nvidia-smi -q -i 0 | grep -A 1 'MIG Mode' | sed -n 's/.*Current *: //p'"

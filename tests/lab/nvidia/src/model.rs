@@ -119,7 +119,8 @@ struct Vgpu {
     kind: &'static VgpuType,
     /// First slot: of the GPU, or of the GPU instance when it is in one.
     placement: Option<u32>,
-    /// None with a type that needs one: the GPU instance is gone.
+    /// The id of the GPU instance, which may be gone; none with a time-sliced type, and
+    /// when the GPU was bound again.
     gi: Option<u32>,
     parent: Parent,
     uuid: Option<String>,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use nix::errno::Errno;
 
-use super::{Gpu, Result, VgpuHandle};
+use super::{Gpu, Result, Vgpu, VgpuHandle};
 use crate::boards::GiProfile;
 
 /// MIG mode: the present one, and the one after binding again.
@@ -118,13 +118,15 @@ impl Gpu {
         others.all(|gi| end <= gi.start || gi.start + size(gi.profile) <= start)
     }
 
-    /// Destroys a GPU instance.
+    /// Destroys a GPU instance. A vGPU without a VM does not keep it: it then names an
+    /// id that may come back for another one.
     ///
     /// # Errors
-    /// `ENOENT`; `EBUSY`: a compute instance or a vGPU is in it.
+    /// `ENOENT`; `EBUSY`: a compute instance or a VM is in it.
     pub fn gi_destroy(&mut self, gi: u32) -> Result<()> {
         let instance = self.gis.get(&gi).ok_or(Errno::ENOENT)?;
-        if !instance.compute.is_empty() || self.has_vgpu(gi) {
+        let is_open = |vgpu: &Vgpu| vgpu.gi == Some(gi) && vgpu.opener.is_some();
+        if !instance.compute.is_empty() || self.vgpus.iter().any(is_open) {
             return Err(Errno::EBUSY);
         }
         self.gis.remove(&gi);

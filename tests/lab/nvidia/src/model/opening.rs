@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use super::{Framework, Gpu, Parent, Result, VgpuHandle};
+use super::{Framework, Gpu, Parent, Result, Vgpu, VgpuHandle};
 
 /// The facts that the driver finds on the command line of the opening process.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,14 +42,20 @@ impl Gpu {
         if vgpu.opener.is_some() {
             return Err(Errno::EBUSY);
         }
-        let gi_is_gone = vgpu.kind.gi_profile.is_some() && vgpu.gi.is_none();
         let managed = self.manager || !self.switches.need_manager;
-        if gi_is_gone || !managed || vm.uuid.is_none() {
+        if !self.is_backed(vgpu) || !managed || vm.uuid.is_none() {
             return Err(Errno::EIO);
         }
         let since = self.now;
         self.vgpu_mut(vgpu_handle)?.opener = Some(Opener { vm, since });
         Ok(())
+    }
+
+    /// A vGPU of a GPU instance needs that one; another with its id and profile will do.
+    fn is_backed(&self, vgpu: &Vgpu) -> bool {
+        let instance = vgpu.gi.and_then(|gi| self.gis.get(&gi));
+        let profile = vgpu.kind.gi_profile;
+        profile.is_none() || instance.map(|instance| instance.profile) == profile
     }
 
     /// The process ends; killed: by SIGKILL, before it could stop the plugin.
