@@ -10,6 +10,12 @@
 
 #define NOT_APPLICABLE	"Not Applicable\n"
 
+/* The instance, as far as the resource manager knows it; else NULL. */
+static struct sim_instance *known(struct sim_instance **instance)
+{
+	return *instance && !(*instance)->forgotten ? *instance : NULL;
+}
+
 ssize_t sim_params_show(struct sim_board *b, struct sim_instance **instance, char *buf)
 {
 	ssize_t n;
@@ -18,7 +24,7 @@ ssize_t sim_params_show(struct sim_board *b, struct sim_instance **instance, cha
 	n = sim_fault_read(b) ?: -ENXIO;
 	if (n != -ENXIO)
 		goto out;
-	if (*instance)
+	if (known(instance))
 		n = sysfs_emit(buf, "%s\n", (*instance)->params);
 out:
 	mutex_unlock(&b->lock);
@@ -40,7 +46,7 @@ ssize_t sim_params_store(struct sim_board *b, struct sim_instance **instance, co
 	if (count > SIM_PARAMS_MAX)
 		return -E2BIG;
 	mutex_lock(&b->lock);
-	i = *instance;
+	i = known(instance);
 	ret = count;
 	if (!i) {
 		ret = -ENXIO;
@@ -62,9 +68,9 @@ ssize_t sim_placement_show(struct sim_board *b, struct sim_instance **instance, 
 	n = sim_fault_read(b) ?: -ENXIO;
 	if (n != -ENXIO)
 		goto out;
-	if (*instance && sim_rm_placement_shown(*instance))
+	if (known(instance) && sim_rm_placement_shown(*instance))
 		n = sysfs_emit(buf, "%d\n", (*instance)->placement);
-	else if (*instance)
+	else if (known(instance))
 		n = sysfs_emit(buf, NOT_APPLICABLE);
 out:
 	mutex_unlock(&b->lock);
@@ -79,9 +85,9 @@ ssize_t sim_gi_show(struct sim_board *b, struct sim_instance **instance, char *b
 	n = sim_fault_read(b) ?: -ENXIO;
 	if (n != -ENXIO)
 		goto out;
-	if (*instance && (*instance)->gi >= 0)
+	if (known(instance) && (*instance)->gi >= 0)
 		n = sysfs_emit(buf, "%d\n", (*instance)->gi);
-	else if (*instance)
+	else if (known(instance))
 		n = sysfs_emit(buf, NOT_APPLICABLE);
 out:
 	mutex_unlock(&b->lock);
@@ -103,7 +109,7 @@ static ssize_t id_store(struct sim_board *b, enum sim_fault_op op, struct sim_in
 	if (parsed == -ERANGE)
 		id = UINT_MAX;
 	mutex_lock(&b->lock);
-	if (!*instance)
+	if (!known(instance))
 		ret = -ENXIO;
 	else if (parsed == -EINVAL)
 		ret = -EINVAL;

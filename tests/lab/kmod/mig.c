@@ -226,18 +226,10 @@ int sim_scheduler_set(struct sim_board *b, const struct sim_scheduler *s)
 	return 0;
 }
 
-/* What does not outlive the driver. A vGPU on a VF does, but without its GI. */
+/* What does not outlive the driver. */
 void sim_modes_reset(struct sim_board *b)
 {
-	struct sim_instance *i;
-
 	memset(b->gis, 0, sizeof(b->gis));
 	b->hetero = false;
 	b->scheduler = (struct sim_scheduler) { .policy = POLICY_BEST_EFFORT };
-	list_for_each_entry(i, &b->instances, node) {
-		if (i->gi < 0)
-			continue;
-		i->gi = -1;
-		i->placement = -1;
-	}
 }

@@ -108,6 +108,15 @@ static int answer_gpu(struct command *cmd)
 				say(c, "ci %u %u %u\n", i, j, b->gis[i].ci[j]);
 	list_for_each_entry(instance, &b->instances, node)
 		say_instance(c, instance);
+	for (i = 0; i < b->model->vfs; i++) {
+		char where[16];
+
+		instance = b->vfs[i].instance;
+		if (!instance || !instance->forgotten)
+			continue;
+		sim_vf_address(b, i, where, sizeof(where));
+		say(c, "forgotten %u %s %s\n", instance->type->id, where, or_dash(instance->mdev));
+	}
 	return 0;
 }
 

@@ -251,8 +251,10 @@ void sim_rm_destroy(struct sim_instance *i)
 
 	lockdep_assert_held(&b->lock);
 	WARN_ON(i->open);
-	list_del(&i->node);
-	b->nr_instances--;
+	if (!i->forgotten) {
+		list_del(&i->node);
+		b->nr_instances--;
+	}
 	if (i->vf >= 0)
 		b->vfs[i->vf].instance = NULL;
 	kfree(i);
@@ -317,7 +319,7 @@ int sim_rm_open(struct sim_instance *i, const struct sim_opener *opener)
 		pr_err("%s: Failed to get VM UUID from QEMU command-line 0x57\n", name);
 		return -EIO;
 	}
-	if (!sim_manager_runs() || !b->bound || !backed(i)) {
+	if (!sim_manager_runs() || !b->bound || i->forgotten || !backed(i)) {
 		pr_err("%s: start failed. status: 0x1\n", name);
 		return -EIO;
 	}
@@ -397,11 +399,27 @@ unsigned int sim_rm_vfs(struct sim_board *b)
 	return n;
 }
 
+/* The resource manager's vGPUs go with the PF; a function that stays still shows its type. */
+static void forget_instances(struct sim_board *b)
+{
+	struct sim_instance *i, *next;
+
+	list_for_each_entry_safe(i, next, &b->instances, node) {
+		list_del(&i->node);
+		i->forgotten = true;
+		i->exiting = false;
+		i->gi = -1;
+		i->placement = -1;
+	}
+	b->nr_instances = 0;
+}
+
 void sim_rm_set_bound(struct sim_board *b, bool bound)
 {
 	mutex_lock(&b->lock);
 	b->bound = bound;
 	b->unbind_lock = false;
+	forget_instances(b);
 	sim_modes_reset(b);
 	if (bound)
 		b->mig = b->mig_pending;

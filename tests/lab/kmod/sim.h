@@ -254,6 +254,7 @@ struct sim_instance {
 	u32 id;
 	int vf;			/* -1: the PF itself */
 	int gi, placement;	/* -1: none */
+	bool forgotten;		/* the PF was unbound: only the function still shows it */
 	char mdev[UUID_STRING_LEN + 1];
 	char params[SIM_PARAMS_MAX + 1];
 

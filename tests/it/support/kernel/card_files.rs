@@ -100,6 +100,12 @@ impl Card {
             return;
         };
         let device = format!("{}/{uuid}", place(&mdev.parent));
+        // The resource manager has forgotten the vGPU.
+        if self.twin.read(vgpu_handle, Attribute::VgpuParams).is_err() {
+            let on_write = Some(OnWrite::Parameters { uuid: uuid.clone() });
+            let attribute = Attribute::VgpuParams;
+            self.add_attribute(tree, &device, vgpu_handle, attribute, on_write);
+        }
         for attribute in [Attribute::PlacementId, Attribute::GpuInstanceId] {
             let at = uuid.clone();
             let on_write = Some(OnWrite::Vgpu { at, attribute });

@@ -130,6 +130,15 @@ struct Vgpu {
     exits_at: Duration,
 }
 
+/// What a function, or its mediated device, still shows of a vGPU that the resource
+/// manager has forgotten.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Forgotten {
+    kind: &'static VgpuType,
+    parent: Parent,
+    uuid: Option<String>,
+}
+
 /// A GPU with all its contents.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gpu {
@@ -146,6 +155,7 @@ pub struct Gpu {
     next_instance: u32,
     vfs: Vec<Vf>,
     vgpus: Vec<Vgpu>,
+    forgotten: Vec<Forgotten>,
     mig: Mig,
     hetero: bool,
     scheduler: Scheduler,
@@ -170,6 +180,7 @@ impl Gpu {
             next_instance: FIRST_INSTANCE,
             vfs: Vec::new(),
             vgpus: Vec::new(),
+            forgotten: Vec::new(),
             mig: Mig::default(),
             hetero: false,
             scheduler: Scheduler::default(),
@@ -258,6 +269,30 @@ impl Gpu {
         self.vgpus.iter().position(|vgpu| vgpu.parent == parent)
     }
 
+    /// The vGPU that the virtual function shows, although the resource manager has
+    /// forgotten it.
+    fn forgotten_on(&self, number: u32) -> Option<&Forgotten> {
+        let parent = Parent::Vf(number);
+        self.forgotten.iter().find(|one| one.parent == parent)
+    }
+
+    /// Whether the virtual function with this number shows no vGPU.
+    pub fn is_free(&self, number: u32) -> bool {
+        self.on_vf(number).is_none() && self.forgotten_on(number).is_none()
+    }
+
+    fn is_forgotten(&self, vgpu_handle: &VgpuHandle) -> bool {
+        match vgpu_handle {
+            VgpuHandle::Vf(number) => {
+                self.framework() == Framework::VendorVfio && self.forgotten_on(*number).is_some()
+            }
+            VgpuHandle::Mdev(uuid) => {
+                let uuid = Some(uuid.to_lowercase());
+                self.forgotten.iter().any(|one| one.uuid == uuid)
+            }
+        }
+    }
+
     /// The vGPU with these attributes: `ENOENT` without the directory, `ENXIO` without
     /// a vGPU.
     fn at(&self, vgpu_handle: &VgpuHandle) -> Result<usize> {
@@ -267,6 +302,7 @@ impl Gpu {
                 self.on_vf(*number).ok_or(Errno::ENXIO)
             }
             VgpuHandle::Vf(_) => Err(Errno::ENOENT),
+            VgpuHandle::Mdev(_) if self.is_forgotten(vgpu_handle) => Err(Errno::ENXIO),
             VgpuHandle::Mdev(uuid) => {
                 let uuid = uuid.to_lowercase();
                 let mut vgpus = self.vgpus.iter();

@@ -84,7 +84,8 @@ fn makes_as_many_as_foretold(twin: &Twin) {
         for number in 0..100 {
             let is_taken =
                 copy.perform(&Op::Read(number, lab_nvidia::model::Attribute::VgpuParams));
-            if is_taken.is_ok() {
+            let is_shown = setup.is_sriov() && !copy.gpu().is_free(number);
+            if is_taken.is_ok() || is_shown {
                 continue;
             }
             match copy.perform(&Op::Create(number, kind.id)) {

@@ -3,6 +3,10 @@
 
 use super::Op;
 
+/// Columns of a `forgotten` line.
+const FORGOTTEN_WHERE: usize = 2;
+const FORGOTTEN_MDEV: usize = 3;
+
 /// Columns of a `vgpu` line.
 const ID: usize = 1;
 const WHERE: usize = 5;
@@ -17,7 +21,7 @@ pub fn comparable(text: &str, name: impl Fn(&str) -> String) -> String {
         let prefix = format!("{keyword} ");
         lines.filter(move |line| line.starts_with(&prefix))
     };
-    let instances = ["gi", "ci", "vgpu"];
+    let instances = ["gi", "ci", "vgpu", "forgotten"];
     let mut lines: Vec<String> = text
         .lines()
         .filter(|line| {
@@ -43,6 +47,13 @@ pub fn comparable(text: &str, name: impl Fn(&str) -> String) -> String {
         }
         lines.push(words.join(" "));
     }
+    for line in of("forgotten") {
+        let mut words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+        if let Some(word) = words.get_mut(FORGOTTEN_WHERE) {
+            *word = name(word);
+        }
+        lines.push(words.join(" "));
+    }
     lines.into_iter().map(|line| line + "\n").collect()
 }
 
@@ -54,16 +65,16 @@ pub(super) fn removal(state: &str) -> Vec<Op> {
         .map(|line| line.split(' ').collect())
         .collect();
     for words in &lines {
-        match words.as_slice() {
-            ["vgpu", ..] if words.get(MDEV).is_some_and(|uuid| *uuid != "-") => {
-                let uuid = words.get(MDEV).map(|uuid| (*uuid).to_owned());
-                ops.extend(uuid.map(|uuid| Op::MdevRemove(uuid, "1\n".to_owned())));
-            }
-            ["vgpu", ..] => {
-                let vf = words.get(WHERE).and_then(|name| name.strip_prefix("vf"));
-                ops.extend(vf.and_then(|vf| vf.parse().ok()).map(Op::Release));
-            }
-            _ => {}
+        let (place, uuid) = match words.first() {
+            Some(&"vgpu") => (words.get(WHERE), words.get(MDEV)),
+            Some(&"forgotten") => (words.get(FORGOTTEN_WHERE), words.get(FORGOTTEN_MDEV)),
+            _ => continue,
+        };
+        if let Some(uuid) = uuid.filter(|uuid| **uuid != "-") {
+            ops.push(Op::MdevRemove((*uuid).to_owned(), "1\n".to_owned()));
+        } else {
+            let vf = place.and_then(|name| name.strip_prefix("vf"));
+            ops.extend(vf.and_then(|vf| vf.parse().ok()).map(Op::Release));
         }
     }
     for words in &lines {
@@ -85,7 +96,8 @@ mod tests {
 
     const TEXT: &str = "model l40s\nnode 1\nmig 1 1\n\
         gi 1 47 0 3 0\nvgpu 9 1155 0 1 0000:3b:00.5 - 77 u my vm\n\
-        ci 1 0 1\nvgpu 8 1155 - - 0000:3b:00.0 c041 - - -\n";
+        ci 1 0 1\nvgpu 8 1155 - - 0000:3b:00.0 c041 - - -\n\
+        forgotten 1155 0000:3b:00.6 -\nforgotten 1155 0000:3b:00.7 c042\n";
 
     fn name(address: &str) -> String {
         let function = address.rsplit('.').next().unwrap_or_default();
@@ -101,7 +113,8 @@ mod tests {
         assert_eq!(
             comparable(TEXT, name),
             "model l40s\nmig 1 1\ngi 1 47 0 3 0\nci 1 0 1\n\
-             vgpu 0 1155 - - pf c041 - - -\nvgpu 1 1155 0 1 vf5 - open u my vm\n"
+             vgpu 0 1155 - - pf c041 - - -\nvgpu 1 1155 0 1 vf5 - open u my vm\n\
+             forgotten 1155 vf6 -\nforgotten 1155 vf7 c042\n"
         );
     }
 
@@ -112,6 +125,8 @@ mod tests {
             [
                 Op::MdevRemove("c041".to_owned(), "1\n".to_owned()),
                 Op::Release(5),
+                Op::Release(6),
+                Op::MdevRemove("c042".to_owned(), "1\n".to_owned()),
                 Op::Control("ci-destroy 1 0".to_owned()),
                 Op::Control("gi-destroy 1".to_owned()),
             ]

@@ -108,9 +108,11 @@ impl Gpu {
                 return self.creatable_on(self.function_of(vgpu_handle)?);
             }
             Attribute::CurrentVgpuType => {
-                let index = self.on_vf(self.function_of(vgpu_handle)?);
-                let vgpu = index.and_then(|index| self.vgpus.get(index));
-                vgpu.map_or(0, |vgpu| vgpu.kind.id).to_string()
+                let number = self.function_of(vgpu_handle)?;
+                let vgpu = self.on_vf(number).and_then(|index| self.vgpus.get(index));
+                let forgotten = self.forgotten_on(number).map(|one| one.kind);
+                let kind = vgpu.map(|vgpu| vgpu.kind).or(forgotten);
+                kind.map_or(0, |kind| kind.id).to_string()
             }
             Attribute::VgpuParams => {
                 String::from_utf8_lossy(&self.vgpu(vgpu_handle)?.params).into_owned()
@@ -120,6 +122,9 @@ impl Gpu {
             Attribute::VmName => {
                 if self.framework() == Framework::VendorVfio {
                     return Err(Errno::ENOENT);
+                }
+                if self.is_forgotten(vgpu_handle) {
+                    return Ok("\n".to_owned());
                 }
                 let opener = self.vgpu(vgpu_handle)?.opener.as_ref();
                 opener
@@ -173,7 +178,7 @@ impl Gpu {
 
     fn creatable_on(&self, vf: u32) -> Result<String> {
         let mut text = "ID    : vGPU Name\n".to_owned();
-        if self.on_vf(vf).is_none() {
+        if self.is_free(vf) {
             for (kind, _) in self.creatable() {
                 // Writing to a string cannot fail.
                 _ = writeln!(text, "{:<5} : {}", kind.id, kind.name);
@@ -224,11 +229,17 @@ impl Gpu {
     }
 
     fn write_type_kmod(&mut self, vf: u32, id: u32) -> Result<()> {
+        let forgotten = self.forgotten_on(vf).is_some();
         let Some(index) = self.on_vf(vf) else {
-            if id == 0 {
-                return Err(Errno::EPERM);
-            }
-            return self.make_typed(vf, id);
+            return match (forgotten, id) {
+                (false, 0) => Err(Errno::EPERM),
+                (false, _) => self.make_typed(vf, id),
+                (true, 0) => {
+                    self.forget_shown(vf);
+                    Ok(())
+                }
+                (true, _) => Err(Errno::EPERM),
+            };
         };
         let vgpu = self.vgpus.get(index).ok_or(Errno::ENXIO)?;
         if id != 0 || vgpu.opener.is_some() {
@@ -252,6 +263,7 @@ impl Gpu {
             }
             self.vgpus.remove(index);
         }
+        self.forget_shown(vf);
         if id == 0 {
             Ok(())
         } else {

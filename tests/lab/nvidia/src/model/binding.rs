@@ -2,7 +2,7 @@
 
 use nix::errno::Errno;
 
-use super::{Framework, Gpu, Result, Scheduler, Vf};
+use super::{Forgotten, Framework, Gpu, Parent, Result, Scheduler, Vf};
 
 impl Gpu {
     /// Whether a caller gets the `unbindLock`.
@@ -25,6 +25,7 @@ impl Gpu {
         if !on {
             self.vfs.clear();
             self.vgpus.clear();
+            self.forgotten.clear();
         } else if self.vfs.is_empty() {
             let count = usize::try_from(self.board.vfs).unwrap_or(0);
             self.vfs = vec![Vf::default(); count];
@@ -33,18 +34,20 @@ impl Gpu {
         Ok(())
     }
 
-    /// Removes GPU instances and modes; vGPUs on virtual functions that stay keep their
-    /// type.
+    /// Removes GPU instances, modes and vGPUs; virtual functions that stay still show
+    /// their type.
     fn rebind(&mut self) {
         self.gis.clear();
         self.hetero = false;
         self.scheduler = Scheduler::default();
         self.mig.current = self.mig.pending;
-        for vgpu in &mut self.vgpus {
-            if vgpu.gi.take().is_some() {
-                vgpu.placement = None;
-            }
-        }
+        let forgotten = self.vgpus.drain(..).map(|vgpu| Forgotten {
+            kind: vgpu.kind,
+            parent: vgpu.parent,
+            uuid: vgpu.uuid,
+        });
+        self.forgotten.extend(forgotten);
+        self.forgotten.sort_by_key(|one| one.parent);
     }
 
     /// Binds a virtual function without a vGPU again, which is forbidden: afterwards it
@@ -54,7 +57,7 @@ impl Gpu {
     /// `ENOENT`: no such function. `EBUSY`: it has a vGPU.
     pub fn rebind_vf(&mut self, number: u32) -> Result<()> {
         self.vf(number)?;
-        if self.on_vf(number).is_some() {
+        if !self.is_free(number) {
             return Err(Errno::EBUSY);
         }
         let index = usize::try_from(number).map_err(|_| Errno::ENOENT)?;
@@ -79,9 +82,16 @@ impl Gpu {
             }
             self.vgpus.remove(index);
         }
+        self.forget_shown(number);
         let index = usize::try_from(number).map_err(|_| Errno::ENOENT)?;
         self.vfs.get_mut(index).ok_or(Errno::ENOENT)?.gone = true;
         Ok(())
+    }
+
+    /// The virtual function no longer shows a forgotten vGPU.
+    pub(super) fn forget_shown(&mut self, number: u32) {
+        let parent = Parent::Vf(number);
+        self.forgotten.retain(|one| one.parent != parent);
     }
 
     /// The address of a virtual function.

@@ -46,7 +46,19 @@ impl Gpu {
         for vgpu in &self.vgpus {
             writeln!(text, "{}", self.vgpu_line(vgpu))?;
         }
+        for one in &self.forgotten {
+            let parent = self.parent_address(one.parent);
+            let uuid = one.uuid.as_deref().unwrap_or("-");
+            writeln!(text, "forgotten {} {parent} {uuid}", one.kind.id)?;
+        }
         Ok(())
+    }
+
+    fn parent_address(&self, parent: Parent) -> String {
+        match parent {
+            Parent::Pf => self.address.clone(),
+            Parent::Vf(number) => self.vf_address(number),
+        }
     }
 
     fn vgpu_line(&self, vgpu: &Vgpu) -> String {
@@ -54,17 +66,13 @@ impl Gpu {
             value.map_or("-".to_owned(), |value| value.to_string())
         }
         let vm = vgpu.opener.as_ref().map(|opener| &opener.vm);
-        let parent = match vgpu.parent {
-            Parent::Pf => self.address.clone(),
-            Parent::Vf(number) => self.vf_address(number),
-        };
         [
             "vgpu".to_owned(),
             vgpu.id.to_string(),
             vgpu.kind.id.to_string(),
             or_none(self.shown_placement(vgpu)),
             or_none(vgpu.gi),
-            parent,
+            self.parent_address(vgpu.parent),
             or_none(vgpu.uuid.as_ref()),
             or_none(vm.map(|vm| vm.pid)),
             or_none(vm.and_then(|vm| vm.uuid.as_ref())),

@@ -48,11 +48,11 @@ impl Gpu {
             return Ok(());
         }
         let uuid = uuid(text)?;
-        if self.at(&VgpuHandle::Mdev(uuid.clone())).is_ok() {
+        if self.at(&VgpuHandle::Mdev(uuid.clone())) != Err(Errno::ENOENT) {
             return Err(Errno::EEXIST);
         }
         if let Parent::Vf(number) = parent {
-            if self.on_vf(number).is_some() {
+            if !self.is_free(number) {
                 return Err(Errno::EIO);
             }
         }
@@ -66,10 +66,21 @@ impl Gpu {
     /// `ENOENT`: no such file. `EINVAL`: not a number. `EAGAIN`: a VM has it, and the
     /// kernel's write would not return before the VM has ended.
     pub fn mdev_remove(&mut self, uuid: &str, text: &str) -> Result<()> {
-        let index = self.at(&VgpuHandle::Mdev(uuid.to_owned()))?;
+        let vgpu_handle = VgpuHandle::Mdev(uuid.to_owned());
+        let forgotten = self.is_forgotten(&vgpu_handle);
+        let index = self.at(&vgpu_handle);
+        if !forgotten {
+            index?;
+        }
         if text.is_empty() || number(text).map_err(|_| Errno::EINVAL)? == 0 {
             return Ok(());
         }
+        if forgotten {
+            let uuid = Some(uuid.to_lowercase());
+            self.forgotten.retain(|one| one.uuid != uuid);
+            return Ok(());
+        }
+        let index = index?;
         let vgpu = self.vgpus.get(index).ok_or(Errno::ENOENT)?;
         if vgpu.opener.is_some() {
             return Err(Errno::EAGAIN);

@@ -28,12 +28,15 @@ impl Gpu {
     ///
     /// # Errors
     /// `ENOENT`: there is none. `ENODEV`: no type. `EBUSY`: open already. `EIO`:
-    /// no manager, no UUID, or the GPU instance is gone.
+    /// no manager, no UUID, the GPU instance is gone, or the vGPU is forgotten.
     pub fn open(&mut self, vgpu_handle: &VgpuHandle, vm: Vm) -> Result<()> {
         if let VgpuHandle::Vf(number) = *vgpu_handle {
             if self.framework() == Framework::VendorVfio && self.vf(number)?.rebound {
                 return Err(Errno::ENOENT);
             }
+        }
+        if self.is_forgotten(vgpu_handle) {
+            return Err(Errno::EIO);
         }
         let vgpu = self.vgpu(vgpu_handle).map_err(|errno| match errno {
             Errno::ENXIO => Errno::ENODEV,

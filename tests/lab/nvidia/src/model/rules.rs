@@ -52,7 +52,7 @@ impl Gpu {
 
     fn free_vfs(&self) -> usize {
         let there = self.vfs.iter().filter(|vf| !vf.gone).count();
-        there.saturating_sub(self.vgpus.len())
+        there.saturating_sub(self.vgpus.len() + self.forgotten.len())
     }
 
     /// How many more vGPUs of any type.
@@ -176,7 +176,7 @@ impl Gpu {
             Parent::Pf => Ok(available),
             Parent::Vf(number) => {
                 self.vf(number)?;
-                let free = usize::from(self.on_vf(number).is_none());
+                let free = usize::from(self.is_free(number));
                 Ok(available.min(free))
             }
         }

@@ -297,9 +297,10 @@ fn the_state_as_text() {
     assert_eq!(gpu.command("fan 0000:3b:00.0"), Err(Errno::EINVAL));
 }
 
-/// `sriov-manage -e` on existing functions: types stay, GPU instances are removed.
+/// `sriov-manage -e` on existing functions: they show their types, and nothing else is
+/// known of them.
 #[test]
-fn a_pending_mig_mode_takes_effect_under_vgpus_that_stay() {
+fn a_pending_mig_mode_takes_effect_under_types_that_stay() {
     let mut gpu = gpu("rtx-pro-6000", Switches::default());
     write_type(&mut gpu, 0, "DC-24Q").unwrap();
     assert_eq!(gpu.set_mig(true), Ok(false));
@@ -318,12 +319,15 @@ fn a_pending_mig_mode_takes_effect_under_vgpus_that_stay() {
     assert_eq!(gpu.available(kind(&gpu, "DC-24Q")), 0);
     assert_eq!(gpu.available(kind(&gpu, "DC-1-24Q")), 1);
     let vgpu_handle = VgpuHandle::Vf(0);
+    let id = format!("{}\n", kind(&gpu, "DC-24Q").id);
+    assert_eq!(gpu.read(&vgpu_handle, Attribute::CurrentVgpuType), Ok(id));
+    assert!(!gpu.is_free(0));
     assert_eq!(
         gpu.write(&vgpu_handle, Attribute::PlacementId, "24"),
-        Err(Errno::EIO)
+        Err(Errno::ENXIO)
     );
     assert_eq!(
-        gpu.write(&vgpu_handle, Attribute::GpuInstanceId, "1"),
-        Err(Errno::EIO)
+        gpu.write(&vgpu_handle, Attribute::GpuInstanceId, "6"),
+        Err(Errno::ENXIO)
     );
 }

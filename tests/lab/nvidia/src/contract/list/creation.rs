@@ -1,7 +1,10 @@
 //! Mediated devices, and how many vGPUs of which type a GPU takes.
 
 use super::super::sequence::{Needs, Sequence};
-use crate::model::Framework::{LegacyMdev, SriovMdev, VendorVfio};
+use crate::model::{
+    Dialect::{Kmod, Rfc},
+    Framework::{LegacyMdev, SriovMdev, VendorVfio},
+};
 
 pub(super) const LIST: &[Sequence] = &[
     Sequence {
@@ -171,10 +174,86 @@ pub(super) const LIST: &[Sequence] = &[
             "vfs on",
             "read 0 current_vgpu_type => 0",
             "create 0 {L40S-24Q}",
-            // Enabled again: the functions stay, and so do their types.
+            // Enabled again: the functions stay and show their types, of which nobody else knows.
             "vfs on",
             "read 0 current_vgpu_type => {L40S-24Q}",
-            "ctl creatable ~ {L40S-24Q} 1",
+            "state !~ vgpu",
+            "state ~ forgotten {L40S-24Q} vf0 -",
+            "ctl creatable ~ {L40S-24Q} 2",
+            "read 1 creatable_vgpu_types ~ {L40S-48Q}  : NVIDIA L40S-48Q",
+            "read 0 creatable_vgpu_types !~ L40S",
+            "read 0 vgpu_params => ENXIO",
+            "read 0 placement_id => ENXIO",
+            "write 0 placement_id 0 => ENXIO",
+            "open 0 web => EIO",
+            "open 0 => EIO",
+            "release 0",
+            "state !~ forgotten",
+            "create 0 {L40S-24Q}",
+            "open 0 web",
+            "close 0",
+        ],
+    },
+    Sequence {
+        name: "a stale type is no free function",
+        needs: Needs::board(&["l40s"])
+            .framework(&[VendorVfio])
+            .dialect(Kmod),
+        steps: &[
+            "create 0 {L40S-24Q}",
+            "create 1 {L40S-24Q}",
+            "vfs on",
+            "write 0 current_vgpu_type {L40S-24Q} => EPERM",
+            "write 0 current_vgpu_type {L40S-12Q} => EPERM",
+            "create 2 {L40S-12Q}",
+            "vfs on",
+            "state ~ forgotten {L40S-24Q} vf0 - | forgotten {L40S-24Q} vf1 - | forgotten {L40S-12Q} vf2 -",
+            "write 1 current_vgpu_type 0",
+            "write 1 current_vgpu_type 0 => EPERM",
+            "state ~ forgotten {L40S-24Q} vf0 - | forgotten {L40S-12Q} vf2 -",
+        ],
+    },
+    Sequence {
+        name: "a stale type is let go for another one",
+        needs: Needs::board(&["l40s"])
+            .framework(&[VendorVfio])
+            .dialect(Rfc),
+        steps: &[
+            "create 0 {L40S-24Q}",
+            "create 1 {L40S-24Q}",
+            "vfs on",
+            "read 0 creatable_vgpu_types => \"\"",
+            "write 0 current_vgpu_type {L40S-12Q}",
+            "state ~ vgpu 0 {L40S-12Q} 0 - vf0",
+            "state ~ forgotten {L40S-24Q} vf1 -",
+            "write 1 current_vgpu_type 0",
+            "state !~ forgotten",
+        ],
+    },
+    Sequence {
+        name: "an mdev stays of which the resource manager knows nothing",
+        needs: Needs::board(&["l40s"]).framework(&[SriovMdev]),
+        steps: &[
+            "create 0 {L40S-24Q}",
+            "vfs on",
+            "state !~ vgpu",
+            "state ~ forgotten {L40S-24Q} vf0 c0417ac7-0000-4000-8000-000000000000",
+            "mdev-type 0 {L40S-24Q} available_instances => 0",
+            "mdev-type 1 {L40S-48Q} available_instances => 1",
+            "mdev-create 0 {L40S-24Q} c0417ac7-0000-4000-8000-000000000009 => EIO",
+            "mdev-create 1 {L40S-24Q} c0417ac7-0000-4000-8000-000000000000 => EEXIST",
+            "read 0 vgpu_params => ENXIO",
+            "write 0 vgpu_params a=1 => ENXIO",
+            "read 0 gpu_instance_id => ENXIO",
+            "read 0 vm_name => \"\"",
+            "open 0 web => EIO",
+            "mdev-remove c0417ac7-0000-4000-8000-000000000000 \"0\"",
+            "mdev-remove c0417ac7-0000-4000-8000-000000000000 \"x\" => EINVAL",
+            "release 0",
+            "state !~ forgotten",
+            "create 0 {L40S-24Q}",
+            "open 0 web",
+            "close 0",
         ],
     },
     Sequence {

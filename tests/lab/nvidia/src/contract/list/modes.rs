@@ -32,11 +32,11 @@ pub(super) const LIST: &[Sequence] = &[
             "create 1 {L40S-12Q}",
             "vfs on",
             "state ~ hetero 0",
-            "state ~ vgpu 1 {L40S-12Q} 24 - vf1",
-            // Two sizes exist, so no other size fits.
-            "ctl creatable => \"\"",
+            "state ~ forgotten {L40S-12Q} vf1",
+            // The memory is free again.
+            "ctl creatable ~ {L40S-48Q} 1",
             "release 0",
-            "ctl creatable ~ {L40S-12Q} 3",
+            "release 1",
             "vfs off",
             "ctl hetero 1",
             "vfs on",
