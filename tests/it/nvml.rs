@@ -155,8 +155,8 @@ fn gpus_are_what_their_tables_say() {
 fn wanted(board: &boards::Board, kind: &VgpuType) -> TypeFacts {
     let time_sliced = kind.gi_profile.is_none();
     let placements = (board.features.hetero && time_sliced).then(|| Placements {
-        size: kind.slots(),
-        supported: board.mixed[&kind.slots()].clone(),
+        size: kind.slots,
+        supported: board.mixed[&kind.slots].clone(),
         creatable: Vec::new(),
     });
     TypeFacts {

@@ -308,7 +308,7 @@ proptest! {
 fn one_of_each_size(board: &Board) -> Vec<&VgpuType> {
     let mut seen = BTreeSet::new();
     let types = board.types.iter().filter(|kind| kind.gi_profile.is_none());
-    types.filter(|kind| seen.insert(kind.slots())).collect()
+    types.filter(|kind| seen.insert(kind.slots)).collect()
 }
 
 /// The type for the name in a pool's file.

@@ -132,10 +132,10 @@ impl TwinHost {
             if !board.features.hetero || mig || !hetero {
                 return None;
             }
-            let key = (kind.slots(), kind.gi_profile.is_some());
+            let key = (kind.slots, kind.gi_profile.is_some());
             let ask = || Placements {
-                size: kind.slots(),
-                supported: board.mixed.get(&kind.slots()).cloned().unwrap_or_default(),
+                size: kind.slots,
+                supported: board.mixed.get(&kind.slots).cloned().unwrap_or_default(),
                 creatable: self.gpu().placements(kind.id).unwrap(),
             };
             Some(asked.borrow_mut().entry(key).or_insert_with(ask).clone())

@@ -76,6 +76,7 @@ $1 == "device" { for (i = 2; i <= 4; i++) ids[i] = $i; next }
 $1 == "memory" { next }
 $1 == "vfs" { vfs = $2; next }
 $1 == "slots" { slots = $2; next }
+$1 == "size" { size[model, $2] = $3; next }
 $1 == "has" { for (i = 2; i <= NF; i++) has[model, $i] = 1; next }
 
 $1 == "mixed" {
@@ -103,9 +104,11 @@ $1 == "gi-at" {
 }
 
 $1 == "type" {
-	types = types sprintf("\t{ %d, \"%d\", \"%s\", .fb_mib = %d, .max_instance = %d,\n" \
+	gb = int($3 / 1024)
+	occupied = ($5 == "-" && ((model, gb) in size)) ? size[model, gb] : gb
+	types = types sprintf("\t{ %d, \"%d\", \"%s\", .fb_mib = %d, .slots = %d, .max_instance = %d,\n" \
 		"\t  .gi_profile = %d, .max_per_gi = %d, .heads = %d, .frl = %d, .resolution = \"%s\" },\n", \
-		$2, $2, rest(10), $3, $4, $5 == "-" ? -1 : $5, $6 == "-" ? 0 : $6, $7, $8, $9)
+		$2, $2, rest(10), $3, occupied, $4, $5 == "-" ? -1 : $5, $6 == "-" ? 0 : $6, $7, $8, $9)
 	nr_types++
 	next
 }

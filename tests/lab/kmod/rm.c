@@ -40,11 +40,6 @@ const struct sim_type_info *sim_rm_type(struct sim_board *b, unsigned int id)
 
 /* ---- placements ---- */
 
-static unsigned int slots_of(const struct sim_type_info *type)
-{
-	return type->fb_mib / 1024;
-}
-
 /* The next multiple of the size that lies within @slots, or -1. */
 static int next_multiple(unsigned int size, unsigned int slots, int after)
 {
@@ -53,13 +48,21 @@ static int next_multiple(unsigned int size, unsigned int slots, int after)
 	return id + size <= slots ? id : -1;
 }
 
+/* The part of the slots with places of one size: as many as there may be of the type. */
+static unsigned int region(struct sim_board *b, const struct sim_type_info *type)
+{
+	if (type->max_instance >= MAX_INSTANCES)
+		return b->model->slots;
+	return min(b->model->slots, type->slots * type->max_instance);
+}
+
 /*
  * The type's placement ids in ascending order: the first one greater than @after,
  * or -1. With MIG on these are the GI's, elsewhere @gi is -1.
  */
 int sim_rm_placement_next(struct sim_board *b, const struct sim_type_info *type, int gi, int after)
 {
-	unsigned int size = slots_of(type), i, j;
+	unsigned int size = type->slots, i, j;
 	struct sim_gi *in = sim_gi_find(b, gi);
 
 	if (in && in->hetero && in->profile->id == type->gi_profile)
@@ -68,7 +71,7 @@ int sim_rm_placement_next(struct sim_board *b, const struct sim_type_info *type,
 	if (gi >= 0 || type->gi_profile >= 0)
 		return -1;
 	if (!b->hetero || fine_placements)
-		return next_multiple(size, b->model->slots, after);
+		return next_multiple(size, region(b, type), after);
 	for (i = 0; i < b->model->nr_mixed; i++) {
 		const struct sim_mixed *m = &b->model->mixed[i];
 
@@ -87,8 +90,8 @@ bool sim_rm_placement_free(struct sim_board *b, const struct sim_type_info *type
 
 	list_for_each_entry(i, &b->instances, node)
 		if (i != own && i->gi == gi && i->placement >= 0 &&
-		    i->placement < id + slots_of(type) &&
-		    id < i->placement + slots_of(i->type))
+		    i->placement < id + type->slots &&
+		    id < i->placement + i->type->slots)
 			return false;
 	return true;
 }
@@ -114,7 +117,7 @@ static unsigned int free_places(struct sim_board *b, const struct sim_type_info 
 	while ((id = sim_rm_placement_next(b, type, gi, id)) >= 0) {
 		if (id < end || !sim_rm_placement_free(b, type, gi, id, own))
 			continue;
-		end = id + slots_of(type);
+		end = id + type->slots;
 		n++;
 	}
 	return n;

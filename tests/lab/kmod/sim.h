@@ -66,6 +66,7 @@ struct sim_type_info {
 	const char *sysfs_name;		/* the id, as in "nvidia-<id>" */
 	const char *name;
 	unsigned int fb_mib;		/* the "profile size" the homogeneous rule compares */
+	unsigned int slots;		/* of placements, that one occupies */
 	unsigned int max_instance;
 	int gi_profile;			/* -1: time-sliced on the whole GPU */
 	unsigned int max_per_gi;

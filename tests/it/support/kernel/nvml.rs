@@ -196,8 +196,8 @@ impl Card {
             Vec::new()
         };
         Some(Placements {
-            size: kind.slots(),
-            supported: board.mixed.get(&kind.slots()).cloned()?,
+            size: kind.slots,
+            supported: board.mixed.get(&kind.slots).cloned()?,
             creatable,
         })
     }

@@ -23,6 +23,8 @@ pub struct Board {
     pub vfs: u32,
     /// Placement slots; 0: vGPUs have no placement.
     pub slots: u32,
+    /// Slots that a time-sliced vGPU of so many GB occupies, where those are not as many.
+    pub sizes: BTreeMap<u32, u32>,
     /// Its features.
     pub features: Features,
     /// Placement ids by size in slots, when sizes are mixed.
@@ -85,6 +87,8 @@ pub struct VgpuType {
     pub name: String,
     /// Framebuffer, the "profile size".
     pub framebuffer_mib: u32,
+    /// Placement slots that one occupies: mostly a slot is 1 GB.
+    pub slots: u32,
     /// How many the GPU can have.
     pub max_instances: u32,
     /// The GPU instance profile it lives on; none: time-sliced.
@@ -98,6 +102,9 @@ pub struct VgpuType {
     /// Largest display.
     pub resolution: (u32, u32),
 }
+
+/// How many time-sliced vGPUs a GPU takes.
+pub const MOST: u32 = 32;
 
 /// An error in a table.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -115,11 +122,14 @@ macro_rules! files {
     ($($model:literal),* $(,)?) => { [$(($model, include_str!(concat!("../boards/", $model)))),*] };
 }
 
-const FILES: [(&str, &str); 11] = files![
+const FILES: [(&str, &str); 14] = files![
     "a100-40",
     "a100-80",
     "a16",
+    "a2",
+    "a30",
     "a40",
+    "b200",
     "h100",
     "h200",
     "l4",
@@ -177,15 +187,19 @@ impl VgpuType {
         self.name.rsplit(' ').next().unwrap_or(&self.name)
     }
 
+    /// The part of the GPU's slots with places for vGPUs of one size: as many as there may
+    /// be of the type, unless that is what a GPU takes at all.
+    pub fn region(&self, slots: u32) -> u32 {
+        if self.max_instances >= MOST {
+            return slots;
+        }
+        slots.min(self.slots.saturating_mul(self.max_instances))
+    }
+
     /// The letter of its series: `Q`, `B`, `A` or `C`.
     pub fn series(&self) -> char {
         let sizes = self.short_name().trim_end_matches("ME");
         sizes.chars().next_back().unwrap_or('?')
-    }
-
-    /// Placement slots that one occupies: a slot is 1 GB.
-    pub fn slots(&self) -> u32 {
-        self.framebuffer_mib / 1024
     }
 }
 
@@ -208,6 +222,7 @@ pub fn parse(model: &str, text: &str) -> Result<Board, BadTable> {
         memory_mib: 0,
         vfs: 0,
         slots: 0,
+        sizes: BTreeMap::new(),
         features: Features::default(),
         mixed: BTreeMap::new(),
         gi_profiles: Vec::new(),
@@ -265,6 +280,9 @@ impl Board {
             ("memory", [mib]) => self.memory_mib = decimal(mib)?,
             ("vfs", [count]) => self.vfs = decimal(count)?,
             ("slots", [count]) => self.slots = decimal(count)?,
+            ("size", [gb, slots]) => {
+                self.sizes.insert(decimal(gb)?, decimal(slots)?);
+            }
             ("has", features) => {
                 for feature in features {
                     self.features.add(feature)?;
@@ -298,12 +316,16 @@ impl Board {
                 let (width, height) = resolution
                     .split_once('x')
                     .ok_or_else(|| format!("'{resolution}' is not WIDTHxHEIGHT"))?;
+                let (framebuffer_mib, gi_profile) = (decimal(mib)?, optional(gi)?);
+                let gb = framebuffer_mib / 1024;
+                let other = self.sizes.get(&gb).filter(|_| gi_profile.is_none());
                 self.types.push(VgpuType {
                     id: decimal(id)?,
                     name: words[8..].join(" "),
-                    framebuffer_mib: decimal(mib)?,
+                    framebuffer_mib,
+                    slots: other.copied().unwrap_or(gb),
                     max_instances: decimal(max)?,
-                    gi_profile: optional(gi)?,
+                    gi_profile,
                     max_per_gi: optional(per_gi)?,
                     heads: decimal(heads)?,
                     frame_rate_limit: decimal(limit)?,
@@ -353,7 +375,7 @@ impl Board {
             {
                 return Err(format!("type {}: no such GI profile", vgpu_type.id));
             }
-            if self.features.hetero && !on_gi && !self.mixed.contains_key(&vgpu_type.slots()) {
+            if self.features.hetero && !on_gi && !self.mixed.contains_key(&vgpu_type.slots) {
                 return Err(format!(
                     "type {}: no mixed placements of its size",
                     vgpu_type.id

@@ -112,12 +112,7 @@ fn placements_do_not_overlap(gpu: &Gpu) {
         let Ok(first) = placement.parse::<u32>() else {
             continue;
         };
-        let end = first
-            + gpu
-                .board()
-                .vgpu_type(kind.parse().unwrap())
-                .unwrap()
-                .slots();
+        let end = first + gpu.board().vgpu_type(kind.parse().unwrap()).unwrap().slots;
         for (other, start, stop) in &taken {
             assert!(other != gi || end <= *start || *stop <= first, "{state}");
         }

@@ -91,7 +91,7 @@ abi! {
         let mut answer = info.read_version(1)?;
         let vgpu_type = gpu.vgpu_type(answer.type_id)?;
         let ids = free(nvml, &gpu, "gi-placements", &format!("{} {}", gi.id, vgpu_type.id))?;
-        answer.size = vgpu_type.slots();
+        answer.size = vgpu_type.slots;
         let fits = fitting(&ids, &mut answer.count);
         info.write(answer)?;
         fits?;
@@ -124,7 +124,7 @@ fn free(nvml: &mut Nvml<'_>, gpu: &Gpu, name: &str, words: &str) -> Answer<Vec<u
 /// counted from its beginning.
 fn supported(gpu: &Gpu, vgpu_type: &VgpuType, mode: c_uint) -> Answer<Vec<u32>> {
     let board = gpu.board;
-    let size = vgpu_type.slots();
+    let size = vgpu_type.slots;
     if let Some(profile) = vgpu_type.gi_profile {
         if !board.features.mig_timeslicing {
             return Err(Code::NOT_SUPPORTED);
@@ -135,7 +135,9 @@ fn supported(gpu: &Gpu, vgpu_type: &VgpuType, mode: c_uint) -> Answer<Vec<u32>> 
         HETEROGENEOUS if board.features.hetero => {
             Ok(board.mixed.get(&size).cloned().unwrap_or_default())
         }
-        HOMOGENEOUS if board.features.homogeneous_placements => Ok(multiples(size, board.slots)),
+        HOMOGENEOUS if board.features.homogeneous_placements => {
+            Ok(multiples(size, vgpu_type.region(board.slots)))
+        }
         HETEROGENEOUS | HOMOGENEOUS => Err(Code::NOT_SUPPORTED),
         _ => Err(Code::INVALID_ARGUMENT),
     }
@@ -187,14 +189,14 @@ impl Given {
         if self.second {
             let list = self.at.cast::<nvmlVgpuPlacementList_v2_t>();
             let mut answer = list.read()?;
-            answer.placementSize = vgpu_type.slots();
+            answer.placementSize = vgpu_type.slots;
             answer.count = room;
             answer.mode = mode;
             list.write(answer)?;
         } else {
             let list = self.at.cast::<nvmlVgpuPlacementList_v1_t>();
             let mut answer = list.read()?;
-            answer.placementSize = vgpu_type.slots();
+            answer.placementSize = vgpu_type.slots;
             answer.count = room;
             list.write(answer)?;
         }

@@ -25,11 +25,29 @@ fn published_types_are_in_the_tables() {
         ("v100", 107, "GRID V100-4Q", 4),
         ("v100", 108, "GRID V100-8Q", 2),
         ("v100", 109, "GRID V100-16Q", 1),
+        ("v100", 299, "GRID V100-4C", 4),
+        ("v100", 300, "GRID V100-8C", 2),
+        ("v100", 301, "GRID V100-16C", 1),
+        ("a2", 742, "NVIDIA A2-1B", 16),
+        ("a2", 744, "NVIDIA A2-1Q", 16),
+        ("a2", 745, "NVIDIA A2-2Q", 8),
+        ("a2", 748, "NVIDIA A2-16Q", 1),
+        ("a2", 750, "NVIDIA A2-2A", 8),
+        ("a2", 754, "NVIDIA A2-4C", 4),
+        ("a2", 756, "NVIDIA A2-16C", 1),
+        ("a30", 684, "NVIDIA A30-4C", 6),
+        ("a30", 688, "NVIDIA A30-24C", 1),
+        ("a30", 689, "NVIDIA A30-1-6C", 4),
+        ("a30", 690, "NVIDIA A30-2-12C", 2),
+        ("a30", 691, "NVIDIA A30-4-24C", 1),
+        ("a30", 708, "NVIDIA A30-1-6CME", 1),
+        ("a30", 1052, "NVIDIA A30-2-12CME", 1),
         ("a100-40", 471, "GRID A100-10C", 4),
         ("a100-40", 472, "GRID A100-20C", 2),
         ("a100-40", 473, "GRID A100-40C", 1),
         ("a100-40", 478, "GRID A100-7-40C", 1),
         ("a100-40", 706, "GRID A100-1-5CME", 1),
+        ("a100-40", 1053, "GRID A100-1-10C", 4),
         ("a100-80", 692, "GRID A100D-4C", 20),
         ("a100-80", 693, "GRID A100D-8C", 10),
         ("a100-80", 694, "GRID A100D-10C", 8),
@@ -43,10 +61,18 @@ fn published_types_are_in_the_tables() {
         ("a100-80", 702, "GRID A100D-4-40C", 1),
         ("a100-80", 703, "GRID A100D-7-80C", 1),
         ("a100-80", 707, "GRID A100D-1-10CME", 1),
+        ("a100-80", 1054, "GRID A100D-1-20C", 4),
+        ("a16", 709, "NVIDIA A16-1B", 16),
+        ("a16", 710, "NVIDIA A16-2B", 8),
+        ("a16", 723, "NVIDIA A16-16C", 1),
         ("a16", 712, "NVIDIA A16-2Q", 8),
         ("a16", 713, "NVIDIA A16-4Q", 4),
         ("a16", 714, "NVIDIA A16-8Q", 2),
+        ("a40", 555, "NVIDIA A40-1B", 32),
         ("a40", 558, "NVIDIA A40-2Q", 24),
+        ("a40", 576, "NVIDIA A40-48A", 1),
+        ("a40", 581, "NVIDIA A40-4C", 12),
+        ("a40", 587, "NVIDIA A40-48C", 1),
         ("l40s", 1145, "NVIDIA L40S-1B", 32),
         ("l40s", 1146, "NVIDIA L40S-2B", 24),
         ("l40s", 2164, "NVIDIA L40S-3B", 16),
@@ -62,6 +88,19 @@ fn published_types_are_in_the_tables() {
         ("l40s", 1156, "NVIDIA L40S-48Q", 1),
         ("l40s", 1157, "NVIDIA L40S-1A", 32),
         ("l40s", 1166, "NVIDIA L40S-48A", 1),
+        ("b200", 2151, "NVIDIA B200X-1-23CME", 1),
+        ("b200", 2152, "NVIDIA B200X-1-23C", 7),
+        ("b200", 2153, "NVIDIA B200X-1-45C", 4),
+        ("b200", 2157, "NVIDIA B200X-7-180C", 1),
+        ("h100", 821, "NVIDIA H100-1-10C", 7),
+        ("h100", 825, "NVIDIA H100-7-80C", 1),
+        ("h100", 993, "NVIDIA H100-1-10CME", 1),
+        ("h100", 1059, "NVIDIA H100-1-20C", 4),
+        ("h200", 1413, "NVIDIA H200X-1-18CME", 1),
+        ("h200", 1415, "NVIDIA H200X-1-35C", 4),
+        ("h200", 1417, "NVIDIA H200X-3-71C", 2),
+        ("h200", 1421, "NVIDIA H200X-7C", 20),
+        ("h200", 1422, "NVIDIA H200X-8C", 16),
         ("h200", 1414, "NVIDIA H200X-1-18C", 7),
         ("h200", 1428, "NVIDIA H200X-141C", 1),
         (
@@ -75,6 +114,42 @@ fn published_types_are_in_the_tables() {
             1561,
             "NVIDIA RTX Pro 6000 Blackwell DC-1-24Q",
             4,
+        ),
+        (
+            "rtx-pro-6000",
+            1546,
+            "NVIDIA RTX Pro 6000 Blackwell DC-1-2Q",
+            48,
+        ),
+        (
+            "rtx-pro-6000",
+            1557,
+            "NVIDIA RTX Pro 6000 Blackwell DC-1-8C",
+            12,
+        ),
+        (
+            "rtx-pro-6000",
+            1566,
+            "NVIDIA RTX Pro 6000 Blackwell DC-2-12C",
+            8,
+        ),
+        (
+            "rtx-pro-6000",
+            1582,
+            "NVIDIA RTX Pro 6000 Blackwell DC-4-48Q",
+            2,
+        ),
+        (
+            "rtx-pro-6000",
+            1587,
+            "NVIDIA RTX Pro 6000 Blackwell DC-4-96C",
+            1,
+        ),
+        (
+            "rtx-pro-6000",
+            2158,
+            "NVIDIA RTX Pro 6000 Blackwell DC-1-3B",
+            32,
         ),
     ];
     for &(model, id, name, max) in published {
@@ -123,6 +198,69 @@ fn published_placements_are_in_the_tables() {
     assert_eq!(a16.mixed[&4], [0, 4, 8, 12]);
     assert_eq!(a16.mixed[&2], [0, 2, 4, 6, 8, 10, 12, 14]);
     assert_eq!(a16.mixed[&1], (0..16).collect::<Vec<u32>>());
+    assert_eq!(find("a2").unwrap().mixed, a16.mixed);
+}
+
+/// One place in halves of halves of the memory, at the outer end of each: what the
+/// driver does on boards before Blackwell. It gives the published placements of an
+/// L40S.
+#[test]
+fn derived_placements_are_in_the_tables() {
+    fn halves_of_halves(size: u32, slots: u32) -> Vec<u32> {
+        let mut parts = 1;
+        while slots / (parts * 2) >= size {
+            parts *= 2;
+        }
+        let end = |part| slots * part / parts;
+        let places = (0..parts).map(|part| match part % 2 {
+            0 => end(part),
+            _ => end(part + 1) - size,
+        });
+        places.collect()
+    }
+    for model in [
+        "a100-40", "a100-80", "a16", "a2", "a30", "a40", "h100", "h200", "l4", "l40s",
+    ] {
+        let board = find(model).unwrap();
+        for (&size, ids) in &board.mixed {
+            // Halves of 3 GB are not cut further for 1 GB, except on an A40, which has no
+            // place at 8 and 32 then.
+            if size > 1 || board.slots % 3 != 0 {
+                assert_eq!(*ids, halves_of_halves(size, board.slots), "{model} {size}");
+            }
+        }
+    }
+    let a40 = &find("a40").unwrap().mixed[&1];
+    assert_eq!(
+        (a40.len(), a40.contains(&8), a40.contains(&32)),
+        (30, false, false)
+    );
+}
+
+/// The types whose C series exists with MIG begin at 8 GB, and one of 2 GB occupies 3
+/// slots on the whole GPU, but 2 in a GPU instance.
+#[test]
+fn the_96_gb_board_has_its_peculiarities() {
+    let board = find("rtx-pro-6000").unwrap();
+    let with_mig = || board.types.iter().filter(|kind| kind.gi_profile.is_some());
+    assert_eq!(with_mig().count(), 43);
+    assert_eq!(
+        with_mig()
+            .filter(|kind| kind.gi_profile == Some(47))
+            .count(),
+        19
+    );
+    let c = board.types.iter().filter(|kind| kind.series() == 'C');
+    assert_eq!(c.map(|kind| kind.framebuffer_mib).min(), Some(8192));
+    let slots = |name: &str| {
+        let mut types = board.types.iter();
+        types.find(|kind| kind.short_name() == name).unwrap().slots
+    };
+    assert_eq!(
+        (slots("DC-2B"), slots("DC-3B"), slots("DC-1-2B")),
+        (3, 3, 2)
+    );
+    assert!(!board.mixed.contains_key(&2));
 }
 
 /// The most that fit in equal and in mixed-size mode, NVIDIA AI Enterprise.
@@ -160,7 +298,6 @@ fn published_counts_are_in_the_tables() {
                 (6, 16, 16),
                 (4, 24, 24),
                 (3, 32, 32),
-                (2, 32, 32),
             ],
         ),
     ];
@@ -170,7 +307,7 @@ fn published_counts_are_in_the_tables() {
             let of_size = board
                 .types
                 .iter()
-                .find(|t| t.slots() == size && t.gi_profile.is_none());
+                .find(|t| t.slots == size && t.gi_profile.is_none());
             assert_eq!(of_size.unwrap().max_instances, equal, "{model} {size}");
             assert_eq!(board.mixed[&size].len(), mixed, "{model} {size} mixed");
         }
@@ -234,6 +371,15 @@ fn published_gpu_instance_profiles_are_in_the_tables() {
         assert_eq!(found, names, "{model}");
         check_profiles(board, profiles);
     }
+    let four: &[(u32, u32, &[u32], u32)] = &[
+        (14, 4, &[0, 1, 2, 3], 1),
+        (21, 1, &[0, 1, 2, 3], 1),
+        (5, 2, &[0, 2], 2),
+        (6, 1, &[0, 2], 2),
+        (0, 1, &[0], 4),
+    ];
+    check_profiles(find("a30").unwrap(), four);
+    check_profiles(find("b200").unwrap(), seven);
     check_profiles(find("h100").unwrap(), seven);
     check_profiles(find("rtx-pro-6000").unwrap(), blackwell);
 }
@@ -259,11 +405,7 @@ fn check_profiles(board: &Board, expected: &[(u32, u32, &[u32], u32)]) {
 fn names_are_taken_apart() {
     let short = |model: &str, id| {
         let vgpu_type = find(model).unwrap().vgpu_type(id).unwrap();
-        (
-            vgpu_type.short_name(),
-            vgpu_type.series(),
-            vgpu_type.slots(),
-        )
+        (vgpu_type.short_name(), vgpu_type.series(), vgpu_type.slots)
     };
     assert_eq!(short("t4", 232), ("T4-4Q", 'Q', 4));
     assert_eq!(short("a100-80", 707), ("A100D-1-10CME", 'C', 10));

@@ -50,7 +50,7 @@ impl Slots {
 impl Vgpu {
     pub(super) fn slots(&self) -> Option<Range<u32>> {
         let first = self.placement?;
-        Some(first..first + self.kind.slots())
+        Some(first..first + self.kind.slots)
     }
 }
 
@@ -69,10 +69,10 @@ impl Gpu {
         if kind.gi_profile.is_some() {
             Vec::new()
         } else if self.hetero && !self.switches.fine_placements {
-            let mixed = self.board.mixed.get(&kind.slots());
+            let mixed = self.board.mixed.get(&kind.slots);
             mixed.cloned().unwrap_or_default()
         } else {
-            multiples(kind.slots(), self.board.slots)
+            multiples(kind.slots, kind.region(self.board.slots))
         }
     }
 
@@ -83,7 +83,7 @@ impl Gpu {
         let profile = instance.and_then(|instance| self.board.gi_profile(instance.profile));
         match profile {
             Some(profile) if kind.gi_profile == Some(profile.id) => {
-                multiples(kind.slots(), profile.memory_mib / 1024)
+                multiples(kind.slots, profile.memory_mib / 1024)
             }
             _ => Vec::new(),
         }
@@ -124,7 +124,7 @@ impl Gpu {
         }
         let kind = self.board.vgpu_type(type_id).ok_or(Errno::EINVAL)?;
         let taken: Slots = self.vgpus.iter().filter_map(Vgpu::slots).collect();
-        Ok(taken.free(&self.places(kind), kind.slots()))
+        Ok(taken.free(&self.places(kind), kind.slots))
     }
 
     /// Free placement ids of a type within a GPU instance.
@@ -135,7 +135,7 @@ impl Gpu {
         self.gis.get(&gi).ok_or(Errno::ENOENT)?;
         let kind = self.board.vgpu_type(type_id).ok_or(Errno::EINVAL)?;
         let places = self.gi_places(gi, kind);
-        Ok(self.gi_slots(gi, None).free(&places, kind.slots()))
+        Ok(self.gi_slots(gi, None).free(&places, kind.slots))
     }
 
     /// Moves a vGPU to a place of its choice, before a VM has it.
@@ -153,7 +153,7 @@ impl Gpu {
             }
             None => return Err(Errno::EIO),
         };
-        if !taken.free(&places, vgpu.kind.slots()).contains(&place) {
+        if !taken.free(&places, vgpu.kind.slots).contains(&place) {
             return Err(Errno::EIO);
         }
         self.vgpu_mut(vgpu_handle)?.placement = Some(place);

@@ -4,10 +4,10 @@
 use nix::errno::Errno;
 
 use super::{Dialect, Gpu, Parent, Result, Vgpu, placement::Slots};
-use crate::boards::VgpuType;
+use crate::boards::{self, VgpuType};
 
 /// vGPUs on a GPU: with MIG mode off, on, and in one GPU instance.
-const MOST: usize = 32;
+const MOST: usize = boards::MOST as usize;
 const MOST_WITH_MIG: usize = 48;
 const MOST_PER_GI: usize = 12;
 
@@ -86,7 +86,7 @@ impl Gpu {
                 .filter_map(|gi| self.gi_room(*gi, kind, None));
             return rooms.next().ok_or(Refusal::NoRoom);
         }
-        let placement = self.slots().lowest_free(&self.places(kind), kind.slots());
+        let placement = self.slots().lowest_free(&self.places(kind), kind.slots);
         let gi = None;
         if self.hetero {
             placement.ok_or(Refusal::NoRoom)?;
@@ -107,7 +107,7 @@ impl Gpu {
         }
         let placement = if instance.hetero {
             let free = self.gi_slots(gi, but);
-            Some(free.lowest_free(&self.gi_places(gi, kind), kind.slots())?)
+            Some(free.lowest_free(&self.gi_places(gi, kind), kind.slots)?)
         } else {
             None
         };
@@ -143,7 +143,7 @@ impl Gpu {
         let left = self.gi_places_left(gi, kind, None);
         if self.gis.get(&gi).is_some_and(|instance| instance.hetero) {
             let slots = self.gi_slots(gi, None);
-            left.min(slots.fitting(&self.gi_places(gi, kind), kind.slots()))
+            left.min(slots.fitting(&self.gi_places(gi, kind), kind.slots))
         } else {
             left
         }
@@ -158,7 +158,7 @@ impl Gpu {
             let gis = self.gis.keys();
             gis.map(|gi| self.gi_available(*gi, kind)).sum()
         } else if self.hetero {
-            self.slots().fitting(&self.places(kind), kind.slots())
+            self.slots().fitting(&self.places(kind), kind.slots)
         } else {
             most_of(kind.max_instances).saturating_sub(self.vgpus.len())
         };

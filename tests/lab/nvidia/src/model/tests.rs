@@ -84,7 +84,7 @@ fn without_need_of_vgpud_types_are_there_at_once() {
     assert_eq!(gpu.available(kind(&gpu, "T4-4Q")), 4);
 }
 
-/// 48 slots, but no more than 32 vGPUs.
+/// 48 slots, but no more than 32 vGPUs; and 17 places of 8 GB, of which 16 are used.
 #[test]
 fn a_gpu_takes_32_vgpus() {
     let switches = Switches {
@@ -100,6 +100,11 @@ fn a_gpu_takes_32_vgpus() {
     assert_eq!(gpu.creatable(), []);
     let free = gpu.placements(kind(&gpu, "L40S-1Q").id).unwrap();
     assert_eq!(free, (32..48).collect::<Vec<u32>>());
+
+    let mut gpu = self::gpu("h200", switches);
+    gpu.set_hetero(true).unwrap();
+    let free = gpu.placements(kind(&gpu, "H200X-8C").id).unwrap();
+    assert_eq!((free.len(), free.last()), (16, Some(&120)));
 }
 
 /// Four GPU instances with 12 each.
@@ -284,7 +289,7 @@ fn the_state_as_text() {
         gpu.command("gpu 0000:3b:00.0").unwrap(),
         "model rtx-pro-6000\nframework vendor-vfio\nnode 0\nvfs 48\nloaded 1\nmig 1 1\n\
          hetero 0\nscheduler 1 0 0 0 0\ngi 1 35 0 6 1\ngi 6 47 9 3 0\nci 6 0 1\n\
-         vgpu 3251634176 1564 0 1 0000:3b:01.1 - 77 5a000000-0000-4000-8000-000000000000 web\n\
+         vgpu 3251634176 1570 0 1 0000:3b:01.1 - 77 5a000000-0000-4000-8000-000000000000 web\n\
          vgpu 3251634177 1561 - 6 0000:3b:00.4 - - - -\n"
     );
     assert_eq!(

@@ -142,7 +142,7 @@ fn a_gpu_instance_may_have_the_id_0() {
             Ok(
                 "model rtx-pro-6000\nframework vendor-vfio\nnode 0\nvfs 48\nloaded 1\nmig 1 1\n\
                 hetero 0\nscheduler 1 0 0 0 0\ngi 0 32 0 12 0\nci 0 0 4\n\
-                vgpu 3251634181 1568 - 0 0000:81:00.4 - 99 f1e3a6a0-0c9e-4d19-9d53-d3c6e3f1d001 b\n",
+                vgpu 3251634181 1582 - 0 0000:81:00.4 - 99 f1e3a6a0-0c9e-4d19-9d53-d3c6e3f1d001 b\n",
             ),
         ),
         ("gi-destroy 0000:81:00.0 0", Err(Errno::EBUSY)),
@@ -162,8 +162,8 @@ fn a_gpu_instance_may_have_the_id_0() {
 #[test]
 fn a_gpu_instance_has_types_of_its_own() {
     library(&[
-        ("creatable 0000:81:00.0", Ok("1561 3\n1562 3\n1568 2\n")),
-        ("gi-placements 0000:81:00.0 2 1562", Ok("0\n24\n")),
+        ("creatable 0000:81:00.0", Ok("1561 3\n1564 3\n1582 2\n")),
+        ("gi-placements 0000:81:00.0 2 1564", Ok("0\n24\n")),
     ]);
     let creatable = |id| {
         let mut ids = [0; 4];
@@ -179,10 +179,10 @@ fn a_gpu_instance_has_types_of_its_own() {
         ids[..info.count as usize].to_vec()
     };
     assert_eq!(creatable(3), [], "the one vGPU there fills it");
-    assert_eq!(creatable(2), [1562], "and this one has places");
+    assert_eq!(creatable(2), [1564], "and this one has places");
     let mut placements = CreatablePlacements {
         version: version::<CreatablePlacements>(1),
-        type_id: 1562,
+        type_id: 1564,
         count: 0,
         ids: null_mut(),
         size: 0,

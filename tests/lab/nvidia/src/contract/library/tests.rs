@@ -76,7 +76,7 @@ fn a_state_is_cut_down_to_what_nvml_shows() {
     let state = "mig 0 1\nhetero 0\nscheduler 2 2 33 480 0\n";
     assert_eq!(
         shown(&setup("h100"), state),
-        "mig 0 1\nscheduler 2 2 33 - 2083333\n"
+        "mig 0 1\nhetero 0\nscheduler 2 2 33 - 2083333\n"
     );
     let state = "mig 1 0\nhetero 0\nscheduler 1 0 0 0 0\ngi 1 9 0 4 0\nci 1 0 3\n";
     assert_eq!(

@@ -156,8 +156,7 @@ pub(super) const LIST: &[Sequence] = &[
             "release 0",
             "ctl creatable ~ {A16-8Q} 1",
             "create 5 {A16-8Q}",
-            // The lowest free place, not the next one.
-            "state ~ vgpu 1 {A16-8Q} 0 - vf5",
+            "state ~ vgpu 1 {A16-8Q} - - vf5",
         ],
     },
     Sequence {

@@ -309,7 +309,7 @@ pub(super) const LIST: &[Sequence] = &[
             "create 0 {DC-1-8Q}",
             "create 1 {DC-1-12Q} => refused",
             "create 1 {DC-1-8A}",
-            "ctl creatable => {DC-1-8Q} 1 | {DC-1-8A} 1",
+            "ctl creatable => {DC-1-8Q} 1 | {DC-1-8A} 1 | {DC-1-8C} 1",
             "create 2 {DC-1-8Q}",
             "create 3 {DC-1-8Q} => refused",
             "ctl gi-create 47 => 6",
