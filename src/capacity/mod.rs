@@ -1,7 +1,9 @@
 //! Computes what still fits on a GPU: how many more vGPUs of a type, the place of the
 //! next one when sizes are mixed, and what one VM may have. It uses only what the
 //! driver and NVML say about the GPU; there is no table of boards. If something is
-//! unknown, the answer is an upper bound.
+//! unknown, the answer is an upper bound. Without NVML a type that sysfs does not list
+//! counts as one that cannot be created, although sysfs leaves some out while sizes are
+//! mixed.
 
 use std::{fmt, iter::Sum};
 

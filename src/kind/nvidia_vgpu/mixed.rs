@@ -6,7 +6,7 @@ use crate::{
     capacity::{Placement, choose_placement, no_place},
     device::{
         mdev::Offer,
-        nvml::{Placements, Told},
+        nvml::{Placements, Told, TypeFacts},
     },
     kind::{Candidate, HostView, PlacementChoice},
     model::TypeSelector,
@@ -46,7 +46,27 @@ pub(super) fn offer(
         Some((name, placements)) if full && placements.creatable.is_empty() => {
             Offer::NoRoom(no_place(name, placements))
         }
+        Some(_) if full && !candidate.has_device => as_nvml_says(offer, wanted),
         _ => offer,
+    }
+}
+
+/// The offer of a free function. While sizes are mixed, the driver's files go on counting as
+/// if they were equal, and leave out types that can be created; NVML does not (open GPU
+/// kernel modules, `kernel_vgpu_mgr.c`).
+fn as_nvml_says(offer: Offer, wanted: Option<&TypeFacts>) -> Offer {
+    let Some(wanted) = wanted.filter(|wanted| wanted.creatable) else {
+        return offer;
+    };
+    let id = match &offer {
+        Offer::Type { id, available: 0 } => Some(id.clone()),
+        // Only virtual functions with types say this, and their types are numbers.
+        Offer::NoRoom(_) => wanted.id.to_string().parse().ok(),
+        _ => None,
+    };
+    match id {
+        Some(id) => Offer::Type { id, available: 1 },
+        None => offer,
     }
 }
 

@@ -191,3 +191,39 @@ fn what_is_plugged_in_is_of_the_board_type_that_is_there() {
     assert_eq!(planned(Some("0000:61:00.4")), "0000:61:00.5");
     assert_eq!(planned(Some("0000:41:00.4")), "0000:41:00.4");
 }
+
+/// While sizes are mixed, the functions' files leave out types that can be created: as many
+/// vGPUs are there as 24 GB would allow.
+#[test]
+fn a_size_that_functions_do_not_list_is_made_where_it_fits() {
+    let gpu = Gpu::l40s("0000:41:00.0").functions(4).heterogeneous();
+    let small = ["0000:41:00.4", "0000:41:00.5"];
+    let machine = small
+        .iter()
+        .fold(Machine::of_gpus([gpu]), |machine, function| {
+            machine.with_vgpu(function, "L40S-1Q")
+        });
+    let scene = Scene::new(machine);
+    scene.vgpu_pool_with("cad", "L40S-24Q", "heterogeneous = true");
+    let domain = Domain::new(1).function("gpu0", "cad", "0000:41:00.6");
+    scene.prepare(&domain).ends_well();
+    let made = &scene.kernel.vgpus()["0000:41:00.6"];
+    assert_eq!(
+        (made.profile.as_str(), made.placement),
+        ("L40S-24Q", Some(24))
+    );
+}
+
+#[test]
+fn a_size_that_parents_do_not_count_is_made_where_it_fits() {
+    let gpu = Gpu::new("l40s", Framework::SriovMdev, "0000:41:00.0");
+    let mut machine = Machine::of_gpus([gpu.functions(4).heterogeneous()]);
+    for number in [4, 5] {
+        let uuid = format!("f0e1c000-0000-4000-8000-00000000000{number}");
+        machine = machine.with_mdev(&uuid, &format!("0000:41:00.{number}"), "nvidia-1147");
+    }
+    let scene = Scene::new(machine);
+    scene.vgpu_pool_with("cad", "L40S-24Q", "heterogeneous = true");
+    scene.prepare(&Domain::with_one(1, "cad")).ends_well();
+    assert_eq!(creations(&scene), made_on(&["0000:41:00.6"]));
+}

@@ -123,7 +123,7 @@ static unsigned int mdev_available(struct mdev_type *mtype)
 
 	mutex_lock(&fn->board->lock);
 	/* A count cannot be an errno. */
-	n = sim_fault_read(fn->board) ? 0 : sim_rm_available(fn->board, type_of(mtype), fn->vf);
+	n = sim_fault_read(fn->board) ? 0 : sim_rm_listed(fn->board, type_of(mtype), fn->vf);
 	mutex_unlock(&fn->board->lock);
 	return n;
 }

@@ -65,7 +65,7 @@ int sim_rm_placement_next(struct sim_board *b, const struct sim_type_info *type,
 	unsigned int size = type->slots, i, j;
 	struct sim_gi *in = sim_gi_find(b, gi);
 
-	if (in && in->hetero && in->profile->id == type->gi_profile)
+	if (in && b->model->mig_timeslicing && in->profile->id == type->gi_profile)
 		return next_multiple(size, in->profile->mib / 1024, after);
 	/* A type of a GPU instance has places in one only. */
 	if (gi >= 0 || type->gi_profile >= 0)
@@ -135,6 +135,18 @@ bool sim_rm_placement_shown(const struct sim_instance *i)
 
 /* ---- what fits ---- */
 
+/* Whether all vGPUs in the GI have the type's size. */
+static bool gi_of_one_size(struct sim_board *b, int id, const struct sim_type_info *type,
+			   const struct sim_instance *own)
+{
+	const struct sim_instance *i;
+
+	list_for_each_entry(i, &b->instances, node)
+		if (i != own && i->gi == id && i->type->fb_mib != type->fb_mib)
+			return false;
+	return true;
+}
+
 /* Rule 6: how many more fit into this GI. */
 static unsigned int gi_room(struct sim_board *b, int id, const struct sim_type_info *type,
 			    const struct sim_instance *own)
@@ -142,7 +154,6 @@ static unsigned int gi_room(struct sim_board *b, int id, const struct sim_type_i
 	const struct sim_gi *gi = sim_gi_find(b, id);
 	unsigned int there = sim_gi_instances(b, id, own);
 	unsigned int most = min_t(unsigned int, type->max_per_gi, MAX_PER_GI);
-	const struct sim_instance *i;
 
 	if (!gi || gi->profile->id != type->gi_profile)
 		return 0;
@@ -152,10 +163,7 @@ static unsigned int gi_room(struct sim_board *b, int id, const struct sim_type_i
 		return 0;
 	if (gi->hetero)
 		return min(most - there, free_places(b, type, id, own));
-	list_for_each_entry(i, &b->instances, node)
-		if (i != own && i->gi == id && i->type->fb_mib != type->fb_mib)
-			return 0;
-	return most - there;
+	return gi_of_one_size(b, id, type, own) ? most - there : 0;
 }
 
 /* Rule 4: the first vGPU decides what else may be there, and all count. */
@@ -203,6 +211,22 @@ unsigned int sim_rm_available(struct sim_board *b, const struct sim_type_info *t
 	if (vf < 0)
 		return n;
 	return n && b->vfs[vf].exists && !b->vfs[vf].instance;
+}
+
+/*
+ * What the files of sysfs say of it: in heterogeneous modes they go on counting as if
+ * sizes were equal, although more can be made.
+ */
+unsigned int sim_rm_listed(struct sim_board *b, const struct sim_type_info *type, int vf)
+{
+	unsigned int n = sim_rm_available(b, type, vf), gi;
+
+	if (!b->mig)
+		return b->hetero && b->nr_instances >= type->max_instance ? 0 : n;
+	for (gi = 0; gi < SIM_MAX_GIS; gi++)
+		if (gi_room(b, gi, type, NULL) && gi_of_one_size(b, gi, type, NULL))
+			return n;
+	return 0;
 }
 
 /* What the RFC driver answers where the resource manager just refuses. */

@@ -267,6 +267,7 @@ struct sim_instance {
 };
 
 unsigned int sim_rm_available(struct sim_board *board, const struct sim_type_info *type, int vf);
+unsigned int sim_rm_listed(struct sim_board *board, const struct sim_type_info *type, int vf);
 const struct sim_type_info *sim_rm_type(struct sim_board *board, unsigned int id);
 struct sim_instance *sim_rm_create(struct sim_board *board, const struct sim_type_info *type,
 				   int vf, const char *mdev);

@@ -53,7 +53,7 @@ static ssize_t creatable_vgpu_types_show(struct device *dev, struct device_attri
 	for (i = 0; i < b->model->nr_types; i++) {
 		const struct sim_type_info *type = &b->model->types[i];
 
-		if (sim_rm_available(b, type, fn->vf))
+		if (sim_rm_listed(b, type, fn->vf))
 			n += sysfs_emit_at(buf, n, "%-5u : %s\n", type->id, type->name);
 	}
 out:

@@ -252,7 +252,8 @@ impl Card {
             function: Some(&vgpu.place)
                 .filter(|place| *place != self.twin.address())
                 .and_then(|place| place.parse().ok()),
-            placement: vgpu.placement,
+            // NVML tells it only where sizes may differ.
+            placement: vgpu.placement.filter(|_| known.hetero),
         })
         .collect()
     }

@@ -11,7 +11,7 @@ use nvml_wrapper_sys::bindings::{
 use crate::{
     abi::{Ptr, Text, abi, fitting, list},
     code::Code,
-    gpu::{Address, Device, GpuInstance, uuid},
+    gpu::{Address, Device, Gpu, GpuInstance, uuid},
     structs::ActiveVgpus,
     vgpu_types::reservation,
 };
@@ -103,9 +103,10 @@ abi! {
     fn nvmlVgpuInstanceGetPlacementId(
         nvml, id: c_uint, placement: Ptr<nvmlVgpuPlacementId_v1_t>,
     ) {
-        let (_, vgpu, _) = nvml.vgpu(id)?;
+        let (gpu, vgpu, _) = nvml.vgpu(id)?;
         let version = placement.read_version(1)?.version;
-        let placement_id = vgpu.placement.unwrap_or(INVALID_PLACEMENT);
+        let place = vgpu.placement.filter(|_| are_sizes_mixed(&gpu, vgpu.gi));
+        let placement_id = place.unwrap_or(INVALID_PLACEMENT);
         placement.write(nvmlVgpuPlacementId_v1_t { version, placementId: placement_id })
     }
 
@@ -138,6 +139,14 @@ abi! {
         let (_, _, vgpu_type) = nvml.vgpu(id)?;
         let version = state.read_version(1)?.version;
         state.write(nvmlVgpuRuntimeState_v1_t { version, size: reservation(vgpu_type) })
+    }
+}
+
+/// Whether there may be vGPUs of other sizes: on the GPU, or in its GPU instance.
+fn are_sizes_mixed(gpu: &Gpu, gi: Option<u32>) -> bool {
+    match gi {
+        None => gpu.state.hetero,
+        Some(gi) => gpu.gi(gi).is_ok_and(|gi| gi.hetero),
     }
 }
 

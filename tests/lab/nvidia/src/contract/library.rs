@@ -8,6 +8,8 @@ use super::{Answer, Op, Setup};
 
 /// Columns of a `vgpu` line.
 const ID: usize = 1;
+const PLACEMENT: usize = 3;
+const GI: usize = 4;
 const OPENER: usize = 7;
 const VM_NAME: usize = 9;
 
@@ -88,6 +90,14 @@ pub(super) fn shown(setup: &Setup, state: &str) -> String {
             "gi" => replace(&mut words, GI_HETERO, "-"),
             "ci" => {}
             "vgpu" if words.get(OPENER).is_some_and(|opener| opener != "-") => {
+                // NVML tells a place only where sizes may differ.
+                let mixed = match words.get(GI).map(String::as_str) {
+                    None | Some("-") => has(state, "hetero 1"),
+                    Some(gi) => are_sizes_mixed_in(state, gi),
+                };
+                if !mixed {
+                    replace(&mut words, PLACEMENT, "-");
+                }
                 words.truncate(VM_NAME);
                 words.push("-".to_owned());
                 replace(&mut words, ID, &age.to_string());
@@ -99,6 +109,11 @@ pub(super) fn shown(setup: &Setup, state: &str) -> String {
         text.push('\n');
     }
     text
+}
+
+fn are_sizes_mixed_in(state: &str, gi: &str) -> bool {
+    let line = |line: &str| line.starts_with(&format!("gi {gi} ")) && line.ends_with(" 1");
+    state.lines().any(line)
 }
 
 fn replace(words: &mut [String], column: usize, with: &str) {

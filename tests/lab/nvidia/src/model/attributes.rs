@@ -179,7 +179,8 @@ impl Gpu {
     fn creatable_on(&self, vf: u32) -> Result<String> {
         let mut text = "ID    : vGPU Name\n".to_owned();
         if self.is_free(vf) {
-            for (kind, _) in self.creatable() {
+            let types = self.board.types.iter();
+            for kind in types.filter(|kind| self.listed(kind) > 0) {
                 // Writing to a string cannot fail.
                 _ = writeln!(text, "{:<5} : {}", kind.id, kind.name);
             }

@@ -76,10 +76,11 @@ impl Gpu {
         }
     }
 
-    /// Placement ids of a type within a GPU instance, counted from its start: none
-    /// unless its sizes may differ.
+    /// Placement ids of a type within a GPU instance, counted from its start, whether
+    /// sizes may differ or not; none where it has one vGPU only.
     pub(super) fn gi_places(&self, gi: u32, kind: &VgpuType) -> Vec<u32> {
-        let instance = self.gis.get(&gi).filter(|instance| instance.hetero);
+        let has_several = self.board.features.mig_timeslicing;
+        let instance = self.gis.get(&gi).filter(|_| has_several);
         let profile = instance.and_then(|instance| self.board.gi_profile(instance.profile));
         match profile {
             Some(profile) if kind.gi_profile == Some(profile.id) => {

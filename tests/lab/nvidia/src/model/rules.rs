@@ -105,12 +105,11 @@ impl Gpu {
         if Some(instance.profile) != kind.gi_profile || self.gi_places_left(gi, kind, but) == 0 {
             return None;
         }
-        let placement = if instance.hetero {
-            let free = self.gi_slots(gi, but);
-            Some(free.lowest_free(&self.gi_places(gi, kind), kind.slots)?)
-        } else {
-            None
-        };
+        let free = self.gi_slots(gi, but);
+        let placement = free.lowest_free(&self.gi_places(gi, kind), kind.slots);
+        if instance.hetero {
+            placement?;
+        }
         Some(Room {
             gi: Some(gi),
             placement,
@@ -124,8 +123,7 @@ impl Gpu {
             all.filter(move |vgpu| vgpu.gi == Some(gi) && Some(vgpu.id) != but)
         };
         let hetero = self.gis.get(&gi).is_some_and(|instance| instance.hetero);
-        let size = kind.framebuffer_mib;
-        if !hetero && inside().any(|vgpu| vgpu.kind.framebuffer_mib != size) {
+        if !hetero && !self.is_gi_of_one_size(gi, kind, but) {
             return 0;
         }
         let most = if self.board.features.mig_timeslicing {
@@ -134,6 +132,13 @@ impl Gpu {
             1
         };
         most.saturating_sub(inside().count())
+    }
+
+    /// Whether all vGPUs in the GPU instance have the type's size.
+    fn is_gi_of_one_size(&self, gi: u32, kind: &VgpuType, but: Option<u32>) -> bool {
+        let inside = self.vgpus.iter();
+        let mut inside = inside.filter(|vgpu| vgpu.gi == Some(gi) && Some(vgpu.id) != but);
+        inside.all(|vgpu| vgpu.kind.framebuffer_mib == kind.framebuffer_mib)
     }
 
     fn gi_available(&self, gi: u32, kind: &VgpuType) -> usize {
@@ -165,12 +170,26 @@ impl Gpu {
         count.min(self.room_for_any())
     }
 
-    /// How many more vGPUs of the type fit on this parent.
+    /// How many more vGPUs of the type sysfs says fit on the GPU: in heterogeneous modes
+    /// it goes on counting as if sizes were equal, although more can be made.
+    pub fn listed(&self, kind: &VgpuType) -> usize {
+        let is_listed = if kind.gi_profile.is_some() {
+            let mut gis = self.gis.keys();
+            gis.any(|gi| {
+                self.gi_room(*gi, kind, None).is_some() && self.is_gi_of_one_size(*gi, kind, None)
+            })
+        } else {
+            !self.hetero || self.vgpus.len() < most_of(kind.max_instances)
+        };
+        if is_listed { self.available(kind) } else { 0 }
+    }
+
+    /// How many more vGPUs of the type fit on this parent, as sysfs says.
     ///
     /// # Errors
     /// `ENOENT`: no such parent.
     pub fn available_at(&self, parent: Parent, kind: &VgpuType) -> Result<usize> {
-        let available = self.available(kind);
+        let available = self.listed(kind);
         match parent {
             Parent::Pf if self.is_sriov() => Err(Errno::ENOENT),
             Parent::Pf => Ok(available),

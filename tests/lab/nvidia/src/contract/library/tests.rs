@@ -73,6 +73,11 @@ fn a_state_is_cut_down_to_what_nvml_shows() {
         shown(&setup("l40s"), state),
         "hetero 1\nscheduler 1 0 0 - 0\nvgpu 0 1155 24 - vf1 - open u -\n"
     );
+    let state = "mig 0 0\nhetero 0\nvgpu 0 1155 24 - vf1 - open u my vm\n";
+    assert_eq!(
+        shown(&setup("l40s"), state),
+        "hetero 0\nvgpu 0 1155 - - vf1 - open u -\n"
+    );
     let state = "mig 0 1\nhetero 0\nscheduler 2 2 33 480 0\n";
     assert_eq!(
         shown(&setup("h100"), state),
@@ -87,5 +92,12 @@ fn a_state_is_cut_down_to_what_nvml_shows() {
     assert_eq!(
         shown(&setup("rtx-pro-6000"), state),
         "mig 1 0\ngi 1 35 0 6 1\n"
+    );
+    let state = "mig 1 1\nhetero 0\ngi 1 35 0 6 1\ngi 2 35 6 6 0\n\
+        vgpu 0 1570 24 1 vf0 - open u a\nvgpu 1 1570 24 2 vf1 - open u b\n";
+    assert_eq!(
+        shown(&setup("rtx-pro-6000"), state),
+        "mig 1 1\ngi 1 35 0 6 1\ngi 2 35 6 6 0\n\
+         vgpu 0 1570 24 1 vf0 - open u -\nvgpu 1 1570 - 2 vf1 - open u -\n"
     );
 }

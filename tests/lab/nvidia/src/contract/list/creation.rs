@@ -160,6 +160,42 @@ pub(super) const LIST: &[Sequence] = &[
         ],
     },
     Sequence {
+        name: "of mixed sizes, functions list less than there can be",
+        needs: Needs::board(&["l40s"])
+            .framework(&[VendorVfio])
+            .fine_placements(false),
+        steps: &[
+            "ctl hetero 1",
+            "create 0 {L40S-1Q}",
+            "read 1 creatable_vgpu_types ~ {L40S-24Q}  : NVIDIA L40S-24Q",
+            "read 1 creatable_vgpu_types !~ L40S-48Q",
+            "create 1 {L40S-1Q}",
+            // Two vGPUs are as many as there may be of 24 GB, if all were that.
+            "read 2 creatable_vgpu_types !~ L40S-24Q",
+            "read 2 creatable_vgpu_types ~ {L40S-16Q}  : NVIDIA L40S-16Q",
+            "ctl creatable ~ {L40S-24Q} 1",
+            "create 2 {L40S-24Q}",
+            "read 2 placement_id => 24",
+            "read 3 creatable_vgpu_types !~ L40S-24Q",
+        ],
+    },
+    Sequence {
+        name: "of mixed sizes, mdevs are said to be fewer than there can be",
+        needs: Needs::board(&["l40s"])
+            .framework(&[SriovMdev])
+            .fine_placements(false),
+        steps: &[
+            "ctl hetero 1",
+            "create 0 {L40S-1Q}",
+            "mdev-type 1 {L40S-24Q} available_instances => 1",
+            "create 1 {L40S-1Q}",
+            "mdev-type 2 {L40S-24Q} available_instances => 0",
+            "mdev-type 2 {L40S-16Q} available_instances => 1",
+            "create 2 {L40S-24Q}",
+            "read 2 placement_id => 24",
+        ],
+    },
+    Sequence {
         name: "SR-IOV off and on lets go of everything",
         needs: Needs::board(&["l40s"]).framework(&[VendorVfio]),
         steps: &[
