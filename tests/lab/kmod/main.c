@@ -21,6 +21,12 @@ static char *dialect = "kmod";
 module_param(dialect, charp, 0444);
 MODULE_PARM_DESC(dialect, "errnos of current_vgpu_type: kmod (default) or rfc");
 
+/* Nothing here asks for it: sriov-manage reads it, as versions of that differ. */
+static bool rebind_again = true;
+module_param(rebind_again, bool, 0444);
+MODULE_PARM_DESC(rebind_again,
+	"sriov-manage binds a GPU again that is as wanted already (default); N: it leaves it alone");
+
 /* Which of the two words it is, -EINVAL: neither. */
 static int choice(const char *name, const char *word, const char *no, const char *yes)
 {

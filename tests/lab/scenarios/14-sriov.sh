@@ -12,7 +12,12 @@ assert_eq '0' "cat $lock"
 assert_eq "Cannot obtain unbindLock for $gpu" "exec 7<> /dev/nvidiactl; last_line_of /usr/lib/nvidia/sriov-manage -e $gpu"
 assert_eq '1' "exec 7<> /dev/nvidiactl; status_of /usr/lib/nvidia/sriov-manage -e $gpu"
 assert_eq '0 0' "echo \$(cat $lock $functions/sriov_numvfs)"
-assert_eq 'Invalid GPU or GPU without virtual functions: 0000:99:00.0' '/usr/lib/nvidia/sriov-manage -e 0000:99:00.0 || true'
+assert_eq "Cannot obtain unbindLock for $gpu" "exec 7<> /dev/nvidiactl; { /usr/lib/nvidia/sriov-manage -e $gpu > /dev/null || true; } 2>&1"
+# ALL stops at the first GPU that fails.
+assert_eq "Enabling VFs on $gpu 0 0" "exec 7<> /dev/nvidiactl; echo \$(/usr/lib/nvidia/sriov-manage -e ALL 2> /dev/null || true) \$(cat /sys/bus/pci/devices/{$gpu,0000:86:00.0}/sriov_numvfs)"
+# No device: failure without a word.
+assert_eq '1' 'status_of /usr/lib/nvidia/sriov-manage -e 0000:99:00.0'
+assert_eq '' '/usr/lib/nvidia/sriov-manage -e 0000:99:00.0 2>&1 || true'
 
 on_lab "udevadm monitor --kernel --subsystem-match=pci > /run/lab-uevents 2>&1 < /dev/null & echo \$! > /run/lab-monitor
 	wait_until 'grep -q ^monitor /run/lab-uevents' 10"
@@ -63,4 +68,11 @@ on_lab "echo 1 > $functions/remove"
 assert_eq '' "ls -d /sys/bus/pci/devices/0000:3b:* 2> /dev/null || true"
 on_lab "echo 1 > \$SIM/reset; /usr/lib/nvidia/sriov-manage -e $gpu"
 assert_eq '32 0' "echo \$(ls -d $functions/virtfn* | wc -l) \$(vf_type \$(vf $gpu 2))"
+# Other versions leave a GPU alone that has its functions: nothing is wiped, and nobody is asked.
+on_lab "unload_boards; load_boards l40s@$gpu/0 framework=vendor-vfio rebind_again=N
+	/usr/lib/nvidia/sriov-manage -e $gpu; write_type \$(vf $gpu 0) 1155"
+assert_eq "$gpu has 32 virtual functions already" "exec 7<> /dev/nvidiactl; last_line_of /usr/lib/nvidia/sriov-manage -e $gpu"
+assert_eq '1155 Not' "echo \$(vf_type \$(vf $gpu 0)) \$(cut -d' ' -f1 /sys/bus/pci/devices/\$(vf $gpu 0)/nvidia/gpu_instance_id)"
+on_lab "/usr/lib/nvidia/sriov-manage -d $gpu"
+assert_eq "$gpu has 0 virtual functions already" "last_line_of /usr/lib/nvidia/sriov-manage -d $gpu"
 assert '! dmesg | grep -E "BUG|WARNING|Call Trace|possible circular"'

@@ -24,6 +24,7 @@ library_passes 50
 passes l40s 50 framework=vendor-vfio dialect=rfc
 passes l40s 50 framework=vendor-vfio fine_placements=Y
 passes l40s 50 framework=sriov-mdev
+passes l40s 50 framework=vendor-vfio rebind_again=N
 passes a100-40 60 framework=vendor-vfio
 library_passes 60
 passes rtx-pro-6000 100 framework=vendor-vfio

@@ -68,6 +68,8 @@ pub struct Switches {
     pub need_vgpud: bool,
     /// A vGPU opens only while `nvidia-vgpu-mgr` runs.
     pub need_manager: bool,
+    /// `sriov-manage` binds a GPU again whose functions are as wanted already.
+    pub rebind_again: bool,
 }
 
 impl Default for Switches {
@@ -79,6 +81,7 @@ impl Default for Switches {
             fine_placements: false,
             need_vgpud: true,
             need_manager: true,
+            rebind_again: true,
         }
     }
 }

@@ -26,13 +26,18 @@ fn setups() -> Vec<Setup> {
     for board in boards::all().unwrap() {
         for framework in [Framework::SriovMdev, Framework::VendorVfio] {
             for dialect in [Dialect::Kmod, Dialect::Rfc] {
-                for (mixed_series, fine_placements) in [(true, false), (true, true), (false, false)]
-                {
+                for (mixed_series, fine_placements, rebind_again) in [
+                    (true, false, true),
+                    (true, true, true),
+                    (false, false, true),
+                    (true, false, false),
+                ] {
                     let switches = Switches {
                         framework,
                         dialect,
                         mixed_series,
                         fine_placements,
+                        rebind_again,
                         ..Switches::default()
                     };
                     setups.push(Setup { board, switches });

@@ -86,6 +86,7 @@ fn switches() -> Result<Switches, String> {
         fine_placements: on("fine_placements")?,
         need_vgpud: on("need_vgpud")?,
         need_manager: on("need_manager")?,
+        rebind_again: on("rebind_again")?,
     })
 }
 
@@ -166,16 +167,17 @@ impl Host {
             .args([switch, &self.address])
             .output()
             .map_err(|error| errno(&error))?;
-        let text = String::from_utf8_lossy(&output.stdout);
+        let text = String::from_utf8_lossy(&output.stderr);
         if text.contains("Cannot obtain unbindLock") {
             return Err(Errno::EBUSY);
-        }
-        if text.contains("without virtual functions") {
-            return Err(Errno::ENOENT);
         }
         if !output.status.success() {
             eprintln!("sriov-manage {switch} {}: {text}", self.address);
             return Err(Errno::UnknownErrno);
+        }
+        // Such a GPU is passed over without a word.
+        if !self.setup.is_sriov() && output.stdout.is_empty() && text.is_empty() {
+            return Err(Errno::ENOENT);
         }
         if on {
             self.wait_for_vfs()

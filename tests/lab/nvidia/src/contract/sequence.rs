@@ -34,6 +34,8 @@ pub struct Needs {
     pub mixed_series: bool,
     /// The switch `fine_placements`.
     pub fine_placements: Option<bool>,
+    /// The switch `rebind_again`.
+    pub rebind_again: bool,
 }
 
 impl Needs {
@@ -45,6 +47,7 @@ impl Needs {
             dialect: None,
             mixed_series: true,
             fine_placements: None,
+            rebind_again: true,
         }
     }
 
@@ -72,6 +75,12 @@ impl Needs {
         self
     }
 
+    /// With `rebind_again=N`.
+    pub const fn bound_once(mut self) -> Self {
+        self.rebind_again = false;
+        self
+    }
+
     /// Whether the sequence is for the host.
     pub fn fit(&self, setup: &Setup) -> bool {
         let any = |empty: bool, found: bool| empty || found;
@@ -86,6 +95,7 @@ impl Needs {
             .dialect
             .is_none_or(|dialect| dialect == switches.dialect)
             && self.mixed_series == switches.mixed_series
+            && self.rebind_again == switches.rebind_again
             && self
                 .fine_placements
                 .is_none_or(|on| on == switches.fine_placements)

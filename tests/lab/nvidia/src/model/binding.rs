@@ -10,14 +10,17 @@ impl Gpu {
         self.clients == 0 && self.vgpus.iter().all(|vgpu| vgpu.opener.is_none())
     }
 
-    /// `sriov-manage -e` or `-d`: all virtual functions or none; the GPU is bound again
-    /// in any case.
+    /// `sriov-manage -e` or `-d`: all virtual functions or none. The GPU is bound again,
+    /// also where they are as wanted already, unless that is switched off.
     ///
     /// # Errors
     /// `ENOENT`: no SR-IOV on this board. `EBUSY`: `unbindLock` is not granted.
     pub fn set_vfs(&mut self, on: bool) -> Result<()> {
         if !self.is_sriov() {
             return Err(Errno::ENOENT);
+        }
+        if !self.switches.rebind_again && on != self.vfs.is_empty() {
+            return Ok(());
         }
         if !self.grants_unbind() {
             return Err(Errno::EBUSY);
