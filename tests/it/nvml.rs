@@ -412,7 +412,7 @@ fn schedulers_are_refused_for_what_they_are() {
     // It is already in place.
     assert_eq!(set_scheduler(&driver, STRICT), Answer::Done);
 
-    let mig = Driver::with(&["a100-40"]);
+    let mig = Driver::with(&["h100"]);
     mig.twins().gpus[0].set_mig(true).unwrap();
     assert_eq!(
         set_scheduler(&mig, SLICES),

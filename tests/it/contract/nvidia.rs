@@ -149,6 +149,7 @@ impl Modelled {
         self.kernel.with_gpu(GPU, |gpu| match op {
             Op::Vfs(on) => gpu.set_vfs(*on).map(done),
             Op::Rebind(number) => gpu.rebind_vf(*number).map(done),
+            Op::Reload => gpu.reload().map(done),
             Op::Wedged => {
                 let numbers = gpu.wedged().into_iter();
                 Ok(numbers.map(|number| format!("{number}\n")).collect())

@@ -254,8 +254,7 @@ proptest! {
     ) {
         let hosts = hosts_with(|board| board.features.mig);
         on_each_host(&hosts, |board, framework| {
-            let mut host = TwinHost::new(board, switches(framework));
-            assert!(host.command("mig 1"));
+            let mut host = TwinHost::new(board, switches(framework)).with_mig();
             let profiles: Vec<u32> = board.gi_profiles.iter().map(|one| one.id).collect();
             for (profile, mixed) in &instances {
                 let profile = pick(&profiles, *profile).unwrap();

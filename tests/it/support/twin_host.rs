@@ -60,6 +60,18 @@ impl TwinHost {
         self.twin.perform(&Op::Control(line.to_owned())).is_ok()
     }
 
+    /// Switches MIG mode on, before there are functions.
+    pub fn with_mig(mut self) -> Self {
+        for op in [
+            Op::Vfs(false),
+            Op::Control("mig 1".to_owned()),
+            Op::Vfs(true),
+        ] {
+            self.twin.perform(&op).unwrap();
+        }
+        self
+    }
+
     /// Makes a vGPU the way the product does: the type, then its place. Returns whether
     /// the driver makes it; a place that it refuses after that is our mistake.
     pub fn create(&mut self, vgpu_handle: u32, type_id: u32, place: Option<u32>) -> bool {

@@ -56,8 +56,8 @@ function close_model() {
 		sprintf("\t\t.vfs = %d, .slots = %d,\n", vfs, slots) \
 		sprintf("\t\t.mixed_series = %s, .hetero = %s, .homogeneous_placements = %s,\n", \
 			flag("mixed-series"), flag("hetero"), flag("homogeneous-placements")) \
-		sprintf("\t\t.mig = %s, .mig_timeslicing = %s, .arr = %s,\n", \
-			flag("mig"), flag("mig-timeslicing"), flag("arr")) \
+		sprintf("\t\t.mig = %s, .mig_reset = %s, .mig_timeslicing = %s, .arr = %s,\n", \
+			flag("mig"), flag("mig-reset"), flag("mig-timeslicing"), flag("arr")) \
 		(nr_mixed ? sprintf("\t\t.mixed = %s_mixed, .nr_mixed = %d,\n", symbol, nr_mixed) : "") \
 		(nr_gis ? sprintf("\t\t.gis = %s_gis, .nr_gis = %d,\n", symbol, nr_gis) : "") \
 		sprintf("\t\t.types = %s_types, .nr_types = %d,\n\t},\n", symbol, nr_types)

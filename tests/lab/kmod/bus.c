@@ -226,6 +226,7 @@ static struct sim_board *board_parse(char *text)
 	INIT_LIST_HEAD(&b->instances);
 	sim_modes_reset(b);
 	snprintf(b->address, sizeof(b->address), "%04x:%02x:%02x.0", domain, bus, slot);
+	b->mig = b->mig_pending = sim_scratch_load(b);
 	sim_config_power_on(b);
 	return b;
 }

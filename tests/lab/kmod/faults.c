@@ -27,6 +27,16 @@ static const char * const op_names[SIM_FAULT_OPS] = {
 	[SIM_FAULT_OPEN] = "open",
 	[SIM_FAULT_NVML] = "nvml",
 	[SIM_FAULT_READ] = "read",
+	[SIM_FAULT_MIG] = "mig",
+	[SIM_FAULT_HETERO] = "hetero",
+	[SIM_FAULT_GI_HETERO] = "gi_hetero",
+	[SIM_FAULT_GI_CREATE] = "gi_create",
+	[SIM_FAULT_GI_DESTROY] = "gi_destroy",
+	[SIM_FAULT_CI_CREATE] = "ci_create",
+	[SIM_FAULT_CI_DESTROY] = "ci_destroy",
+	[SIM_FAULT_SCHEDULER] = "scheduler",
+	[SIM_FAULT_GI_SCHEDULER] = "gi_scheduler",
+	[SIM_FAULT_GPU_RESET] = "gpu_reset",
 };
 
 /* ---- what the rest asks ---- */
@@ -111,9 +121,14 @@ void sim_faults_init(struct sim_faults *faults)
 
 	for (op = 0; op < SIM_FAULT_OPS; op++) {
 		spin_lock_init(&faults->op[op].lock);
-		/* VFIO and the mdev core see to it that there is something then. */
+		/*
+		 * VFIO and the mdev core see to it that there is something then, and an
+		 * instance that is claimed has an id.
+		 */
 		faults->op[op].can_pretend = op != SIM_FAULT_CREATE &&
-					     op != SIM_FAULT_OPEN && op != SIM_FAULT_READ;
+					     op != SIM_FAULT_OPEN && op != SIM_FAULT_READ &&
+					     op != SIM_FAULT_GI_CREATE &&
+					     op != SIM_FAULT_CI_CREATE;
 	}
 }
 

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * GPU instances with their compute instances, and the modes of a GPU: MIG,
- * heterogeneous, scheduler. Everything here is called with the board's lock held.
+ * GPU instances with their compute instances and schedulers, and the modes of a GPU:
+ * MIG, heterogeneous, scheduler. Everything here is called with the board's lock held.
  */
 #include <linux/string.h>
 #include "sim.h"
 
 /* What nvmlDeviceGetVgpuSchedulerCapabilities says of a board. */
 #define POLICY_BEST_EFFORT	1
+#define NO_SCHEDULER		((struct sim_scheduler) { .policy = POLICY_BEST_EFFORT })
 #define POLICY_FIXED_SHARE	3
 #define ARR_ENABLE		2
 #define SLICE_MIN_NS		1000000
@@ -107,7 +108,9 @@ int sim_gi_create(struct sim_board *b, unsigned int profile, int start)
 	if (start < 0 || n >= p->max || !start_free(b, start, p->slots))
 		return -ENOSPC;
 	id = gi_id(b, p, start);
-	b->gis[id] = (struct sim_gi) { .exists = true, .profile = p, .start = start };
+	b->gis[id] = (struct sim_gi) {
+		.exists = true, .profile = p, .start = start, .scheduler = NO_SCHEDULER,
+	};
 	return id;
 }
 
@@ -175,23 +178,38 @@ int sim_gi_set_hetero(struct sim_board *b, int id, bool hetero)
 
 /* ---- modes ---- */
 
-/* 1 where it has to wait until the GPU is bound again. */
-int sim_mig_set(struct sim_board *b, bool mig)
+/*
+ * 1 where it has to wait until the GPU is bound again or reset. @others: somebody else
+ * has the GPU open.
+ */
+int sim_mig_set(struct sim_board *b, bool mig, bool others)
 {
-	bool busy = b->nr_instances;
+	bool busy = b->nr_instances || others;
 	unsigned int i;
 
 	if (!b->model->mig)
 		return -EOPNOTSUPP;
-	if (!mig) {
+	/* To switch it on needs a reset on some boards, which these prevent as well. */
+	if (!mig || b->model->mig_reset) {
 		busy |= sim_rm_vfs(b) != 0;
 		for (i = 0; i < SIM_MAX_GIS; i++)
 			busy |= b->gis[i].exists;
 	}
 	b->mig_pending = mig;
+	sim_scratch_store(b);
 	if (b->mig != mig && busy)
 		return 1;
 	b->mig = mig;
+	return 0;
+}
+
+/* What nvidia-smi does with --gpu-reset. */
+int sim_gpu_reset(struct sim_board *b, bool others)
+{
+	if (b->nr_instances || others || sim_rm_vfs(b))
+		return -EBUSY;
+	sim_modes_reset(b);
+	b->mig = b->mig_pending;
 	return 0;
 }
 
@@ -211,18 +229,39 @@ static bool within(unsigned int value, unsigned int min, unsigned int max)
 	return !value || (value >= min && value <= max);
 }
 
+static bool scheduler_possible(struct sim_board *b, const struct sim_scheduler *s, bool hetero)
+{
+	return s->policy >= POLICY_BEST_EFFORT && s->policy <= POLICY_FIXED_SHARE &&
+	       (s->arr < ARR_ENABLE || (s->arr == ARR_ENABLE && b->model->arr)) &&
+	       within(s->factor, FACTOR_MIN, FACTOR_MAX) &&
+	       within(s->frequency, FREQUENCY_MIN, FREQUENCY_MAX) &&
+	       within(s->slice_ns, SLICE_MIN_NS, SLICE_MAX_NS) &&
+	       !(s->policy == POLICY_FIXED_SHARE && hetero);
+}
+
 int sim_scheduler_set(struct sim_board *b, const struct sim_scheduler *s)
 {
 	if (b->mig || b->nr_instances)
 		return -EOPNOTSUPP;
-	if (s->policy < POLICY_BEST_EFFORT || s->policy > POLICY_FIXED_SHARE ||
-	    s->arr > ARR_ENABLE || (s->arr == ARR_ENABLE && !b->model->arr) ||
-	    !within(s->factor, FACTOR_MIN, FACTOR_MAX) ||
-	    !within(s->frequency, FREQUENCY_MIN, FREQUENCY_MAX) ||
-	    !within(s->slice_ns, SLICE_MIN_NS, SLICE_MAX_NS) ||
-	    (s->policy == POLICY_FIXED_SHARE && b->hetero))
+	if (!scheduler_possible(b, s, b->hetero))
 		return -EINVAL;
 	b->scheduler = *s;
+	return 0;
+}
+
+int sim_gi_scheduler_set(struct sim_board *b, int id, const struct sim_scheduler *s)
+{
+	struct sim_gi *gi = sim_gi_find(b, id);
+
+	if (!b->model->mig_timeslicing)
+		return -EOPNOTSUPP;
+	if (!gi)
+		return -ENOENT;
+	if (sim_gi_instances(b, id, NULL))
+		return -EOPNOTSUPP;
+	if (!scheduler_possible(b, s, gi->hetero))
+		return -EINVAL;
+	gi->scheduler = *s;
 	return 0;
 }
 
@@ -231,5 +270,5 @@ void sim_modes_reset(struct sim_board *b)
 {
 	memset(b->gis, 0, sizeof(b->gis));
 	b->hetero = false;
-	b->scheduler = (struct sim_scheduler) { .policy = POLICY_BEST_EFFORT };
+	b->scheduler = NO_SCHEDULER;
 }

@@ -77,6 +77,12 @@ static void say_instance(struct client *c, const struct sim_instance *i)
 	say(c, " %s %s\n", or_dash(i->opener.vm_uuid), or_dash(i->opener.vm_name));
 }
 
+static void say_scheduler(struct client *c, unsigned int gi, const struct sim_scheduler *s)
+{
+	say(c, "gi-scheduler %u %u %u %u %u %u\n", gi, s->policy, s->arr, s->factor, s->frequency,
+	    s->slice_ns);
+}
+
 static int answer_gpu(struct command *cmd)
 {
 	struct sim_board *b = cmd->board;
@@ -102,6 +108,9 @@ static int answer_gpu(struct command *cmd)
 			say(c, "gi %u %u %u %u %d\n", i, gi->profile->id, gi->start,
 			    gi->profile->slots, gi->hetero);
 	}
+	for (i = 0; i < SIM_MAX_GIS; i++)
+		if (b->gis[i].exists && b->model->mig_timeslicing)
+			say_scheduler(c, i, &b->gis[i].scheduler);
 	for (i = 0; i < SIM_MAX_GIS; i++)
 		for (j = 0; b->gis[i].exists && j < SIM_MAX_SLICES; j++)
 			if (b->gis[i].ci[j])
@@ -187,6 +196,12 @@ static int change_gi_hetero(struct command *cmd)
 	return sim_gi_set_hetero(cmd->board, gi_of(cmd), cmd->number[1]);
 }
 
+/* Besides the caller. */
+static bool others_have_it_open(void)
+{
+	return atomic_read(&openers) > 1;
+}
+
 /* 19 is NVML_ERROR_IN_USE, which the activation then has. */
 static int change_mig(struct command *cmd)
 {
@@ -194,8 +209,13 @@ static int change_mig(struct command *cmd)
 
 	if (cmd->number[0] > 1)
 		return -EINVAL;
-	ret = sim_mig_set(cmd->board, cmd->number[0]);
+	ret = sim_mig_set(cmd->board, cmd->number[0], others_have_it_open());
 	return say_number(cmd, ret > 0 ? 19 : ret);
+}
+
+static int change_reset(struct command *cmd)
+{
+	return sim_gpu_reset(cmd->board, others_have_it_open());
 }
 
 static int change_gi_create(struct command *cmd)
@@ -220,14 +240,25 @@ static int change_ci_destroy(struct command *cmd)
 	return sim_ci_destroy(cmd->board, gi_of(cmd), cmd->number[1]);
 }
 
-static int change_scheduler(struct command *cmd)
+static struct sim_scheduler scheduler_of(const unsigned int *n)
 {
-	const unsigned int *n = cmd->number;
-	struct sim_scheduler wanted = {
+	return (struct sim_scheduler) {
 		.policy = n[0], .arr = n[1], .factor = n[2], .frequency = n[3], .slice_ns = n[4],
 	};
+}
+
+static int change_scheduler(struct command *cmd)
+{
+	struct sim_scheduler wanted = scheduler_of(cmd->number);
 
 	return sim_scheduler_set(cmd->board, &wanted);
+}
+
+static int change_gi_scheduler(struct command *cmd)
+{
+	struct sim_scheduler wanted = scheduler_of(cmd->number + 1);
+
+	return sim_gi_scheduler_set(cmd->board, gi_of(cmd), &wanted);
 }
 
 static const struct verb {
@@ -235,19 +266,22 @@ static const struct verb {
 	unsigned int min, max;	/* how many numbers follow the address */
 	bool changes;
 	int (*run)(struct command *cmd);
+	enum sim_fault_op fault;	/* of a change */
 } verbs[] = {
 	{ "gpu", 0, 0, false, answer_gpu },
 	{ "creatable", 0, 0, false, answer_creatable },
 	{ "placements", 1, 1, false, answer_placements },
 	{ "gi-placements", 2, 2, false, answer_gi_placements },
-	{ "hetero", 1, 1, true, change_hetero },
-	{ "gi-hetero", 2, 2, true, change_gi_hetero },
-	{ "mig", 1, 1, true, change_mig },
-	{ "gi-create", 1, 2, true, change_gi_create },
-	{ "gi-destroy", 1, 1, true, change_gi_destroy },
-	{ "ci-create", 2, 2, true, change_ci_create },
-	{ "ci-destroy", 2, 2, true, change_ci_destroy },
-	{ "scheduler", 5, 5, true, change_scheduler },
+	{ "hetero", 1, 1, true, change_hetero, SIM_FAULT_HETERO },
+	{ "gi-hetero", 2, 2, true, change_gi_hetero, SIM_FAULT_GI_HETERO },
+	{ "mig", 1, 1, true, change_mig, SIM_FAULT_MIG },
+	{ "gi-create", 1, 2, true, change_gi_create, SIM_FAULT_GI_CREATE },
+	{ "gi-destroy", 1, 1, true, change_gi_destroy, SIM_FAULT_GI_DESTROY },
+	{ "ci-create", 2, 2, true, change_ci_create, SIM_FAULT_CI_CREATE },
+	{ "ci-destroy", 2, 2, true, change_ci_destroy, SIM_FAULT_CI_DESTROY },
+	{ "scheduler", 5, 5, true, change_scheduler, SIM_FAULT_SCHEDULER },
+	{ "gi-scheduler", 6, 6, true, change_gi_scheduler, SIM_FAULT_GI_SCHEDULER },
+	{ "reset", 0, 0, true, change_reset, SIM_FAULT_GPU_RESET },
 };
 
 /* ---- the device ---- */
@@ -274,13 +308,13 @@ static void answer_gpus(struct client *c)
 }
 
 /* Whether the command is to act, after what has been asked to go wrong. */
-static bool act(struct sim_board *b, int *ret)
+static bool act(struct sim_board *b, enum sim_fault_op op, int *ret)
 {
 	int number;
 
 	*ret = 0;
-	sim_fault_delay(b, SIM_FAULT_NVML);
-	if (!sim_fault_take(b, SIM_FAULT_NVML, &number))
+	sim_fault_delay(b, op);
+	if (!sim_fault_take(b, op, &number))
 		return true;
 	*ret = -number;
 	return false;
@@ -293,7 +327,7 @@ static int run_verb(const struct verb *verb, struct command *cmd)
 
 	if (!b)
 		return -ENOENT;
-	if (!act(b, &ret))
+	if (!act(b, SIM_FAULT_NVML, &ret) || (verb->changes && !act(b, verb->fault, &ret)))
 		return ret;
 	mutex_lock(&b->lock);
 	if (!b->bound)
@@ -318,7 +352,7 @@ static int run(struct client *c, char *text)
 	name = strsep(&text, " ");
 	address = strsep(&text, " ");
 	if (!strcmp(name, "gpus") && !address) {
-		if (act(NULL, &ret))
+		if (act(NULL, SIM_FAULT_NVML, &ret))
 			answer_gpus(c);
 		return ret;
 	}

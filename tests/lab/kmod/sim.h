@@ -7,7 +7,8 @@
  *   bus.c        the slots: software PCI root buses, boards that come and go
  *   config.c     their configuration space, SR-IOV capability and VFs included
  *   rm.c         the resource manager: which vGPUs fit, and where they go
- *   mig.c        its GPU instances, modes and scheduler
+ *   mig.c        its GPU instances, modes and schedulers
+ *   scratch.c    the MIG mode of boards on which it outlives the driver
  *   gpu.c        the PCI driver "nvidia" for PFs and VFs, mdev parents
  *   attributes.c the files of nvidia/ that mdevs and VFs have in common
  *   vf.c         vendor-specific VFIO: nvidia/ of a VF
@@ -94,7 +95,7 @@ struct sim_model {
 	u16 device, subsystem;
 	u8 revision;
 	unsigned int vfs, slots;
-	bool mixed_series, hetero, homogeneous_placements, mig, mig_timeslicing, arr;
+	bool mixed_series, hetero, homogeneous_placements, mig, mig_reset, mig_timeslicing, arr;
 	const struct sim_mixed *mixed;
 	unsigned int nr_mixed;
 	const struct sim_gi_profile *gis;
@@ -116,7 +117,12 @@ extern bool sim_rfc;		/* errnos of the upstream RFC driver */
 enum sim_fault_op {
 	SIM_FAULT_CREATE, SIM_FAULT_REMOVE, SIM_FAULT_SET_TYPE, SIM_FAULT_RELEASE,
 	SIM_FAULT_PARAMS, SIM_FAULT_PLACEMENT, SIM_FAULT_GPU_INSTANCE, SIM_FAULT_OPEN,
-	SIM_FAULT_NVML, SIM_FAULT_READ, SIM_FAULT_OPS
+	SIM_FAULT_NVML, SIM_FAULT_READ,
+	/* One call of NVML each: */
+	SIM_FAULT_MIG, SIM_FAULT_HETERO, SIM_FAULT_GI_HETERO, SIM_FAULT_GI_CREATE,
+	SIM_FAULT_GI_DESTROY, SIM_FAULT_CI_CREATE, SIM_FAULT_CI_DESTROY, SIM_FAULT_SCHEDULER,
+	SIM_FAULT_GI_SCHEDULER, SIM_FAULT_GPU_RESET,
+	SIM_FAULT_OPS
 };
 
 /* Both count down; at zero the operation is healthy again. */
@@ -184,16 +190,17 @@ struct sim_vf {
 	struct sim_instance *instance;
 };
 
+struct sim_scheduler {
+	unsigned int policy, arr, factor, frequency, slice_ns;
+};
+
 struct sim_gi {
 	bool exists;		/* its id is its place in the board's array */
 	const struct sim_gi_profile *profile;
 	unsigned int start;	/* memory slot */
 	bool hetero;
+	struct sim_scheduler scheduler;
 	unsigned int ci[SIM_MAX_SLICES];	/* slices of each, 0: none */
-};
-
-struct sim_scheduler {
-	unsigned int policy, arr, factor, frequency, slice_ns;
 };
 
 struct sim_board {
@@ -311,10 +318,17 @@ int sim_ci_create(struct sim_board *board, int gi, unsigned int slices);
 int sim_ci_destroy(struct sim_board *board, int gi, unsigned int id);
 int sim_gi_set_hetero(struct sim_board *board, int id, bool hetero);
 unsigned int sim_gi_instances(struct sim_board *board, int id, const struct sim_instance *except);
-int sim_mig_set(struct sim_board *board, bool mig);
+int sim_mig_set(struct sim_board *board, bool mig, bool others);
+int sim_gpu_reset(struct sim_board *board, bool others);
 int sim_hetero_set(struct sim_board *board, bool hetero);
 int sim_scheduler_set(struct sim_board *board, const struct sim_scheduler *wanted);
+int sim_gi_scheduler_set(struct sim_board *board, int id, const struct sim_scheduler *wanted);
 void sim_modes_reset(struct sim_board *board);
+
+/* ---- scratch.c ---- */
+
+bool sim_scratch_load(const struct sim_board *board);
+void sim_scratch_store(const struct sim_board *board);
 
 /* ---- gpu.c ---- */
 

@@ -244,8 +244,10 @@ events() {
 		jq -r "[${fields%,} // \"-\"] | join(\" \")"
 }
 
-# load_boards BOARDS [PARAMETER=VALUE...]: the simulator's module and NVIDIA's services
+# load_boards BOARDS [PARAMETER=VALUE...]: the simulator's module and NVIDIA's services; none of the boards
+# was in the host before
 load_boards() {
+	rm -f /var/lib/virt_vgpu_sim.mig.*
 	modprobe virt_vgpu_sim boards="$1" "${@:2}"
 	printf '%s\n' "$*" > /run/lab-boards
 	systemctl restart nvidia-vgpud nvidia-vgpu-mgr

@@ -36,3 +36,24 @@ on_lab "nvidia-smi -i 0 -mig 1; $manage -e $gpu; nvidia-smi mig -cgi 5,14"
 assert_eq '23' "status_of nvidia-smi mig -cgi 9"
 on_lab 'nvidia-smi mig -cgi 19'
 assert_eq 'GRID A100D-1-10C,GRID A100D-2-20C,GRID A100D-4-40C' "creatable \$(vf $gpu 0) | tr , '\n' | sort | paste -sd,"
+
+# The mode of such a board outlives the driver; the instances do not.
+on_lab "unload_boards; modprobe virt_vgpu_sim boards=a100-80@$gpu/0 framework=vendor-vfio
+	systemctl restart nvidia-vgpud"
+assert_eq 'Enabled' "nvidia-smi -q -i 0 | grep -A 1 'MIG Mode' | sed -n 's/.*Current *: //p'"
+assert_eq '6' 'status_of nvidia-smi mig -lgi'
+# It takes a reset, which nobody may have the GPU open for.
+said='Warning: MIG mode is in pending disable state for GPU 00000000:3B:00.0:In use by another client'
+assert_eq "$said" 'exec 7<> /dev/nvidiactl; nvidia-smi -i 0 -mig 0 | sed -n 1p'
+assert_eq 'GPU 00000000:3B:00.0 is currently in use by another process.' 'exec 7<> /dev/nvidiactl; nvidia-smi -r -i 0 || true'
+assert_eq '19' 'exec 7<> /dev/nvidiactl; status_of nvidia-smi -r -i 0'
+assert_eq 'GPU 00000000:3B:00.0 was successfully reset.' 'nvidia-smi -r -i 0 | sed -n 1p'
+assert_eq 'Disabled' "nvidia-smi -q -i 0 | grep -A 1 'MIG Mode' | sed -n 's/.*Current *: //p'"
+# Each call of NVML can fail by itself.
+on_lab "echo '1 EBUSY' > \$SIM/fail_mig"
+assert_eq '19 0' 'echo $(status_of nvidia-smi -i 0 -mig 1) $(status_of nvidia-smi -i 0 -mig 1)'
+on_lab "echo '1 ENOSPC' > \$SIM/boards/$gpu/fail_gi_create; echo '1 EBUSY' > \$SIM/boards/$gpu/fail_gi_destroy"
+assert_eq '23 0 19 0' 'echo $(status_of nvidia-smi mig -cgi 9) $(status_of nvidia-smi mig -cgi 9) $(status_of nvidia-smi mig -dgi) $(status_of nvidia-smi mig -dgi)'
+on_lab "echo '1 OK' > \$SIM/fail_mig"
+assert_eq 'Disabled MIG Mode for GPU 00000000:3B:00.0' 'nvidia-smi -i 0 -mig 0 | sed -n 1p'
+assert_eq 'Enabled' "nvidia-smi -q -i 0 | grep -A 1 'MIG Mode' | sed -n 's/.*Current *: //p'"

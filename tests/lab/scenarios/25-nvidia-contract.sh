@@ -25,8 +25,10 @@ passes l40s 50 framework=vendor-vfio dialect=rfc
 passes l40s 50 framework=vendor-vfio fine_placements=Y
 passes l40s 50 framework=sriov-mdev
 passes l40s 50 framework=vendor-vfio rebind_again=N
-passes a100-40 60 framework=vendor-vfio
+passes h100 60 framework=vendor-vfio
 library_passes 60
+passes a100-40 30 framework=vendor-vfio
+library_passes 20
 passes rtx-pro-6000 100 framework=vendor-vfio
 library_passes 60
 passes a40 30 framework=sriov-mdev mixed_series=N

@@ -47,6 +47,8 @@ pub struct Features {
     pub homogeneous_placements: bool,
     /// Multi-instance GPU.
     pub mig: bool,
+    /// To change the MIG mode needs a reset; it outlives the driver and a reboot.
+    pub mig_reset: bool,
     /// More than one vGPU per GPU instance.
     pub mig_timeslicing: bool,
     /// Adaptive round robin.
@@ -402,6 +404,7 @@ impl Features {
             "hetero" => &mut self.hetero,
             "homogeneous-placements" => &mut self.homogeneous_placements,
             "mig" => &mut self.mig,
+            "mig-reset" => &mut self.mig_reset,
             "mig-timeslicing" => &mut self.mig_timeslicing,
             "arr" => &mut self.arr,
             _ => return Err(format!("no feature '{word}'")),

@@ -109,6 +109,8 @@ pub struct Gi {
     pub size: u32,
     /// Its own heterogeneous mode.
     pub hetero: bool,
+    /// Its own scheduler; the default where it has none.
+    pub scheduler: Scheduler,
 }
 
 /// A compute instance.
@@ -224,15 +226,11 @@ fn parse(text: &str) -> Option<State> {
                 state.mig_pending = switch(pending)?;
             }
             "hetero" => state.hetero = switch(words)?,
-            "scheduler" => {
-                let [policy, arr, factor, frequency, slice_ns] = numbers_of(words)?;
-                state.scheduler = Scheduler {
-                    policy,
-                    arr,
-                    factor,
-                    frequency,
-                    slice_ns,
-                };
+            "scheduler" => state.scheduler = scheduler(numbers_of(words)?),
+            "gi-scheduler" => {
+                let [id, words @ ..]: [u32; 6] = numbers_of(words)?;
+                let mut gis = state.gis.iter_mut();
+                gis.find(|gi| gi.id == id)?.scheduler = scheduler(words);
             }
             "gi" => {
                 let [id, profile, start, size, hetero] = numbers_of(words)?;
@@ -242,6 +240,7 @@ fn parse(text: &str) -> Option<State> {
                     start,
                     size,
                     hetero: hetero != 0,
+                    scheduler: Scheduler::default(),
                 });
             }
             "ci" => {
@@ -254,6 +253,16 @@ fn parse(text: &str) -> Option<State> {
         }
     }
     (!state.model.is_empty()).then_some(state)
+}
+
+fn scheduler([policy, arr, factor, frequency, slice_ns]: [u32; 5]) -> Scheduler {
+    Scheduler {
+        policy,
+        arr,
+        factor,
+        frequency,
+        slice_ns,
+    }
 }
 
 fn vgpu(words: &str) -> Option<Vgpu> {
@@ -304,9 +313,9 @@ mod tests {
     }
 
     const L40S: &str = "model l40s\nframework vendor-vfio\nnode 1\nvfs 32\nloaded 1\nmig 0 1\n\
-        hetero 1\nscheduler 2 2 33 480 0\ngi 1 47 3 3 1\nci 1 0 1\n\
+        hetero 1\nscheduler 2 2 33 480 0\ngi 4 47 3 3 1\ngi-scheduler 4 3 1 0 0 2000000\nci 4 0 1\n\
         vgpu 3251634176 1155 24 - 0000:41:00.4 - 4711 a0ad5ef2-15f0-4a8b-8d2b-4a1f3a1b9d10 my guest\n\
-        vgpu 3251634177 1155 - 1 0000:41:00.5 - - - -\n";
+        vgpu 3251634177 1155 - 4 0000:41:00.5 - - - -\n";
 
     #[test]
     fn a_state_has_all_its_lines() {
@@ -321,6 +330,8 @@ mod tests {
             (33, 480)
         );
         assert_eq!((state.gis[0].start, state.gis[0].hetero), (3, true));
+        let scheduler = state.gis[0].scheduler;
+        assert_eq!((scheduler.policy, scheduler.slice_ns), (3, 2_000_000));
         assert_eq!(state.cis[0].slices, 1);
         let [active, idle] = &state.vgpus[..] else {
             unreachable!("two lines")
@@ -332,7 +343,7 @@ mod tests {
         );
         assert_eq!(
             (idle.placement, idle.gi, &idle.vm_name),
-            (None, Some(1), &None)
+            (None, Some(4), &None)
         );
     }
 
@@ -344,6 +355,7 @@ mod tests {
             "framework x\n",
             "model l4\nvgpu 1 2 3\n",
             "model l4\nmig 2 0\n",
+            "model l4\ngi-scheduler 1 1 0 0 0 0\n",
         ] {
             assert_eq!(gpu(&mut Fake(text), "x"), Err(Errno::EBADMSG), "{text:?}");
         }

@@ -160,11 +160,10 @@ abi! {
         result.write(capability_of(&nvml.gpu(device)?, capability).ok_or(Code::INVALID_ARGUMENT)?)
     }
 
-    // Several vGPUs of different sizes in one VM, and no warm update.
+    // Several vGPUs of different sizes in one VM, and warm update.
     fn nvmlGetVgpuDriverCapabilities(_, capability: c_uint, result: Ptr<c_uint>) {
         match capability {
-            0 => result.write(1),
-            1 => result.write(0),
+            0 | 1 => result.write(1),
             _ => Err(Code::INVALID_ARGUMENT),
         }
     }
@@ -195,14 +194,17 @@ fn capability_of(gpu: &Gpu, capability: c_uint) -> Option<u32> {
         // Bandwidth of the device buffer in MB/s, reading and writing.
         3 => 6000,
         4 => 8000,
-        // Migration by streaming the device's state.
-        5 => 1,
+        // Migration by streaming the device's state, which needs SR-IOV.
+        5 => u32::from(gpu.board.vfs > 0),
         7 => u32::from(gpu.board.gi_profiles.iter().any(|profile| profile.media)),
         9 => has.homogeneous_placements.into(),
         10 => has.mig_timeslicing.into(),
-        11 => u32::from(has.mig_timeslicing && gpu.state.mig),
-        // Mini quarter GPU, warm update.
-        6 | 8 => 0,
+        // The driver enables it wherever it is supported, also with MIG mode off.
+        11 => has.mig_timeslicing.into(),
+        // Warm update.
+        8 => u32::from(!gpu.state.mig),
+        // Mini quarter GPU.
+        6 => 0,
         _ => return None,
     })
 }

@@ -1,18 +1,18 @@
-//! How vGPUs share a GPU's time. The module schedules nothing, so logs are empty. It
-//! has no scheduler per GPU instance, so those calls are not supported.
+//! How vGPUs share the time of a GPU or of a GPU instance. The module schedules nothing,
+//! so logs are empty.
 
 use std::ffi::c_uint;
 
-use lab_nvidia::model::Scheduler;
+use lab_nvidia::{control::Gi, model::Scheduler};
 use nvml_wrapper_sys::bindings::{
     nvmlVgpuSchedulerCapabilities_t, nvmlVgpuSchedulerGetState_t, nvmlVgpuSchedulerLog_t,
     nvmlVgpuSchedulerLogEntry_t, nvmlVgpuSchedulerParams_t,
     nvmlVgpuSchedulerParams_t__bindgen_ty_1, nvmlVgpuSchedulerParams_t__bindgen_ty_2,
-    nvmlVgpuSchedulerSetState_t,
+    nvmlVgpuSchedulerSetParams_t, nvmlVgpuSchedulerSetState_t,
 };
 
 use crate::{
-    abi::{Ptr, abi},
+    abi::{Ptr, abi, version},
     code::{Answer, Code},
     gpu::{Device, Gpu, GpuInstance, Nvml},
     structs::{
@@ -58,8 +58,7 @@ abi! {
     fn nvmlDeviceGetVgpuSchedulerState_v2(nvml, device: Device, state: Ptr<SchedulerStateV2>) {
         let scheduler = scheduler(&nvml.gpu(device)?)?;
         let engine = graphics(state.read()?.engine)?;
-        let (factor, slice) = (scheduler.factor, slice(scheduler));
-        state.write(SchedulerStateV2 { engine, policy: scheduler.policy, factor, slice })
+        state.write(state_v2(engine, scheduler))
     }
 
     fn nvmlDeviceSetVgpuSchedulerState(
@@ -67,30 +66,14 @@ abi! {
     ) {
         let gpu = nvml.gpu(device)?;
         let state = state.read()?;
-        let arr = state.enableARRMode;
-        // SAFETY: Both forms of the union are plain numbers, for which any value is
-        // valid; the caller has filled the form that the mode selects.
-        let (factor, frequency, slice_ns) = unsafe {
-            let given = state.schedulerParams;
-            if arr == ARR_ON {
-                let arr = given.vgpuSchedDataWithARR;
-                (arr.avgFactor, arr.frequency, 0)
-            } else {
-                (0, 0, given.vgpuSchedData.timeslice)
-            }
-        };
-        set(nvml, &gpu, Scheduler { policy: state.schedulerPolicy, arr, factor, frequency, slice_ns })
+        let wanted = wanted(state.schedulerPolicy, state.enableARRMode, state.schedulerParams);
+        set(nvml, &gpu, None, wanted)
     }
 
-    // The second interface has no time slice: with fair sharing, adaptive round robin
-    // is on.
     fn nvmlDeviceSetVgpuSchedulerState_v2(nvml, device: Device, state: Ptr<SchedulerSetV2>) {
         let gpu = nvml.gpu(device)?;
-        let state = state.read()?;
-        graphics(state.engine)?;
-        let SchedulerSetV2 { policy, factor, frequency, .. } = state;
-        let arr = if factor == 0 && frequency == 0 { 0 } else { ARR_ON };
-        set(nvml, &gpu, Scheduler { policy, arr, factor, frequency, slice_ns: 0 })
+        let wanted = wanted_v2(state.read()?)?;
+        set(nvml, &gpu, None, wanted)
     }
 
     fn nvmlDeviceGetVgpuSchedulerLog(nvml, device: Device, log: Ptr<nvmlVgpuSchedulerLog_t>) {
@@ -108,50 +91,63 @@ abi! {
     fn nvmlDeviceGetVgpuSchedulerLog_v2(nvml, device: Device, log: Ptr<SchedulerLogV2>) {
         let scheduler = scheduler(&nvml.gpu(device)?)?;
         let engine = graphics(log.cast::<c_uint>().read()?)?;
-        log.write(SchedulerLogV2 {
-            engine,
-            policy: scheduler.policy,
-            factor: scheduler.factor,
-            slice: slice(scheduler),
-            count: 0,
-            entries: [SchedulerLogEntryV2::default(); 200],
-        })
+        log.write(log_v2(engine, scheduler))
     }
 
     fn nvmlGpuInstanceGetVgpuSchedulerState(nvml, gi: GpuInstance, state: Ptr<GiSchedulerState>) {
-        nvml.gi(gi)?;
-        state.read_version(1)?;
-        Err(Code::NOT_SUPPORTED)
+        let scheduler = gi_scheduler(nvml, gi)?;
+        let GiSchedulerState { version, engine, .. } = state.read_version(1)?;
+        state.write(GiSchedulerState {
+            version,
+            engine: graphics(engine)?,
+            policy: scheduler.policy,
+            arr: scheduler.arr,
+            parameters: parameters(scheduler),
+        })
     }
 
     fn nvmlGpuInstanceSetVgpuSchedulerState(nvml, gi: GpuInstance, state: Ptr<GiSchedulerSet>) {
-        nvml.gi(gi)?;
-        state.read_version(1)?;
-        Err(Code::NOT_SUPPORTED)
+        let (gpu, gi) = nvml.gi(gi)?;
+        let state = state.read_version(1)?;
+        graphics(state.engine)?;
+        let wanted = wanted(state.policy, state.arr, state.parameters);
+        set(nvml, &gpu, Some(gi), wanted)
     }
 
     fn nvmlGpuInstanceGetVgpuSchedulerLog(nvml, gi: GpuInstance, log: Ptr<GiSchedulerLog>) {
-        nvml.gi(gi)?;
-        log.read_version(1)?;
-        Err(Code::NOT_SUPPORTED)
+        let scheduler = gi_scheduler(nvml, gi)?;
+        // The log is too large to be read as a whole where nothing of it is wanted.
+        let given = log.cast::<c_uint>().read()?;
+        if given != version::<GiSchedulerLog>(1) {
+            return Err(Code::VERSION_MISMATCH);
+        }
+        log.write(GiSchedulerLog {
+            version: given,
+            engine: GRAPHICS,
+            policy: scheduler.policy,
+            arr: scheduler.arr,
+            parameters: parameters(scheduler),
+            count: 0,
+            entries: [NO_ENTRY; 200],
+        })
     }
 
     fn nvmlGpuInstanceGetVgpuSchedulerState_v2(nvml, gi: GpuInstance, state: Ptr<SchedulerStateV2>) {
-        nvml.gi(gi)?;
-        graphics(state.read()?.engine)?;
-        Err(Code::NOT_SUPPORTED)
+        let scheduler = gi_scheduler(nvml, gi)?;
+        let engine = graphics(state.read()?.engine)?;
+        state.write(state_v2(engine, scheduler))
     }
 
     fn nvmlGpuInstanceSetVgpuSchedulerState_v2(nvml, gi: GpuInstance, state: Ptr<SchedulerSetV2>) {
-        nvml.gi(gi)?;
-        graphics(state.read()?.engine)?;
-        Err(Code::NOT_SUPPORTED)
+        let (gpu, gi) = nvml.gi(gi)?;
+        let wanted = wanted_v2(state.read()?)?;
+        set(nvml, &gpu, Some(gi), wanted)
     }
 
     fn nvmlGpuInstanceGetVgpuSchedulerLog_v2(nvml, gi: GpuInstance, log: Ptr<SchedulerLogV2>) {
-        nvml.gi(gi)?;
-        graphics(log.cast::<c_uint>().read()?)?;
-        Err(Code::NOT_SUPPORTED)
+        let scheduler = gi_scheduler(nvml, gi)?;
+        let engine = graphics(log.cast::<c_uint>().read()?)?;
+        log.write(log_v2(engine, scheduler))
     }
 }
 
@@ -168,6 +164,79 @@ const NO_ENTRY: nvmlVgpuSchedulerLogEntry_t = nvmlVgpuSchedulerLogEntry_t {
 fn scheduler(gpu: &Gpu) -> Answer<Scheduler> {
     gpu.without_mig()?;
     Ok(gpu.state.scheduler)
+}
+
+/// A GPU instance's own, on boards that put several vGPUs into one.
+fn gi_scheduler(nvml: &mut Nvml<'_>, gi: GpuInstance) -> Answer<Scheduler> {
+    let (gpu, gi) = nvml.gi(gi)?;
+    if gpu.board.features.mig_timeslicing {
+        Ok(gi.scheduler)
+    } else {
+        Err(Code::NOT_SUPPORTED)
+    }
+}
+
+fn wanted(policy: c_uint, arr: c_uint, given: nvmlVgpuSchedulerSetParams_t) -> Scheduler {
+    // SAFETY: Both forms of the union are plain numbers, for which any value is valid;
+    // the caller has filled the form that the mode selects.
+    let (factor, frequency, slice_ns) = unsafe {
+        if arr == ARR_ON {
+            let arr = given.vgpuSchedDataWithARR;
+            (arr.avgFactor, arr.frequency, 0)
+        } else {
+            (0, 0, given.vgpuSchedData.timeslice)
+        }
+    };
+    Scheduler {
+        policy,
+        arr,
+        factor,
+        frequency,
+        slice_ns,
+    }
+}
+
+/// The second interface has no time slice: with fair sharing, adaptive round robin is on.
+fn wanted_v2(state: SchedulerSetV2) -> Answer<Scheduler> {
+    graphics(state.engine)?;
+    let SchedulerSetV2 {
+        policy,
+        factor,
+        frequency,
+        ..
+    } = state;
+    let arr = if factor == 0 && frequency == 0 {
+        0
+    } else {
+        ARR_ON
+    };
+    Ok(Scheduler {
+        policy,
+        arr,
+        factor,
+        frequency,
+        slice_ns: 0,
+    })
+}
+
+fn state_v2(engine: c_uint, scheduler: Scheduler) -> SchedulerStateV2 {
+    SchedulerStateV2 {
+        engine,
+        policy: scheduler.policy,
+        factor: scheduler.factor,
+        slice: slice(scheduler),
+    }
+}
+
+fn log_v2(engine: c_uint, scheduler: Scheduler) -> SchedulerLogV2 {
+    SchedulerLogV2 {
+        engine,
+        policy: scheduler.policy,
+        factor: scheduler.factor,
+        slice: slice(scheduler),
+        count: 0,
+        entries: [SchedulerLogEntryV2::default(); 200],
+    }
 }
 
 fn graphics(engine: c_uint) -> Answer<c_uint> {
@@ -206,14 +275,10 @@ fn parameters(scheduler: Scheduler) -> nvmlVgpuSchedulerParams_t {
     }
 }
 
-fn set(nvml: &mut Nvml<'_>, gpu: &Gpu, wanted: Scheduler) -> Answer {
-    let Scheduler {
-        policy,
-        arr,
-        factor,
-        frequency,
-        slice_ns,
-    } = wanted;
-    let words = format!("{policy} {arr} {factor} {frequency} {slice_ns}");
-    nvml.command(gpu, "scheduler", &words)
+/// Of the GPU, or of one of its GPU instances.
+fn set(nvml: &mut Nvml<'_>, gpu: &Gpu, gi: Option<Gi>, wanted: Scheduler) -> Answer {
+    match gi {
+        None => nvml.command(gpu, "scheduler", &wanted.to_string()),
+        Some(gi) => nvml.command(gpu, "gi-scheduler", &format!("{} {wanted}", gi.id)),
+    }
 }

@@ -51,7 +51,7 @@ const L40S_STATE: &str = "model l40s\nframework vendor-vfio\nnode 1\nvfs 32\nloa
 
 const RTX: &str = "gpu 0000:81:00.0";
 const RTX_STATE: &str = "model rtx-pro-6000\nframework vendor-vfio\nnode 0\nvfs 48\nloaded 1\n\
-    mig 1 1\nhetero 0\nscheduler 1 0 0 0 0\ngi 2 35 6 6 1\ngi 3 47 0 3 0\nci 2 0 1\nci 2 1 1\n\
+    mig 1 1\nhetero 0\nscheduler 1 0 0 0 0\ngi 2 35 6 6 1\ngi 3 47 0 3 0\ngi-scheduler 2 3 1 0 0 2000000\nci 2 0 1\nci 2 1 1\n\
     vgpu 3251634180 1561 - 3 0000:81:00.4 - 99 f1e3a6a0-0c9e-4d19-9d53-d3c6e3f1d001 b\n";
 
 const T4: &str = "gpu 0000:c1:00.0";
@@ -275,6 +275,9 @@ fn a_device_is_described() {
         |gpu, number| out(|has| nvmlDeviceGetVgpuCapabilities(device(gpu), number, has));
     assert_eq!(capability(0, 2), Ok(1));
     assert_eq!(capability(2, 2), Ok(0));
-    assert_eq!(capability(1, 11), Ok(1));
+    assert_eq!((capability(0, 5), capability(2, 5)), (Ok(1), Ok(0)));
+    assert_eq!((capability(0, 8), capability(1, 8)), (Ok(1), Ok(0)));
+    assert_eq!(capability(0, 9), Ok(1));
+    assert_eq!((capability(0, 11), capability(1, 11)), (Ok(0), Ok(1)));
     assert_eq!(capability(1, 12), Err(2));
 }

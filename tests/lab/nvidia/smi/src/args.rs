@@ -11,6 +11,7 @@ pub enum Action {
     List,
     Query,
     SetMig(bool),
+    Reset,
     Vgpu(Vgpu),
     Mig(Mig),
 }
@@ -54,6 +55,7 @@ usage: nvidia-smi                              a table of the GPUs
        nvidia-smi -L                           their names and UUIDs
        nvidia-smi -q [-i GPU]                  all about them
        nvidia-smi -mig 0|1 [-i GPU]            MIG mode
+       nvidia-smi -r [-i GPU]                  reset
        nvidia-smi vgpu [-i GPU]                a table of the active vGPUs
        nvidia-smi vgpu -q [-i GPU] [-gi ID]    all about them
        nvidia-smi vgpu -s|-c [-v] [-i GPU] [-gi ID]
@@ -138,6 +140,7 @@ fn action(
         (Action::Mig(_), "-dci" | "--destroy-compute-instance") => Action::Mig(Mig::DestroyCompute),
         (Action::Table, "-L" | "--list-gpus") => Action::List,
         (Action::Table, "-q" | "--query") => Action::Query,
+        (Action::Table, "-r" | "--gpu-reset") => Action::Reset,
         (Action::Table, "-mig" | "--multi-instance-gpu") => Action::SetMig(switch(word, words)?),
         _ => {
             return Err(format!(
@@ -187,6 +190,7 @@ mod tests {
         assert_eq!(line(""), plain(Action::Table));
         assert_eq!(line("-L"), plain(Action::List));
         assert_eq!(line("-mig 1"), plain(Action::SetMig(true)));
+        assert_eq!(line("-r"), plain(Action::Reset));
         assert_eq!(line("vgpu"), plain(Action::Vgpu(Vgpu::Table)));
         assert_eq!(line("mig"), plain(Action::Usage));
         assert_eq!(line("mig -lgip"), plain(Action::Mig(Mig::Profiles)));

@@ -6,6 +6,7 @@
 mod args;
 mod mig;
 mod query;
+mod reset;
 mod vgpu;
 
 use std::process::ExitCode;
@@ -128,13 +129,16 @@ fn main() -> ExitCode {
     let Ok(by_name) = (unsafe { Library::new(LIBRARY) }) else {
         return exit(LIBRARY_NOT_FOUND);
     };
+    if line.action == Action::Reset {
+        return reset_gpus(nvml, by_name, &line);
+    }
     let smi = Smi {
         nvml: &nvml,
         raw: Raw::new(&nvml, &by_name),
         line: &line,
     };
     let result = match &line.action {
-        Action::Usage => Ok(()),
+        Action::Usage | Action::Reset => Ok(()),
         Action::Table => query::table(&smi),
         Action::List => query::list(&smi),
         Action::Query => query::all(&smi),
@@ -143,6 +147,22 @@ fn main() -> ExitCode {
         Action::Mig(action) => mig::run(&smi, action),
     };
     match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Code(code)) => exit(code),
+    }
+}
+
+/// The driver resets no GPU that somebody has open, as NVML has.
+fn reset_gpus(nvml: Nvml, by_name: Library, line: &Line) -> ExitCode {
+    let smi = Smi {
+        nvml: &nvml,
+        raw: Raw::new(&nvml, &by_name),
+        line,
+    };
+    let gpus = smi.gpus();
+    let buses = gpus.map(|gpus| gpus.into_iter().map(|gpu| gpu.bus).collect());
+    drop((by_name, nvml));
+    match buses.and_then(reset::all) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Code(code)) => exit(code),
     }

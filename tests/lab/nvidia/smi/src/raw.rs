@@ -11,9 +11,6 @@ use nvml_wrapper::{Device, Nvml, error::NvmlError};
 use nvml_wrapper_sys::bindings::{
     NvmlLib, nvmlDevice_t, nvmlGpuInstance_t, nvmlReturn_t, nvmlVgpuHeterogeneousMode_v1_t,
     nvmlVgpuLicenseInfo_t, nvmlVgpuPlacementId_v1_t, nvmlVgpuPlacementList_v2_t,
-    nvmlVgpuSchedulerGetState_t, nvmlVgpuSchedulerSetParams_t,
-    nvmlVgpuSchedulerSetParams_t__bindgen_ty_1, nvmlVgpuSchedulerSetParams_t__bindgen_ty_2,
-    nvmlVgpuSchedulerSetState_t,
 };
 
 /// A failed call, by NVML's code.
@@ -77,9 +74,6 @@ struct MaxPerGi {
     max: c_uint,
 }
 
-/// `NVML_VGPU_SCHEDULER_ARR_ENABLE`; 1 is off, 0 the default.
-pub const ARR_ON: u32 = 2;
-
 /// The GPU, or its mode, does not support the call.
 pub const NOT_SUPPORTED: nvmlReturn_t = 3;
 const INSUFFICIENT_SIZE: nvmlReturn_t = 7;
@@ -122,6 +116,9 @@ macro_rules! call_by_name {
 }
 
 mod mig;
+mod scheduler;
+
+pub use scheduler::{ARR_ON, SchedulerParameters};
 
 fn handle(device: &Device<'_>) -> nvmlDevice_t {
     // SAFETY: Only passed to NVML while the device is borrowed.
@@ -321,58 +318,6 @@ impl<'a> Raw<'a> {
         Ok(ids)
     }
 
-    /// Sets policy and adaptive round robin.
-    pub fn set_scheduler(
-        &self,
-        device: &Device<'_>,
-        policy: u32,
-        arr: u32,
-        parameters: SchedulerParameters,
-    ) -> Answer<()> {
-        let parameters = match parameters {
-            SchedulerParameters::TimeSlice(timeslice) => nvmlVgpuSchedulerSetParams_t {
-                vgpuSchedData: nvmlVgpuSchedulerSetParams_t__bindgen_ty_2 { timeslice },
-            },
-            SchedulerParameters::Average { factor, frequency } => nvmlVgpuSchedulerSetParams_t {
-                vgpuSchedDataWithARR: nvmlVgpuSchedulerSetParams_t__bindgen_ty_1 {
-                    avgFactor: factor,
-                    frequency,
-                },
-            },
-        };
-        let mut state = nvmlVgpuSchedulerSetState_t {
-            schedulerPolicy: policy,
-            enableARRMode: arr,
-            schedulerParams: parameters,
-        };
-        call!(
-            self,
-            nvmlDeviceSetVgpuSchedulerState(handle(device), &mut state)
-        )
-    }
-
-    /// Policy, adaptive round robin, its averaging factor, and the time slice.
-    pub fn scheduler(&self, device: &Device<'_>) -> Answer<[u32; 4]> {
-        // SAFETY: Numbers.
-        let mut state: nvmlVgpuSchedulerGetState_t = unsafe { zeroed() };
-        call!(
-            self,
-            nvmlDeviceGetVgpuSchedulerState(handle(device), &mut state)
-        )?;
-        let (policy, arr) = (state.schedulerPolicy, state.arrMode);
-        // SAFETY: Both forms of the union are plain numbers, and all of it is zeroed.
-        let (factor, slice) = unsafe {
-            let found = state.schedulerParams;
-            if arr == ARR_ON {
-                let with = found.vgpuSchedDataWithARR;
-                (with.avgFactor, with.timeslice)
-            } else {
-                (0, found.vgpuSchedData.timeslice)
-            }
-        };
-        Ok([policy, arr, factor, slice])
-    }
-
     pub fn vgpu_text(&self, what: VgpuText, id: u32) -> Answer<String> {
         let mut buffer: [c_char; TEXT] = [0; TEXT];
         let to = buffer.as_mut_ptr();
@@ -443,15 +388,6 @@ fn heterogeneous(on: bool) -> nvmlVgpuHeterogeneousMode_v1_t {
         version: version::<nvmlVgpuHeterogeneousMode_v1_t>(1),
         mode: on.into(),
     }
-}
-
-/// The parameters of a scheduler; NVML has a union of the two forms.
-#[derive(Debug, Clone, Copy)]
-pub enum SchedulerParameters {
-    /// In nanoseconds, without adaptive round robin.
-    TimeSlice(u32),
-    /// With adaptive round robin.
-    Average { factor: u32, frequency: u32 },
 }
 
 /// Text properties of a vGPU.

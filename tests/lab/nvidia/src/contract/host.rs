@@ -34,6 +34,8 @@ const PARAMETERS: &str = "/sys/module/virt_vgpu_sim/parameters";
 const DEBUG: &str = "/sys/kernel/debug/virt_vgpu_sim";
 const SRIOV_MANAGE: &str = "/usr/lib/nvidia/sriov-manage";
 const MANAGER: &str = "nvidia-vgpu-mgr.service";
+const VGPUD: &str = "nvidia-vgpud.service";
+const MODULE: &str = "virt_vgpu_sim";
 const LIBRARY_VARIABLE: &str = "LAB_NVIDIA_LIBRARY";
 
 /// How long virtual functions may take until they have their files.
@@ -66,6 +68,14 @@ fn write(path: impl AsRef<Path>, text: &str) -> Answer {
     let written = open.and_then(|mut file| file.write(text.as_bytes()));
     match written {
         Ok(count) if count == text.len() => Ok(String::new()),
+        Ok(_) => Err(Errno::UnknownErrno),
+        Err(error) => Err(errno(&error)),
+    }
+}
+
+fn succeeds(command: &mut Command) -> Answer {
+    match command.status() {
+        Ok(status) if status.success() => Ok(String::new()),
         Ok(_) => Err(Errno::UnknownErrno),
         Err(error) => Err(errno(&error)),
     }
@@ -211,6 +221,26 @@ impl Host {
         write(Path::new(DRIVER).join("bind"), name)
     }
 
+    /// With the same parameters, and what belongs to the driver.
+    fn reload(&self) -> Answer {
+        let mut load = Command::new("modprobe");
+        load.arg(MODULE);
+        for parameter in fs::read_dir(PARAMETERS).map_err(|error| errno(&error))? {
+            let path = parameter.map_err(|error| errno(&error))?.path();
+            let name = path.file_name().and_then(|name| name.to_str());
+            let name = name.ok_or(Errno::UnknownErrno)?;
+            load.arg(format!("{name}={}", read(&path)?.trim()));
+        }
+        succeeds(Command::new("systemctl").args(["stop", MANAGER]))?;
+        if succeeds(Command::new("modprobe").args(["-r", MODULE])).is_err() {
+            // Somebody has a device open.
+            succeeds(Command::new("systemctl").args(["start", MANAGER]))?;
+            return Err(Errno::EBUSY);
+        }
+        succeeds(&mut load)?;
+        succeeds(Command::new("systemctl").args(["restart", VGPUD, MANAGER]))
+    }
+
     fn set_client(&mut self, on: bool) -> Answer {
         self.client = if on {
             Some(Client::open()?.into_file())
@@ -225,12 +255,7 @@ impl Host {
             return Ok(String::new());
         }
         let verb = if on { "start" } else { "stop" };
-        let status = Command::new("systemctl").args([verb, MANAGER]).status();
-        match status {
-            Ok(status) if status.success() => Ok(String::new()),
-            Ok(_) => Err(Errno::UnknownErrno),
-            Err(error) => Err(errno(&error)),
-        }
+        succeeds(Command::new("systemctl").args([verb, MANAGER]))
     }
 
     fn open(&mut self, number: u32, name: Option<&String>) -> Answer {
@@ -258,10 +283,12 @@ impl Host {
     }
 
     fn control(&mut self, line: &str) -> Answer {
+        // NVML has no call for a reset: nvidia-smi asks the driver.
+        let asks_driver = line == "reset";
         let line = self.addressed(line);
         match &mut self.library {
-            Some(library) => library.ask(&line),
-            None => Client::open()?.ask(&line),
+            Some(library) if !asks_driver => library.ask(&line),
+            _ => Client::open()?.ask(&line),
         }
     }
 
@@ -323,6 +350,7 @@ impl Subject for Host {
             Op::Client(on) => self.set_client(*on),
             Op::Manager(on) => self.set_manager(*on),
             Op::Rebind(number) => self.rebind(*number),
+            Op::Reload => self.reload(),
             Op::MdevCreate(parent, kind, text) => {
                 write(self.mdev_type(*parent, *kind, "create"), text)
             }

@@ -16,7 +16,8 @@ const VM_NAME: usize = 9;
 /// The column of a `gi` line that is its heterogeneous mode.
 const GI_HETERO: usize = 5;
 
-/// Columns of the `scheduler` line. A frequency is so many slices a second.
+/// Columns of the `scheduler` line, and those of `gi-scheduler` are one further. A
+/// frequency is so many slices a second.
 const FREQUENCY: usize = 4;
 const SLICE: usize = 5;
 const NANOSECONDS: u32 = 1_000_000_000;
@@ -48,7 +49,8 @@ pub(super) fn told(setup: &Setup, op: &Op, answer: Answer, state: &str) -> Answe
         // NVML must find a GPU instance before it can be used.
         (
             [
-                "gi-destroy" | "gi-placements" | "gi-hetero" | "ci-create" | "ci-destroy",
+                "gi-destroy" | "gi-placements" | "gi-hetero" | "gi-scheduler" | "ci-create"
+                | "ci-destroy",
                 gi,
                 ..,
             ],
@@ -78,14 +80,8 @@ pub(super) fn shown(setup: &Setup, state: &str) -> String {
         match line.split(' ').next().unwrap_or_default() {
             "mig" if features.mig => {}
             "hetero" if features.hetero && !mig_is_on => {}
-            "scheduler" if !mig_is_on => {
-                let number = |column: usize| words.get(column)?.parse::<u32>().ok();
-                let slice = number(FREQUENCY).and_then(|hz| NANOSECONDS.checked_div(hz));
-                if let Some(slice) = slice {
-                    replace(&mut words, SLICE, &slice.to_string());
-                }
-                replace(&mut words, FREQUENCY, "-");
-            }
+            "scheduler" if !mig_is_on => slice_for_frequency(&mut words, 0),
+            "gi-scheduler" => slice_for_frequency(&mut words, 1),
             "gi" if features.mig_timeslicing => {}
             "gi" => replace(&mut words, GI_HETERO, "-"),
             "ci" => {}
@@ -109,6 +105,15 @@ pub(super) fn shown(setup: &Setup, state: &str) -> String {
         text.push('\n');
     }
     text
+}
+
+fn slice_for_frequency(words: &mut [String], further: usize) {
+    let (frequency, slice) = (FREQUENCY + further, SLICE + further);
+    let hz = words.get(frequency).and_then(|word| word.parse().ok());
+    if let Some(length) = hz.and_then(|hz: u32| NANOSECONDS.checked_div(hz)) {
+        replace(words, slice, &length.to_string());
+    }
+    replace(words, frequency, "-");
 }
 
 fn are_sizes_mixed_in(state: &str, gi: &str) -> bool {

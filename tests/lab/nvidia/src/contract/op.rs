@@ -17,6 +17,8 @@ pub enum Op {
     Manager(bool),
     /// `rebind N`: the virtual function, by hand.
     Rebind(u32),
+    /// `reload`: the driver is unloaded, and loaded again with its services.
+    Reload,
     /// `create N TYPE`, in whichever way the framework has.
     Create(u32, u32),
     /// `release N`, in whichever way the framework has.
@@ -105,6 +107,7 @@ impl FromStr for Op {
             ("vfs", [word]) => on(word).map(Self::Vfs),
             ("client", [word]) => on(word).map(Self::Client),
             ("manager", [word]) => on(word).map(Self::Manager),
+            ("reload", []) => Ok(Self::Reload),
             ("rebind", [n]) => number(n).map(Self::Rebind),
             ("create", [n, kind]) => Ok(Self::Create(number(n)?, number(kind)?)),
             ("release", [n]) => number(n).map(Self::Release),
@@ -207,6 +210,7 @@ impl fmt::Display for Op {
             Self::Vfs(switch) => write!(f, "vfs {}", on(switch)),
             Self::Client(switch) => write!(f, "client {}", on(switch)),
             Self::Manager(switch) => write!(f, "manager {}", on(switch)),
+            Self::Reload => f.write_str("reload"),
             Self::Rebind(n) => write!(f, "rebind {n}"),
             Self::Create(n, kind) => write!(f, "create {n} {kind}"),
             Self::Release(n) => write!(f, "release {n}"),

@@ -232,7 +232,9 @@ impl Generator {
 
     fn mig(&mut self, twin: &Twin) -> Op {
         let gi = self.gi(twin);
-        match self.numbers.below(12) {
+        match self.numbers.below(14) {
+            // What takes a reset would mostly wait forever.
+            0 | 13 if twin.gpu().is_mig_pending() => Op::Vfs(true),
             0 => Self::control("mig 1"),
             1..5 => Self::control(format_args!("gi-create {}", self.gi_profile())),
             5 => {
@@ -245,6 +247,11 @@ impl Generator {
                 Self::control(format_args!("ci-create {gi} {slices}"))
             }
             9 | 10 => Self::control(format_args!("ci-destroy {gi} {}", self.numbers.below(2))),
+            11 => {
+                let text = self.numbers.pick(&SCHEDULERS).copied().unwrap_or_default();
+                Self::control(format_args!("gi-scheduler {gi} {text}"))
+            }
+            12 => Self::control("reset"),
             _ => Self::control(format_args!("gi-hetero {gi} {}", self.numbers.below(2))),
         }
     }

@@ -76,6 +76,7 @@ impl Twin {
         match &op.lowered(framework) {
             Op::Vfs(on) => gpu.set_vfs(*on).map(done),
             Op::Rebind(number) => gpu.rebind_vf(*number).map(done),
+            Op::Reload => gpu.reload().map(done),
             Op::MdevCreate(parent, kind, text) => gpu.mdev_create(*parent, *kind, text).map(done),
             Op::MdevRemove(uuid, text) => gpu.mdev_remove(uuid, text).map(done),
             Op::MdevType(parent, kind, name) => gpu.read_mdev_type(*parent, *kind, name),

@@ -2,7 +2,7 @@
 
 use nix::errno::Errno;
 
-use super::{Forgotten, Framework, Gpu, Parent, Result, Scheduler, Vf};
+use super::{Forgotten, Framework, Gpu, Mig, Parent, Result, Scheduler, Vf};
 
 impl Gpu {
     /// Whether a caller gets the `unbindLock`.
@@ -39,7 +39,7 @@ impl Gpu {
 
     /// Removes GPU instances, modes and vGPUs; virtual functions that stay still show
     /// their type.
-    fn rebind(&mut self) {
+    pub(super) fn rebind(&mut self) {
         self.gis.clear();
         self.hetero = false;
         self.scheduler = Scheduler::default();
@@ -51,6 +51,31 @@ impl Gpu {
         });
         self.forgotten.extend(forgotten);
         self.forgotten.sort_by_key(|one| one.parent);
+    }
+
+    /// The driver is unloaded and loaded again, or the host reboots: only boards whose
+    /// MIG mode needs a reset keep that.
+    ///
+    /// # Errors
+    /// `EBUSY`: somebody has the GPU or a vGPU open.
+    pub fn reload(&mut self) -> Result<()> {
+        if !self.grants_unbind() {
+            return Err(Errno::EBUSY);
+        }
+        let keeps = self.board.features.mig_reset;
+        let mig = Mig {
+            current: keeps && self.mig.pending,
+            pending: keeps && self.mig.pending,
+        };
+        *self = Self {
+            node: self.node,
+            manager: self.manager,
+            loaded: self.loaded,
+            now: self.now,
+            mig,
+            ..Self::new(self.board, &self.address, self.switches)
+        };
+        Ok(())
     }
 
     /// Binds a virtual function without a vGPU again, which is forbidden: afterwards it

@@ -21,6 +21,19 @@ fn switch(word: &str) -> Result<bool> {
     }
 }
 
+fn scheduler(words: &[&str]) -> Result<Scheduler> {
+    let [policy, arr, factor, frequency, slice] = words else {
+        return Err(Errno::EINVAL);
+    };
+    Ok(Scheduler {
+        policy: number(policy)?,
+        arr: number(arr)?,
+        factor: number(factor)?,
+        frequency: number(frequency)?,
+        slice_ns: number(slice)?,
+    })
+}
+
 fn lines<T: Display>(items: impl IntoIterator<Item = T>) -> String {
     items.into_iter().map(|item| format!("{item}\n")).collect()
 }
@@ -69,15 +82,12 @@ impl Gpu {
                 Ok(lines([self.ci_create(number(gi)?, number(slices)?)?]))
             }
             ("ci-destroy", [gi, ci]) => self.ci_destroy(number(gi)?, number(ci)?).map(done),
-            ("scheduler", [policy, arr, factor, frequency, slice]) => self
-                .set_scheduler(Scheduler {
-                    policy: number(policy)?,
-                    arr: number(arr)?,
-                    factor: number(factor)?,
-                    frequency: number(frequency)?,
-                    slice_ns: number(slice)?,
-                })
-                .map(done),
+            ("scheduler", words) => self.set_scheduler(scheduler(words)?).map(done),
+            ("gi-scheduler", [gi, words @ ..]) => {
+                let (gi, scheduler) = (number(gi)?, scheduler(words)?);
+                self.set_gi_scheduler(gi, scheduler).map(done)
+            }
+            ("reset", []) => self.reset().map(done),
             _ => Err(Errno::EINVAL),
         }
     }

@@ -14,7 +14,6 @@ impl Gpu {
     }
 
     fn describe_to(&self, text: &mut String) -> std::fmt::Result {
-        let scheduler = &self.scheduler;
         writeln!(text, "model {}", self.board.model)?;
         writeln!(text, "framework {}", self.framework())?;
         writeln!(text, "node {}", self.node)?;
@@ -23,20 +22,17 @@ impl Gpu {
         let (current, pending) = (u8::from(self.mig.current), u8::from(self.mig.pending));
         writeln!(text, "mig {current} {pending}")?;
         writeln!(text, "hetero {}", u8::from(self.hetero))?;
-        writeln!(
-            text,
-            "scheduler {} {} {} {} {}",
-            scheduler.policy,
-            scheduler.arr,
-            scheduler.factor,
-            scheduler.frequency,
-            scheduler.slice_ns
-        )?;
+        writeln!(text, "scheduler {}", self.scheduler)?;
         for (id, gi) in &self.gis {
             let profile = self.board.gi_profile(gi.profile);
             let size = profile.map_or(0, |profile| profile.memory_slots);
             let hetero = u8::from(gi.hetero);
             writeln!(text, "gi {id} {} {} {size} {hetero}", gi.profile, gi.start)?;
+        }
+        for (id, gi) in &self.gis {
+            if self.board.features.mig_timeslicing {
+                writeln!(text, "gi-scheduler {id} {}", gi.scheduler)?;
+            }
         }
         for (id, gi) in &self.gis {
             for (ci, slices) in &gi.compute {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use nix::errno::Errno;
 
-use super::{Gpu, Result, Vgpu, VgpuHandle};
+use super::{Gpu, Result, Scheduler, Vgpu, VgpuHandle};
 use crate::boards::GiProfile;
 
 /// MIG mode: the present one, and the one after binding again.
@@ -25,6 +25,8 @@ pub struct GpuInstance {
     pub start: u32,
     /// Its vGPUs may differ in size.
     pub hetero: bool,
+    /// How its vGPUs share its time.
+    pub scheduler: Scheduler,
     /// Compute instances: slices by id.
     pub compute: BTreeMap<u32, u32>,
 }
@@ -40,7 +42,8 @@ fn lowest<T>(taken: &BTreeMap<u32, T>) -> u32 {
 const HALF: u32 = 2;
 
 impl Gpu {
-    /// Asks for MIG mode. True: in effect; false: pending until the GPU is bound again.
+    /// Asks for MIG mode. True: in effect; false: pending until the GPU is bound again or
+    /// reset.
     ///
     /// # Errors
     /// `EOPNOTSUPP`: the board has none.
@@ -49,12 +52,30 @@ impl Gpu {
             return Err(Errno::EOPNOTSUPP);
         }
         self.mig.pending = on;
-        let in_use =
-            !self.vgpus.is_empty() || !on && (!self.vfs.is_empty() || !self.gis.is_empty());
-        if !in_use {
+        // To switch it on needs a reset on some boards, which these prevent as well.
+        let is_cut = !self.vfs.is_empty() || !self.gis.is_empty();
+        let is_held = (!on || self.board.features.mig_reset) && is_cut;
+        if !is_held && self.vgpus.is_empty() && self.clients == 0 {
             self.mig.current = on;
         }
         Ok(self.mig.current == on)
+    }
+
+    /// Whether another mode than the present one was asked for.
+    pub fn is_mig_pending(&self) -> bool {
+        self.mig.current != self.mig.pending
+    }
+
+    /// What `nvidia-smi --gpu-reset` does.
+    ///
+    /// # Errors
+    /// `EBUSY`: somebody else has the GPU open, or it has virtual functions or vGPUs.
+    pub fn reset(&mut self) -> Result<()> {
+        if self.clients > 0 || !self.vgpus.is_empty() || !self.vfs.is_empty() {
+            return Err(Errno::EBUSY);
+        }
+        self.rebind();
+        Ok(())
     }
 
     /// Makes a GPU instance; without `start`, where the driver likes it: small ones at
@@ -90,6 +111,7 @@ impl Gpu {
             profile: profile.id,
             start,
             hetero: false,
+            scheduler: Scheduler::default(),
             compute: BTreeMap::new(),
         };
         self.gis.insert(id, instance);
@@ -133,7 +155,7 @@ impl Gpu {
         Ok(())
     }
 
-    fn has_vgpu(&self, gi: u32) -> bool {
+    pub(super) fn has_vgpu(&self, gi: u32) -> bool {
         self.vgpus.iter().any(|vgpu| vgpu.gi == Some(gi))
     }
 

@@ -1,5 +1,7 @@
-//! Heterogeneous mode and scheduler: settings of the whole GPU, which can be changed
-//! while it is empty.
+//! Heterogeneous mode and scheduler: settings of the whole GPU or of a GPU instance,
+//! which can be changed while it is empty.
+
+use std::fmt;
 
 use nix::errno::Errno;
 
@@ -35,6 +37,15 @@ impl Default for Scheduler {
     }
 }
 
+/// The words of the commands that set it.
+impl fmt::Display for Scheduler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (factor, frequency) = (self.factor, self.frequency);
+        let (policy, arr, slice_ns) = (self.policy, self.arr, self.slice_ns);
+        write!(f, "{policy} {arr} {factor} {frequency} {slice_ns}")
+    }
+}
+
 impl Scheduler {
     fn is_within_limits(&self, has_arr: bool) -> bool {
         let slices = NANOSECONDS_PER_MS..=30 * NANOSECONDS_PER_MS;
@@ -60,6 +71,30 @@ impl Gpu {
             return Err(Errno::EBUSY);
         }
         self.hetero = on;
+        Ok(())
+    }
+
+    /// Sets the scheduler of a GPU instance.
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP`: one vGPU per GPU instance on this board, or a vGPU is in it.
+    /// `ENOENT`: no such GPU instance. `EINVAL`: outside the board's limits, or fixed
+    /// share with its heterogeneous mode.
+    pub fn set_gi_scheduler(&mut self, gi: u32, scheduler: Scheduler) -> Result<()> {
+        if !self.board.features.mig_timeslicing {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        let (in_use, has_arr) = (self.has_vgpu(gi), self.board.features.arr);
+        let instance = self.gis.get_mut(&gi).ok_or(Errno::ENOENT)?;
+        if in_use {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        if !scheduler.is_within_limits(has_arr)
+            || instance.hetero && scheduler.policy == FIXED_SHARE
+        {
+            return Err(Errno::EINVAL);
+        }
+        instance.scheduler = scheduler;
         Ok(())
     }
 

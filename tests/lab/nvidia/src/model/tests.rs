@@ -288,7 +288,8 @@ fn the_state_as_text() {
     assert_eq!(
         gpu.command("gpu 0000:3b:00.0").unwrap(),
         "model rtx-pro-6000\nframework vendor-vfio\nnode 0\nvfs 48\nloaded 1\nmig 1 1\n\
-         hetero 0\nscheduler 1 0 0 0 0\ngi 1 35 0 6 1\ngi 6 47 9 3 0\nci 6 0 1\n\
+         hetero 0\nscheduler 1 0 0 0 0\ngi 1 35 0 6 1\ngi 6 47 9 3 0\n\
+         gi-scheduler 1 1 0 0 0 0\ngi-scheduler 6 1 0 0 0 0\nci 6 0 1\n\
          vgpu 3251634176 1570 0 1 0000:3b:01.1 - 77 5a000000-0000-4000-8000-000000000000 web\n\
          vgpu 3251634177 1561 0 6 0000:3b:00.4 - - - -\n"
     );

@@ -16,7 +16,7 @@ use crate::{
     instances::*,
     metadata::*,
     scheduler::*,
-    structs::{MaxPerGi, SchedulerSetV2, SchedulerStateV2},
+    structs::{GiSchedulerSet, MaxPerGi, SchedulerSetV2, SchedulerStateV2},
     vgpu_types::*,
 };
 
@@ -222,6 +222,58 @@ fn a_scheduler_is_read_and_set_in_both_interfaces() {
         nvmlDeviceGetVgpuSchedulerState_v2(device(1), (&mut state).into()),
         3
     );
+}
+
+#[test]
+fn a_gpu_instance_has_a_scheduler_in_both_interfaces() {
+    library(&[
+        ("gi-scheduler 0000:81:00.0 3 2 2 33 480 0", Ok("")),
+        (
+            "gi-scheduler 0000:81:00.0 3 3 1 0 0 2000000",
+            Err(Errno::EOPNOTSUPP),
+        ),
+    ]);
+    let mut set = GiSchedulerSet {
+        version: version::<GiSchedulerSet>(1),
+        engine: 1,
+        policy: 2,
+        arr: 2,
+        parameters: nvmlVgpuSchedulerSetParams_t {
+            vgpuSchedDataWithARR: nvmlVgpuSchedulerSetParams_t__bindgen_ty_1 {
+                avgFactor: 33,
+                frequency: 480,
+            },
+        },
+    };
+    let at = Ptr::from(&mut set);
+    assert_eq!(nvmlGpuInstanceSetVgpuSchedulerState(gi(1, 3), at), 0);
+    (set.policy, set.arr) = (3, 1);
+    set.parameters.vgpuSchedData.timeslice = 2_000_000;
+    let at = Ptr::from(&mut set);
+    assert_eq!(nvmlGpuInstanceSetVgpuSchedulerState(gi(1, 3), at), 3);
+    set.engine = 2;
+    let at = Ptr::from(&mut set);
+    assert_eq!(nvmlGpuInstanceSetVgpuSchedulerState(gi(1, 3), at), 2);
+    let mut second = SchedulerSetV2 {
+        engine: 1,
+        policy: 2,
+        factor: 33,
+        frequency: 480,
+    };
+    let at = Ptr::from(&mut second);
+    assert_eq!(nvmlGpuInstanceSetVgpuSchedulerState_v2(gi(1, 3), at), 0);
+    let mut state = SchedulerStateV2 {
+        engine: 1,
+        policy: 0,
+        factor: 0,
+        slice: 0,
+    };
+    let at = Ptr::from(&mut state);
+    assert_eq!(nvmlGpuInstanceGetVgpuSchedulerState_v2(gi(1, 2), at), 0);
+    assert_eq!((state.policy, state.factor, state.slice), (3, 0, 2_000_000));
+    let at = Ptr::from(&mut state);
+    assert_eq!(nvmlGpuInstanceGetVgpuSchedulerState_v2(gi(1, 3), at), 0);
+    assert_eq!(state.policy, 1);
 }
 
 #[test]

@@ -29,6 +29,14 @@ fn switch(number: u32) -> Result<bool, Failure> {
     }
 }
 
+fn parameters([arr, factor, frequency, slice]: [u32; 4]) -> Result<SchedulerParameters, Failure> {
+    match (arr, factor, frequency, slice) {
+        (ARR_ON, _, _, 0) => Ok(SchedulerParameters::Average { factor, frequency }),
+        (0..ARR_ON, 0, 0, _) => Ok(SchedulerParameters::TimeSlice(slice)),
+        _ => Err(Failure::Inexpressible),
+    }
+}
+
 /// None if NVML reports that the feature does not exist.
 fn supported<T>(answer: raw::Answer<T>) -> raw::Answer<Option<T>> {
     match answer {
@@ -76,12 +84,14 @@ impl Gpu<'_> {
                 Ok(raw.destroy_ci(ci).map(done)?)
             }
             ("scheduler", &[policy, arr, factor, frequency, slice]) => {
-                let parameters = match (arr, factor, frequency, slice) {
-                    (ARR_ON, _, _, 0) => SchedulerParameters::Average { factor, frequency },
-                    (0..ARR_ON, 0, 0, _) => SchedulerParameters::TimeSlice(slice),
-                    _ => return Err(Failure::Inexpressible),
-                };
+                let parameters = parameters([arr, factor, frequency, slice])?;
                 let set = raw.set_scheduler(device, policy, arr, parameters);
+                Ok(set.map(done)?)
+            }
+            ("gi-scheduler", &[gi, policy, arr, factor, frequency, slice]) => {
+                let gi = self.gi(gi)?;
+                let parameters = parameters([arr, factor, frequency, slice])?;
+                let set = raw.set_gi_scheduler(gi, policy, arr, parameters);
                 Ok(set.map(done)?)
             }
             ("state", []) => Ok(self.state()?),
@@ -108,6 +118,14 @@ impl Gpu<'_> {
         }
         if mig.is_some_and(|(current, _)| current) {
             let gis = self.gis()?;
+            for gi in &gis {
+                if let Some([policy, arr, factor, slice]) = supported(raw.gi_scheduler(*gi))? {
+                    let id = gi.id;
+                    lines.push(format!(
+                        "gi-scheduler {id} {policy} {arr} {factor} - {slice}"
+                    ));
+                }
+            }
             for gi in &gis {
                 lines.push(self.gi_line(*gi)?);
             }

@@ -14,8 +14,9 @@
 //!   missing instance is not found, before any other error.
 //! - `ci-create` takes the profile with that many slices. If there is none (NVML never has one
 //!   with 5 slices), the answer is `EINVAL` without a call.
-//! - `scheduler` with adaptive round robin (ARR 2) has no time slice; without it there is no
-//!   averaging factor and no frequency. Such a command is `ENOSYS`, without a call.
+//! - `scheduler` and `gi-scheduler` with adaptive round robin (ARR 2) have no time slice; without
+//!   it there is no averaging factor and no frequency. Such a command is `ENOSYS`, without a call.
+//! - `reset` has no call.
 //! - `state` is NVML's view of `gpu`: no line for an unsupported mode, `-` for an unsupported
 //!   heterogeneous mode of a GPU instance, the scheduler's frequency as a time slice, only vGPUs
 //!   with a VM, and neither pid nor name of the VM.

@@ -10,6 +10,7 @@ fn an_operation_is_what_it_prints() {
         "client off",
         "manager on",
         "rebind 3",
+        "reload",
         "create 0 1155",
         "release 0",
         "mdev-create pf 232 \"x y\\n\"",
