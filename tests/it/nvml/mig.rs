@@ -103,7 +103,7 @@ fn profiles_are_those_of_the_tables_without_mig_mode() {
 
 #[test]
 fn mig_mode_is_switched_and_read_back() {
-    let driver = Driver::with(&["a100-40"]);
+    let driver = Driver::with(&["h100"]);
     // With virtual functions it is only switched on.
     driver.twins().gpus[0].set_vfs(false).unwrap();
     for on in [true, false] {
@@ -174,7 +174,7 @@ fn mig_mode_is_refused_for_what_it_is() {
 
 #[test]
 fn instances_are_created_where_they_shall_be() {
-    let driver = Driver::with(&["a100-40"]);
+    let driver = Driver::with(&["h100"]);
     let (large, small) = (place(9, 4, 4), place(19, 2, 1));
     assert_eq!(
         create(&driver, small),
@@ -208,7 +208,7 @@ fn instances_are_created_where_they_shall_be() {
 
 #[test]
 fn an_instance_is_destroyed_with_its_compute_instances() {
-    let driver = Driver::with(&["a100-40"]);
+    let driver = Driver::with(&["h100"]);
     assert_eq!(set_mig(&driver, true), Answer::Done);
     let (whole, small) = (place(9, 0, 4), place(19, 6, 1));
     for place in [whole, small] {
@@ -232,7 +232,7 @@ fn an_instance_is_destroyed_with_its_compute_instances() {
 #[test]
 fn a_driver_without_placements_makes_no_instance() {
     let lacking = ["nvmlDeviceCreateGpuInstanceWithPlacement"];
-    let driver = Driver::with(&["a100-40"]).without(&lacking);
+    let driver = Driver::with(&["h100"]).without(&lacking);
     assert_eq!(set_mig(&driver, true), Answer::Done);
     let Answer::Failed(failure) = create(&driver, place(19, 0, 1)) else {
         panic!("it was created");
@@ -243,13 +243,13 @@ fn a_driver_without_placements_makes_no_instance() {
 
 #[test]
 fn older_libraries_have_older_calls() {
-    let whole = instance_facts(&Driver::with(&["a100-40"]));
+    let whole = instance_facts(&Driver::with(&["h100"]));
     let lacking = [
         "nvmlDeviceGetGpuInstanceProfileInfoV",
         "nvmlDeviceGetGpuInstancePossiblePlacements_v2",
         "nvmlVgpuTypeGetMaxInstancesPerGpuInstance",
     ];
-    let driver = Driver::with(&["a100-40"]).without(&lacking);
+    let driver = Driver::with(&["h100"]).without(&lacking);
     let unnamed = |profile: &InstanceProfile| InstanceProfile {
         name: None,
         graphics: None,
