@@ -148,7 +148,7 @@ impl DriverChild {
         }
     }
 
-    /// Reads an attribute through the child; the text is that of [`files::read_text`].
+    /// Reads an attribute through the child; the text is that of [`files::read_attribute`].
     /// Errors are those of [`Self::carry_out`].
     pub(super) fn read(
         &mut self,
@@ -238,7 +238,7 @@ fn serve(mut parent: &UnixStream) -> io::Result<()> {
             _ => error.raw_os_error().unwrap_or(Errno::EIO as i32),
         };
         let (answer, undo) = match parts.as_slice() {
-            [path] => match files::read_text(Path::new(path), files::ATTRIBUTE) {
+            [path] => match files::read_attribute(Path::new(path)) {
                 Ok(text) => (Answer::Text(text), &[][..]),
                 Err(error) => (Answer::Errno(number(error)), &[][..]),
             },

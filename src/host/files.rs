@@ -7,7 +7,7 @@ use std::{
     io::{self, Read},
     os::unix::{
         ffi::OsStrExt,
-        fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+        fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt},
     },
     path::Path,
 };
@@ -16,7 +16,7 @@ use nix::{
     dir::Dir,
     errno::Errno,
     fcntl::{OFlag, openat},
-    sys::stat::Mode,
+    sys::stat::{Mode, makedev},
     time::{ClockId, clock_gettime},
 };
 
@@ -286,7 +286,7 @@ fn effect<T>(name: &str, path: &Path, act: impl FnOnce() -> io::Result<T>) -> io
 }
 
 /// Reads a file to its end. A short regular file takes one read.
-fn read_whole(file: &mut File, bytes: &mut Vec<u8>) -> io::Result<()> {
+fn read_whole(file: &mut impl Read, bytes: &mut Vec<u8>) -> io::Result<()> {
     bytes.resize(ATTRIBUTE, 0);
     let mut filled = 0;
     loop {
@@ -305,7 +305,11 @@ fn read_whole(file: &mut File, bytes: &mut Vec<u8>) -> io::Result<()> {
 /// Longest text of an attribute, in bytes. sysfs gives a page at most (`sysfs_emit`).
 pub(super) const ATTRIBUTE: usize = 4096;
 
-/// Longest text of other files that are read as attributes are, in bytes.
+/// Longest text of a file in `/proc`, in bytes. A table of mounts has a line of up to some KiB
+/// for each container, and a host may have thousands.
+pub(super) const LONGEST_OF_PROC: usize = 64 << 20;
+
+/// Longest text of other files, in bytes.
 pub(super) const LONGEST: usize = 1 << 20;
 
 /// The error for a file that is longer than that.
@@ -314,30 +318,56 @@ pub(super) fn too_long(longest: usize) -> io::Error {
     io::Error::new(io::ErrorKind::FileTooLarge, text)
 }
 
-/// Reads an attribute's text, without the white space at its end.
+/// Reads an attribute's text, without the white space at its end. One read serves it whole.
+///
+/// # Errors
+/// The kernel's errno; `InvalidData` for text that is not UTF-8, `FileTooLarge` for more
+/// than [`ATTRIBUTE`] bytes.
+pub(super) fn read_attribute(path: &Path) -> io::Result<String> {
+    let mut bytes = Vec::with_capacity(ATTRIBUTE);
+    let mut file = File::open(path)?.take(one_more_than(ATTRIBUTE));
+    read_whole(&mut file, &mut bytes)?;
+    trimmed_text(bytes, ATTRIBUTE)
+}
+
+/// Reads another file's text, without the white space at its end. What is no regular file is
+/// refused: the writer of a pipe would be waited for.
 ///
 /// # Errors
 /// The kernel's errno; `InvalidData` for text that is not UTF-8, `FileTooLarge` for more
 /// than `longest` bytes.
 pub(super) fn read_text(path: &Path, longest: usize) -> io::Result<String> {
-    // One read serves an attribute whole (at most a page); more is read only
-    // where the page was full.
-    const PAGE: usize = ATTRIBUTE;
-    let mut file = File::open(path)?;
-    let mut bytes = vec![0; PAGE];
-    let mut filled = 0;
-    loop {
-        let count = file.read(&mut bytes[filled..])?;
-        filled += count;
-        if count == 0 || filled < bytes.len() || filled > longest {
-            break;
-        }
-        bytes.resize(filled + PAGE, 0);
+    let file = File::options()
+        .read(true)
+        .custom_flags(OFlag::O_NONBLOCK.bits())
+        .open(path)?;
+    let kind = file.metadata()?;
+    // A directory has an error of its own; a link to /dev/null stands for an empty file.
+    if !kind.is_file() && !kind.is_dir() && !is_null(&kind) {
+        let text = "it is no regular file";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
     }
-    if filled > longest {
+    let mut bytes = Vec::with_capacity(ATTRIBUTE);
+    // A read of a list in /proc gives whole lines, so less than was asked for before its end
+    // (`seq_read_iter`).
+    file.take(one_more_than(longest)).read_to_end(&mut bytes)?;
+    trimmed_text(bytes, longest)
+}
+
+/// Whether it is `/dev/null` (kernel `Documentation/admin-guide/devices.txt`).
+fn is_null(file: &fs::Metadata) -> bool {
+    file.file_type().is_char_device() && file.rdev() == makedev(1, 3)
+}
+
+/// More than the longest text has: enough to see that a file is longer.
+fn one_more_than(longest: usize) -> u64 {
+    u64::try_from(longest).unwrap_or(u64::MAX).saturating_add(1)
+}
+
+fn trimmed_text(bytes: Vec<u8>, longest: usize) -> io::Result<String> {
+    if bytes.len() > longest {
         return Err(too_long(longest));
     }
-    bytes.truncate(filled);
     let mut text =
         String::from_utf8(bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
     text.truncate(text.trim_end().len());

@@ -164,12 +164,14 @@ impl Sysfs for Host {
                 return self.ask_driver(path);
             }
         }
-        let longest = if path.starts_with("/sys/") {
-            files::ATTRIBUTE
+        let place = self.path(path);
+        if path.starts_with("/sys/") {
+            files::read_attribute(&place)
+        } else if path.starts_with("/proc/") {
+            files::read_text(&place, files::LONGEST_OF_PROC)
         } else {
-            files::LONGEST
-        };
-        files::read_text(&self.path(path), longest)
+            files::read_text(&place, files::LONGEST)
+        }
     }
 
     fn read_bytes(&self, path: &str, length: usize) -> io::Result<Vec<u8>> {
@@ -390,16 +392,26 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let host = Host::new(root.path());
         std::fs::create_dir(root.path().join("sys")).unwrap();
+        std::fs::create_dir(root.path().join("proc")).unwrap();
         for (file, length, read) in [
             ("/sys/name", 4096, Ok(4096)),
             ("/sys/name", 4097, Err("it holds more than 4096 bytes")),
             ("/sys/name", 70_000, Err("it holds more than 4096 bytes")),
+            ("/name", 0, Ok(0)),
             ("/name", 70_000, Ok(70_000)),
             ("/name", 1 << 20, Ok(1 << 20)),
             (
                 "/name",
                 (1 << 20) + 1,
                 Err("it holds more than 1048576 bytes"),
+            ),
+            // The mounts of a host with thousands of containers.
+            ("/proc/name", (1 << 20) + 1, Ok((1 << 20) + 1)),
+            ("/proc/name", 64 << 20, Ok(64 << 20)),
+            (
+                "/proc/name",
+                (64 << 20) + 1,
+                Err("it holds more than 67108864 bytes"),
             ),
         ] {
             std::fs::write(host.path(file), "x".repeat(length)).unwrap();
@@ -410,6 +422,48 @@ mod tests {
                 read.as_ref().map_err(|e| *e),
                 "{file} {length}"
             );
+        }
+    }
+
+    /// The kernel gives such a list in whole lines: a read returns less than was asked for long
+    /// before the end.
+    #[test]
+    fn a_list_of_the_kernel_is_read_to_its_end() {
+        const SYMBOLS: &str = "/proc/kallsyms";
+        let last = |text: &str| text.lines().last().map(str::to_owned);
+        let text = Host::new("/").read(SYMBOLS).unwrap();
+        let whole = std::fs::read_to_string(SYMBOLS).unwrap();
+        assert!(text.len() > files::ATTRIBUTE, "{}", text.len());
+        assert_eq!(last(&text), last(&whole));
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_not_waited_for() {
+        use std::os::unix::{fs::symlink, net::UnixListener};
+
+        let root = tempfile::tempdir().unwrap();
+        let host = Host::new(root.path());
+        let path = |name: &str| root.path().join(name);
+        let made = std::process::Command::new("mkfifo")
+            .arg(path("pipe"))
+            .status();
+        assert!(made.unwrap().success());
+        let _socket = UnixListener::bind(path("socket")).unwrap();
+        symlink("/dev/null", path("mask")).unwrap();
+        symlink("/dev/zero", path("zeros")).unwrap();
+        std::fs::create_dir(path("folder")).unwrap();
+        for (name, wanted) in [
+            ("pipe", Err("it is no regular file")),
+            ("zeros", Err("it is no regular file")),
+            ("socket", Err("No such device or address (os error 6)")),
+            ("folder", Err("Is a directory (os error 21)")),
+            // This is how an administrator turns off a file of the system.
+            ("mask", Ok("")),
+        ] {
+            let read = host.read(&format!("/{name}"));
+            let read = read.map_err(|error| error.to_string());
+            let wanted = wanted.map(str::to_owned).map_err(str::to_owned);
+            assert_eq!(read, wanted, "{name}");
         }
     }
 
