@@ -121,13 +121,15 @@ fn ids(view: &View<'_>, found: &mut Findings) -> Result<(), Trouble> {
         let Some(("options", module)) = line.about() else {
             continue;
         };
-        let ids = line.words.iter().find(|word| word.starts_with("ids="));
+        let mut ids = line
+            .words
+            .iter()
+            .filter_map(|word| word.strip_prefix("ids="));
+        // An empty value names no device.
+        let ids = ids.find(|ids| !ids.is_empty());
         if let Some(ids) = ids.filter(|_| TAKERS.contains(&module.as_str())) {
             found.add(
-                format!(
-                    "{module} takes all devices with the ids {} at boot",
-                    &ids[4..]
-                ),
+                format!("{module} takes all devices with the ids {ids} at boot"),
                 [line.evidence()],
                 "remove the option, and let a pool name the devices; then make the initramfs \
                  again and reboot the host",
@@ -139,7 +141,7 @@ fn ids(view: &View<'_>, found: &mut Findings) -> Result<(), Trouble> {
         let Some((key, value)) = word.split_once(".ids=") else {
             continue;
         };
-        if TAKERS.contains(&spelt(key).as_str()) {
+        if TAKERS.contains(&spelt(key).as_str()) && !value.is_empty() {
             found.add(
                 format!("{key} takes all devices with the ids {value} at boot"),
                 [says(COMMAND_LINE, &word)],

@@ -337,10 +337,11 @@ fn unreadable(view: &View<'_>, found: &mut Findings) -> Result<(), Trouble> {
             [one.to_string()],
             "see whether that domain runs; when it does not, remove the file",
             [
-                // A pasted command must not remove the claim of a domain that runs.
+                // A pasted command must not remove the claim of a domain that runs, nor one
+                // whose domain may run because libvirt does not answer.
                 format!(
-                    "virsh list --uuid | grep -q {} || rm {}",
-                    quoted(uuid),
+                    "running=$(virsh -c qemu:///system list --uuid) && case \"$running\" in \
+                     *{uuid}*) echo 'it runs, the claim stays' ;; *) rm {} ;; esac",
                     quoted(&one.path)
                 ),
                 "virt-vgpu reconcile".to_owned(),

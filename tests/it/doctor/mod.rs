@@ -11,6 +11,7 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt,
     path::Path,
+    process::Command,
 };
 
 use proptest::prelude::*;
@@ -344,6 +345,84 @@ proptest! {
         let report = examine(&host, &Stored { host: &host });
         prop_assert!(report.made + report.not_made.len() == CHECKS.len());
     }
+}
+
+#[test]
+fn the_command_of_an_unreadable_claim_keeps_it_unless_libvirt_says_that_its_domain_is_off() {
+    const UUID: &str = "11111111-2222-4333-8444-555555555555";
+    const OTHER: &str = "11111111-2222-4333-8444-555555555556";
+    let claims = "/run/virt-vgpu/claims";
+    let (fault, _) = hosts_of("claim-unreadable");
+    let report = fault.examine();
+    let command = &findings(&report, "claim-unreadable")[0].commands[0];
+    for (virsh, stays) in [
+        (format!("echo {OTHER}; echo {UUID}; echo"), true),
+        (format!("echo {OTHER}; echo"), false),
+        ("echo".to_owned(), false),
+        ("echo 'failed to connect' >&2; exit 1".to_owned(), true),
+        (format!("echo {OTHER}; exit 1"), true),
+    ] {
+        let root = fault.directory();
+        let bin = TempDir::new().unwrap();
+        let program = bin.path().join("virsh");
+        let script =
+            format!("#!/bin/sh\n[ \"$*\" = '-c qemu:///system list --uuid' ] || exit 9\n{virsh}\n");
+        fs::write(&program, script).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let below = format!("{}{claims}", root.path().display());
+        let path = format!(
+            "{}:{}",
+            bin.path().display(),
+            std::env::var("PATH").unwrap()
+        );
+        let output = Command::new("sh")
+            .args(["-c", &command.replace(claims, &below)])
+            .env("PATH", path)
+            .output()
+            .unwrap();
+        let claim = Path::new(&below).join(format!("{UUID}.json"));
+        assert_eq!(claim.exists(), stays, "{virsh}: {output:?}");
+    }
+}
+
+#[test]
+fn a_pipe_in_place_of_a_file_is_told_of_and_not_waited_for() {
+    let pool = "without /sys/bus/pci/drivers/vfio-pci\nfile /etc/virt-vgpu/pools.d/disks.toml\n  \
+                kind = 'pci'";
+    let root = Tree::base().with(pool).directory();
+    for path in ["etc/modprobe.d/x.conf", "lib/modules/6.12.9/modules.dep"] {
+        let path = root.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let _ = fs::remove_file(&path);
+        let made = Command::new("mkfifo").arg(&path).status();
+        assert!(made.unwrap().success());
+    }
+    // A file of the administrator that turns off one of the system's.
+    let mask = root.path().join("etc/modprobe.d/off.conf");
+    std::os::unix::fs::symlink("/dev/null", mask).unwrap();
+    let host = Host::new(root.path());
+    let report = examine(&host, &Stored { host: &host });
+    assert_eq!(report.not_made, []);
+    let found: Vec<String> = report
+        .findings
+        .iter()
+        .map(|one| format!("{}: {}", one.check, one.evidence.join(", ")))
+        .collect();
+    let of = |path: &str, check: &str| format!("{check}: {path}: it is no regular file");
+    let modules = |check| of("/lib/modules/6.12.9/modules.dep", check);
+    let options = |check| of("/etc/modprobe.d/x.conf", check);
+    assert_eq!(
+        found,
+        [
+            modules("vfio-pci-missing"),
+            options("vfio-ids-fixed"),
+            options("driver-softdep"),
+            options("modprobe-install"),
+            options("module-blacklisted"),
+            modules("nvidia-module-missing"),
+            modules("nvidia-module-not-loaded"),
+        ]
+    );
 }
 
 #[test]
