@@ -97,7 +97,7 @@ impl Create {
         report.notes.extend(near_misses);
         if self.edit.dry_run && !self.edit.json {
             // For other programs: only the XML.
-            output::document(&report.xml);
+            output::document(&report.xml)?;
         } else {
             output::report(self.edit.json, &report)?;
         }

@@ -6,54 +6,50 @@ use std::{
     io::{self, IsTerminal, Write as _},
 };
 
+use anyhow::Context as _;
 use serde::Serialize;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-use crate::{
-    host::complain,
-    model::{visible, visible_file, visible_lines},
-};
+use crate::model::{visible, visible_file, visible_lines};
 
 /// Prints a report, as JSON or for people.
 pub(super) fn report(as_json: bool, report: &(impl Serialize + Display)) -> anyhow::Result<()> {
     if as_json {
         json(report)
     } else {
-        text(&report.to_string());
-        Ok(())
+        text(&report.to_string())
     }
 }
 
 /// Prints a report as JSON. Characters on which a terminal acts are escaped.
 pub(super) fn json(report: &impl Serialize) -> anyhow::Result<()> {
-    print(&(escaped(&serde_json::to_string_pretty(report)?) + "\n"));
-    Ok(())
+    print(&(escaped(&serde_json::to_string_pretty(report)?) + "\n"))
 }
 
 /// Prints lines for people.
-pub(super) fn text(text: &str) {
-    print(&visible_lines(text));
+pub(super) fn text(text: &str) -> anyhow::Result<()> {
+    print(&visible_lines(text))
 }
 
 /// Prints the text of a file: unchanged, because it may be stored in a file, but made
 /// safe for a terminal.
-pub(super) fn document(text: &str) {
+pub(super) fn document(text: &str) -> anyhow::Result<()> {
     if io::stdout().is_terminal() {
-        print(&visible_file(text));
+        print(&visible_file(text))
     } else {
-        print(text);
+        print(text)
     }
 }
 
-/// The exit code does not depend on whether the output was read: the work is done or
-/// was refused. `virt-vgpu devices | head` closes the pipe early.
-fn print(text: &str) {
+/// A closed pipe is no failure: `virt-vgpu devices | head` has what it wants. A full disk
+/// is one, because the text in the file is cut.
+fn print(text: &str) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            complain(&format!("virt-vgpu: cannot print: {error}"));
+            Err(error).context("cannot print")
         }
-        _ => {}
+        _ => Ok(()),
     }
 }
 

@@ -125,12 +125,12 @@ impl Create {
             output::json(&report)?;
         } else if self.dry_run {
             // Nothing but the file, so that it can be put into one.
-            output::document(&report.text);
+            output::document(&report.text)?;
             for note in &report.notes {
                 complain(&format!("virt-vgpu: note: {note}"));
             }
         } else {
-            output::text(&report.to_string());
+            output::text(&report.to_string())?;
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -151,21 +151,21 @@ fn unread() -> OwnedFd {
 #[test]
 fn nobody_who_listens() {
     let tree = Tree::with_devices().pool("cad", "kind = 'mdev'\ntype = 'none'\nodd = 1\n");
-    for (arguments, code) in [
-        (&["devices"][..], 0),
-        (&["devices", "--json"], 0),
-        (&["--help"], 0),
-        (&["--version"], 0),
-        (&["pool", "check"], 1),
-        (&["pool", "show", "none"], 1),
-        (&["no-such-verb"], 2),
-        (&[], 2),
+    for (arguments, code, code_of_full) in [
+        (&["devices"][..], 0, 1),
+        (&["devices", "--json"], 0, 1),
+        (&["--help"], 0, 0),
+        (&["--version"], 0, 0),
+        (&["pool", "check"], 1, 1),
+        (&["pool", "show", "none"], 1, 1),
+        (&["no-such-verb"], 2, 2),
+        (&[], 2, 2),
     ] {
         let full = || fs::File::options().write(true).open("/dev/full").unwrap();
-        for (out, err) in [
-            (Stdio::from(unread()), Stdio::from(unread())),
-            (Stdio::from(full()), Stdio::from(full())),
-            (Stdio::from(unread()), Stdio::null()),
+        for (out, err, code) in [
+            (Stdio::from(unread()), Stdio::from(unread()), code),
+            (Stdio::from(full()), Stdio::from(full()), code_of_full),
+            (Stdio::from(unread()), Stdio::null(), code),
         ] {
             let mut command = Command::new(env!("CARGO_BIN_EXE_virt-vgpu"));
             let command = command.arg("--root").arg(tree.root()).args(arguments);
@@ -179,13 +179,15 @@ fn nobody_who_listens() {
 #[test]
 fn what_cannot_be_printed_is_said() {
     let tree = Tree::with_devices();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_virt-vgpu"));
-    let command = command.arg("--root").arg(tree.root()).arg("devices");
-    let full = fs::File::options().write(true).open("/dev/full").unwrap();
-    let output = command.stdout(full).output().unwrap();
-    assert_eq!(output.status.code(), Some(0));
-    assert_eq!(
-        String::from_utf8(output.stderr).unwrap(),
-        "virt-vgpu: cannot print: No space left on device (os error 28)\n"
-    );
+    for arguments in [&["devices"][..], &["devices", "--json"]] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_virt-vgpu"));
+        let command = command.arg("--root").arg(tree.root()).args(arguments);
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = command.stdout(full).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        assert_eq!(
+            String::from_utf8(output.stderr).unwrap(),
+            "virt-vgpu: cannot print: No space left on device (os error 28)\n"
+        );
+    }
 }
