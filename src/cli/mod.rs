@@ -2,13 +2,13 @@
 //! what it does. What a verb tells is plain data first, for verbs that only look that of
 //! `report`; it is then printed as JSON or for people, so both always say the same.
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::{
     events,
-    host::{Host, complain, driver_child, start_logging, usage},
+    host::{Host, complain, directory_there, driver_child, start_logging, usage},
 };
 
 mod attach;
@@ -42,8 +42,8 @@ mod target;
 )]
 struct Arguments {
     /// Work on this directory as if it were the host's root.
-    #[arg(long, global = true, env = Host::ROOT_VARIABLE, value_name = "DIR", default_value = "/", hide_env = true, hide_default_value = true)]
-    root: std::path::PathBuf,
+    #[arg(long, global = true, env = Host::ROOT_VARIABLE, value_name = "DIR", default_value = "/", hide_env = true, hide_default_value = true, value_parser = directory_there())]
+    root: PathBuf,
 
     #[command(subcommand)]
     verb: Verb,

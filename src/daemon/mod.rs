@@ -22,7 +22,8 @@ use clap::Parser;
 use crate::{
     claims, definition, events as journal,
     host::{
-        Deadline, DeviceEvents, DeviceNews, Host, ProcessId, complain, driver_child,
+        Deadline, DeviceEvents, DeviceNews, Host, ProcessId, complain, directory_there,
+        driver_child,
         libvirt::{Event, EventLoop, Libvirt, Subscription},
         since_boot, start_logging, tell_alive, tell_ready, tell_status, usage,
     },
@@ -55,7 +56,7 @@ pub(crate) struct Arguments {
     uri: Option<String>,
 
     /// Work on this directory as if it were the host's root.
-    #[arg(long, env = Host::ROOT_VARIABLE, value_name = "DIR", default_value = "/", hide_env = true, hide_default_value = true)]
+    #[arg(long, env = Host::ROOT_VARIABLE, value_name = "DIR", default_value = "/", hide_env = true, hide_default_value = true, value_parser = directory_there())]
     root: PathBuf,
 }
 

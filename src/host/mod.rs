@@ -71,7 +71,7 @@ pub use program::Ended;
 pub use service::{tell_alive, tell_ready, tell_status};
 pub use terminal::complain;
 #[cfg(feature = "cli")]
-pub(crate) use terminal::{ask, usage};
+pub(crate) use terminal::{ask, directory_there, usage};
 #[cfg(feature = "cli")]
 pub use udev_database::{HwdbNames, UdevDatabase};
 

@@ -56,6 +56,20 @@ pub(crate) fn usage(mut error: clap::Error) -> std::process::ExitCode {
     std::process::ExitCode::from(code)
 }
 
+/// The parser of a directory that exists. A root that does not exist would look like a host
+/// without devices, and verbs would make directories in it.
+#[cfg(feature = "cli")]
+pub(crate) fn directory_there() -> impl clap::builder::TypedValueParser<Value = std::path::PathBuf>
+{
+    use clap::builder::TypedValueParser as _;
+
+    clap::builder::PathBufValueParser::new().try_map(|path| match path.metadata() {
+        Ok(found) if found.is_dir() => Ok(path),
+        Ok(_) => Err("it is no directory".to_owned()),
+        Err(error) => Err(error.to_string()),
+    })
+}
+
 fn line(text: &str) -> String {
     let mut line: String = text.chars().take(LONGEST).collect();
     if line.len() < text.len() {

@@ -176,6 +176,38 @@ fn nobody_who_listens() {
     }
 }
 
+/// A mistyped root looks like a host without devices, and would be made by some verbs.
+#[test]
+fn a_root_that_does_not_exist_is_refused_and_not_made() {
+    let root = tempfile::tempdir().unwrap();
+    fs::write(root.path().join("file"), "").unwrap();
+    for (name, why) in [
+        ("typo", "No such file or directory (os error 2)"),
+        ("file", "it is no directory"),
+    ] {
+        let path = root.path().join(name);
+        for arguments in [
+            &["devices"][..],
+            &["status"],
+            &["reconcile"],
+            &["host", "apply", "--all"],
+        ] {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_virt-vgpu"));
+            let command = command.arg("--root").arg(&path).args(arguments);
+            let output = command.output().unwrap();
+            assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+            let text = String::from_utf8(output.stderr).unwrap();
+            let line = text.lines().next().unwrap();
+            let wanted = format!(
+                "error: invalid value '{}' for '--root <DIR>': {why}",
+                path.display()
+            );
+            assert_eq!(line, wanted, "{arguments:?}");
+        }
+        assert_eq!(path.exists(), name == "file");
+    }
+}
+
 #[test]
 fn what_cannot_be_printed_is_said() {
     let tree = Tree::with_devices();
