@@ -185,7 +185,7 @@ pub fn parse(name: PoolName, origin: &Path, text: &str) -> Result<Pool, ConfigEr
             &*fragment.devices,
         )?,
         devices: fragment.devices,
-        rules: rules(origin, &fragment.rules)?,
+        rules: rules(origin, fragment.kind.value, &fragment.rules)?,
         origin: origin.to_owned(),
     })
 }
@@ -252,7 +252,11 @@ fn guest_driver(text: &str) -> Result<String, Refusal> {
     Err((what, &["the absolute path of an .iso file"]))
 }
 
-fn rules(file: &Path, fragments: &[RuleFragment]) -> Result<Vec<Rule>, ConfigError> {
+fn rules(
+    file: &Path,
+    kind: &dyn Kind,
+    fragments: &[RuleFragment],
+) -> Result<Vec<Rule>, ConfigError> {
     if let Some(excess) = fragments.get(MAX_RULES) {
         let what = format!("is in a pool of more than {MAX_RULES} rules");
         return Err(excess.at.refuse(file, &what, &[]));
@@ -265,11 +269,11 @@ fn rules(file: &Path, fragments: &[RuleFragment]) -> Result<Vec<Rule>, ConfigErr
     }
     fragments
         .iter()
-        .map(|fragment| rule(file, fragment))
+        .map(|fragment| rule(file, kind, fragment))
         .collect()
 }
 
-fn rule(file: &Path, fragment: &RuleFragment) -> Result<Rule, ConfigError> {
+fn rule(file: &Path, kind: &dyn Kind, fragment: &RuleFragment) -> Result<Rule, ConfigError> {
     let refuse = |what: &str| fragment.at.refuse(file, what, &[]);
     if fragment.filters.is_empty() {
         return Err(refuse("is empty, which would match every device"));
@@ -277,7 +281,8 @@ fn rule(file: &Path, fragment: &RuleFragment) -> Result<Rule, ConfigError> {
     if fragment.filters.len() > MAX_FILTERS {
         return Err(refuse(&format!("has more than {MAX_FILTERS} filters")));
     }
-    let filters = fragment.filters.iter().map(|written| filter(file, written));
+    let written = fragment.filters.iter();
+    let filters = written.map(|written| filter(file, kind, written));
     Ok(Rule {
         name: fragment.name.as_ref().map(|name| name.value.clone()),
         filters: filters.collect::<Result<_, _>>()?,
@@ -285,14 +290,19 @@ fn rule(file: &Path, fragment: &RuleFragment) -> Result<Rule, ConfigError> {
     })
 }
 
-fn filter(file: &Path, written: &FilterFragment) -> Result<Filter, ConfigError> {
+fn filter(file: &Path, kind: &dyn Kind, written: &FilterFragment) -> Result<Filter, ConfigError> {
     let FilterFragment { field, op, value } = written;
-    Filter::new(&field.value, &op.value, &value.value).map_err(|error| {
+    let filter = Filter::new(&field.value, &op.value, &value.value).map_err(|error| {
         let part = match error.part {
             FilterPart::Field => field,
             FilterPart::Operator => op,
             FilterPart::Value => value,
         };
         part.at.refuse(file, &error.what, &error.accepted)
-    })
+    })?;
+    // Parents of mediated devices have names of any form.
+    match filter.is_no_pci_address() {
+        Some(what) if kind.subject() != Subject::Parent => Err(value.at.refuse(file, &what, &[])),
+        _ => Ok(filter),
+    }
 }

@@ -128,12 +128,33 @@ impl Filter {
                 accepted: Vec::new(),
             });
         }
-        Ok(Self {
+        let filter = Self {
             field,
             op,
             value: value.to_owned(),
             operand,
-        })
+        };
+        // Only PCI functions have virtual ones.
+        match filter.is_no_pci_address() {
+            Some(what) if field == Field::PhysicalFunction => Err(FilterError {
+                part: FilterPart::Value,
+                what,
+                accepted: Vec::new(),
+            }),
+            _ => Ok(filter),
+        }
+    }
+
+    /// Says of a value that a device's whole name is compared with that it is no PCI address.
+    /// This is a mistake unless the devices may have names of another form.
+    #[must_use]
+    pub fn is_no_pci_address(&self) -> Option<String> {
+        let is_name = self.field.info().value_type == FieldType::Address;
+        let is_whole = matches!(self.op, Operator::Equal | Operator::NotEqual);
+        let is_pci = self.value.trim().parse::<PciAddress>().is_ok();
+        let value = shown(&self.value);
+        (is_name && is_whole && !is_pci)
+            .then(|| format!("'{value}' is not a PCI address (as in 0000:3b:00.0)"))
     }
 
     /// The field it asks for.

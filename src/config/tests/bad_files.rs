@@ -267,6 +267,39 @@ fn rules_that_are_no_rules() {
     );
 }
 
+/// Parents of mediated devices may have names of any form, and other devices are PCI functions.
+#[test]
+fn addresses_that_are_none() {
+    let text = |kind: &str, op: &str, value: &str| {
+        format!(
+            "{kind}\n[[rule]]\nwhere = [\n{{ field = 'address',\nop = '{op}',\n\
+             value = '{value}' }}]\n"
+        )
+    };
+    for kind in ["kind = 'pci'", "kind = 'nvidia-vgpu'\nprofile = 'L40S-12Q'"] {
+        let line = 5 + kind.lines().count();
+        for op in ["equal", "not-equal"] {
+            assert_eq!(
+                message(&text(kind, op, "banana")),
+                format!(
+                    "{line}: key 'rule.where.value': 'banana' is not a PCI address (as in \
+                     0000:3b:00.0)"
+                )
+            );
+        }
+        for (op, value) in [
+            ("equal", "3b:00.0"),
+            ("equal", "00000000:3B:00.0"),
+            ("begins-with", "0000:3b:"),
+            ("regex", "^banana"),
+        ] {
+            assert!(read(&text(kind, op, value)).is_ok(), "{op} {value}");
+        }
+    }
+    let mdev = "kind = 'mdev'\ntype = 'mtty-1'";
+    assert!(read(&text(mdev, "equal", "mtty")).is_ok());
+}
+
 #[test]
 fn filters_that_are_no_filters() {
     for (filters, wanted) in [

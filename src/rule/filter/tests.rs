@@ -195,6 +195,12 @@ fn bad_filters_are_refused_with_what_is_accepted() {
             "0000:41:00.8",
             "value: '0000:41:00.8' is not a whole PCI address (as in 0000:3b:00.0)",
         ),
+        (
+            "physical-function",
+            "equal",
+            "banana",
+            "value: 'banana' is not a PCI address (as in 0000:3b:00.0)",
+        ),
         ("driver", "contains", " ", "value: must not be empty"),
         (
             "driver",
