@@ -21,7 +21,7 @@ pub use making::{Base, Making};
 pub use media::{MediaProblem, check_image};
 pub(crate) use media::{choose, provide};
 pub use nearness::{nearness_of, places_beside};
-pub use rules::{profile, together};
+pub use rules::{number_allowed, profile, together};
 
 /// The time limit for a whole start: libvirt sets none, but the domain stays locked for
 /// every client while the hook runs.

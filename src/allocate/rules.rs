@@ -3,7 +3,7 @@
 
 use super::{AllocateError, Demand, PlacedRequest, io_error};
 use crate::{
-    capacity::{VgpuOfVm, unified_memory_allowed, vm_rules},
+    capacity::{VgpuOfVm, number_of_parts, unified_memory_allowed, vm_rules},
     config::Pool,
     device::{
         Sysfs, mdev,
@@ -37,6 +37,7 @@ impl Demand<'_> {
             domain: self.domain.name.to_string(),
             why,
         })?;
+        self.check_number()?;
         for placed in &self.wanted {
             let pool = &self.pools[&placed.request.pool];
             self.check_kind(placed, pool)?;
@@ -48,6 +49,17 @@ impl Demand<'_> {
                 })?;
         }
         Ok(())
+    }
+
+    /// Checks the number of devices, with those that a running domain has.
+    fn check_number(&self) -> Result<(), AllocateError> {
+        let wanted = self.wanted.iter();
+        let wanted = wanted.map(|placed| &self.pools[&placed.request.pool]);
+        let beside = self.beside.iter().flatten().map(|(pool, _)| pool);
+        number_allowed(wanted.chain(beside)).map_err(|why| AllocateError::Together {
+            domain: self.domain.name.to_string(),
+            why,
+        })
     }
 
     /// Checks that the XML passes no function with a device that does not go along with it:
@@ -153,6 +165,16 @@ impl Demand<'_> {
             _ => Ok(()),
         }
     }
+}
+
+/// Whether one VM may have that many devices: one of each of these pools. Only parts of
+/// devices are counted.
+///
+/// # Errors
+/// The rule of NVIDIA's that forbids it.
+pub fn number_allowed<'p>(pools: impl Iterator<Item = &'p Pool>) -> Result<(), String> {
+    let parts = pools.filter(|pool| !pool.kind.is_of_whole_functions());
+    number_of_parts(parts.count())
 }
 
 /// Whether one VM may have vGPUs of all these profiles; `facts` are NVML's facts about

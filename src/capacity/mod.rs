@@ -18,7 +18,7 @@ mod vm;
 
 pub use adding::{more_beside, with_one};
 pub use placement::{Placement, choose_placement, no_place};
-pub use vm::{MOST_PER_VM, VgpuOfVm, unified_memory_allowed, vm_rules};
+pub use vm::{MOST_PER_VM, VgpuOfVm, number_of_parts, unified_memory_allowed, vm_rules};
 
 /// The most vGPUs of NVIDIA's driver on one GPU, time-sliced and in GPU instances (open
 /// GPU kernel modules, `kernel_vgpu_mgr.c`).

@@ -67,6 +67,20 @@ pub fn vm_rules(wanted: &[VgpuOfVm<'_>], mixed_sizes: Option<bool>) -> Result<()
     Ok(())
 }
 
+/// Whether one VM may have that many devices that are parts of others: vGPUs of any kind of
+/// pool. Whole PCI devices are not counted.
+///
+/// # Errors
+/// The rule.
+pub fn number_of_parts(count: usize) -> Result<(), String> {
+    match count {
+        0..=MOST_PER_VM => Ok(()),
+        _ => Err(format!(
+            "one VM can have at most {MOST_PER_VM} vGPUs and other mediated devices, not {count}"
+        )),
+    }
+}
+
 fn number_of_each(wanted: &[VgpuOfVm<'_>]) -> Result<(), String> {
     let mut there: BTreeMap<&str, u32> = BTreeMap::new();
     for one in wanted {

@@ -64,7 +64,7 @@ pub(super) struct Attach {
     name: Option<DeviceName>,
 
     /// How many devices of the pool the domain will have.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=16))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
     count: u8,
 
     /// Ask for the pool's guest drivers on a CD-ROM.

@@ -10,6 +10,7 @@ use super::{
     target::Definition,
 };
 use crate::{
+    allocate::number_allowed,
     config::Pool,
     domain::{self, Card, DomainDef, Hostdev, MAX_REQUESTS, Request, alias},
     model::{DeviceName, MdevUuid, PciAddress, PoolName, Together},
@@ -288,7 +289,7 @@ impl Asked {
             request.together = to_attach.together;
             ensure!(
                 self.requests.len() < MAX_REQUESTS,
-                "the domain would have more than {MAX_REQUESTS} devices, the most that a VM can have"
+                "the domain would have more than {MAX_REQUESTS} devices, the most that it can ask for"
             );
             self.element = Some(domain::add_request(self.element.as_deref(), &request)?);
             self.requests.push(request);
@@ -483,7 +484,7 @@ fn check_limit(def: &DomainDef, requests: &[Request], pool: &Pool) -> anyhow::Re
         pool.name,
         pool.origin.display()
     );
-    Ok(())
+    number_allowed(std::iter::repeat_n(pool, of_pool)).map_err(anyhow::Error::msg)
 }
 
 #[cfg(test)]

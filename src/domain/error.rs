@@ -95,7 +95,7 @@ pub enum Problem {
     #[error("a second device of this name; names are unique in a domain")]
     DuplicateName,
     /// There are more requests than a VM can have devices.
-    #[error("more than {MAX_REQUESTS} devices; NVIDIA supports {MAX_REQUESTS} vGPUs in a VM")]
+    #[error("more than {MAX_REQUESTS} devices, the most that a domain can ask for")]
     TooMany,
     /// The request to be replaced does not exist.
     #[error("no device of this name")]

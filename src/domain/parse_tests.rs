@@ -374,10 +374,10 @@ fn requests_that_are_wrong_are_named() {
             .map(|number| format!("<vgpu:device name='g{number}' pool='p'/>\n"))
             .collect()
     };
-    assert_eq!(parse(&asking(&many(16))).unwrap().requests.len(), 16);
+    assert_eq!(parse(&asking(&many(64))).unwrap().requests.len(), 64);
     assert_eq!(
-        error(&asking(&many(17))),
-        "line 19: <vgpu:device name='g16'>: more than 16 devices; NVIDIA supports 16 vGPUs in a VM"
+        error(&asking(&many(65))),
+        "line 67: <vgpu:device name='g64'>: more than 64 devices, the most that a domain can ask for"
     );
 }
 

@@ -7,9 +7,9 @@ use std::fmt::Write as _;
 use super::error::Problem;
 use crate::model::{DeviceName, InvalidName, PoolName, Together};
 
-/// The most requests in a domain. NVIDIA's vGPU software supports 16 vGPUs in
-/// one VM (its user guide, "multiple vGPU support").
-pub const MAX_REQUESTS: usize = 16;
+/// The most requests in a domain: more than any host has devices for. What one VM may have
+/// of a kind is checked when it is known which kinds the pools have.
+pub const MAX_REQUESTS: usize = 64;
 
 /// One `<vgpu:device>`: a device wanted from a pool. `None` means that the pool's
 /// default applies.

@@ -346,7 +346,8 @@ fn what_cannot_be_is_refused_in_one_line() {
         (&["--pool", "cad", "--name", "gpu0"], "cannot attach to domain 'ws8': another device of the domain has the alias 'ua-vgpu-gpu0'; choose another name".to_owned()),
         (&["--pool", "cad", "--name", "guest-drivers"], "cannot attach to domain 'ws8': the name 'guest-drivers' is reserved for the CD-ROM with guest drivers; choose another name".to_owned()),
         (&["--pool", "render", "--guest-drivers"], "cannot attach to domain 'ws8': pool 'render' has no guest drivers; set 'guest-driver' in /etc/virt-vgpu/pools.d/render.toml".to_owned()),
-        (&["--pool", "cad", "--count", "16"], "cannot attach to domain 'ws8': the domain would have more than 16 devices, the most that a VM can have".to_owned()),
+        (&["--pool", "cad", "--count", "17"], "cannot attach to domain 'ws8': one VM can have at most 16 vGPUs and other mediated devices, not 17".to_owned()),
+        (&["--pool", "cad", "--count", "64"], "cannot attach to domain 'ws8': the domain would have more than 64 devices, the most that it can ask for".to_owned()),
         (&["--pool", "two", "--count", "3"], "cannot attach to domain 'ws8': domain 'ws8' would have 3 devices of pool 'two', which hands out at most 2 to all domains together; see 'instances' in /etc/virt-vgpu/pools.d/two.toml".to_owned()),
         (&["--pool", "cad", "--connect", "qemu:///session"], "qemu:///session: domains of a session run without root and get no devices; use '--connect qemu:///system'".to_owned()),
         (&["--pool", "cad", "--connect", "qemu+ssh://kvm2/system"], "qemu+ssh://kvm2/system: pools are those of the host that runs the domain; run virt-vgpu on 'kvm2'".to_owned()),
@@ -364,7 +365,7 @@ fn what_cannot_be_is_refused_in_one_line() {
     );
     assert_eq!((code, error), (1, wanted));
     for usage in [
-        &["--pool", "cad", "--count", "17"][..],
+        &["--pool", "cad", "--count", "65"][..],
         &["--pool", "CAD"],
         &[],
     ] {

@@ -230,6 +230,56 @@ pool cad: NVIDIA L40S-12Q, spread, 0 in use, 8 free
     assert_eq!((code, out), (0, wanted));
 }
 
+/// Whole devices are not counted: QEMU sets their limit.
+#[test]
+fn a_vm_with_more_than_16_devices() {
+    let tree = Tree::new();
+    tree.pool("cad", "type = 'nvidia-558'");
+    tree.write(
+        "etc/virt-vgpu/pools.d/disks.toml",
+        "kind = 'pci'\n[[rule]]\nwhere = [{ field = 'class', op = 'equal', value = 'storage' }]",
+    );
+    let asking = |pool: &str, count: usize| {
+        let devices: Vec<String> = (0..count).map(|n| format!("dev{n} {pool}")).collect();
+        let devices: Vec<&str> = devices.iter().map(String::as_str).collect();
+        let mut xml = domain(&devices, "");
+        if pool == "disks" {
+            for number in 0..count {
+                xml = xml.replace(
+                    &format!(
+                        "type='mdev'><source><address uuid='{}'/>",
+                        uuid(&format!("dev{number}"))
+                    ),
+                    &format!(
+                        "type='pci'><alias name='ua-vgpu-dev{number}'/><source><address \
+                         domain='0' bus='{}' slot='0' function='0'/>",
+                        number + 1
+                    ),
+                );
+            }
+        }
+        let (code, out) = tree.explain(&xml);
+        assert_eq!(code, 1, "{out}");
+        out.lines().nth(1).unwrap().trim().to_owned()
+    };
+    assert_eq!(
+        asking("cad", 17),
+        "virt-vgpu: domain 'ws7': one VM can have at most 16 vGPUs and other mediated devices, \
+         not 17; remove some from the XML"
+    );
+    assert_eq!(
+        asking("disks", 17),
+        "virt-vgpu: pool 'disks' has no free PCI device for domain 'ws7': its XML names \
+         0000:01:00.0: this host has no such PCI device (see 'virt-vgpu devices'); \
+         'virt-vgpu start ws7' looks for another"
+    );
+    assert_eq!(
+        asking("disks", 65),
+        "virt-vgpu: domain 'ws7': line 1: <v:device name='dev64'>: more than 64 devices, the most \
+         that a domain can ask for; correct it in the XML"
+    );
+}
+
 #[test]
 fn a_refusal_is_the_hooks_own_line() {
     let full = "has no mdev type 'nvidia-9'";
