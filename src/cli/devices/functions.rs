@@ -45,15 +45,10 @@ impl FunctionList {
         let mut table = Table::new(&["ADDRESS", "CLASS", "ID", "DRIVER", "NAME"]);
         for device in &self.devices {
             let or_unknown = |text: &Option<String>| text.clone().unwrap_or_default();
-            let ids = format!(
-                "{}:{}",
-                or_unknown(&device.vendor_id),
-                or_unknown(&device.device_id)
-            );
             table.row([
                 device.address.to_string(),
                 or_unknown(&device.class),
-                ids,
+                ids(device),
                 or_unknown(&device.driver),
                 name(device),
             ]);
@@ -105,11 +100,7 @@ impl FunctionList {
             table.row([
                 format!("{indent}{}", device.address),
                 or_none(&device.class),
-                format!(
-                    "{}:{}",
-                    or_none(&device.vendor_id),
-                    or_none(&device.device_id)
-                ),
+                ids(device),
                 or_none(&device.driver),
                 whole
                     .iommu_group
@@ -224,6 +215,18 @@ fn name(device: &FunctionReport) -> String {
     let itself = device.device.clone().or_else(class);
     let names = [device.vendor.clone(), itself].into_iter();
     names.flatten().collect::<Vec<String>>().join(" ")
+}
+
+/// The ids of vendor and device; nothing where neither can be read.
+fn ids(device: &FunctionReport) -> String {
+    const UNKNOWN: &str = "-";
+    match (&device.vendor_id, &device.device_id) {
+        (None, None) => String::new(),
+        (vendor, its) => {
+            let or_unknown = |id: &Option<String>| id.clone().unwrap_or_else(|| UNKNOWN.to_owned());
+            format!("{}:{}", or_unknown(vendor), or_unknown(its))
+        }
+    }
 }
 
 /// The present link, and what the device can do if that is more.

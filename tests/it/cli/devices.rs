@@ -112,6 +112,22 @@ fn all_pci_functions_are_shown_with_names() {
     ");
 }
 
+#[test]
+fn ids_that_cannot_be_read_are_unknown() {
+    let at = |name: &str| format!("/sys/devices/pci0000:00/0000:04:00.0/{name}");
+    let tree = Tree::with_devices().with(&at("vendor"), "\n");
+    let row = |tree: &Tree| {
+        tree.shown(&["devices", "04:00.0"])
+            .lines()
+            .nth(1)
+            .unwrap()
+            .to_owned()
+    };
+    insta::assert_snapshot!(row(&tree), @"0000:04:00.0  network  -:1533  igb     -      0     -      -     -      host  -");
+    let tree = tree.with(&at("device"), "\n");
+    insta::assert_snapshot!(row(&tree), @"0000:04:00.0  network  -   igb     -      0     -      -     -      host  -");
+}
+
 /// What the device could do is shown where it does less; a link that is down is none.
 #[test]
 fn links_are_shown_while_they_are_up() {
