@@ -14,6 +14,7 @@ pub mod driver;
 pub mod driver_option;
 pub mod gpu;
 pub mod gpu_fields;
+pub mod group_needs;
 pub mod iommu;
 pub mod mdev;
 pub mod near;

@@ -1,14 +1,16 @@
 //! What each of the machines in `tests/fixtures/machines` stands on: every endpoint with
 //! all reasons, or `free`.
 
-use std::fmt::Write;
+use std::{cell::Cell, fmt::Write, io};
 
 use virt_vgpu::{
-    device::{Sysfs, critical::HostNeeds, pci},
-    host::Host,
+    device::{Sysfs, critical::HostNeeds, group_needs::GroupNeeds, pci},
+    host::{Host, PciIds},
+    kind::{self, Detail, HostView},
+    model::PciAddress,
 };
 
-use crate::support::machines::{MACHINES, machine};
+use crate::support::machines::{self, MACHINES, machine};
 
 /// All functions but bridges to other buses, with the class and the reasons.
 fn needs(name: &str) -> String {
@@ -33,6 +35,98 @@ fn needs(name: &str) -> String {
         }
     }
     text
+}
+
+/// Whichever function of a group is asked about first, and whichever are bridges.
+#[test]
+fn groups_have_the_answers_of_their_functions() {
+    for name in MACHINES {
+        let root = machine(name);
+        let host = Host::new(root.path());
+        let functions = pci::functions(&host).unwrap().into_iter();
+        let functions = functions.map(|(function, _)| function);
+        let mut functions: Vec<PciAddress> = functions
+            .filter(|one| !pci::is_bridge(&host, *one).unwrap())
+            .collect();
+        for _ in 0..2 {
+            functions.reverse();
+            let (needs, of_groups) = (HostNeeds::read(&host), GroupNeeds::read(&host));
+            for &function in &functions {
+                let all = needs.all(&host, function);
+                assert_eq!(
+                    of_groups.of(&host, function).as_ref(),
+                    all.first(),
+                    "{name}"
+                );
+                assert_eq!(of_groups.all(&host, function), all, "{name} {function}");
+            }
+        }
+    }
+}
+
+/// Counts what is asked of a host.
+struct Counting<'a> {
+    host: &'a Host,
+    asked: Cell<usize>,
+}
+
+impl Counting<'_> {
+    fn ask(&self) -> &Host {
+        self.asked.set(self.asked.get() + 1);
+        self.host
+    }
+}
+
+impl Sysfs for Counting<'_> {
+    fn read(&self, path: &str) -> io::Result<String> {
+        self.ask().read(path)
+    }
+
+    fn read_link(&self, path: &str) -> io::Result<String> {
+        self.ask().read_link(path)
+    }
+
+    fn list(&self, path: &str) -> io::Result<Vec<String>> {
+        self.ask().list(path)
+    }
+
+    fn exists(&self, path: &str) -> bool {
+        self.ask().exists(path)
+    }
+}
+
+/// A host without isolation has one group of all its functions, hundreds of them.
+#[test]
+fn a_large_group_is_looked_at_once() {
+    let questions = |count: usize| {
+        let mut text = machines::text("zfs-root");
+        for number in 0..count {
+            let (bus, slot, part) = (0x40 + number / 256, number / 8 % 32, number % 8);
+            writeln!(
+                text,
+                "pci 0000:{bus:02x}:{slot:02x}.{part} 010802 144d:a80a group=99"
+            )
+            .unwrap();
+        }
+        let root = tempfile::tempdir().unwrap();
+        machines::write(&machines::unfolded(&text), root.path());
+        let host = Host::new(root.path());
+        let sysfs = Counting {
+            host: &host,
+            asked: Cell::default(),
+        };
+        let names = PciIds::new(&host);
+        let view = HostView::open(&sysfs, &names, Detail::default()).unwrap();
+        let needs = GroupNeeds::read(&sysfs);
+        let pci = kind::named("pci").unwrap();
+        for (function, _) in pci::functions(&sysfs).unwrap() {
+            let _ = needs.all(&sysfs, function);
+            let _ = pci.withheld(&view, function);
+        }
+        sysfs.asked.get()
+    };
+    let (small, large) = (questions(50), questions(200));
+    assert!(large < 5 * small, "{small} {large}");
 }
 
 #[test]

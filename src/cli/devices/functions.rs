@@ -1,7 +1,7 @@
 //! PCI functions, printed.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
 };
 
@@ -139,14 +139,14 @@ impl FunctionList {
                 remarks.add(address, NO_RESET.to_owned());
             }
         }
-        if !groups.is_empty() || !remarks.0.is_empty() {
+        if !groups.is_empty() || !remarks.all.is_empty() {
             writeln!(f)?;
         }
         for (group, members) in groups {
             let members: Vec<PciAddress> = members.into_iter().collect();
             writeln!(f, "IOMMU group {group}: {}", joined(&members))?;
         }
-        for (why, functions) in remarks.0 {
+        for (why, functions) in remarks.all {
             writeln!(f, "{}: {why}", some_of(&functions))?;
         }
         let of_parents = kind::names_about(Subject::Parent);
@@ -161,16 +161,22 @@ impl FunctionList {
 
 /// What is said below the table: the text, and the functions that it is about.
 #[derive(Default)]
-struct Remarks(Vec<(String, BTreeSet<PciAddress>)>);
+struct Remarks {
+    all: Vec<(String, BTreeSet<PciAddress>)>,
+    places: HashMap<String, usize>,
+}
 
 impl Remarks {
     /// Many functions have the same reason if something is missing for all.
     fn add(&mut self, function: PciAddress, text: String) {
-        match self.0.iter_mut().find(|(known, _)| *known == text) {
-            Some((_, functions)) => {
-                functions.insert(function);
+        match self.places.get(&text) {
+            Some(place) => {
+                self.all[*place].1.insert(function);
             }
-            None => self.0.push((text, BTreeSet::from([function]))),
+            None => {
+                self.places.insert(text.clone(), self.all.len());
+                self.all.push((text, BTreeSet::from([function])));
+            }
         }
     }
 }
@@ -190,6 +196,7 @@ fn shared_groups<'l>(
     rows: &[(&'l FunctionReport, &'l WholeFunction, bool)],
 ) -> Vec<(&'l str, BTreeSet<PciAddress>)> {
     let mut groups: Vec<(&str, BTreeSet<PciAddress>)> = Vec::new();
+    let mut places: HashMap<&str, usize> = HashMap::new();
     for (device, whole, _) in rows {
         let Some(group) = whole.iommu_group.as_deref() else {
             continue;
@@ -197,14 +204,13 @@ fn shared_groups<'l>(
         if !whole.is_in_shared_group() {
             continue;
         }
-        let place = groups.iter().position(|(known, _)| *known == group);
-        let place = place.unwrap_or_else(|| {
-            groups.push((group, BTreeSet::new()));
+        let place = *places.entry(group).or_insert_with(|| {
+            // The others know the same of it.
+            let members = whole.shares_group_with.iter().copied();
+            groups.push((group, members.collect()));
             groups.len() - 1
         });
-        let members = &mut groups[place].1;
-        members.insert(device.address);
-        members.extend(&whole.shares_group_with);
+        groups[place].1.insert(device.address);
     }
     groups
 }

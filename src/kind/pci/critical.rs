@@ -1,22 +1,16 @@
 //! Whether the host needs a function itself, for all pools of one look.
 
-use std::{
-    cell::{OnceCell, RefCell},
-    collections::BTreeMap,
-};
+use std::cell::OnceCell;
 
 use crate::{
-    device::{critical::HostNeeds, pci},
+    device::{group_needs::GroupNeeds, pci},
     kind::HostView,
     model::PciAddress,
 };
 
-/// What the host needs, read when the first function is asked about, and the answers.
+/// What the host needs, read when the first function is asked about.
 #[derive(Debug, Default)]
-struct Known {
-    needs: OnceCell<HostNeeds>,
-    answers: RefCell<BTreeMap<PciAddress, Option<String>>>,
-}
+struct Known(OnceCell<GroupNeeds>);
 
 /// Why the host needs the function, or another one of its IOMMU group.
 pub(super) fn why(view: &HostView<'_>, function: PciAddress) -> Option<String> {
@@ -26,13 +20,7 @@ pub(super) fn why(view: &HostView<'_>, function: PciAddress) -> Option<String> {
         return None;
     }
     let known = view.found::<Known>();
-    if let Some(answer) = known.answers.borrow().get(&function) {
-        return answer.clone();
-    }
     let sysfs = view.sysfs();
-    let needs = known.needs.get_or_init(|| HostNeeds::read(sysfs));
-    let answer = needs.of(sysfs, function).map(|need| need.to_string());
-    let mut answers = known.answers.borrow_mut();
-    answers.insert(function, answer.clone());
-    answer
+    let needs = known.0.get_or_init(|| GroupNeeds::read(sysfs));
+    needs.of(sysfs, function).map(|need| need.to_string())
 }

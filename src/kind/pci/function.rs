@@ -1,7 +1,12 @@
 //! What can be said about a PCI function before anything is done to it: whether it can be
 //! handed out, and what goes with it.
 
-use std::{cell::RefCell, collections::BTreeMap, io, rc::Rc};
+use std::{
+    cell::{OnceCell, RefCell},
+    collections::BTreeMap,
+    io,
+    rc::Rc,
+};
 
 use crate::{
     device::{
@@ -55,33 +60,71 @@ pub(super) struct Group {
     pub(super) endpoints: Vec<(PciAddress, Driver)>,
 }
 
-/// The groups that were read, by function; with the reason if a function has none or it
-/// cannot be read.
+/// The groups that were read. A group may have hundreds of functions, so what concerns all
+/// of them is found out once.
 #[derive(Debug, Default)]
-struct Groups(RefCell<BTreeMap<PciAddress, Result<Rc<Group>, Offer>>>);
+struct Groups {
+    /// By number.
+    read: RefCell<BTreeMap<String, Rc<Group>>>,
+    /// By number, what keeps functions of the group back.
+    hindrances: RefCell<BTreeMap<String, Rc<Hindrances>>>,
+    /// By function, why it has no group, or none that can be read.
+    failed: RefCell<BTreeMap<PciAddress, Offer>>,
+}
+
+/// What keeps functions of a group from being handed out.
+#[derive(Debug)]
+struct Hindrances {
+    /// Why a function must not be taken along, in ascending order: the first two say it for
+    /// each function of the group.
+    beside: Vec<(PciAddress, Offer)>,
+    /// Why the functions cannot be bound. This is asked only where nothing else keeps them
+    /// back: the group of a VM is not opened.
+    binding: OnceCell<Result<(), String>>,
+}
 
 /// The function's group.
 ///
 /// # Errors
 /// What the function offers therefore.
 pub(super) fn group(view: &HostView<'_>, function: PciAddress) -> Result<Rc<Group>, Offer> {
+    let sysfs = view.sysfs();
     let groups = view.found::<Groups>();
-    if let Some(group) = groups.0.borrow().get(&function) {
-        return group.clone();
+    if let Some(offer) = groups.failed.borrow().get(&function) {
+        return Err(offer.clone());
     }
-    let group = read_group(view.sysfs(), function).map(Rc::new);
-    groups.0.borrow_mut().insert(function, group.clone());
+    let group = number_of(sysfs, function).and_then(|number| {
+        if let Some(known) = groups.read.borrow().get(&number) {
+            return Ok(Rc::clone(known));
+        }
+        let group = Rc::new(endpoints_of(sysfs, number)?);
+        let mut read = groups.read.borrow_mut();
+        read.insert(group.number.clone(), Rc::clone(&group));
+        Ok(group)
+    });
+    if let Err(offer) = &group {
+        let mut failed = groups.failed.borrow_mut();
+        failed.insert(function, offer.clone());
+    }
     group
 }
 
 /// The same, read now.
 pub(super) fn read_group(sysfs: &dyn Sysfs, function: PciAddress) -> Result<Group, Offer> {
-    let Some(number) = iommu::group_of(sysfs, function).map_err(unreadable)? else {
-        return Err(Offer::Taken(match iommu::is_on(sysfs) {
+    endpoints_of(sysfs, number_of(sysfs, function)?)
+}
+
+fn number_of(sysfs: &dyn Sysfs, function: PciAddress) -> Result<String, Offer> {
+    let number = iommu::group_of(sysfs, function).map_err(unreadable)?;
+    number.ok_or_else(|| {
+        Offer::Taken(match iommu::is_on(sysfs) {
             Ok(false) => NO_IOMMU.to_owned(),
             _ => "it has no IOMMU group, so VFIO cannot isolate it".to_owned(),
-        }));
-    };
+        })
+    })
+}
+
+fn endpoints_of(sysfs: &dyn Sysfs, number: String) -> Result<Group, Offer> {
     let mut endpoints = Vec::new();
     for one in iommu::endpoints(sysfs, &number).map_err(unreadable)? {
         // A function that has just been pulled out is not in the group any more.
@@ -147,20 +190,44 @@ fn fits(view: &HostView<'_>, function: PciAddress) -> Result<(), Offer> {
         return Err(Offer::Taken(why));
     }
     let group = group(view, function)?;
-    let others = group.endpoints.iter().map(|(one, _)| *one);
-    for other in others.filter(|other| *other != function) {
-        let why = match view.withheld_beside(other) {
-            Some(why) => Some(why),
-            None => virtual_functions(sysfs, other).map_err(unreadable)?,
-        };
-        if let Some(why) = why {
-            let number = &group.number;
-            return Err(Offer::Taken(format!(
-                "its IOMMU group {number} also holds {other}: {why}"
-            )));
-        }
+    let hindrances = hindrances(view, &group);
+    let mut beside = hindrances.beside.iter();
+    if let Some((_, offer)) = beside.find(|(other, _)| *other != function) {
+        return Err(offer.clone());
     }
-    can_be_bound(sysfs, &group).map_err(Offer::Taken)
+    let binding = hindrances
+        .binding
+        .get_or_init(|| can_be_bound(sysfs, &group));
+    binding.clone().map_err(Offer::Taken)
+}
+
+fn hindrances(view: &HostView<'_>, group: &Group) -> Rc<Hindrances> {
+    let groups = view.found::<Groups>();
+    let number = &group.number;
+    if let Some(known) = groups.hindrances.borrow().get(number) {
+        return Rc::clone(known);
+    }
+    let others = group.endpoints.iter().map(|(one, _)| *one);
+    let hindrance = |other: PciAddress| {
+        let why = match view.withheld_beside(other) {
+            Some(why) => Ok(Some(why)),
+            None => virtual_functions(view.sysfs(), other),
+        };
+        let taken = |why| {
+            Offer::Taken(format!(
+                "its IOMMU group {number} also holds {other}: {why}"
+            ))
+        };
+        let offer = why.map_or_else(|error| Some(unreadable(error)), |why| why.map(taken));
+        Some((other, offer?))
+    };
+    let hindrances = Rc::new(Hindrances {
+        beside: others.filter_map(hindrance).take(2).collect(),
+        binding: OnceCell::new(),
+    });
+    let mut known = groups.hindrances.borrow_mut();
+    known.insert(number.clone(), Rc::clone(&hindrances));
+    hindrances
 }
 
 /// Whether the group's functions can be bound to `vfio-pci`, and nobody uses them.

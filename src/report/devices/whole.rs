@@ -1,7 +1,7 @@
 //! What matters about a PCI function to those who hand it out whole: what shares its IOMMU
 //! group, how it can be reset, its link, who has it, and whether the host needs it.
 
-use std::collections::BTreeMap;
+use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
 
 use anyhow::Context;
 use serde::Serialize;
@@ -10,7 +10,7 @@ use crate::{
     allocate::Look,
     claims,
     config::Pool,
-    device::{PCI_DEVICES, Sysfs, critical::HostNeeds, iommu, mdev, optional, pci, read},
+    device::{PCI_DEVICES, Sysfs, group_needs::GroupNeeds, iommu, mdev, optional, pci, read},
     host::Host,
     kind::Kind,
     model::{DomainName, NumaNode, PciAddress, PoolName},
@@ -87,7 +87,9 @@ pub(super) struct WholeFunctions<'a> {
     kind: &'a dyn Kind,
     supply: &'a HostSupply<'a>,
     pools: Vec<&'a Pool>,
-    needs: HostNeeds,
+    needs: GroupNeeds,
+    /// The endpoints of the groups that were read, by number.
+    groups: RefCell<BTreeMap<String, Rc<Vec<PciAddress>>>>,
     users: BTreeMap<PciAddress, DomainName>,
     quarantined: BTreeMap<PciAddress, String>,
 }
@@ -104,7 +106,8 @@ impl<'a> WholeFunctions<'a> {
             kind,
             supply,
             pools: look.all_pools().iter().collect(),
-            needs: HostNeeds::read(host),
+            needs: GroupNeeds::read(host),
+            groups: RefCell::default(),
             users: claims::known_functions(host, None).context("cannot list the claims")?,
             quarantined: claims::quarantine_reasons(host).context("cannot read the quarantine")?,
         })
@@ -112,10 +115,8 @@ impl<'a> WholeFunctions<'a> {
 
     pub(super) fn of(&self, function: PciAddress) -> WholeFunction {
         let group = iommu::group_of(self.host, function).unwrap_or_default();
-        let members = group
-            .as_ref()
-            .map(|group| iommu::endpoints(self.host, group));
-        let members = members.and_then(Result::ok).unwrap_or_default();
+        let members = group.as_ref().map(|group| self.endpoints(group));
+        let members = members.unwrap_or_default();
         let is_bridge = pci::is_bridge(self.host, function).unwrap_or_default();
         let needs = match is_bridge {
             true => Vec::new(),
@@ -146,7 +147,11 @@ impl<'a> WholeFunctions<'a> {
             unavailable: is_open.then(unavailable).flatten(),
             taken_from_host_by: taking.collect(),
             iommu_group: group,
-            shares_group_with: members.into_iter().filter(|one| *one != function).collect(),
+            shares_group_with: members
+                .iter()
+                .copied()
+                .filter(|one| *one != function)
+                .collect(),
             numa_node: self
                 .text(function, "numa_node")
                 .and_then(|text| NumaNode::from_sysfs(&text).ok()?),
@@ -165,6 +170,18 @@ impl<'a> WholeFunctions<'a> {
             && !whole.is_bridge
             && (whole.critical.is_empty() || !whole.taken_from_host_by.is_empty());
         whole
+    }
+
+    /// The endpoints of a group; none if they cannot be read.
+    fn endpoints(&self, group: &str) -> Rc<Vec<PciAddress>> {
+        if let Some(known) = self.groups.borrow().get(group) {
+            return Rc::clone(known);
+        }
+        let endpoints = iommu::endpoints(self.host, group).unwrap_or_default();
+        let endpoints = Rc::new(endpoints);
+        let mut groups = self.groups.borrow_mut();
+        groups.insert(group.to_owned(), Rc::clone(&endpoints));
+        endpoints
     }
 
     /// The other functions of a GPU's slot. Virtual functions may have addresses of the same
