@@ -33,7 +33,8 @@ mod parents;
 #[derive(Debug, Args)]
 #[command(after_help = examples())]
 pub(super) struct Devices {
-    /// Only these: addresses in any notation, or other kernel names.
+    /// Only these: PCI addresses in any notation, or names of other devices that make
+    /// mediated devices (mtty).
     #[arg(value_name = "ADDRESS")]
     addresses: Vec<String>,
 

@@ -40,8 +40,8 @@ pub(super) struct Create {
     #[command(flatten)]
     made_as: MadeAs,
 
-    /// A GPU, or another device that makes them; with --kind the device itself. By
-    /// address or other kernel name; repeatable.
+    /// A GPU, or another device that makes them; with --kind the device itself. By PCI
+    /// address, or by the name of another parent of mediated devices (mtty); repeatable.
     #[arg(long = "device", value_name = "ADDRESS")]
     devices: Vec<String>,
 

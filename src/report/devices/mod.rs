@@ -23,7 +23,8 @@ pub use whole::{Link, WholeFunction};
 /// The query.
 #[derive(Debug)]
 pub struct Query<'q> {
-    /// Only these, where any are named: addresses in any notation, or other kernel names.
+    /// Only these, where any are named: PCI addresses in any notation, or names
+    /// of other parents of mediated devices.
     pub addresses: &'q [String],
     /// Those that rules of this kind of pool are about.
     pub kind: &'static dyn Kind,

@@ -85,7 +85,7 @@ fn whole_devices_are_explained_where_other_devices_are() {
         ),
         (
             "virt-vgpu-pools.5",
-            "does not take a device that the host needs itself",
+            "A device\nthat the host needs itself is not handed out, unless",
         ),
         (
             "virt-vgpu-pools.5",
