@@ -68,6 +68,7 @@ const NO_ROOM: &str = "pool 'cad' has no free nvidia-231 for domain 'vm2': 0000:
 fn boards_make_devices_at_the_same_time() {
     const BOARDS: usize = 4;
     let scene = Scene::new(Machine::of_boards(BOARDS));
+    scene.daemon_lives();
     scene.pool_with("cad", SMALL, "placement = \"spread\"");
     let together = Fault::together(Target::Create, BOARDS);
     scene.kernel.inject(together);
@@ -99,6 +100,7 @@ fn gpus_set_functions_at_the_same_time() {
     let buses = ["41", "61", "81"];
     let gpus = buses.map(|bus| Gpu::l40s(&format!("0000:{bus}:00.0")).functions(4));
     let scene = Scene::new(Machine::of_gpus(gpus));
+    scene.daemon_lives();
     scene.vgpu_pool("cad", "L40S-12Q");
     let together = Fault::together(Target::SetType, buses.len());
     scene.kernel.inject(together);
@@ -123,6 +125,7 @@ fn gpus_set_functions_at_the_same_time() {
 #[test]
 fn one_board_makes_one_after_the_other() {
     let scene = Scene::new(Machine::of_boards(1));
+    scene.daemon_lives();
     scene.pool("cad", SMALL);
     scene
         .kernel
@@ -142,6 +145,7 @@ fn one_board_makes_one_after_the_other() {
 #[test]
 fn a_board_that_hangs_is_left_to_whoever_waits_for_it() {
     let scene = Scene::new(Machine::of_boards(2));
+    scene.daemon_lives();
     scene.pool("cad", SMALL);
     let (first, next) = (Domain::with_one(1, "cad"), Domain::with_one(2, "cad"));
     let hang = Fault::delay(Target::Create, FOR_EVER).on("0000:3b:00.0");

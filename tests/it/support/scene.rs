@@ -359,7 +359,7 @@ impl Scene {
         for claim in self.claims() {
             for device in claim.devices.iter().filter(|one| !self.is_plain(one)) {
                 if claim.state != State::Committed {
-                    assert_eq!(self.there(device), None, "not committed: {device:?}");
+                    assert_eq!(self.there(device), None, "not committed: {claim:?}");
                     continue;
                 }
                 let there = self.there(device);
