@@ -341,7 +341,8 @@ fn unreadable(view: &View<'_>, found: &mut Findings) -> Result<(), Trouble> {
                 // whose domain may run because libvirt does not answer.
                 format!(
                     "running=$(virsh -c qemu:///system list --uuid) && case \"$running\" in \
-                     *{uuid}*) echo 'it runs, the claim stays' ;; *) rm {} ;; esac",
+                     *{}*) echo 'it runs, the claim stays' ;; *) rm {} ;; esac",
+                    quoted(uuid),
                     quoted(&one.path)
                 ),
                 "virt-vgpu reconcile".to_owned(),
