@@ -259,17 +259,25 @@ impl<'a> HostSupply<'a> {
     pub fn may_be_critical(&self, pool: &Pool, subject: &Parent) -> bool {
         let rules = pool.rules.iter().filter(|rule| rule.allow_critical);
         let rules: Vec<Rule> = rules.cloned().collect();
-        !rules.is_empty() && is_match(&self.verdict(pool, &rules, subject))
+        is_match(&self.verdict(pool, &rules, subject))
     }
 
     /// Why the host needs the candidate's device, if a rule of the pool takes it all the same.
     #[must_use]
     pub fn taken_from_host(&self, pool: &Pool, candidate: &Candidate) -> Option<String> {
         // What the host needs is read only where the answer matters.
-        pool.rules.iter().find(|rule| rule.allow_critical)?;
-        let subject = pool.devices.subject_of(&self.view, candidate);
-        let why = pool.devices.critical(&self.view, candidate)?;
-        self.may_be_critical(pool, &subject).then_some(why)
+        if !self.allows_critical(pool, candidate) {
+            return None;
+        }
+        pool.devices.critical(&self.view, candidate)
+    }
+
+    /// Whether a rule of the pool takes the candidate's device even if the host needs it.
+    #[must_use]
+    pub fn allows_critical(&self, pool: &Pool, candidate: &Candidate) -> bool {
+        let mut rules = pool.rules.iter();
+        rules.any(|rule| rule.allow_critical)
+            && self.may_be_critical(pool, &pool.devices.subject_of(&self.view, candidate))
     }
 
     /// A sentence for each device that a rule of the pool takes although the host needs it.

@@ -152,9 +152,10 @@ impl<'a> Planner<'a> {
             let (candidate, mut assignment) = chosen.ok_or(Unplanned::NoCandidate(wanted))?;
             let view = self.supply.view();
             assignment.along = wanted.pool.devices.along(view, &candidate);
-            let subject = wanted.pool.devices.subject_of(view, &candidate);
-            assignment.may_be_critical = self.supply.may_be_critical(wanted.pool, &subject);
-            assignment.from_host = self.supply.taken_from_host(wanted.pool, &candidate);
+            assignment.may_be_critical = self.supply.allows_critical(wanted.pool, &candidate);
+            if assignment.may_be_critical {
+                assignment.from_host = wanted.pool.devices.critical(view, &candidate);
+            }
             let making = self.making(&candidate, &assignment, wanted);
             steps.extend(making.map_err(Unplanned::Refused)?);
             owners.resize(steps.len(), index);
