@@ -220,7 +220,7 @@ pub struct InstanceProfile {
 }
 
 /// How many engines for media a GPU instance has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Engines {
     /// Video decoders (NVDEC).
     pub decoders: u32,

@@ -99,7 +99,8 @@ pub fn setup_plan(gpu: PciAddress, wanted: &WantedSettings, actual: &Actual) -> 
     plan
 }
 
-fn pools_in_words(pools: &[PoolName]) -> String {
+/// `pool 'a'`, `pools 'a', 'b'`.
+pub(super) fn pools_in_words(pools: &[PoolName]) -> String {
     let names: Vec<&str> = pools.iter().map(PoolName::as_str).collect();
     let noun = if names.len() == 1 { "pool" } else { "pools" };
     format!("{noun} '{}'", names.join("', '"))

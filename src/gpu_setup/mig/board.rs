@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::device::nvml::Engines;
+
 /// A number that NVML gives; `NVML_GPU_INSTANCE` calls use all ones for "none", and 0 is
 /// as good as any other.
 macro_rules! nvml_number {
@@ -90,25 +92,15 @@ impl fmt::Display for Slots {
     }
 }
 
-/// Engines that an instance has of its own. NVML tells them for each profile. What is not
-/// told is 0 and limits nothing.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub struct Engines {
-    /// NVDEC.
-    pub decoders: u32,
-    /// NVENC.
-    pub encoders: u32,
-    /// NVJPG.
-    pub jpeg: u32,
-    /// Optical flow.
-    pub optical_flow: u32,
-}
-
-impl Engines {
-    /// In the order of the fields.
-    pub(super) fn counts(self) -> [u32; 4] {
-        [self.decoders, self.encoders, self.jpeg, self.optical_flow]
-    }
+/// In the order of the fields. An engine that NVML does not tell of is 0, and limits nothing.
+pub(super) fn engine_counts(engines: Engines) -> [u32; 4] {
+    let Engines {
+        decoders,
+        encoders,
+        jpeg,
+        optical_flow,
+    } = engines;
+    [decoders, encoders, jpeg, optical_flow]
 }
 
 /// A GPU instance profile.
@@ -252,7 +244,7 @@ impl Board {
         self.limited.get(profile).copied().unwrap_or(false)
     }
 
-    /// The engines that can get scarce: their place in [`Engines::counts`] and number.
+    /// The engines that can get scarce: their place in [`engine_counts`] and number.
     pub(super) fn scarce_engines(&self) -> &[(usize, u32)] {
         &self.scarce
     }
@@ -296,7 +288,7 @@ pub(super) fn greedily(mut taken: u64, places: &[Slots]) -> u32 {
 fn engines_of(profiles: &[InstanceProfile]) -> [u32; 4] {
     let mut engines = [0; 4];
     for profile in profiles {
-        for (most, one) in engines.iter_mut().zip(profile.engines.counts()) {
+        for (most, one) in engines.iter_mut().zip(engine_counts(profile.engines)) {
             *most = (*most).max(one.saturating_mul(profile.most));
         }
     }
@@ -309,7 +301,7 @@ fn most_needed(profiles: &[InstanceProfile], engine: usize, slots: u32) -> u64 {
     let mut by_need: Vec<(u64, u64, u64)> = profiles
         .iter()
         .map(|profile| {
-            let engines = u64::from(profile.engines.counts()[engine]);
+            let engines = u64::from(engine_counts(profile.engines)[engine]);
             (engines, u64::from(profile.size), u64::from(profile.most))
         })
         .collect();

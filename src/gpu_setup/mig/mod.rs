@@ -19,7 +19,8 @@ mod search;
 mod steps;
 mod usefulness;
 
-pub use board::{BadBoard, Board, Engines, InstanceId, InstanceProfile, ProfileId, Slots};
+pub use crate::device::nvml::Engines;
+pub use board::{BadBoard, Board, InstanceId, InstanceProfile, ProfileId, Slots};
 pub use choice::{Candidate, Choice, choose};
 pub use layout::{Destroyed, Instance, Layout, NewInstance, Why};
 pub use need::{GpuNeed, InInstances, InstanceNeed, ModeConflict, PoolNeed, gpu_need};

@@ -2,7 +2,7 @@
 //! the most instances of a profile, and of engines.
 
 use super::{
-    board::{Board, ProfileId, Slots, greedily},
+    board::{Board, ProfileId, Slots, engine_counts, greedily},
     layout::Instance,
 };
 
@@ -111,5 +111,5 @@ impl Occupied {
 
 fn engines(board: &Board, profile: usize) -> [u32; 4] {
     let profile = board.profiles().get(profile);
-    profile.map_or([0; 4], |profile| profile.engines.counts())
+    profile.map_or([0; 4], |profile| engine_counts(profile.engines))
 }

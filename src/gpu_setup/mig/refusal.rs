@@ -9,7 +9,7 @@ use super::{
     occupied::Occupied,
     search::{Group, fit, largest_parts},
 };
-use crate::model::PoolName;
+use crate::{gpu_setup::steps::pools_in_words, model::PoolName};
 
 /// How many layouts are proposed.
 const MOST_PROPOSED: usize = 3;
@@ -304,12 +304,6 @@ impl fmt::Display for Nearest {
         }
         write!(f, " (without {})", left_out.join(" and "))
     }
-}
-
-fn pools_in_words(pools: &[PoolName]) -> String {
-    let names: Vec<&str> = pools.iter().map(PoolName::as_str).collect();
-    let noun = if names.len() == 1 { "pool" } else { "pools" };
-    format!("{noun} '{}'", names.join("', '"))
 }
 
 fn pools_need(pools: &[PoolName]) -> String {

@@ -97,6 +97,24 @@ fn by_index<T>(ask: impl Fn(c_uint) -> Answer<T>) -> Answer<Vec<T>> {
     Ok(found)
 }
 
+/// The profile in a struct of any version: they name their common fields alike.
+macro_rules! profile_in {
+    ($info:expr, name: $name:expr, capabilities: $capabilities:expr) => {
+        InstanceProfile {
+            id: $info.id,
+            slices: $info.sliceCount,
+            most: $info.instanceCount,
+            memory_mib: $info.memorySizeMB,
+            name: $name,
+            capabilities: $capabilities,
+            decoders: $info.decoderCount,
+            encoders: $info.encoderCount,
+            jpeg: $info.jpegCount,
+            optical_flow: $info.ofaCount,
+        }
+    };
+}
+
 fn instance_profile(device: &Device<'_>, index: c_uint) -> Answer<InstanceProfile> {
     let is_older = |error: &Error| {
         matches!(
@@ -118,18 +136,7 @@ fn instance_profile(device: &Device<'_>, index: c_uint) -> Answer<InstanceProfil
         device.nvml(),
         nvmlDeviceGetGpuInstanceProfileInfo(handle(device), index, &mut info)
     )?;
-    Ok(InstanceProfile {
-        id: info.id,
-        slices: info.sliceCount,
-        most: info.instanceCount,
-        memory_mib: info.memorySizeMB,
-        name: None,
-        capabilities: None,
-        decoders: info.decoderCount,
-        encoders: info.encoderCount,
-        jpeg: info.jpegCount,
-        optical_flow: info.ofaCount,
-    })
+    Ok(profile_in!(info, name: None, capabilities: None))
 }
 
 fn instance_profile_v3(device: &Device<'_>, index: c_uint) -> Answer<InstanceProfile> {
@@ -141,18 +148,7 @@ fn instance_profile_v3(device: &Device<'_>, index: c_uint) -> Answer<InstancePro
         device.nvml(),
         nvmlDeviceGetGpuInstanceProfileInfoV(handle(device), index, (&raw mut info).cast())
     )?;
-    Ok(InstanceProfile {
-        id: info.id,
-        slices: info.sliceCount,
-        most: info.instanceCount,
-        memory_mib: info.memorySizeMB,
-        name: name(&info.name),
-        capabilities: Some(info.capabilities),
-        decoders: info.decoderCount,
-        encoders: info.encoderCount,
-        jpeg: info.jpegCount,
-        optical_flow: info.ofaCount,
-    })
+    Ok(profile_in!(info, name: name(&info.name), capabilities: Some(info.capabilities)))
 }
 
 fn instance_profile_v2(device: &Device<'_>, index: c_uint) -> Answer<InstanceProfile> {
@@ -163,18 +159,7 @@ fn instance_profile_v2(device: &Device<'_>, index: c_uint) -> Answer<InstancePro
         device.nvml(),
         nvmlDeviceGetGpuInstanceProfileInfoV(handle(device), index, &mut info)
     )?;
-    Ok(InstanceProfile {
-        id: info.id,
-        slices: info.sliceCount,
-        most: info.instanceCount,
-        memory_mib: info.memorySizeMB,
-        name: name(&info.name),
-        capabilities: None,
-        decoders: info.decoderCount,
-        encoders: info.encoderCount,
-        jpeg: info.jpegCount,
-        optical_flow: info.ofaCount,
-    })
+    Ok(profile_in!(info, name: name(&info.name), capabilities: None))
 }
 
 fn name(letters: &[c_char]) -> Option<String> {
