@@ -55,10 +55,10 @@ fn opened(
             holder = opener_of(host, &nodes);
             holder.is_none()
         });
-        if let Some(holder) = holder {
+        if let Some((pid, command)) = holder {
             let function = before.function;
             let names: Vec<&str> = nodes.iter().map(DeviceNode::path).collect();
-            let (pid, command) = (holder.pid, spelling::shown(&holder.command));
+            let command = spelling::shown(&command);
             let why = format!(
                 "process {pid} ({command}) has a device of {function} open ({})",
                 names.join(", ")

@@ -60,6 +60,15 @@ pub trait Sysfs {
     /// The kernel's errno; `InvalidData` for text that is not UTF-8.
     fn read(&self, path: &str) -> io::Result<String>;
 
+    /// A text in which users choose names, of any bytes: what is not UTF-8 is replaced. This
+    /// default serves only texts that have nothing to replace.
+    ///
+    /// # Errors
+    /// The kernel's errno.
+    fn read_lossily(&self, path: &str) -> io::Result<String> {
+        self.read(path)
+    }
+
     /// The first bytes of a binary attribute; fewer if it is shorter. This default serves
     /// only texts.
     ///
@@ -184,6 +193,14 @@ pub fn at(path: &str, error: &io::Error) -> io::Error {
 /// As [`Sysfs::read`], with the path.
 pub fn read(sysfs: &dyn Sysfs, path: &str) -> io::Result<String> {
     sysfs.read(path).map_err(|error| at(path, &error))
+}
+
+/// Reads a text in which users choose names.
+///
+/// # Errors
+/// As [`Sysfs::read_lossily`], with the path.
+pub fn read_lossily(sysfs: &dyn Sysfs, path: &str) -> io::Result<String> {
+    sysfs.read_lossily(path).map_err(|error| at(path, &error))
 }
 
 /// Lists a directory.

@@ -119,6 +119,11 @@ impl Sysfs for Remembered<'_> {
         known(&self.texts, path, || self.sysfs.read(path))
     }
 
+    fn read_lossily(&self, path: &str) -> io::Result<String> {
+        // Lists of the kernel, which each look reads once.
+        self.sysfs.read_lossily(path)
+    }
+
     fn read_bytes(&self, path: &str, length: usize) -> io::Result<Vec<u8>> {
         // The bytes of a device change; nobody reads them twice.
         self.sysfs.read_bytes(path, length)

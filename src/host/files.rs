@@ -307,10 +307,18 @@ pub(super) const ATTRIBUTE: usize = 4096;
 
 /// Longest text of a file in `/proc`, in bytes. A table of mounts has a line of up to some KiB
 /// for each container, and a host may have thousands.
-pub(super) const LONGEST_OF_PROC: usize = 64 << 20;
+const LONGEST_OF_PROC: usize = 64 << 20;
 
 /// Longest text of other files, in bytes.
 pub(super) const LONGEST: usize = 1 << 20;
+
+/// Longest text of the host's file with that path, which is no attribute, in bytes.
+pub(super) fn longest(path: &str) -> usize {
+    match path.starts_with("/proc/") {
+        true => LONGEST_OF_PROC,
+        false => LONGEST,
+    }
+}
 
 /// The error for a file that is longer than that.
 pub(super) fn too_long(longest: usize) -> io::Error {
@@ -327,7 +335,10 @@ pub(super) fn read_attribute(path: &Path) -> io::Result<String> {
     let mut bytes = Vec::with_capacity(ATTRIBUTE);
     let mut file = File::open(path)?.take(one_more_than(ATTRIBUTE));
     read_whole(&mut file, &mut bytes)?;
-    trimmed_text(bytes, ATTRIBUTE)
+    if bytes.len() > ATTRIBUTE {
+        return Err(too_long(ATTRIBUTE));
+    }
+    trimmed_text(bytes)
 }
 
 /// Reads another file's text, without the white space at its end. What is no regular file is
@@ -337,6 +348,19 @@ pub(super) fn read_attribute(path: &Path) -> io::Result<String> {
 /// The kernel's errno; `InvalidData` for text that is not UTF-8, `FileTooLarge` for more
 /// than `longest` bytes.
 pub(super) fn read_text(path: &Path, longest: usize) -> io::Result<String> {
+    trimmed_text(contents(path, longest)?)
+}
+
+/// The same, with replacements for what is not UTF-8.
+///
+/// # Errors
+/// As [`read_text`], but none for what is not UTF-8.
+pub(super) fn read_lossily(path: &Path, longest: usize) -> io::Result<String> {
+    let bytes = contents(path, longest)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn contents(path: &Path, longest: usize) -> io::Result<Vec<u8>> {
     let file = File::options()
         .read(true)
         .custom_flags(OFlag::O_NONBLOCK.bits())
@@ -351,7 +375,10 @@ pub(super) fn read_text(path: &Path, longest: usize) -> io::Result<String> {
     // A read of a list in /proc gives whole lines, so less than was asked for before its end
     // (`seq_read_iter`).
     file.take(one_more_than(longest)).read_to_end(&mut bytes)?;
-    trimmed_text(bytes, longest)
+    match bytes.len() > longest {
+        true => Err(too_long(longest)),
+        false => Ok(bytes),
+    }
 }
 
 /// Whether it is `/dev/null` (kernel `Documentation/admin-guide/devices.txt`).
@@ -364,10 +391,7 @@ fn one_more_than(longest: usize) -> u64 {
     u64::try_from(longest).unwrap_or(u64::MAX).saturating_add(1)
 }
 
-fn trimmed_text(bytes: Vec<u8>, longest: usize) -> io::Result<String> {
-    if bytes.len() > longest {
-        return Err(too_long(longest));
-    }
+fn trimmed_text(bytes: Vec<u8>) -> io::Result<String> {
     let mut text =
         String::from_utf8(bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
     text.truncate(text.trim_end().len());

@@ -65,7 +65,7 @@ pub(crate) use lock::EDITS;
 pub use lock::{ClaimLock, DeviceLock, DriverLock, EditLock, GpuLock, HostLock, LockError};
 pub use nvml::{NVML_PROGRAM, NvmlChild};
 pub use pci_ids::PciIds;
-pub use process::{Holder, Opener, ProcessId, Processes, gpu_openers, opener_of};
+pub use process::{Holder, ProcessId, Processes, gpu_openers, opener_of};
 pub use program::Ended;
 #[cfg(feature = "cli")]
 pub use service::{tell_alive, tell_ready, tell_status};
@@ -167,11 +167,13 @@ impl Sysfs for Host {
         let place = self.path(path);
         if path.starts_with("/sys/") {
             files::read_attribute(&place)
-        } else if path.starts_with("/proc/") {
-            files::read_text(&place, files::LONGEST_OF_PROC)
         } else {
-            files::read_text(&place, files::LONGEST)
+            files::read_text(&place, files::longest(path))
         }
+    }
+
+    fn read_lossily(&self, path: &str) -> io::Result<String> {
+        files::read_lossily(&self.path(path), files::longest(path))
     }
 
     fn read_bytes(&self, path: &str, length: usize) -> io::Result<Vec<u8>> {

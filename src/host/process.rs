@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     os::unix::fs::{FileTypeExt, MetadataExt},
+    path::Path,
 };
 
 use nix::{fcntl::OFlag, sys::stat};
@@ -328,49 +329,34 @@ pub fn gpu_openers(host: &Host) -> Vec<(u32, String)> {
         let rest = node.strip_prefix("/dev/nvidia");
         rest.is_some_and(|rest| rest == "ctl" || rest.parse::<u8>().is_ok())
     };
-    openers(host, is_gpu)
-}
-
-/// The processes that have such a node open, each with its command's name. Unreadable
-/// processes are left out.
-fn openers(host: &Host, is_node: impl Fn(&str) -> bool) -> Vec<(u32, String)> {
-    let names = host.list("/proc").unwrap_or_default();
-    let pids = names.iter().filter_map(|name| name.parse::<u32>().ok());
-    let opener = |pid: u32| {
-        let entries = std::fs::read_dir(host.path(&format!("/proc/{pid}/fd"))).ok()?;
-        let mut targets = entries.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
-        targets
-            .any(|target| target.to_str().is_some_and(&is_node))
-            .then(|| (pid, command(host, pid)))
+    let is_open = |descriptor: &Path| {
+        let target = std::fs::read_link(descriptor);
+        target.is_ok_and(|target| target.to_str().is_some_and(is_gpu))
     };
-    pids.filter_map(opener).collect()
+    openers(host, is_open).collect()
 }
 
-/// A process that has a device open.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Opener {
-    /// The process.
-    pub pid: u32,
-    /// Its command's name.
-    pub command: String,
-}
-
-/// The first process that has one of the nodes open, under any name: a container can have
-/// another one for it. Unreadable processes are left out.
+/// The first process that has one of the nodes open, under any name, with its command's name:
+/// a container can have another name for a node. Unreadable processes are left out.
 #[must_use]
-pub fn opener_of(host: &Host, nodes: &[DeviceNode]) -> Option<Opener> {
+pub fn opener_of(host: &Host, nodes: &[DeviceNode]) -> Option<(u32, String)> {
+    openers(host, |descriptor| is_one_of(descriptor, nodes)).next()
+}
+
+/// The processes that have such a file open, each with its command's name; the file is given
+/// by its link in `/proc/PID/fd`. Unreadable processes are left out.
+fn openers(host: &Host, is_it: impl Fn(&Path) -> bool) -> impl Iterator<Item = (u32, String)> {
     let names = host.list("/proc").unwrap_or_default();
-    let mut pids = names.iter().filter_map(|name| name.parse::<u32>().ok());
-    pids.find_map(|pid| {
+    let pids = names.into_iter().filter_map(|name| name.parse().ok());
+    pids.filter_map(move |pid: u32| {
         let entries = std::fs::read_dir(host.path(&format!("/proc/{pid}/fd"))).ok()?;
-        let mut entries = entries.filter_map(|entry| Some(entry.ok()?.path()));
-        entries.find(|entry| is_one_of(entry, nodes))?;
-        let command = command(host, pid);
-        Some(Opener { pid, command })
+        let mut descriptors = entries.filter_map(|entry| Some(entry.ok()?.path()));
+        let is_open = descriptors.any(|descriptor| is_it(&descriptor));
+        is_open.then(|| (pid, command(host, pid)))
     })
 }
 
-fn is_one_of(descriptor: &std::path::Path, nodes: &[DeviceNode]) -> bool {
+fn is_one_of(descriptor: &Path, nodes: &[DeviceNode]) -> bool {
     let Ok(target) = std::fs::read_link(descriptor) else {
         return false;
     };
@@ -532,10 +518,7 @@ mod tests {
         std::fs::create_dir_all(root.path().join("proc/7/fd")).unwrap();
         std::fs::write(root.path().join("proc/7/comm"), "qemu\n").unwrap();
         let descriptor = root.path().join("proc/7/fd/3");
-        let opener = Opener {
-            pid: 7,
-            command: "qemu".to_owned(),
-        };
+        let opener = (7, "qemu".to_owned());
         for (target, path) in [
             ("/dev/nvme0", "/dev/nvme0"),
             ("/dev/bus/usb/003/002 (deleted)", "/dev/bus/usb/003/002"),

@@ -2,9 +2,9 @@
 
 use std::io;
 
-use super::{function::Function, mounts, need::Need, place};
+use super::{function::Function, need::Need, place};
 use crate::{
-    device::{Sysfs, at},
+    device::{Sysfs, at, read_lossily},
     model::PciAddress,
 };
 
@@ -71,7 +71,7 @@ impl Keyboards {
 }
 
 fn keyboards(sysfs: &dyn Sysfs) -> io::Result<Vec<Keyboard>> {
-    let text = mounts::read_lossily(sysfs, DEVICES)?;
+    let text = read_lossily(sysfs, DEVICES)?;
     let text = format!("\n{text}");
     let mut adapters: Option<Vec<String>> = None;
     let mut keyboards = Vec::new();

@@ -3,7 +3,7 @@
 use std::io;
 
 use super::place;
-use crate::device::{Sysfs, at, read};
+use crate::device::{Sysfs, at, read, read_lossily};
 
 /// One mounted file system.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,24 +53,6 @@ pub(super) fn all(sysfs: &dyn Sysfs) -> io::Result<Vec<Mount>> {
         mount(line).ok_or_else(|| at(path, &wrong(&format!("line {} is no mount", index + 1))))
     };
     text.lines().enumerate().map(mount).collect()
-}
-
-/// A text in which users choose names, of any bytes. It is long on a host with many
-/// containers.
-///
-/// # Errors
-/// The kernel's errno with the path; a text that is longer than any real one.
-pub(super) fn read_lossily(sysfs: &dyn Sysfs, path: &str) -> io::Result<String> {
-    const LONGEST: usize = 64 << 20;
-    let bytes = sysfs.read_bytes(path, LONGEST + 1);
-    let bytes = bytes.map_err(|error| at(path, &error))?;
-    if bytes.len() > LONGEST {
-        return Err(at(
-            path,
-            &wrong(&format!("it holds more than {LONGEST} bytes")),
-        ));
-    }
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// A line of the list of file systems, fstab(5).
@@ -174,28 +156,7 @@ pub(super) fn swaps(sysfs: &dyn Sysfs) -> io::Result<Vec<Swap>> {
 
 /// The kernel writes white space and backslashes as `\040`.
 fn unescaped(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, others @ ..] = rest {
-        let octal = match rest {
-            [b'\\', digits @ ..] => digits.get(..3).and_then(|digits| {
-                let digits = std::str::from_utf8(digits).ok()?;
-                u8::from_str_radix(digits, 8).ok()
-            }),
-            _ => None,
-        };
-        match octal {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = rest.get(4..).unwrap_or_default();
-            }
-            None => {
-                bytes.push(*first);
-                rest = others;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
+    place::unescaped(text, "\\", 3, 8)
 }
 
 #[cfg(test)]

@@ -67,6 +67,23 @@ pub(super) fn functions(path: &str) -> Vec<PciAddress> {
         .collect()
 }
 
+/// A text with characters that are written as `start` and a number with that many digits.
+pub(super) fn unescaped(text: &str, start: &str, digits: usize, radix: u32) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, others @ ..] = rest {
+        let number = rest.strip_prefix(start.as_bytes()).and_then(|rest| {
+            let (number, rest) = rest.split_at_checked(digits)?;
+            let number = std::str::from_utf8(number).ok()?;
+            Some((u8::from_str_radix(number, radix).ok()?, rest))
+        });
+        let (byte, after) = number.unwrap_or((*first, others));
+        bytes.push(byte);
+        rest = after;
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 /// The last component of a path.
 pub(super) fn name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or_default()

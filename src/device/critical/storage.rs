@@ -14,7 +14,7 @@ use super::{
     place, zfs,
 };
 use crate::{
-    device::{Sysfs, list, optional, read},
+    device::{Sysfs, list, optional, read, read_lossily},
     model::{PciAddress, visible},
 };
 
@@ -183,7 +183,7 @@ fn note_mounts(
 /// Only the list of file systems names it.
 fn note_automount(sysfs: &dyn Sysfs, blocks: &mut Blocks, point: &str) {
     const LIST: &str = "/etc/fstab";
-    let text = match optional(mounts::read_lossily(sysfs, LIST)) {
+    let text = match optional(read_lossily(sysfs, LIST)) {
         Ok(text) => text.unwrap_or_default(),
         Err(error) => {
             blocks.unread.push(error.to_string());

@@ -107,8 +107,10 @@ fn member(sysfs: &dyn Sysfs, name: &str) -> io::Result<Member> {
                 .strip_prefix('=')
         })
     };
-    // In the plain label udev replaces what is not safe in a name.
-    let encoded = property("ID_FS_LABEL_ENC").map(unescaped);
+    // In the plain label udev replaces what is not safe in a name; in the other one it writes
+    // it as `\x20` (`blkid_encode_string`).
+    let encoded = property("ID_FS_LABEL_ENC");
+    let encoded = encoded.map(|text| place::unescaped(text, "\\x", 2, 16));
     let label = encoded.or_else(|| property("ID_FS_LABEL").map(str::to_owned));
     Ok(match (property("ID_FS_TYPE"), label) {
         (Some("zfs_member"), Some(pool)) => Member::Of(pool),
@@ -119,27 +121,6 @@ fn member(sysfs: &dyn Sysfs, name: &str) -> io::Result<Member> {
         (None, _) if property("ID_PART_TABLE_TYPE").is_some() => Member::Other,
         (None, _) => Member::Nothing,
     })
-}
-
-/// udev writes what is not safe in a name as `\x20` (`blkid_encode_string`).
-fn unescaped(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, others @ ..] = rest {
-        let escaped = match rest {
-            [b'\\', b'x', digits @ ..] => digits.get(..2).and_then(|digits| {
-                let digits = std::str::from_utf8(digits).ok()?;
-                u8::from_str_radix(digits, 16).ok()
-            }),
-            _ => None,
-        };
-        bytes.push(escaped.unwrap_or(*first));
-        rest = match escaped {
-            Some(_) => rest.get(4..).unwrap_or_default(),
-            None => others,
-        };
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// Devices that hold no disk of a pool unless they lie on a disk.
