@@ -1,7 +1,9 @@
 //! Computes a GPU's state after one more vGPU, so that several can be planned at once:
 //! all functions of a board share the board's capacity.
 
-use super::{Fit, Placement, choose_placement, more_of, most_of, placement::left};
+use super::{
+    Fit, Placement, choose_placement, more_of, most_of, placement::left, room_in_instances,
+};
 use crate::{
     device::gpu::{GpuState, Vgpu, VgpuType},
     model::{ProfileParts, VgpuTypeId},
@@ -18,10 +20,13 @@ pub fn with_one(gpu: &GpuState, id: VgpuTypeId, place: Option<Placement>) -> Gpu
     let Some(made) = gpu.vgpu_type(id) else {
         return after;
     };
+    let instance = place.and_then(|place| place.instance);
+    let place = place.filter(|place| place.instance.is_none());
     let place = place.or_else(|| best_place(gpu, made));
     after.vgpus.push(Vgpu {
         type_id: Some(id),
         placement: place.map(|place| place.id),
+        instance: instance.or_else(|| driver_choice(gpu, made)),
     });
     let one_size = !are_sizes_mixed(gpu);
     for one in after.types.iter_mut().filter(|one| !one.in_gpu_instance) {
@@ -57,6 +62,12 @@ fn close_what_is_full(gpu: &mut GpuState) {
                     .map(|told| told.creatable.is_empty()),
                 _ => one.available.map(|left| left == 0),
             };
+            let told = match one.in_gpu_instance {
+                true => {
+                    room_in_instances(gpu, one).map(|left| left.values().all(|left| *left == 0))
+                }
+                false => told,
+            };
             told.unwrap_or(false) || most_of(gpu, one) == 0
         })
         .map(|one| one.id)
@@ -64,6 +75,15 @@ fn close_what_is_full(gpu: &mut GpuState) {
     for one in gpu.types.iter_mut().filter(|one| full.contains(&one.id)) {
         one.creatable = false;
     }
+}
+
+/// The GPU instance that the driver chooses: the one with the lowest number that has room
+/// (`kernel_vgpu_mgr.c`).
+fn driver_choice(gpu: &GpuState, made: &VgpuType) -> Option<u32> {
+    let left = room_in_instances(gpu, made)?;
+    left.into_iter()
+        .find(|(_, left)| *left > 0)
+        .map(|(id, _)| id)
 }
 
 fn best_place(gpu: &GpuState, made: &VgpuType) -> Option<Placement> {

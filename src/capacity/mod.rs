@@ -5,7 +5,7 @@
 //! counts as one that cannot be created, although sysfs leaves some out while sizes are
 //! mixed.
 
-use std::{fmt, iter::Sum};
+use std::{collections::BTreeMap, fmt, iter::Sum};
 
 use crate::{
     device::gpu::{GpuState, Vgpu, VgpuType},
@@ -103,8 +103,10 @@ pub fn more_of(gpu: &GpuState, id: VgpuTypeId) -> Fit {
     // If the type can be created, at least one fits, whatever the sums say.
     let bound = || Fit::one_up_to(room.min(most_of(gpu, wanted).max(1)));
     if wanted.in_gpu_instance {
-        // It is unknown which GPU instances have space.
-        return bound();
+        return match room_in_instances(gpu, wanted) {
+            Some(left) => Fit::Exactly(left.values().sum::<u32>().min(room)),
+            None => bound(),
+        };
     }
     match gpu.heterogeneous {
         Some(true) => match placement::fitting(wanted, &gpu.types, room) {
@@ -121,6 +123,34 @@ pub fn more_of(gpu: &GpuState, id: VgpuTypeId) -> Fit {
             None => bound(),
         },
     }
+}
+
+/// How many more of a type fit into each GPU instance of its profile: each has vGPUs of one
+/// size, whatever their series. None: not everything about them is known.
+fn room_in_instances(gpu: &GpuState, wanted: &VgpuType) -> Option<BTreeMap<u32, u32>> {
+    let most = wanted.most_per_instance?;
+    let profile = wanted.gpu_instance_profile?;
+    // One that is in none that is known could be in any.
+    if gpu.vgpus.iter().any(|vgpu| vgpu.instance.is_none()) {
+        return None;
+    }
+    let left = |id: u32| {
+        let its = gpu.vgpus.iter().filter(|vgpu| vgpu.instance == Some(id));
+        let sizes = its.map(|vgpu| gpu.vgpu_type(vgpu.type_id?)?.framebuffer_mib);
+        let sizes: Vec<u64> = sizes.collect::<Option<_>>()?;
+        match sizes.first() {
+            None => Some(most),
+            // Somebody has set it to mix sizes.
+            Some(first) if sizes.iter().any(|size| size != first) => None,
+            Some(first) if Some(*first) == wanted.framebuffer_mib => {
+                Some(most.saturating_sub(count(sizes.len())))
+            }
+            Some(_) => Some(0),
+        }
+    };
+    let instances = gpu.instances.as_ref()?.iter();
+    let alike = instances.filter(|one| one.profile == profile);
+    alike.map(|one| Some((one.id, left(one.id)?))).collect()
 }
 
 /// How many more vGPUs of any type.

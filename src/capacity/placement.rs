@@ -4,6 +4,7 @@
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
+    fmt,
 };
 
 use super::count;
@@ -12,23 +13,49 @@ use crate::{
     model::short_name,
 };
 
-/// A place in a GPU's memory: `id` to `id + size`, in the driver's own unit.
+/// A place in a GPU's memory: `id` to `id + size`, in the driver's own unit. Or one of the
+/// places of a GPU instance, counted from 0.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
 )]
 pub struct Placement {
-    /// The value for `placement_id`.
+    /// The GPU instance, and then the value for `gpu_instance_id`; 0 is one like any other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<u32>,
+    /// The value for `placement_id`; in a GPU instance the driver chooses that itself.
     pub id: u32,
     /// How much of the memory the place covers.
     pub size: u32,
 }
 
 impl Placement {
+    /// In the memory of the whole GPU.
+    #[must_use]
+    pub fn in_memory(id: u32, size: u32) -> Self {
+        Self {
+            instance: None,
+            id,
+            size,
+        }
+    }
+
     /// Whether the two places overlap.
     #[must_use]
     pub fn overlaps(self, other: Self) -> bool {
         let end = |one: Self| u64::from(one.id) + u64::from(one.size);
-        u64::from(self.id) < end(other) && u64::from(other.id) < end(self)
+        self.instance == other.instance
+            && u64::from(self.id) < end(other)
+            && u64::from(other.id) < end(self)
+    }
+}
+
+/// `at 12 of its memory`, `in GPU instance 3`.
+impl fmt::Display for Placement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.instance {
+            Some(instance) => write!(f, "in GPU instance {instance}"),
+            None => write!(f, "at {} of its memory", self.id),
+        }
     }
 }
 
@@ -102,7 +129,7 @@ impl Places {
     }
 
     fn best(&self, size: u32, ids: &[u32]) -> Option<Placement> {
-        let places = ids.iter().map(|&id| Placement { id, size });
+        let places = ids.iter().map(|&id| Placement::in_memory(id, size));
         places.max_by_key(|&place| (self.worth_after(place), Reverse(place.id)))
     }
 
@@ -133,7 +160,7 @@ impl Places {
 
 /// The ids that remain free if a place is taken.
 pub(super) fn left(size: u32, ids: &[u32], taken: Placement) -> Vec<u32> {
-    let is_free = |id: &u32| !taken.overlaps(Placement { id: *id, size });
+    let is_free = |id: &u32| !taken.overlaps(Placement::in_memory(*id, size));
     ids.iter().copied().filter(is_free).collect()
 }
 
@@ -142,7 +169,7 @@ pub(super) fn left(size: u32, ids: &[u32], taken: Placement) -> Vec<u32> {
 fn beside_each_other(size: u32, ids: &[u32]) -> u32 {
     let mut last: Option<Placement> = None;
     let fits = ids.iter().filter(|&&id| {
-        let place = Placement { id, size };
+        let place = Placement::in_memory(id, size);
         let fits = last.is_none_or(|last| !last.overlaps(place));
         if fits {
             last = Some(place);

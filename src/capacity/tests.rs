@@ -42,6 +42,7 @@ fn gpu(types: Vec<VgpuType>, there: &[u32], free: u32) -> GpuState {
     let vgpu = |number: &u32| Vgpu {
         type_id: Some(id(*number)),
         placement: None,
+        instance: None,
     };
     GpuState {
         address: "0000:3b:00.0".parse().unwrap(),
@@ -51,6 +52,7 @@ fn gpu(types: Vec<VgpuType>, there: &[u32], free: u32) -> GpuState {
         mig: Some(false),
         types,
         vgpus: there.iter().map(vgpu).collect(),
+        instances: None,
     }
 }
 
@@ -130,7 +132,7 @@ fn a_place_that_blocks_nothing_is_better_than_a_lower_one() {
     // Place 0 would leave no place for the large type, place 9 does not.
     let (small, large) = (places(1, &[0, 9]), places(8, &[0]));
     let chosen = choose_placement(&small, [&small, &large]);
-    assert_eq!(chosen, Some(Placement { id: 9, size: 1 }));
+    assert_eq!(chosen, Some(Placement::in_memory(9, 1)));
     // Both places leave the same number of types: the remaining memory decides.
     let (small, large) = (places(1, &[0, 20]), places(8, &[0, 8]));
     let chosen = choose_placement(&small, [&small, &large]);
@@ -269,7 +271,7 @@ proptest! {
             prop_assert!(wanted.creatable.contains(&chosen.id));
             prop_assert_eq!(chosen.size, wanted.size);
             for &id in &wanted.creatable {
-                let other = Placement { id, size: wanted.size };
+                let other = Placement::in_memory(id, wanted.size);
                 prop_assert!(creatable_after(&all, other) <= creatable_after(&all, chosen));
             }
         }

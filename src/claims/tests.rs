@@ -395,7 +395,7 @@ fn a_claim_says_the_same_when_it_is_read() {
     let (_root, host) = host();
     for mut claim in [claim(&host), claim_of_function(&host)] {
         claim.devices[0].nodes = vec!["/dev/vfio/7".to_owned()];
-        claim.devices[0].placement = Some(crate::capacity::Placement { id: 12, size: 12 });
+        claim.devices[0].placement = Some(crate::capacity::Placement::in_memory(12, 12));
         let text = serde_json::to_string(&claim).unwrap();
         let read: Claim = serde_json::from_str(&text).unwrap();
         assert_eq!(format!("{read:?}"), format!("{claim:?}"));

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::{
     PCI_DEVICES, Sysfs, link_name, list,
     mdev::{self, MdevHost, MdevType},
-    nvml::{FailureKind, GpuFacts, Placements, Told, TypeFacts},
+    nvml::{FailureKind, GpuFacts, GpuInstance, Placements, Told, TypeFacts},
     optional, vendor_vfio,
 };
 use crate::model::{MdevUuid, PciAddress, ProfileParts, VgpuTypeId};
@@ -55,6 +55,8 @@ pub struct GpuState {
     pub types: Vec<VgpuType>,
     /// The vGPUs that exist, whoever made them.
     pub vgpus: Vec<Vgpu>,
+    /// The GPU instances; None: not told.
+    pub instances: Option<Vec<GpuInstance>>,
 }
 
 /// The virtual functions of a GPU.
@@ -85,6 +87,10 @@ pub struct VgpuType {
     pub max_instances: Option<u32>,
     /// Whether its vGPUs are in GPU instances (MIG).
     pub in_gpu_instance: bool,
+    /// The profile of those GPU instances; None: none, or not told.
+    pub gpu_instance_profile: Option<u32>,
+    /// How many of this type alone one GPU instance holds; None: not told.
+    pub most_per_instance: Option<u32>,
     /// Whether one can be created now.
     pub creatable: bool,
     /// How many more can be created according to the driver; known only if vGPUs are
@@ -101,6 +107,8 @@ pub struct Vgpu {
     pub type_id: Option<VgpuTypeId>,
     /// Its place; None: unknown, or not placed.
     pub placement: Option<u32>,
+    /// Its GPU instance; None: unknown, or in none.
+    pub instance: Option<u32>,
 }
 
 impl GpuState {
@@ -122,6 +130,8 @@ impl From<&TypeFacts> for VgpuType {
             frame_rate_limit: facts.frame_rate_limit,
             max_instances: Some(facts.max_instances),
             in_gpu_instance: facts.gpu_instance_profile.is_some(),
+            gpu_instance_profile: facts.gpu_instance_profile,
+            most_per_instance: facts.most_per_instance,
             creatable: facts.creatable,
             available: None,
             placements: facts.placements.clone(),
@@ -212,6 +222,9 @@ pub fn read(
             .into_iter()
             .flat_map(|with_vgpus| with_vgpus.vgpus)
             .collect(),
+        instances: facts
+            .and_then(|facts| facts.instances.value())
+            .map(|found| found.instances.clone()),
     })
 }
 
@@ -310,9 +323,11 @@ impl<'a> Board<'a> {
         for name in list(self.sysfs, &path)? {
             if name.parse::<MdevUuid>().is_ok() {
                 let kind = optional(link_name(self.sysfs, &format!("{path}/{name}/mdev_type")))?;
+                let attributes = format!("{path}/{name}/nvidia");
                 vgpus.push(Vgpu {
                     type_id: kind.and_then(|id| number(&id)),
-                    placement: self.placement(&format!("{path}/{name}/nvidia")),
+                    placement: self.number_in(&attributes, "placement_id"),
+                    instance: self.number_in(&attributes, "gpu_instance_id"),
                 });
             }
         }
@@ -321,18 +336,20 @@ impl<'a> Board<'a> {
 
     fn vfio_vgpus(&self, function: PciAddress) -> io::Result<FunctionVgpus> {
         let current = vendor_vfio::current(self.sysfs, function)?;
+        let attributes = vendor_vfio::attributes(function);
         let vgpu = current.map(|id| Vgpu {
             type_id: Some(id),
-            placement: self.placement(&format!("{}/nvidia", path(function))),
+            placement: self.number_in(&attributes, "placement_id"),
+            instance: self.number_in(&attributes, "gpu_instance_id"),
         });
         let vgpus = vgpu.into_iter().collect();
         Ok(FunctionVgpus { function, vgpus })
     }
 
-    /// Also None for `Not Applicable`.
-    fn placement(&self, attributes: &str) -> Option<u32> {
-        let text = self.sysfs.read(&format!("{attributes}/placement_id"));
-        text.ok()?.parse().ok()
+    /// Also None for `Not Applicable`, and for all ones.
+    fn number_in(&self, attributes: &str, name: &str) -> Option<u32> {
+        let text = self.sysfs.read(&format!("{attributes}/{name}"));
+        text.ok()?.parse().ok().filter(|number| *number != u32::MAX)
     }
 
     /// The types that a function of the GPU lists: all types for mediated devices,
@@ -365,6 +382,8 @@ impl VgpuType {
             id,
             in_gpu_instance: parts.is_some_and(|parts| parts.slices.is_some()),
             name,
+            gpu_instance_profile: None,
+            most_per_instance: None,
             framebuffer_mib: None,
             heads: None,
             max_resolution: None,

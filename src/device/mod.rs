@@ -20,6 +20,7 @@ pub mod mdev;
 pub mod near;
 pub mod numa;
 pub mod nvml;
+pub mod our_instances;
 pub mod parameters;
 pub mod pci;
 mod pci_serial;

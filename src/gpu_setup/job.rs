@@ -30,6 +30,10 @@ pub struct JobReport {
     /// The reason of a refusal or failure.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// The GPU instances afterwards, drawn in one line: `=` stays, `+` is new, `!` stays
+    /// although no pool needs it, `.` is free.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layout: Option<String>,
     /// Further notes.
     pub notes: Vec<String>,
 }
@@ -83,6 +87,7 @@ impl Job {
                 result: JobResult::NothingToDo,
                 steps: Vec::new(),
                 reason: None,
+                layout: None,
                 notes: Vec::new(),
             },
             lock: None,
@@ -181,11 +186,18 @@ impl Job {
             actual = state::complete(host, gpu, Some(&wanted), &users, actual);
         }
         let plan = setup_plan(gpu, &wanted, &actual);
-        let waits =
-            |step: &SetupStep| matches!(step, SetupStep::AwaitDriver | SetupStep::AwaitTypes);
-        let touches = renew || !plan.steps.iter().all(|planned| waits(&planned.step));
+        let touches = renew
+            || plan
+                .steps
+                .iter()
+                .any(|planned| planned.step.needs_free_gpu());
+        self.report.layout = plan.layout;
+        self.report.notes.extend(plan.notes);
         for planned in plan.steps {
             self.note_foreseen(&planned.step, planned.why);
+        }
+        if let Some(pending) = plan.pending {
+            return self.refuse(pending);
         }
         if let Some(obstacle) = plan.obstacles.into_iter().next() {
             return self.fail(obstacle);

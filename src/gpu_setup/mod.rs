@@ -1,7 +1,7 @@
 //! What whole GPUs need before anything of them can be handed out: virtual functions,
 //! mixed sizes, the scheduler. What pools want is compared with what is, and the steps
 //! between the two are carried out. All of it is gone when the driver is loaded again.
-//! [`mig`] computes which GPU instances a GPU is to have; no step creates them yet.
+//! [`mig`] computes which GPU instances a GPU is to have, [`mig_plan`] makes steps of it.
 //!
 //! # Order of the locks
 //!
@@ -17,8 +17,10 @@
 //! faster than the setting; the setting is then refused like any other on a GPU
 //! in use, and names the domain. At boot no daemon starts a VM before all is set.
 
+mod instances;
 mod job;
 pub mod mig;
+mod mig_plan;
 mod module_options;
 mod scheduler;
 mod settings;
@@ -35,6 +37,7 @@ pub use module_options::ModuleOptions;
 pub use scheduler::InWords as SchedulerInWords;
 pub use settings::{GpuSettings, gpu_settings};
 pub use survey::{Survey, Surveyed};
+pub use wanted::{MigPool, WantedMig};
 pub use work::{Asked, carry_out};
 
 #[cfg(test)]

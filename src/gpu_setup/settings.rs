@@ -6,10 +6,10 @@ use serde::Serialize;
 use super::{
     module_options::ModuleOptions,
     state,
-    steps::{Actual, SetupStep, setup_plan, step_in_words},
+    steps::{Actual, SetupPlan, SetupStep, setup_plan, step_in_words},
     survey::Surveyed,
     users::{self, User},
-    wanted::WantedSettings,
+    wanted::WantedMig,
 };
 use crate::{
     device::{
@@ -32,6 +32,12 @@ pub struct GpuSettings {
     pub driver: Option<String>,
     /// How many there are.
     pub virtual_functions: Setting<u32>,
+    /// MIG mode.
+    pub mig: Setting<bool>,
+    /// The GPU instances once all is as wanted, drawn in one line; None: no pool of the GPU has
+    /// any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gpu_instances: Option<String>,
     /// Whether sizes are mixed.
     pub heterogeneous: Setting<bool>,
     /// How time is shared.
@@ -67,9 +73,15 @@ pub fn gpu_settings(
         Err(error) => (Vec::new(), Some(format!("{error:#}"))),
     };
     let actual = state::complete(host, gpu, wanted, &users, state::of(host, gpu)?);
+    let mut gpu_instances = None;
     let mut differences = match (&surveyed.wanted, wanted) {
         (Err(conflict), _) => vec![conflict.to_string()],
-        (_, Some(wanted)) => differences(gpu, wanted, &actual, &users, options),
+        (_, Some(wanted)) => {
+            let plan = setup_plan(gpu, wanted, &actual);
+            let differences = differences(gpu, &plan, &actual, &users, options);
+            gpu_instances = plan.layout;
+            differences
+        }
         _ => Vec::new(),
     };
     differences.extend(doubt);
@@ -91,6 +103,18 @@ pub fn gpu_settings(
             wanted: wanted.map(|_| functions.total),
             actual: Some(functions.enabled),
         },
+        mig: Setting {
+            wanted: wanted.and_then(|wanted| match wanted.mig {
+                WantedMig::Off => Some(false),
+                WantedMig::On(_) => Some(true),
+                WantedMig::ByOthers => None,
+            }),
+            actual: match (&actual.mig, facts) {
+                (Some(Ok(mig)), _) => Some(mig.on),
+                (_, facts) => facts.and_then(|facts| facts.mig.value().copied()),
+            },
+        },
+        gpu_instances,
         heterogeneous: Setting {
             wanted: wanted.map(|wanted| wanted.heterogeneous),
             actual: heterogeneous.map(|mode| mode.enabled),
@@ -107,12 +131,11 @@ pub fn gpu_settings(
 /// A sentence for each step that is still to be done, with what holds it up.
 fn differences(
     gpu: PciAddress,
-    wanted: &WantedSettings,
+    plan: &SetupPlan,
     actual: &Actual,
     users: &[User],
     options: &ModuleOptions,
 ) -> Vec<String> {
-    let plan = setup_plan(gpu, wanted, actual);
     let refusal = users::refusal(gpu, users);
     let reason = |step: &SetupStep| {
         if let SetupStep::SetScheduler(scheduler) = step {
@@ -136,7 +159,8 @@ fn differences(
             }
             _ => format!("'virt-vgpu host apply {gpu}' does it"),
         };
-        refusal.clone().unwrap_or_else(apply)
+        let refusal = refusal.clone().filter(|_| step.needs_free_gpu());
+        refusal.unwrap_or_else(apply)
     };
     let steps = plan.steps.iter().map(|planned| {
         format!(
@@ -146,5 +170,6 @@ fn differences(
             reason(&planned.step)
         )
     });
-    steps.chain(plan.obstacles.iter().cloned()).collect()
+    let others = plan.pending.iter().chain(&plan.obstacles);
+    steps.chain(others.cloned()).collect()
 }

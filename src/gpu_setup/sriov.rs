@@ -148,7 +148,8 @@ fn no_sriov_manage(error: &io::Error) -> String {
     format!("{SRIOV_MANAGE}: {error}; {next}")
 }
 
-fn who_has_it_open(host: &Host) -> String {
+/// The next step when others keep the driver from a change.
+pub(super) fn who_has_it_open(host: &Host) -> String {
     let openers = gpu_openers(host);
     let named: Vec<String> = openers
         .iter()

@@ -2,11 +2,17 @@
 
 use anyhow::Context;
 
-use super::{steps::Actual, users::User, wanted::WantedSettings};
+use super::{
+    instances,
+    steps::Actual,
+    users::User,
+    wanted::{WantedMig, WantedSettings},
+};
 use crate::{
     device::{
         Sysfs, driver_option,
         nvml::{Failure, GpuFacts, Nvml},
+        our_instances,
         readiness::{self, Driver},
     },
     host::Host,
@@ -20,13 +26,14 @@ pub(super) fn of(host: &Host, gpu: PciAddress) -> anyhow::Result<Actual> {
         driver: readiness::driver(host, gpu).with_context(cannot)?,
         functions: readiness::functions(host, gpu).with_context(cannot)?,
         facts: None,
+        mig: None,
         in_use: false,
         loaded_with_scheduler: false,
     })
 }
 
 /// Adds what NVML tells, where the driver is there and keeps its settings from
-/// now on.
+/// now on, or where MIG mode matters, which is switched first of all.
 pub(super) fn complete(
     host: &Host,
     gpu: PciAddress,
@@ -36,10 +43,25 @@ pub(super) fn complete(
 ) -> Actual {
     actual.in_use = !users.is_empty();
     actual.loaded_with_scheduler = loaded_with_scheduler(host, gpu, wanted);
-    if actual.driver == Driver::Nvidia && !actual.functions.are_missing() {
-        actual.facts = Some(facts(host, gpu));
+    let keeps = !actual.functions.are_missing();
+    if actual.driver != Driver::Nvidia || !(keeps || needs_mode(host, gpu, wanted)) {
+        return actual;
     }
+    let facts = facts(host, gpu);
+    actual.mig = Some(instances::read(host, gpu, &facts, users));
+    actual.facts = keeps.then_some(facts);
     actual
+}
+
+/// Whether MIG mode has to be looked at before there are virtual functions: pools want it on,
+/// or it was switched on for pools.
+pub(super) fn needs_mode(host: &Host, gpu: PciAddress, wanted: Option<&WantedSettings>) -> bool {
+    match wanted.map(|wanted| &wanted.mig) {
+        Some(WantedMig::On(_)) => true,
+        // An unreadable note is told when it is needed.
+        Some(WantedMig::Off) => our_instances::read(host, gpu).is_ok_and(|noted| noted.switched_on),
+        Some(WantedMig::ByOthers) | None => false,
+    }
 }
 
 /// NVML's facts about a GPU.

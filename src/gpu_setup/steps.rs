@@ -2,12 +2,14 @@
 //! what sysfs and NVML say.
 
 use super::{
+    instances::{MigState, NotTold},
+    mig_plan,
     scheduler::{Comparison, InWords, comparison, outside},
     wanted::WantedSettings,
 };
 use crate::{
     device::{
-        nvml::{Failure, GpuFacts, Question, Scheduler, SchedulerPolicy, Told},
+        nvml::{Failure, GpuFacts, InstancePlace, Question, Scheduler, SchedulerPolicy, Told},
         readiness::{Driver, Functions},
     },
     model::{PciAddress, PoolName},
@@ -23,6 +25,8 @@ pub struct Actual {
     /// What NVML says; None when it was not asked, since the driver is not there
     /// yet or forgets its settings in an earlier step.
     pub facts: Option<Result<GpuFacts, Failure>>,
+    /// MIG mode and GPU instances; None when NVML was not asked.
+    pub mig: Option<Result<MigState, NotTold>>,
     /// Whether there are vGPUs on it.
     pub in_use: bool,
     /// Whether the driver was loaded with the wanted scheduler as an option.
@@ -34,16 +38,63 @@ pub struct Actual {
 pub enum SetupStep {
     /// Wait until its driver has bound.
     AwaitDriver,
-    /// Make all virtual functions. The GPU loses its settings.
+    /// Remove all virtual functions: MIG mode is switched without them.
+    RemoveFunctions,
+    /// Switch MIG mode on or off.
+    SetMig(bool),
+    /// Make all virtual functions. The GPU loses its settings and its GPU instances.
     EnableFunctions,
     /// Remove all virtual functions and create them again.
     RenewFunctions,
     /// Wait until what makes vGPUs knows types.
     AwaitTypes,
+    /// Destroy an idle GPU instance.
+    DestroyInstance(NamedPlace),
+    /// Create a GPU instance.
+    CreateInstance(NamedPlace),
     /// Mix sizes, or not.
     SetHeterogeneous(bool),
     /// Share time this way.
     SetScheduler(Scheduler),
+}
+
+impl SetupStep {
+    /// Whether nobody may use the GPU meanwhile. GPU instances come and go beside vGPUs in
+    /// other ones.
+    #[must_use]
+    pub fn needs_free_gpu(&self) -> bool {
+        !matches!(
+            self,
+            Self::AwaitDriver
+                | Self::AwaitTypes
+                | Self::DestroyInstance(_)
+                | Self::CreateInstance(_)
+        )
+    }
+}
+
+/// The profile's name and the memory slots of a GPU instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedPlace {
+    /// The name, `1g.24gb+gfx`.
+    pub name: String,
+    /// Where it lies.
+    pub place: InstancePlace,
+}
+
+impl std::fmt::Display for NamedPlace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let InstancePlace { start, size, .. } = self.place;
+        match size {
+            1 => write!(f, "{} at memory slot {start}", self.name),
+            _ => write!(
+                f,
+                "{} at memory slots {start}-{}",
+                self.name,
+                start + size - 1
+            ),
+        }
+    }
 }
 
 /// A step and why it is needed.
@@ -62,10 +113,16 @@ pub struct SetupPlan {
     pub steps: Vec<PlannedStep>,
     /// Problems that no step can solve: a sentence each, with a next action.
     pub obstacles: Vec<String>,
+    /// What has to wait until others have ended: a sentence with the next action.
+    pub pending: Option<String>,
+    /// The GPU instances afterwards, drawn in one line; None without any.
+    pub layout: Option<String>,
+    /// What is as the pools want it and still worth saying.
+    pub notes: Vec<String>,
 }
 
 impl SetupPlan {
-    fn add(&mut self, step: SetupStep, why: String) {
+    pub(super) fn add(&mut self, step: SetupStep, why: String) {
         self.steps.push(PlannedStep { step, why });
     }
 }
@@ -85,15 +142,24 @@ pub fn setup_plan(gpu: PciAddress, wanted: &WantedSettings, actual: &Actual) -> 
     if actual.driver == Driver::None {
         plan.add(SetupStep::AwaitDriver, "no driver is bound".to_owned());
     }
+    let are_removed = mig_plan::add_mode(&mut plan, gpu, wanted, actual);
+    // Nothing is begun for pools that do not get what they want.
+    if !plan.obstacles.is_empty() || plan.pending.is_some() {
+        return plan;
+    }
     let functions = &actual.functions;
-    if functions.are_missing() {
-        let why = format!("0 of {} virtual functions are there", functions.total);
+    if functions.are_missing() || are_removed {
+        let why = match functions.are_missing() {
+            true => format!("0 of {} virtual functions are there", functions.total),
+            false => "MIG mode is switched without them".to_owned(),
+        };
         plan.add(SetupStep::EnableFunctions, why);
         let why = "new functions show their vGPU types a while later".to_owned();
         plan.add(SetupStep::AwaitTypes, why);
     } else if !functions.unready.is_empty() {
         plan.add(SetupStep::AwaitTypes, functions.unready_in_words());
     }
+    mig_plan::add_instances(&mut plan, gpu, wanted, actual);
     add_heterogeneous(&mut plan, gpu, wanted, actual);
     add_scheduler(&mut plan, wanted, actual);
     plan
@@ -221,6 +287,16 @@ pub fn undo_of(
         SetupStep::EnableFunctions | SetupStep::RenewFunctions => {
             Err("functions that are there are as wanted, and the next run goes on from them")
         }
+        SetupStep::RemoveFunctions => Err("a later step creates them again"),
+        SetupStep::SetMig(on) => Ok(Question::SetMig { gpu, on: !on }),
+        SetupStep::DestroyInstance(its) => Ok(Question::CreateInstance {
+            gpu,
+            place: its.place,
+        }),
+        SetupStep::CreateInstance(its) => Ok(Question::DestroyInstance {
+            gpu,
+            place: its.place,
+        }),
         SetupStep::SetHeterogeneous(_) => {
             let mode = facts.and_then(|facts| facts.heterogeneous.value());
             let on = mode.ok_or(UNTOLD)?.enabled;
@@ -241,7 +317,12 @@ pub fn step_in_words(gpu: PciAddress, step: &SetupStep) -> String {
         SetupStep::AwaitDriver => "wait until the driver nvidia has bound".to_owned(),
         SetupStep::EnableFunctions => format!("{SRIOV_MANAGE} -e {gpu}"),
         SetupStep::RenewFunctions => format!("{SRIOV_MANAGE} -d {gpu}, then -e {gpu}"),
+        SetupStep::RemoveFunctions => format!("{SRIOV_MANAGE} -d {gpu}"),
+        SetupStep::SetMig(true) => "switch MIG mode on".to_owned(),
+        SetupStep::SetMig(false) => "switch MIG mode off".to_owned(),
         SetupStep::AwaitTypes => "wait until its functions have vGPU types".to_owned(),
+        SetupStep::DestroyInstance(its) => format!("destroy GPU instance {its}"),
+        SetupStep::CreateInstance(its) => format!("create GPU instance {its}"),
         SetupStep::SetHeterogeneous(true) => "switch heterogeneous mode on".to_owned(),
         SetupStep::SetHeterogeneous(false) => "switch heterogeneous mode off".to_owned(),
         SetupStep::SetScheduler(scheduler) => format!("set the scheduler: {}", InWords(scheduler)),

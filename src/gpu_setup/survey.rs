@@ -8,7 +8,7 @@ use crate::{
     device::{gpu_fields::AskedOnce, mdev, readiness},
     host::{Host, PciIds},
     kind::FieldSources,
-    model::PciAddress,
+    model::{PciAddress, PoolName},
     plan::pools_taking,
 };
 
@@ -70,9 +70,18 @@ impl Survey {
 
     /// The GPUs whose pools do not agree, in words.
     pub fn conflicts(&self) -> Vec<String> {
+        self.conflicts_where(|_| true)
+    }
+
+    /// The same, as far as the pool has to do with it.
+    pub fn conflicts_of(&self, pool: &PoolName) -> Vec<String> {
+        self.conflicts_where(|conflict| [&conflict.first.0, &conflict.second.0].contains(&pool))
+    }
+
+    fn conflicts_where(&self, is_meant: impl Fn(&Conflict) -> bool) -> Vec<String> {
         let conflicts = self.gpus.iter().filter_map(|known| {
             let conflict = known.wanted.as_ref().err()?;
-            Some(format!("{}: {conflict}", known.gpu))
+            is_meant(conflict).then(|| format!("{}: {conflict}", known.gpu))
         });
         conflicts.collect()
     }

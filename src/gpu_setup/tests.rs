@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::{
     scheduler::InWords,
     steps::{Actual, SetupStep, setup_plan, undo_of},
-    wanted::{WantedSettings, wanted_settings},
+    wanted::{WantedMig, WantedSettings, wanted_settings},
 };
 use crate::{
     config::Pool,
@@ -149,6 +149,7 @@ fn actual(scheduler: Told<Scheduler>) -> Actual {
             types: told(),
             vgpus: told(),
         })),
+        mig: None,
         in_use: false,
         loaded_with_scheduler: false,
     }
@@ -157,6 +158,7 @@ fn actual(scheduler: Told<Scheduler>) -> Actual {
 fn wanted(heterogeneous: bool, scheduler: Option<Scheduler>) -> WantedSettings {
     WantedSettings {
         pools: vec!["cad".parse().unwrap()],
+        mig: WantedMig::Off,
         heterogeneous,
         scheduler: scheduler.map(|scheduler| (scheduler, "cad".parse().unwrap())),
     }

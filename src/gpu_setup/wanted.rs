@@ -2,17 +2,46 @@
 //! pools have to agree.
 
 use super::scheduler::InWords;
-use crate::{config::Pool, device::nvml::Scheduler, model::PoolName};
+use crate::{
+    config::Pool,
+    device::nvml::Scheduler,
+    kind::{GpuInstances, MigSettings},
+    model::{PoolName, TypeSelector},
+};
 
 /// How a GPU is to be set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WantedSettings {
     /// The pools that take it, in the order of their names.
     pub pools: Vec<PoolName>,
+    /// MIG mode and GPU instances.
+    pub mig: WantedMig,
     /// Whether sizes are mixed on it.
     pub heterogeneous: bool,
     /// How time is shared, with the first pool that says so; None: as it is.
     pub scheduler: Option<(Scheduler, PoolName)>,
+}
+
+/// What the pools of a GPU want of MIG.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WantedMig {
+    /// The mode off: their vGPUs are time-sliced.
+    Off,
+    /// Their vGPUs are in GPU instances, and somebody else makes these.
+    ByOthers,
+    /// The mode on, and GPU instances for these pools.
+    On(Vec<MigPool>),
+}
+
+/// A pool for which GPU instances are made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MigPool {
+    /// The pool.
+    pub pool: PoolName,
+    /// Its vGPUs.
+    pub profile: TypeSelector,
+    /// Its GPU instances.
+    pub settings: MigSettings,
 }
 
 /// Two pools on one GPU that want different settings.
@@ -36,6 +65,7 @@ pub fn wanted_settings(pools: &[&Pool]) -> Result<Option<WantedSettings>, Box<Co
     let Some(first) = pools.first() else {
         return Ok(None);
     };
+    let mig = wanted_mig(pools)?;
     let sizes = |pool: &Pool| format!("heterogeneous = {}", pool.mixes_sizes());
     if let Some(other) = pools
         .iter()
@@ -56,9 +86,45 @@ pub fn wanted_settings(pools: &[&Pool]) -> Result<Option<WantedSettings>, Box<Co
     }
     Ok(Some(WantedSettings {
         pools: pools.iter().map(|pool| pool.name.clone()).collect(),
+        mig,
         heterogeneous: first.mixes_sizes(),
         scheduler: scheduler.map(|(pool, wanted)| (wanted, pool.name.clone())),
     }))
+}
+
+/// A GPU is in MIG mode or not.
+fn wanted_mig(pools: &[&Pool]) -> Result<WantedMig, Box<Conflict>> {
+    let instances = |pool: &Pool| {
+        let settings = pool.devices.gpu_settings();
+        settings.map_or(GpuInstances::None, |settings| settings.gpu_instances)
+    };
+    let words = |pool: &Pool| match instances(pool).are_used() {
+        true => "vGPUs in GPU instances".to_owned(),
+        false => "time-sliced vGPUs".to_owned(),
+    };
+    let Some(first) = pools.first() else {
+        return Ok(WantedMig::Off);
+    };
+    let differs = |pool: &&&Pool| instances(pool).are_used() != instances(first).are_used();
+    if let Some(other) = pools.iter().find(differs) {
+        return Err(conflict((first, words(first)), (other, words(other))));
+    }
+    if !instances(first).are_used() {
+        return Ok(WantedMig::Off);
+    }
+    let made = pools.iter().filter_map(|pool| match instances(pool) {
+        GpuInstances::Made(settings) => Some(MigPool {
+            pool: pool.name.clone(),
+            profile: pool.devices.selector()?.clone(),
+            settings,
+        }),
+        GpuInstances::None | GpuInstances::MadeByOthers => None,
+    });
+    let made: Vec<MigPool> = made.collect();
+    Ok(match made.is_empty() {
+        true => WantedMig::ByOthers,
+        false => WantedMig::On(made),
+    })
 }
 
 fn conflict(first: (&Pool, String), second: (&Pool, String)) -> Box<Conflict> {

@@ -2,16 +2,18 @@
 //! because NVML must not be in use while `sriov-manage` runs, and so that all GPUs are
 //! waited for together.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, io, time::Duration};
 
 use super::{
+    instances::{self, MigState},
     job::Job,
     module_options::ModuleOptions,
-    sriov::{Alone, NotDone, make_functions, sriov_manage},
+    sriov::{Alone, NotDone, make_functions, sriov_manage, who_has_it_open},
     state,
-    steps::{PlannedStep, SetupStep, setup_plan, undo_of},
+    steps::{Actual, NamedPlace, PlannedStep, SetupPlan, SetupStep, setup_plan, undo_of},
     survey::Survey,
     users,
+    wanted::{WantedMig, WantedSettings},
 };
 use crate::{
     apply::Acts,
@@ -20,6 +22,7 @@ use crate::{
         driver_option::{self, FILE},
         gpu,
         nvml::{Failure, FailureKind, Question, Scheduler},
+        our_instances::{self, OurInstances},
         readiness::{self, Driver},
     },
     host::{Deadline, DriverLock, GpuLock, Host},
@@ -53,6 +56,7 @@ pub fn carry_out(host: &Host, survey: &Survey, jobs: &mut [Job], asked: Asked) -
     }
     await_drivers(host, jobs, asked.wait);
     for job in jobs.iter_mut() {
+        switch_mode(host, job);
         if asked.renew {
             renew_functions(host, job);
         } else {
@@ -102,6 +106,69 @@ fn await_drivers(host: &Host, jobs: &mut [Job], wait: Duration) {
                  shows its messages",
                 wait.as_secs()
             ));
+        }
+    }
+}
+
+/// Switches MIG mode, which comes before the virtual functions. A mode that stays pending ends
+/// the job: nothing of what its pools want can be made.
+fn switch_mode(host: &Host, job: &mut Job) {
+    let gpu = job.report.gpu;
+    if !state::needs_mode(host, gpu, job.wanted.as_ref()) {
+        return;
+    }
+    let Some((wanted, actual)) = known(host, job) else {
+        return;
+    };
+    let SetupPlan {
+        steps,
+        obstacles,
+        pending,
+        ..
+    } = setup_plan(gpu, &wanted, &actual);
+    if let Some(pending) = pending {
+        return job.refuse(pending);
+    }
+    if let Some(obstacle) = obstacles.into_iter().next() {
+        return job.fail(obstacle);
+    }
+    let is_mode = |planned: &PlannedStep| matches!(planned.step, SetupStep::SetMig(_));
+    let Some(last) = steps.iter().position(is_mode) else {
+        return;
+    };
+    for planned in &steps[..=last] {
+        let done = match &planned.step {
+            SetupStep::RemoveFunctions => {
+                take_functions_away(host, gpu, actual.functions.enabled).map(|()| TakesEffect::Now)
+            }
+            step => set_one(host, gpu, step, undo_of(gpu, step, &actual).ok().as_ref()),
+        };
+        job.note(planned, done.is_ok());
+        if let Err(why) = done {
+            return job.stop(why);
+        }
+    }
+}
+
+/// What is wanted of the GPU, and how it is, NVML's facts included; a job that cannot tell ends.
+fn known(host: &Host, job: &mut Job) -> Option<(WantedSettings, Actual)> {
+    let (actual, wanted) = (job.look(host)?, job.wanted.clone()?);
+    let gpu = job.report.gpu;
+    let users = match users::users(host, gpu) {
+        Ok(users) => users,
+        Err(error) => {
+            job.refuse(format!("{error:#}"));
+            return None;
+        }
+    };
+    match DriverLock::acquire(host, PURPOSE, Deadline::after(OTHERS)) {
+        Ok(_driver) => {
+            let actual = state::complete(host, gpu, Some(&wanted), &users, actual);
+            Some((wanted, actual))
+        }
+        Err(error) => {
+            job.fail(error.to_string());
+            None
         }
     }
 }
@@ -213,20 +280,9 @@ struct OptionUse {
 }
 
 fn set(host: &Host, job: &mut Job, options: &mut OptionUse) {
-    let (Some(actual), Some(wanted)) = (job.look(host), job.wanted.clone()) else {
-        return;
-    };
     let gpu = job.report.gpu;
-    let users = match users::users(host, gpu) {
-        Ok(users) => users,
-        Err(error) => return job.refuse(format!("{error:#}")),
-    };
-    let actual = {
-        let driver = DriverLock::acquire(host, PURPOSE, Deadline::after(OTHERS));
-        match driver {
-            Ok(_driver) => state::complete(host, gpu, Some(&wanted), &users, actual),
-            Err(error) => return job.fail(error.to_string()),
-        }
+    let Some((wanted, actual)) = known(host, job) else {
+        return;
     };
     let plan = setup_plan(gpu, &wanted, &actual);
     for planned in &plan.steps {
@@ -248,8 +304,94 @@ fn set(host: &Host, job: &mut Job, options: &mut OptionUse) {
             }
         }
     }
+    job.report.layout = plan.layout;
+    job.report.notes.extend(plan.notes);
     if let Some(obstacle) = plan.obstacles.into_iter().next() {
-        job.fail(obstacle);
+        return job.fail(obstacle);
+    }
+    if let Err(why) = note_instances(host, gpu, &wanted, &actual) {
+        job.stop(why);
+    }
+}
+
+/// Notes which GPU instances there are for which pools: starts of VMs go by the note.
+fn note_instances(
+    host: &Host,
+    gpu: PciAddress,
+    wanted: &WantedSettings,
+    before: &Actual,
+) -> Result<(), NotDone> {
+    let failed = |error: io::Error| NotDone::Failed(error.to_string());
+    let noted = our_instances::read(host, gpu).map_err(failed)?;
+    let note = match &wanted.mig {
+        WantedMig::On(pools) => {
+            let mig = read_instances(host, gpu)?;
+            let needs = mig.needs(gpu, pools).map_err(NotDone::Failed)?;
+            mig.note(&needs.instances, pools, our_instances::boot(host))
+        }
+        WantedMig::Off => {
+            let is_off = matches!(&before.mig, Some(Ok(mig)) if !mig.on && !mig.pending);
+            OurInstances {
+                switched_on: noted.switched_on && !is_off,
+                ..OurInstances::default()
+            }
+        }
+        WantedMig::ByOthers => return Ok(()),
+    };
+    match note == noted {
+        true => Ok(()),
+        false => write_note(host, gpu, &note),
+    }
+}
+
+/// MIG's part of the GPU as it is now.
+fn read_instances(host: &Host, gpu: PciAddress) -> Result<MigState, NotDone> {
+    let users = users::users(host, gpu).map_err(|error| NotDone::Refused(format!("{error:#}")))?;
+    let facts = {
+        let driver = DriverLock::acquire(host, PURPOSE, Deadline::after(OTHERS));
+        let _driver = driver.map_err(|error| NotDone::Failed(error.to_string()))?;
+        state::facts(host, gpu)
+    };
+    instances::read(host, gpu, &facts, &users)
+        .map_err(|why| NotDone::Failed(format!("its GPU instances cannot be told: {why}")))
+}
+
+fn write_note(host: &Host, gpu: PciAddress, note: &OurInstances) -> Result<(), NotDone> {
+    const DIRECTORY_MODE: u32 = 0o755;
+    const FILE_MODE: u32 = 0o644;
+    let path = our_instances::path(gpu);
+    let failed = |error: io::Error| {
+        NotDone::Failed(format!(
+            "cannot write {path}: {error}; see whether the disk is full, then try again"
+        ))
+    };
+    if *note == OurInstances::default() {
+        return host.remove_file(&path).map_err(failed);
+    }
+    let text = serde_json::to_vec_pretty(note).map_err(|error| failed(error.into()))?;
+    host.make_directory(our_instances::DIRECTORY, DIRECTORY_MODE)
+        .and_then(|()| host.replace_file(&path, &text, FILE_MODE))
+        .map_err(failed)
+}
+
+/// Changes the note before the GPU is changed: what a power cut leaves is then known as ours.
+fn note_ahead(host: &Host, gpu: PciAddress, step: &SetupStep) -> Result<(), NotDone> {
+    let failed = |error: io::Error| NotDone::Failed(error.to_string());
+    let noted = our_instances::read(host, gpu).map_err(failed)?;
+    let mut note = noted.clone();
+    match step {
+        SetupStep::SetMig(true) => note.switched_on = true,
+        SetupStep::CreateInstance(its) => {
+            note.boot = our_instances::boot(host);
+            if !note.made.contains(&its.place) {
+                note.made.push(its.place);
+            }
+        }
+        _ => {}
+    }
+    match note == noted {
+        true => Ok(()),
+        false => write_note(host, gpu, &note),
     }
 }
 
@@ -273,9 +415,19 @@ fn set_one(
             gpu,
             scheduler: *scheduler,
         },
+        SetupStep::SetMig(on) => Question::SetMig { gpu, on: *on },
+        SetupStep::CreateInstance(its) => Question::CreateInstance {
+            gpu,
+            place: its.place,
+        },
+        SetupStep::DestroyInstance(its) => Question::DestroyInstance {
+            gpu,
+            place: its.place,
+        },
         // Earlier phases have done these steps, so the GPU has lost its driver or its
         // functions since then.
         SetupStep::AwaitDriver
+        | SetupStep::RemoveFunctions
         | SetupStep::EnableFunctions
         | SetupStep::RenewFunctions
         | SetupStep::AwaitTypes => {
@@ -284,19 +436,52 @@ fn set_one(
         }
     };
     let _alone = Alone::with(host, gpu)?;
-    refuse_in_use(host, gpu)?;
+    if step.needs_free_gpu() {
+        refuse_in_use(host, gpu)?;
+    }
+    if let SetupStep::DestroyInstance(its) = step {
+        refuse_used_instance(host, gpu, its)?;
+    }
+    note_ahead(host, gpu, step)?;
     match host.change_gpu(&question, undo) {
         Ok(()) => Ok(TakesEffect::Now),
-        Err(failure) => refused_by_nvml(step, failure),
+        Err(failure) => refused_by_nvml(host, gpu, step, failure),
     }
 }
 
-fn refused_by_nvml(step: &SetupStep, failure: Failure) -> Result<TakesEffect, NotDone> {
+/// The driver itself destroys a GPU instance whose vGPUs do not run.
+fn refuse_used_instance(host: &Host, gpu: PciAddress, its: &NamedPlace) -> Result<(), NotDone> {
+    let users = users::users(host, gpu).map_err(|error| NotDone::Refused(format!("{error:#}")))?;
+    let mig = instances::read(host, gpu, &state::facts(host, gpu), &users)
+        .map_err(|why| NotDone::Failed(format!("its GPU instances cannot be told: {why}")))?;
+    match mig.users_at(its.place) {
+        [] => Ok(()),
+        users => Err(NotDone::Refused(format!(
+            "GPU instance {its} is in use by {}; shut it down, then run 'virt-vgpu host apply \
+             {gpu}'",
+            users.join(", ")
+        ))),
+    }
+}
+
+fn refused_by_nvml(
+    host: &Host,
+    gpu: PciAddress,
+    step: &SetupStep,
+    failure: Failure,
+) -> Result<TakesEffect, NotDone> {
     let Failure { kind, message } = failure;
     match (step, kind) {
         // There is no vGPU, so the driver does not support the change.
         (SetupStep::SetScheduler(scheduler), FailureKind::NotSupported | FailureKind::NoSymbol) => {
             encodable(scheduler, &message).map(|()| TakesEffect::AtLoad)
+        }
+        (SetupStep::SetMig(_), FailureKind::Pending | FailureKind::InUse) => {
+            Err(NotDone::Refused(format!(
+                "{message}; {}; then run 'virt-vgpu host apply {gpu}'. If nobody has it open, reset \
+                 it ('nvidia-smi -r -i {gpu}') or reboot the host",
+                who_has_it_open(host)
+            )))
         }
         (_, FailureKind::InUse) => Err(NotDone::Refused(format!(
             "in use, says its driver: {message}; 'nvidia-smi vgpu' shows by whom"

@@ -110,7 +110,7 @@ pub enum PlacementChoice {
     Anywhere,
     /// This place.
     At(Placement),
-    /// Other devices, including those of the plan, cover every place.
+    /// Other devices, including those of the plan, have every place.
     Nowhere,
 }
 

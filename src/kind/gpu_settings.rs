@@ -1,17 +1,21 @@
-//! A pool's settings for whole GPUs: mixed sizes, and how vGPUs share the time
-//! (`[scheduler]`), with the valid combinations. The limits of single cards are not
+//! A pool's settings for whole GPUs: GPU instances (`[mig]`), mixed sizes, and how vGPUs share
+//! the time (`[scheduler]`), with the valid combinations. The limits of single cards are not
 //! known here.
 
 use std::path::Path;
 
+use super::mig_settings::GpuInstances;
 use crate::{
     document::{ConfigError, Node, Position, Table, Written},
+    model::ProfileName,
     rule::{labels::labels, spelling::did_you_mean, spelling::shown},
 };
 
 /// Settings that apply to a whole GPU, so all pools of the GPU must agree on them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GpuSettings {
+    /// Whether the vGPUs live in GPU instances.
+    pub gpu_instances: GpuInstances,
     /// Whether a GPU holds vGPUs of several sizes at once.
     pub heterogeneous: bool,
     /// How vGPUs share the time of a GPU; None: any way.
@@ -19,15 +23,30 @@ pub struct GpuSettings {
 }
 
 impl GpuSettings {
-    /// Reads the settings at the top of a pool file.
-    pub(super) fn read(top: &Table<'_, '_>) -> Result<Self, ConfigError> {
+    /// Reads the settings at the top of a pool file, for vGPUs of that profile.
+    pub(super) fn read(top: &Table<'_, '_>, profile: &ProfileName) -> Result<Self, ConfigError> {
+        let gpu_instances = GpuInstances::read(top, profile)?;
         let heterogeneous = top.flag("heterogeneous")?.unwrap_or_default();
         let scheduler = SchedulerFragment::read(top)?;
+        if gpu_instances.are_used() {
+            refuse_for_instances(top, heterogeneous)?;
+        }
         let scheduler = scheduler.map(|scheduler| scheduler.check(top.file(), heterogeneous));
         Ok(Self {
+            gpu_instances,
             heterogeneous,
             scheduler: scheduler.transpose()?,
         })
+    }
+}
+
+/// Both are settings of whole GPUs; in MIG mode each GPU instance has its own.
+fn refuse_for_instances(top: &Table<'_, '_>, heterogeneous: bool) -> Result<(), ConfigError> {
+    let what = "is not supported by this version for vGPUs in GPU instances; take it out";
+    let mixes = top.get("heterogeneous").filter(|_| heterogeneous);
+    match mixes.or_else(|| top.get("scheduler")) {
+        Some(node) => Err(node.refuse(what, &[])),
+        None => Ok(()),
     }
 }
 

@@ -22,6 +22,7 @@ mod devices;
 mod former;
 mod gpu_settings;
 mod mdev;
+mod mig_settings;
 mod new_device;
 mod nvidia_vgpu;
 mod pci;
@@ -35,6 +36,7 @@ pub use candidate::{
 pub use devices::Devices;
 pub use former::{FormerWay, former_handle, former_way};
 pub use gpu_settings::{GpuSettings, SchedulerPolicy, SchedulerSettings};
+pub use mig_settings::{GpuInstances, MigMode, MigSettings};
 pub use new_device::{Named, NewDevice};
 pub use view::{FieldSources, HostView};
 

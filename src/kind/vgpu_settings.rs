@@ -10,7 +10,10 @@ use crate::device::{
 /// The steps for both; `directory` is where the vGPU has its attributes.
 pub(super) fn settings(directory: &str, made: &ToMake<'_>) -> Vec<Step> {
     let place = made.placement;
-    let placing = place.map(|place| placing(directory, place.id));
+    let placing = place.map(|place| match place.instance {
+        Some(instance) => moving(directory, instance),
+        None => placing(directory, place.id),
+    });
     let parameters = with_parameters(directory, made.parameters);
     placing.into_iter().chain(parameters).collect()
 }
@@ -30,6 +33,25 @@ fn placing(directory: &str, place: u32) -> Step {
         checks: vec![Check::Reads {
             path,
             value: place.to_string(),
+        }],
+    }
+}
+
+/// The write that puts it into a GPU instance: the driver has chosen one already, which may be
+/// for other vGPUs. It goes with the vGPU.
+fn moving(directory: &str, instance: u32) -> Step {
+    let path = format!("{directory}/gpu_instance_id");
+    Step {
+        what: format!("put it into GPU instance {instance}"),
+        act: Act::Write(Attribute {
+            path: path.clone(),
+            value: format!("{instance}\n"),
+        }),
+        undo: None,
+        needs_no_undo: Some(GOES_WITH_THE_DEVICE),
+        checks: vec![Check::Reads {
+            path,
+            value: instance.to_string(),
         }],
     }
 }

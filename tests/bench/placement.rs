@@ -185,6 +185,7 @@ fn need(profile: ProfileId, instances: u32, later: u32) -> InstanceNeed {
         instances,
         later,
         weight: later,
+        vgpus: None,
     }
 }
 

@@ -20,11 +20,13 @@ use crate::{
 
 /// Set up GPUs as their pools need them.
 ///
-/// The steps, in this order: wait for the driver, create the virtual functions
-/// (sriov-manage -e), wait for their vGPU types, switch mixed sizes, set the
-/// scheduler. Steps that are not needed are skipped. Only GPUs that a pool of kind
-/// nvidia-vgpu takes are touched. A GPU that needs a step but has vGPUs in use is
-/// not changed; the other GPUs are set up anyway.
+/// The steps, in this order: wait for the driver, switch MIG mode, create the
+/// virtual functions (sriov-manage -e), wait for their vGPU types, destroy and
+/// create GPU instances, switch mixed sizes, set the scheduler. Steps that are not
+/// needed are skipped. Only GPUs that a pool of kind nvidia-vgpu takes are touched.
+/// A GPU that needs a step but has vGPUs in use is not changed, except that GPU
+/// instances nobody uses come and go beside others; the other GPUs are set up
+/// anyway. GPU instances that virt-vgpu has not created are never destroyed.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   virt-vgpu host apply --all --dry-run    print the steps
@@ -186,6 +188,9 @@ impl fmt::Display for JobReport {
                 _ => mark.to_owned(),
             };
             writeln!(f, "  {mark}{} ({})", step.what, output::one_line(&step.why))?;
+        }
+        if let Some(layout) = &self.layout {
+            writeln!(f, "  GPU instances: {layout}")?;
         }
         for note in &self.notes {
             writeln!(f, "  note: {}", output::one_line(note))?;

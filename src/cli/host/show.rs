@@ -105,6 +105,14 @@ impl fmt::Display for GpuSettings {
             Some(false) => "off".to_owned(),
             None => String::new(),
         };
+        // Most GPUs have no MIG, or do not use it.
+        if self.mig.actual == Some(true) || self.mig.wanted == Some(true) {
+            table.row([
+                "MIG mode".to_owned(),
+                mode(self.mig.wanted),
+                mode(self.mig.actual),
+            ]);
+        }
         table.row([
             "heterogeneous".to_owned(),
             mode(self.heterogeneous.wanted),
@@ -120,6 +128,9 @@ impl fmt::Display for GpuSettings {
             scheduler(&self.scheduler.actual),
         ]);
         f.write_str(&table.indented())?;
+        if let Some(instances) = &self.gpu_instances {
+            writeln!(f, "  GPU instances: {instances}")?;
+        }
         for user in &self.vgpus {
             match &user.domain {
                 Some(domain) => writeln!(f, "  vGPU {}: domain '{domain}'", user.device)?,

@@ -367,13 +367,68 @@ fn after_vgpu_start(text: &str) -> String {
 }
 
 #[test]
+fn gpu_instances() {
+    let after = |text: &str| {
+        message(&format!(
+            "kind = \"nvidia-vgpu\"\nprofile = \"DC-2-12Q\"\n{text}"
+        ))
+    };
+    for (text, wanted) in [
+        (
+            "mig = 1",
+            "3: key 'mig': wants a table, [mig], found the number 1",
+        ),
+        (
+            "[mig]\ngpu-instance = 1",
+            "4: key 'mig.gpu-instance': unknown key (did you mean 'gpu-instances'?); accepted: \
+             gpu-instances, vgpus-per-instance, mode",
+        ),
+        ("[mig]", "3: key 'mig.gpu-instances': is missing"),
+        (
+            "[mig]\ngpu-instances = 0",
+            "4: key 'mig.gpu-instances': wants 1 to 64: so many are made on each GPU",
+        ),
+        (
+            "[mig]\ngpu-instances = 65",
+            "4: key 'mig.gpu-instances': wants 1 to 64: so many are made on each GPU",
+        ),
+        (
+            "[mig]\ngpu-instances = 1\nvgpus-per-instance = -1",
+            "5: key 'mig.vgpus-per-instance': wants a whole number from 0 to 4294967295, found \
+             the number -1",
+        ),
+        (
+            "[mig]\ngpu-instances = 1\nmode = 'at-bot'",
+            "5: key 'mig.mode': unknown mode 'at-bot' (did you mean 'at-boot'?); accepted: \
+             at-boot, on-demand",
+        ),
+        (
+            "heterogeneous = true\n[mig]\ngpu-instances = 1",
+            "3: key 'heterogeneous': is not supported by this version for vGPUs in GPU instances; \
+             take it out",
+        ),
+        (
+            "[scheduler]\npolicy = 'best-effort'\n[mig]\ngpu-instances = 1",
+            "3: key 'scheduler': is not supported by this version for vGPUs in GPU instances; \
+             take it out",
+        ),
+    ] {
+        assert_eq!(after(text), wanted, "{text}");
+    }
+}
+
+#[test]
 fn host_settings() {
     for (text, wanted) in [
         (
             "heterogeneous = 1",
             "3: key 'heterogeneous': wants true or false, found the number 1",
         ),
-        ("[mig]", "3: key 'mig': is not supported by this version"),
+        (
+            "[mig]\ngpu-instances = 1",
+            "3: key 'mig': is for profiles in GPU instances (as in DC-2-12Q), and 'L40S-12Q' is \
+             none: its vGPUs share the whole GPU; take [mig] out, or choose another profile",
+        ),
         (
             "scheduler = 1",
             "3: key 'scheduler': wants a table, [scheduler], found the number 1",

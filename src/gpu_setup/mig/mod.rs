@@ -23,7 +23,7 @@ pub use crate::device::nvml::Engines;
 pub use board::{BadBoard, Board, InstanceId, InstanceProfile, ProfileId, Slots};
 pub use choice::{Candidate, Choice, choose};
 pub use layout::{Destroyed, Instance, Layout, NewInstance, Why};
-pub use need::{GpuNeed, InInstances, InstanceNeed, ModeConflict, PoolNeed, gpu_need};
+pub use need::{GpuNeed, InInstances, InstanceNeed, ModeConflict, OneSize, PoolNeed, gpu_need};
 pub use occupied::Occupied;
 pub use refusal::{DoesNotFit, Nearest, NotIncluded, Reason};
 pub use steps::LayoutStep;

@@ -52,6 +52,17 @@ pub struct InstanceNeed {
     pub later: u32,
     /// How likely it is that they do, in comparison with others.
     pub weight: u32,
+    /// The vGPUs that one of them takes; None: several sizes.
+    pub vgpus: Option<OneSize>,
+}
+
+/// vGPUs of one size in a GPU instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct OneSize {
+    /// Frame buffer of each in MiB.
+    pub framebuffer_mib: u64,
+    /// How many of them.
+    pub most: u32,
 }
 
 /// A GPU is in MIG mode or not, and two pools disagree.
@@ -110,13 +121,16 @@ pub fn gpu_need(pools: &[PoolNeed]) -> Result<Option<GpuNeed>, ModeConflict> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct SharedBy {
     profile: ProfileId,
-    /// Size, and how many the pools want in one instance; None: sizes are mixed.
-    size: Option<(u64, u32)>,
+    /// None: sizes are mixed.
+    size: Option<OneSize>,
 }
 
 impl SharedBy {
     fn of(its: InInstances) -> Self {
-        let size = (its.framebuffer_mib, its.most_per_instance);
+        let size = OneSize {
+            framebuffer_mib: its.framebuffer_mib,
+            most: its.most_per_instance,
+        };
         Self {
             profile: its.profile,
             size: (!its.mixes_sizes).then_some(size),
@@ -134,6 +148,7 @@ fn need(key: &SharedBy, members: &[(&PoolName, InInstances)]) -> InstanceNeed {
         instances: now,
         later: at_most.saturating_sub(now),
         weight: later.fold(0, u32::saturating_add),
+        vgpus: key.size,
     }
 }
 

@@ -101,7 +101,11 @@ fn places(
     let mut places: Vec<(String, Placements)> = places.collect();
     for (_, of_type) in &mut places {
         let size = of_type.size;
-        let is_free = |&id: &u32| !taken.iter().any(|one| one.overlaps(Placement { id, size }));
+        let is_free = |&id: &u32| {
+            !taken
+                .iter()
+                .any(|one| one.overlaps(Placement::in_memory(id, size)))
+        };
         of_type.creatable.retain(is_free);
     }
     places

@@ -22,6 +22,7 @@ use crate::{
 
 mod functions;
 mod idle;
+mod in_instances;
 mod mediated;
 mod mixed;
 mod named;
@@ -94,14 +95,10 @@ impl Kind for NvidiaVgpu {
     }
 
     fn parse(&self, part: &Part<'_>) -> Result<Arc<dyn Devices>, ConfigError> {
-        // Without this refusal, a MIG profile would be handed out without its GPU
-        // instance.
-        if let Some(node) = part.top.get("mig") {
-            return Err(node.refuse("is not supported by this version", &[]));
-        }
         let wants = ("profile", "a profile (as in L40S-12Q)");
-        let profile = TypeSelector::Profile(read_type(part, wants, self)?);
-        let settings = GpuSettings::read(part.top)?;
+        let profile = read_type(part, wants, self)?;
+        let settings = GpuSettings::read(part.top, &profile)?;
+        let profile = TypeSelector::Profile(profile);
         Ok(Arc::new(pool::NvidiaVgpuPool { profile, settings }))
     }
 

@@ -3,7 +3,7 @@
 
 use std::rc::Rc;
 
-use super::{functions, mediated, mixed};
+use super::{functions, in_instances, mediated, mixed};
 use crate::{
     capacity::Placement,
     device::{
@@ -12,8 +12,8 @@ use crate::{
         step::Step,
     },
     kind::{
-        Board, Candidate, Devices, FieldSources, GpuSettings, HostView, Idle, MadeAs, Named,
-        Placeholder, PlacementChoice, ToMake, board,
+        Board, Candidate, Devices, FieldSources, GpuInstances, GpuSettings, HostView, Idle, MadeAs,
+        Named, Placeholder, PlacementChoice, ToMake, board,
     },
     model::{MdevTypeId, TypeSelector},
     rule::{Rule, Verdict},
@@ -91,7 +91,12 @@ impl Devices for NvidiaVgpuPool {
         if self.settings.heterogeneous && !matches!(offer, Offer::Unreadable(_)) {
             return mixed::offer(view, &self.profile, candidate, offer);
         }
-        offer
+        match self.settings.gpu_instances {
+            GpuInstances::Made(its) => {
+                in_instances::offer(view, &self.profile, its, candidate, offer)
+            }
+            GpuInstances::None | GpuInstances::MadeByOthers => offer,
+        }
     }
 
     fn is_free(&self, view: &HostView<'_>, candidate: &Candidate) -> Option<bool> {
@@ -144,9 +149,12 @@ impl Devices for NvidiaVgpuPool {
         candidate: &Candidate,
         taken: &[Placement],
     ) -> PlacementChoice {
-        match self.settings.heterogeneous {
-            true => mixed::place(view, &self.profile, candidate, taken),
-            false => PlacementChoice::Anywhere,
+        match self.settings.gpu_instances {
+            GpuInstances::Made(its) => {
+                in_instances::place(view, &self.profile, its, candidate, taken)
+            }
+            _ if self.settings.heterogeneous => mixed::place(view, &self.profile, candidate, taken),
+            GpuInstances::None | GpuInstances::MadeByOthers => PlacementChoice::Anywhere,
         }
     }
 

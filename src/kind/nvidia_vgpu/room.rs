@@ -6,14 +6,14 @@ use std::{
     collections::BTreeMap,
 };
 
-use super::{idle, pool::NvidiaVgpuPool};
+use super::{idle, in_instances, pool::NvidiaVgpuPool};
 use crate::{
     capacity::{Fit, more_of},
     device::{
         gpu::Framework,
         mdev::{Offer, Parent},
     },
-    kind::{Candidate, Devices, HostView, Placeholder},
+    kind::{Candidate, Devices, GpuInstances, HostView, Placeholder},
     model::{MdevTypeId, ParentName},
 };
 
@@ -73,7 +73,13 @@ impl NvidiaVgpuPool {
                 format!("nvidia-{}", wanted.id).parse().ok()?
             }
         };
-        Some((id, more_of(&state, wanted.id)))
+        let fit = more_of(&state, wanted.id);
+        let GpuInstances::Made(its) = self.settings.gpu_instances else {
+            return Some((id, fit));
+        };
+        let ours = in_instances::room(view, &self.profile, its, gpu)?;
+        // A GPU has fewer functions than vGPUs would fit, or the note is old.
+        Some((id, Fit::Exactly(ours.most().min(fit.most()))))
     }
 }
 

@@ -327,7 +327,7 @@ impl<'a> Planner<'a> {
         let mut reason = self.reason(wanted.pool, candidate, &type_id, left);
         let placement = match self.place(wanted.pool, candidate) {
             PlacementChoice::At(placement) => {
-                reason.push_str(&format!(", at {} of its memory", placement.id));
+                reason.push_str(&format!(", {placement}"));
                 Some(placement)
             }
             PlacementChoice::Anywhere | PlacementChoice::Nowhere => None,

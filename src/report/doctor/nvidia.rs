@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     device::{PCI_DEVICES, gpu, nvml::Told, readiness, vendor_vfio},
+    gpu_setup::{Survey, WantedMig},
     host::gpu_openers,
     kind::Subject,
     model::ParentName,
@@ -97,9 +98,10 @@ pub const MIG_ON: Check = Check {
     severity: Severity::Error,
     about: "MIG mode is on for a GPU whose pools hand out vGPUs without MIG",
     explanation: "In MIG mode a GPU is cut into instances, and vGPUs that share the whole GPU cannot \
-        be made: their types disappear. This version of virt-vgpu serves no MIG pools. MIG mode \
-        can stay on after an apply that failed, and on Ampere it survives a reboot. It is turned \
-        off while nothing uses the GPU; Ampere needs a reset of the GPU or a reboot.",
+        be made: their types disappear. 'virt-vgpu host apply' turns the mode off if virt-vgpu \
+        turned it on for pools that are gone; a mode that others turned on it leaves alone. On \
+        Ampere the mode survives a reboot. It is turned off while nothing uses the GPU; Ampere \
+        needs a reset of the GPU or a reboot.",
     look: Looks::At(mig_on),
 };
 
@@ -109,8 +111,14 @@ fn mig_on(view: &View<'_>, found: &mut Findings) -> Result<(), Trouble> {
         return Ok(());
     }
     let taken = pools::taken(view)?;
+    let survey =
+        Survey::read(view.host).map_err(|error| Trouble::NotAsked(format!("{error:#}")))?;
+    let is_time_sliced = |gpu| {
+        let mut known = survey.gpus.iter().filter(|known| known.gpu == gpu);
+        known.any(|known| matches!(&known.wanted, Ok(Some(wanted)) if wanted.mig == WantedMig::Off))
+    };
     let facts = view.outside.facts().map_err(Trouble::NotAsked)?;
-    for one in facts {
+    for one in facts.iter().filter(|one| is_time_sliced(one.address)) {
         let pools = taken.get(&ParentName::from(one.address));
         if let (Told::Value(true), Some(pools)) = (&one.mig, pools) {
             found.add(

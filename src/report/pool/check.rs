@@ -9,6 +9,7 @@ use crate::{
     allocate::Look,
     config::{self, POOL_DIRS, Pool, PoolError},
     document::ConfigError,
+    gpu_setup::Survey,
     host::Host,
     model::PoolName,
     plan::{Detail, Rivals},
@@ -119,6 +120,10 @@ impl Checked {
         for (_, pool) in loaded.pools {
             self.add(host, pool);
         }
+        match Survey::read(host) {
+            Ok(survey) => self.say_conflicts(survey.conflicts()),
+            Err(error) => self.say(Level::Error, None, format!("{error:#}")),
+        }
         for (name, link) in loaded.masked {
             self.say(Level::Note, Some(link), format!("masks pool '{name}'"));
         }
@@ -158,7 +163,20 @@ impl Checked {
                 self.checked += 1;
                 self.say(Level::Note, Some(path), format!("masks pool '{pool}'"));
             }
-            loaded => self.add(host, loaded),
+            loaded => {
+                self.add(host, loaded);
+                match Survey::read(host) {
+                    Ok(survey) => self.say_conflicts(survey.conflicts_of(&name)),
+                    Err(error) => self.say(Level::Error, None, format!("{error:#}")),
+                }
+            }
+        }
+    }
+
+    /// Pools that want different settings of one GPU.
+    fn say_conflicts(&mut self, conflicts: Vec<String>) {
+        for conflict in conflicts {
+            self.say(Level::Error, None, conflict);
         }
     }
 

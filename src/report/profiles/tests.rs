@@ -34,6 +34,7 @@ fn state(address: &str, framework: Framework) -> GpuState {
         mig: None,
         types: vec![VgpuType::named(id, "NVIDIA L40S-24Q".to_owned(), true)],
         vgpus: Vec::new(),
+        instances: None,
     }
 }
 

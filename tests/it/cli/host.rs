@@ -581,6 +581,7 @@ fn what_the_card_does_not_take_is_told_before_it_is_tried() {
     0000:3b:00.0: pool cad, driver nvidia
       SETTING            WANTED                                   ACTUAL
       virtual functions  2                                        2
+      MIG mode           off                                      on
       heterogeneous      on                                       off
       scheduler          equal-share, strict round robin, 480 Hz  best-effort
       differs: it cannot mix sizes while MIG mode is on ('nvidia-smi -i 0000:3b:00.0 -mig 0' switches it off); take heterogeneous = true out of pool 'cad'
@@ -734,6 +735,10 @@ fn json_says_the_same() {
           "virtual_functions": {
             "wanted": 2,
             "actual": 0
+          },
+          "mig": {
+            "wanted": false,
+            "actual": null
           },
           "heterogeneous": {
             "wanted": true,

@@ -9,6 +9,7 @@ mod doctor;
 mod explain;
 mod help;
 mod host;
+mod host_mig;
 mod idle_gpus;
 mod live;
 mod pool;

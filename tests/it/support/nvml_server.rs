@@ -1,5 +1,5 @@
-//! The program `virt-vgpu-nvml` of a machine in memory: a script that sends its
-//! question here, where the twins are. The answer describes the present state.
+//! The programs `virt-vgpu-nvml` and `sriov-manage` of a machine in memory: scripts that send
+//! their question here, where the twins are. The answer describes the present state.
 
 use std::{
     fs,
@@ -18,6 +18,9 @@ use virt_vgpu::{device::nvml::Question, host::NVML_PROGRAM};
 
 use super::kernel::Kernel;
 
+/// NVIDIA's program that makes and takes away virtual functions.
+const SRIOV_MANAGE: &str = "usr/lib/nvidia/sriov-manage";
+
 /// Answers until it is dropped.
 #[derive(Debug)]
 pub struct NvmlServer {
@@ -27,21 +30,19 @@ pub struct NvmlServer {
 }
 
 impl NvmlServer {
-    /// Puts the program below `root` and answers its questions.
+    /// Puts the programs below `root` and answers their questions.
     pub fn install(kernel: &Kernel, root: &Path) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let program = root.join(NVML_PROGRAM.trim_start_matches('/'));
-        fs::create_dir_all(program.parent().unwrap()).unwrap();
-        // A link: a script that was just written might not be executable yet, because a
-        // process that another thread has forked may have it open (ETXTBSY).
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/support/virt-vgpu-nvml");
-        symlink(script, &program).unwrap();
-        fs::write(
-            root.join(format!("{}.port", NVML_PROGRAM.trim_start_matches('/'))),
-            format!("{port}\n"),
-        )
-        .unwrap();
+        for place in [NVML_PROGRAM.trim_start_matches('/'), SRIOV_MANAGE] {
+            let program = root.join(place);
+            fs::create_dir_all(program.parent().unwrap()).unwrap();
+            // A link: a script that was just written might not be executable yet, because a
+            // process that another thread has forked may have it open (ETXTBSY).
+            let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/support");
+            symlink(scripts.join(program.file_name().unwrap()), &program).unwrap();
+            fs::write(root.join(format!("{place}.port")), format!("{port}\n")).unwrap();
+        }
         let ends = Arc::new(AtomicBool::new(false));
         let (kernel, ended) = (kernel.clone(), ends.clone());
         let serve = move || {
@@ -77,6 +78,12 @@ impl Drop for NvmlServer {
 fn converse(kernel: &Kernel, mut stream: &TcpStream) {
     let mut line = String::new();
     if BufReader::new(stream).read_line(&mut line).is_err() {
+        return;
+    }
+    if let Some(arguments) = line.strip_prefix("sriov-manage ") {
+        let answer = kernel.sriov_manage(arguments.trim_end());
+        let _ = stream.write_all(format!("{answer}\n").as_bytes());
+        let _ = stream.shutdown(Shutdown::Both);
         return;
     }
     let question: Question = serde_json::from_str(&line).unwrap();

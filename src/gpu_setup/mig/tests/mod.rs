@@ -125,6 +125,7 @@ fn need(board: &Board, pool: &str, instances: u32, name: &str) -> InstanceNeed {
         instances,
         later: 0,
         weight: 0,
+        vgpus: None,
     }
 }
 

@@ -60,6 +60,7 @@ fn case_of(model: &'static str, existing: &[Chosen], needs: &[(usize, u32, u32)]
         instances: *count,
         later: *later,
         weight: *later,
+        vgpus: None,
     });
     Case {
         model,

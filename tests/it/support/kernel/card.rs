@@ -278,6 +278,18 @@ impl Kernel {
         result
     }
 
+    /// NVIDIA's `sriov-manage` with these arguments: `ok`, or what it says before it fails.
+    pub fn sriov_manage(&self, arguments: &str) -> String {
+        let Some((flag @ ("-e" | "-d"), gpu)) = arguments.split_once(' ') else {
+            return format!("usage: sriov-manage -e|-d GPU, not {arguments}");
+        };
+        match self.with_gpu(gpu, |twin| twin.set_vfs(flag == "-e")) {
+            Ok(()) => "ok".to_owned(),
+            Err(Errno::EBUSY) => format!("Cannot obtain unbindLock for {gpu}"),
+            Err(errno) => errno.desc().to_owned(),
+        }
+    }
+
     /// The device nodes of a virtual function: its group's, and its own.
     pub fn nodes(&self, function: &str) -> [String; 2] {
         if let Some(nodes) = self.nodes_of_plain(function) {

@@ -1,0 +1,348 @@
+//! The GPU instances of a GPU as they are, with their users, and what its pools need of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    mig::{
+        self, Board, InInstances, Instance, InstanceId, InstanceNeed, PoolNeed, ProfileId, Slots,
+        gpu_need,
+    },
+    users::User,
+    wanted::MigPool,
+};
+use crate::{
+    device::{
+        nvml::{Failure, FailureKind, GpuFacts, GpuInstance, InstancePlace, Told, TypeFacts},
+        our_instances::{self, OurInstances, UsedInstance},
+    },
+    host::Host,
+    model::{PciAddress, VgpuTypeId, short_name},
+};
+
+/// MIG's part of a GPU as it is.
+#[derive(Debug, Clone)]
+pub struct MigState {
+    /// Whether the mode is on.
+    pub on: bool,
+    /// Whether it is on as soon as a change that waits has taken effect.
+    pub pending: bool,
+    /// What the GPU can be divided into.
+    pub board: Board,
+    /// The GPU instances, with their users.
+    pub instances: Vec<Instance>,
+    /// Their numbers and places as NVML tells them.
+    told: Vec<GpuInstance>,
+    /// The frame buffer of the vGPUs in each GPU instance that has some, in MiB.
+    sizes: BTreeMap<u32, BTreeSet<u64>>,
+    /// The types of the GPU.
+    pub types: Vec<TypeFacts>,
+    /// What is noted of earlier runs.
+    pub noted: OurInstances,
+}
+
+/// Reads NVML's facts and the note about a GPU.
+///
+/// # Errors
+/// Why it cannot be told, with the next step.
+pub(super) fn read(
+    host: &Host,
+    gpu: PciAddress,
+    facts: &Result<GpuFacts, Failure>,
+    users: &[User],
+) -> Result<MigState, NotTold> {
+    let noted =
+        our_instances::read(host, gpu).map_err(|error| NotTold::Other(error.to_string()))?;
+    let facts = facts.as_ref().map_err(|failure| told(&failure.message))?;
+    let on = match &facts.mig {
+        Told::Value(on) => *on,
+        Told::Unavailable(failure) => return Err(unavailable(failure)),
+    };
+    let found = match &facts.instances {
+        Told::Value(found) => found,
+        Told::Unavailable(failure) => return Err(unavailable(failure)),
+    };
+    let types = match &facts.types {
+        Told::Value(types) => types.clone(),
+        Told::Unavailable(failure) => return Err(unavailable(failure)),
+    };
+    let strange = |what: String| NotTold::Other(what);
+    let profiles = found.profiles.iter().map(|one| {
+        let id = ProfileId::new(one.id).ok_or_else(|| "a GPU instance profile has no id")?;
+        Ok(mig::InstanceProfile {
+            id,
+            name: one.name.clone().unwrap_or_else(|| nameless(one)),
+            size: one.size,
+            starts: one.starts.clone(),
+            most: one.most,
+            engines: one.engines,
+        })
+    });
+    let profiles: Result<Vec<_>, &str> = profiles.collect();
+    let profiles = profiles.map_err(|what| strange(what.to_owned()))?;
+    // The guest's driver makes compute instances for itself.
+    let board = Board::new(profiles, false).map_err(|error| strange(error.to_string()))?;
+    let inhabited = Inhabitants::of(host, users, &types);
+    let mut instances = Vec::new();
+    for one in &found.instances {
+        instances.push(instance(one, &noted, &inhabited).map_err(strange)?);
+    }
+    Ok(MigState {
+        on,
+        pending: found.pending,
+        board,
+        instances,
+        told: found.instances.clone(),
+        sizes: inhabited.sizes,
+        types,
+        noted,
+    })
+}
+
+/// Why MIG's part of a GPU is not known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotTold {
+    /// The GPU has no MIG.
+    NoMig,
+    /// Another reason, with the next step if there is one.
+    Other(String),
+}
+
+impl std::fmt::Display for NotTold {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::NoMig => "it has no MIG",
+            Self::Other(why) => why,
+        })
+    }
+}
+
+fn told(message: &str) -> NotTold {
+    NotTold::Other(message.to_owned())
+}
+
+fn unavailable(failure: &Failure) -> NotTold {
+    match failure.kind {
+        FailureKind::NotSupported | FailureKind::NoSymbol => NotTold::NoMig,
+        _ => told(&failure.message),
+    }
+}
+
+/// For drivers that tell no names: as NVIDIA builds them.
+fn nameless(profile: &crate::device::nvml::InstanceProfile) -> String {
+    let gigabytes = profile.memory_mib.div_ceil(1024);
+    format!("{}g.{gigabytes}gb", profile.compute_slices)
+}
+
+/// Who has vGPUs in which GPU instance.
+#[derive(Debug, Default)]
+struct Inhabitants {
+    by_instance: BTreeMap<u32, Vec<String>>,
+    /// Those whose GPU instance is not known: any could be theirs.
+    anywhere: Vec<String>,
+    sizes: BTreeMap<u32, BTreeSet<u64>>,
+}
+
+impl Inhabitants {
+    fn of(host: &Host, users: &[User], types: &[TypeFacts]) -> Self {
+        let mut found = Self::default();
+        for user in users {
+            let name = match &user.domain {
+                Some(domain) => format!("domain '{domain}'"),
+                None => format!("vGPU {}", user.device),
+            };
+            let Some(id) = our_instances::of(host, user.device) else {
+                found.anywhere.push(name);
+                continue;
+            };
+            let its = found.by_instance.entry(id).or_default();
+            if !its.contains(&name) {
+                its.push(name);
+            }
+            let type_id = our_instances::type_of(host, user.device);
+            let size = type_id.and_then(|id| framebuffer(types, id));
+            found.sizes.entry(id).or_default().extend(size);
+        }
+        found
+    }
+}
+
+fn framebuffer(types: &[TypeFacts], id: VgpuTypeId) -> Option<u64> {
+    let one = types.iter().find(|one| one.id == id)?;
+    Some(one.framebuffer_mib)
+}
+
+fn instance(
+    one: &GpuInstance,
+    noted: &OurInstances,
+    inhabited: &Inhabitants,
+) -> Result<Instance, String> {
+    let strange = || format!("GPU instance {} has no place or profile", one.id);
+    let its = inhabited.by_instance.get(&one.id);
+    let users = its.into_iter().flatten().chain(&inhabited.anywhere);
+    Ok(Instance {
+        id: InstanceId::new(one.id).ok_or_else(strange)?,
+        profile: ProfileId::new(one.profile).ok_or_else(strange)?,
+        slots: Slots::new(one.start, one.size).ok_or_else(strange)?,
+        ours: noted.made.contains(&one.place()),
+        users: users.cloned().collect(),
+    })
+}
+
+/// What the pools need of the GPU, and what is worth saying about it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// The GPU instances.
+    pub instances: Vec<InstanceNeed>,
+    /// Room that a pool leaves unused: a sentence each.
+    pub unused: Vec<String>,
+}
+
+impl MigState {
+    /// What these pools need.
+    ///
+    /// # Errors
+    /// A pool that wants what the GPU does not have; a sentence with the next step.
+    pub fn needs(&self, gpu: PciAddress, pools: &[MigPool]) -> Result<Needs, String> {
+        let mut needs = Needs::default();
+        let mut of_pools = Vec::new();
+        for wanted in pools {
+            let MigPool {
+                pool,
+                profile,
+                settings,
+            } = wanted;
+            let mut types = self.types.iter();
+            let Some(one) = types.find(|one| profile.means_name(&one.name)) else {
+                return Err(format!(
+                    "pool '{pool}' wants profile '{profile}', which this GPU does not have; \
+                     'virt-vgpu profiles {gpu}' lists those that it has"
+                ));
+            };
+            let Some(instance) = one.gpu_instance_profile.and_then(ProfileId::new) else {
+                return Err(format!(
+                    "pool '{pool}' wants GPU instances for profile '{profile}', whose vGPUs are \
+                     time-sliced; take [mig] out of the pool, or choose another profile"
+                ));
+            };
+            // A driver that does not tell puts one into each.
+            let most = one.most_per_instance.unwrap_or(1).max(1);
+            let wanted_in_one = settings.vgpus_per_instance.map_or(most, |its| its.get());
+            if wanted_in_one > most {
+                return Err(format!(
+                    "pool '{pool}' wants vgpus-per-instance = {wanted_in_one}, and a GPU instance \
+                     takes {most} of {profile}; write {most} or less"
+                ));
+            }
+            if wanted_in_one < most {
+                needs.unused.push(format!(
+                    "a GPU instance takes {most} of {}; pool '{pool}' puts {wanted_in_one} into \
+                     each and leaves the rest unused",
+                    short_name(&one.name)
+                ));
+            }
+            of_pools.push(PoolNeed {
+                pool: pool.clone(),
+                in_instances: Some(InInstances {
+                    profile: instance,
+                    framebuffer_mib: one.framebuffer_mib,
+                    most_per_instance: wanted_in_one,
+                    vgpus: settings.gpu_instances.saturating_mul(wanted_in_one),
+                    later: 0,
+                    mixes_sizes: false,
+                }),
+            });
+        }
+        let need = gpu_need(&of_pools).map_err(|conflict| conflict.to_string())?;
+        needs.instances = need.map(|need| need.instances).unwrap_or_default();
+        Ok(needs)
+    }
+
+    /// The users of the GPU instance there.
+    #[must_use]
+    pub fn users_at(&self, place: InstancePlace) -> &[String] {
+        let there = self.told.iter().find(|one| one.place() == place);
+        let instance = there.and_then(|there| {
+            let mut instances = self.instances.iter();
+            instances.find(|one| one.id.number() == there.id)
+        });
+        instance.map_or(&[], |instance| instance.users.as_slice())
+    }
+
+    /// The note about these GPU instances when they are as the pools need them: who made them,
+    /// and which pools each is for. A GPU instance stays with the pools that it was for, and one
+    /// that has vGPUs is for pools with vGPUs of their size.
+    #[must_use]
+    pub fn note(
+        &self,
+        needs: &[InstanceNeed],
+        pools: &[MigPool],
+        boot: Option<String>,
+    ) -> OurInstances {
+        let mut left: Vec<&GpuInstance> = self.told.iter().collect();
+        let mut used = Vec::new();
+        for need in needs {
+            let Some(one_size) = need.vgpus else { continue };
+            let types = self.types_of(need, pools);
+            let names: Vec<String> = types.iter().map(|one| one.name.clone()).collect();
+            let room = types.iter().filter_map(|one| one.most_per_instance).max();
+            let room = room.unwrap_or(1).max(one_size.most);
+            let suits = |one: &&&GpuInstance| {
+                let sizes = self.sizes.get(&one.id);
+                one.profile == need.profile.number()
+                    && sizes.is_none_or(|sizes| {
+                        sizes.iter().all(|size| *size == one_size.framebuffer_mib)
+                    })
+            };
+            for _ in 0..need.instances {
+                // Larger comes first: what it was for, then what it has.
+                let rank = |one: &&GpuInstance| {
+                    let before = self
+                        .noted
+                        .used
+                        .iter()
+                        .find(|used| used.place == one.place());
+                    let is_same = before.is_some_and(|before| before.pools == need.pools);
+                    let others = before.is_some_and(|before| before.pools != need.pools);
+                    (
+                        is_same,
+                        self.sizes.contains_key(&one.id),
+                        !others,
+                        std::cmp::Reverse(one.start),
+                    )
+                };
+                let Some(best) = left
+                    .iter()
+                    .filter(suits)
+                    .max_by_key(|one| rank(one))
+                    .copied()
+                else {
+                    break;
+                };
+                left.retain(|one| one.id != best.id);
+                used.push(UsedInstance {
+                    id: best.id,
+                    place: best.place(),
+                    pools: need.pools.clone(),
+                    vgpus: one_size.most,
+                    room,
+                    types: names.clone(),
+                });
+            }
+        }
+        used.sort_by_key(|one| one.place.start);
+        let is_there = |place: &InstancePlace| self.told.iter().any(|one| one.place() == *place);
+        OurInstances {
+            switched_on: self.noted.switched_on && (self.on || self.pending),
+            boot,
+            made: self.noted.made.iter().copied().filter(is_there).collect(),
+            used,
+        }
+    }
+
+    /// The types of the pools of the need.
+    fn types_of(&self, need: &InstanceNeed, pools: &[MigPool]) -> Vec<&TypeFacts> {
+        let its = || pools.iter().filter(|pool| need.pools.contains(&pool.pool));
+        let is_meant = |one: &&TypeFacts| its().any(|pool| pool.profile.means_name(&one.name));
+        self.types.iter().filter(is_meant).collect()
+    }
+}

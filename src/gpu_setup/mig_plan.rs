@@ -1,0 +1,234 @@
+//! The steps of MIG: the mode before the virtual functions, the GPU instances after them.
+
+use super::{
+    instances::{MigState, Needs, NotTold},
+    mig::{Board, Instance, Layout, ProfileId, Reason, Slots, Why},
+    steps::{Actual, NamedPlace, SetupPlan, SetupStep, pools_in_words},
+    wanted::{MigPool, WantedMig, WantedSettings},
+};
+use crate::{
+    device::nvml::InstancePlace,
+    model::{PciAddress, PoolName},
+};
+
+/// Adds what switches the mode. Whether the virtual functions are removed for that. Nothing is
+/// switched for pools that do not get what they want afterwards.
+pub(super) fn add_mode(
+    plan: &mut SetupPlan,
+    gpu: PciAddress,
+    wanted: &WantedSettings,
+    actual: &Actual,
+) -> bool {
+    match (&wanted.mig, &actual.mig) {
+        (WantedMig::On(pools), Some(Ok(mig))) => add_mode_on(plan, gpu, pools, mig, actual),
+        (WantedMig::On(pools), Some(Err(why))) => {
+            let pools = pools_of(pools);
+            plan.obstacles.push(match why {
+                NotTold::NoMig => {
+                    format!("it has no MIG; let the rules of {pools} match other GPUs")
+                }
+                NotTold::Other(why) => format!(
+                    "how it is divided cannot be told: {why}; see whether 'nvidia-smi' works"
+                ),
+            });
+            false
+        }
+        (WantedMig::Off, Some(Ok(mig))) => add_mode_off(plan, gpu, wanted, mig, actual),
+        (WantedMig::On(_), None) | (WantedMig::Off, _) | (WantedMig::ByOthers, _) => false,
+    }
+}
+
+fn pools_of(pools: &[MigPool]) -> String {
+    let names: Vec<_> = pools.iter().map(|pool| pool.pool.clone()).collect();
+    pools_in_words(&names)
+}
+
+fn add_mode_on(
+    plan: &mut SetupPlan,
+    gpu: PciAddress,
+    pools: &[MigPool],
+    mig: &MigState,
+    actual: &Actual,
+) -> bool {
+    match layout(gpu, pools, mig, &here(mig, actual)) {
+        Ok(_) => {}
+        Err(Unplanned::Never(why)) => {
+            plan.obstacles.push(why);
+            return false;
+        }
+        Err(Unplanned::NotYet(why)) => {
+            plan.pending = Some(why);
+            return false;
+        }
+    }
+    if let Some(foreign) = lost(mig, actual) {
+        plan.obstacles.push(format!(
+            "it has no virtual functions, and GPU instances that virt-vgpu has not created would \
+             be lost when they are created: {foreign}; destroy them ('nvidia-smi mig -dgi -i \
+             {gpu}') when nobody needs them"
+        ));
+        return false;
+    }
+    if mig.on && mig.pending {
+        return false;
+    }
+    if !mig.on && actual.functions.enabled > 0 {
+        let why = "MIG mode is switched without them".to_owned();
+        plan.add(SetupStep::RemoveFunctions, why);
+    }
+    let state = match (mig.on, mig.pending) {
+        (true, _) => "it waits to be switched off",
+        (false, true) => "it waits to be switched on",
+        (false, false) => "it is off",
+    };
+    let why = format!("for {}; {state}", pools_of(pools));
+    plan.add(SetupStep::SetMig(true), why);
+    !mig.on && actual.functions.enabled > 0
+}
+
+/// GPU instances of others that new virtual functions would cost.
+fn lost(mig: &MigState, actual: &Actual) -> Option<String> {
+    let foreign = mig.instances.iter().filter(|one| !one.ours);
+    let named: Vec<String> = foreign
+        .map(|one| named(&mig.board, one).to_string())
+        .collect();
+    (actual.functions.are_missing() && !named.is_empty()).then(|| named.join(", "))
+}
+
+fn add_mode_off(
+    plan: &mut SetupPlan,
+    gpu: PciAddress,
+    wanted: &WantedSettings,
+    mig: &MigState,
+    actual: &Actual,
+) -> bool {
+    if !mig.on && !mig.pending {
+        return false;
+    }
+    let pools = pools_in_words(&wanted.pools);
+    if !mig.noted.switched_on {
+        plan.obstacles.push(format!(
+            "MIG mode is on, and {pools} {} time-sliced vGPUs, which it does not make then; \
+             virt-vgpu has not switched it on and leaves it so ('nvidia-smi -i {gpu} -mig 0' \
+             switches it off)",
+            if wanted.pools.len() == 1 {
+                "has"
+            } else {
+                "have"
+            }
+        ));
+        return false;
+    }
+    let foreign = mig.instances.iter().filter(|one| !one.ours);
+    let foreign: Vec<String> = foreign
+        .map(|one| named(&mig.board, one).to_string())
+        .collect();
+    if !foreign.is_empty() {
+        plan.obstacles.push(format!(
+            "MIG mode stays on for GPU instances that virt-vgpu has not created: {}; destroy them \
+             ('nvidia-smi mig -dgi -i {gpu}') when nobody needs them",
+            foreign.join(", ")
+        ));
+        return false;
+    }
+    for one in &mig.instances {
+        let why = "MIG mode is switched off without it".to_owned();
+        plan.add(SetupStep::DestroyInstance(named(&mig.board, one)), why);
+    }
+    let has_functions = actual.functions.enabled > 0;
+    if has_functions {
+        let why = "MIG mode is switched without them".to_owned();
+        plan.add(SetupStep::RemoveFunctions, why);
+    }
+    let why = format!("for {pools}; virt-vgpu switched it on for pools that have gone");
+    plan.add(SetupStep::SetMig(false), why);
+    has_functions
+}
+
+/// Adds the GPU instances that go and come, and draws what will be there.
+pub(super) fn add_instances(
+    plan: &mut SetupPlan,
+    gpu: PciAddress,
+    wanted: &WantedSettings,
+    actual: &Actual,
+) {
+    let (WantedMig::On(pools), Some(Ok(mig))) = (&wanted.mig, &actual.mig) else {
+        return;
+    };
+    // Told with the mode.
+    let Ok((layout, needs)) = layout(gpu, pools, mig, &here(mig, actual)) else {
+        return;
+    };
+    for one in &layout.destroyed {
+        let why = match one.why {
+            Why::NotNeeded => "no pool needs it",
+            Why::InTheWay => "in the way of others; it is created again elsewhere",
+        };
+        let place = named(&mig.board, &one.instance);
+        plan.add(SetupStep::DestroyInstance(place), why.to_owned());
+    }
+    for new in &layout.created {
+        let place = named_place(&mig.board, new.profile, new.slots);
+        let its = needs.instances.iter();
+        let its = its.filter(|need| need.profile == new.profile);
+        let its: Vec<PoolName> = its.flat_map(|need| need.pools.clone()).collect();
+        let why = format!("for {}", pools_in_words(&its));
+        plan.add(SetupStep::CreateInstance(place), why);
+    }
+    plan.layout = Some(layout.drawn(&mig.board));
+    plan.notes.extend(needs.unused);
+}
+
+/// The GPU instances that are there when the steps for the virtual functions are done: new
+/// functions cost the GPU its instances.
+fn here(mig: &MigState, actual: &Actual) -> Vec<Instance> {
+    match mig.on && !actual.functions.are_missing() {
+        true => mig.instances.clone(),
+        false => Vec::new(),
+    }
+}
+
+fn layout(
+    gpu: PciAddress,
+    pools: &[MigPool],
+    mig: &MigState,
+    here: &[Instance],
+) -> Result<(Layout, Needs), Unplanned> {
+    let needs = mig.needs(gpu, pools).map_err(Unplanned::Never)?;
+    let layout = Layout::plan(&mig.board, here, &needs.instances).map_err(|refused| {
+        let why = format!("its GPU instances cannot be as its pools need them: {refused}");
+        match &refused.reason {
+            Reason::InTheWay { instances } if instances.iter().all(|(_, one)| one.ours) => {
+                Unplanned::NotYet(format!(
+                    "{why}; when nobody uses them any more, 'virt-vgpu host apply {gpu}' makes the \
+                     change"
+                ))
+            }
+            _ => Unplanned::Never(why),
+        }
+    })?;
+    Ok((layout, needs))
+}
+
+/// Why there is no layout.
+enum Unplanned {
+    /// There is none as long as the pools are as they are.
+    Never(String),
+    /// VMs use what is in the way.
+    NotYet(String),
+}
+
+fn named(board: &Board, one: &Instance) -> NamedPlace {
+    named_place(board, one.profile, one.slots)
+}
+
+fn named_place(board: &Board, profile: ProfileId, slots: Slots) -> NamedPlace {
+    NamedPlace {
+        name: board.name(profile),
+        place: InstancePlace {
+            profile: profile.number(),
+            start: slots.start(),
+            size: slots.size(),
+        },
+    }
+}

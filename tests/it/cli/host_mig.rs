@@ -1,0 +1,405 @@
+//! GPU instances from pool files to VMs: `host apply` makes them on GPUs whose twins follow the
+//! driver's rules, and starts of VMs use them.
+
+use lab_nvidia::model::Framework;
+use virt_vgpu::{
+    device::{
+        nvml::{GpuInstance, Nvml, Told},
+        our_instances,
+    },
+    model::PciAddress,
+};
+
+use crate::support::{
+    domain::Domain,
+    machine::{Gpu, Machine},
+    process::{Outcome, Program},
+    scene::Scene,
+};
+
+const GPU: &str = "0000:41:00.0";
+
+fn address() -> PciAddress {
+    GPU.parse().unwrap()
+}
+
+/// A host with one GPU, as its driver begins.
+fn scene(board: &str) -> Scene {
+    let gpu = Gpu {
+        enabled: false,
+        ..Gpu::new(board, Framework::VendorVfio, GPU)
+    };
+    let scene = Scene::new(Machine::of_gpus([gpu]));
+    scene.daemon_lives();
+    scene
+}
+
+fn mig_pool(scene: &Scene, name: &str, profile: &str, keys: &str) {
+    scene.vgpu_pool_with(name, profile, &format!("[mig]\n{keys}"));
+}
+
+/// A domain whose placeholder is a function of its own.
+fn domain(scene: &Scene, number: usize, pool: &str) -> Domain {
+    Domain::new(number).function("gpu0", pool, &scene.kernel.functions(GPU)[number])
+}
+
+fn command(scene: &Scene, arguments: &str) -> Outcome {
+    Program::command(scene.root(), arguments).run()
+}
+
+#[track_caller]
+fn works(scene: &Scene, arguments: &str) -> String {
+    let outcome = command(scene, arguments);
+    outcome.succeeds();
+    outcome.stdout
+}
+
+/// What it says with exit code 1.
+#[track_caller]
+fn fails(scene: &Scene, arguments: &str) -> String {
+    let outcome = command(scene, arguments);
+    assert_eq!(outcome.code, Some(1), "{outcome:?}");
+    outcome.stdout
+}
+
+/// The GPU instances that there are, in the order of their slots.
+fn instances(scene: &Scene) -> Vec<GpuInstance> {
+    let Told::Value(facts) = scene.kernel.gpu(address()).unwrap().instances else {
+        panic!("no facts");
+    };
+    let mut instances = facts.instances;
+    instances.sort_by_key(|one| one.start);
+    instances
+}
+
+fn places(scene: &Scene) -> Vec<(u32, u32, u32)> {
+    let places = instances(scene).into_iter();
+    places
+        .map(|one| (one.profile, one.start, one.size))
+        .collect()
+}
+
+/// How many vGPUs are in each GPU instance, in the order of the slots.
+fn vgpus(scene: &Scene) -> Vec<u32> {
+    let counts = our_instances::counts(&scene.host(), address()).unwrap();
+    let instances = instances(scene).into_iter();
+    instances
+        .map(|one| counts.get(&one.id).copied().unwrap_or_default())
+        .collect()
+}
+
+#[test]
+fn a_second_pool_takes_the_other_half() {
+    let scene = scene("rtx-pro-6000");
+    mig_pool(&scene, "cad", "DC-2-12Q", "gpu-instances = 1");
+    insta::assert_snapshot!(works(&scene, "host apply --all --dry-run"), @"
+    0000:41:00.0: would be set
+      1. switch MIG mode on (for pool 'cad'; it is off)
+      2. /usr/lib/nvidia/sriov-manage -e 0000:41:00.0 (0 of 48 virtual functions are there)
+      3. wait until its functions have vGPU types (new functions show their vGPU types a while later)
+      4. create GPU instance 2g.48gb+gfx at memory slots 0-5 (for pool 'cad')
+      GPU instances: [++++++|......] create 2g.48gb+gfx at 0-5; 6 of 12 slots free
+    ");
+    assert!(instances(&scene).is_empty());
+    insta::assert_snapshot!(works(&scene, "host apply --all"), @"
+    0000:41:00.0: set
+      done: switch MIG mode on (for pool 'cad'; it is off)
+      done: /usr/lib/nvidia/sriov-manage -e 0000:41:00.0 (0 of 48 virtual functions are there)
+      done: create GPU instance 2g.48gb+gfx at memory slots 0-5 (for pool 'cad')
+      GPU instances: [++++++|......] create 2g.48gb+gfx at 0-5; 6 of 12 slots free
+    ");
+    insta::assert_snapshot!(works(&scene, "host apply --all"), @"
+    0000:41:00.0: nothing to do
+      GPU instances: [======|......] keep 2g.48gb+gfx at 0-5; 6 of 12 slots free
+    ");
+    let domains: Vec<Domain> = (1..=5).map(|one| domain(&scene, one, "cad")).collect();
+    for domain in &domains[..4] {
+        scene.prepare(domain).succeeds();
+    }
+    assert_eq!(vgpus(&scene), [4]);
+    insta::assert_snapshot!(scene.prepare(&domains[4]).refusal(), @"pool 'cad' has no free DC-2-12Q for domain 'vm5': its XML names 0000:41:01.1: its GPU instance for DC-2-12Q has all 4 vGPUs that it takes; 'virt-vgpu start vm5' looks for another");
+    // The neighbours run while the other half is given away.
+    mig_pool(&scene, "web", "DC-1-24Q", "gpu-instances = 2");
+    insta::assert_snapshot!(works(&scene, "host apply --all"), @"
+    0000:41:00.0: set
+      done: create GPU instance 1g.24gb+gfx at memory slots 6-8 (for pool 'web')
+      done: create GPU instance 1g.24gb+gfx at memory slots 9-11 (for pool 'web')
+      GPU instances: [======|+++|+++] keep 2g.48gb+gfx at 0-5 (in use by domain 'vm1', domain 'vm2', domain 'vm3', domain 'vm4'); create 1g.24gb+gfx at 6-8; create 1g.24gb+gfx at 9-11; 0 of 12 slots free
+    ");
+    for number in 6..=7 {
+        scene.prepare(&domain(&scene, number, "web")).succeeds();
+    }
+    assert_eq!(vgpus(&scene), [4, 1, 1]);
+    insta::assert_snapshot!(scene.prepare(&domain(&scene, 8, "web")).refusal(), @"pool 'web' has no free DC-1-24Q for domain 'vm8': its XML names 0000:41:01.4: its 2 GPU instances for DC-1-24Q have all the vGPUs that they take; 'virt-vgpu start vm8' looks for another");
+}
+
+/// The driver would put the third vGPU into the GPU instance of the other pool.
+#[test]
+fn a_pool_does_not_take_the_gpu_instances_of_another() {
+    let scene = scene("rtx-pro-6000");
+    mig_pool(&scene, "small", "DC-1-12Q", "gpu-instances = 1");
+    mig_pool(&scene, "large", "DC-1-24Q", "gpu-instances = 1");
+    works(&scene, "host apply --all");
+    for number in 1..=2 {
+        scene.prepare(&domain(&scene, number, "small")).succeeds();
+    }
+    insta::assert_snapshot!(scene.prepare(&domain(&scene, 3, "small")).refusal(), @"pool 'small' has no free DC-1-12Q for domain 'vm3': its XML names 0000:41:00.7: its GPU instance for DC-1-12Q has all 2 vGPUs that it takes; 'virt-vgpu start vm3' looks for another");
+    scene.prepare(&domain(&scene, 4, "large")).succeeds();
+    let mut there = vgpus(&scene);
+    there.sort_unstable();
+    assert_eq!(there, [1, 2]);
+    insta::assert_snapshot!(works(&scene, "pool show small"), @"
+    pool 'small'
+      file              /etc/virt-vgpu/pools.d/small.toml
+      kind              nvidia-vgpu
+      description       none
+      class             none
+      type              DC-1-12Q
+      instances         as many as fit
+      placement         pack
+      guest-driver      none
+
+    for requests that do not say otherwise:
+      console-vnc       as the driver has it
+      debuggers         as the driver has it
+      frame-rate-limit  as the driver has it
+      optional          no
+      profilers         as the driver has it
+      unified-memory    as the driver has it
+
+    rules (a device is in the pool when any of them takes it):
+      rule 1 takes devices whose
+        vendor-id is '10de'
+
+    devices (2 in use, 0 free):
+      DEVICE        TAKEN BY  AVAILABLE                                                    ALSO IN POOL
+      0000:41:00.0  rule 1    its GPU instance for DC-1-12Q has all 2 vGPUs that it takes  large
+    ");
+}
+
+#[test]
+fn a_gpu_instance_takes_as_many_as_the_pool_says() {
+    let scene = scene("rtx-pro-6000");
+    let keys = "gpu-instances = 2\nvgpus-per-instance = 1";
+    mig_pool(&scene, "whole", "DC-1-12Q", keys);
+    insta::assert_snapshot!(works(&scene, "host apply --all"), @"
+    0000:41:00.0: set
+      done: switch MIG mode on (for pool 'whole'; it is off)
+      done: /usr/lib/nvidia/sriov-manage -e 0000:41:00.0 (0 of 48 virtual functions are there)
+      done: create GPU instance 1g.24gb+gfx at memory slots 0-2 (for pool 'whole')
+      done: create GPU instance 1g.24gb+gfx at memory slots 3-5 (for pool 'whole')
+      GPU instances: [+++|+++|......] create 1g.24gb+gfx at 0-2; create 1g.24gb+gfx at 3-5; 6 of 12 slots free
+      note: a GPU instance takes 2 of DC-1-12Q; pool 'whole' puts 1 into each and leaves the rest unused
+    ");
+    for number in 1..=2 {
+        scene.prepare(&domain(&scene, number, "whole")).succeeds();
+    }
+    assert_eq!(vgpus(&scene), [1, 1]);
+    insta::assert_snapshot!(scene.prepare(&domain(&scene, 3, "whole")).refusal(), @"pool 'whole' has no free DC-1-12Q for domain 'vm3': its XML names 0000:41:00.7: its 2 GPU instances for DC-1-12Q have all the vGPUs that they take; 'virt-vgpu start vm3' looks for another");
+    mig_pool(
+        &scene,
+        "whole",
+        "DC-1-12Q",
+        "gpu-instances = 2\nvgpus-per-instance = 3",
+    );
+    insta::assert_snapshot!(fails(&scene, "host apply --all"), @"0000:41:00.0: FAILED: pool 'whole' wants vgpus-per-instance = 3, and a GPU instance takes 2 of DC-1-12Q; write 2 or less");
+}
+
+#[test]
+fn what_does_not_fit_is_refused_before_anything_is_changed() {
+    for (board, profile, keys) in [
+        ("rtx-pro-6000", "DC-2-12Q", "gpu-instances = 3"),
+        ("rtx-pro-6000", "DC-2-99Q", "gpu-instances = 1"),
+        ("l40s", "DC-2-12Q", "gpu-instances = 1"),
+    ] {
+        let scene = scene(board);
+        mig_pool(&scene, "cad", profile, keys);
+        for arguments in ["host apply --all --dry-run", "host apply --all"] {
+            insta::allow_duplicates! {
+                match (board, profile) {
+                    ("l40s", _) => insta::assert_snapshot!(fails(&scene, arguments), @"0000:41:00.0: FAILED: it has no MIG; let the rules of pool 'cad' match other GPUs"),
+                    (_, "DC-2-99Q") => insta::assert_snapshot!(fails(&scene, arguments), @"0000:41:00.0: FAILED: pool 'cad' wants profile 'DC-2-99Q', which this GPU does not have; 'virt-vgpu profiles 0000:41:00.0' lists those that it has"),
+                    _ => insta::assert_snapshot!(fails(&scene, arguments), @"0000:41:00.0: FAILED: its GPU instances cannot be as its pools need them: pool 'cad' needs 3 × 2g.48gb+gfx, and this GPU can have 2; what fits: 2 × 2g.48gb+gfx (without 1 × 2g.48gb+gfx of pool 'cad')"),
+                }
+            }
+        }
+        assert_eq!(
+            scene
+                .kernel
+                .gpu(address())
+                .unwrap()
+                .mig
+                .value()
+                .copied()
+                .unwrap_or_default(),
+            false
+        );
+        assert!(scene.kernel.functions(GPU).is_empty());
+    }
+}
+
+#[test]
+fn pools_with_and_without_gpu_instances_are_refused_on_one_gpu() {
+    let scene = scene("rtx-pro-6000");
+    mig_pool(&scene, "cad", "DC-2-12Q", "gpu-instances = 1");
+    scene.vgpu_pool("web", "DC-12Q");
+    insta::assert_snapshot!(fails(&scene, "pool check"), @"
+    error: 0000:41:00.0: pool 'cad' (/etc/virt-vgpu/pools.d/cad.toml) wants vGPUs in GPU instances and pool 'web' (/etc/virt-vgpu/pools.d/web.toml) wants time-sliced vGPUs; make the two files agree, or let their rules match different GPUs
+    2 pools checked: 1 error, 0 warnings
+    ");
+    insta::assert_snapshot!(fails(&scene, "host apply --all"), @"0000:41:00.0: REFUSED: pool 'cad' (/etc/virt-vgpu/pools.d/cad.toml) wants vGPUs in GPU instances and pool 'web' (/etc/virt-vgpu/pools.d/web.toml) wants time-sliced vGPUs; make the two files agree, or let their rules match different GPUs");
+}
+
+#[test]
+fn a_gpu_instance_goes_when_it_is_idle_and_stays_while_it_is_used() {
+    let scene = scene("rtx-pro-6000");
+    mig_pool(&scene, "cad", "DC-1-12Q", "gpu-instances = 2");
+    works(&scene, "host apply --all");
+    let vm = domain(&scene, 1, "cad");
+    scene.prepare(&vm).succeeds();
+    let used = instances(&scene)[vgpus(&scene).iter().position(|count| *count == 1).unwrap()];
+    mig_pool(&scene, "cad", "DC-1-12Q", "gpu-instances = 1");
+    insta::assert_snapshot!(works(&scene, "host apply --all"), @"
+    0000:41:00.0: set
+      done: destroy GPU instance 1g.24gb+gfx at memory slots 3-5 (no pool needs it)
+      GPU instances: [===|.........] keep 1g.24gb+gfx at 0-2 (in use by domain 'vm1'); destroy 1g.24gb+gfx at 3-5 (no pool needs it); 9 of 12 slots free
+    ");
+    assert_eq!(instances(&scene), [used]);
+    // Another profile needs its slots.
+    mig_pool(&scene, "cad", "DC-4-96Q", "gpu-instances = 1");
+    insta::assert_snapshot!(fails(&scene, "host apply --all"), @"0000:41:00.0: REFUSED: its GPU instances cannot be as its pools need them: in the way: GPU instance 3 (1g.24gb+gfx at 0-2, in use by domain 'vm1'); what fits: nothing (without 1 × 4g.96gb+gfx of pool 'cad'); when nobody uses them any more, 'virt-vgpu host apply 0000:41:00.0' makes the change");
+    insta::assert_snapshot!(works(&scene, "host show"), @"
+    0000:41:00.0: pool cad, driver nvidia
+      SETTING            WANTED  ACTUAL
+      virtual functions  48      48
+      MIG mode           on      on
+      heterogeneous      off     off
+      scheduler          -       -
+      vGPU 0000:41:00.5: domain 'vm1'
+      differs: its GPU instances cannot be as its pools need them: in the way: GPU instance 3 (1g.24gb+gfx at 0-2, in use by domain 'vm1'); what fits: nothing (without 1 × 4g.96gb+gfx of pool 'cad'); when nobody uses them any more, 'virt-vgpu host apply 0000:41:00.0' makes the change
+    ");
+    assert_eq!(instances(&scene), [used]);
+    scene.stop(&vm);
+    insta::assert_snapshot!(works(&scene, "host apply --all"), @"
+    0000:41:00.0: set
+      done: destroy GPU instance 1g.24gb+gfx at memory slots 0-2 (no pool needs it)
+      done: create GPU instance 4g.96gb+gfx at memory slots 0-11 (for pool 'cad')
+      GPU instances: [++++++++++++] destroy 1g.24gb+gfx at 0-2 (no pool needs it); create 4g.96gb+gfx at 0-11; 0 of 12 slots free
+    ");
+}
+
+#[test]
+fn the_mode_goes_with_the_last_pool_if_it_came_with_one() {
+    let scene = scene("rtx-pro-6000");
+    mig_pool(&scene, "cad", "DC-2-12Q", "gpu-instances = 1");
+    works(&scene, "host apply --all");
+    scene.vgpu_pool("cad", "DC-12Q");
+    insta::assert_snapshot!(works(&scene, "host apply --all --dry-run"), @"
+    0000:41:00.0: would be set
+      1. destroy GPU instance 2g.48gb+gfx at memory slots 0-5 (MIG mode is switched off without it)
+      2. /usr/lib/nvidia/sriov-manage -d 0000:41:00.0 (MIG mode is switched without them)
+      3. switch MIG mode off (for pool 'cad'; virt-vgpu switched it on for pools that have gone)
+      4. /usr/lib/nvidia/sriov-manage -e 0000:41:00.0 (MIG mode is switched without them)
+      5. wait until its functions have vGPU types (new functions show their vGPU types a while later)
+    ");
+    insta::assert_snapshot!(works(&scene, "host apply --all"), @"
+    0000:41:00.0: set
+      done: destroy GPU instance 2g.48gb+gfx at memory slots 0-5 (MIG mode is switched off without it)
+      done: /usr/lib/nvidia/sriov-manage -d 0000:41:00.0 (MIG mode is switched without them)
+      done: switch MIG mode off (for pool 'cad'; virt-vgpu switched it on for pools that have gone)
+      done: /usr/lib/nvidia/sriov-manage -e 0000:41:00.0 (0 of 48 virtual functions are there)
+    ");
+    assert!(!scene.path(&our_instances::path(address())).exists());
+    insta::assert_snapshot!(works(&scene, "host apply --all"), @"0000:41:00.0: nothing to do");
+    scene.prepare(&domain(&scene, 1, "cad")).succeeds();
+}
+
+#[test]
+fn what_others_made_stays() {
+    let scene = scene("rtx-pro-6000");
+    scene.kernel.with_gpu(GPU, |gpu| gpu.set_mig(true)).unwrap();
+    scene.vgpu_pool("cad", "DC-12Q");
+    insta::assert_snapshot!(fails(&scene, "host apply --all"), @"
+    0000:41:00.0: FAILED: MIG mode is on, and pool 'cad' has time-sliced vGPUs, which it does not make then; virt-vgpu has not switched it on and leaves it so ('nvidia-smi -i 0000:41:00.0 -mig 0' switches it off)
+      done: /usr/lib/nvidia/sriov-manage -e 0000:41:00.0 (0 of 48 virtual functions are there)
+    ");
+    mig_pool(&scene, "cad", "DC-2-12Q", "gpu-instances = 1");
+    works(&scene, "host apply --all");
+    const QUARTER: u32 = 14;
+    scene
+        .kernel
+        .with_gpu(GPU, |gpu| gpu.gi_create(QUARTER, Some(9)))
+        .unwrap();
+    mig_pool(&scene, "cad", "DC-1-24Q", "gpu-instances = 4");
+    insta::assert_snapshot!(fails(&scene, "host apply --all"), @"0000:41:00.0: FAILED: its GPU instances cannot be as its pools need them: in the way: GPU instance 6 (1g.24gb at 9-11, not created by virt-vgpu); what fits: 3 × 1g.24gb+gfx (without 1 × 1g.24gb+gfx of pool 'cad')");
+    mig_pool(&scene, "cad", "DC-1-24Q", "gpu-instances = 3");
+    insta::assert_snapshot!(works(&scene, "host apply --all"), @"
+    0000:41:00.0: set
+      done: destroy GPU instance 2g.48gb+gfx at memory slots 0-5 (no pool needs it)
+      done: create GPU instance 1g.24gb+gfx at memory slots 0-2 (for pool 'cad')
+      done: create GPU instance 1g.24gb+gfx at memory slots 3-5 (for pool 'cad')
+      done: create GPU instance 1g.24gb+gfx at memory slots 6-8 (for pool 'cad')
+      GPU instances: [+++|+++|+++|!!!] destroy 2g.48gb+gfx at 0-5 (no pool needs it); create 1g.24gb+gfx at 0-2; create 1g.24gb+gfx at 3-5; create 1g.24gb+gfx at 6-8; cannot destroy 1g.24gb at 9-11 (not created by virt-vgpu); 0 of 12 slots free
+    ");
+    scene.vgpu_pool("cad", "DC-12Q");
+    insta::assert_snapshot!(fails(&scene, "host apply --all"), @"0000:41:00.0: FAILED: MIG mode is on, and pool 'cad' has time-sliced vGPUs, which it does not make then; virt-vgpu has not switched it on and leaves it so ('nvidia-smi -i 0000:41:00.0 -mig 0' switches it off)");
+}
+
+/// `sriov-manage -d` and `-e` by hand, or a driver that was loaded again.
+#[test]
+fn what_was_lost_is_made_again() {
+    let scene = scene("h200");
+    mig_pool(&scene, "cad", "H200X-1-18C", "gpu-instances = 3");
+    works(&scene, "host apply --all");
+    let before = places(&scene);
+    for lose in [
+        |gpu: &mut lab_nvidia::model::Gpu| {
+            gpu.set_vfs(false).unwrap();
+            gpu.set_vfs(true).unwrap();
+        },
+        |gpu: &mut lab_nvidia::model::Gpu| {
+            gpu.set_vfs(false).unwrap();
+            gpu.reload().unwrap();
+            gpu.load_types();
+            gpu.set_manager(true);
+        },
+    ] {
+        let vm = domain(&scene, 1, "cad");
+        scene.kernel.with_gpu(GPU, lose);
+        assert!(instances(&scene).is_empty());
+        assert_eq!(scene.prepare(&vm).code, Some(1));
+        works(&scene, "host apply --all");
+        assert_eq!(places(&scene), before);
+        scene.prepare(&vm).succeeds();
+        scene.stop(&vm);
+    }
+}
+
+/// Whatever a run was at when it failed or died, the next one goes on from there.
+#[test]
+fn a_crash_or_an_error_at_any_effect_is_made_up_for() {
+    let wanted = || {
+        let scene = scene("rtx-pro-6000");
+        mig_pool(&scene, "cad", "DC-2-12Q", "gpu-instances = 1");
+        mig_pool(&scene, "web", "DC-1-24Q", "gpu-instances = 1");
+        scene
+    };
+    let first = wanted();
+    let trace = first.path("trace");
+    let run = Program::command(first.root(), "host apply --all").trace(&trace);
+    run.run().succeeds();
+    let effects = std::fs::read_to_string(trace).unwrap();
+    let of_nvml = effects.lines().filter(|line| line.contains(" nvml "));
+    assert_eq!(of_nvml.count(), 3, "{effects}");
+    let note = |scene: &Scene| std::fs::read(scene.path(&our_instances::path(address()))).unwrap();
+    for number in 1..=effects.lines().count() {
+        for fault in [format!("kill:{number}"), format!("5:{number}")] {
+            let scene = wanted();
+            let run = Program::command(scene.root(), "host apply --all").fault(&fault);
+            assert_ne!(run.run().code, Some(0), "{fault}: {effects}");
+            works(&scene, "host apply --all");
+            assert_eq!(places(&scene), places(&first), "{fault}");
+            assert_eq!(note(&scene), note(&first), "{fault}");
+        }
+    }
+}
