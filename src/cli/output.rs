@@ -123,9 +123,9 @@ impl Table {
     }
 
     /// Adds a row.
-    pub(super) fn row<const N: usize>(&mut self, cells: [String; N]) {
+    pub(super) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
         self.rows
-            .push(cells.iter().map(|value| cell(value)).collect());
+            .push(cells.into_iter().map(|value| cell(&value)).collect());
     }
 
     /// Whether there is nothing under the heading.

@@ -9,14 +9,15 @@ use crate::{
     device::gpu::Functions,
     host::Host,
     model::PoolName,
-    report::profiles::{self, GpuReport, ProfileList, ProfileReport},
+    report::profiles::{self, GpuReport, InstanceReport, ProfileList, ProfileReport},
 };
 
 /// Show the vGPU profiles of the host's GPUs, and how many more of each fit now.
 ///
 /// FITS is what can be created one after the other, if nothing else is made
 /// meanwhile: with mixed sizes at the places that starts would choose. Where the
-/// driver does not tell enough it is an upper bound.
+/// driver does not tell enough it is an upper bound. GPU INSTANCE says how many of a
+/// profile a GPU instance (MIG) holds; such profiles are shown with MIG mode off too.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   virt-vgpu profiles
@@ -38,6 +39,9 @@ pub(super) struct Profiles {
     #[arg(long)]
     json: bool,
 }
+
+/// Where a column is that only GPUs with MIG have.
+const INSTANCE_COLUMN: usize = 7;
 
 impl Profiles {
     pub(super) fn run(&self, host: &Host) -> anyhow::Result<ExitCode> {
@@ -77,7 +81,9 @@ impl GpuReport {
     }
 
     fn table(&self) -> Table {
-        let mut table = Table::new(&[
+        // Most GPUs have no MIG.
+        let has_instances = self.profiles.iter().any(|one| one.gpu_instance.is_some());
+        let mut columns = vec![
             "PROFILE",
             "ID",
             "MEMORY",
@@ -88,12 +94,16 @@ impl GpuReport {
             "FITS",
             "POOLS",
             "NAME",
-        ]);
+        ];
+        if has_instances {
+            columns.insert(INSTANCE_COLUMN, "GPU INSTANCE");
+        }
+        let mut table = Table::new(&columns);
         for profile in &self.profiles {
             let number = |number: Option<u32>| number.map_or_else(String::new, |n| n.to_string());
             let memory = profile.framebuffer_mib.map(|mib| format!("{mib} MiB"));
             let pools: Vec<&str> = profile.pools.iter().map(PoolName::as_str).collect();
-            table.row([
+            let mut row = vec![
                 profile.profile.clone(),
                 profile.id.to_string(),
                 memory.unwrap_or_default(),
@@ -104,9 +114,28 @@ impl GpuReport {
                 profile.fits_shown(),
                 pools.join(","),
                 profile.name.clone(),
-            ]);
+            ];
+            if has_instances {
+                let instance = profile.gpu_instance.as_ref();
+                let shown = instance.map(InstanceReport::to_string);
+                row.insert(INSTANCE_COLUMN, shown.unwrap_or_default());
+            }
+            table.row(row);
         }
         table
+    }
+}
+
+/// `4 in 2g.48gb+gfx`: how many of them a GPU instance of that profile holds.
+impl fmt::Display for InstanceReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(most) = self.most_vgpus {
+            write!(f, "{most} in ")?;
+        }
+        match &self.profile {
+            Some(name) => f.write_str(&output::one_line(name)),
+            None => write!(f, "profile {}", self.profile_id),
+        }
     }
 }
 

@@ -18,7 +18,7 @@ pub use files::{ConfigFiles, Distrust, Entry, MAX_FILE_BYTES, MemoryFiles, POOL_
 pub use load::{LoadedPools, load_all, load_pool};
 pub use pool::{Defaults, Placement, Pool, parse};
 pub use precedence::{Effective, IgnoredFile, Listing, effective};
-pub use render::{NewPool, render};
+pub use render::{NewInstances, NewPool, render};
 
 #[cfg(test)]
 mod tests;

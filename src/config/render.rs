@@ -29,6 +29,17 @@ pub struct NewPool {
     pub placement: Placement,
     /// Absolute path of an ISO file.
     pub guest_driver: Option<String>,
+    /// GPU instances for vGPUs that live in some.
+    pub gpu_instances: Option<NewInstances>,
+}
+
+/// The GPU instances of a new pool.
+#[derive(Debug, Clone, Copy)]
+pub struct NewInstances {
+    /// How many on each GPU.
+    pub on_each_gpu: u32,
+    /// How many vGPUs in each; 0 = as many as fit.
+    pub vgpus: u32,
 }
 
 impl NewPool {
@@ -74,6 +85,12 @@ pub fn render(pool: &NewPool) -> String {
     line("placement", &placement, "pack | spread");
     if let Some(path) = &pool.guest_driver {
         line("guest-driver", &quoted(path), "ISO for the guests");
+    }
+    if let Some(NewInstances { on_each_gpu, vgpus }) = pool.gpu_instances {
+        text.push_str(&format!(
+            "\n[mig]\ngpu-instances      = {on_each_gpu:<18} # on each GPU of the pool\n\
+             vgpus-per-instance = {vgpus:<18} # 0 = as many as fit\n"
+        ));
     }
     if !pool.devices.is_empty() {
         text.push_str(

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::{agenda::Agenda, guard::Guard, runs::Runs};
+use super::{agenda::Agenda, gpus::Gpus, guard::Guard, runs::Runs};
 use crate::{
     claims::{self, DEFAULT_GRACE, Liveness, State},
     definition::{self, AtRest, Done, Manner, Move, Named, Synced},
@@ -55,6 +55,7 @@ pub(super) struct Keeper<'h> {
     host: &'h Host,
     named: Named,
     guard: Guard,
+    gpus: Gpus,
     /// The problems of domains, one line each.
     problems: BTreeMap<DomainUuid, Vec<String>>,
     /// Domains that name a function that another domain has, for which no other is free;
@@ -103,6 +104,7 @@ impl<'h> Keeper<'h> {
             host,
             named: Named::default(),
             guard: Guard::default(),
+            gpus: Gpus::default(),
             problems: BTreeMap::new(),
             stuck: BTreeMap::new(),
             unrest: Unrest::No,
@@ -123,6 +125,7 @@ impl<'h> Keeper<'h> {
         self.forget_repaired();
         self.scan(libvirt)?;
         self.runs.plug(libvirt)?;
+        self.gpus.look_now(self.host);
         self.publish(true);
         Ok(())
     }
@@ -207,6 +210,7 @@ impl<'h> Keeper<'h> {
         if agenda.plug || agenda.host || is_round || try_again {
             self.runs.plug(libvirt)?;
         }
+        self.gpus.look(self.host, agenda, is_round);
         self.publish(true);
         Ok(())
     }

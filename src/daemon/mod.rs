@@ -30,6 +30,7 @@ use crate::{
 };
 
 mod agenda;
+mod gpus;
 mod guard;
 mod keeper;
 mod runs;

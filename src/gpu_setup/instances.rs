@@ -22,6 +22,7 @@ use crate::{
 /// MIG's part of a GPU as it is.
 #[derive(Debug, Clone)]
 pub struct MigState {
+    gpu: PciAddress,
     /// Whether the mode is on.
     pub on: bool,
     /// Whether it is on as soon as a change that waits has taken effect.
@@ -87,6 +88,7 @@ pub(super) fn read(
         instances.push(instance(one, &noted, &inhabited).map_err(strange)?);
     }
     Ok(MigState {
+        gpu,
         on,
         pending: found.pending,
         board,
@@ -202,7 +204,8 @@ impl MigState {
     ///
     /// # Errors
     /// A pool that wants what the GPU does not have; a sentence with the next step.
-    pub fn needs(&self, gpu: PciAddress, pools: &[MigPool]) -> Result<Needs, String> {
+    pub fn needs(&self, pools: &[MigPool]) -> Result<Needs, String> {
+        let gpu = self.gpu;
         let mut needs = Needs::default();
         let mut of_pools = Vec::new();
         for wanted in pools {

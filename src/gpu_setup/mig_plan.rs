@@ -194,7 +194,7 @@ fn layout(
     mig: &MigState,
     here: &[Instance],
 ) -> Result<(Layout, Needs), Unplanned> {
-    let needs = mig.needs(gpu, pools).map_err(Unplanned::Never)?;
+    let needs = mig.needs(pools).map_err(Unplanned::Never)?;
     let layout = Layout::plan(&mig.board, here, &needs.instances).map_err(|refused| {
         let why = format!("its GPU instances cannot be as its pools need them: {refused}");
         match &refused.reason {

@@ -17,6 +17,7 @@
 //! faster than the setting; the setting is then refused like any other on a GPU
 //! in use, and names the domain. At boot no daemon starts a VM before all is set.
 
+mod due;
 mod instances;
 mod job;
 pub mod mig;
@@ -32,6 +33,7 @@ mod users;
 mod wanted;
 mod work;
 
+pub use due::{Due, When, due, uses_mig};
 pub use job::{Job, JobReport, JobResult};
 pub use module_options::ModuleOptions;
 pub use scheduler::InWords as SchedulerInWords;

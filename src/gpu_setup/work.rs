@@ -326,7 +326,7 @@ fn note_instances(
     let note = match &wanted.mig {
         WantedMig::On(pools) => {
             let mig = read_instances(host, gpu)?;
-            let needs = mig.needs(gpu, pools).map_err(NotDone::Failed)?;
+            let needs = mig.needs(pools).map_err(NotDone::Failed)?;
             mig.note(&needs.instances, pools, our_instances::boot(host))
         }
         WantedMig::Off => {

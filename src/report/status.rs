@@ -15,7 +15,7 @@ use crate::{
     claims::{self, Claim, DEFAULT_GRACE, Liveness, State},
     config::{self, Pool},
     device::mdev::Offer,
-    gpu_setup::Survey,
+    gpu_setup::{Due, Survey, When, due, uses_mig},
     host::{Deadline, Host, Processes},
     model::{DeviceName, DomainName, DomainUuid, MdevTypeId, MdevUuid, ParentName, PoolName},
     plan::{Detail, HostSupply, Idle, Placeholder, Rejection, Standing},
@@ -153,7 +153,9 @@ fn look(host: &Host) -> anyhow::Result<StatusReport> {
     let mut problems: Vec<String> = damaged.iter().map(ToString::to_string).collect();
     let (pools, foreign, has_pool_files) =
         pools(host, (&claims, !damaged.is_empty()), &mut problems)?;
-    problems.extend(Survey::read(host)?.conflicts());
+    let survey = Survey::read(host)?;
+    problems.extend(survey.conflicts());
+    problems.extend(instance_problems(host, &survey));
     problems.extend(daemon_problems(host));
     let claims = claims
         .iter()
@@ -166,6 +168,27 @@ fn look(host: &Host) -> anyhow::Result<StatusReport> {
         foreign,
         has_pool_files,
     })
+}
+
+/// GPUs that are not divided as their pools want it, and what that waits for.
+fn instance_problems(host: &Host, survey: &Survey) -> Vec<String> {
+    /// `host apply` may have the driver for itself for minutes.
+    const PATIENCE: Duration = Duration::from_secs(2);
+    if !uses_mig(host) {
+        return Vec::new();
+    }
+    let found = match due(host, survey, Deadline::after(PATIENCE)) {
+        Ok(found) => found,
+        Err(error) => return vec![format!("GPU instances are not looked at: {error}")],
+    };
+    let told = found.into_iter().map(|Due { gpu, when }| match when {
+        When::Now => format!(
+            "{gpu} is not divided into GPU instances as its pools want it; 'virt-vgpu host apply \
+             {gpu}' does it"
+        ),
+        When::Later(why) | When::Never(why) => format!("{gpu}: {why}"),
+    });
+    told.collect()
 }
 
 fn pools(

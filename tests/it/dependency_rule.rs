@@ -140,6 +140,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "host",
             "allocate",
             "events",
+            "gpu_setup",
             "report",
             "hook",
             "definition",

@@ -16,11 +16,11 @@ use super::{
 use crate::{
     allocate::{self, Look},
     cli::output,
-    config::{self, Class, ConfigFiles, NewPool, POOL_DIRS, Placement, Pool, render},
+    config::{self, Class, ConfigFiles, NewInstances, NewPool, POOL_DIRS, Placement, Pool, render},
     device::Sysfs,
     gpu_setup::Survey,
     host::{Deadline, Host, HostLock, complain},
-    kind::{self, Subject},
+    kind::{self, GpuInstances, Subject},
     model::PoolName,
     plan::{Detail, HostSupply},
     report::{self, pool::Candidate},
@@ -65,6 +65,19 @@ pub(super) struct Create {
     #[arg(long, value_name = "ISO")]
     guest_driver: Option<String>,
 
+    /// GPU instances (MIG) to make on each GPU; for profiles as DC-2-12Q.
+    #[arg(long, value_name = "COUNT")]
+    gpu_instances: Option<u32>,
+
+    /// vGPUs in each GPU instance; 0 = as many as fit.
+    #[arg(
+        long,
+        value_name = "COUNT",
+        default_value_t = 0,
+        requires = "gpu_instances"
+    )]
+    vgpus_per_instance: u32,
+
     /// Print the file and write nothing.
     #[arg(long)]
     dry_run: bool,
@@ -107,6 +120,7 @@ fn examples() -> String {
       --device 5e:00.0 --instances 4 --placement spread
   virt-vgpu pool create cad --profile L40S-12Q --device 3b:00.0
   virt-vgpu pool create cad --profile L40S-12Q --device 3b:00.0 --dry-run
+  virt-vgpu pool create half --profile DC-2-12Q --gpu-instances 1 --device 3b:00.0
   virt-vgpu pool create disks --kind {functions} --device 01:00.0 --device 02:00.0
 
 udev knows the new pools of a GPU or of another device that makes mediated devices
@@ -152,6 +166,7 @@ impl Create {
         let new = self.new_pool(&supply, &file, &mut notes)?;
         let pool = self.check(&new, &file)?;
         notes.extend(media_note(host, &pool));
+        notes.extend(instances_note(&pool).map(ToOwned::to_owned));
         let text = render(&new);
         if !self.dry_run {
             self.write(host, &file, &text)?;
@@ -201,6 +216,10 @@ impl Create {
             instances: self.instances,
             placement: self.placement,
             guest_driver: None,
+            gpu_instances: self.gpu_instances.map(|on_each_gpu| NewInstances {
+                on_each_gpu,
+                vgpus: self.vgpus_per_instance,
+            }),
         };
         let made = self.check(&new, file)?.devices;
         for text in &self.devices {
@@ -222,6 +241,15 @@ impl Create {
         new.check(self.name.clone(), Path::new(file))
             .map_err(|error| anyhow!("{}: {}", error.key.unwrap_or_default(), error.message))
     }
+}
+
+/// Whose GPU instances the pool uses, unless they are made for it.
+fn instances_note(pool: &Pool) -> Option<&'static str> {
+    let settings = pool.devices.gpu_settings()?;
+    (settings.gpu_instances == GpuInstances::MadeByOthers).then_some(
+        "without --gpu-instances no GPU instances are made for the pool: it uses those that \
+         others make, and MIG mode is left as it is",
+    )
 }
 
 /// A pool of the name anywhere is in the way: a file in `/etc` would silently

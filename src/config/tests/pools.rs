@@ -3,7 +3,11 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{kind::NewDevice, model::TypeSelector, rule::Filter};
+use crate::{
+    kind::{GpuInstances, MigSettings, NewDevice},
+    model::TypeSelector,
+    rule::Filter,
+};
 
 const CAD: &str = r#"
 kind        = "mdev"
@@ -126,6 +130,7 @@ fn new_pool() -> NewPool {
         instances: 4,
         placement: Placement::Pack,
         guest_driver: Some("/srv/iso/nvidia.iso".to_owned()),
+        gpu_instances: None,
     }
 }
 
@@ -163,6 +168,40 @@ fn a_new_pools_file_is_made_to_be_edited() {
       { field = "physical-function", op = "equal", value = "0000:5e:00.0" },
     ]
     "#);
+}
+
+#[test]
+fn a_new_pool_can_have_gpu_instances() {
+    let new = NewPool {
+        kind: kind::named("nvidia-vgpu").unwrap(),
+        device_type: "DC-2-12Q".parse().ok().map(TypeSelector::Profile),
+        devices: vec![NewDevice::Itself("3B:00.0".to_owned())],
+        gpu_instances: Some(NewInstances {
+            on_each_gpu: 2,
+            vgpus: 3,
+        }),
+        ..new_pool()
+    };
+    let text = render(&new);
+    let (_, mig) = text.split_once("\n\n[mig]\n").unwrap();
+    let (mig, _) = mig.split_once("\n\n").unwrap();
+    insta::assert_snapshot!(mig, @"
+    gpu-instances      = 2                  # on each GPU of the pool
+    vgpus-per-instance = 3                  # 0 = as many as fit
+    ");
+    let pool = new.check("cad".parse().unwrap(), Path::new(FILE)).unwrap();
+    let wanted = GpuInstances::Made(MigSettings {
+        gpu_instances: 2,
+        vgpus_per_instance: std::num::NonZeroU32::new(3),
+    });
+    let settings = pool.devices.gpu_settings().unwrap();
+    assert_eq!(settings.gpu_instances, wanted);
+    let time_sliced = NewPool {
+        device_type: "L40S-12Q".parse().ok().map(TypeSelector::Profile),
+        ..new
+    };
+    let error = time_sliced.check("cad".parse().unwrap(), Path::new(FILE));
+    assert_eq!(error.unwrap_err().key.unwrap(), "mig");
 }
 
 #[test]
@@ -205,6 +244,7 @@ proptest! {
             instances,
             placement: if spread { Placement::Spread } else { Placement::Pack },
             guest_driver: path,
+            gpu_instances: None,
         };
         let pool = new.check("cad".parse().unwrap(), Path::new(FILE)).unwrap();
         prop_assert_eq!(pool.devices.selector(), new.device_type.as_ref());

@@ -217,9 +217,10 @@ pub const SETTINGS: Check = Check {
     id: "gpu-settings-conflict",
     severity: Severity::Error,
     about: "pools want different settings of one GPU",
-    explanation: "Mixed sizes and the scheduler are settings of a whole GPU. If two pools take the \
-        same GPU and want different ones, 'virt-vgpu host apply' changes nothing on it. Let the \
-        pools agree, or take different GPUs.",
+    explanation: "MIG mode, mixed sizes and the scheduler are settings of a whole GPU. If two pools \
+        take the same GPU and want different ones, or one has vGPUs in GPU instances and the other \
+        time-sliced ones, 'virt-vgpu host apply' changes nothing on it. Let the pools agree, or \
+        take different GPUs.",
     look: Looks::At(settings),
 };
 
@@ -248,7 +249,9 @@ pub const DIFFER: Check = Check {
         driver is loaded again, when the host reboots, and mixed sizes also when sriov-manage \
         creates the virtual functions. Without mixed sizes all vGPUs on a GPU have one size. \
         virt-vgpu-host.service applies the settings at boot; 'virt-vgpu host apply' does it now, \
-        while no vGPU is on the GPU.",
+        while no vGPU is on the GPU. GPU instances (MIG) are lost at the same times, and are made \
+        again; they come and go beside vGPUs in others. What has to wait for VMs is made by \
+        virt-vgpud when these have stopped.",
     look: Looks::At(differ),
 };
 

@@ -75,12 +75,40 @@ pub struct ProfileReport {
     pub frame_rate_limit: Option<u32>,
     /// The most that the GPU holds.
     pub maximum: Option<u32>,
+    /// The GPU instance (MIG) that each is in; None: time-sliced, or not told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gpu_instance: Option<InstanceReport>,
     /// How many more fit now.
     pub fits: u32,
     /// false: `fits` is an upper bound.
     pub fits_exactly: bool,
     /// Pools that hand it out on this GPU.
     pub pools: Vec<PoolName>,
+}
+
+/// What a vGPU's GPU instance is like.
+#[derive(Debug, Serialize)]
+pub struct InstanceReport {
+    /// The number of its profile, which differs between GPUs; 0 is one like any other.
+    pub profile_id: u32,
+    /// The name of its profile, `2g.48gb+gfx`; None: not told.
+    pub profile: Option<String>,
+    /// How many vGPUs of this profile alone it holds; None: not told.
+    pub most_vgpus: Option<u32>,
+}
+
+impl InstanceReport {
+    fn of(one: &VgpuType, facts: Option<&GpuFacts>) -> Option<Self> {
+        let profile_id = one.gpu_instance_profile?;
+        let told = facts.and_then(|facts| facts.instances.value());
+        let mut profiles = told.into_iter().flat_map(|told| &told.profiles);
+        let profile = profiles.find(|profile| profile.id == profile_id);
+        Some(Self {
+            profile_id,
+            profile: profile.and_then(|profile| profile.name.clone()),
+            most_vgpus: one.most_per_instance,
+        })
+    }
 }
 
 /// Looks at the profiles of one GPU, or of all; with `creatable`, only at those of which
@@ -178,7 +206,8 @@ fn gpu_report(
     let profile = |one: &VgpuType| {
         let of_type = pools.iter().filter(|pool| is_of(pool, one));
         let pools = of_type.map(|pool| pool.name.clone()).collect();
-        profile_report(one, more_of(state, one.id), pools)
+        let instance = InstanceReport::of(one, facts);
+        profile_report(one, more_of(state, one.id), instance, pools)
     };
     GpuReport {
         address: state.address,
@@ -212,7 +241,12 @@ fn order(one: &VgpuType) -> impl Ord + '_ {
     (key, one.name.as_str(), one.id)
 }
 
-fn profile_report(one: &VgpuType, fit: Fit, pools: Vec<PoolName>) -> ProfileReport {
+fn profile_report(
+    one: &VgpuType,
+    fit: Fit,
+    gpu_instance: Option<InstanceReport>,
+    pools: Vec<PoolName>,
+) -> ProfileReport {
     let resolution = |(width, height)| format!("{width}x{height}");
     ProfileReport {
         id: one.id,
@@ -223,6 +257,7 @@ fn profile_report(one: &VgpuType, fit: Fit, pools: Vec<PoolName>) -> ProfileRepo
         max_resolution: one.max_resolution.map(resolution),
         frame_rate_limit: one.frame_rate_limit,
         maximum: one.max_instances,
+        gpu_instance,
         fits: fit.most(),
         fits_exactly: fit.is_exact(),
         pools,

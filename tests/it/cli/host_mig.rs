@@ -268,6 +268,9 @@ fn a_gpu_instance_goes_when_it_is_idle_and_stays_while_it_is_used() {
     // Another profile needs its slots.
     mig_pool(&scene, "cad", "DC-4-96Q", "gpu-instances = 1");
     insta::assert_snapshot!(fails(&scene, "host apply --all"), @"0000:41:00.0: REFUSED: its GPU instances cannot be as its pools need them: in the way: GPU instance 3 (1g.24gb+gfx at 0-2, in use by domain 'vm1'); what fits: nothing (without 1 × 4g.96gb+gfx of pool 'cad'); when nobody uses them any more, 'virt-vgpu host apply 0000:41:00.0' makes the change");
+    let status = works(&scene, "status --json");
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    insta::assert_snapshot!(status["problems"][0].as_str().unwrap(), @"0000:41:00.0: its GPU instances cannot be as its pools need them: in the way: GPU instance 3 (1g.24gb+gfx at 0-2, in use by domain 'vm1'); what fits: nothing (without 1 × 4g.96gb+gfx of pool 'cad'); when nobody uses them any more, 'virt-vgpu host apply 0000:41:00.0' makes the change");
     insta::assert_snapshot!(works(&scene, "host show"), @"
     0000:41:00.0: pool cad, driver nvidia
       SETTING            WANTED  ACTUAL
@@ -402,4 +405,123 @@ fn a_crash_or_an_error_at_any_effect_is_made_up_for() {
             assert_eq!(note(&scene), note(&first), "{fault}");
         }
     }
+}
+
+#[test]
+fn a_pool_is_made_and_checked_by_commands_alone() {
+    let scene = scene("rtx-pro-6000");
+    let made = works(
+        &scene,
+        "pool create half --profile DC-2-12Q --gpu-instances 1 --device 41:00.0",
+    );
+    insta::assert_snapshot!(made, @"
+    wrote /etc/virt-vgpu/pools.d/half.toml
+
+    DEVICE        TAKEN BY                    AVAILABLE                                                                        ALSO IN POOL
+    0000:41:00.0  rule 'device 0000:41:00.0'  its virtual functions do not exist yet; run 'virt-vgpu host apply 0000:41:00.0'  -
+    ");
+    insta::assert_snapshot!(works(&scene, "status"), @"
+    POOL  TYPE      PARENTS  IN USE  FREE  LIMIT
+    half  DC-2-12Q  1        0       0     -
+
+    no devices in use
+
+    problem: pool 'half': 0000:41:00.0: its virtual functions do not exist yet; run 'virt-vgpu host apply 0000:41:00.0'
+
+    problem: 0000:41:00.0 is not divided into GPU instances as its pools want it; 'virt-vgpu host apply 0000:41:00.0' does it
+    ");
+    works(&scene, "host apply --all");
+    let made = works(
+        &scene,
+        "pool create quarter --profile DC-1-24Q --device 41:00.0",
+    );
+    insta::assert_snapshot!(made, @"
+    wrote /etc/virt-vgpu/pools.d/quarter.toml
+    note: without --gpu-instances no GPU instances are made for the pool: it uses those that others make, and MIG mode is left as it is
+
+    DEVICE        TAKEN BY                    AVAILABLE                                                             ALSO IN POOL
+    0000:41:00.0  rule 'device 0000:41:00.0'  its GPU makes no DC-1-24Q now, only vGPUs of other sizes or profiles  half
+    ");
+    insta::assert_snapshot!(works(&scene, "status"), @"
+    POOL     TYPE      PARENTS  IN USE  FREE  LIMIT
+    half     DC-2-12Q  1        0       4     -
+    quarter  DC-1-24Q  1        0       0     -
+
+    no devices in use
+    ");
+    insta::assert_snapshot!(works(&scene, "pool check"), @"2 pools checked: 0 errors, 0 warnings");
+}
+
+/// The driver takes them all; which GPU instance each gets is decided before it is there.
+#[test]
+fn starts_at_once_share_the_gpu_instances_as_the_pools_say() {
+    let scene = scene("rtx-pro-6000");
+    let keys = "gpu-instances = 2\nvgpus-per-instance = 5";
+    mig_pool(&scene, "few", "DC-1-4Q", keys);
+    mig_pool(&scene, "many", "DC-1-3Q", "gpu-instances = 2");
+    works(&scene, "host apply --all");
+    let domains: Vec<Domain> = (0..12)
+        .map(|number| domain(&scene, number, "few"))
+        .chain((12..30).map(|number| domain(&scene, number, "many")))
+        .collect();
+    let running: Vec<_> = domains
+        .iter()
+        .map(|domain| scene.hook(domain, "prepare begin -").start())
+        .collect();
+    let refused = running.into_iter().map(|running| running.wait());
+    let refused: Vec<Outcome> = refused.filter(|outcome| outcome.code != Some(0)).collect();
+    assert_eq!(refused.len(), 4, "{refused:?}");
+    for outcome in &refused {
+        assert!(
+            outcome.refusal().contains("GPU instances for DC-1-"),
+            "{outcome:?}"
+        );
+    }
+    let mut there = vgpus(&scene);
+    there.sort_unstable();
+    assert_eq!(there, [5, 5, 8, 8]);
+    scene.is_sound();
+    for domain in &domains {
+        scene.stop(domain);
+    }
+    scene.is_empty();
+}
+
+/// With the mode off as well as on, so that a plan can be checked before anything is changed.
+#[test]
+fn profiles_in_gpu_instances_are_told_whatever_the_mode() {
+    let scene = scene("rtx-pro-6000");
+    let shown = |scene: &Scene| -> Vec<String> {
+        let text = works(scene, "profiles");
+        let lines = text.lines().filter(|line| {
+            line.contains("PROFILE") || line.contains("-2-12Q") || line.contains(" DC-12Q ")
+        });
+        lines.map(ToOwned::to_owned).collect()
+    };
+    insta::assert_snapshot!(shown(&scene).join("\n"), @"
+    PROFILE   ID    MEMORY     DISPLAYS  RESOLUTION  FPS  MAX  GPU INSTANCE       FITS  POOLS  NAME
+    DC-12Q    1528  12288 MiB  4         7680x4320   60   8    -                  0     -      NVIDIA RTX Pro 6000 Blackwell DC-12Q
+    DC-2-12Q  1564  12288 MiB  4         7680x4320   60   8    4 in 2g.48gb+gfx   0     -      NVIDIA RTX Pro 6000 Blackwell DC-2-12Q
+    ");
+    mig_pool(&scene, "half", "DC-2-12Q", "gpu-instances = 1");
+    works(&scene, "host apply --all");
+    insta::assert_snapshot!(shown(&scene).join("\n"), @"
+    PROFILE   ID    MEMORY     DISPLAYS  RESOLUTION  FPS  MAX  GPU INSTANCE       FITS  POOLS  NAME
+    DC-12Q    1528  12288 MiB  4         7680x4320   60   8    -                  0     -      NVIDIA RTX Pro 6000 Blackwell DC-12Q
+    DC-2-12Q  1564  12288 MiB  4         7680x4320   60   8    4 in 2g.48gb+gfx   4     half   NVIDIA RTX Pro 6000 Blackwell DC-2-12Q
+    ");
+    scene.prepare(&domain(&scene, 1, "half")).succeeds();
+    insta::assert_snapshot!(shown(&scene).join("\n"), @"
+    PROFILE   ID    MEMORY     DISPLAYS  RESOLUTION  FPS  MAX  GPU INSTANCE       FITS  POOLS  NAME
+    DC-12Q    1528  12288 MiB  4         7680x4320   60   8    -                  0     -      NVIDIA RTX Pro 6000 Blackwell DC-12Q
+    DC-2-12Q  1564  12288 MiB  4         7680x4320   60   8    4 in 2g.48gb+gfx   3     half   NVIDIA RTX Pro 6000 Blackwell DC-2-12Q
+    ");
+    let text = works(&scene, "profiles --json");
+    let list: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let profiles = list["gpus"][0]["profiles"].as_array().unwrap();
+    let one = profiles
+        .iter()
+        .find(|one| one["profile"] == "DC-2-12Q")
+        .unwrap();
+    insta::assert_snapshot!(one["gpu_instance"], @r#"{"most_vgpus":4,"profile":"2g.48gb+gfx","profile_id":35}"#);
 }

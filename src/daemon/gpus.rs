@@ -1,0 +1,94 @@
+//! GPUs that are not divided into GPU instances as their pools want it. The change is made by
+//! `virt-vgpu host apply` in a unit of its own, which may do what the daemon may not; the daemon
+//! only starts the unit, and does not wait for it.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use super::agenda::Agenda;
+use crate::{
+    events,
+    gpu_setup::{Survey, When, due, uses_mig},
+    host::{Deadline, Host},
+    model::PciAddress,
+};
+
+/// How long others may use NVIDIA's driver as a whole before the look is left for later.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What the daemon knows of them.
+#[derive(Debug, Default)]
+pub(super) struct Gpus {
+    /// Whether a change waits for VMs, or the last look failed.
+    is_waiting: bool,
+    /// Sentences that are in the log already.
+    said: BTreeSet<String>,
+}
+
+impl Gpus {
+    /// Starts what can be done now: when VMs may have ended for which a change waits, and once
+    /// in a while, because drivers and people undo what was done.
+    pub(super) fn look(&mut self, host: &Host, agenda: &Agenda, is_round: bool) {
+        let has_changed = agenda.claims || !agenda.stopped.is_empty();
+        if is_round || (self.is_waiting && (has_changed || agenda.tick)) {
+            self.look_now(host);
+        }
+    }
+
+    /// The same without a reason.
+    pub(super) fn look_now(&mut self, host: &Host) {
+        self.is_waiting = false;
+        if !uses_mig(host) {
+            return;
+        }
+        host.be_patient_again();
+        let survey = match Survey::read(host) {
+            Ok(survey) => survey,
+            Err(error) => return self.come_again(events::one_line(&error)),
+        };
+        let found = match due(host, &survey, Deadline::after(PATIENCE)) {
+            Ok(found) => found,
+            Err(error) => return self.come_again(error.to_string()),
+        };
+        let mut said = BTreeSet::new();
+        for one in found {
+            let gpu = one.gpu;
+            match one.when {
+                When::Now => set_up(host, gpu),
+                When::Later(why) => {
+                    self.is_waiting = true;
+                    said.insert(format!("{gpu} is changed later: {why}"));
+                }
+                When::Never(why) => {
+                    said.insert(format!("{gpu} is not as its pools want it: {why}"));
+                }
+            }
+        }
+        for new in said.difference(&self.said) {
+            tracing::warn!("{new}");
+        }
+        self.said = said;
+    }
+
+    fn come_again(&mut self, why: String) {
+        tracing::warn!("cannot tell whether GPUs are divided as pools want it: {why}");
+        self.is_waiting = true;
+    }
+}
+
+fn set_up(host: &Host, gpu: PciAddress) {
+    const SYSTEMCTL: &str = "/usr/bin/systemctl";
+    const PATIENCE: Duration = Duration::from_secs(10);
+    let unit = format!("virt-vgpu-host@{gpu}.service");
+    let arguments = ["start", "--no-block", &unit];
+    match host.run_program(SYSTEMCTL, &arguments, Deadline::after(PATIENCE)) {
+        Ok(ended) if ended.status.success() => {
+            tracing::info!("{gpu} is not divided as its pools want it: started {unit}");
+        }
+        Ok(ended) => tracing::warn!(
+            "{gpu} is not divided as its pools want it, and {unit} cannot be started: {}; \
+             'virt-vgpu host apply {gpu}' does its work",
+            ended.said.trim()
+        ),
+        Err(error) => tracing::warn!("cannot start {unit}: {SYSTEMCTL}: {error}"),
+    }
+}

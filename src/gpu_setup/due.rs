@@ -1,0 +1,109 @@
+//! Changes of MIG that pools want and that are not made yet: the daemon makes them as soon as
+//! they can be made, and `status` says what they wait for.
+
+use super::{
+    state,
+    steps::{Actual, setup_plan},
+    survey::Survey,
+    users,
+    wanted::{WantedMig, WantedSettings},
+};
+use crate::{
+    config,
+    device::{Sysfs, our_instances},
+    host::{Deadline, DriverLock, Host, LockError},
+    kind::GpuInstances,
+    model::PciAddress,
+};
+
+/// A GPU that is not divided as its pools want it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Due {
+    /// The GPU.
+    pub gpu: PciAddress,
+    /// When it can be changed.
+    pub when: When,
+}
+
+/// When a change can be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum When {
+    /// Now: nobody uses what has to be changed.
+    Now,
+    /// When others have ended; a sentence that names them.
+    Later(String),
+    /// Not at all as long as the pools are as they are; a sentence with the next step.
+    Never(String),
+}
+
+/// Whether MIG matters on this host: a pool wants GPU instances, or virt-vgpu has made some.
+/// Reads nothing but files.
+#[must_use]
+pub fn uses_mig(host: &Host) -> bool {
+    let loaded = config::load_all(host);
+    let mut pools = loaded.pools.values().filter_map(|pool| pool.as_ref().ok());
+    let wants = pools.any(|pool| {
+        let settings = pool.devices.gpu_settings();
+        settings.is_some_and(|its| matches!(its.gpu_instances, GpuInstances::Made(_)))
+    });
+    wants || has_notes(host)
+}
+
+fn has_notes(host: &Host) -> bool {
+    let notes = host.list(our_instances::DIRECTORY);
+    notes.is_ok_and(|notes| !notes.is_empty())
+}
+
+/// The GPUs that are not divided as their pools want it. NVML is asked, for each GPU whose
+/// pools use MIG, within the deadline.
+///
+/// # Errors
+/// When others use NVIDIA's driver as a whole for longer than that.
+pub fn due(host: &Host, survey: &Survey, deadline: Deadline) -> Result<Vec<Due>, LockError> {
+    let mut found = Vec::new();
+    for known in &survey.gpus {
+        let Ok(Some(wanted)) = &known.wanted else {
+            continue;
+        };
+        let gpu = known.gpu;
+        if !state::needs_mode(host, gpu, Some(wanted)) {
+            continue;
+        }
+        let _driver = DriverLock::acquire(host, "virt-vgpu", deadline)?;
+        found.extend(look(host, gpu, wanted).map(|when| Due { gpu, when }));
+    }
+    Ok(found)
+}
+
+fn look(host: &Host, gpu: PciAddress, wanted: &WantedSettings) -> Option<When> {
+    let seen = state::of(host, gpu).and_then(|actual| Ok((actual, users::users(host, gpu)?)));
+    let (actual, users) = match seen {
+        Ok(seen) => seen,
+        Err(error) => return Some(When::Never(format!("{error:#}"))),
+    };
+    let actual = state::complete(host, gpu, Some(wanted), &users, actual);
+    let plan = setup_plan(gpu, wanted, &actual);
+    if let Some(why) = plan.obstacles.into_iter().next() {
+        return Some(When::Never(why));
+    }
+    if let Some(why) = plan.pending {
+        return Some(When::Later(why));
+    }
+    let needs_free_gpu = plan.steps.iter().any(|one| one.step.needs_free_gpu());
+    match users::refusal(gpu, &users).filter(|_| needs_free_gpu) {
+        Some(refusal) => Some(When::Later(refusal)),
+        None if plan.steps.is_empty() => note_is_old(wanted, &actual).then_some(When::Now),
+        None => Some(When::Now),
+    }
+}
+
+/// Whether starts would go by GPU instances that are not there any more.
+fn note_is_old(wanted: &WantedSettings, actual: &Actual) -> bool {
+    let (WantedMig::On(pools), Some(Ok(mig))) = (&wanted.mig, &actual.mig) else {
+        return false;
+    };
+    let Ok(needs) = mig.needs(pools) else {
+        return false;
+    };
+    mig.note(&needs.instances, pools, mig.noted.boot.clone()) != mig.noted
+}
