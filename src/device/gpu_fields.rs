@@ -12,6 +12,14 @@ use crate::{
     rule::{Field, FieldValue},
 };
 
+/// These fields. The driver's text has some of them; NVML has all.
+pub const OF_NVML: &[Field] = &[
+    Field::GpuName,
+    Field::GpuUuid,
+    Field::GpuMemoryMib,
+    Field::ProfileId,
+];
+
 /// A source of NVML's facts about GPUs.
 pub trait GpuSource {
     /// NVML's facts about a GPU; None if there are none.

@@ -31,6 +31,14 @@ pub struct OurInstances {
     pub used: Vec<UsedInstance>,
 }
 
+impl OurInstances {
+    /// Whether something on the GPU is ours.
+    #[must_use]
+    pub fn is_anything(&self) -> bool {
+        self.switched_on || !self.made.is_empty()
+    }
+}
+
 /// A GPU instance for vGPUs of some pools.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]

@@ -106,7 +106,8 @@ fn add_mode_off(
         return false;
     }
     let pools = pools_in_words(&wanted.pools);
-    if !mig.noted.switched_on {
+    let is_for_nobody = wanted.pools.is_empty();
+    if !mig.noted.switched_on && !is_for_nobody {
         plan.obstacles.push(format!(
             "MIG mode is on, and {pools} {} time-sliced vGPUs, which it does not make then; \
              virt-vgpu has not switched it on and leaves it so ('nvidia-smi -i {gpu} -mig 0' \
@@ -123,7 +124,8 @@ fn add_mode_off(
     let foreign: Vec<String> = foreign
         .map(|one| named(&mig.board, one).to_string())
         .collect();
-    if !foreign.is_empty() {
+    let stays_on = !foreign.is_empty() || !mig.noted.switched_on;
+    if stays_on && !is_for_nobody {
         plan.obstacles.push(format!(
             "MIG mode stays on for GPU instances that virt-vgpu has not created: {}; destroy them \
              ('nvidia-smi mig -dgi -i {gpu}') when nobody needs them",
@@ -131,16 +133,28 @@ fn add_mode_off(
         ));
         return false;
     }
-    for one in &mig.instances {
-        let why = "MIG mode is switched off without it".to_owned();
-        plan.add(SetupStep::DestroyInstance(named(&mig.board, one)), why);
+    for one in mig.instances.iter().filter(|one| one.ours) {
+        let why = match is_for_nobody {
+            true => "no pool takes the GPU any more",
+            false => "MIG mode is switched off without it",
+        };
+        plan.add(
+            SetupStep::DestroyInstance(named(&mig.board, one)),
+            why.to_owned(),
+        );
+    }
+    if stays_on {
+        return false;
     }
     let has_functions = actual.functions.enabled > 0;
     if has_functions {
         let why = "MIG mode is switched without them".to_owned();
         plan.add(SetupStep::RemoveFunctions, why);
     }
-    let why = format!("for {pools}; virt-vgpu switched it on for pools that have gone");
+    let why = match is_for_nobody {
+        true => "virt-vgpu switched it on for pools that have gone".to_owned(),
+        false => format!("for {pools}; virt-vgpu switched it on for pools that have gone"),
+    };
     plan.add(SetupStep::SetMig(false), why);
     has_functions
 }

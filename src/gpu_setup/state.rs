@@ -59,7 +59,9 @@ pub(super) fn needs_mode(host: &Host, gpu: PciAddress, wanted: Option<&WantedSet
     match wanted.map(|wanted| &wanted.mig) {
         Some(WantedMig::On(_)) => true,
         // An unreadable note is told when it is needed.
-        Some(WantedMig::Off) => our_instances::read(host, gpu).is_ok_and(|noted| noted.switched_on),
+        Some(WantedMig::Off) => {
+            our_instances::read(host, gpu).is_ok_and(|noted| noted.is_anything())
+        }
         Some(WantedMig::ByOthers) | None => false,
     }
 }

@@ -143,8 +143,8 @@ pub fn setup_plan(gpu: PciAddress, wanted: &WantedSettings, actual: &Actual) -> 
         plan.add(SetupStep::AwaitDriver, "no driver is bound".to_owned());
     }
     let are_removed = mig_plan::add_mode(&mut plan, gpu, wanted, actual);
-    // Nothing is begun for pools that do not get what they want.
-    if !plan.obstacles.is_empty() || plan.pending.is_some() {
+    // Nothing is begun for pools that do not get what they want, nor without pools.
+    if !plan.obstacles.is_empty() || plan.pending.is_some() || wanted.pools.is_empty() {
         return plan;
     }
     let functions = &actual.functions;
@@ -165,8 +165,11 @@ pub fn setup_plan(gpu: PciAddress, wanted: &WantedSettings, actual: &Actual) -> 
     plan
 }
 
-/// `pool 'a'`, `pools 'a', 'b'`.
+/// `pool 'a'`, `pools 'a', 'b'`, `no pool`.
 pub(super) fn pools_in_words(pools: &[PoolName]) -> String {
+    if pools.is_empty() {
+        return "no pool".to_owned();
+    }
     let names: Vec<&str> = pools.iter().map(PoolName::as_str).collect();
     let noun = if names.len() == 1 { "pool" } else { "pools" };
     format!("{noun} '{}'", names.join("', '"))

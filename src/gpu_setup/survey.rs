@@ -1,11 +1,16 @@
 //! The host's GPUs, and what the pools want of each.
 
+use std::path::Path;
+
 use anyhow::Context;
 
 use super::wanted::{Conflict, WantedSettings, wanted_settings};
 use crate::{
-    config::{self, Pool},
-    device::{gpu_fields::AskedOnce, mdev, readiness},
+    config::{self, POOL_DIRS, Pool},
+    device::{
+        gpu_fields::{self, AskedOnce},
+        mdev, our_instances, readiness,
+    },
     host::{Host, PciIds},
     kind::FieldSources,
     model::{PciAddress, PoolName},
@@ -17,7 +22,7 @@ use crate::{
 pub struct Surveyed {
     /// The GPU.
     pub gpu: PciAddress,
-    /// None: no pool takes it.
+    /// None: no pool takes it, and nothing on it was made for pools.
     pub wanted: Result<Option<WantedSettings>, Box<Conflict>>,
 }
 
@@ -57,9 +62,36 @@ impl Survey {
             let gpu = mdev::pci_function(gpu);
             pool.devices.verdict(sources, &pool.rules, &gpu)
         };
-        let survey = |gpu: PciAddress| Surveyed {
-            gpu,
-            wanted: wanted_settings(&pools_taking(&pools, |pool| verdict(gpu, pool))),
+        // A directory or a pool that cannot be used may have one that takes the GPU, and so may
+        // a rule that asks what NVML does not answer now.
+        let asks_nvml = |pool: &Pool| {
+            let mut fields = pool.rules.iter().flat_map(|rule| &rule.filters);
+            fields.any(|filter| gpu_fields::OF_NVML.contains(&filter.field()))
+        };
+        let are_all_known = problems.is_empty()
+            && !pools.iter().any(asks_nvml)
+            && loaded.ignored.iter().all(|ignored| {
+                let path = &ignored.path;
+                !POOL_DIRS
+                    .iter()
+                    .any(|directory| path == Path::new(directory))
+                    && path.extension().is_none_or(|name| name != "toml")
+            });
+        let is_of_ours = |gpu| {
+            let noted = our_instances::read(host, gpu);
+            noted.is_ok_and(|noted| noted.is_anything())
+        };
+        let survey = |gpu: PciAddress| {
+            let wanted = wanted_settings(&pools_taking(&pools, |pool| verdict(gpu, pool)));
+            Surveyed {
+                gpu,
+                wanted: match wanted {
+                    Ok(None) if are_all_known && is_of_ours(gpu) => {
+                        Ok(Some(WantedSettings::of_no_pool()))
+                    }
+                    wanted => wanted,
+                },
+            }
         };
         let gpus = readiness::all(host).context("cannot look for GPUs")?;
         Ok(Self {

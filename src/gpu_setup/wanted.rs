@@ -12,7 +12,7 @@ use crate::{
 /// How a GPU is to be set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WantedSettings {
-    /// The pools that take it, in the order of their names.
+    /// The pools that take it, in the order of their names; none: see [`Self::of_no_pool`].
     pub pools: Vec<PoolName>,
     /// MIG mode and GPU instances.
     pub mig: WantedMig,
@@ -20,6 +20,18 @@ pub struct WantedSettings {
     pub heterogeneous: bool,
     /// How time is shared, with the first pool that says so; None: as it is.
     pub scheduler: Option<(Scheduler, PoolName)>,
+}
+
+impl WantedSettings {
+    /// For a GPU that no pool takes any more: what was made for pools is taken back.
+    pub(super) fn of_no_pool() -> Self {
+        Self {
+            pools: Vec::new(),
+            mig: WantedMig::Off,
+            heterogeneous: false,
+            scheduler: None,
+        }
+    }
 }
 
 /// What the pools of a GPU want of MIG.

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     device::{
-        Sysfs, gpu,
+        Sysfs, gpu, gpu_fields,
         mdev::{self, Parent},
         readiness, vendor_vfio,
     },
@@ -85,13 +85,7 @@ impl Kind for NvidiaVgpu {
     }
 
     fn fields(&self) -> Vec<Field> {
-        const OF_GPUS: &[Field] = &[
-            Field::GpuName,
-            Field::GpuUuid,
-            Field::GpuMemoryMib,
-            Field::ProfileId,
-        ];
-        [PCI_FIELDS, OF_GPUS].concat()
+        [PCI_FIELDS, gpu_fields::OF_NVML].concat()
     }
 
     fn parse(&self, part: &Part<'_>) -> Result<Arc<dyn Devices>, ConfigError> {

@@ -525,3 +525,53 @@ fn profiles_in_gpu_instances_are_told_whatever_the_mode() {
         .unwrap();
     insta::assert_snapshot!(one["gpu_instance"], @r#"{"most_vgpus":4,"profile":"2g.48gb+gfx","profile_id":35}"#);
 }
+
+/// A pool that is deleted leaves nothing behind, and what others made stays.
+#[test]
+fn what_was_made_for_pools_goes_with_the_last_one() {
+    let scene = scene("rtx-pro-6000");
+    mig_pool(&scene, "half", "DC-2-12Q", "gpu-instances = 1");
+    works(&scene, "host apply --all");
+    let vm = domain(&scene, 1, "half");
+    scene.prepare(&vm).succeeds();
+    let pool = scene.path("/etc/virt-vgpu/pools.d/half.toml");
+    std::fs::rename(&pool, scene.path("/half.toml")).unwrap();
+    insta::assert_snapshot!(fails(&scene, "host apply --all"), @"
+    0000:41:00.0: REFUSED: GPU instance 2g.48gb+gfx at memory slots 0-5 is in use by domain 'vm1'; shut it down, then run 'virt-vgpu host apply 0000:41:00.0'
+      not done: destroy GPU instance 2g.48gb+gfx at memory slots 0-5 (no pool takes the GPU any more)
+    ");
+    scene.stop(&vm);
+    // A pool that cannot be read may be one that takes the GPU.
+    std::fs::write(&pool, "kind = 1\n").unwrap();
+    assert!(fails(&scene, "host apply --all").contains("pools.d/half.toml:1"));
+    std::fs::remove_file(&pool).unwrap();
+    assert_eq!(instances(&scene).len(), 1);
+    insta::assert_snapshot!(works(&scene, "host apply --all"), @"
+    0000:41:00.0: set
+      done: destroy GPU instance 2g.48gb+gfx at memory slots 0-5 (no pool takes the GPU any more)
+      done: /usr/lib/nvidia/sriov-manage -d 0000:41:00.0 (MIG mode is switched without them)
+      done: switch MIG mode off (virt-vgpu switched it on for pools that have gone)
+    ");
+    assert_eq!(scene.kernel.gpu(address()).unwrap().mig, Told::Value(false));
+    assert!(!scene.path(&our_instances::path(address())).exists());
+    insta::assert_snapshot!(works(&scene, "host apply --all"), @"no pool takes a GPU: nothing to do");
+
+    // MIG mode and a GPU instance of somebody else.
+    const QUARTER: u32 = 14;
+    let theirs = |gpu: &mut lab_nvidia::model::Gpu| {
+        gpu.set_vfs(true).unwrap();
+        gpu.set_mig(true).unwrap();
+        gpu.gi_create(QUARTER, Some(9)).unwrap();
+    };
+    scene.kernel.with_gpu(GPU, theirs);
+    std::fs::rename(scene.path("/half.toml"), &pool).unwrap();
+    works(&scene, "host apply --all");
+    assert_eq!(instances(&scene).len(), 2);
+    std::fs::remove_file(&pool).unwrap();
+    insta::assert_snapshot!(works(&scene, "host apply --all"), @"
+    0000:41:00.0: set
+      done: destroy GPU instance 2g.48gb+gfx at memory slots 0-5 (no pool takes the GPU any more)
+    ");
+    assert_eq!(places(&scene), [(QUARTER, 9, 3)]);
+    assert_eq!(scene.kernel.gpu(address()).unwrap().mig, Told::Value(true));
+}
