@@ -129,11 +129,7 @@ pub fn type_of(sysfs: &dyn Sysfs, device: Handle) -> Option<VgpuTypeId> {
 pub fn counts(sysfs: &dyn Sysfs, gpu: PciAddress) -> io::Result<BTreeMap<u32, u32>> {
     let mut counts = BTreeMap::new();
     for function in gpu::functions(sysfs, gpu)? {
-        if !vendor_vfio::is_function(sysfs, function)
-            || vendor_vfio::current(sysfs, function)?.is_none()
-        {
-            continue;
-        }
+        // A function without a vGPU has nothing to read there.
         if let Some(id) = of(sysfs, Handle::Pci(function)) {
             *counts.entry(id).or_default() += 1;
         }

@@ -121,6 +121,8 @@ enum Ask {
     Vgpu,
     /// The same on a host where it is a virtual function.
     Function,
+    /// A vGPU in a GPU instance, on such a host.
+    InInstance,
     /// A device of a pool of kind `mdev` that is spread over all boards.
     Spread,
     /// A whole PCI device.
@@ -133,6 +135,7 @@ impl Ask {
             Self::Nothing | Self::Mdev => "bench",
             Self::Spread => "spread",
             Self::Vgpu | Self::Function => "vgpu",
+            Self::InInstance => "slice",
             Self::Whole => "whole",
         }
     }
@@ -148,6 +151,10 @@ impl Ask {
                 format!("/sys/class/mdev_bus/{parent}/mdev_supported_types/nvidia-512/create"),
             ),
             Self::Function => ("512\n".to_owned(), sysfs::current_type(&parent)),
+            Self::InInstance => (
+                format!("{}\n", sysfs::IN_INSTANCE),
+                sysfs::current_type(&parent),
+            ),
         }
     }
 }
@@ -239,7 +246,9 @@ fn domain(number: usize, ask: Ask) -> (DomainUuid, String) {
             ask.pool()
         );
         let (attributes, address) = match ask {
-            Ask::Function => ("type='pci' managed='no'", pci_address(&parent(number))),
+            Ask::Function | Ask::InInstance => {
+                ("type='pci' managed='no'", pci_address(&parent(number)))
+            }
             Ask::Whole => ("type='pci' managed='no'", pci_address(&sysfs::whole(0))),
             _ => (
                 "type='mdev' managed='no' model='vfio-pci' display='off'",
@@ -274,13 +283,20 @@ impl Bench {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bench");
         let c_program = compile(&source.join("create.c"));
         let peak = compile(&source.join("peak.c"));
-        for path in ["/sys", "/run/virt-vgpu", "/etc/virt-vgpu"] {
+        for path in [
+            "/sys",
+            "/run/virt-vgpu",
+            "/etc/virt-vgpu",
+            "/var/lib/virt-vgpu",
+        ] {
             mount_tmpfs(path);
         }
         write_pool("bench", "kind = \"mdev\"\ntype = \"nvidia-512\"");
         let spread = "kind = \"mdev\"\ntype = \"nvidia-512\"\nplacement = \"spread\"";
         write_pool("spread", spread);
         write_pool("vgpu", "kind = \"nvidia-vgpu\"\nprofile = \"L40S-12Q\"");
+        let slice = "kind = \"nvidia-vgpu\"\nprofile = \"L40S-1-12Q\"\nmig.gpu-instances = 4";
+        write_pool("slice", slice);
         Self {
             source,
             hook: hook(),
@@ -314,6 +330,11 @@ impl Bench {
 
     fn run_on_functions(&self) {
         self.one_vgpu("(f) one vGPU, vendor VFIO", Ask::Function);
+        write_instances();
+        self.one_vgpu(
+            "(l) one vGPU in a GPU instance, vendor VFIO",
+            Ask::InInstance,
+        );
     }
 
     /// A command that reads a big host, and a VM that starts meanwhile.
@@ -636,13 +657,40 @@ fn input_file(xml: &str) -> fs::File {
 }
 
 fn clean_up(ask: Ask, number: usize, domain: DomainUuid) {
-    if ask == Ask::Function {
+    if ask == Ask::InInstance {
+        // The driver forgets it with the type.
+        fs::write(sysfs::instance(&parent(number)), "").unwrap();
+    }
+    if matches!(ask, Ask::Function | Ask::InInstance) {
         fs::write(sysfs::current_type(&parent(number)), "0\n").unwrap();
     } else {
         let device = MdevUuid::for_device(domain, &"gpu0".parse().unwrap());
         fs::write(format!("/sys/bus/mdev/devices/{device}/remove"), "1").unwrap();
     }
     let _ = fs::remove_file(format!("/run/virt-vgpu/claims/{domain}.json"));
+}
+
+/// The notes of `host apply` about the GPU instances of each board: four for twelve vGPUs.
+fn write_instances() {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    fs::create_dir_all("/var/lib/virt-vgpu/gpu-instances").unwrap();
+    for board in 0..sysfs::BOARDS {
+        let place = |start: u32| serde_json::json!({"profile": 47, "start": start, "size": 3});
+        let used = |number: u32| {
+            serde_json::json!({
+                "id": 3 + number, "place": place(3 * number), "pools": ["slice"],
+                "types": ["NVIDIA L40S-1-12Q"], "vgpus": 12, "room": 12,
+            })
+        };
+        let note = serde_json::json!({
+            "switched-on": true, "boot": boot.trim(),
+            "made": [place(0), place(3), place(6), place(9)],
+            "used": [used(0), used(1), used(2), used(3)],
+        });
+        let gpu = sysfs::address(board, 0);
+        let path = format!("/var/lib/virt-vgpu/gpu-instances/{gpu}.json");
+        fs::write(path, note.to_string()).unwrap();
+    }
 }
 
 /// Claims of other domains that run on the machine, as long as real ones.

@@ -55,6 +55,11 @@ fn device(address: &str) -> PathBuf {
     Path::new("/sys/devices/pci0000:00").join(address)
 }
 
+/// The file that tells and takes the GPU instance of a function's vGPU.
+pub fn instance(address: &str) -> String {
+    format!("/sys/bus/pci/devices/{address}/nvidia/gpu_instance_id")
+}
+
 /// The file that a function's type is written to.
 pub fn current_type(address: &str) -> String {
     format!("/sys/bus/pci/devices/{address}/nvidia/current_vgpu_type")
@@ -244,6 +249,9 @@ fn unbind(driver: &str, address: &str) -> Option<()> {
 /// the same group.
 const GROUP: &str = "../../../kernel/iommu_groups/7";
 
+/// The type of vGPUs in GPU instances.
+pub const IN_INSTANCE: u32 = 600;
+
 const HEADER: &str = "ID    : vGPU Name\n";
 
 fn creatable() -> String {
@@ -251,6 +259,7 @@ fn creatable() -> String {
     for number in 0..TYPES {
         let _ = writeln!(text, "{:<5} : NVIDIA L40S-{number}Q", 500 + number);
     }
+    let _ = writeln!(text, "{IN_INSTANCE:<5} : NVIDIA L40S-1-12Q");
     text
 }
 
