@@ -35,6 +35,7 @@ fn facts(number: u32, name: &str, gigabytes: u64, max: u32) -> TypeFacts {
         most_per_instance: None,
         creatable: true,
         placements: None,
+        instance_placements: Vec::new(),
     }
 }
 

@@ -36,6 +36,29 @@ pub enum Question {
         /// The complete settings: None means the driver's default.
         scheduler: Scheduler,
     },
+    /// Switch mixed sizes in one GPU instance on or off
+    /// (`nvmlGpuInstanceSetVgpuHeterogeneousMode`). A vGPU in it, running or not, is in the way:
+    /// [`FailureKind::InUse`]. The mode lasts as long as the GPU instance.
+    SetInstanceHeterogeneous {
+        /// The physical function.
+        gpu: PciAddress,
+        /// Where the GPU instance is.
+        place: InstancePlace,
+        /// The mode.
+        on: bool,
+    },
+    /// Set how the vGPUs in one GPU instance share its time
+    /// (`nvmlGpuInstanceSetVgpuSchedulerState`, or its `_v2` if the driver has only that). A
+    /// vGPU in it, running or not, is in the way: [`FailureKind::InUse`]. The setting lasts as
+    /// long as the GPU instance.
+    SetInstanceScheduler {
+        /// The physical function.
+        gpu: PciAddress,
+        /// Where the GPU instance is.
+        place: InstancePlace,
+        /// The complete settings: None means the driver's default.
+        scheduler: Scheduler,
+    },
     /// Switch MIG mode on or off (`nvmlDeviceSetMigMode`). That the change has to wait is a
     /// failure of the kind [`FailureKind::Pending`].
     SetMig {
@@ -115,8 +138,8 @@ pub enum FailureKind {
     NoSymbol,
     /// The GPU or its driver cannot do it (`NOT_SUPPORTED`).
     NotSupported,
-    /// Refused while there are vGPUs (`IN_USE`; for the scheduler also `NOT_SUPPORTED`
-    /// while there are some).
+    /// Refused while there are vGPUs (`IN_USE`; for a scheduler also `NOT_SUPPORTED`
+    /// while there are some on the GPU or in the GPU instance).
     InUse,
     /// Refused for this user (`NO_PERMISSION`).
     NoPermission,
@@ -245,6 +268,13 @@ pub struct GpuInstance {
     pub size: u32,
     /// How many compute instances the host has made in it.
     pub compute_instances: u32,
+    /// Whether vGPUs of several sizes may be in it
+    /// (`nvmlGpuInstanceGetVgpuHeterogeneousMode`); None: the driver does not tell, as where a
+    /// GPU instance holds only one vGPU.
+    pub heterogeneous: Option<bool>,
+    /// How its vGPUs share its time now (`nvmlGpuInstanceGetVgpuSchedulerState`, or its `_v2`);
+    /// None: the driver does not tell, as where a GPU instance holds only one vGPU.
+    pub scheduler: Option<Scheduler>,
 }
 
 impl GpuInstance {
@@ -296,6 +326,9 @@ pub struct TypeFacts {
     pub creatable: bool,
     /// Its places when sizes are mixed; None if the driver does not list them.
     pub placements: Option<Placements>,
+    /// Its free places in each GPU instance of its profile that mixes sizes, in ascending order
+    /// of the instances' ids. One whose places the driver does not list is left out.
+    pub instance_placements: Vec<InstancePlacements>,
 }
 
 /// Places in a GPU's memory. A vGPU with placement id `n` covers `n` to `n + size`.
@@ -306,6 +339,19 @@ pub struct Placements {
     /// Every id that the type can have when sizes are mixed, in ascending order.
     pub supported: Vec<u32>,
     /// The ids that are free now: empty while the mode is off.
+    pub creatable: Vec<u32>,
+}
+
+/// Free places in a GPU instance that mixes sizes
+/// (`nvmlGpuInstanceGetVgpuTypeCreatablePlacements`). They are counted from its beginning, so
+/// they say nothing about the GPU's memory slots.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstancePlacements {
+    /// The id of the GPU instance.
+    pub instance: u32,
+    /// Length, in the unit of the ids.
+    pub size: u32,
+    /// The ids that are free now, in ascending order. Limits on the number of vGPUs hold as well.
     pub creatable: Vec<u32>,
 }
 
@@ -324,7 +370,7 @@ pub struct VgpuFacts {
     pub placement: Option<u32>,
 }
 
-/// How vGPUs share the time of a GPU (`nvmlVgpuSchedulerGetState_t`).
+/// How vGPUs share the time of a GPU or of a GPU instance (`nvmlVgpuSchedulerGetState_t`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scheduler {
     /// The policy.

@@ -23,6 +23,10 @@ pub(super) fn facts(device: &Device<'_>, gpu: PciAddress) -> GpuFacts {
         told(found.map_err(|error| reading(device, gpu, what).failed(error)))
     };
     let heterogeneous = heterogeneous::read(device, gpu);
+    let instances = mig::read(device, gpu);
+    let mode = heterogeneous.as_ref().ok();
+    let in_mig = instances.as_ref().map_or(&[][..], |facts| &facts.instances);
+    let types = vgpu_types::read(device, gpu, mode, in_mig);
     GpuFacts {
         address: gpu,
         name: read("name", device.name()),
@@ -30,8 +34,8 @@ pub(super) fn facts(device: &Device<'_>, gpu: PciAddress) -> GpuFacts {
         memory_mib: told(memory_mib(device, gpu)),
         hosts_vgpus: told(hosts_vgpus(device, gpu)),
         mig: told(mig::mode(device, gpu).map(|(on, _)| on)),
-        instances: told(mig::read(device, gpu)),
-        types: told(vgpu_types::read(device, gpu, heterogeneous.as_ref().ok())),
+        instances: told(instances),
+        types: told(types),
         heterogeneous: told(heterogeneous),
         heterogeneous_multi_vgpu: told(heterogeneous_multi_vgpu(device, gpu)),
         scheduler: told(scheduler::read(device, gpu)),

@@ -1,12 +1,16 @@
-//! Mixed sizes on one GPU. The mode lasts until `sriov-manage` runs, the driver is
-//! loaded again or the host reboots.
+//! Mixed sizes on one GPU, or in one GPU instance. The GPU's mode lasts until `sriov-manage`
+//! runs, the driver is loaded again or the host reboots; a GPU instance's lasts as long as the
+//! instance.
 
 use nvml_wrapper::{Device, enum_wrappers::device::VgpuCapability};
 use virt_vgpu_nvml_raw as raw;
 
-use super::failure::{Call, reading};
+use super::{
+    failure::{Call, reading},
+    mig,
+};
 use crate::{
-    device::nvml::{Failure, FailureKind, Heterogeneous},
+    device::nvml::{Failure, FailureKind, Heterogeneous, InstancePlace},
     model::PciAddress,
 };
 
@@ -24,19 +28,58 @@ pub(super) fn read(device: &Device<'_>, gpu: PciAddress) -> Result<Heterogeneous
     Ok(Heterogeneous { supported, enabled })
 }
 
-/// Switches the mode, unless it already has that value: while there are vGPUs the
-/// driver refuses even that.
+/// Switches the mode of the GPU.
 pub(super) fn set(device: &Device<'_>, gpu: PciAddress, on: bool) -> Result<(), Failure> {
-    let word = if on { "on" } else { "off" };
+    let word = word(on);
     let call = Call::new(
         device.nvml(),
         format!("switch the heterogeneous mode of {gpu} {word}"),
     );
-    if raw::heterogeneous(device) == Ok(on) {
+    let mode = Mode {
+        read: &|| raw::heterogeneous(device),
+        write: &|on| raw::set_heterogeneous(device, on),
+    };
+    switch(&call, &mode, on)
+}
+
+/// Switches the mode of the GPU instance at that place.
+pub(super) fn set_in_instance(
+    device: &Device<'_>,
+    gpu: PciAddress,
+    place: InstancePlace,
+    on: bool,
+) -> Result<(), Failure> {
+    let word = word(on);
+    let call = Call::new(
+        device.nvml(),
+        format!("switch heterogeneous mode {word} in the GPU instance of {gpu}: {place}"),
+    );
+    let id = mig::existing(device, gpu, place, &call)?.id;
+    let mode = Mode {
+        read: &|| raw::instance_heterogeneous(device, id),
+        write: &|on| raw::set_instance_heterogeneous(device, id, on),
+    };
+    switch(&call, &mode, on)
+}
+
+fn word(on: bool) -> &'static str {
+    if on { "on" } else { "off" }
+}
+
+/// The two calls of NVML for a mode.
+struct Mode<'a> {
+    read: &'a dyn Fn() -> raw::Answer<bool>,
+    write: &'a dyn Fn(bool) -> raw::Answer<()>,
+}
+
+/// Switches a mode, unless it already has that value: while there are vGPUs the driver
+/// refuses even that.
+fn switch(call: &Call<'_>, mode: &Mode<'_>, on: bool) -> Result<(), Failure> {
+    if (mode.read)() == Ok(on) {
         return Ok(());
     }
-    raw::set_heterogeneous(device, on).map_err(|error| call.failed(error))?;
-    match raw::heterogeneous(device) {
+    (mode.write)(on).map_err(|error| call.failed(error))?;
+    match (mode.read)() {
         Ok(found) if found == on => Ok(()),
         Ok(_) => Err(call.failure(
             FailureKind::Other,

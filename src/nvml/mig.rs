@@ -8,7 +8,7 @@ use virt_vgpu_nvml_raw as raw;
 
 use super::{
     failure::{Call, reading},
-    find,
+    find, scheduler,
 };
 use crate::{
     device::nvml::{
@@ -100,6 +100,9 @@ fn instances_of(
             start: one.start,
             size: one.size,
             compute_instances: compute.map_err(|error| call.failed(error))?,
+            // Most GPUs and older drivers have neither.
+            heterogeneous: raw::instance_heterogeneous(device, one.id).ok(),
+            scheduler: scheduler::of_instance(device, one.id),
         })
     };
     found.into_iter().map(with_compute).collect()
@@ -181,12 +184,30 @@ pub(super) fn destroy(
         device.nvml(),
         format!("destroy the GPU instance of {gpu}: {place}"),
     );
-    let facts = read(device, gpu)?;
-    let is_it = |one: &&GpuInstance| one.profile == place.profile && one.start == place.start;
-    let Some(instance) = facts.instances.iter().find(is_it) else {
+    let Some(instance) = at(device, gpu, place)? else {
         return Ok(());
     };
     let done = raw::destroy_compute_instances(device, instance.id)
         .and_then(|()| raw::destroy_instance(device, instance.id));
     done.map_err(|error| call.failed(error))
+}
+
+/// The GPU instance at that place. Its settings need one.
+pub(super) fn existing(
+    device: &Device<'_>,
+    gpu: PciAddress,
+    place: InstancePlace,
+    call: &Call<'_>,
+) -> Result<GpuInstance, Failure> {
+    at(device, gpu, place)?
+        .ok_or_else(|| call.failure(FailureKind::Other, "there is no such GPU instance"))
+}
+
+fn at(
+    device: &Device<'_>,
+    gpu: PciAddress,
+    place: InstancePlace,
+) -> Result<Option<GpuInstance>, Failure> {
+    let mut instances = read(device, gpu)?.instances.into_iter();
+    Ok(instances.find(|one| one.profile == place.profile && one.start == place.start))
 }

@@ -167,6 +167,17 @@ fn act(nvml: &Nvml, question: &Question) -> Result<Answer, Failure> {
         Question::SetScheduler { gpu, scheduler } => {
             scheduler::set(&find(nvml, *gpu)?, *gpu, *scheduler).map(done)
         }
+        Question::SetInstanceHeterogeneous { gpu, place, on } => {
+            heterogeneous::set_in_instance(&find(nvml, *gpu)?, *gpu, *place, *on).map(done)
+        }
+        Question::SetInstanceScheduler {
+            gpu,
+            place,
+            scheduler,
+        } => {
+            let device = find(nvml, *gpu)?;
+            scheduler::set_in_instance(&device, *gpu, *place, *scheduler).map(done)
+        }
         Question::SetMig { gpu, on } => mig::set(nvml, *gpu, *on).map(done),
         Question::CreateInstance { gpu, place } => {
             mig::create(&find(nvml, *gpu)?, *gpu, *place).map(done)

@@ -1,5 +1,6 @@
-//! How vGPUs share a GPU's time. The setting lasts until the module is loaded again.
-//! It can be changed only while the GPU has no vGPU.
+//! How vGPUs share the time of a GPU or of a GPU instance. The setting lasts until the module
+//! is loaded again, and a GPU instance's no longer than the instance. It can be changed only
+//! while there is no vGPU.
 
 use nvml_wrapper::{
     Device,
@@ -13,7 +14,10 @@ use super::{
     heterogeneous, mig,
 };
 use crate::{
-    device::nvml::{Failure, FailureKind, Scheduler, SchedulerLimits, SchedulerPolicy},
+    device::nvml::{
+        Failure, FailureKind, GpuInstance, InstancePlace, Scheduler, SchedulerLimits,
+        SchedulerPolicy,
+    },
     model::PciAddress,
 };
 
@@ -29,9 +33,21 @@ const NS_PER_SECOND: u32 = 1_000_000_000;
 /// The scheduler's present settings.
 pub(super) fn read(device: &Device<'_>, gpu: PciAddress) -> Result<Scheduler, Failure> {
     let call = reading(device, gpu, "scheduler");
-    let state = raw::scheduler(device).map_err(|error| call.failed(error))?;
+    understood(raw::scheduler(device), &call)
+}
+
+fn understood(
+    state: raw::Answer<raw::SchedulerState>,
+    call: &Call<'_>,
+) -> Result<Scheduler, Failure> {
+    let state = state.map_err(|error| call.failed(error))?;
     from_nvml(state)
         .ok_or_else(|| call.unreadable(&format_args!("policy {} is none", state.policy)))
+}
+
+/// The present settings of a GPU instance, if it has a scheduler of its own.
+pub(super) fn of_instance(device: &Device<'_>, id: u32) -> Option<Scheduler> {
+    raw::instance_scheduler(device, id).ok().and_then(from_nvml)
 }
 
 /// Best effort has no parameters, whatever the fields contain. 0 means nothing in every
@@ -103,84 +119,174 @@ pub(super) fn limits(device: &Device<'_>, gpu: PciAddress) -> Result<SchedulerLi
     })
 }
 
-/// Sets the scheduler, unless it already reads as requested: while there are vGPUs the
-/// driver refuses even that.
+/// Sets the scheduler of the GPU.
 pub(super) fn set(device: &Device<'_>, gpu: PciAddress, wanted: Scheduler) -> Result<(), Failure> {
-    let call = Call::new(device.nvml(), format!("set the scheduler of {gpu}"));
-    let limits = limits(device, gpu);
-    let invalid = |why| call.failure(FailureKind::Invalid, why);
-    limits::check(wanted, limits.as_ref().ok()).map_err(invalid)?;
-    let mixed = heterogeneous::read(device, gpu).is_ok_and(|mode| mode.enabled);
-    if mixed && wanted.policy == SchedulerPolicy::FixedShare {
-        return Err(invalid(
-            "fixed share does not work in heterogeneous mode".to_owned(),
-        ));
-    }
-    if read(device, gpu).is_ok_and(|found| is_exactly(wanted, found)) {
-        return Ok(());
-    }
-    if let Err(error) = tell(device, wanted) {
-        return Err(refused(device, gpu, &call, error, limits.is_ok()));
-    }
-    let found = read(device, gpu)?;
-    if agrees(wanted, found) {
-        Ok(())
-    } else {
-        let (wanted, found) = (limits::words(wanted), limits::words(found));
-        Err(call.failure(
-            FailureKind::Other,
-            format_args!("set to {wanted}, but the driver reports {found}"),
-        ))
-    }
+    let setting = Setting {
+        device,
+        gpu,
+        owner: Owner::Gpu,
+        call: Call::new(device.nvml(), format!("set the scheduler of {gpu}")),
+    };
+    setting.make(wanted)
 }
 
-/// Why the driver has not set the scheduler.
-fn refused(
+/// Sets the scheduler of the GPU instance at that place.
+pub(super) fn set_in_instance(
     device: &Device<'_>,
     gpu: PciAddress,
-    call: &Call<'_>,
-    error: Refusal,
-    has_scheduler: bool,
-) -> Failure {
-    match error {
-        Refusal::Older(why) => call.failure(FailureKind::NotSupported, why),
-        Refusal::Call(raw::Error::Code(raw::NOT_SUPPORTED)) if has_scheduler => {
-            // The driver gives this answer if there is any vGPU, but NVML lists only
-            // open vGPUs. So the other possible causes are checked first.
-            let no_mig = !mig::mode(device, gpu).is_ok_and(|(on, _)| on);
-            let in_use = no_mig && hosts_vgpus(device, gpu).unwrap_or(false);
-            if in_use {
-                call.failure(FailureKind::InUse, "there are vGPUs on it")
-            } else {
-                call.failed(raw::Error::Code(raw::NOT_SUPPORTED))
+    place: InstancePlace,
+    wanted: Scheduler,
+) -> Result<(), Failure> {
+    let call = Call::new(
+        device.nvml(),
+        format!("set the scheduler of the GPU instance of {gpu}: {place}"),
+    );
+    let instance = mig::existing(device, gpu, place, &call)?;
+    let setting = Setting {
+        device,
+        gpu,
+        owner: Owner::Instance(instance),
+        call,
+    };
+    setting.make(wanted)
+}
+
+/// What has a scheduler of its own.
+#[derive(Clone, Copy)]
+enum Owner {
+    Gpu,
+    /// As it was before the setting.
+    Instance(GpuInstance),
+}
+
+/// A setting that is being made.
+struct Setting<'a> {
+    device: &'a Device<'a>,
+    gpu: PciAddress,
+    owner: Owner,
+    call: Call<'a>,
+}
+
+impl Setting<'_> {
+    /// Sets the scheduler, unless it already reads as requested: while there are vGPUs the
+    /// driver refuses even that.
+    fn make(&self, wanted: Scheduler) -> Result<(), Failure> {
+        let limits = limits(self.device, self.gpu);
+        let invalid = |why| self.call.failure(FailureKind::Invalid, why);
+        limits::check(wanted, limits.as_ref().ok()).map_err(invalid)?;
+        if self.is_mixed() && wanted.policy == SchedulerPolicy::FixedShare {
+            return Err(invalid(
+                "fixed share does not work in heterogeneous mode".to_owned(),
+            ));
+        }
+        if self.read().is_ok_and(|found| is_exactly(wanted, found)) {
+            return Ok(());
+        }
+        if let Err(error) = self.tell(wanted) {
+            return Err(self.refused(error, limits.is_ok()));
+        }
+        let found = self.read()?;
+        if agrees(wanted, found) {
+            Ok(())
+        } else {
+            let (wanted, found) = (limits::words(wanted), limits::words(found));
+            Err(self.call.failure(
+                FailureKind::Other,
+                format_args!("set to {wanted}, but the driver reports {found}"),
+            ))
+        }
+    }
+
+    fn is_mixed(&self) -> bool {
+        match self.owner {
+            Owner::Gpu => heterogeneous::read(self.device, self.gpu).is_ok_and(|mode| mode.enabled),
+            Owner::Instance(instance) => instance.heterogeneous == Some(true),
+        }
+    }
+
+    fn read(&self) -> Result<Scheduler, Failure> {
+        match self.owner {
+            Owner::Gpu => read(self.device, self.gpu),
+            Owner::Instance(instance) => {
+                let state = raw::instance_scheduler(self.device, instance.id);
+                understood(state, &self.call)
             }
         }
-        Refusal::Call(error) => call.failed(error),
+    }
+
+    fn tell(&self, wanted: Scheduler) -> Result<(), Refusal> {
+        let first = to_nvml(wanted);
+        let told = match self.owner {
+            Owner::Gpu => {
+                let told = self.device.set_vgpu_scheduler_state(first);
+                told.map_err(raw::Error::from)
+            }
+            Owner::Instance(instance) => {
+                raw::set_instance_scheduler(self.device, instance.id, &first)
+            }
+        };
+        // A driver older than the schedulers of GPU instances has neither interface.
+        let may_have_second = match self.owner {
+            Owner::Gpu => true,
+            Owner::Instance(instance) => instance.scheduler.is_some(),
+        };
+        match told {
+            Err(
+                raw::Error::NoSymbol(_)
+                | raw::Error::Code(raw::FUNCTION_NOT_FOUND | raw::VERSION_MISMATCH),
+            ) if may_have_second => {}
+            told => return told.map_err(Refusal::Call),
+        }
+        if wanted.time_slice_ns.is_some() {
+            return Err(Refusal::Older("this driver no longer has time slices"));
+        }
+        let shares = wanted.policy != SchedulerPolicy::BestEffort;
+        if shares && wanted.strict_round_robin == Some(false) {
+            return Err(Refusal::Older("this driver has strict round robin only"));
+        }
+        let policy = number(wanted.policy);
+        let factor = wanted.averaging_factor.unwrap_or(0);
+        let frequency = wanted.frequency.unwrap_or(0);
+        let told = match self.owner {
+            Owner::Gpu => raw::set_scheduler_v2(self.device, policy, factor, frequency),
+            Owner::Instance(instance) => {
+                let id = instance.id;
+                raw::set_instance_scheduler_v2(self.device, id, policy, factor, frequency)
+            }
+        };
+        told.map_err(Refusal::Call)
+    }
+
+    /// Why the driver has not set the scheduler.
+    fn refused(&self, error: Refusal, has_limits: bool) -> Failure {
+        match error {
+            Refusal::Older(why) => self.call.failure(FailureKind::NotSupported, why),
+            Refusal::Call(raw::Error::Code(raw::NOT_SUPPORTED)) if self.is_in_use(has_limits) => {
+                let why = match self.owner {
+                    Owner::Gpu => "there are vGPUs on it",
+                    Owner::Instance(_) => "there are vGPUs in it",
+                };
+                self.call.failure(FailureKind::InUse, why)
+            }
+            Refusal::Call(error) => self.call.failed(error),
+        }
+    }
+
+    /// Whether NOT_SUPPORTED can only mean that there is a vGPU. NVML lists open vGPUs only,
+    /// so the other possible causes are checked.
+    fn is_in_use(&self, has_limits: bool) -> bool {
+        let has_scheduler = match self.owner {
+            Owner::Gpu => has_limits && !mig::mode(self.device, self.gpu).is_ok_and(|(on, _)| on),
+            Owner::Instance(instance) => instance.scheduler.is_some(),
+        };
+        has_scheduler && hosts_vgpus(self.device, self.gpu).unwrap_or(false)
     }
 }
 
 enum Refusal {
     Call(raw::Error),
-    /// The driver has only the old interface, which cannot express this.
+    /// The driver has only the other interface, which cannot express this.
     Older(&'static str),
-}
-
-fn tell(device: &Device<'_>, wanted: Scheduler) -> Result<(), Refusal> {
-    let told = device.set_vgpu_scheduler_state(to_nvml(wanted));
-    match told.map_err(raw::Error::from) {
-        Err(raw::Error::NoSymbol(_) | raw::Error::Code(raw::FUNCTION_NOT_FOUND)) => {}
-        told => return told.map_err(Refusal::Call),
-    }
-    if wanted.time_slice_ns.is_some() {
-        return Err(Refusal::Older("this driver no longer has time slices"));
-    }
-    let shares = wanted.policy != SchedulerPolicy::BestEffort;
-    if shares && wanted.strict_round_robin == Some(false) {
-        return Err(Refusal::Older("this driver has strict round robin only"));
-    }
-    let factor = wanted.averaging_factor.unwrap_or(0);
-    let frequency = wanted.frequency.unwrap_or(0);
-    raw::set_scheduler_v2(device, number(wanted.policy), factor, frequency).map_err(Refusal::Call)
 }
 
 fn to_nvml(wanted: Scheduler) -> VgpuSchedulerSetState {

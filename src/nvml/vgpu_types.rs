@@ -10,7 +10,9 @@ use super::{
     gpu::MIB,
 };
 use crate::{
-    device::nvml::{Failure, Heterogeneous, Placements, TypeFacts},
+    device::nvml::{
+        Failure, GpuInstance, Heterogeneous, InstancePlacements, Placements, TypeFacts,
+    },
     model::{PciAddress, VgpuTypeId},
 };
 
@@ -22,6 +24,7 @@ pub(super) fn read(
     device: &Device<'_>,
     gpu: PciAddress,
     heterogeneous: Option<&Heterogeneous>,
+    instances: &[GpuInstance],
 ) -> Result<Vec<TypeFacts>, Failure> {
     let call = reading(device, gpu, "vGPU types");
     let ids = |found: raw::Answer<Vec<u32>>| found.map_err(|error| call.failed(error));
@@ -36,8 +39,10 @@ pub(super) fn read(
         let call = reading(device, gpu, &format!("vGPU type {id}"));
         let mut facts = facts(&VgpuType::new(device, id), type_id, &call)?;
         facts.creatable = creatable.contains(&id);
-        if facts.gpu_instance_profile.is_some() {
+        if let Some(profile) = facts.gpu_instance_profile {
             facts.most_per_instance = raw::most_per_instance(device.nvml(), id).ok();
+            let its = instances.iter().filter(|one| one.profile == profile);
+            facts.instance_placements = instance_placements(device, id, its);
         }
         if let (None, Some(mode)) = (facts.gpu_instance_profile, heterogeneous) {
             facts.placements = placements(device, id, *mode);
@@ -71,7 +76,27 @@ fn facts(vgpu_type: &VgpuType<'_>, id: VgpuTypeId, call: &Call<'_>) -> Result<Ty
         most_per_instance: None,
         creatable: false,
         placements: None,
+        instance_placements: Vec::new(),
     })
+}
+
+/// The free places in the GPU instances that mix sizes. In others, a free place does not mean
+/// that the type can be made there, and the driver chooses the place.
+fn instance_placements<'a>(
+    device: &Device<'_>,
+    id: u32,
+    instances: impl Iterator<Item = &'a GpuInstance>,
+) -> Vec<InstancePlacements> {
+    let free_in = |one: &GpuInstance| {
+        let (size, ids) = raw::instance_creatable_placements(device, one.id, id).ok()?;
+        Some(InstancePlacements {
+            instance: one.id,
+            size,
+            creatable: ascending(ids),
+        })
+    };
+    let mixing = instances.filter(|one| one.heterogeneous == Some(true));
+    mixing.filter_map(free_in).collect()
 }
 
 /// The places of a time-sliced type. While the mode is off, the driver lists places of

@@ -20,6 +20,7 @@ use virt_vgpu::{
 
 use crate::support::nvml_driver::{ADDRESSES, Driver, PROGRAM};
 
+mod instance_settings;
 mod mig;
 
 const MODELS: [&str; 4] = ["l40s", "a100-40", "t4", "rtx-pro-6000"];
@@ -176,6 +177,7 @@ fn wanted(board: &boards::Board, kind: &VgpuType) -> TypeFacts {
         most_per_instance: kind.max_per_gi,
         creatable: time_sliced,
         placements,
+        instance_placements: Vec::new(),
     }
 }
 
@@ -545,8 +547,9 @@ fn what_is_no_question_is_not_answered() {
         (
             r#"{"do":"reset"}"#,
             "not a question: unknown variant `reset`, expected one of `gpus`, `gpu`, \
-             `set-heterogeneous`, `set-scheduler`, `set-mig`, `create-instance`, \
-             `destroy-instance` at line 1 column 13",
+             `set-heterogeneous`, `set-scheduler`, `set-instance-heterogeneous`, \
+             `set-instance-scheduler`, `set-mig`, `create-instance`, `destroy-instance` at line 1 \
+             column 13",
         ),
         (
             r#"{"do":"gpus"} {"do":"gpus"} {"do":"gpus"}"#,

@@ -113,6 +113,7 @@ fn type_facts(id: u32, name: &str, gigabytes: u64, max: u32, creatable: bool) ->
         most_per_instance: None,
         creatable,
         placements: None,
+        instance_placements: Vec::new(),
     }
 }
 

@@ -3,12 +3,12 @@
 
 use std::time::Duration;
 
-use lab_nvidia::model::Framework;
+use lab_nvidia::model::{Attribute, Framework, VgpuHandle};
 use nix::errno::Errno;
 use virt_vgpu::{
     device::nvml::{
-        Answer, FailureKind, GpuFacts, Nvml, Placements, Question, Scheduler, SchedulerPolicy,
-        TypeFacts, VgpuFacts,
+        Answer, FailureKind, GpuFacts, GpuInstance, InstancePlace, InstancePlacements, Nvml,
+        Placements, Question, Scheduler, SchedulerPolicy, TypeFacts, VgpuFacts,
     },
     host::{Deadline, Host, NvmlChild},
     model::PciAddress,
@@ -18,6 +18,7 @@ use crate::support::{
     domain::Domain,
     kernel::{Fault, Target},
     machine::{Gpu, Machine, profile},
+    nvml_driver::{ADDRESSES, Driver},
     scene::Scene,
 };
 
@@ -93,6 +94,7 @@ fn types_are_as_the_table_has_them() {
                 supported: vec![0, 12, 24, 36],
                 creatable: vec![0, 12, 24, 36],
             }),
+            instance_placements: Vec::new(),
         }
     );
     let types = facts.types.value().unwrap();
@@ -185,4 +187,149 @@ fn a_program_that_fails_or_is_not_there() {
     scene.without_nvml();
     let asked = ask(&host, &Question::Gpus);
     assert_eq!(asked, Err(FailureKind::NoLibrary));
+}
+
+/// A GPU whose GPU instances hold several vGPUs, once for the model and once for the program
+/// and the lab's library.
+struct Both {
+    scene: Scene,
+    driver: Driver,
+}
+
+impl Both {
+    fn new() -> Self {
+        let gpu = Gpu::new("rtx-pro-6000", Framework::VendorVfio, ADDRESSES[0]);
+        Self {
+            scene: Scene::new(Machine::of_gpus([gpu])),
+            driver: Driver::with(&["rtx-pro-6000"]),
+        }
+    }
+
+    fn gpu() -> PciAddress {
+        ADDRESSES[0].parse().unwrap()
+    }
+
+    /// The answer that both give.
+    #[track_caller]
+    fn ask(&self, question: &Question) -> Result<Answer, FailureKind> {
+        let answer = |answer| match answer {
+            Answer::Failed(failure) => Err(failure.kind),
+            answer => Ok(answer),
+        };
+        let model = answer(self.scene.kernel.answer(question));
+        let program = answer(self.driver.ask(question));
+        assert_eq!(model, program, "{question:?}");
+        model
+    }
+
+    #[track_caller]
+    fn create(&self, place: InstancePlace) {
+        let gpu = Self::gpu();
+        let question = Question::CreateInstance { gpu, place };
+        assert_eq!(self.ask(&question), Ok(Answer::Done));
+    }
+
+    #[track_caller]
+    fn mix(&self, place: InstancePlace, on: bool) -> Result<Answer, FailureKind> {
+        let gpu = Self::gpu();
+        self.ask(&Question::SetInstanceHeterogeneous { gpu, place, on })
+    }
+
+    #[track_caller]
+    fn share(&self, place: InstancePlace, scheduler: Scheduler) -> Result<Answer, FailureKind> {
+        self.ask(&Question::SetInstanceScheduler {
+            gpu: Self::gpu(),
+            place,
+            scheduler,
+        })
+    }
+
+    fn make(&self, vf: usize, profile_name: &str) {
+        let functions = self.scene.kernel.functions(ADDRESSES[0]);
+        self.scene.kernel.set_type(&functions[vf], profile_name);
+        let vgpu_handle = VgpuHandle::Vf(u32::try_from(vf).unwrap());
+        let gpu = &mut self.driver.twins().gpus[0];
+        let id = profile(profile_name).id.to_string();
+        gpu.write(&vgpu_handle, Attribute::CurrentVgpuType, &id)
+            .unwrap();
+    }
+
+    /// The GPU instances and the free places in them, as both tell them.
+    #[track_caller]
+    fn instances(&self) -> (Vec<GpuInstance>, Vec<(String, InstancePlacements)>) {
+        let told = |facts: GpuFacts| {
+            let placements = |kind: &TypeFacts| {
+                let each = kind.instance_placements.iter().cloned();
+                let name = kind.name.clone();
+                each.map(move |one| (name.clone(), one)).collect::<Vec<_>>()
+            };
+            let types = facts.types.value().unwrap().iter();
+            let placements = types.flat_map(placements).collect::<Vec<_>>();
+            (
+                facts.instances.value().unwrap().instances.clone(),
+                placements,
+            )
+        };
+        let question = Question::Gpu { gpu: Self::gpu() };
+        let Answer::Gpus(mut program) = self.driver.ask(&question) else {
+            panic!("no GPU");
+        };
+        let program = told(program.remove(0));
+        assert_eq!(told(self.scene.kernel.gpu(Self::gpu()).unwrap()), program);
+        program
+    }
+}
+
+#[test]
+fn settings_of_gpu_instances_are_the_same_for_both() {
+    let both = Both::new();
+    let gpu = Both::gpu();
+    let left = InstancePlace {
+        profile: 47,
+        start: 0,
+        size: 3,
+    };
+    let right = InstancePlace { start: 3, ..left };
+    let equal = Scheduler {
+        policy: SchedulerPolicy::EqualShare,
+        strict_round_robin: Some(false),
+        averaging_factor: None,
+        frequency: None,
+        time_slice_ns: Some(2_000_000),
+    };
+    let fixed = Scheduler {
+        policy: SchedulerPolicy::FixedShare,
+        ..equal
+    };
+    assert_eq!(both.mix(left, true), Err(FailureKind::Other));
+    assert_eq!(both.share(left, equal), Err(FailureKind::Other));
+    let on = Question::SetMig { gpu, on: true };
+    assert_eq!(both.ask(&on), Ok(Answer::Done));
+    both.create(left);
+    both.create(right);
+    assert_eq!(both.mix(left, true), Ok(Answer::Done));
+    assert_eq!(both.share(left, fixed), Err(FailureKind::Invalid));
+    assert_eq!(both.share(right, fixed), Ok(Answer::Done));
+    assert_eq!(both.share(left, equal), Ok(Answer::Done));
+    both.make(0, "DC-1-12Q");
+    assert_eq!(both.mix(left, false), Err(FailureKind::InUse));
+    assert_eq!(both.share(left, fixed), Err(FailureKind::Invalid));
+    let slower = Scheduler {
+        time_slice_ns: Some(3_000_000),
+        ..equal
+    };
+    assert_eq!(both.share(left, slower), Err(FailureKind::InUse));
+    assert_eq!(both.mix(left, true), Ok(Answer::Done));
+    assert_eq!(both.share(left, equal), Ok(Answer::Done));
+    let (instances, placements) = both.instances();
+    let settings = |one: &GpuInstance| (one.start, one.heterogeneous, one.scheduler);
+    assert_eq!(
+        instances.iter().map(settings).collect::<Vec<_>>(),
+        [(0, Some(true), Some(equal)), (3, Some(false), Some(fixed))]
+    );
+    let of_12 = placements
+        .iter()
+        .filter(|(name, _)| name.ends_with("DC-1-12Q"));
+    let of_12: Vec<_> = of_12.map(|(_, free)| free.creatable.clone()).collect();
+    assert_eq!(of_12, [vec![12]]);
 }

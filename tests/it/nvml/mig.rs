@@ -10,19 +10,19 @@ use super::{Driver, MODELS, all, failed, failure, gpu, one, open_on_vf};
 
 const ADDRESS: &str = "0000:3b:00.0";
 
-fn set_mig(driver: &Driver, on: bool) -> Answer {
+pub(super) fn set_mig(driver: &Driver, on: bool) -> Answer {
     driver.ask(&Question::SetMig { gpu: gpu(0), on })
 }
 
-fn create(driver: &Driver, place: InstancePlace) -> Answer {
+pub(super) fn create(driver: &Driver, place: InstancePlace) -> Answer {
     driver.ask(&Question::CreateInstance { gpu: gpu(0), place })
 }
 
-fn destroy(driver: &Driver, place: InstancePlace) -> Answer {
+pub(super) fn destroy(driver: &Driver, place: InstancePlace) -> Answer {
     driver.ask(&Question::DestroyInstance { gpu: gpu(0), place })
 }
 
-fn place(profile: u32, start: u32, size: u32) -> InstancePlace {
+pub(super) fn place(profile: u32, start: u32, size: u32) -> InstancePlace {
     InstancePlace {
         profile,
         start,
@@ -44,7 +44,7 @@ fn engines(profile: &GiProfile) -> Engines {
     }
 }
 
-fn instance_facts(driver: &Driver) -> InstanceFacts {
+pub(super) fn instance_facts(driver: &Driver) -> InstanceFacts {
     match one(driver).instances {
         Told::Value(facts) => facts,
         other @ Told::Unavailable(_) => panic!("{other:?}"),

@@ -165,6 +165,7 @@ impl TwinHost {
             most_per_instance: kind.max_per_gi,
             creatable: is_creatable(kind.id),
             placements: placements(kind),
+            instance_placements: Vec::new(),
         };
         let mut types: Vec<TypeFacts> = board.types.iter().map(type_facts).collect();
         types.sort_by_key(|one| one.id);

@@ -5,15 +5,14 @@
 
 use std::{
     ffi::{CStr, c_char, c_uint},
-    mem::zeroed,
     ptr::null_mut,
 };
 
 use nvml_wrapper::{Device, Nvml, error::NvmlError};
 use nvml_wrapper_sys::bindings::{
-    NVML_VGPU_SCHEDULER_ARR_ENABLE, nvmlDevice_t, nvmlMemory_t, nvmlReturn_t,
-    nvmlVgpuHeterogeneousMode_v1_t, nvmlVgpuPlacementId_v1_t, nvmlVgpuPlacementList_v1_t,
-    nvmlVgpuPlacementList_v2_t, nvmlVgpuSchedulerGetState_t, nvmlVgpuVmIdType_NVML_VGPU_VM_ID_UUID,
+    nvmlDevice_t, nvmlMemory_t, nvmlReturn_t, nvmlVgpuHeterogeneousMode_v1_t,
+    nvmlVgpuPlacementId_v1_t, nvmlVgpuPlacementList_v1_t, nvmlVgpuPlacementList_v2_t,
+    nvmlVgpuVmIdType_NVML_VGPU_VM_ID_UUID,
 };
 
 /// Why there is no answer.
@@ -60,8 +59,6 @@ pub const VERSION_MISMATCH: u32 = 25;
 
 /// `NVML_VGPU_PGPU_HETEROGENEOUS_MODE`; 1 is the homogeneous one.
 const HETEROGENEOUS: c_uint = 0;
-/// `NVML_VGPU_SCHEDULER_ENGINE_TYPE_GRAPHICS`
-const GRAPHICS: c_uint = 1;
 /// `NVML_DEVICE_UUID_V2_BUFFER_SIZE`: longer than any text that is read here.
 const TEXT: c_uint = 96;
 /// How often a list is read again if it grows between the two calls.
@@ -77,39 +74,6 @@ pub struct PlacementList {
     /// Whether they are the places of the heterogeneous mode.
     pub heterogeneous: bool,
 }
-
-/// A scheduler as NVML describes it; 0 means unknown or default in every field.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SchedulerState {
-    /// `NVML_VGPU_SCHEDULER_POLICY_*`
-    pub policy: u32,
-    /// `NVML_VGPU_SCHEDULER_ARR_*`; None: the interface does not say.
-    pub arr: Option<u32>,
-    /// Averaging factor of adaptive round robin.
-    pub factor: u32,
-    /// In ns; also set with adaptive round robin.
-    pub time_slice: u32,
-}
-
-/// `nvmlVgpuSchedulerState_v2_t`
-#[repr(C)]
-struct SchedulerSetV2 {
-    engine: c_uint,
-    policy: c_uint,
-    factor: c_uint,
-    frequency: c_uint,
-}
-const _: () = assert!(size_of::<SchedulerSetV2>() == 0x10);
-
-/// `nvmlVgpuSchedulerStateInfo_v2_t`
-#[repr(C)]
-struct SchedulerGetV2 {
-    engine: c_uint,
-    policy: c_uint,
-    factor: c_uint,
-    time_slice: c_uint,
-}
-const _: () = assert!(size_of::<SchedulerGetV2>() == 0x10);
 
 /// `NVML_STRUCT_VERSION`: the size, and the number in the uppermost byte.
 #[allow(clippy::cast_possible_truncation, reason = "all structs are small")]
@@ -152,9 +116,19 @@ macro_rules! call_by_name {
     }};
 }
 
-// Behind the macros that it uses.
+// Behind the macros that they use.
 mod mig;
+mod scheduler;
 pub use mig::*;
+pub use scheduler::*;
+
+/// Whether the library is too old for a function or for its version.
+fn is_older(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::NoSymbol(_) | Error::Code(VERSION_MISMATCH | FUNCTION_NOT_FOUND)
+    )
+}
 
 fn handle(device: &Device<'_>) -> nvmlDevice_t {
     // SAFETY: Only passed to NVML while the device, and with it the library, is borrowed.
@@ -370,84 +344,6 @@ fn type_ids(ask: &dyn Fn(*mut c_uint, *mut c_uint) -> Answer<()>) -> Answer<Vec<
         (code, number, ())
     });
     found.map(|(ids, ())| ids)
-}
-
-/// The scheduler's state.
-///
-/// # Errors
-/// NVML's error.
-pub fn scheduler(device: &Device<'_>) -> Answer<SchedulerState> {
-    match scheduler_v1(device) {
-        Err(Error::NoSymbol(_) | Error::Code(FUNCTION_NOT_FOUND)) => scheduler_v2(device),
-        found => found,
-    }
-}
-
-fn scheduler_v1(device: &Device<'_>) -> Answer<SchedulerState> {
-    // SAFETY: All fields are plain numbers, for which 0 is valid.
-    let mut state: nvmlVgpuSchedulerGetState_t = unsafe { zeroed() };
-    call!(
-        device.nvml(),
-        nvmlDeviceGetVgpuSchedulerState(handle(device), &mut state)
-    )?;
-    // SAFETY: Both forms of the union are plain numbers, and all of it was zeroed.
-    let (factor, time_slice) = unsafe {
-        let parameters = state.schedulerParams;
-        if state.arrMode == NVML_VGPU_SCHEDULER_ARR_ENABLE {
-            let with = parameters.vgpuSchedDataWithARR;
-            (with.avgFactor, with.timeslice)
-        } else {
-            (0, parameters.vgpuSchedData.timeslice)
-        }
-    };
-    Ok(SchedulerState {
-        policy: state.schedulerPolicy,
-        arr: Some(state.arrMode),
-        factor,
-        time_slice,
-    })
-}
-
-fn scheduler_v2(device: &Device<'_>) -> Answer<SchedulerState> {
-    let mut state = SchedulerGetV2 {
-        engine: GRAPHICS,
-        policy: 0,
-        factor: 0,
-        time_slice: 0,
-    };
-    call_by_name!(device.nvml(), nvmlDeviceGetVgpuSchedulerState_v2(
-        handle(device) => nvmlDevice_t,
-        &raw mut state => *mut SchedulerGetV2,
-    ))?;
-    Ok(SchedulerState {
-        policy: state.policy,
-        arr: None,
-        factor: state.factor,
-        time_slice: state.time_slice,
-    })
-}
-
-/// Sets the scheduler through the interface of API 13. Adaptive round robin is on in
-/// every policy that uses it; 0 is the default.
-///
-/// # Errors
-/// NVML's error.
-pub fn set_scheduler_v2(
-    device: &Device<'_>,
-    policy: u32,
-    factor: u32,
-    frequency: u32,
-) -> Answer<()> {
-    let mut state = SchedulerSetV2 {
-        engine: GRAPHICS,
-        policy,
-        factor,
-        frequency,
-    };
-    call_by_name!(device.nvml(), nvmlDeviceSetVgpuSchedulerState_v2(
-        handle(device) => nvmlDevice_t,
-        &raw mut state => *mut SchedulerSetV2,
-    ))
 }
 
 /// The type of a vGPU that a VM has open.

@@ -1,5 +1,6 @@
 //! MIG mode, GPU instances and their compute instances. NVML finds profiles by an index
-//! that all GPUs share, and names them by an id that differs between GPUs.
+//! that all GPUs share, and names them by an id that differs between GPUs. A GPU instance is
+//! named by its id, which may be another one's once it is destroyed.
 
 use std::{
     ffi::{CStr, c_char, c_uint},
@@ -12,12 +13,12 @@ use nvml_wrapper_sys::bindings::{
     NVML_COMPUTE_INSTANCE_ENGINE_PROFILE_SHARED, nvmlComputeInstance_t,
     nvmlComputeInstanceProfileInfo_t, nvmlDevice_t, nvmlGpuInstance_t, nvmlGpuInstanceInfo_t,
     nvmlGpuInstancePlacement_t, nvmlGpuInstanceProfileInfo_t, nvmlGpuInstanceProfileInfo_v2_t,
-    nvmlGpuInstanceProfileInfo_v3_t, nvmlReturn_t,
+    nvmlGpuInstanceProfileInfo_v3_t, nvmlReturn_t, nvmlVgpuHeterogeneousMode_v1_t,
 };
 
 use crate::{
-    Answer, Error, FUNCTION_NOT_FOUND, INVALID_ARGUMENT, NOT_SUPPORTED, VERSION_MISMATCH, check,
-    handle, version,
+    Answer, Error, FUNCTION_NOT_FOUND, INVALID_ARGUMENT, NOT_SUPPORTED, check, count, handle,
+    heterogeneous_mode, ids, is_older, pointer, version,
 };
 
 /// More than any driver has of either kind of profile.
@@ -116,12 +117,6 @@ macro_rules! profile_in {
 }
 
 fn instance_profile(device: &Device<'_>, index: c_uint) -> Answer<InstanceProfile> {
-    let is_older = |error: &Error| {
-        matches!(
-            error,
-            Error::NoSymbol(_) | Error::Code(VERSION_MISMATCH | FUNCTION_NOT_FOUND)
-        )
-    };
     match instance_profile_v3(device, index) {
         Err(error) if is_older(&error) => {}
         found => return found,
@@ -276,7 +271,7 @@ pub fn destroy_instance(device: &Device<'_>, id: u32) -> Answer<()> {
     call!(device.nvml(), nvmlGpuInstanceDestroy(instance))
 }
 
-fn instance_by_id(device: &Device<'_>, id: u32) -> Answer<nvmlGpuInstance_t> {
+pub(crate) fn instance_by_id(device: &Device<'_>, id: u32) -> Answer<nvmlGpuInstance_t> {
     let mut instance = null_mut();
     call!(
         device.nvml(),
@@ -356,4 +351,73 @@ pub fn most_per_instance(nvml: &Nvml, type_id: u32) -> Answer<u32> {
         &raw mut info => *mut MostPerInstance,
     ))?;
     Ok(info.most)
+}
+
+/// Whether the heterogeneous mode of a GPU instance is on.
+///
+/// # Errors
+/// NVML's error; `NOT_SUPPORTED` where a GPU instance holds one vGPU.
+pub fn instance_heterogeneous(device: &Device<'_>, id: u32) -> Answer<bool> {
+    let instance = instance_by_id(device, id)?;
+    let mut mode = heterogeneous_mode(false);
+    call_by_name!(device.nvml(), nvmlGpuInstanceGetVgpuHeterogeneousMode(
+        instance => nvmlGpuInstance_t,
+        &raw mut mode => *mut nvmlVgpuHeterogeneousMode_v1_t,
+    ))?;
+    Ok(mode.mode != 0)
+}
+
+/// Switches the heterogeneous mode of a GPU instance.
+///
+/// # Errors
+/// NVML's error; `IN_USE` while a vGPU is in it.
+pub fn set_instance_heterogeneous(device: &Device<'_>, id: u32, on: bool) -> Answer<()> {
+    let instance = instance_by_id(device, id)?;
+    let mode = heterogeneous_mode(on);
+    call_by_name!(device.nvml(), nvmlGpuInstanceSetVgpuHeterogeneousMode(
+        instance => nvmlGpuInstance_t,
+        &raw const mode => *const nvmlVgpuHeterogeneousMode_v1_t,
+    ))
+}
+
+/// `nvmlVgpuCreatablePlacementInfo_v1_t`
+#[repr(C)]
+struct CreatablePlacements {
+    version: c_uint,
+    type_id: c_uint,
+    count: c_uint,
+    ids: *mut c_uint,
+    size: c_uint,
+}
+const _: () = assert!(size_of::<CreatablePlacements>() == 0x20);
+
+/// The places that a type can have now in a GPU instance, counted from its beginning: the
+/// length of a place, and the first ids.
+///
+/// # Errors
+/// NVML's error.
+pub fn instance_creatable_placements(
+    device: &Device<'_>,
+    id: u32,
+    type_id: u32,
+) -> Answer<(u32, Vec<u32>)> {
+    let instance = instance_by_id(device, id)?;
+    let ask = |info: *mut CreatablePlacements| {
+        call_by_name!(device.nvml(), nvmlGpuInstanceGetVgpuTypeCreatablePlacements(
+            instance => nvmlGpuInstance_t,
+            info => *mut CreatablePlacements,
+        ))
+    };
+    let (ids, size) = ids(|room: &mut [c_uint]| {
+        let mut info = CreatablePlacements {
+            version: version::<CreatablePlacements>(1),
+            type_id,
+            count: count(room),
+            ids: pointer(room),
+            size: 0,
+        };
+        let code = ask(&raw mut info);
+        (code, info.count, info.size)
+    })?;
+    Ok((size, ids))
 }

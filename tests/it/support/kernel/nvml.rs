@@ -6,8 +6,8 @@ use nix::errno::Errno;
 use virt_vgpu::{
     device::nvml::{
         Answer, Engines, Failure, FailureKind, GpuFacts, GpuInstance, Heterogeneous, InstanceFacts,
-        InstanceProfile, Nvml, Placements, Question, Scheduler, SchedulerLimits, SchedulerPolicy,
-        Told, TypeFacts, VgpuFacts,
+        InstancePlace, InstancePlacements, InstanceProfile, Nvml, Placements, Question, Scheduler,
+        SchedulerLimits, SchedulerPolicy, Told, TypeFacts, VgpuFacts,
     },
     model::{PciAddress, VgpuTypeId},
 };
@@ -39,6 +39,8 @@ fn refused(errno: Errno) -> Failure {
         Errno::EINVAL => (FailureKind::Invalid, "Invalid Argument"),
         Errno::ENODEV | Errno::ENOENT => (FailureKind::NoGpu, "Not Found"),
         Errno::ENOSPC => (FailureKind::Other, "Insufficient Resources"),
+        // What the program says without asking the driver.
+        Errno::ESRCH => (FailureKind::Other, "there is no such GPU instance"),
         Errno::EAGAIN => (
             FailureKind::Pending,
             "it is pending: In use by another client",
@@ -93,7 +95,7 @@ impl Card {
         let mut types: Vec<TypeFacts> = board
             .types
             .iter()
-            .map(|kind| self.type_facts(kind, mixed))
+            .map(|kind| self.type_facts(kind, &known))
             .collect();
         types.sort_by_key(|kind| kind.id);
         GpuFacts {
@@ -152,12 +154,15 @@ impl Card {
             .collect();
         profiles.sort_by_key(|profile| profile.id);
         let compute = |gi: u32| known.cis.iter().filter(|ci| ci.gi == gi).count();
+        let has_several = self.twin.board().features.mig_timeslicing;
         let instances = known.gis.iter().map(|gi| GpuInstance {
             id: gi.id,
             profile: gi.profile,
             start: gi.start,
             size: gi.size,
             compute_instances: u32::try_from(compute(gi.id)).unwrap(),
+            heterogeneous: has_several.then_some(gi.hetero),
+            scheduler: has_several.then(|| scheduler(&gi.scheduler)),
         });
         InstanceFacts {
             pending: known.mig_pending,
@@ -166,8 +171,9 @@ impl Card {
         }
     }
 
-    fn type_facts(&self, kind: &VgpuType, mixed: bool) -> TypeFacts {
+    fn type_facts(&self, kind: &VgpuType, known: &control::State) -> TypeFacts {
         let is_many = matches!(kind.series(), 'Q' | 'C');
+        let mixed = known.hetero && !known.mig;
         TypeFacts {
             id: type_id(kind.id),
             name: kind.name.clone(),
@@ -181,7 +187,19 @@ impl Card {
             most_per_instance: kind.max_per_gi,
             creatable: self.twin.available(kind) > 0,
             placements: self.placements(kind, mixed),
+            instance_placements: self.instance_placements(kind, &known.gis),
         }
+    }
+
+    /// The places in the GPU instances of its profile that mix sizes.
+    fn instance_placements(&self, kind: &VgpuType, gis: &[control::Gi]) -> Vec<InstancePlacements> {
+        let mixing = |gi: &&control::Gi| gi.hetero && kind.gi_profile == Some(gi.profile);
+        let placements = gis.iter().filter(mixing).map(|gi| InstancePlacements {
+            instance: gi.id,
+            size: kind.slots,
+            creatable: self.twin.gi_placements(gi.id, kind.id).unwrap(),
+        });
+        placements.collect()
     }
 
     /// The lists describe mixed sizes: while that mode is off, no place is free.
@@ -221,6 +239,34 @@ impl Card {
                 let set = self.twin.set_scheduler(to_driver(wanted));
                 set.map_err(|errno| if in_use { Errno::EBUSY } else { errno })
             }
+            Question::SetInstanceHeterogeneous { place, on, .. } => {
+                let gi = *instance_at(&known, *place).ok_or(Errno::ESRCH)?;
+                if self.twin.board().features.mig_timeslicing && gi.hetero == *on {
+                    return Ok(());
+                }
+                self.twin.set_gi_hetero(gi.id, *on)
+            }
+            Question::SetInstanceScheduler {
+                place,
+                scheduler: wanted,
+                ..
+            } => {
+                let gi = *instance_at(&known, *place).ok_or(Errno::ESRCH)?;
+                let has_several = self.twin.board().features.mig_timeslicing;
+                // The program says so before it asks the driver.
+                if gi.hetero && wanted.policy == SchedulerPolicy::FixedShare {
+                    return Err(Errno::EINVAL);
+                }
+                if has_several && *wanted == scheduler(&gi.scheduler) {
+                    return Ok(());
+                }
+                let in_use = known.vgpus.iter().any(|vgpu| vgpu.gi == Some(gi.id));
+                let set = self.twin.set_gi_scheduler(gi.id, to_driver(wanted));
+                set.map_err(|errno| match errno {
+                    Errno::EOPNOTSUPP if has_several && in_use => Errno::EBUSY,
+                    errno => errno,
+                })
+            }
             Question::SetMig { on, .. } => match self.twin.set_mig(*on)? {
                 true => Ok(()),
                 false => Err(Errno::EAGAIN),
@@ -230,9 +276,7 @@ impl Card {
                 made.map(|_| ())
             }
             Question::DestroyInstance { place, .. } => {
-                let is_it =
-                    |gi: &&control::Gi| (gi.profile, gi.start) == (place.profile, place.start);
-                let Some(gi) = known.gis.iter().find(is_it) else {
+                let Some(gi) = instance_at(&known, *place) else {
                     return Ok(());
                 };
                 for ci in known.cis.iter().filter(|ci| ci.gi == gi.id) {
@@ -257,6 +301,11 @@ impl Card {
         })
         .collect()
     }
+}
+
+fn instance_at(known: &control::State, place: InstancePlace) -> Option<&control::Gi> {
+    let is_it = |gi: &&control::Gi| (gi.profile, gi.start) == (place.profile, place.start);
+    known.gis.iter().find(is_it)
 }
 
 fn type_id(number: u32) -> VgpuTypeId {
@@ -287,6 +336,8 @@ impl Kernel {
             Question::Gpu { gpu }
             | Question::SetHeterogeneous { gpu, .. }
             | Question::SetScheduler { gpu, .. }
+            | Question::SetInstanceHeterogeneous { gpu, .. }
+            | Question::SetInstanceScheduler { gpu, .. }
             | Question::SetMig { gpu, .. }
             | Question::CreateInstance { gpu, .. }
             | Question::DestroyInstance { gpu, .. } => Some(gpu.to_string()),

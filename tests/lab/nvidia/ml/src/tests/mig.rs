@@ -193,4 +193,15 @@ fn a_gpu_instance_has_types_of_its_own() {
         7
     );
     assert_eq!(placements.count, 2);
+    let mut ids = [9; 3];
+    (placements.count, placements.ids) = (3, ids.as_mut_ptr());
+    let at = Ptr::from(&mut placements);
+    let call = nvmlGpuInstanceGetVgpuTypeCreatablePlacements;
+    assert_eq!(call(gi(1, 2), at), 0);
+    assert_eq!((placements.count, placements.size), (2, 12));
+    assert_eq!(ids, [0, 24, 9]);
+    placements.type_id = 1;
+    assert_eq!(call(gi(1, 2), Ptr::from(&mut placements)), 2);
+    placements.version = version::<CreatablePlacements>(2);
+    assert_eq!(call(gi(1, 2), Ptr::from(&mut placements)), 25);
 }

@@ -5,9 +5,9 @@ use std::ptr::null_mut;
 use nvml_wrapper_sys::bindings::{
     nvmlVgpuMetadata_t, nvmlVgpuPgpuCompatibility_t, nvmlVgpuPgpuMetadata_t,
     nvmlVgpuPlacementId_v1_t, nvmlVgpuPlacementList_v1_t, nvmlVgpuPlacementList_v2_t,
-    nvmlVgpuSchedulerGetState_t, nvmlVgpuSchedulerParams_t__bindgen_ty_1,
-    nvmlVgpuSchedulerSetParams_t, nvmlVgpuSchedulerSetParams_t__bindgen_ty_1,
-    nvmlVgpuSchedulerSetState_t,
+    nvmlVgpuSchedulerGetState_t, nvmlVgpuSchedulerParams_t,
+    nvmlVgpuSchedulerParams_t__bindgen_ty_1, nvmlVgpuSchedulerSetParams_t,
+    nvmlVgpuSchedulerSetParams_t__bindgen_ty_1, nvmlVgpuSchedulerSetState_t,
 };
 
 use super::*;
@@ -16,7 +16,7 @@ use crate::{
     instances::*,
     metadata::*,
     scheduler::*,
-    structs::{GiSchedulerSet, MaxPerGi, SchedulerSetV2, SchedulerStateV2},
+    structs::{GiSchedulerSet, GiSchedulerState, MaxPerGi, SchedulerSetV2, SchedulerStateV2},
     vgpu_types::*,
 };
 
@@ -136,6 +136,74 @@ fn heterogeneous_modes_are_read_and_set() {
         nvmlDeviceSetVgpuHeterogeneousMode(device(0), (&mut mode).into()),
         2
     );
+}
+
+#[test]
+fn heterogeneous_modes_of_gpu_instances_are_refused_for_what_they_are() {
+    library(&[
+        ("gi-hetero 0000:81:00.0 3 1", Err(Errno::EBUSY)),
+        ("gi-hetero 0000:81:00.0 2 1", Err(Errno::ENOENT)),
+    ]);
+    let mut mode = nvmlVgpuHeterogeneousMode_v1_t {
+        version: version::<nvmlVgpuHeterogeneousMode_v1_t>(1),
+        mode: 1,
+    };
+    let at = Ptr::from(&mut mode);
+    assert_eq!(nvmlGpuInstanceSetVgpuHeterogeneousMode(gi(1, 3), at), 19);
+    let gone = gi(1, 2);
+    assert_eq!(nvmlGpuInstanceSetVgpuHeterogeneousMode(gone, at), 6);
+    let mut mode = nvmlVgpuHeterogeneousMode_v1_t { mode: 2, ..mode };
+    let at = Ptr::from(&mut mode);
+    assert_eq!(nvmlGpuInstanceSetVgpuHeterogeneousMode(gi(1, 3), at), 2);
+    let mut mode = nvmlVgpuHeterogeneousMode_v1_t {
+        version: 1,
+        mode: 1,
+    };
+    let at = Ptr::from(&mut mode);
+    assert_eq!(nvmlGpuInstanceSetVgpuHeterogeneousMode(gi(1, 3), at), 25);
+    assert_eq!(nvmlGpuInstanceGetVgpuHeterogeneousMode(gi(1, 3), at), 25);
+}
+
+#[test]
+fn a_gpu_instance_with_one_vgpu_has_no_settings() {
+    library(&[
+        (GPUS.0, Ok("0000:81:00.0 h100\n")),
+        (
+            RTX,
+            Ok(
+                "model h100\nframework vendor-vfio\nnode 0\nvfs 16\nloaded 1\nmig 1 1\n\
+                hetero 0\nscheduler 1 0 0 0 0\ngi 1 9 0 4 0\n",
+            ),
+        ),
+        ("gi-hetero 0000:81:00.0 1 1", Err(Errno::EOPNOTSUPP)),
+        (
+            "gi-scheduler 0000:81:00.0 1 2 0 0 0 0",
+            Err(Errno::EOPNOTSUPP),
+        ),
+    ]);
+    let mut mode = nvmlVgpuHeterogeneousMode_v1_t {
+        version: version::<nvmlVgpuHeterogeneousMode_v1_t>(1),
+        mode: 1,
+    };
+    let at = Ptr::from(&mut mode);
+    assert_eq!(nvmlGpuInstanceGetVgpuHeterogeneousMode(gi(0, 1), at), 3);
+    assert_eq!(nvmlGpuInstanceSetVgpuHeterogeneousMode(gi(0, 1), at), 3);
+    let mut state = SchedulerStateV2 {
+        engine: 1,
+        policy: 0,
+        factor: 0,
+        slice: 0,
+    };
+    let at = Ptr::from(&mut state);
+    assert_eq!(nvmlGpuInstanceGetVgpuSchedulerState_v2(gi(0, 1), at), 3);
+    let mut set = SchedulerSetV2 {
+        engine: 1,
+        policy: 2,
+        factor: 0,
+        frequency: 0,
+    };
+    let at = Ptr::from(&mut set);
+    assert_eq!(nvmlGpuInstanceSetVgpuSchedulerState_v2(gi(0, 1), at), 3);
 }
 
 #[test]
@@ -274,6 +342,35 @@ fn a_gpu_instance_has_a_scheduler_in_both_interfaces() {
     let at = Ptr::from(&mut state);
     assert_eq!(nvmlGpuInstanceGetVgpuSchedulerState_v2(gi(1, 3), at), 0);
     assert_eq!(state.policy, 1);
+}
+
+#[test]
+fn the_first_interface_tells_the_scheduler_of_a_gpu_instance() {
+    library(&[]);
+    let mut state = GiSchedulerState {
+        version: version::<GiSchedulerState>(1),
+        engine: 1,
+        policy: 0,
+        arr: 0,
+        parameters: nvmlVgpuSchedulerParams_t {
+            vgpuSchedDataWithARR: nvmlVgpuSchedulerParams_t__bindgen_ty_1 {
+                avgFactor: 9,
+                timeslice: 9,
+            },
+        },
+    };
+    let at = Ptr::from(&mut state);
+    assert_eq!(nvmlGpuInstanceGetVgpuSchedulerState(gi(1, 2), at), 0);
+    assert_eq!((state.policy, state.arr), (3, 1));
+    // SAFETY: Both forms of the union are numbers, and the library has written both.
+    let slice = unsafe { state.parameters.vgpuSchedData.timeslice };
+    assert_eq!(slice, 2_000_000);
+    state.engine = 2;
+    let at = Ptr::from(&mut state);
+    assert_eq!(nvmlGpuInstanceGetVgpuSchedulerState(gi(1, 2), at), 2);
+    state.version = version::<GiSchedulerState>(2);
+    let at = Ptr::from(&mut state);
+    assert_eq!(nvmlGpuInstanceGetVgpuSchedulerState(gi(1, 2), at), 25);
 }
 
 #[test]
