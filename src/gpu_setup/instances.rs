@@ -68,7 +68,7 @@ pub(super) fn read(
     };
     let strange = |what: String| NotTold::Other(what);
     let profiles = found.profiles.iter().map(|one| {
-        let id = ProfileId::new(one.id).ok_or_else(|| "a GPU instance profile has no id")?;
+        let id = ProfileId::new(one.id).ok_or("a GPU instance profile has no id")?;
         Ok(mig::InstanceProfile {
             id,
             name: one.name.clone().unwrap_or_else(|| nameless(one)),
