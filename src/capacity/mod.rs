@@ -8,7 +8,10 @@
 use std::{collections::BTreeMap, fmt, iter::Sum};
 
 use crate::{
-    device::gpu::{GpuState, Vgpu, VgpuType},
+    device::{
+        gpu::{GpuState, Vgpu, VgpuType},
+        nvml::GpuInstance,
+    },
     model::VgpuTypeId,
 };
 
@@ -134,14 +137,19 @@ fn room_in_instances(gpu: &GpuState, wanted: &VgpuType) -> Option<BTreeMap<u32, 
     if gpu.vgpus.iter().any(|vgpu| vgpu.instance.is_none()) {
         return None;
     }
-    let left = |id: u32| {
-        let its = gpu.vgpus.iter().filter(|vgpu| vgpu.instance == Some(id));
+    let left = |one: &GpuInstance| {
+        // The free places do not say how many fit beside each other.
+        if one.heterogeneous == Some(true) {
+            return None;
+        }
+        let its = gpu
+            .vgpus
+            .iter()
+            .filter(|vgpu| vgpu.instance == Some(one.id));
         let sizes = its.map(|vgpu| gpu.vgpu_type(vgpu.type_id?)?.framebuffer_mib);
         let sizes: Vec<u64> = sizes.collect::<Option<_>>()?;
         match sizes.first() {
             None => Some(most),
-            // Somebody has set it to mix sizes.
-            Some(first) if sizes.iter().any(|size| size != first) => None,
             Some(first) if Some(*first) == wanted.framebuffer_mib => {
                 Some(most.saturating_sub(count(sizes.len())))
             }
@@ -150,7 +158,7 @@ fn room_in_instances(gpu: &GpuState, wanted: &VgpuType) -> Option<BTreeMap<u32, 
     };
     let instances = gpu.instances.as_ref()?.iter();
     let alike = instances.filter(|one| one.profile == profile);
-    alike.map(|one| Some((one.id, left(one.id)?))).collect()
+    alike.map(|one| Some((one.id, left(one)?))).collect()
 }
 
 /// How many more vGPUs of any type.

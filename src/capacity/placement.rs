@@ -22,10 +22,13 @@ pub struct Placement {
     /// The GPU instance, and then the value for `gpu_instance_id`; 0 is one like any other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance: Option<u32>,
-    /// The value for `placement_id`; in a GPU instance the driver chooses that itself.
+    /// The value for `placement_id`, unless the place is only counted.
     pub id: u32,
     /// How much of the memory the place covers.
     pub size: u32,
+    /// The id only counts: a GPU instance with vGPUs of one size, where the driver chooses.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_counted: bool,
 }
 
 impl Placement {
@@ -36,6 +39,7 @@ impl Placement {
             instance: None,
             id,
             size,
+            is_counted: false,
         }
     }
 
@@ -49,11 +53,12 @@ impl Placement {
     }
 }
 
-/// `at 12 of its memory`, `in GPU instance 3`.
+/// `at 12 of its memory`, `in GPU instance 3`, `at 12 in GPU instance 3`.
 impl fmt::Display for Placement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.instance {
-            Some(instance) => write!(f, "in GPU instance {instance}"),
+            Some(instance) if self.is_counted => write!(f, "in GPU instance {instance}"),
+            Some(instance) => write!(f, "at {} in GPU instance {instance}", self.id),
             None => write!(f, "at {} of its memory", self.id),
         }
     }

@@ -371,7 +371,7 @@ pub struct VgpuFacts {
 }
 
 /// How vGPUs share the time of a GPU or of a GPU instance (`nvmlVgpuSchedulerGetState_t`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Scheduler {
     /// The policy.
     pub policy: SchedulerPolicy,

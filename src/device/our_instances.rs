@@ -51,9 +51,9 @@ pub struct UsedInstance {
     pub pools: Vec<PoolName>,
     /// The full names of their types.
     pub types: Vec<String>,
-    /// How many vGPUs the pools put into it.
-    pub vgpus: u32,
-    /// How many it has room for.
+    /// How many vGPUs the pools put into it, all of one size; None: it mixes sizes.
+    pub vgpus: Option<u32>,
+    /// How many of the smallest type it has room for.
     pub room: u32,
 }
 

@@ -86,7 +86,7 @@ fn look(host: &Host, gpu: PciAddress, wanted: &WantedSettings) -> Option<When> {
     if let Some(why) = plan.obstacles.into_iter().next() {
         return Some(When::Never(why));
     }
-    if let Some(why) = plan.pending {
+    if let Some(why) = plan.pending.filter(|_| plan.steps.is_empty()) {
         return Some(When::Later(why));
     }
     let needs_free_gpu = plan.steps.iter().any(|one| one.step.needs_free_gpu());

@@ -1,28 +1,34 @@
 //! The GPU instances of a GPU as they are, with their users, and what its pools need of them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use super::{
     mig::{
-        self, Board, InInstances, Instance, InstanceId, InstanceNeed, PoolNeed, ProfileId, Slots,
-        gpu_need,
+        self, Board, InInstances, Instance, InstanceId, InstanceNeed, Layout, PoolNeed, ProfileId,
+        Slots, gpu_need,
     },
     users::User,
     wanted::MigPool,
 };
 use crate::{
     device::{
-        nvml::{Failure, FailureKind, GpuFacts, GpuInstance, InstancePlace, Told, TypeFacts},
+        nvml::{
+            Failure, FailureKind, GpuFacts, GpuInstance, InstancePlace, Scheduler, SchedulerLimits,
+            SchedulerPolicy, Told, TypeFacts,
+        },
         our_instances::{self, OurInstances, UsedInstance},
     },
     host::Host,
-    model::{PciAddress, VgpuTypeId, short_name},
+    model::{PciAddress, PoolName, VgpuTypeId, short_name},
 };
 
 /// MIG's part of a GPU as it is.
 #[derive(Debug, Clone)]
 pub struct MigState {
-    gpu: PciAddress,
+    pub(super) gpu: PciAddress,
     /// Whether the mode is on.
     pub on: bool,
     /// Whether it is on as soon as a change that waits has taken effect.
@@ -37,6 +43,8 @@ pub struct MigState {
     sizes: BTreeMap<u32, BTreeSet<u64>>,
     /// The types of the GPU.
     pub types: Vec<TypeFacts>,
+    /// What its schedulers take; None: not told.
+    pub(super) limits: Option<SchedulerLimits>,
     /// What is noted of earlier runs.
     pub noted: OurInstances,
 }
@@ -96,6 +104,7 @@ pub(super) fn read(
         told: found.instances.clone(),
         sizes: inhabited.sizes,
         types,
+        limits: facts.scheduler_limits.value().cloned(),
         noted,
     })
 }
@@ -133,6 +142,36 @@ fn unavailable(failure: &Failure) -> NotTold {
 fn nameless(profile: &crate::device::nvml::InstanceProfile) -> String {
     let gigabytes = profile.memory_mib.div_ceil(1024);
     format!("{}g.{gigabytes}gb", profile.compute_slices)
+}
+
+/// How vGPUs share the time of a GPU instance that was just created.
+const AS_IT_BEGINS: Scheduler = Scheduler {
+    policy: SchedulerPolicy::BestEffort,
+    strict_round_robin: None,
+    averaging_factor: None,
+    frequency: None,
+    time_slice_ns: None,
+};
+
+/// The driver first puts a vGPU into any GPU instance of its profile, and it must not be moved
+/// between those that mix sizes and those that do not (`kernel_vgpu_mgr.c`).
+fn one_mode_for_each_profile(pools: &[PoolNeed]) -> Result<(), String> {
+    let its = |pool: &PoolNeed| Some((pool.pool.clone(), pool.in_instances?));
+    let known: Vec<_> = pools.iter().filter_map(its).collect();
+    for (at, (pool, one)) in known.iter().enumerate() {
+        let differs = |(_, other): &&(PoolName, InInstances)| {
+            other.profile == one.profile && other.mixes_sizes != one.mixes_sizes
+        };
+        if let Some((other_pool, other)) = known[at..].iter().find(differs) {
+            return Err(format!(
+                "pool '{pool}' wants heterogeneous = {} and pool '{other_pool}' wants \
+                 heterogeneous = {}, and their vGPUs are in GPU instances of one profile; make the \
+                 two agree, or let their rules match different GPUs",
+                one.mixes_sizes, other.mixes_sizes
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Who has vGPUs in which GPU instance.
@@ -213,6 +252,7 @@ impl MigState {
                 pool,
                 profile,
                 settings,
+                ..
             } = wanted;
             let mut types = self.types.iter();
             let Some(one) = types.find(|one| profile.means_name(&one.name)) else {
@@ -251,13 +291,22 @@ impl MigState {
                     most_per_instance: wanted_in_one,
                     vgpus: settings.gpu_instances.saturating_mul(wanted_in_one),
                     later: 0,
-                    mixes_sizes: false,
+                    mixes_sizes: wanted.mixes_sizes,
+                    scheduler: wanted.scheduler,
                 }),
             });
         }
+        one_mode_for_each_profile(&of_pools)?;
         let need = gpu_need(&of_pools).map_err(|conflict| conflict.to_string())?;
         needs.instances = need.map(|need| need.instances).unwrap_or_default();
         Ok(needs)
+    }
+
+    /// How vGPUs share the time of the GPU instance there; None: there is none, or the driver
+    /// does not tell.
+    pub(super) fn scheduler_at(&self, place: InstancePlace) -> Option<Scheduler> {
+        let mut told = self.told.iter();
+        told.find(|one| one.place() == place)?.scheduler
     }
 
     /// The users of the GPU instance there.
@@ -271,9 +320,76 @@ impl MigState {
         instance.map_or(&[], |instance| instance.users.as_slice())
     }
 
+    /// Which of these GPU instances is for which need. One stays with the pools that it was for,
+    /// and one that has vGPUs is for pools with vGPUs of their size.
+    fn assigned<'n>(
+        &self,
+        instances: &[GpuInstance],
+        needs: &'n [InstanceNeed],
+    ) -> Vec<(GpuInstance, &'n InstanceNeed)> {
+        let mut left: Vec<GpuInstance> = instances.to_vec();
+        let mut assigned = Vec::new();
+        for need in needs {
+            let suits = |one: &&GpuInstance| {
+                let sizes = self.sizes.get(&one.id);
+                let has_its_size = need.vgpus.is_none_or(|wanted| {
+                    let mut sizes = sizes.into_iter().flatten();
+                    sizes.all(|size| *size == wanted.framebuffer_mib)
+                });
+                one.profile == need.profile.number() && has_its_size
+            };
+            // Larger comes first: what it was for, then what it has.
+            let rank = |one: &GpuInstance| {
+                let before = self
+                    .noted
+                    .used
+                    .iter()
+                    .find(|used| used.place == one.place());
+                let is_same = before.is_some_and(|before| before.pools == need.pools);
+                let is_of_others = before.is_some() && !is_same;
+                let is_used = self.sizes.contains_key(&one.id);
+                (is_same, is_used, !is_of_others, Reverse(one.start))
+            };
+            for _ in 0..need.instances {
+                let suiting = left.iter().filter(suits);
+                let Some(best) = suiting.max_by_key(|one| rank(one)).copied() else {
+                    break;
+                };
+                left.retain(|one| one.place() != best.place());
+                assigned.push((best, need));
+            }
+        }
+        assigned.sort_by_key(|(one, _)| one.start);
+        assigned
+    }
+
+    /// The GPU instances that a layout keeps and creates, each with the need that it is for. One
+    /// that is created is as the driver begins.
+    pub(super) fn after<'n>(
+        &self,
+        layout: &Layout,
+        needs: &'n [InstanceNeed],
+    ) -> Vec<(GpuInstance, &'n InstanceNeed)> {
+        let kept = layout.kept.iter().filter_map(|kept| {
+            let mut told = self.told.iter();
+            told.find(|one| one.id == kept.id.number()).copied()
+        });
+        let created = layout.created.iter().map(|new| GpuInstance {
+            // None that there is.
+            id: u32::MAX,
+            profile: new.profile.number(),
+            start: new.slots.start(),
+            size: new.slots.size(),
+            compute_instances: 0,
+            heterogeneous: Some(false),
+            scheduler: Some(AS_IT_BEGINS),
+        });
+        let there: Vec<GpuInstance> = kept.chain(created).collect();
+        self.assigned(&there, needs)
+    }
+
     /// The note about these GPU instances when they are as the pools need them: who made them,
-    /// and which pools each is for. A GPU instance stays with the pools that it was for, and one
-    /// that has vGPUs is for pools with vGPUs of their size.
+    /// and which pools each is for.
     #[must_use]
     pub fn note(
         &self,
@@ -281,64 +397,26 @@ impl MigState {
         pools: &[MigPool],
         boot: Option<String>,
     ) -> OurInstances {
-        let mut left: Vec<&GpuInstance> = self.told.iter().collect();
-        let mut used = Vec::new();
-        for need in needs {
-            let Some(one_size) = need.vgpus else { continue };
+        let used = self.assigned(&self.told, needs).into_iter();
+        let used = used.map(|(one, need)| {
             let types = self.types_of(need, pools);
-            let names: Vec<String> = types.iter().map(|one| one.name.clone()).collect();
-            let room = types.iter().filter_map(|one| one.most_per_instance).max();
-            let room = room.unwrap_or(1).max(one_size.most);
-            let suits = |one: &&&GpuInstance| {
-                let sizes = self.sizes.get(&one.id);
-                one.profile == need.profile.number()
-                    && sizes.is_none_or(|sizes| {
-                        sizes.iter().all(|size| *size == one_size.framebuffer_mib)
-                    })
-            };
-            for _ in 0..need.instances {
-                // Larger comes first: what it was for, then what it has.
-                let rank = |one: &&GpuInstance| {
-                    let before = self
-                        .noted
-                        .used
-                        .iter()
-                        .find(|used| used.place == one.place());
-                    let is_same = before.is_some_and(|before| before.pools == need.pools);
-                    let others = before.is_some_and(|before| before.pools != need.pools);
-                    (
-                        is_same,
-                        self.sizes.contains_key(&one.id),
-                        !others,
-                        std::cmp::Reverse(one.start),
-                    )
-                };
-                let Some(best) = left
-                    .iter()
-                    .filter(suits)
-                    .max_by_key(|one| rank(one))
-                    .copied()
-                else {
-                    break;
-                };
-                left.retain(|one| one.id != best.id);
-                used.push(UsedInstance {
-                    id: best.id,
-                    place: best.place(),
-                    pools: need.pools.clone(),
-                    vgpus: one_size.most,
-                    room,
-                    types: names.clone(),
-                });
+            let most = types.iter().filter_map(|one| one.most_per_instance).max();
+            let vgpus = need.vgpus.map(|size| size.most);
+            UsedInstance {
+                id: one.id,
+                place: one.place(),
+                pools: need.pools.clone(),
+                types: types.iter().map(|one| one.name.clone()).collect(),
+                vgpus,
+                room: most.unwrap_or(1).max(vgpus.unwrap_or(1)),
             }
-        }
-        used.sort_by_key(|one| one.place.start);
+        });
         let is_there = |place: &InstancePlace| self.told.iter().any(|one| one.place() == *place);
         OurInstances {
             switched_on: self.noted.switched_on && (self.on || self.pending),
             boot,
             made: self.noted.made.iter().copied().filter(is_there).collect(),
-            used,
+            used: used.collect(),
         }
     }
 

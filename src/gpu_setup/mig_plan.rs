@@ -2,12 +2,13 @@
 
 use super::{
     instances::{MigState, Needs, NotTold},
-    mig::{Board, Instance, Layout, ProfileId, Reason, Slots, Why},
-    steps::{Actual, NamedPlace, SetupPlan, SetupStep, pools_in_words},
+    mig::{Board, Instance, InstanceNeed, Layout, ProfileId, Reason, Slots, Why},
+    scheduler::{Comparison, InWords, comparison, outside},
+    steps::{Actual, NamedPlace, SetupPlan, SetupStep, pools_in_words, step_in_words},
     wanted::{MigPool, WantedMig, WantedSettings},
 };
 use crate::{
-    device::nvml::InstancePlace,
+    device::nvml::{GpuInstance, InstancePlace},
     model::{PciAddress, PoolName},
 };
 
@@ -189,8 +190,90 @@ pub(super) fn add_instances(
         let why = format!("for {}", pools_in_words(&its));
         plan.add(SetupStep::CreateInstance(place), why);
     }
+    let after = mig.after(&layout, &needs.instances);
+    for (one, need) in &after {
+        add_settings(plan, mig, one, need);
+    }
+    let wanted = needs.instances.iter().map(|need| need.instances);
+    if after.len() < wanted.map(|count| count as usize).sum() {
+        let used = layout.kept.iter().filter(|one| !one.users.is_empty());
+        let used: Vec<String> = used
+            .map(|one| format!("{} by {}", named(&mig.board, one), one.users.join(", ")))
+            .collect();
+        plan.pending.get_or_insert(format!(
+            "its GPU instances have vGPUs of other sizes than its pools want: {}; when nobody uses \
+             them any more, 'virt-vgpu host apply {gpu}' makes the change",
+            used.join("; ")
+        ));
+    }
     plan.layout = Some(layout.drawn(&mig.board));
     plan.notes.extend(needs.unused);
+}
+
+/// Adds what sets one GPU instance as its pools want it. One that is in use stays as it is until
+/// then.
+fn add_settings(plan: &mut SetupPlan, mig: &MigState, one: &GpuInstance, need: &InstanceNeed) {
+    let place = NamedPlace {
+        name: ProfileId::new(one.profile).map_or_else(String::new, |id| mig.board.name(id)),
+        place: one.place(),
+    };
+    let pools = pools_in_words(&need.pools);
+    let mixes = need.vgpus.is_none();
+    let mut steps = Vec::new();
+    match one.heterogeneous {
+        Some(is) if is != mixes => {
+            let why = format!("for {pools}; it is {}", if is { "on" } else { "off" });
+            steps.push((
+                SetupStep::SetInstanceHeterogeneous(place.clone(), mixes),
+                why,
+            ));
+        }
+        None if mixes => plan.obstacles.push(format!(
+            "its GPU instances cannot mix sizes; take heterogeneous = true out of {pools}"
+        )),
+        Some(_) | None => {}
+    }
+    if let Some(wanted) = need.scheduler {
+        let excess = mig
+            .limits
+            .as_ref()
+            .and_then(|limits| outside(&wanted, limits));
+        match (one.scheduler, excess) {
+            (_, Some(excess)) => plan.obstacles.push(format!(
+                "{pools} {} what the card does not take: {excess}; change [scheduler]",
+                if need.pools.len() == 1 {
+                    "wants"
+                } else {
+                    "want"
+                }
+            )),
+            (None, None) => plan.obstacles.push(format!(
+                "its driver has no schedulers of GPU instances; take [scheduler] out of {pools}"
+            )),
+            (Some(is), None) => match comparison(&wanted, &is) {
+                Comparison::Same => {}
+                // Some drivers tell parameters only while a VM runs.
+                Comparison::Untold if !mig.users_at(place.place).is_empty() => {}
+                Comparison::Untold | Comparison::Different => {
+                    let why = format!("for {pools}; it is {}", InWords(&is));
+                    steps.push((SetupStep::SetInstanceScheduler(place.clone(), wanted), why));
+                }
+            },
+        }
+    }
+    match (mig.users_at(place.place), steps.first()) {
+        (_, None) => {}
+        ([], Some(_)) => {
+            for (step, why) in steps {
+                plan.add(step, why);
+            }
+        }
+        (users, Some((step, _))) => {
+            let what = step_in_words(mig.gpu, step);
+            let waits = format!("'{what}' waits: it is in use by {}", users.join(", "));
+            plan.pending.get_or_insert(waits);
+        }
+    }
 }
 
 /// The GPU instances that are there when the steps for the virtual functions are done: new

@@ -52,6 +52,10 @@ pub enum SetupStep {
     DestroyInstance(NamedPlace),
     /// Create a GPU instance.
     CreateInstance(NamedPlace),
+    /// Mix sizes in a GPU instance that nobody uses, or not.
+    SetInstanceHeterogeneous(NamedPlace, bool),
+    /// Share the time of a GPU instance that nobody uses this way.
+    SetInstanceScheduler(NamedPlace, Scheduler),
     /// Mix sizes, or not.
     SetHeterogeneous(bool),
     /// Share time this way.
@@ -69,7 +73,19 @@ impl SetupStep {
                 | Self::AwaitTypes
                 | Self::DestroyInstance(_)
                 | Self::CreateInstance(_)
+                | Self::SetInstanceHeterogeneous(..)
+                | Self::SetInstanceScheduler(..)
         )
+    }
+
+    /// The GPU instance that nobody may use meanwhile.
+    pub(super) fn needs_free_instance(&self) -> Option<&NamedPlace> {
+        match self {
+            Self::DestroyInstance(place)
+            | Self::SetInstanceHeterogeneous(place, _)
+            | Self::SetInstanceScheduler(place, _) => Some(place),
+            _ => None,
+        }
     }
 }
 
@@ -300,6 +316,20 @@ pub fn undo_of(
             gpu,
             place: its.place,
         }),
+        SetupStep::SetInstanceHeterogeneous(its, on) => Ok(Question::SetInstanceHeterogeneous {
+            gpu,
+            place: its.place,
+            on: !on,
+        }),
+        SetupStep::SetInstanceScheduler(its, _) => {
+            let mig = actual.mig.as_ref().and_then(|mig| mig.as_ref().ok());
+            let scheduler = mig.and_then(|mig| mig.scheduler_at(its.place));
+            Ok(Question::SetInstanceScheduler {
+                gpu,
+                place: its.place,
+                scheduler: scheduler.ok_or(UNTOLD)?,
+            })
+        }
         SetupStep::SetHeterogeneous(_) => {
             let mode = facts.and_then(|facts| facts.heterogeneous.value());
             let on = mode.ok_or(UNTOLD)?.enabled;
@@ -326,6 +356,16 @@ pub fn step_in_words(gpu: PciAddress, step: &SetupStep) -> String {
         SetupStep::AwaitTypes => "wait until its functions have vGPU types".to_owned(),
         SetupStep::DestroyInstance(its) => format!("destroy GPU instance {its}"),
         SetupStep::CreateInstance(its) => format!("create GPU instance {its}"),
+        SetupStep::SetInstanceHeterogeneous(its, on) => {
+            let word = if *on { "on" } else { "off" };
+            format!("switch heterogeneous mode of GPU instance {its} {word}")
+        }
+        SetupStep::SetInstanceScheduler(its, scheduler) => {
+            format!(
+                "set the scheduler of GPU instance {its}: {}",
+                InWords(scheduler)
+            )
+        }
         SetupStep::SetHeterogeneous(true) => "switch heterogeneous mode on".to_owned(),
         SetupStep::SetHeterogeneous(false) => "switch heterogeneous mode off".to_owned(),
         SetupStep::SetScheduler(scheduler) => format!("set the scheduler: {}", InWords(scheduler)),

@@ -16,9 +16,9 @@ pub struct WantedSettings {
     pub pools: Vec<PoolName>,
     /// MIG mode and GPU instances.
     pub mig: WantedMig,
-    /// Whether sizes are mixed on it.
+    /// Whether sizes are mixed on it; without MIG.
     pub heterogeneous: bool,
-    /// How time is shared, with the first pool that says so; None: as it is.
+    /// How its time is shared without MIG, with the first pool that says so; None: as it is.
     pub scheduler: Option<(Scheduler, PoolName)>,
 }
 
@@ -54,6 +54,10 @@ pub struct MigPool {
     pub profile: TypeSelector,
     /// Its GPU instances.
     pub settings: MigSettings,
+    /// Whether they have vGPUs of several sizes.
+    pub mixes_sizes: bool,
+    /// How vGPUs share the time of one; None: any way.
+    pub scheduler: Option<Scheduler>,
 }
 
 /// Two pools on one GPU that want different settings.
@@ -78,6 +82,16 @@ pub fn wanted_settings(pools: &[&Pool]) -> Result<Option<WantedSettings>, Box<Co
         return Ok(None);
     };
     let mig = wanted_mig(pools)?;
+    let names = || pools.iter().map(|pool| pool.name.clone()).collect();
+    // The rest are settings of each GPU instance then, and pools that share one agree.
+    if mig != WantedMig::Off {
+        return Ok(Some(WantedSettings {
+            pools: names(),
+            mig,
+            heterogeneous: false,
+            scheduler: None,
+        }));
+    }
     let sizes = |pool: &Pool| format!("heterogeneous = {}", pool.mixes_sizes());
     if let Some(other) = pools
         .iter()
@@ -97,7 +111,7 @@ pub fn wanted_settings(pools: &[&Pool]) -> Result<Option<WantedSettings>, Box<Co
         }
     }
     Ok(Some(WantedSettings {
-        pools: pools.iter().map(|pool| pool.name.clone()).collect(),
+        pools: names(),
         mig,
         heterogeneous: first.mixes_sizes(),
         scheduler: scheduler.map(|(pool, wanted)| (wanted, pool.name.clone())),
@@ -129,6 +143,12 @@ fn wanted_mig(pools: &[&Pool]) -> Result<WantedMig, Box<Conflict>> {
             pool: pool.name.clone(),
             profile: pool.devices.selector()?.clone(),
             settings,
+            mixes_sizes: pool.mixes_sizes(),
+            scheduler: pool
+                .devices
+                .gpu_settings()
+                .and_then(|its| its.scheduler.as_ref())
+                .map(Scheduler::from),
         }),
         GpuInstances::None | GpuInstances::MadeByOthers => None,
     });

@@ -126,7 +126,7 @@ fn switch_mode(host: &Host, job: &mut Job) {
         pending,
         ..
     } = setup_plan(gpu, &wanted, &actual);
-    if let Some(pending) = pending {
+    if let Some(pending) = pending.filter(|_| steps.is_empty()) {
         return job.refuse(pending);
     }
     if let Some(obstacle) = obstacles.into_iter().next() {
@@ -310,7 +310,10 @@ fn set(host: &Host, job: &mut Job, options: &mut OptionUse) {
         return job.fail(obstacle);
     }
     if let Err(why) = note_instances(host, gpu, &wanted, &actual) {
-        job.stop(why);
+        return job.stop(why);
+    }
+    if let Some(pending) = plan.pending {
+        job.refuse(pending);
     }
 }
 
@@ -424,6 +427,16 @@ fn set_one(
             gpu,
             place: its.place,
         },
+        SetupStep::SetInstanceHeterogeneous(its, on) => Question::SetInstanceHeterogeneous {
+            gpu,
+            place: its.place,
+            on: *on,
+        },
+        SetupStep::SetInstanceScheduler(its, scheduler) => Question::SetInstanceScheduler {
+            gpu,
+            place: its.place,
+            scheduler: *scheduler,
+        },
         // Earlier phases have done these steps, so the GPU has lost its driver or its
         // functions since then.
         SetupStep::AwaitDriver
@@ -439,7 +452,7 @@ fn set_one(
     if step.needs_free_gpu() {
         refuse_in_use(host, gpu)?;
     }
-    if let SetupStep::DestroyInstance(its) = step {
+    if let Some(its) = step.needs_free_instance() {
         refuse_used_instance(host, gpu, its)?;
     }
     note_ahead(host, gpu, step)?;

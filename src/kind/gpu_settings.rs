@@ -28,8 +28,8 @@ impl GpuSettings {
         let gpu_instances = GpuInstances::read(top, profile)?;
         let heterogeneous = top.flag("heterogeneous")?.unwrap_or_default();
         let scheduler = SchedulerFragment::read(top)?;
-        if gpu_instances.are_used() {
-            refuse_for_instances(top, heterogeneous)?;
+        if gpu_instances == GpuInstances::MadeByOthers {
+            refuse_without_instances(top, heterogeneous)?;
         }
         let scheduler = scheduler.map(|scheduler| scheduler.check(top.file(), heterogeneous));
         Ok(Self {
@@ -40,9 +40,10 @@ impl GpuSettings {
     }
 }
 
-/// Both are settings of whole GPUs; in MIG mode each GPU instance has its own.
-fn refuse_for_instances(top: &Table<'_, '_>, heterogeneous: bool) -> Result<(), ConfigError> {
-    let what = "is not supported by this version for vGPUs in GPU instances; take it out";
+/// Both are settings of GPU instances here, and who makes these sets them.
+fn refuse_without_instances(top: &Table<'_, '_>, heterogeneous: bool) -> Result<(), ConfigError> {
+    let what = "is a setting of GPU instances, and without [mig] none is made for the pool; add \
+                [mig], or take it out";
     let mixes = top.get("heterogeneous").filter(|_| heterogeneous);
     match mixes.or_else(|| top.get("scheduler")) {
         Some(node) => Err(node.refuse(what, &[])),

@@ -10,12 +10,13 @@ use crate::device::{
 /// The steps for both; `directory` is where the vGPU has its attributes.
 pub(super) fn settings(directory: &str, made: &ToMake<'_>) -> Vec<Step> {
     let place = made.placement;
-    let placing = place.map(|place| match place.instance {
-        Some(instance) => moving(directory, instance),
-        None => placing(directory, place.id),
-    });
+    let instance = place.and_then(|place| place.instance);
+    let moving = instance.map(|instance| moving(directory, instance));
+    let place = place.filter(|place| !place.is_counted);
+    let placing = place.map(|place| placing(directory, place.id));
     let parameters = with_parameters(directory, made.parameters);
-    placing.into_iter().chain(parameters).collect()
+    let placed = moving.into_iter().chain(placing);
+    placed.chain(parameters).collect()
 }
 
 /// The write that puts it at a place, where sizes are mixed. The driver has placed it

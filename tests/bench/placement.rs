@@ -186,6 +186,7 @@ fn need(profile: ProfileId, instances: u32, later: u32) -> InstanceNeed {
         later,
         weight: later,
         vgpus: None,
+        scheduler: None,
     }
 }
 

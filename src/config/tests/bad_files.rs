@@ -403,14 +403,14 @@ fn gpu_instances() {
              at-boot, on-demand",
         ),
         (
-            "heterogeneous = true\n[mig]\ngpu-instances = 1",
-            "3: key 'heterogeneous': is not supported by this version for vGPUs in GPU instances; \
-             take it out",
+            "heterogeneous = true",
+            "3: key 'heterogeneous': is a setting of GPU instances, and without [mig] none is made \
+             for the pool; add [mig], or take it out",
         ),
         (
-            "[scheduler]\npolicy = 'best-effort'\n[mig]\ngpu-instances = 1",
-            "3: key 'scheduler': is not supported by this version for vGPUs in GPU instances; \
-             take it out",
+            "[scheduler]\npolicy = 'best-effort'",
+            "3: key 'scheduler': is a setting of GPU instances, and without [mig] none is made for \
+             the pool; add [mig], or take it out",
         ),
     ] {
         assert_eq!(after(text), wanted, "{text}");

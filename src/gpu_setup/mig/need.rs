@@ -1,7 +1,7 @@
 //! What the pools of a GPU need of it: MIG mode or not, and how many GPU instances.
 
 use super::board::ProfileId;
-use crate::model::PoolName;
+use crate::{device::nvml::Scheduler, model::PoolName};
 
 /// What one pool needs of a GPU.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub struct InInstances {
     pub later: u32,
     /// Whether its instances may have vGPUs of several sizes.
     pub mixes_sizes: bool,
+    /// How they share the time of an instance; None: any way.
+    pub scheduler: Option<Scheduler>,
 }
 
 /// What all pools of a GPU need of it.
@@ -54,6 +56,8 @@ pub struct InstanceNeed {
     pub weight: u32,
     /// The vGPUs that one of them takes; None: several sizes.
     pub vgpus: Option<OneSize>,
+    /// How these share its time; None: any way.
+    pub scheduler: Option<Scheduler>,
 }
 
 /// vGPUs of one size in a GPU instance.
@@ -80,7 +84,7 @@ pub struct ModeConflict {
 
 /// What the pools need; None without pools. One instance has vGPUs of one size, unless its
 /// pools mix sizes; pools with the same profile and size share instances, whatever the
-/// series of their types.
+/// series of their types. Pools with different schedulers do not.
 ///
 /// # Errors
 /// When some pools need MIG mode and others need it off.
@@ -123,6 +127,7 @@ struct SharedBy {
     profile: ProfileId,
     /// None: sizes are mixed.
     size: Option<OneSize>,
+    scheduler: Option<Scheduler>,
 }
 
 impl SharedBy {
@@ -134,6 +139,7 @@ impl SharedBy {
         Self {
             profile: its.profile,
             size: (!its.mixes_sizes).then_some(size),
+            scheduler: its.scheduler,
         }
     }
 }
@@ -149,6 +155,7 @@ fn need(key: &SharedBy, members: &[(&PoolName, InInstances)]) -> InstanceNeed {
         later: at_most.saturating_sub(now),
         weight: later.fold(0, u32::saturating_add),
         vgpus: key.size,
+        scheduler: key.scheduler,
     }
 }
 

@@ -2,12 +2,14 @@
 //! instances are for which pools. The driver itself would put a vGPU into any GPU instance of
 //! its profile, also into one that is for another pool or that is to have fewer vGPUs.
 
-use std::{cell::RefCell, collections::BTreeMap, io, rc::Rc};
+use std::{cell::RefCell, collections::BTreeMap, io, num::NonZeroU32, rc::Rc};
 
+use super::mixed;
 use crate::{
-    capacity::{Fit, Placement},
+    capacity::{Fit, Placement, choose_placement},
     device::{
         mdev::Offer,
+        nvml::Placements,
         our_instances::{self, OurInstances, UsedInstance},
     },
     kind::{Candidate, HostView, MigSettings, PlacementChoice},
@@ -44,43 +46,46 @@ fn on_gpu(view: &HostView<'_>, gpu: PciAddress) -> Known {
     known
 }
 
-/// A GPU instance for the pool, and how many more vGPUs it takes.
-struct Room<'k> {
-    instance: &'k UsedInstance,
-    left: u32,
+/// What a pool wants of GPU instances.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct InInstances<'p> {
+    /// The profile of its vGPUs.
+    pub(super) profile: &'p TypeSelector,
+    /// Its GPU instances.
+    pub(super) settings: MigSettings,
+    /// Whether they have vGPUs of several sizes.
+    pub(super) mixes_sizes: bool,
 }
 
 impl OnGpu {
-    /// The GPU instances for vGPUs of that profile, with those settings.
-    fn rooms(&self, profile: &TypeSelector, settings: MigSettings) -> Vec<Room<'_>> {
-        let is_meant = |one: &&UsedInstance| {
-            let most = settings
-                .vgpus_per_instance
-                .map_or(one.room, |its| its.get());
-            one.vgpus == most && one.types.iter().any(|name| profile.means_name(name))
+    /// The GPU instances for the pool, as noted, each with the number of its vGPUs.
+    fn instances<'k>(
+        &'k self,
+        pool: &'k InInstances<'_>,
+    ) -> impl Iterator<Item = (&'k UsedInstance, u32)> {
+        let most = pool.settings.vgpus_per_instance.map(NonZeroU32::get);
+        let is_meant = move |one: &&UsedInstance| match one.vgpus {
+            None => pool.mixes_sizes,
+            Some(vgpus) => !pool.mixes_sizes && vgpus == most.unwrap_or(one.room),
         };
-        let meant = self.noted.used.iter().filter(is_meant);
-        let room = |instance: &'_ UsedInstance| {
-            let there = self.vgpus.get(&instance.id).copied().unwrap_or_default();
-            instance.vgpus.saturating_sub(there)
-        };
-        meant
-            .map(|instance| Room {
-                left: room(instance),
-                instance,
-            })
-            .collect()
+        let means =
+            |one: &&UsedInstance| one.types.iter().any(|name| pool.profile.means_name(name));
+        let meant = self.noted.used.iter().filter(is_meant).filter(means);
+        meant.map(|one| {
+            let there = self.vgpus.get(&one.id).copied().unwrap_or_default();
+            (one, there)
+        })
     }
 }
 
 /// The offer of a candidate. `offer` is the one without regard to pools.
 pub(super) fn offer(
     view: &HostView<'_>,
-    profile: &TypeSelector,
-    settings: MigSettings,
+    pool: &InInstances<'_>,
     candidate: &Candidate,
     offer: Offer,
 ) -> Offer {
+    let profile = pool.profile;
     let Some(gpu) = gpu_of(view, candidate) else {
         return offer;
     };
@@ -94,20 +99,26 @@ pub(super) fn offer(
         Ok(on_gpu) => on_gpu,
         Err(why) => return Offer::Unreadable(why.clone()),
     };
-    let rooms = on_gpu.rooms(profile, settings);
-    let left: u32 = rooms.iter().map(|room| room.left).sum();
-    match (&offer, rooms.len()) {
-        (_, 0) => Offer::Taken(format!(
+    let instances: Vec<(&UsedInstance, u32)> = on_gpu.instances(pool).collect();
+    if instances.is_empty() {
+        return Offer::Taken(format!(
             "it has no GPU instances for {profile} yet; 'virt-vgpu host apply {gpu}' makes them"
-        )),
-        (_, 1) if left == 0 => Offer::NoRoom(format!(
+        ));
+    }
+    if pool.mixes_sizes {
+        return mixed_offer(view, pool, candidate, offer);
+    }
+    let left: u32 = instances.iter().map(|(one, there)| left(one, *there)).sum();
+    match (&offer, instances.as_slice()) {
+        (_, [(one, _)]) if left == 0 => Offer::NoRoom(format!(
             "its GPU instance for {profile} has all {} vGPUs that it takes",
-            rooms[0].instance.vgpus
+            one.vgpus.unwrap_or_default()
         )),
-        (_, number) if left == 0 => Offer::NoRoom(format!(
-            "its {number} GPU instances for {profile} have all the vGPUs that they take"
+        (_, several) if left == 0 => Offer::NoRoom(format!(
+            "its {} GPU instances for {profile} have all the vGPUs that they take",
+            several.len()
         )),
-        (Offer::NoRoom(_), _) => Offer::NoRoom(format!(
+        (Offer::NoRoom(_) | Offer::NoSuchType, _) => Offer::NoRoom(format!(
             "its driver makes no {profile} now, although its GPU instances have room; 'virt-vgpu \
              host apply {gpu}' looks whether they are still there"
         )),
@@ -115,20 +126,120 @@ pub(super) fn offer(
     }
 }
 
+/// How many more vGPUs a GPU instance of one size takes.
+fn left(one: &UsedInstance, there: u32) -> u32 {
+    one.vgpus.unwrap_or_default().saturating_sub(there)
+}
+
 fn gpu_of(view: &HostView<'_>, candidate: &Candidate) -> Option<PciAddress> {
     view.board_of(candidate).pci()
 }
 
-/// How many more vGPUs the GPU takes for the pool; None if it is not known.
-pub(super) fn room(
+/// With sizes mixed, the driver's files leave out what can be created; NVML does not, and it
+/// alone knows the free places.
+fn mixed_offer(
     view: &HostView<'_>,
-    profile: &TypeSelector,
-    settings: MigSettings,
+    pool: &InInstances<'_>,
+    candidate: &Candidate,
+    offer: Offer,
+) -> Offer {
+    let gpu = &view.board_of(candidate);
+    let facts = match view.facts_of(gpu) {
+        Ok(facts) => facts,
+        Err(why) => {
+            let what = format!("sizes are mixed in its GPU instances, but {why}");
+            return Offer::Unreadable(what);
+        }
+    };
+    let types = facts.types.value().map(Vec::as_slice).unwrap_or_default();
+    let Some(wanted) = types.iter().find(|one| pool.profile.means_name(&one.name)) else {
+        return offer;
+    };
+    match places_left(view, pool, gpu, &[]) {
+        Some(1..) => mixed::as_nvml_says(offer, Some(wanted)),
+        Some(0) => Offer::NoRoom(format!(
+            "no place for a {} is free in its GPU instances",
+            pool.profile
+        )),
+        None => Offer::Taken(format!(
+            "its GPU instances for {} are not set to mix sizes yet; run 'virt-vgpu host apply {gpu}'",
+            pool.profile
+        )),
+    }
+}
+
+/// How many places of the profile are free in the pool's GPU instances, although they overlap;
+/// None: none of these mixes sizes.
+fn places_left(
+    view: &HostView<'_>,
+    pool: &InInstances<'_>,
     gpu: &ParentName,
-) -> Option<Fit> {
+    taken: &[Placement],
+) -> Option<usize> {
+    let places = mixed_places(view, pool, gpu, taken);
+    let its = places.iter().filter_map(|(_, types)| {
+        let mut types = types.iter();
+        types.find(|(name, _)| pool.profile.means_name(name))
+    });
+    let free = its.map(|(_, places)| places.creatable.len());
+    (!places.is_empty()).then(|| free.sum())
+}
+
+/// For each GPU instance of the pool that mixes sizes, the names of types and their free places.
+fn mixed_places(
+    view: &HostView<'_>,
+    pool: &InInstances<'_>,
+    gpu: &ParentName,
+    taken: &[Placement],
+) -> Vec<(u32, Vec<(String, Placements)>)> {
+    let (Some(address), Ok(facts)) = (gpu.pci(), view.facts_of(gpu)) else {
+        return Vec::new();
+    };
+    let known = on_gpu(view, address);
+    let Ok(on_gpu) = &*known else {
+        return Vec::new();
+    };
+    let types = facts.types.value().map(Vec::as_slice).unwrap_or_default();
+    let in_one = |id: u32| -> Vec<(String, Placements)> {
+        let its = types.iter().filter_map(|one| {
+            let mut told = one.instance_placements.iter();
+            let told = told.find(|told| told.instance == id)?;
+            let place = |at: u32| Placement {
+                instance: Some(id),
+                ..Placement::in_memory(at, told.size)
+            };
+            let is_free = |at: &u32| !taken.iter().any(|other| other.overlaps(place(*at)));
+            let creatable: Vec<u32> = told.creatable.iter().copied().filter(is_free).collect();
+            Some((
+                one.name.clone(),
+                Placements {
+                    size: told.size,
+                    supported: told.creatable.clone(),
+                    creatable,
+                },
+            ))
+        });
+        its.collect()
+    };
+    let instances = on_gpu
+        .instances(pool)
+        .map(|(one, _)| (one.id, in_one(one.id)));
+    instances.filter(|(_, types)| !types.is_empty()).collect()
+}
+
+/// How many more vGPUs the GPU takes for the pool; None if it is not known.
+pub(super) fn room(view: &HostView<'_>, pool: &InInstances<'_>, gpu: &ParentName) -> Option<Fit> {
+    if pool.mixes_sizes {
+        let most = places_left(view, pool, gpu, &[])?;
+        return Some(match u32::try_from(most).unwrap_or(u32::MAX) {
+            most @ (0 | 1) => Fit::Exactly(most),
+            most => Fit::AtMost(most),
+        });
+    }
     let known = on_gpu(view, gpu.pci()?);
-    let rooms = known.as_ref().as_ref().ok()?.rooms(profile, settings);
-    Some(Fit::Exactly(rooms.iter().map(|room| room.left).sum()))
+    let on_gpu = known.as_ref().as_ref().ok()?;
+    let left = on_gpu.instances(pool).map(|(one, there)| left(one, there));
+    Some(Fit::Exactly(left.sum()))
 }
 
 /// The GPU instance for the next vGPU: the fullest one, so that whole ones stay free. `taken`
@@ -136,8 +247,7 @@ pub(super) fn room(
 /// before they have a GPU instance, and stay in the one that the driver chooses.
 pub(super) fn place(
     view: &HostView<'_>,
-    profile: &TypeSelector,
-    settings: MigSettings,
+    pool: &InInstances<'_>,
     candidate: &Candidate,
     taken: &[Placement],
 ) -> PlacementChoice {
@@ -149,30 +259,54 @@ pub(super) fn place(
     if !view.sysfs().exists(&attribute) {
         return PlacementChoice::Anywhere;
     }
-    let known = on_gpu(view, gpu);
-    let Ok(on_gpu) = &*known else {
-        return PlacementChoice::Nowhere;
+    let chosen = match pool.mixes_sizes {
+        true => mixed_place(view, pool, &view.board_of(candidate), taken),
+        false => counted_place(view, pool, gpu, taken),
     };
+    chosen.map_or(PlacementChoice::Nowhere, PlacementChoice::At)
+}
+
+fn counted_place(
+    view: &HostView<'_>,
+    pool: &InInstances<'_>,
+    gpu: PciAddress,
+    taken: &[Placement],
+) -> Option<Placement> {
+    let known = on_gpu(view, gpu);
+    let on_gpu = known.as_ref().as_ref().ok()?;
     let beside = |id: u32| {
         let chosen = taken.iter().filter(|one| one.instance == Some(id));
         u32::try_from(chosen.count()).unwrap_or(u32::MAX)
     };
-    let rooms = on_gpu.rooms(profile, settings).into_iter();
-    let left = rooms.map(|room| {
-        (
-            room.left.saturating_sub(beside(room.instance.id)),
-            room.instance,
-        )
+    let instances = on_gpu.instances(pool);
+    let left = instances.map(|(one, there)| (left(one, there.saturating_add(beside(one.id))), one));
+    let fullest = left.filter(|(left, _)| *left > 0);
+    let (left, one) = fullest.min_by_key(|(left, one)| (*left, one.id))?;
+    Some(Placement {
+        instance: Some(one.id),
+        id: one.vgpus.unwrap_or_default() - left,
+        size: 1,
+        is_counted: true,
+    })
+}
+
+/// The place that leaves the most for others, in the GPU instance with the fewest free ones.
+fn mixed_place(
+    view: &HostView<'_>,
+    pool: &InInstances<'_>,
+    gpu: &ParentName,
+    taken: &[Placement],
+) -> Option<Placement> {
+    let all = mixed_places(view, pool, gpu, taken);
+    let choices = all.iter().filter_map(|(id, types)| {
+        let mut named = types.iter();
+        let (_, wanted) = named.find(|(name, _)| pool.profile.means_name(name))?;
+        let place = choose_placement(wanted, types.iter().map(|(_, places)| places))?;
+        Some((wanted.creatable.len(), *id, place))
     });
-    let fullest = left
-        .filter(|(left, _)| *left > 0)
-        .min_by_key(|(left, one)| (*left, one.id));
-    match fullest {
-        Some((left, one)) => PlacementChoice::At(Placement {
-            instance: Some(one.id),
-            id: one.vgpus - left,
-            size: 1,
-        }),
-        None => PlacementChoice::Nowhere,
-    }
+    let (_, id, place) = choices.min_by_key(|(free, id, _)| (*free, *id))?;
+    Some(Placement {
+        instance: Some(id),
+        ..place
+    })
 }

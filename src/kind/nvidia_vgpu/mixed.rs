@@ -54,7 +54,7 @@ pub(super) fn offer(
 /// The offer of a free function. While sizes are mixed, the driver's files go on counting as
 /// if they were equal, and leave out types that can be created; NVML does not (open GPU
 /// kernel modules, `kernel_vgpu_mgr.c`).
-fn as_nvml_says(offer: Offer, wanted: Option<&TypeFacts>) -> Offer {
+pub(super) fn as_nvml_says(offer: Offer, wanted: Option<&TypeFacts>) -> Offer {
     let Some(wanted) = wanted.filter(|wanted| wanted.creatable) else {
         return offer;
     };

@@ -3,7 +3,11 @@
 
 use std::rc::Rc;
 
-use super::{functions, in_instances, mediated, mixed};
+use super::{
+    functions,
+    in_instances::{self, InInstances},
+    mediated, mixed,
+};
 use crate::{
     capacity::Placement,
     device::{
@@ -13,7 +17,7 @@ use crate::{
     },
     kind::{
         Board, Candidate, Devices, FieldSources, GpuInstances, GpuSettings, HostView, Idle, MadeAs,
-        Named, Placeholder, PlacementChoice, ToMake, board,
+        MigSettings, Named, Placeholder, PlacementChoice, ToMake, board,
     },
     model::{MdevTypeId, TypeSelector},
     rule::{Rule, Verdict},
@@ -26,6 +30,17 @@ pub(super) struct NvidiaVgpuPool {
     pub(super) profile: TypeSelector,
     /// The settings of whole GPUs.
     pub(super) settings: GpuSettings,
+}
+
+impl NvidiaVgpuPool {
+    /// What it wants of GPU instances that are made for it.
+    pub(super) fn in_instances(&self, settings: MigSettings) -> InInstances<'_> {
+        InInstances {
+            profile: &self.profile,
+            settings,
+            mixes_sizes: self.settings.heterogeneous,
+        }
+    }
 }
 
 impl Devices for NvidiaVgpuPool {
@@ -88,12 +103,12 @@ impl Devices for NvidiaVgpuPool {
             None => view.mdev().offer(&candidate.parent, &self.profile),
             Some(function) => functions::offer(view, &self.profile, function),
         };
-        if self.settings.heterogeneous && !matches!(offer, Offer::Unreadable(_)) {
-            return mixed::offer(view, &self.profile, candidate, offer);
-        }
         match self.settings.gpu_instances {
             GpuInstances::Made(its) => {
-                in_instances::offer(view, &self.profile, its, candidate, offer)
+                in_instances::offer(view, &self.in_instances(its), candidate, offer)
+            }
+            _ if self.settings.heterogeneous && !matches!(offer, Offer::Unreadable(_)) => {
+                mixed::offer(view, &self.profile, candidate, offer)
             }
             GpuInstances::None | GpuInstances::MadeByOthers => offer,
         }
@@ -151,7 +166,7 @@ impl Devices for NvidiaVgpuPool {
     ) -> PlacementChoice {
         match self.settings.gpu_instances {
             GpuInstances::Made(its) => {
-                in_instances::place(view, &self.profile, its, candidate, taken)
+                in_instances::place(view, &self.in_instances(its), candidate, taken)
             }
             _ if self.settings.heterogeneous => mixed::place(view, &self.profile, candidate, taken),
             GpuInstances::None | GpuInstances::MadeByOthers => PlacementChoice::Anywhere,

@@ -77,9 +77,17 @@ impl NvidiaVgpuPool {
         let GpuInstances::Made(its) = self.settings.gpu_instances else {
             return Some((id, fit));
         };
-        let ours = in_instances::room(view, &self.profile, its, gpu)?;
+        let ours = in_instances::room(view, &self.in_instances(its), gpu)?;
         // A GPU has fewer functions than vGPUs would fit, or the note is old.
-        Some((id, Fit::Exactly(ours.most().min(fit.most()))))
+        let most = ours.most().min(fit.most());
+        let is_exact = ours.is_exact();
+        Some((
+            id,
+            match is_exact {
+                true => Fit::Exactly(most),
+                false => Fit::AtMost(most),
+            },
+        ))
     }
 }
 

@@ -4,7 +4,7 @@
 use lab_nvidia::model::Framework;
 use virt_vgpu::{
     device::{
-        nvml::{GpuInstance, Nvml, Told},
+        nvml::{GpuInstance, Nvml, SchedulerPolicy, Told},
         our_instances,
     },
     model::PciAddress,
@@ -441,6 +441,127 @@ fn a_pool_is_made_and_checked_by_commands_alone() {
     no devices in use
     ");
     insta::assert_snapshot!(works(&scene, "pool check"), @"2 pools checked: 0 errors, 0 warnings");
+}
+
+/// In GPU instances that mix sizes, each vGPU gets a place that leaves the most for others.
+#[test]
+fn sizes_are_mixed_in_gpu_instances() {
+    let scene = scene("rtx-pro-6000");
+    let pool = |name: &str, profile: &str| {
+        let keys = "heterogeneous = true\n[mig]\ngpu-instances = 1";
+        scene.vgpu_pool_with(name, profile, keys);
+    };
+    pool("large", "DC-2-24Q");
+    pool("small", "DC-2-12Q");
+    insta::assert_snapshot!(works(&scene, "host apply --all"), @"
+    0000:41:00.0: set
+      done: switch MIG mode on (for pools 'large', 'small'; it is off)
+      done: /usr/lib/nvidia/sriov-manage -e 0000:41:00.0 (0 of 48 virtual functions are there)
+      done: create GPU instance 2g.48gb+gfx at memory slots 0-5 (for pools 'large', 'small')
+      done: create GPU instance 2g.48gb+gfx at memory slots 6-11 (for pools 'large', 'small')
+      done: switch heterogeneous mode of GPU instance 2g.48gb+gfx at memory slots 0-5 on (for pools 'large', 'small'; it is off)
+      done: switch heterogeneous mode of GPU instance 2g.48gb+gfx at memory slots 6-11 on (for pools 'large', 'small'; it is off)
+      GPU instances: [++++++|++++++] create 2g.48gb+gfx at 0-5; create 2g.48gb+gfx at 6-11; 0 of 12 slots free
+    ");
+    assert_eq!(
+        works(&scene, "host apply --all").lines().next().unwrap(),
+        "0000:41:00.0: nothing to do"
+    );
+    for (number, pool) in [(1, "small"), (2, "large"), (3, "small"), (4, "large")] {
+        let vm = domain(&scene, number, pool);
+        scene.prepare(&vm).succeeds();
+    }
+    insta::assert_snapshot!(works(&scene, "pool show large").lines().last().unwrap(), @"  0000:41:00.0  rule 1    1          small");
+    scene.prepare(&domain(&scene, 5, "small")).succeeds();
+    scene.prepare(&domain(&scene, 6, "small")).succeeds();
+    let places: Vec<String> = scene
+        .claims()
+        .iter()
+        .map(|claim| {
+            let placement = claim.devices[0].placement.unwrap();
+            format!(
+                "{}: {} {placement}",
+                claim.domain_name, claim.devices[0].pool
+            )
+        })
+        .collect();
+    insta::assert_snapshot!(places.join("\n"), @"
+    vm1: small at 0 in GPU instance 1
+    vm2: large at 24 in GPU instance 1
+    vm3: small at 12 in GPU instance 1
+    vm4: large at 0 in GPU instance 2
+    vm5: small at 24 in GPU instance 2
+    vm6: small at 36 in GPU instance 2
+    ");
+    insta::assert_snapshot!(scene.prepare(&domain(&scene, 7, "small")).refusal(), @"pool 'small' has no free DC-2-12Q for domain 'vm7': its XML names 0000:41:01.3: no place for a DC-2-12Q is free in its GPU instances; 'virt-vgpu start vm7' looks for another");
+    scene.is_sound();
+    // The mode of one that is in use stays until then.
+    mig_pool(&scene, "small", "DC-2-12Q", "gpu-instances = 1");
+    mig_pool(&scene, "large", "DC-2-24Q", "gpu-instances = 1");
+    insta::assert_snapshot!(fails(&scene, "host apply --all"), @"0000:41:00.0: REFUSED: its GPU instances have vGPUs of other sizes than its pools want: 2g.48gb+gfx at memory slots 0-5 by domain 'vm1', domain 'vm2', domain 'vm3'; 2g.48gb+gfx at memory slots 6-11 by domain 'vm4', domain 'vm5', domain 'vm6'; when nobody uses them any more, 'virt-vgpu host apply 0000:41:00.0' makes the change");
+    for number in 1..=6 {
+        let vm = domain(
+            &scene,
+            number,
+            if [2, 4].contains(&number) {
+                "large"
+            } else {
+                "small"
+            },
+        );
+        scene.stop(&vm);
+    }
+    insta::assert_snapshot!(works(&scene, "host apply --all"), @"
+    0000:41:00.0: set
+      done: switch heterogeneous mode of GPU instance 2g.48gb+gfx at memory slots 0-5 off (for pool 'small'; it is on)
+      done: switch heterogeneous mode of GPU instance 2g.48gb+gfx at memory slots 6-11 off (for pool 'large'; it is on)
+      GPU instances: [======|======] keep 2g.48gb+gfx at 0-5; keep 2g.48gb+gfx at 6-11; 0 of 12 slots free
+    ");
+    // One mode for all GPU instances of one profile.
+    pool("large", "DC-2-24Q");
+    insta::assert_snapshot!(fails(&scene, "host apply --all"), @"0000:41:00.0: FAILED: pool 'large' wants heterogeneous = true and pool 'small' wants heterogeneous = false, and their vGPUs are in GPU instances of one profile; make the two agree, or let their rules match different GPUs");
+}
+
+#[test]
+fn a_gpu_instance_shares_its_time_as_its_pools_say() {
+    let scene = scene("rtx-pro-6000");
+    let keys = "scheduler = { policy = 'equal-share', strict-round-robin = true, frequency = 480 }\n\
+                [mig]\ngpu-instances = 1";
+    scene.vgpu_pool_with("shared", "DC-1-12Q", keys);
+    mig_pool(&scene, "plain", "DC-1-12A", "gpu-instances = 1");
+    insta::assert_snapshot!(works(&scene, "host apply --all"), @"
+    0000:41:00.0: set
+      done: switch MIG mode on (for pools 'plain', 'shared'; it is off)
+      done: /usr/lib/nvidia/sriov-manage -e 0000:41:00.0 (0 of 48 virtual functions are there)
+      done: create GPU instance 1g.24gb+gfx at memory slots 0-2 (for pools 'plain', 'shared')
+      done: create GPU instance 1g.24gb+gfx at memory slots 3-5 (for pools 'plain', 'shared')
+      done: set the scheduler of GPU instance 1g.24gb+gfx at memory slots 3-5: equal-share, strict round robin, 480 Hz (for pool 'shared'; it is best-effort)
+      GPU instances: [+++|+++|......] create 1g.24gb+gfx at 0-2; create 1g.24gb+gfx at 3-5; 6 of 12 slots free
+    ");
+    let works_on = || {
+        instances(&scene)
+            .into_iter()
+            .map(|one| one.scheduler.unwrap().policy)
+    };
+    assert_eq!(
+        works_on().collect::<Vec<_>>(),
+        [SchedulerPolicy::BestEffort, SchedulerPolicy::EqualShare]
+    );
+    let vm = domain(&scene, 1, "shared");
+    scene.prepare(&vm).succeeds();
+    assert_eq!(vgpus(&scene), [0, 1]);
+    scene.vgpu_pool_with(
+        "shared",
+        "DC-1-12Q",
+        "scheduler = { policy = 'best-effort' }\n[mig]\ngpu-instances = 1",
+    );
+    insta::assert_snapshot!(fails(&scene, "host apply --all"), @"0000:41:00.0: REFUSED: 'set the scheduler of GPU instance 1g.24gb+gfx at memory slots 3-5: best-effort' waits: it is in use by domain 'vm1'");
+    scene.stop(&vm);
+    insta::assert_snapshot!(works(&scene, "host apply --all"), @"
+    0000:41:00.0: set
+      done: set the scheduler of GPU instance 1g.24gb+gfx at memory slots 3-5: best-effort (for pool 'shared'; it is equal-share, strict round robin, 480 Hz)
+      GPU instances: [===|===|......] keep 1g.24gb+gfx at 0-2; keep 1g.24gb+gfx at 3-5; 6 of 12 slots free
+    ");
 }
 
 /// The driver takes them all; which GPU instance each gets is decided before it is there.

@@ -126,6 +126,7 @@ fn need(board: &Board, pool: &str, instances: u32, name: &str) -> InstanceNeed {
         later: 0,
         weight: 0,
         vgpus: None,
+        scheduler: None,
     }
 }
 

@@ -16,6 +16,7 @@ fn pool(name: &str, profile: u32, gigabytes: u64, most: u32, vgpus: u32) -> Pool
             vgpus,
             later: 0,
             mixes_sizes: false,
+            scheduler: None,
         }),
     }
 }

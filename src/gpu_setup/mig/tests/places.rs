@@ -21,6 +21,7 @@ fn four_vgpus_of_12_gb_share_half_an_rtx_pro_6000_and_another_pool_takes_the_res
             vgpus,
             later: 0,
             mixes_sizes: false,
+            scheduler: None,
         }),
     };
     // DC-2-12Q

@@ -61,6 +61,7 @@ fn case_of(model: &'static str, existing: &[Chosen], needs: &[(usize, u32, u32)]
         later: *later,
         weight: *later,
         vgpus: None,
+        scheduler: None,
     });
     Case {
         model,
