@@ -203,6 +203,9 @@ impl Inhabitants {
             let size = type_id.and_then(|id| framebuffer(types, id));
             found.sizes.entry(id).or_default().extend(size);
         }
+        for names in found.by_instance.values_mut() {
+            names.sort();
+        }
         found
     }
 }

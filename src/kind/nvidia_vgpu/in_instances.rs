@@ -110,10 +110,13 @@ pub(super) fn offer(
     }
     let left: u32 = instances.iter().map(|(one, there)| left(one, *there)).sum();
     match (&offer, instances.as_slice()) {
-        (_, [(one, _)]) if left == 0 => Offer::NoRoom(format!(
-            "its GPU instance for {profile} has all {} vGPUs that it takes",
-            one.vgpus.unwrap_or_default()
-        )),
+        (_, [(one, _)]) if left == 0 => Offer::NoRoom(match one.vgpus {
+            Some(1) => format!("its GPU instance for {profile} has the one vGPU that it takes"),
+            most => format!(
+                "its GPU instance for {profile} has all {} vGPUs that it takes",
+                most.unwrap_or_default()
+            ),
+        }),
         (_, several) if left == 0 => Offer::NoRoom(format!(
             "its {} GPU instances for {profile} have all the vGPUs that they take",
             several.len()

@@ -46,7 +46,7 @@ other=$(gi q1)
 on_lab "sed -i 's/^gpu-instances .*/gpu-instances = 1/' /etc/virt-vgpu/pools.d/quarter.toml; virt-vgpu host apply $gpu"
 assert_eq '2' "$(instances) | wc -w"
 assert_eq "$other" "cat /sys/bus/pci/devices/\$(function_of q1)/nvidia/gpu_instance_id"
-refuse_start q2 "pool 'quarter' has no free DC-1-24Q for domain 'q2': its XML names $(on_lab 'function_of q2'): its GPU instance for DC-1-24Q has all 1 vGPUs that it takes; 'virt-vgpu start q2' looks for another"
+refuse_start q2 "pool 'quarter' has no free DC-1-24Q for domain 'q2': its XML names $(on_lab 'function_of q2'): its GPU instance for DC-1-24Q has the one vGPU that it takes; 'virt-vgpu start q2' looks for another"
 assert_eq "$pids" 'for vm in half1 half2 half3 half4; do qemu_pid $vm; done | paste -sd" "'
 assert "wait_until 'virsh qemu-monitor-command half1 --hmp \"info pci\" | grep -i 10de:2bb5' 10"
 
