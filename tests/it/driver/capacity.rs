@@ -248,7 +248,7 @@ proptest! {
     }
 
     #[test]
-    fn in_gpu_instances_a_bound_is_one(
+    fn in_gpu_instances_as_many_fit_as_it_says(
         instances in proptest::collection::vec((any::<usize>(), any::<bool>()), 0..8),
         history in proptest::collection::vec(step(), 0..30),
     ) {
@@ -276,6 +276,9 @@ proptest! {
                 let created = created(&host, kind.id, false);
                 let fit = more_of(&told, id);
                 prop_assert!(is_true(fit, created), "{}: {fit}, made {created}", kind.name);
+                // Only GPU instances that mix sizes leave it open.
+                let is_exact = matches!(fit, Fit::Exactly(_));
+                prop_assert!(mixed || is_exact, "{}: {fit}", kind.name);
                 let fit = more_of(&untold, id);
                 prop_assert!(
                     is_true_of_sysfs(fit, created, mixed),

@@ -6,12 +6,17 @@ use std::{cell::RefCell, collections::BTreeMap, io};
 use lab_nvidia::{
     boards::{Board, VgpuType},
     contract::{Op, Setup, Subject, Twin, op},
+    control::{self, Control},
     model::{Attribute, Framework, Gpu, Parent, Switches, VgpuHandle},
 };
+use nix::errno::Errno;
 use virt_vgpu::{
     device::{
         Sysfs,
-        nvml::{Failure, FailureKind, GpuFacts, Heterogeneous, Nvml, Placements, Told, TypeFacts},
+        nvml::{
+            Failure, FailureKind, GpuFacts, GpuInstance, Heterogeneous, InstanceFacts, Nvml,
+            Placements, Told, TypeFacts,
+        },
     },
     model::{PciAddress, VgpuTypeId},
 };
@@ -181,7 +186,10 @@ impl TwinHost {
             memory_mib: Told::Value(board.memory_mib.into()),
             hosts_vgpus: Told::Value(true),
             mig: if can.mig { Told::Value(mig) } else { untold() },
-            instances: untold(),
+            instances: match can.mig {
+                true => Told::Value(self.instances()),
+                false => untold(),
+            },
             heterogeneous: if can.hetero && !mig {
                 Told::Value(heterogeneous)
             } else {
@@ -193,6 +201,33 @@ impl TwinHost {
             types: Told::Value(types),
             // NVML lists only vGPUs that VMs have open, and there are no VMs.
             vgpus: Told::Value(Vec::new()),
+        }
+    }
+
+    /// The GPU instances that there are.
+    fn instances(&self) -> InstanceFacts {
+        struct Described(String);
+        impl Control for Described {
+            fn command(&mut self, _: &str) -> Result<String, Errno> {
+                Ok(self.0.clone())
+            }
+        }
+        let known = control::gpu(&mut Described(self.gpu().describe()), "").unwrap();
+        let has_several = self.board().features.mig_timeslicing;
+        let instances = known.gis.iter().map(|gi| GpuInstance {
+            id: gi.id,
+            profile: gi.profile,
+            start: gi.start,
+            size: gi.size,
+            compute_instances: 0,
+            heterogeneous: has_several.then_some(gi.hetero),
+            scheduler: None,
+        });
+        InstanceFacts {
+            pending: known.mig_pending,
+            // What fits depends on the GPU instances that there are.
+            profiles: Vec::new(),
+            instances: instances.collect(),
         }
     }
 

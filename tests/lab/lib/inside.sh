@@ -166,6 +166,12 @@ write_vgpu_pool() { vgpu_pool "$1" L40S-12Q "${@:2}"; }
 # functions_of BOARD: how many virtual functions it has
 functions_of() { cat "/sys/bus/pci/devices/$1/sriov_numvfs"; }
 
+# The GPU instances that there are, as 2g.48gb+gfx@0:6, in the order of their memory slots.
+gpu_instances() {
+	nvidia-smi mig -lgi | sed -n 's/^| *[0-9]* *MIG \([^ ]*\) .* \([0-9]*:[0-9]*\) *|$/\1@\2/p' |
+		sort -t@ -k2n | paste -sd' '
+}
+
 # mode_of BOARD: whether sizes are mixed on it, as NVIDIA's program says
 mode_of() { nvidia-smi -q -i "$1" | sed -n 's/.*vGPU Heterogeneous Mode *: //p'; }
 

@@ -7,7 +7,6 @@ gpu=0000:3b:00.0
 on_lab "unload_boards; load_boards rtx-pro-6000@$gpu/0 framework=vendor-vfio"
 assert_eq "wrote /etc/virt-vgpu/pools.d/half.toml" \
 	"virt-vgpu pool create half --profile DC-2-12Q --gpu-instances 1 --device $gpu | sed -n 1p"
-instances() { printf '%s' "nvidia-smi mig -lgi | sed -n 's/^| *[0-9]* *MIG \\([^ ]*\\) .* \\([0-9]*:[0-9]*\\) *|\$/\\1@\\2/p' | sort -t@ -k2n | paste -sd' '"; }
 assert_eq "$gpu: would be set
   1. switch MIG mode on (for pool 'half'; it is off)
   2. /usr/lib/nvidia/sriov-manage -e $gpu (0 of 48 virtual functions are there)
@@ -23,7 +22,7 @@ said=$(refuse "virt-vgpu host apply $gpu")
 [[ $said == "$gpu: REFUSED: "*"sleep (process $client)"* ]] || fail "it said: $said"
 assert_eq '0' "functions_of $gpu"
 on_lab "kill $client; wait_until '! test -e /proc/$client' 10; virt-vgpu host apply $gpu"
-assert_eq '2g.48gb+gfx@0:6' "$(instances)"
+assert_eq '2g.48gb+gfx@0:6' gpu_instances
 assert_eq "$gpu: nothing to do" "virt-vgpu host apply $gpu | sed -n 1p"
 # udev has seen the GPU again meanwhile and started a run of its own.
 assert "wait_until \"systemctl show virt-vgpu-host@$gpu.service -p Result,ActiveState | paste -sd, | grep -x Result=success,ActiveState=inactive\" 30"
@@ -39,12 +38,12 @@ refuse_start half5 "pool 'half' has no free DC-2-12Q for domain 'half5': its XML
 # A second pool takes the other half while the four run; a slice of it goes again.
 pids=$(on_lab 'for vm in half1 half2 half3 half4; do qemu_pid $vm; done | paste -sd" "')
 on_lab "virt-vgpu pool create quarter --profile DC-1-24Q --gpu-instances 2 --device $gpu > /dev/null; virt-vgpu host apply $gpu"
-assert_eq '2g.48gb+gfx@0:6 1g.24gb+gfx@6:3 1g.24gb+gfx@9:3' "$(instances)"
+assert_eq '2g.48gb+gfx@0:6 1g.24gb+gfx@6:3 1g.24gb+gfx@9:3' gpu_instances
 on_lab 'attached_vm q1 quarter; attached_vm q2 quarter; start_vm q1'
 other=$(gi q1)
 [[ $other != "$first" ]] || fail "both are in GPU instance $first"
 on_lab "sed -i 's/^gpu-instances .*/gpu-instances = 1/' /etc/virt-vgpu/pools.d/quarter.toml; virt-vgpu host apply $gpu"
-assert_eq '2' "$(instances) | wc -w"
+assert_eq '2' 'gpu_instances | wc -w'
 assert_eq "$other" "cat /sys/bus/pci/devices/\$(function_of q1)/nvidia/gpu_instance_id"
 refuse_start q2 "pool 'quarter' has no free DC-1-24Q for domain 'q2': its XML names $(on_lab 'function_of q2'): its GPU instance for DC-1-24Q has the one vGPU that it takes; 'virt-vgpu start q2' looks for another"
 assert_eq "$pids" 'for vm in half1 half2 half3 half4; do qemu_pid $vm; done | paste -sd" "'
@@ -61,7 +60,7 @@ said=$(refuse "virt-vgpu host apply $gpu")
 	fail "it said: $said"
 assert_eq '1' "virt-vgpu status --json | jq -r '.problems[]' | grep -c \"^$gpu: its GPU instances cannot be as its pools need them: in the way: .*domain 'half2'\""
 on_lab 'start_daemon; for vm in half2 half3 half4 q1; do virsh -q destroy $vm; done'
-assert "wait_until '[ \"\$($(instances))\" = \"4g.96gb+gfx@0:12\" ]' 120"
+assert "wait_until '[ \X = \"4g.96gb+gfx@0:12\" ]' 120"
 on_lab 'systemctl stop virt-vgpud; virsh -q undefine q1; virsh -q undefine q2; attached_vm whole quarter; start_vm whole'
 # NVML and the driver have 0 for it, which is a GPU instance like any other.
 assert_eq '0' "cat /sys/bus/pci/devices/\$(function_of whole)/nvidia/gpu_instance_id"
@@ -69,10 +68,10 @@ on_lab 'virsh -q destroy whole'
 
 # What others undo is made again: here as soon as the GPU is bound again.
 on_lab "/usr/lib/nvidia/sriov-manage -d $gpu; /usr/lib/nvidia/sriov-manage -e $gpu"
-assert "wait_until '[ \"\$($(instances))\" = \"4g.96gb+gfx@0:12\" ]' 120"
+assert "wait_until '[ \X = \"4g.96gb+gfx@0:12\" ]' 120"
 on_lab "udevadm settle; unload_boards; modprobe virt_vgpu_sim boards=rtx-pro-6000@$gpu/0 framework=vendor-vfio
 	systemctl restart nvidia-vgpud nvidia-vgpu-mgr"
-assert "wait_until '[ \"\$($(instances))\" = \"4g.96gb+gfx@0:12\" ]' 120"
+assert "wait_until '[ \X = \"4g.96gb+gfx@0:12\" ]' 120"
 on_lab 'start_vm whole; virsh -q destroy whole'
 
 # Time-sliced vGPUs need the mode off, and it was off before.
