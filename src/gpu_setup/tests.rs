@@ -6,15 +6,15 @@ use proptest::prelude::*;
 
 use super::{
     scheduler::InWords,
-    steps::{Actual, SetupStep, setup_plan, undo_of},
+    steps::{Actual, NamedPlace, SetupStep, setup_plan, undo_of},
     wanted::{WantedMig, WantedSettings, wanted_settings},
 };
 use crate::{
     config::Pool,
     device::{
         nvml::{
-            Failure, FailureKind, GpuFacts, Heterogeneous, Question, Scheduler, SchedulerPolicy,
-            Told,
+            Failure, FailureKind, GpuFacts, Heterogeneous, InstancePlace, Question, Scheduler,
+            SchedulerPolicy, Told,
         },
         readiness::{Driver, Functions},
     },
@@ -306,6 +306,37 @@ fn every_step_has_an_undo_or_a_reason_for_none() {
         let why = "the driver does not tell how it was before";
         assert_eq!(undo_of(gpu, step, &untold), Err(why));
     }
+    let place = InstancePlace {
+        profile: 0,
+        start: 6,
+        size: 3,
+    };
+    let named = NamedPlace {
+        name: "1g.24gb+gfx".to_owned(),
+        place,
+    };
+    let (create, destroy) = (
+        Question::CreateInstance { gpu, place },
+        Question::DestroyInstance { gpu, place },
+    );
+    let mixing = |on| Question::SetInstanceHeterogeneous { gpu, place, on };
+    for (step, undo) in [
+        (SetupStep::SetMig(true), Question::SetMig { gpu, on: false }),
+        (SetupStep::SetMig(false), Question::SetMig { gpu, on: true }),
+        (SetupStep::CreateInstance(named.clone()), destroy),
+        (SetupStep::DestroyInstance(named.clone()), create),
+        (
+            SetupStep::SetInstanceHeterogeneous(named.clone(), true),
+            mixing(false),
+        ),
+    ] {
+        assert_eq!(undo_of(gpu, &step, &untold), Ok(undo));
+    }
+    let why = "the driver does not tell how it was before";
+    let of_instance = SetupStep::SetInstanceScheduler(named, equal_share());
+    assert_eq!(undo_of(gpu, &of_instance, &untold), Err(why));
+    let why = "a later step creates them again";
+    assert_eq!(undo_of(gpu, &SetupStep::RemoveFunctions, &facts), Err(why));
     for step in [SetupStep::AwaitDriver, SetupStep::AwaitTypes] {
         assert_eq!(undo_of(gpu, &step, &facts), Err("it only waits"));
     }

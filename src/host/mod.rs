@@ -247,8 +247,7 @@ impl Acts for Host {
     }
 
     fn change_gpu(&self, change: &Question, undo: Option<&Question>) -> Result<(), Failure> {
-        let nvml = NvmlChild::new(self, Deadline::after(NvmlChild::PATIENCE));
-        nvml.change(change, undo)
+        NvmlChild::for_change(self, change).change(change, undo)
     }
 }
 

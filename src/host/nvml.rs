@@ -41,6 +41,20 @@ impl<'a> NvmlChild<'a> {
         }
     }
 
+    /// NVML for a caller that waits for that change as long as a healthy driver needs. MIG
+    /// mode is the longest: older GPUs are reset for it, newer ones detached and attached again.
+    #[must_use]
+    pub fn for_change(host: &'a Host, change: &Question) -> Self {
+        const MODE: Duration = Duration::from_secs(120);
+        const INSTANCE: Duration = Duration::from_secs(30);
+        let patience = match change {
+            Question::SetMig { .. } => MODE,
+            Question::CreateInstance { .. } | Question::DestroyInstance { .. } => INSTANCE,
+            _ => Self::PATIENCE,
+        };
+        Self { host, patience }
+    }
+
     /// Asks one question that changes nothing.
     ///
     /// # Errors
