@@ -20,59 +20,45 @@ pub(super) fn settings(directory: &str, made: &ToMake<'_>) -> Vec<Step> {
 }
 
 /// The write that puts it at a place, where sizes are mixed. The driver has placed it
-/// already, so this moves it; the place goes with the vGPU.
+/// already, so this moves it.
 fn placing(directory: &str, place: u32) -> Step {
-    let path = format!("{directory}/placement_id");
-    Step {
-        what: format!("place it at {place}"),
-        act: Act::Write(Attribute {
-            path: path.clone(),
-            value: format!("{place}\n"),
-        }),
-        undo: None,
-        needs_no_undo: Some(GOES_WITH_THE_DEVICE),
-        checks: vec![Check::Reads {
-            path,
-            value: place.to_string(),
-        }],
-    }
+    let value = place.to_string();
+    set(
+        directory,
+        "placement_id",
+        value,
+        format!("place it at {place}"),
+    )
 }
 
 /// The write that puts it into a GPU instance: the driver has chosen one already, which may be
-/// for other vGPUs. It goes with the vGPU.
+/// for other vGPUs.
 fn moving(directory: &str, instance: u32) -> Step {
-    let path = format!("{directory}/gpu_instance_id");
-    Step {
-        what: format!("put it into GPU instance {instance}"),
-        act: Act::Write(Attribute {
-            path: path.clone(),
-            value: format!("{instance}\n"),
-        }),
-        undo: None,
-        needs_no_undo: Some(GOES_WITH_THE_DEVICE),
-        checks: vec![Check::Reads {
-            path,
-            value: instance.to_string(),
-        }],
-    }
+    let what = format!("put it into GPU instance {instance}");
+    set(directory, "gpu_instance_id", instance.to_string(), what)
 }
 
 /// The write that sets its parameters. The driver takes the last byte of a write for a
 /// newline and drops it unseen, so there is one, and what it has understood is read back.
-/// The parameters go with the vGPU: there is nothing to undo.
 fn with_parameters(directory: &str, parameters: &Parameters) -> Option<Step> {
     let text = parameters.text()?;
-    let path = format!("{directory}/vgpu_params");
-    Some(Step {
-        what: format!("set {text}"),
+    let what = format!("set {text}");
+    Some(set(directory, "vgpu_params", text, what))
+}
+
+/// A write that reads back the same. It goes with the vGPU: there is nothing to undo.
+fn set(directory: &str, attribute: &str, value: String, what: String) -> Step {
+    let path = format!("{directory}/{attribute}");
+    Step {
+        what,
         act: Act::Write(Attribute {
             path: path.clone(),
-            value: format!("{text}\n"),
+            value: format!("{value}\n"),
         }),
         undo: None,
         needs_no_undo: Some(GOES_WITH_THE_DEVICE),
-        checks: vec![Check::Reads { path, value: text }],
-    })
+        checks: vec![Check::Reads { path, value }],
+    }
 }
 
 #[cfg(test)]
