@@ -10,6 +10,7 @@ use super::{
         self, Board, InInstances, Instance, InstanceId, InstanceNeed, Layout, PoolNeed, ProfileId,
         Slots, gpu_need,
     },
+    steps::NamedPlace,
     users::User,
     wanted::MigPool,
 };
@@ -143,6 +144,9 @@ fn nameless(profile: &crate::device::nvml::InstanceProfile) -> String {
     let gigabytes = profile.memory_mib.div_ceil(1024);
     format!("{}g.{gigabytes}gb", profile.compute_slices)
 }
+
+/// The number of a GPU instance that is not there yet: NVML's number for none.
+pub(super) const NOT_YET: u32 = u32::MAX;
 
 /// How vGPUs share the time of a GPU instance that was just created.
 const AS_IT_BEGINS: Scheduler = Scheduler {
@@ -305,6 +309,12 @@ impl MigState {
         Ok(needs)
     }
 
+    /// The GPU instances that virt-vgpu has not created.
+    pub(super) fn foreign(&self) -> impl Iterator<Item = NamedPlace> {
+        let foreign = self.instances.iter().filter(|one| !one.ours);
+        foreign.map(|one| NamedPlace::of(&self.board, one.profile, one.slots))
+    }
+
     /// How vGPUs share the time of the GPU instance there; None: there is none, or the driver
     /// does not tell.
     pub(super) fn scheduler_at(&self, place: InstancePlace) -> Option<Scheduler> {
@@ -378,8 +388,7 @@ impl MigState {
             told.find(|one| one.id == kept.id.number()).copied()
         });
         let created = layout.created.iter().map(|new| GpuInstance {
-            // None that there is.
-            id: u32::MAX,
+            id: NOT_YET,
             profile: new.profile.number(),
             start: new.slots.start(),
             size: new.slots.size(),

@@ -1,14 +1,14 @@
 //! The steps of MIG: the mode before the virtual functions, the GPU instances after them.
 
 use super::{
-    instances::{MigState, Needs, NotTold},
-    mig::{Board, Instance, InstanceNeed, Layout, ProfileId, Reason, Slots, Why},
+    instances::{MigState, NOT_YET, Needs, NotTold},
+    mig::{Board, Instance, InstanceNeed, Layout, ProfileId, Reason, Why},
     scheduler::{Comparison, InWords, comparison, outside},
     steps::{Actual, NamedPlace, SetupPlan, SetupStep, pools_in_words, step_in_words},
     wanted::{MigPool, WantedMig, WantedSettings},
 };
 use crate::{
-    device::nvml::{GpuInstance, InstancePlace},
+    device::nvml::GpuInstance,
     model::{PciAddress, PoolName},
 };
 
@@ -89,10 +89,7 @@ fn add_mode_on(
 
 /// GPU instances of others that new virtual functions would cost.
 fn lost(mig: &MigState, actual: &Actual) -> Option<String> {
-    let foreign = mig.instances.iter().filter(|one| !one.ours);
-    let named: Vec<String> = foreign
-        .map(|one| named(&mig.board, one).to_string())
-        .collect();
+    let named: Vec<String> = mig.foreign().map(|one| one.to_string()).collect();
     (actual.functions.are_missing() && !named.is_empty()).then(|| named.join(", "))
 }
 
@@ -121,10 +118,7 @@ fn add_mode_off(
         ));
         return false;
     }
-    let foreign = mig.instances.iter().filter(|one| !one.ours);
-    let foreign: Vec<String> = foreign
-        .map(|one| named(&mig.board, one).to_string())
-        .collect();
+    let foreign: Vec<String> = mig.foreign().map(|one| one.to_string()).collect();
     let stays_on = !foreign.is_empty() || !mig.noted.switched_on;
     if stays_on && !is_for_nobody {
         plan.obstacles.push(format!(
@@ -183,7 +177,7 @@ pub(super) fn add_instances(
         plan.add(SetupStep::DestroyInstance(place), why.to_owned());
     }
     for new in &layout.created {
-        let place = named_place(&mig.board, new.profile, new.slots);
+        let place = NamedPlace::of(&mig.board, new.profile, new.slots);
         let its = needs.instances.iter();
         let its = its.filter(|need| need.profile == new.profile);
         let its: Vec<PoolName> = its.flat_map(|need| need.pools.clone()).collect();
@@ -261,8 +255,13 @@ fn add_settings(plan: &mut SetupPlan, mig: &MigState, one: &GpuInstance, need: &
             },
         }
     }
+    let is_ours = mig.noted.made.contains(&place.place) || one.id == NOT_YET;
     match (mig.users_at(place.place), steps.first()) {
         (_, None) => {}
+        (_, Some((step, _))) if !is_ours => plan.notes.push(format!(
+            "'{}' is left out: virt-vgpu has not created it",
+            step_in_words(mig.gpu, step)
+        )),
         ([], Some(_)) => {
             for (step, why) in steps {
                 plan.add(step, why);
@@ -316,16 +315,5 @@ enum Unplanned {
 }
 
 fn named(board: &Board, one: &Instance) -> NamedPlace {
-    named_place(board, one.profile, one.slots)
-}
-
-fn named_place(board: &Board, profile: ProfileId, slots: Slots) -> NamedPlace {
-    NamedPlace {
-        name: board.name(profile),
-        place: InstancePlace {
-            profile: profile.number(),
-            start: slots.start(),
-            size: slots.size(),
-        },
-    }
+    NamedPlace::of(board, one.profile, one.slots)
 }

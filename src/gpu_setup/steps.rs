@@ -3,6 +3,7 @@
 
 use super::{
     instances::{MigState, NotTold},
+    mig::{Board, ProfileId, Slots},
     mig_plan,
     scheduler::{Comparison, InWords, comparison, outside},
     wanted::WantedSettings,
@@ -96,6 +97,19 @@ pub struct NamedPlace {
     pub name: String,
     /// Where it lies.
     pub place: InstancePlace,
+}
+
+impl NamedPlace {
+    pub(super) fn of(board: &Board, profile: ProfileId, slots: Slots) -> Self {
+        Self {
+            name: board.name(profile),
+            place: InstancePlace {
+                profile: profile.number(),
+                start: slots.start(),
+                size: slots.size(),
+            },
+        }
+    }
 }
 
 impl std::fmt::Display for NamedPlace {

@@ -191,7 +191,8 @@ fn renew_functions(host: &Host, job: &mut Job) {
     if actual.functions.total == 0 {
         return job.refuse("it has no virtual functions that could be renewed".to_owned());
     }
-    let done = take_functions_away(host, gpu, actual.functions.enabled)
+    let done = refuse_foreign_instances(host, gpu)
+        .and_then(|()| take_functions_away(host, gpu, actual.functions.enabled))
         .and_then(|()| make_functions(host, gpu));
     let planned = PlannedStep {
         step: SetupStep::RenewFunctions,
@@ -200,6 +201,23 @@ fn renew_functions(host: &Host, job: &mut Job) {
     job.note(&planned, done.is_ok());
     if let Err(why) = done {
         job.stop(why);
+    }
+}
+
+/// New virtual functions cost a GPU all its GPU instances; ours are made again.
+fn refuse_foreign_instances(host: &Host, gpu: PciAddress) -> Result<(), NotDone> {
+    // Without MIG, or without NVML, there are none that could be told.
+    let Ok(mig) = read_instances(host, gpu) else {
+        return Ok(());
+    };
+    let foreign: Vec<String> = mig.foreign().map(|one| one.to_string()).collect();
+    match foreign.is_empty() {
+        true => Ok(()),
+        false => Err(NotDone::Refused(format!(
+            "GPU instances that virt-vgpu has not created would be lost: {}; destroy them \
+             ('nvidia-smi mig -dgi -i {gpu}') when nobody needs them",
+            foreign.join(", ")
+        ))),
     }
 }
 

@@ -687,3 +687,35 @@ fn what_was_made_for_pools_goes_with_the_last_one() {
     assert_eq!(places(&scene), [(QUARTER, 9, 3)]);
     assert_eq!(scene.kernel.gpu(address()).unwrap().mig, Told::Value(true));
 }
+
+/// Pools may use a GPU instance of somebody else, but it is not changed, nor lost.
+#[test]
+fn a_gpu_instance_of_others_keeps_its_settings() {
+    const QUARTER: u32 = 47;
+    let scene = scene("rtx-pro-6000");
+    mig_pool(&scene, "cad", "DC-1-12Q", "gpu-instances = 1");
+    works(&scene, "host apply --all");
+    let theirs = |gpu: &mut lab_nvidia::model::Gpu| gpu.gi_create(QUARTER, Some(9));
+    scene.kernel.with_gpu(GPU, theirs).unwrap();
+    let keys = "scheduler = { policy = 'equal-share' }\n[mig]\ngpu-instances = 2";
+    scene.vgpu_pool_with("cad", "DC-1-12Q", keys);
+    insta::assert_snapshot!(works(&scene, "host apply --all"), @"
+    0000:41:00.0: set
+      done: set the scheduler of GPU instance 1g.24gb+gfx at memory slots 0-2: equal-share (for pool 'cad'; it is best-effort)
+      GPU instances: [===|......|===] keep 1g.24gb+gfx at 0-2; keep 1g.24gb+gfx at 9-11; 6 of 12 slots free
+      note: 'set the scheduler of GPU instance 1g.24gb+gfx at memory slots 9-11: equal-share' is left out: virt-vgpu has not created it
+    ");
+    let policies: Vec<_> = instances(&scene)
+        .iter()
+        .map(|one| one.scheduler.unwrap().policy)
+        .collect();
+    assert_eq!(
+        policies,
+        [SchedulerPolicy::EqualShare, SchedulerPolicy::BestEffort]
+    );
+    insta::assert_snapshot!(fails(&scene, "host apply --renew --yes 41:00.0"), @"
+    0000:41:00.0: REFUSED: GPU instances that virt-vgpu has not created would be lost: 1g.24gb+gfx at memory slots 9-11; destroy them ('nvidia-smi mig -dgi -i 0000:41:00.0') when nobody needs them
+      not done: /usr/lib/nvidia/sriov-manage -d 0000:41:00.0, then -e 0000:41:00.0 (asked for by --renew)
+    ");
+    assert_eq!(instances(&scene).len(), 2);
+}

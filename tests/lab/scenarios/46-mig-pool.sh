@@ -60,7 +60,7 @@ said=$(refuse "virt-vgpu host apply $gpu")
 	fail "it said: $said"
 assert_eq '1' "virt-vgpu status --json | jq -r '.problems[]' | grep -c \"^$gpu: its GPU instances cannot be as its pools need them: in the way: .*domain 'half2'\""
 on_lab 'start_daemon; for vm in half2 half3 half4 q1; do virsh -q destroy $vm; done'
-assert "wait_until '[ \X = \"4g.96gb+gfx@0:12\" ]' 120"
+assert "wait_until '[ \"\$(gpu_instances)\" = 4g.96gb+gfx@0:12 ]' 120"
 on_lab 'systemctl stop virt-vgpud; virsh -q undefine q1; virsh -q undefine q2; attached_vm whole quarter; start_vm whole'
 # NVML and the driver have 0 for it, which is a GPU instance like any other.
 assert_eq '0' "cat /sys/bus/pci/devices/\$(function_of whole)/nvidia/gpu_instance_id"
@@ -68,10 +68,10 @@ on_lab 'virsh -q destroy whole'
 
 # What others undo is made again: here as soon as the GPU is bound again.
 on_lab "/usr/lib/nvidia/sriov-manage -d $gpu; /usr/lib/nvidia/sriov-manage -e $gpu"
-assert "wait_until '[ \X = \"4g.96gb+gfx@0:12\" ]' 120"
+assert "wait_until '[ \"\$(gpu_instances)\" = 4g.96gb+gfx@0:12 ]' 120"
 on_lab "udevadm settle; unload_boards; modprobe virt_vgpu_sim boards=rtx-pro-6000@$gpu/0 framework=vendor-vfio
 	systemctl restart nvidia-vgpud nvidia-vgpu-mgr"
-assert "wait_until '[ \X = \"4g.96gb+gfx@0:12\" ]' 120"
+assert "wait_until '[ \"\$(gpu_instances)\" = 4g.96gb+gfx@0:12 ]' 120"
 on_lab 'start_vm whole; virsh -q destroy whole'
 
 # Time-sliced vGPUs need the mode off, and it was off before.
