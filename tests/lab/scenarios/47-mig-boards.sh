@@ -19,4 +19,15 @@ try a30 vendor-vfio A30-1-6C 4
 try h100 vendor-vfio H100-3-40C 2
 try b200 vendor-vfio B200X-1-23C 7
 try rtx-pro-6000 vendor-vfio DC-1-24Q 4
+
+# Sizes are mixed, and time is shared, in each GPU instance by itself.
+on_lab "unload_boards; load_boards rtx-pro-6000@$gpu/0 framework=vendor-vfio
+	for pool in large:DC-2-24Q small:DC-2-12Q; do
+		vgpu_pool \${pool%:*} \${pool#*:} $gpu 'heterogeneous = true' 'scheduler = { policy = \"equal-share\" }' '[mig]' 'gpu-instances = 1'
+	done
+	virt-vgpu host apply $gpu; attached_vm ws1 large; attached_vm ws2 small; start_vm ws1; start_vm ws2"
+of_both() { printf '%s' "for vm in ws1 ws2; do cat /sys/bus/pci/devices/\$(function_of \$vm)/nvidia/$1; done | paste -sd' '"; }
+assert_eq '0 24' "$(of_both placement_id)"
+assert_eq '1' "$(of_both gpu_instance_id) | xargs -n1 | sort -u | wc -l"
+assert_eq "$gpu: nothing to do" "virt-vgpu host apply $gpu | sed -n 1p"
 assert '! dmesg | grep -E "BUG|WARNING|Call Trace|possible circular"'
