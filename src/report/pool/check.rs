@@ -1,6 +1,9 @@
 //! Mistakes in pool files, each with its place.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use serde::Serialize;
 
@@ -9,8 +12,8 @@ use crate::{
     allocate::Look,
     config::{self, POOL_DIRS, Pool, PoolError},
     document::ConfigError,
-    gpu_setup::Survey,
-    host::Host,
+    gpu_setup::{Due, Survey, When, due, uses_mig},
+    host::{Deadline, Host},
     model::PoolName,
     plan::{Detail, Rivals},
     report::in_json,
@@ -114,6 +117,33 @@ fn rivalries(look: &Look<'_>, pool: &Pool) -> Vec<String> {
     rivals.into_iter().map(sentence).collect()
 }
 
+/// The GPUs that cannot be divided into GPU instances as their pools want it, or as that pool
+/// does.
+fn cannot_be_divided(host: &Host, survey: &Survey, pool: Option<&PoolName>) -> Vec<String> {
+    /// `host apply` may have the driver for itself for minutes.
+    const PATIENCE: Duration = Duration::from_secs(2);
+    if !uses_mig(host) {
+        return Vec::new();
+    }
+    let Ok(found) = due(host, survey, Deadline::after(PATIENCE)) else {
+        return Vec::new();
+    };
+    let is_of_pool = |gpu| {
+        let mut known = survey.gpus.iter().filter(|known| known.gpu == gpu);
+        pool.is_none_or(|pool| {
+            known.any(
+                |known| matches!(&known.wanted, Ok(Some(wanted)) if wanted.pools.contains(pool)),
+            )
+        })
+    };
+    let meant = found.into_iter().filter(|one| is_of_pool(one.gpu));
+    let never = meant.filter_map(|Due { gpu, when }| match when {
+        When::Never(why) => Some(format!("{gpu}: {why}")),
+        When::Now | When::Later(_) => None,
+    });
+    never.collect()
+}
+
 impl Checked {
     fn check_all(&mut self, host: &Host) {
         let loaded = config::load_all(host);
@@ -121,7 +151,10 @@ impl Checked {
             self.add(host, pool);
         }
         match Survey::read(host) {
-            Ok(survey) => self.say_conflicts(survey.conflicts()),
+            Ok(survey) => {
+                self.say_all(survey.conflicts());
+                self.say_all(cannot_be_divided(host, &survey, None));
+            }
             Err(error) => self.say(Level::Error, None, format!("{error:#}")),
         }
         for (name, link) in loaded.masked {
@@ -166,17 +199,20 @@ impl Checked {
             loaded => {
                 self.add(host, loaded);
                 match Survey::read(host) {
-                    Ok(survey) => self.say_conflicts(survey.conflicts_of(&name)),
+                    Ok(survey) => {
+                        self.say_all(survey.conflicts_of(&name));
+                        self.say_all(cannot_be_divided(host, &survey, Some(&name)));
+                    }
                     Err(error) => self.say(Level::Error, None, format!("{error:#}")),
                 }
             }
         }
     }
 
-    /// Pools that want different settings of one GPU.
-    fn say_conflicts(&mut self, conflicts: Vec<String>) {
-        for conflict in conflicts {
-            self.say(Level::Error, None, conflict);
+    /// What is wrong with no file of its own.
+    fn say_all(&mut self, errors: Vec<String>) {
+        for error in errors {
+            self.say(Level::Error, None, error);
         }
     }
 

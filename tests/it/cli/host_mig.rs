@@ -214,6 +214,14 @@ fn what_does_not_fit_is_refused_before_anything_is_changed() {
     ] {
         let scene = scene(board);
         mig_pool(&scene, "cad", profile, keys);
+        let checked = fails(&scene, "pool check cad");
+        let (error, _) = checked.split_once('\n').unwrap();
+        let applied = fails(&scene, "host apply --all");
+        let (applied, _) = applied.split_once('\n').unwrap();
+        assert_eq!(
+            error.replace("error: ", ""),
+            applied.replace("FAILED: ", "")
+        );
         for arguments in ["host apply --all --dry-run", "host apply --all"] {
             insta::allow_duplicates! {
                 match (board, profile) {
