@@ -727,3 +727,55 @@ fn a_gpu_instance_of_others_keeps_its_settings() {
     ");
     assert_eq!(instances(&scene).len(), 2);
 }
+
+/// What a start would get and why, before and after its GPU instance is full.
+#[test]
+fn explain_names_the_gpu_instance() {
+    let scene = scene("rtx-pro-6000");
+    let explained = |number: usize| {
+        let vm = domain(&scene, number, "half");
+        scene.file("vm.xml", vm.xml());
+        let file = scene.path("vm.xml");
+        command(&scene, &format!("explain --xml {}", file.display())).stdout
+    };
+    mig_pool(&scene, "half", "DC-2-48Q", "gpu-instances = 1");
+    works(&scene, "host apply --all");
+    insta::assert_snapshot!(explained(1), @"
+    domain 'vm1' would be served
+
+    gpu0 from pool half
+      uuid    9a644b72-229d-5e8f-b09a-25956123a508
+      parent  0000:41:00.5
+      type    1573
+      why     pack: 0 in use on 0000:41:00.0, 1 of 1573 left, in GPU instance 1
+
+    pool half: DC-2-48Q, pack, 0 in use, 1 free
+      PARENT                    BOARD         NODE  IN USE  ROOM
+      0000:41:00.4 and 47 more  0000:41:00.0  -     0       1 of 1573 left
+    ");
+    scene.prepare(&domain(&scene, 1, "half")).succeeds();
+    insta::assert_snapshot!(explained(2), @"
+    domain 'vm2' would be refused
+      virt-vgpu: pool 'half' has no free DC-2-48Q for domain 'vm2': its XML names 0000:41:00.6: its GPU instance for DC-2-48Q has the one vGPU that it takes; 'virt-vgpu start vm2' looks for another
+
+    gpu0 from pool half
+      uuid    001889cd-9880-567b-a44f-705fe81fa221
+
+    pool half: DC-2-48Q, pack, 1 in use, 0 free
+      PARENT                    BOARD         NODE  IN USE  ROOM
+      0000:41:00.4              0000:41:00.0  -     1       its GPU instance for DC-2-48Q has the one vGPU that it takes
+      0000:41:00.5              0000:41:00.0  -     1       domain 'vm1' has it
+      0000:41:00.6 and 45 more  0000:41:00.0  -     1       its GPU instance for DC-2-48Q has the one vGPU that it takes
+    ");
+    insta::assert_snapshot!(works(&scene, "pool preview half"), @"
+    pool 'half' (type 'DC-2-48Q'), /etc/virt-vgpu/pools.d/half.toml
+
+    in the pool (1 of 1):
+      DEVICE        TAKEN BY  AVAILABLE                                                     ALSO IN POOL
+      0000:41:00.0  rule 1    its GPU instance for DC-2-48Q has the one vGPU that it takes  -
+    ");
+    insta::assert_snapshot!(works(&scene, "devices --pool half"), @"
+    ADDRESS       CLASS  ID         DRIVER  NAME
+    0000:41:00.0  gpu    10de:2bb5  nvidia  -
+    ");
+}
