@@ -8,18 +8,25 @@ use super::agenda::Agenda;
 use crate::{
     events,
     gpu_setup::{Survey, When, due, uses_mig},
-    host::{Deadline, Host},
+    host::{Deadline, Host, since_boot},
     model::PciAddress,
 };
 
 /// How long others may use NVIDIA's driver as a whole before the look is left for later.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long a look is good: NVML is asked for each.
+const FRESH: Duration = Duration::from_secs(30);
+
 /// What the daemon knows of them.
 #[derive(Debug, Default)]
 pub(super) struct Gpus {
     /// Whether a change waits for VMs, or the last look failed.
     is_waiting: bool,
+    /// Whether claims have changed since the last look.
+    has_changed: bool,
+    /// When that was, since boot.
+    last: Option<Duration>,
     /// Sentences that are in the log already.
     said: BTreeSet<String>,
 }
@@ -29,7 +36,14 @@ impl Gpus {
     /// in a while, because drivers and people undo what was done.
     pub(super) fn look(&mut self, host: &Host, agenda: &Agenda, is_round: bool) {
         let has_changed = agenda.claims || !agenda.stopped.is_empty();
-        if is_round || (self.is_waiting && (has_changed || agenda.tick)) {
+        // A start that has failed, or a stop, may show what others have undone.
+        let is_fresh = self.last.is_some_and(|last| since_boot() < last + FRESH);
+        self.has_changed |= has_changed;
+        let is_due = match self.is_waiting {
+            true => has_changed || agenda.tick,
+            false => (has_changed || agenda.tick) && self.has_changed && !is_fresh,
+        };
+        if is_round || is_due {
             self.look_now(host);
         }
     }
@@ -37,6 +51,8 @@ impl Gpus {
     /// The same without a reason.
     pub(super) fn look_now(&mut self, host: &Host) {
         self.is_waiting = false;
+        self.has_changed = false;
+        self.last = Some(since_boot());
         if !uses_mig(host) {
             return;
         }

@@ -8,7 +8,11 @@ use std::{collections::BTreeMap, io};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Sysfs, gpu, link_name, nvml::InstancePlace, optional, vendor_vfio};
+use super::{
+    Sysfs, gpu, link_name,
+    nvml::{InstancePlace, Scheduler},
+    optional, vendor_vfio,
+};
 use crate::model::{Handle, PciAddress, PoolName, VgpuTypeId};
 
 /// The directory of the notes, with one file for each GPU.
@@ -55,6 +59,9 @@ pub struct UsedInstance {
     pub vgpus: Option<u32>,
     /// How many of the smallest type it has room for.
     pub room: u32,
+    /// How the pools want its time to be shared; None: any way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheduler: Option<Scheduler>,
 }
 
 /// The file with the note of a GPU.

@@ -3,7 +3,7 @@
 
 use super::{
     state,
-    steps::{Actual, setup_plan},
+    steps::{Actual, setup_plan, step_in_words},
     survey::Survey,
     users,
     wanted::{WantedMig, WantedSettings},
@@ -89,12 +89,15 @@ fn look(host: &Host, gpu: PciAddress, wanted: &WantedSettings) -> Option<When> {
     if let Some(why) = plan.pending.filter(|_| plan.steps.is_empty()) {
         return Some(When::Later(why));
     }
-    let needs_free_gpu = plan.steps.iter().any(|one| one.step.needs_free_gpu());
-    match users::refusal(gpu, &users).filter(|_| needs_free_gpu) {
-        Some(refusal) => Some(When::Later(refusal)),
-        None if plan.steps.is_empty() => note_is_old(wanted, &actual).then_some(When::Now),
-        None => Some(When::Now),
+    let needing = plan.steps.iter().find(|one| one.step.needs_free_gpu());
+    if let (Some(planned), Some(refusal)) = (needing, users::refusal(gpu, &users)) {
+        let what = step_in_words(gpu, &planned.step);
+        return Some(When::Later(format!("'{what}' waits: {refusal}")));
     }
+    if !plan.steps.is_empty() || note_is_old(wanted, &actual) {
+        return Some(When::Now);
+    }
+    plan.stays.into_iter().next().map(When::Later)
 }
 
 /// Whether starts would go by GPU instances that are not there any more.

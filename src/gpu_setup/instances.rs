@@ -60,8 +60,7 @@ pub(super) fn read(
     facts: &Result<GpuFacts, Failure>,
     users: &[User],
 ) -> Result<MigState, NotTold> {
-    let noted =
-        our_instances::read(host, gpu).map_err(|error| NotTold::Other(error.to_string()))?;
+    let noted = our_instances::read(host, gpu).map_err(|error| NotTold::Note(error.to_string()))?;
     let facts = facts.as_ref().map_err(|failure| told(&failure.message))?;
     let on = match &facts.mig {
         Told::Value(on) => *on,
@@ -115,6 +114,8 @@ pub(super) fn read(
 pub enum NotTold {
     /// The GPU has no MIG.
     NoMig,
+    /// The note of virt-vgpu cannot be read; with the next step.
+    Note(String),
     /// Another reason, with the next step if there is one.
     Other(String),
 }
@@ -123,7 +124,7 @@ impl std::fmt::Display for NotTold {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::NoMig => "it has no MIG",
-            Self::Other(why) => why,
+            Self::Note(why) | Self::Other(why) => why,
         })
     }
 }
@@ -226,13 +227,20 @@ fn instance(
 ) -> Result<Instance, String> {
     let strange = || format!("GPU instance {} has no place or profile", one.id);
     let its = inhabited.by_instance.get(&one.id);
-    let users = its.into_iter().flatten().chain(&inhabited.anywhere);
+    let mut users: Vec<String> = its.into_iter().flatten().cloned().collect();
+    users.extend(inhabited.anywhere.iter().cloned());
+    let has_vgpus = its.is_some();
+    // We make none; the guest's driver makes them, and so does who uses it on the host.
+    if one.compute_instances > 0 && users.is_empty() {
+        users.push("a compute instance of the host".to_owned());
+    }
     Ok(Instance {
         id: InstanceId::new(one.id).ok_or_else(strange)?,
         profile: ProfileId::new(one.profile).ok_or_else(strange)?,
         slots: Slots::new(one.start, one.size).ok_or_else(strange)?,
         ours: noted.made.contains(&one.place()),
-        users: users.cloned().collect(),
+        has_vgpus,
+        users,
     })
 }
 
@@ -307,6 +315,11 @@ impl MigState {
         let need = gpu_need(&of_pools).map_err(|conflict| conflict.to_string())?;
         needs.instances = need.map(|need| need.instances).unwrap_or_default();
         Ok(needs)
+    }
+
+    /// Whether there is a GPU instance of that profile at those slots.
+    pub(super) fn is_there(&self, place: InstancePlace) -> bool {
+        self.told.iter().any(|one| one.place() == place)
     }
 
     /// The GPU instances that virt-vgpu has not created.
@@ -387,14 +400,16 @@ impl MigState {
             let mut told = self.told.iter();
             told.find(|one| one.id == kept.id.number()).copied()
         });
+        let has_settings = self.types.iter().any(|one| one.most_per_instance > Some(1));
         let created = layout.created.iter().map(|new| GpuInstance {
             id: NOT_YET,
             profile: new.profile.number(),
             start: new.slots.start(),
             size: new.slots.size(),
             compute_instances: 0,
-            heterogeneous: Some(false),
-            scheduler: Some(AS_IT_BEGINS),
+            // Where one vGPU fills it, it has neither.
+            heterogeneous: has_settings.then_some(false),
+            scheduler: has_settings.then_some(AS_IT_BEGINS),
         });
         let there: Vec<GpuInstance> = kept.chain(created).collect();
         self.assigned(&there, needs)
@@ -409,7 +424,12 @@ impl MigState {
         pools: &[MigPool],
         boot: Option<String>,
     ) -> OurInstances {
-        let used = self.assigned(&self.told, needs).into_iter();
+        // Those of others are for pools only if VMs of these are in them already.
+        let is_for_pools = |one: &&GpuInstance| {
+            self.noted.made.contains(&one.place()) || self.sizes.contains_key(&one.id)
+        };
+        let there: Vec<GpuInstance> = self.told.iter().filter(is_for_pools).copied().collect();
+        let used = self.assigned(&there, needs).into_iter();
         let used = used.map(|(one, need)| {
             let types = self.types_of(need, pools);
             let most = types.iter().filter_map(|one| one.most_per_instance).max();
@@ -420,14 +440,17 @@ impl MigState {
                 pools: need.pools.clone(),
                 types: types.iter().map(|one| one.name.clone()).collect(),
                 vgpus,
+                scheduler: need.scheduler,
                 room: most.unwrap_or(1).max(vgpus.unwrap_or(1)),
             }
         });
-        let is_there = |place: &InstancePlace| self.told.iter().any(|one| one.place() == *place);
         OurInstances {
             switched_on: self.noted.switched_on && (self.on || self.pending),
             boot,
-            made: self.noted.made.iter().copied().filter(is_there).collect(),
+            made: {
+                let made = self.noted.made.iter().copied();
+                made.filter(|place| self.is_there(*place)).collect()
+            },
             used: used.collect(),
         }
     }

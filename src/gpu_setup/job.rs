@@ -193,6 +193,7 @@ impl Job {
                 .any(|planned| planned.step.needs_free_gpu());
         self.report.layout = plan.layout;
         self.report.notes.extend(plan.notes);
+        self.report.notes.extend(plan.stays);
         for planned in plan.steps {
             self.note_foreseen(&planned.step, planned.why);
         }

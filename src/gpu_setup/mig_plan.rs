@@ -28,6 +28,7 @@ pub(super) fn add_mode(
                 NotTold::NoMig => {
                     format!("it has no MIG; let the rules of {pools} match other GPUs")
                 }
+                NotTold::Note(why) => why.clone(),
                 NotTold::Other(why) => format!(
                     "how it is divided cannot be told: {why}; see whether 'nvidia-smi' works"
                 ),
@@ -35,6 +36,10 @@ pub(super) fn add_mode(
             false
         }
         (WantedMig::Off, Some(Ok(mig))) => add_mode_off(plan, gpu, wanted, mig, actual),
+        (WantedMig::Off, Some(Err(NotTold::Note(why)))) => {
+            plan.obstacles.push(why.clone());
+            false
+        }
         (WantedMig::On(_), None) | (WantedMig::Off, _) | (WantedMig::ByOthers, _) => false,
     }
 }
@@ -52,7 +57,16 @@ fn add_mode_on(
     actual: &Actual,
 ) -> bool {
     match layout(gpu, pools, mig, &here(mig, actual)) {
-        Ok(_) => {}
+        Ok((layout, needs)) => {
+            let mut settings = SetupPlan::default();
+            for (one, need) in mig.after(&layout, &needs.instances) {
+                add_settings(&mut settings, mig, &one, need);
+            }
+            if !settings.obstacles.is_empty() {
+                plan.obstacles.append(&mut settings.obstacles);
+                return false;
+            }
+        }
         Err(Unplanned::Never(why)) => {
             plan.obstacles.push(why);
             return false;
@@ -151,6 +165,10 @@ fn add_mode_off(
         false => format!("for {pools}; virt-vgpu switched it on for pools that have gone"),
     };
     plan.add(SetupStep::SetMig(false), why);
+    if is_for_nobody && has_functions {
+        let why = "they were there, and not only pools of vGPUs use them".to_owned();
+        plan.add(SetupStep::EnableFunctions, why);
+    }
     has_functions
 }
 
@@ -198,6 +216,13 @@ pub(super) fn add_instances(
             "its GPU instances have vGPUs of other sizes than its pools want: {}; when nobody uses \
              them any more, 'virt-vgpu host apply {gpu}' makes the change",
             used.join("; ")
+        ));
+    }
+    for one in layout.blocked.iter().filter(|one| one.ours) {
+        plan.stays.push(format!(
+            "GPU instance {} stays until it is not in use any more by {}; no pool needs it",
+            named(&mig.board, one),
+            one.users.join(", ")
         ));
     }
     plan.layout = Some(layout.drawn(&mig.board));

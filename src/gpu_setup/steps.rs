@@ -145,6 +145,8 @@ pub struct SetupPlan {
     pub obstacles: Vec<String>,
     /// What has to wait until others have ended: a sentence with the next action.
     pub pending: Option<String>,
+    /// What VMs keep from being destroyed although no pool needs it: a sentence each.
+    pub stays: Vec<String>,
     /// The GPU instances afterwards, drawn in one line; None without any.
     pub layout: Option<String>,
     /// What is as the pools want it and still worth saying.

@@ -135,6 +135,16 @@ fn wanted_mig(pools: &[&Pool]) -> Result<WantedMig, Box<Conflict>> {
     if let Some(other) = pools.iter().find(differs) {
         return Err(conflict((first, words(first)), (other, words(other))));
     }
+    let are_made = |pool: &Pool| matches!(instances(pool), GpuInstances::Made(_));
+    let whose = |pool: &Pool| match are_made(pool) {
+        true => "GPU instances that are made for it ([mig])".to_owned(),
+        false => "GPU instances that others make (no [mig])".to_owned(),
+    };
+    // The driver would put its vGPUs into those that are made for others.
+    let differs = |pool: &&&Pool| are_made(pool) != are_made(first);
+    if let Some(other) = pools.iter().find(differs) {
+        return Err(conflict((first, whose(first)), (other, whose(other))));
+    }
     if !instances(first).are_used() {
         return Ok(WantedMig::Off);
     }

@@ -136,8 +136,14 @@ fn switch_mode(host: &Host, job: &mut Job) {
     let Some(last) = steps.iter().position(is_mode) else {
         return;
     };
+    // Without pools nothing comes later.
+    let last = match wanted.pools.is_empty() {
+        true => steps.len() - 1,
+        false => last,
+    };
     for planned in &steps[..=last] {
         let done = match &planned.step {
+            SetupStep::EnableFunctions => make_functions(host, gpu).map(|()| TakesEffect::Now),
             SetupStep::RemoveFunctions => {
                 take_functions_away(host, gpu, actual.functions.enabled).map(|()| TakesEffect::Now)
             }
@@ -178,7 +184,8 @@ fn enable_functions(host: &Host, job: &mut Job) {
     let Some(planned) = job.step(&actual, |step| *step == SetupStep::EnableFunctions) else {
         return;
     };
-    let done = make_functions(host, job.report.gpu);
+    let gpu = job.report.gpu;
+    let done = refuse_foreign_instances(host, gpu).and_then(|()| make_functions(host, gpu));
     job.note(&planned, done.is_ok());
     if let Err(why) = done {
         job.stop(why);
@@ -302,6 +309,11 @@ fn set(host: &Host, job: &mut Job, options: &mut OptionUse) {
     let Some((wanted, actual)) = known(host, job) else {
         return;
     };
+    if let Some(Ok(mig)) = &actual.mig {
+        if let Err(why) = forget_lost(host, gpu, mig) {
+            return job.stop(why);
+        }
+    }
     let plan = setup_plan(gpu, &wanted, &actual);
     for planned in &plan.steps {
         let undo = undo_of(gpu, &planned.step, &actual).ok();
@@ -324,6 +336,7 @@ fn set(host: &Host, job: &mut Job, options: &mut OptionUse) {
     }
     job.report.layout = plan.layout;
     job.report.notes.extend(plan.notes);
+    job.report.notes.extend(plan.stays);
     if let Some(obstacle) = plan.obstacles.into_iter().next() {
         return job.fail(obstacle);
     }
@@ -476,7 +489,39 @@ fn set_one(
     note_ahead(host, gpu, step)?;
     match host.change_gpu(&question, undo) {
         Ok(()) => Ok(TakesEffect::Now),
-        Err(failure) => refused_by_nvml(host, gpu, step, failure),
+        Err(failure) => {
+            forget_what_is_not_there(host, gpu, step);
+            refused_by_nvml(host, gpu, step, failure)
+        }
+    }
+}
+
+/// A place whose GPU instance was not created is not ours: somebody else may create one there.
+/// What cannot be told stays noted.
+fn forget_what_is_not_there(host: &Host, gpu: PciAddress, step: &SetupStep) {
+    let SetupStep::CreateInstance(its) = step else {
+        return;
+    };
+    let (Ok(facts), Ok(mut note)) = (state::facts(host, gpu), our_instances::read(host, gpu))
+    else {
+        return;
+    };
+    let told = facts.instances.value().map(|told| &told.instances);
+    let is_gone = told.is_some_and(|told| told.iter().all(|one| one.place() != its.place));
+    if is_gone {
+        note.made.retain(|place| *place != its.place);
+        // The next run forgets it otherwise.
+        let _ = write_note(host, gpu, &note);
+    }
+}
+
+/// Forgets GPU instances that are not there any more: others may create some in their places.
+fn forget_lost(host: &Host, gpu: PciAddress, mig: &MigState) -> Result<(), NotDone> {
+    let mut note = mig.noted.clone();
+    note.made.retain(|place| mig.is_there(*place));
+    match note == mig.noted {
+        true => Ok(()),
+        false => write_note(host, gpu, &note),
     }
 }
 

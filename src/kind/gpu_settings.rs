@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use super::mig_settings::GpuInstances;
+use super::mig_settings::{GpuInstances, MigSettings};
 use crate::{
     document::{ConfigError, Node, Position, Table, Written},
     model::ProfileName,
@@ -27,6 +27,9 @@ impl GpuSettings {
     pub(super) fn read(top: &Table<'_, '_>, profile: &ProfileName) -> Result<Self, ConfigError> {
         let gpu_instances = GpuInstances::read(top, profile)?;
         let heterogeneous = top.flag("heterogeneous")?.unwrap_or_default();
+        if let (GpuInstances::Made(its), true) = (gpu_instances, heterogeneous) {
+            refuse_counted(top, its)?;
+        }
         let scheduler = SchedulerFragment::read(top)?;
         if gpu_instances == GpuInstances::MadeByOthers {
             refuse_without_instances(top, heterogeneous)?;
@@ -37,6 +40,19 @@ impl GpuSettings {
             heterogeneous,
             scheduler: scheduler.transpose()?,
         })
+    }
+}
+
+/// With several sizes, how many fit depends on what is there.
+fn refuse_counted(top: &Table<'_, '_>, its: MigSettings) -> Result<(), ConfigError> {
+    let mixes = top.get("heterogeneous");
+    match mixes.filter(|_| its.vgpus_per_instance.is_some()) {
+        Some(node) => {
+            let what = "does not work with vgpus-per-instance: a GPU instance that mixes sizes has \
+                        as many vGPUs as fit; take one of the two out";
+            Err(node.refuse(what, &[]))
+        }
+        None => Ok(()),
     }
 }
 

@@ -247,6 +247,7 @@ impl<'b> Host<'b> {
             profile: request.profile,
             slots,
             ours: true,
+            has_vgpus: false,
             users: Vec::new(),
         };
         self.gpus[candidate].push((request.until, instance));

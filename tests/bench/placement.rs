@@ -236,6 +236,7 @@ fn random_instances(board: &Board, random: &mut Random) -> Vec<Instance> {
             profile: profile.id,
             slots,
             ours: random.below(4) > 0,
+            has_vgpus: false,
             users,
         });
     }

@@ -403,6 +403,11 @@ fn gpu_instances() {
              at-boot, on-demand",
         ),
         (
+            "heterogeneous = true\n[mig]\ngpu-instances = 1\nvgpus-per-instance = 1",
+            "3: key 'heterogeneous': does not work with vgpus-per-instance: a GPU instance that mixes \
+             sizes has as many vGPUs as fit; take one of the two out",
+        ),
+        (
             "heterogeneous = true",
             "3: key 'heterogeneous': is a setting of GPU instances, and without [mig] none is made \
              for the pool; add [mig], or take it out",

@@ -21,6 +21,8 @@ pub struct Instance {
     pub slots: Slots,
     /// Whether we created it. Others are never destroyed.
     pub ours: bool,
+    /// Whether vGPUs are in it: then it counts for what pools need, whoever created it.
+    pub has_vgpus: bool,
     /// The domains or other users of it. The driver destroys an instance whose vGPU types
     /// are set but not running, so whoever fills this in counts those as well.
     pub users: Vec<String>,
@@ -155,7 +157,7 @@ impl<'a> Task<'a> {
                 .fixed
                 .iter()
                 .copied()
-                .filter(|one| one.profile == its.id);
+                .filter(|one| one.profile == its.id && (one.ours || one.has_vgpus));
             let (mut missing, mut more) = (instances, later);
             for one in alike.collect::<Vec<_>>() {
                 if missing > 0 {

@@ -8,12 +8,14 @@ use super::mixed;
 use crate::{
     capacity::{Fit, Placement, choose_placement},
     device::{
+        gpu,
         mdev::Offer,
-        nvml::Placements,
+        nvml::{Placements, Scheduler, TypeFacts},
         our_instances::{self, OurInstances, UsedInstance},
+        readiness,
     },
     kind::{Candidate, HostView, MigSettings, PlacementChoice},
-    model::{Handle, ParentName, PciAddress, TypeSelector},
+    model::{Handle, MdevTypeId, ParentName, PciAddress, TypeSelector},
 };
 
 /// The GPU instances of a GPU.
@@ -55,6 +57,8 @@ pub(super) struct InInstances<'p> {
     pub(super) settings: MigSettings,
     /// Whether they have vGPUs of several sizes.
     pub(super) mixes_sizes: bool,
+    /// How these share the time of one; None: any way.
+    pub(super) scheduler: Option<Scheduler>,
 }
 
 impl OnGpu {
@@ -70,7 +74,9 @@ impl OnGpu {
         };
         let means =
             |one: &&UsedInstance| one.types.iter().any(|name| pool.profile.means_name(name));
-        let meant = self.noted.used.iter().filter(is_meant).filter(means);
+        let used = self.noted.used.iter();
+        let used = used.filter(|one| one.scheduler == pool.scheduler);
+        let meant = used.filter(is_meant).filter(means);
         meant.map(|one| {
             let there = self.vgpus.get(&one.id).copied().unwrap_or_default();
             (one, there)
@@ -108,7 +114,10 @@ pub(super) fn offer(
     if pool.mixes_sizes {
         return mixed_offer(view, pool, candidate, offer);
     }
-    let left: u32 = instances.iter().map(|(one, there)| left(one, *there)).sum();
+    let mut left: u32 = instances.iter().map(|(one, there)| left(one, *there)).sum();
+    if let (Offer::Type { id, .. }, None) = (&offer, candidate.function()) {
+        left = left.saturating_sub(mediated(view, gpu, id));
+    }
     match (&offer, instances.as_slice()) {
         (_, [(one, _)]) if left == 0 => Offer::NoRoom(match one.vgpus {
             Some(1) => format!("its GPU instance for {profile} has the one vGPU that it takes"),
@@ -127,6 +136,18 @@ pub(super) fn offer(
         )),
         _ => offer,
     }
+}
+
+/// How many mediated devices of the type are on the GPU. Which GPU instance each is in does not
+/// matter: there, each takes one.
+fn mediated(view: &HostView<'_>, gpu: PciAddress, type_id: &MdevTypeId) -> u32 {
+    let sysfs = view.sysfs();
+    let vgpus = readiness::vgpus(sysfs, gpu).unwrap_or_default();
+    let wanted = gpu::number(type_id.as_str());
+    let alike = vgpus
+        .iter()
+        .filter(|vgpu| our_instances::type_of(sysfs, vgpu.device) == wanted);
+    u32::try_from(alike.count()).unwrap_or(u32::MAX)
 }
 
 /// How many more vGPUs a GPU instance of one size takes.
@@ -204,6 +225,11 @@ fn mixed_places(
     };
     let types = facts.types.value().map(Vec::as_slice).unwrap_or_default();
     let in_one = |id: u32| -> Vec<(String, Placements)> {
+        let there = on_gpu.vgpus.get(&id).copied().unwrap_or_default();
+        let chosen = taken.iter().filter(|one| one.instance == Some(id)).count();
+        let there = there.saturating_add(u32::try_from(chosen).unwrap_or(u32::MAX));
+        // Beside others too, a GPU instance has fewer vGPUs than one type alone fills it with.
+        let is_full = |one: &TypeFacts| one.most_per_instance.is_some_and(|most| there >= most);
         let its = types.iter().filter_map(|one| {
             let mut told = one.instance_placements.iter();
             let told = told.find(|told| told.instance == id)?;
@@ -212,7 +238,8 @@ fn mixed_places(
                 ..Placement::in_memory(at, told.size)
             };
             let is_free = |at: &u32| !taken.iter().any(|other| other.overlaps(place(*at)));
-            let creatable: Vec<u32> = told.creatable.iter().copied().filter(is_free).collect();
+            let free = told.creatable.iter().copied().filter(is_free);
+            let creatable: Vec<u32> = free.filter(|_| !is_full(one)).collect();
             Some((
                 one.name.clone(),
                 Placements {

@@ -13,6 +13,7 @@ use crate::{
     device::{
         gpu_fields::GpuFields,
         mdev::{self, Offer, Parent},
+        nvml::Scheduler,
         step::Step,
     },
     kind::{
@@ -39,6 +40,7 @@ impl NvidiaVgpuPool {
             profile: &self.profile,
             settings,
             mixes_sizes: self.settings.heterogeneous,
+            scheduler: self.settings.scheduler.as_ref().map(Scheduler::from),
         }
     }
 }

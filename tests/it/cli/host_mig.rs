@@ -437,6 +437,7 @@ fn a_pool_is_made_and_checked_by_commands_alone() {
     insta::assert_snapshot!(made, @"
     wrote /etc/virt-vgpu/pools.d/quarter.toml
     note: without --gpu-instances no GPU instances are made for the pool: it uses those that others make, and MIG mode is left as it is
+    note: 0000:41:00.0: pool 'half' (/etc/virt-vgpu/pools.d/half.toml) wants GPU instances that are made for it ([mig]) and pool 'quarter' (/etc/virt-vgpu/pools.d/quarter.toml) wants GPU instances that others make (no [mig]); make the two files agree, or let their rules match different GPUs
 
     DEVICE        TAKEN BY                    AVAILABLE                                                             ALSO IN POOL
     0000:41:00.0  rule 'device 0000:41:00.0'  its GPU makes no DC-1-24Q now, only vGPUs of other sizes or profiles  half
@@ -447,8 +448,13 @@ fn a_pool_is_made_and_checked_by_commands_alone() {
     quarter  DC-1-24Q  1        0       0     -
 
     no devices in use
+
+    problem: 0000:41:00.0: pool 'half' (/etc/virt-vgpu/pools.d/half.toml) wants GPU instances that are made for it ([mig]) and pool 'quarter' (/etc/virt-vgpu/pools.d/quarter.toml) wants GPU instances that others make (no [mig]); make the two files agree, or let their rules match different GPUs
     ");
-    insta::assert_snapshot!(works(&scene, "pool check"), @"2 pools checked: 0 errors, 0 warnings");
+    insta::assert_snapshot!(fails(&scene, "pool check"), @"
+    error: 0000:41:00.0: pool 'half' (/etc/virt-vgpu/pools.d/half.toml) wants GPU instances that are made for it ([mig]) and pool 'quarter' (/etc/virt-vgpu/pools.d/quarter.toml) wants GPU instances that others make (no [mig]); make the two files agree, or let their rules match different GPUs
+    2 pools checked: 1 error, 0 warnings
+    ");
 }
 
 /// In GPU instances that mix sizes, each vGPU gets a place that leaves the most for others.
@@ -558,6 +564,11 @@ fn a_gpu_instance_shares_its_time_as_its_pools_say() {
     let vm = domain(&scene, 1, "shared");
     scene.prepare(&vm).succeeds();
     assert_eq!(vgpus(&scene), [0, 1]);
+    // Two fit; the other GPU instance is of a pool that shares its time in another way.
+    let others = [2, 3].map(|number| scene.prepare(&domain(&scene, number, "shared")));
+    others[0].succeeds();
+    assert!(others[1].refusal().contains("all 2 vGPUs that it takes"));
+    scene.stop(&domain(&scene, 2, "shared"));
     scene.vgpu_pool_with(
         "shared",
         "DC-1-12Q",
@@ -671,6 +682,7 @@ fn what_was_made_for_pools_goes_with_the_last_one() {
       done: destroy GPU instance 2g.48gb+gfx at memory slots 0-5 (no pool takes the GPU any more)
       done: /usr/lib/nvidia/sriov-manage -d 0000:41:00.0 (MIG mode is switched without them)
       done: switch MIG mode off (virt-vgpu switched it on for pools that have gone)
+      done: /usr/lib/nvidia/sriov-manage -e 0000:41:00.0 (they were there, and not only pools of vGPUs use them)
     ");
     assert_eq!(scene.kernel.gpu(address()).unwrap().mig, Told::Value(false));
     assert!(!scene.path(&our_instances::path(address())).exists());
@@ -709,9 +721,10 @@ fn a_gpu_instance_of_others_keeps_its_settings() {
     scene.vgpu_pool_with("cad", "DC-1-12Q", keys);
     insta::assert_snapshot!(works(&scene, "host apply --all"), @"
     0000:41:00.0: set
+      done: create GPU instance 1g.24gb+gfx at memory slots 3-5 (for pool 'cad')
       done: set the scheduler of GPU instance 1g.24gb+gfx at memory slots 0-2: equal-share (for pool 'cad'; it is best-effort)
-      GPU instances: [===|......|===] keep 1g.24gb+gfx at 0-2; keep 1g.24gb+gfx at 9-11; 6 of 12 slots free
-      note: 'set the scheduler of GPU instance 1g.24gb+gfx at memory slots 9-11: equal-share' is left out: virt-vgpu has not created it
+      done: set the scheduler of GPU instance 1g.24gb+gfx at memory slots 3-5: equal-share (for pool 'cad'; it is best-effort)
+      GPU instances: [===|+++|...|!!!] keep 1g.24gb+gfx at 0-2; create 1g.24gb+gfx at 3-5; cannot destroy 1g.24gb+gfx at 9-11 (not created by virt-vgpu); 3 of 12 slots free
     ");
     let policies: Vec<_> = instances(&scene)
         .iter()
@@ -719,13 +732,37 @@ fn a_gpu_instance_of_others_keeps_its_settings() {
         .collect();
     assert_eq!(
         policies,
-        [SchedulerPolicy::EqualShare, SchedulerPolicy::BestEffort]
+        [
+            SchedulerPolicy::EqualShare,
+            SchedulerPolicy::EqualShare,
+            SchedulerPolicy::BestEffort
+        ]
     );
     insta::assert_snapshot!(fails(&scene, "host apply --renew --yes 41:00.0"), @"
     0000:41:00.0: REFUSED: GPU instances that virt-vgpu has not created would be lost: 1g.24gb+gfx at memory slots 9-11; destroy them ('nvidia-smi mig -dgi -i 0000:41:00.0') when nobody needs them
       not done: /usr/lib/nvidia/sriov-manage -d 0000:41:00.0, then -e 0000:41:00.0 (asked for by --renew)
     ");
-    assert_eq!(instances(&scene).len(), 2);
+    assert_eq!(instances(&scene).len(), 3);
+}
+
+/// What the driver has refused is not ours, whoever makes it afterwards.
+#[test]
+fn a_gpu_instance_that_was_not_made_is_not_noted() {
+    const MORE_THAN_IT_HAS: usize = 40;
+    let failed = (1..MORE_THAN_IT_HAS).find_map(|number| {
+        let scene = scene("rtx-pro-6000");
+        mig_pool(&scene, "cad", "DC-2-12Q", "gpu-instances = 1");
+        works(&scene, "host apply --all");
+        mig_pool(&scene, "web", "DC-1-24Q", "gpu-instances = 1");
+        let run = Program::command(scene.root(), "host apply --all");
+        let outcome = run.fault(&format!("5:{number}")).run();
+        outcome.stdout.contains("virt-vgpu-nvml").then_some(scene)
+    });
+    let scene = failed.expect("the creation never failed");
+    let there = instances(&scene);
+    assert_eq!(there.len(), 1);
+    let noted = our_instances::read(&scene.host(), address()).unwrap();
+    assert_eq!(noted.made, [there[0].place()]);
 }
 
 /// What a start would get and why, before and after its GPU instance is full.

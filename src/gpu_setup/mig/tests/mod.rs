@@ -138,6 +138,7 @@ fn idle(board: &Board, id: u32, name: &str, start: u32) -> Instance {
         profile: profile.id,
         slots: Slots::new(start, profile.size).unwrap(),
         ours: true,
+        has_vgpus: false,
         users: Vec::new(),
     }
 }
@@ -152,6 +153,7 @@ fn used(board: &Board, id: u32, name: &str, start: u32) -> Instance {
 fn foreign(board: &Board, id: u32, name: &str, start: u32) -> Instance {
     Instance {
         ours: false,
+        has_vgpus: false,
         ..idle(board, id, name, start)
     }
 }

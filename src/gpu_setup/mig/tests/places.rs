@@ -164,10 +164,13 @@ fn an_instance_in_use_of_a_pool_that_creates_on_demand_is_needed() {
 }
 
 #[test]
-fn an_idle_instance_of_others_counts_and_stays() {
+fn an_instance_of_others_stays_and_counts_if_vgpus_are_in_it() {
     let a100 = board("a100-40");
     let existing = [
-        foreign(&a100, 0, "3g.20gb", 4),
+        Instance {
+            has_vgpus: true,
+            ..foreign(&a100, 0, "3g.20gb", 4)
+        },
         foreign(&a100, 1, "2g.10gb", 0),
     ];
     let needs = [need(&a100, "a", 2, "3g.20gb")];
@@ -180,6 +183,11 @@ fn an_idle_instance_of_others_counts_and_stays() {
     let layout = Layout::plan(&a100, &existing, &needs_one(&a100)).unwrap();
     assert_eq!(layout.kept, [existing[0].clone()]);
     assert_eq!(layout.blocked, [existing[1].clone()]);
+    // Without vGPUs it may be for something else.
+    let existing = [foreign(&a100, 0, "3g.20gb", 4)];
+    let layout = Layout::plan(&a100, &existing, &needs_one(&a100)).unwrap();
+    assert_eq!(layout.blocked, existing);
+    assert_eq!(layout.created.len(), 1);
 }
 
 fn needs_one(board: &Board) -> [InstanceNeed; 1] {

@@ -50,6 +50,7 @@ fn case_of(model: &'static str, existing: &[Chosen], needs: &[(usize, u32, u32)]
             profile: profile.id,
             slots: Slots::new(start, profile.size).unwrap(),
             ours: *ours,
+            has_vgpus: true,
             users,
         });
     }
@@ -159,6 +160,7 @@ fn afterwards(case: &Case, layout: &Layout) -> Vec<Instance> {
         profile: new.profile,
         slots: new.slots,
         ours: true,
+        has_vgpus: true,
         users: Vec::new(),
     });
     let goes = |one: &Instance| layout.destroyed.iter().any(|gone| gone.instance == *one);
