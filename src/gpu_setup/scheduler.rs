@@ -4,24 +4,8 @@ use std::fmt;
 
 use crate::{
     device::nvml::{Scheduler, SchedulerLimits, SchedulerPolicy},
-    kind::{SchedulerPolicy as Policy, SchedulerSettings},
+    kind::SchedulerPolicy as Policy,
 };
-
-impl From<&SchedulerSettings> for Scheduler {
-    fn from(settings: &SchedulerSettings) -> Self {
-        Self {
-            policy: match settings.policy {
-                Policy::BestEffort => SchedulerPolicy::BestEffort,
-                Policy::EqualShare => SchedulerPolicy::EqualShare,
-                Policy::FixedShare => SchedulerPolicy::FixedShare,
-            },
-            strict_round_robin: settings.strict_round_robin,
-            averaging_factor: settings.averaging_factor,
-            frequency: settings.frequency,
-            time_slice_ns: settings.time_slice_ns,
-        }
-    }
-}
 
 /// How a scheduler stands to the wanted one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

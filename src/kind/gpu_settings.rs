@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::mig_settings::{GpuInstances, MigSettings};
 use crate::{
+    device::nvml,
     document::{ConfigError, Node, Position, Table, Written},
     model::ProfileName,
     rule::{labels::labels, spelling::did_you_mean, spelling::shown},
@@ -100,6 +101,22 @@ pub struct SchedulerSettings {
     pub frequency: Option<u32>,
     /// In ns; only without strict round robin.
     pub time_slice_ns: Option<u32>,
+}
+
+impl From<&SchedulerSettings> for nvml::Scheduler {
+    fn from(settings: &SchedulerSettings) -> Self {
+        Self {
+            policy: match settings.policy {
+                SchedulerPolicy::BestEffort => nvml::SchedulerPolicy::BestEffort,
+                SchedulerPolicy::EqualShare => nvml::SchedulerPolicy::EqualShare,
+                SchedulerPolicy::FixedShare => nvml::SchedulerPolicy::FixedShare,
+            },
+            strict_round_robin: settings.strict_round_robin,
+            averaging_factor: settings.averaging_factor,
+            frequency: settings.frequency,
+            time_slice_ns: settings.time_slice_ns,
+        }
+    }
 }
 
 /// The contents of `[scheduler]`.
