@@ -73,6 +73,9 @@ fn one<'s>(survey: &'s Survey, host: &Host, text: &str) -> anyhow::Result<&'s Su
     found.ok_or_else(|| unknown(survey, host, text, parsed))
 }
 
+/// The driver that a GPU has while `sriov-manage` makes or removes its virtual functions.
+const SRIOV_MANAGE_DRIVER: &str = "pci-pf-stub";
+
 fn unknown(survey: &Survey, host: &Host, text: &str, parsed: Option<PciAddress>) -> anyhow::Error {
     let text = spelling::shown(text);
     if let Some(function) = parsed {
@@ -82,6 +85,12 @@ fn unknown(survey: &Survey, host: &Host, text: &str, parsed: Option<PciAddress>)
             );
         }
         if let Ok(Driver::Other(driver)) = readiness::driver(host, function) {
+            if driver == SRIOV_MANAGE_DRIVER {
+                return anyhow!(
+                    "{function} is being changed by sriov-manage now, which binds it to {driver} \
+                     for a moment; try again, or see whether it was killed ('ps -C sriov-manage')"
+                );
+            }
             return anyhow!(
                 "{function} is not for vGPUs: its driver is '{driver}', not nvidia; bind it to \
                      nvidia first"

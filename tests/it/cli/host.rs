@@ -311,6 +311,8 @@ fn a_gpu_that_no_pool_takes_is_never_touched() {
         let wanted = format!("virt-vgpu: {said}\n");
         assert_eq!(tree.fails(&format!("apply {address}")), wanted);
     }
+    tree.driver(B, "pci-pf-stub");
+    insta::assert_snapshot!(tree.fails(&format!("apply {B}")), @"virt-vgpu: 0000:5e:00.0 is being changed by sriov-manage now, which binds it to pci-pf-stub for a moment; try again, or see whether it was killed ('ps -C sriov-manage')");
     assert_eq!(tree.calls(), "");
     tree.works("apply --all");
     assert_eq!(
