@@ -10,7 +10,7 @@ use super::{
     PCI_DEVICES, Sysfs, link_name, list,
     mdev::{self, MdevHost, MdevType},
     nvml::{FailureKind, GpuFacts, GpuInstance, Placements, Told, TypeFacts},
-    optional, vendor_vfio,
+    optional, our_instances, vendor_vfio,
 };
 use crate::model::{MdevUuid, PciAddress, ProfileParts, VgpuTypeId};
 
@@ -326,8 +326,11 @@ impl<'a> Board<'a> {
                 let attributes = format!("{path}/{name}/nvidia");
                 vgpus.push(Vgpu {
                     type_id: kind.and_then(|id| number(&id)),
-                    placement: self.number_in(&attributes, "placement_id"),
-                    instance: self.number_in(&attributes, "gpu_instance_id"),
+                    placement: self.placement(&attributes),
+                    instance: our_instances::at(
+                        self.sysfs,
+                        &format!("{attributes}/gpu_instance_id"),
+                    ),
                 });
             }
         }
@@ -339,17 +342,17 @@ impl<'a> Board<'a> {
         let attributes = vendor_vfio::attributes(function);
         let vgpu = current.map(|id| Vgpu {
             type_id: Some(id),
-            placement: self.number_in(&attributes, "placement_id"),
-            instance: self.number_in(&attributes, "gpu_instance_id"),
+            placement: self.placement(&attributes),
+            instance: our_instances::at(self.sysfs, &format!("{attributes}/gpu_instance_id")),
         });
         let vgpus = vgpu.into_iter().collect();
         Ok(FunctionVgpus { function, vgpus })
     }
 
-    /// Also None for `Not Applicable`, and for all ones.
-    fn number_in(&self, attributes: &str, name: &str) -> Option<u32> {
-        let text = self.sysfs.read(&format!("{attributes}/{name}"));
-        text.ok()?.parse().ok().filter(|number| *number != u32::MAX)
+    /// Also None for `Not Applicable`.
+    fn placement(&self, attributes: &str) -> Option<u32> {
+        let text = self.sysfs.read(&format!("{attributes}/placement_id"));
+        text.ok()?.parse().ok()
     }
 
     /// The types that a function of the GPU lists: all types for mediated devices,

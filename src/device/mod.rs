@@ -32,6 +32,13 @@ pub mod vendor_vfio;
 
 pub use remembered::Remembered;
 
+/// A text that differs after each boot of the kernel (`drivers/char/random.c`); None if it cannot
+/// be read.
+#[must_use]
+pub fn boot_id(sysfs: &dyn Sysfs) -> Option<String> {
+    sysfs.read("/proc/sys/kernel/random/boot_id").ok()
+}
+
 /// The IPv4 addresses of a host that is a directory: lines of `INTERFACE ADDRESS`, as in
 /// `eth0 192.0.2.10`. The kernel has no such file (its `if_inet6` has the IPv6 addresses);
 /// a real host asks the kernel by netlink.

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, io};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Sysfs, gpu, link_name,
+    Sysfs, boot_id, gpu, link_name,
     nvml::{InstancePlace, Scheduler},
     optional, vendor_vfio,
 };
@@ -17,9 +17,6 @@ use crate::model::{Handle, PciAddress, PoolName, VgpuTypeId};
 
 /// The directory of the notes, with one file for each GPU.
 pub const DIRECTORY: &str = "/var/lib/virt-vgpu/gpu-instances";
-
-/// Where the kernel tells which boot this is (`drivers/char/random.c`).
-const BOOT: &str = "/proc/sys/kernel/random/boot_id";
 
 /// What is noted of a GPU.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,18 +83,12 @@ pub fn read(sysfs: &dyn Sysfs, gpu: PciAddress) -> io::Result<OurInstances> {
         );
         io::Error::new(io::ErrorKind::InvalidData, what)
     })?;
-    if noted.boot.is_none() || noted.boot != boot(sysfs) {
+    if noted.boot.is_none() || noted.boot != boot_id(sysfs) {
         noted.boot = None;
         noted.made.clear();
         noted.used.clear();
     }
     Ok(noted)
-}
-
-/// The present boot; None if the kernel does not tell.
-#[must_use]
-pub fn boot(sysfs: &dyn Sysfs) -> Option<String> {
-    sysfs.read(BOOT).ok().map(|text| text.trim().to_owned())
 }
 
 /// The attribute that tells the GPU instance of a vGPU, and that moves the vGPU to another one.
@@ -112,9 +103,14 @@ pub fn attribute(device: Handle) -> String {
 /// The GPU instance of a vGPU. None: it has none, or the driver does not tell.
 #[must_use]
 pub fn of(sysfs: &dyn Sysfs, device: Handle) -> Option<u32> {
-    let text = sysfs.read(&attribute(device)).ok()?;
+    at(sysfs, &attribute(device))
+}
+
+/// What such an attribute tells.
+pub(super) fn at(sysfs: &dyn Sysfs, attribute: &str) -> Option<u32> {
+    let text = sysfs.read(attribute).ok()?;
     // All ones, and words, mean none; 0 is a GPU instance.
-    text.trim().parse().ok().filter(|id| *id != u32::MAX)
+    text.parse().ok().filter(|id| *id != u32::MAX)
 }
 
 /// The type of a vGPU; None if it cannot be told.

@@ -1,6 +1,8 @@
 //! Changes of MIG that pools want and that are not made yet: the daemon makes them as soon as
 //! they can be made, and `status` says what they wait for.
 
+use std::time::Duration;
+
 use super::{
     state,
     steps::{Actual, setup_plan, step_in_words},
@@ -15,6 +17,10 @@ use crate::{
     kind::GpuInstances,
     model::PciAddress,
 };
+
+/// How long a command waits for NVIDIA's driver before it says nothing of these changes: `host
+/// apply` may have it for itself for minutes.
+pub const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A GPU that is not divided as its pools want it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -338,12 +338,12 @@ impl MigState {
     /// The users of the GPU instance there.
     #[must_use]
     pub fn users_at(&self, place: InstancePlace) -> &[String] {
-        let there = self.told.iter().find(|one| one.place() == place);
-        let instance = there.and_then(|there| {
-            let mut instances = self.instances.iter();
-            instances.find(|one| one.id.number() == there.id)
-        });
-        instance.map_or(&[], |instance| instance.users.as_slice())
+        // Both are in the order of NVML.
+        let mut instances = self.told.iter().zip(&self.instances);
+        let there = instances.find(|(told, _)| told.place() == place);
+        there
+            .map(|(_, instance)| instance)
+            .map_or(&[], |instance| instance.users.as_slice())
     }
 
     /// Which of these GPU instances is for which need. One stays with the pools that it was for,

@@ -33,7 +33,7 @@ mod users;
 mod wanted;
 mod work;
 
-pub use due::{Due, When, due, uses_mig};
+pub use due::{Due, PATIENCE as PATIENCE_FOR_DUE, When, due, uses_mig};
 pub use job::{Job, JobReport, JobResult};
 pub use module_options::ModuleOptions;
 pub use scheduler::InWords as SchedulerInWords;

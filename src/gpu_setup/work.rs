@@ -25,7 +25,7 @@ use crate::{
         our_instances::{self, OurInstances},
         readiness::{self, Driver},
     },
-    host::{Deadline, DriverLock, GpuLock, Host},
+    host::{Deadline, DriverLock, GpuLock, Host, boot_id},
     model::PciAddress,
 };
 
@@ -185,7 +185,13 @@ fn enable_functions(host: &Host, job: &mut Job) {
         return;
     };
     let gpu = job.report.gpu;
-    let done = refuse_foreign_instances(host, gpu).and_then(|()| make_functions(host, gpu));
+    // For pools with GPU instances that was told with the mode.
+    let is_looked_at = state::needs_mode(host, gpu, job.wanted.as_ref());
+    let foreign = match is_looked_at {
+        true => Ok(()),
+        false => refuse_foreign_instances(host, gpu),
+    };
+    let done = foreign.and_then(|()| make_functions(host, gpu));
     job.note(&planned, done.is_ok());
     if let Err(why) = done {
         job.stop(why);
@@ -340,7 +346,8 @@ fn set(host: &Host, job: &mut Job, options: &mut OptionUse) {
     if let Some(obstacle) = plan.obstacles.into_iter().next() {
         return job.fail(obstacle);
     }
-    if let Err(why) = note_instances(host, gpu, &wanted, &actual) {
+    let is_as_before = plan.steps.is_empty();
+    if let Err(why) = note_instances(host, gpu, &wanted, &actual, is_as_before) {
         return job.stop(why);
     }
     if let Some(pending) = plan.pending {
@@ -348,20 +355,25 @@ fn set(host: &Host, job: &mut Job, options: &mut OptionUse) {
     }
 }
 
-/// Notes which GPU instances there are for which pools: starts of VMs go by the note.
+/// Notes which GPU instances there are for which pools: starts of VMs go by the note. The driver
+/// is asked again unless nothing was changed.
 fn note_instances(
     host: &Host,
     gpu: PciAddress,
     wanted: &WantedSettings,
     before: &Actual,
+    is_as_before: bool,
 ) -> Result<(), NotDone> {
     let failed = |error: io::Error| NotDone::Failed(error.to_string());
     let noted = our_instances::read(host, gpu).map_err(failed)?;
     let note = match &wanted.mig {
         WantedMig::On(pools) => {
-            let mig = read_instances(host, gpu)?;
+            let mig = match &before.mig {
+                Some(Ok(mig)) if is_as_before => mig,
+                _ => &read_instances(host, gpu)?,
+            };
             let needs = mig.needs(pools).map_err(NotDone::Failed)?;
-            mig.note(&needs.instances, pools, our_instances::boot(host))
+            mig.note(&needs.instances, pools, boot_id(host))
         }
         WantedMig::Off => {
             let is_off = matches!(&before.mig, Some(Ok(mig)) if !mig.on && !mig.pending);
@@ -380,13 +392,15 @@ fn note_instances(
 
 /// MIG's part of the GPU as it is now.
 fn read_instances(host: &Host, gpu: PciAddress) -> Result<MigState, NotDone> {
+    let driver = DriverLock::acquire(host, PURPOSE, Deadline::after(OTHERS));
+    let _driver = driver.map_err(|error| NotDone::Failed(error.to_string()))?;
+    read_instances_alone(host, gpu)
+}
+
+/// The same for who has the driver's lock already.
+fn read_instances_alone(host: &Host, gpu: PciAddress) -> Result<MigState, NotDone> {
     let users = users::users(host, gpu).map_err(|error| NotDone::Refused(format!("{error:#}")))?;
-    let facts = {
-        let driver = DriverLock::acquire(host, PURPOSE, Deadline::after(OTHERS));
-        let _driver = driver.map_err(|error| NotDone::Failed(error.to_string()))?;
-        state::facts(host, gpu)
-    };
-    instances::read(host, gpu, &facts, &users)
+    instances::read(host, gpu, &state::facts(host, gpu), &users)
         .map_err(|why| NotDone::Failed(format!("its GPU instances cannot be told: {why}")))
 }
 
@@ -416,7 +430,7 @@ fn note_ahead(host: &Host, gpu: PciAddress, step: &SetupStep) -> Result<(), NotD
     match step {
         SetupStep::SetMig(true) => note.switched_on = true,
         SetupStep::CreateInstance(its) => {
-            note.boot = our_instances::boot(host);
+            note.boot = boot_id(host);
             if !note.made.contains(&its.place) {
                 note.made.push(its.place);
             }
@@ -527,10 +541,7 @@ fn forget_lost(host: &Host, gpu: PciAddress, mig: &MigState) -> Result<(), NotDo
 
 /// The driver itself destroys a GPU instance whose vGPUs do not run.
 fn refuse_used_instance(host: &Host, gpu: PciAddress, its: &NamedPlace) -> Result<(), NotDone> {
-    let users = users::users(host, gpu).map_err(|error| NotDone::Refused(format!("{error:#}")))?;
-    let mig = instances::read(host, gpu, &state::facts(host, gpu), &users)
-        .map_err(|why| NotDone::Failed(format!("its GPU instances cannot be told: {why}")))?;
-    match mig.users_at(its.place) {
+    match read_instances_alone(host, gpu)?.users_at(its.place) {
         [] => Ok(()),
         users => Err(NotDone::Refused(format!(
             "GPU instance {its} is in use by {}; shut it down, then run 'virt-vgpu host apply \

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use nix::time::{ClockId, clock_gettime};
 
-use super::{Host, fault};
-use crate::device::Sysfs;
+use super::fault;
+pub use crate::device::boot_id;
 
 /// Time since boot, suspension included (`CLOCK_BOOTTIME`). Comparable between
 /// processes as long as [`boot_id`] is the same.
@@ -14,12 +14,6 @@ pub fn since_boot() -> Duration {
     clock_gettime(ClockId::CLOCK_BOOTTIME)
         .map(Duration::from)
         .unwrap_or_default()
-}
-
-/// A text that differs after each boot of the kernel.
-#[must_use]
-pub fn boot_id(host: &Host) -> Option<String> {
-    host.read("/proc/sys/kernel/random/boot_id").ok()
 }
 
 /// The moment that far from now, or the farthest one that the clock can express.

@@ -15,7 +15,7 @@ use crate::{
     claims::{self, Claim, DEFAULT_GRACE, Liveness, State},
     config::{self, Pool},
     device::mdev::Offer,
-    gpu_setup::{Due, Survey, When, due, uses_mig},
+    gpu_setup::{Due, PATIENCE_FOR_DUE, Survey, When, due},
     host::{Deadline, Host, Processes},
     model::{DeviceName, DomainName, DomainUuid, MdevTypeId, MdevUuid, ParentName, PoolName},
     plan::{Detail, HostSupply, Idle, Placeholder, Rejection, Standing},
@@ -172,12 +172,7 @@ fn look(host: &Host) -> anyhow::Result<StatusReport> {
 
 /// GPUs that are not divided as their pools want it, and what that waits for.
 fn instance_problems(host: &Host, survey: &Survey) -> Vec<String> {
-    /// `host apply` may have the driver for itself for minutes.
-    const PATIENCE: Duration = Duration::from_secs(2);
-    if !uses_mig(host) {
-        return Vec::new();
-    }
-    let found = match due(host, survey, Deadline::after(PATIENCE)) {
+    let found = match due(host, survey, Deadline::after(PATIENCE_FOR_DUE)) {
         Ok(found) => found,
         Err(error) => return vec![format!("GPU instances are not looked at: {error}")],
     };

@@ -6,7 +6,7 @@ use std::{cell::RefCell, collections::BTreeMap, io, num::NonZeroU32, rc::Rc};
 
 use super::mixed;
 use crate::{
-    capacity::{Fit, Placement, choose_placement},
+    capacity::{Fit, Placement},
     device::{
         gpu,
         mdev::Offer,
@@ -77,10 +77,14 @@ impl OnGpu {
         let used = self.noted.used.iter();
         let used = used.filter(|one| one.scheduler == pool.scheduler);
         let meant = used.filter(is_meant).filter(means);
-        meant.map(|one| {
-            let there = self.vgpus.get(&one.id).copied().unwrap_or_default();
-            (one, there)
-        })
+        meant.map(|one| (one, self.vgpus_in(one.id, &[])))
+    }
+
+    /// How many vGPUs a GPU instance has, with those that are chosen for it and do not exist yet.
+    fn vgpus_in(&self, id: u32, taken: &[Placement]) -> u32 {
+        let there = self.vgpus.get(&id).copied().unwrap_or_default();
+        let chosen = taken.iter().filter(|one| one.instance == Some(id)).count();
+        there.saturating_add(u32::try_from(chosen).unwrap_or(u32::MAX))
     }
 }
 
@@ -179,7 +183,7 @@ fn mixed_offer(
     let Some(wanted) = types.iter().find(|one| pool.profile.means_name(&one.name)) else {
         return offer;
     };
-    match places_left(view, pool, gpu, &[]) {
+    match places_left(view, pool, gpu) {
         Some(1..) => mixed::as_nvml_says(offer, Some(wanted)),
         Some(0) => Offer::NoRoom(format!(
             "no place for a {} is free in its GPU instances",
@@ -194,18 +198,11 @@ fn mixed_offer(
 
 /// How many places of the profile are free in the pool's GPU instances, although they overlap;
 /// None: none of these mixes sizes.
-fn places_left(
-    view: &HostView<'_>,
-    pool: &InInstances<'_>,
-    gpu: &ParentName,
-    taken: &[Placement],
-) -> Option<usize> {
-    let places = mixed_places(view, pool, gpu, taken);
-    let its = places.iter().filter_map(|(_, types)| {
-        let mut types = types.iter();
-        types.find(|(name, _)| pool.profile.means_name(name))
-    });
-    let free = its.map(|(_, places)| places.creatable.len());
+fn places_left(view: &HostView<'_>, pool: &InInstances<'_>, gpu: &ParentName) -> Option<usize> {
+    let places = mixed_places(view, pool, gpu, &[]);
+    let its = places.iter();
+    let its = its.filter_map(|(_, types)| mixed::of_profile(pool.profile, types));
+    let free = its.map(|its| its.creatable.len());
     (!places.is_empty()).then(|| free.sum())
 }
 
@@ -225,29 +222,22 @@ fn mixed_places(
     };
     let types = facts.types.value().map(Vec::as_slice).unwrap_or_default();
     let in_one = |id: u32| -> Vec<(String, Placements)> {
-        let there = on_gpu.vgpus.get(&id).copied().unwrap_or_default();
-        let chosen = taken.iter().filter(|one| one.instance == Some(id)).count();
-        let there = there.saturating_add(u32::try_from(chosen).unwrap_or(u32::MAX));
+        let there = on_gpu.vgpus_in(id, taken);
         // Beside others too, a GPU instance has fewer vGPUs than one type alone fills it with.
         let is_full = |one: &TypeFacts| one.most_per_instance.is_some_and(|most| there >= most);
         let its = types.iter().filter_map(|one| {
             let mut told = one.instance_placements.iter();
             let told = told.find(|told| told.instance == id)?;
-            let place = |at: u32| Placement {
-                instance: Some(id),
-                ..Placement::in_memory(at, told.size)
+            let mut places = Placements {
+                size: told.size,
+                supported: told.creatable.clone(),
+                creatable: told.creatable.clone(),
             };
-            let is_free = |at: &u32| !taken.iter().any(|other| other.overlaps(place(*at)));
-            let free = told.creatable.iter().copied().filter(is_free);
-            let creatable: Vec<u32> = free.filter(|_| !is_full(one)).collect();
-            Some((
-                one.name.clone(),
-                Placements {
-                    size: told.size,
-                    supported: told.creatable.clone(),
-                    creatable,
-                },
-            ))
+            mixed::not_taken(&mut places, Some(id), taken);
+            if is_full(one) {
+                places.creatable.clear();
+            }
+            Some((one.name.clone(), places))
         });
         its.collect()
     };
@@ -260,7 +250,7 @@ fn mixed_places(
 /// How many more vGPUs the GPU takes for the pool; None if it is not known.
 pub(super) fn room(view: &HostView<'_>, pool: &InInstances<'_>, gpu: &ParentName) -> Option<Fit> {
     if pool.mixes_sizes {
-        let most = places_left(view, pool, gpu, &[])?;
+        let most = places_left(view, pool, gpu)?;
         return Some(match u32::try_from(most).unwrap_or(u32::MAX) {
             most @ (0 | 1) => Fit::Exactly(most),
             most => Fit::AtMost(most),
@@ -304,12 +294,8 @@ fn counted_place(
 ) -> Option<Placement> {
     let known = on_gpu(view, gpu);
     let on_gpu = known.as_ref().as_ref().ok()?;
-    let beside = |id: u32| {
-        let chosen = taken.iter().filter(|one| one.instance == Some(id));
-        u32::try_from(chosen.count()).unwrap_or(u32::MAX)
-    };
     let instances = on_gpu.instances(pool);
-    let left = instances.map(|(one, there)| (left(one, there.saturating_add(beside(one.id))), one));
+    let left = instances.map(|(one, _)| (left(one, on_gpu.vgpus_in(one.id, taken)), one));
     let fullest = left.filter(|(left, _)| *left > 0);
     let (left, one) = fullest.min_by_key(|(left, one)| (*left, one.id))?;
     Some(Placement {
@@ -329,9 +315,8 @@ fn mixed_place(
 ) -> Option<Placement> {
     let all = mixed_places(view, pool, gpu, taken);
     let choices = all.iter().filter_map(|(id, types)| {
-        let mut named = types.iter();
-        let (_, wanted) = named.find(|(name, _)| pool.profile.means_name(name))?;
-        let place = choose_placement(wanted, types.iter().map(|(_, places)| places))?;
+        let wanted = mixed::of_profile(pool.profile, types)?;
+        let place = mixed::best(wanted, types)?;
         Some((wanted.creatable.len(), *id, place))
     });
     let (_, id, place) = choices.min_by_key(|(free, id, _)| (*free, *id))?;

@@ -79,12 +79,37 @@ pub(super) fn place(
     taken: &[Placement],
 ) -> PlacementChoice {
     let places = places(view, candidate, taken);
-    let mut named = places.iter();
-    let Some((_, wanted)) = named.find(|(name, _)| profile.means_name(name)) else {
+    let Some(wanted) = of_profile(profile, &places) else {
         return PlacementChoice::Anywhere;
     };
-    let chosen = choose_placement(wanted, places.iter().map(|(_, places)| places));
-    chosen.map_or(PlacementChoice::Nowhere, PlacementChoice::At)
+    best(wanted, &places).map_or(PlacementChoice::Nowhere, PlacementChoice::At)
+}
+
+/// The places of the profile among those of all types.
+pub(super) fn of_profile<'p>(
+    profile: &TypeSelector,
+    places: &'p [(String, Placements)],
+) -> Option<&'p Placements> {
+    let mut named = places.iter();
+    let (_, its) = named.find(|(name, _)| profile.means_name(name))?;
+    Some(its)
+}
+
+/// The place that leaves the most for all types.
+pub(super) fn best(wanted: &Placements, all: &[(String, Placements)]) -> Option<Placement> {
+    choose_placement(wanted, all.iter().map(|(_, places)| places))
+}
+
+/// Without the places that are taken, of the whole GPU or of that GPU instance.
+pub(super) fn not_taken(places: &mut Placements, instance: Option<u32>, taken: &[Placement]) {
+    let size = places.size;
+    places.creatable.retain(|&id| {
+        let place = Placement {
+            instance,
+            ..Placement::in_memory(id, size)
+        };
+        !taken.iter().any(|one| one.overlaps(place))
+    });
 }
 
 /// The names of all types of the candidate's GPU and their possible places other than
@@ -100,13 +125,7 @@ fn places(
     let places = places.filter_map(|one| Some((one.name.clone(), one.placements.clone()?)));
     let mut places: Vec<(String, Placements)> = places.collect();
     for (_, of_type) in &mut places {
-        let size = of_type.size;
-        let is_free = |&id: &u32| {
-            !taken
-                .iter()
-                .any(|one| one.overlaps(Placement::in_memory(id, size)))
-        };
-        of_type.creatable.retain(is_free);
+        not_taken(of_type, None, taken);
     }
     places
 }

@@ -1,9 +1,6 @@
 //! Mistakes in pool files, each with its place.
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
@@ -12,7 +9,7 @@ use crate::{
     allocate::Look,
     config::{self, POOL_DIRS, Pool, PoolError},
     document::ConfigError,
-    gpu_setup::{Due, Survey, When, due, uses_mig},
+    gpu_setup::{Due, PATIENCE_FOR_DUE, Survey, When, due},
     host::{Deadline, Host},
     model::PoolName,
     plan::{Detail, Rivals},
@@ -120,12 +117,7 @@ fn rivalries(look: &Look<'_>, pool: &Pool) -> Vec<String> {
 /// The GPUs that cannot be divided into GPU instances as their pools want it, or as that pool
 /// does.
 fn cannot_be_divided(host: &Host, survey: &Survey, pool: Option<&PoolName>) -> Vec<String> {
-    /// `host apply` may have the driver for itself for minutes.
-    const PATIENCE: Duration = Duration::from_secs(2);
-    if !uses_mig(host) {
-        return Vec::new();
-    }
-    let Ok(found) = due(host, survey, Deadline::after(PATIENCE)) else {
+    let Ok(found) = due(host, survey, Deadline::after(PATIENCE_FOR_DUE)) else {
         return Vec::new();
     };
     let is_of_pool = |gpu| {
@@ -150,13 +142,7 @@ impl Checked {
         for (_, pool) in loaded.pools {
             self.add(host, pool);
         }
-        match Survey::read(host) {
-            Ok(survey) => {
-                self.say_all(survey.conflicts());
-                self.say_all(cannot_be_divided(host, &survey, None));
-            }
-            Err(error) => self.say(Level::Error, None, format!("{error:#}")),
-        }
+        self.check_gpus(host, None);
         for (name, link) in loaded.masked {
             self.say(Level::Note, Some(link), format!("masks pool '{name}'"));
         }
@@ -198,20 +184,26 @@ impl Checked {
             }
             loaded => {
                 self.add(host, loaded);
-                match Survey::read(host) {
-                    Ok(survey) => {
-                        self.say_all(survey.conflicts_of(&name));
-                        self.say_all(cannot_be_divided(host, &survey, Some(&name)));
-                    }
-                    Err(error) => self.say(Level::Error, None, format!("{error:#}")),
-                }
+                self.check_gpus(host, Some(&name));
             }
         }
     }
 
-    /// What is wrong with no file of its own.
-    fn say_all(&mut self, errors: Vec<String>) {
-        for error in errors {
+    /// What pools together want of GPUs and cannot get: all of them, or as far as that pool has
+    /// to do with it.
+    fn check_gpus(&mut self, host: &Host, pool: Option<&PoolName>) {
+        let survey = match Survey::read(host) {
+            Ok(survey) => survey,
+            Err(error) => return self.say(Level::Error, None, format!("{error:#}")),
+        };
+        let conflicts = match pool {
+            None => survey.conflicts(),
+            Some(pool) => survey.conflicts_of(pool),
+        };
+        for error in conflicts
+            .into_iter()
+            .chain(cannot_be_divided(host, &survey, pool))
+        {
             self.say(Level::Error, None, error);
         }
     }
