@@ -18,7 +18,7 @@
 //! | [`claims`] | which devices were made for which domain: the proof of ownership |
 //! | [`allocate`] | gives a domain the devices for its requests |
 //! | [`events`] | the events in the journal |
-//! | `gpu_setup` | the settings of whole GPUs, needed before their vGPUs can be handed out |
+//! | [`gpu_setup`] | the settings of whole GPUs, needed before their vGPUs can be handed out |
 //! | `report` | the state of pools, devices, profiles and forecasts, as data |
 //! | [`hook`] | libvirt's hook protocol and the work at each operation |
 //! | [`host`] | every effect on the system |
@@ -32,7 +32,7 @@
 //! # The dependency rule
 //!
 //! `model` ← `domain`, `rule` ← `document`, `device` ← `capacity` ← `kind` ← `config` ←
-//! `plan` ← `apply`, `claims` ← `events` ← `allocate` ← `gpu_setup` ← `report` ←
+//! `plan` ← `apply`, `claims` ← `events` ← `gpu_setup` ← `allocate` ← `report` ←
 //! `hook`, `udev`, `definition` ← `hotplug` ← `daemon`, `cli`, binaries. From `model` to
 //! `plan` no module opens a file, starts a process or uses libvirt; `device` reads through
 //! [`device::Sysfs`]. Only `host` touches the system. The hook cannot use
@@ -57,7 +57,6 @@ pub mod device;
 pub mod document;
 pub mod domain;
 pub mod events;
-#[cfg(feature = "cli")]
 pub mod gpu_setup;
 pub mod hook;
 pub mod host;

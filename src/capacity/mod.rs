@@ -16,6 +16,7 @@ use crate::{
 };
 
 mod adding;
+pub mod mig;
 mod placement;
 mod vm;
 

@@ -5,16 +5,12 @@ use std::{
     collections::{BTreeMap, BTreeSet},
 };
 
-use super::{
-    mig::{
-        self, Board, InInstances, Instance, InstanceId, InstanceNeed, Layout, PoolNeed, ProfileId,
-        Slots, gpu_need,
-    },
-    steps::NamedPlace,
-    users::User,
-    wanted::MigPool,
-};
+use super::{steps::NamedPlace, users::User, wanted::MigPool};
 use crate::{
+    capacity::mig::{
+        Board, InInstances, Instance, InstanceId, InstanceNeed, Layout, PoolNeed, ProfileId, Slots,
+        gpu_need,
+    },
     device::{
         nvml::{
             Failure, FailureKind, GpuFacts, GpuInstance, InstancePlace, Scheduler, SchedulerLimits,
@@ -75,21 +71,7 @@ pub(super) fn read(
         Told::Unavailable(failure) => return Err(unavailable(failure)),
     };
     let strange = |what: String| NotTold::Other(what);
-    let profiles = found.profiles.iter().map(|one| {
-        let id = ProfileId::new(one.id).ok_or("a GPU instance profile has no id")?;
-        Ok(mig::InstanceProfile {
-            id,
-            name: one.name.clone().unwrap_or_else(|| nameless(one)),
-            size: one.size,
-            starts: one.starts.clone(),
-            most: one.most,
-            engines: one.engines,
-        })
-    });
-    let profiles: Result<Vec<_>, &str> = profiles.collect();
-    let profiles = profiles.map_err(|what| strange(what.to_owned()))?;
-    // The guest's driver makes compute instances for itself.
-    let board = Board::new(profiles, false).map_err(|error| strange(error.to_string()))?;
+    let board = Board::told(&found.profiles).map_err(|error| strange(error.to_string()))?;
     let inhabited = Inhabitants::of(host, users, &types);
     let mut instances = Vec::new();
     for one in &found.instances {
@@ -138,12 +120,6 @@ fn unavailable(failure: &Failure) -> NotTold {
         FailureKind::NotSupported | FailureKind::NoSymbol => NotTold::NoMig,
         _ => told(&failure.message),
     }
-}
-
-/// For drivers that tell no names: as NVIDIA builds them.
-fn nameless(profile: &crate::device::nvml::InstanceProfile) -> String {
-    let gigabytes = profile.memory_mib.div_ceil(1024);
-    format!("{}g.{gigabytes}gb", profile.compute_slices)
 }
 
 /// The number of a GPU instance that is not there yet: NVML's number for none.

@@ -2,14 +2,14 @@
 
 use super::{
     instances::{MigState, NOT_YET, Needs, NotTold},
-    mig::{Board, Instance, InstanceNeed, Layout, ProfileId, Reason, Why},
     scheduler::{Comparison, InWords, comparison, outside},
-    steps::{Actual, NamedPlace, SetupPlan, SetupStep, pools_in_words, step_in_words},
+    steps::{Actual, NamedPlace, SetupPlan, SetupStep, step_in_words},
     wanted::{MigPool, WantedMig, WantedSettings},
 };
 use crate::{
+    capacity::mig::{Board, Instance, InstanceNeed, Layout, ProfileId, Reason, Why},
     device::nvml::GpuInstance,
-    model::{PciAddress, PoolName},
+    model::{PciAddress, PoolName, pools_in_words},
 };
 
 /// Adds what switches the mode. Whether the virtual functions are removed for that. Nothing is

@@ -1,7 +1,8 @@
 //! What whole GPUs need before anything of them can be handed out: virtual functions,
 //! mixed sizes, the scheduler. What pools want is compared with what is, and the steps
 //! between the two are carried out. All of it is gone when the driver is loaded again.
-//! [`mig`] computes which GPU instances a GPU is to have, [`mig_plan`] makes steps of it.
+//! [`crate::capacity::mig`] computes which GPU instances a GPU is to have, [`mig_plan`] makes steps
+//! of it.
 //!
 //! # Order of the locks
 //!
@@ -20,7 +21,6 @@
 mod due;
 mod instances;
 mod job;
-pub mod mig;
 mod mig_plan;
 mod module_options;
 mod scheduler;

@@ -3,17 +3,17 @@
 
 use super::{
     instances::{MigState, NotTold},
-    mig::{Board, ProfileId, Slots},
     mig_plan,
     scheduler::{Comparison, InWords, comparison, outside},
     wanted::WantedSettings,
 };
 use crate::{
+    capacity::mig::{Board, ProfileId, Slots},
     device::{
         nvml::{Failure, GpuFacts, InstancePlace, Question, Scheduler, SchedulerPolicy, Told},
         readiness::{Driver, Functions},
     },
-    model::{PciAddress, PoolName},
+    model::{PciAddress, pools_in_words},
 };
 
 /// How a GPU is.
@@ -195,16 +195,6 @@ pub fn setup_plan(gpu: PciAddress, wanted: &WantedSettings, actual: &Actual) -> 
     add_heterogeneous(&mut plan, gpu, wanted, actual);
     add_scheduler(&mut plan, wanted, actual);
     plan
-}
-
-/// `pool 'a'`, `pools 'a', 'b'`, `no pool`.
-pub(super) fn pools_in_words(pools: &[PoolName]) -> String {
-    if pools.is_empty() {
-        return "no pool".to_owned();
-    }
-    let names: Vec<&str> = pools.iter().map(PoolName::as_str).collect();
-    let noun = if names.len() == 1 { "pool" } else { "pools" };
-    format!("{noun} '{}'", names.join("', '"))
 }
 
 fn add_heterogeneous(

@@ -140,6 +140,17 @@ pub(super) fn is_directory_name(text: &str) -> bool {
         && !text.contains(|c: char| c == '/' || c.is_control())
 }
 
+/// `pool 'a'`, `pools 'a', 'b'`, `no pool`.
+#[must_use]
+pub fn pools_in_words(pools: &[PoolName]) -> String {
+    if pools.is_empty() {
+        return "no pool".to_owned();
+    }
+    let names: Vec<&str> = pools.iter().map(PoolName::as_str).collect();
+    let noun = if names.len() == 1 { "pool" } else { "pools" };
+    format!("{noun} '{}'", names.join("', '"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lab_nvidia::boards;
-use virt_vgpu::gpu_setup::mig::{
+use virt_vgpu::capacity::mig::{
     Board, Candidate, Choice, Engines, Instance, InstanceId, InstanceProfile, Later, Occupied,
     ProfileId, Slots, Usefulness, choose,
 };

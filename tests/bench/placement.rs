@@ -11,7 +11,7 @@ use std::{
 };
 
 use nix::time::{ClockId, clock_gettime};
-use virt_vgpu::gpu_setup::mig::{
+use virt_vgpu::capacity::mig::{
     Board, Instance, InstanceId, InstanceNeed, Layout, ProfileId, Slots,
 };
 

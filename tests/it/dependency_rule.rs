@@ -45,14 +45,26 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     (
         "allocate",
         &[
-            "model", "kind", "domain", "rule", "config", "device", "capacity", "plan", "apply",
-            "claims", "events", "host",
+            "model",
+            "kind",
+            "domain",
+            "rule",
+            "config",
+            "device",
+            "capacity",
+            "plan",
+            "apply",
+            "claims",
+            "events",
+            "host",
+            "gpu_setup",
         ],
     ),
     (
         "gpu_setup",
         &[
-            "model", "kind", "rule", "config", "device", "plan", "apply", "claims", "host",
+            "model", "kind", "rule", "config", "device", "capacity", "plan", "apply", "claims",
+            "host",
         ],
     ),
     (

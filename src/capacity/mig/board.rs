@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::device::nvml::Engines;
+use crate::device::nvml::{self, Engines};
 
 /// A number that NVML gives; `NVML_GPU_INSTANCE` calls use all ones for "none", and 0 is
 /// as good as any other.
@@ -138,6 +138,9 @@ pub struct Board {
 /// A table that makes no sense.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadBoard {
+    /// A profile has the number that means none.
+    #[error("a GPU instance profile has no id")]
+    NoId,
     /// Two profiles have the id.
     #[error("the GPU instance profile {0} is listed twice")]
     Twice(ProfileId),
@@ -154,6 +157,12 @@ pub enum BadBoard {
     /// More than [`Board::MOST_PROFILES`].
     #[error("the GPU has {0} GPU instance profiles, more than can be dealt with")]
     Profiles(usize),
+}
+
+/// For drivers that tell no names: as NVIDIA builds them.
+fn nameless(profile: &nvml::InstanceProfile) -> String {
+    let gigabytes = profile.memory_mib.div_ceil(1024);
+    format!("{}g.{gigabytes}gb", profile.compute_slices)
 }
 
 impl Board {
@@ -204,6 +213,24 @@ impl Board {
             slots,
             compute_instances,
         })
+    }
+
+    /// Reads NVML's table as it was told, for guests that create the compute instances.
+    ///
+    /// # Errors
+    /// When the table makes no sense.
+    pub fn told(profiles: &[nvml::InstanceProfile]) -> Result<Self, BadBoard> {
+        let profiles = profiles.iter().map(|one| {
+            Ok(InstanceProfile {
+                id: ProfileId::new(one.id).ok_or(BadBoard::NoId)?,
+                name: one.name.clone().unwrap_or_else(|| nameless(one)),
+                size: one.size,
+                starts: one.starts.clone(),
+                most: one.most,
+                engines: one.engines,
+            })
+        });
+        Self::new(profiles.collect::<Result<_, _>>()?, false)
     }
 
     /// The profiles, large ones first.

@@ -9,7 +9,7 @@ use super::{
     occupied::Occupied,
     search::{Group, fit, largest_parts},
 };
-use crate::{gpu_setup::steps::pools_in_words, model::PoolName};
+use crate::model::{PoolName, pools_in_words};
 
 /// How many layouts are proposed.
 const MOST_PROPOSED: usize = 3;

@@ -55,6 +55,13 @@ impl Occupied {
         board.slots().saturating_sub(self.slots.count_ones())
     }
 
+    /// How many more of a profile fit beside each other; 0 for one that the GPU does not have.
+    #[must_use]
+    pub fn more(self, board: &Board, profile: ProfileId) -> u32 {
+        let profile = board.index(profile);
+        profile.map_or(0, |profile| self.fitting(board, profile))
+    }
+
     /// With one more instance; whether it fits has been asked before.
     #[must_use]
     pub(super) fn with(mut self, board: &Board, profile: usize, slots: Slots) -> Self {
