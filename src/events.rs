@@ -29,6 +29,8 @@ message_ids! {
     KEPT = "72cf7eb663bd4aa5822523b0282530f4";
     /// A guest-driver medium cannot be used.
     MEDIA = "e52a7df6d08f49b2b1cef4db1f49197c";
+    /// A GPU instance was made for a domain that is starting.
+    INSTANCE = "6c1f0a8e27d94b53a1e4907bd5c8f36a";
     /// A driver refused a device that its attributes had offered.
     DRIVER = "4f18f3cd4b3a47f4af9e302d8922ee0a";
     /// A virtual function is quarantined until it is repaired.
@@ -45,6 +47,17 @@ message_ids! {
     REPAIRED = "f833173a85d2409792eb2ff0c7cde6c0";
     /// An operation that never refuses a start has failed.
     TROUBLE = "4d03df1a653f482bb92e3a53da288f29";
+}
+
+/// Logs a GPU instance that was made for a domain that is starting.
+pub fn log_instance_made(domain: &DomainName, gpu: &ParentName, pool: &PoolName, made: &str) {
+    tracing::info!(
+        message_id = INSTANCE,
+        domain_name = %domain,
+        pool = %pool,
+        parent = %gpu,
+        "made GPU instance {made} on {gpu} for domain '{domain}'"
+    );
 }
 
 /// Logs devices that were made for a claim's domain by an operation.

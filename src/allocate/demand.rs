@@ -68,6 +68,15 @@ impl PlacedRequest<'_> {
     }
 }
 
+/// The GPU instances that a plan may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Instances {
+    /// Those that there are.
+    Existing,
+    /// Also those that the start would make.
+    New,
+}
+
 /// The demand of a domain.
 #[derive(Debug)]
 pub struct Demand<'a> {
@@ -213,7 +222,8 @@ impl<'a> Demand<'a> {
         self.plan(host, &failed)
     }
 
-    /// Plans a device for each request from that look and those claims.
+    /// Plans a device for each request from that look and those claims. GPU instances that
+    /// would have to be made first are the last resort ([`Plan::needs_new_instance`]).
     ///
     /// # Errors
     /// A refusal, or what of the host cannot be read.
@@ -223,13 +233,50 @@ impl<'a> Demand<'a> {
         seen: &Seen,
         failed: &Failed,
     ) -> Result<Plan, AllocateError> {
+        let planned = self.plan_on(look, seen, failed, Instances::Existing);
+        match planned {
+            Err(AllocateError::Refused(_)) if self.makes_instances() => {
+                self.plan_on(look, seen, failed, Instances::New)
+            }
+            planned => planned,
+        }
+    }
+
+    /// The plan with the GPU instances that there are.
+    ///
+    /// # Errors
+    /// As [`Self::plan_from`].
+    pub(super) fn plan_in_existing_instances(
+        &self,
+        look: &Look<'_>,
+        seen: &Seen,
+        failed: &Failed,
+    ) -> Result<Plan, AllocateError> {
+        self.plan_on(look, seen, failed, Instances::Existing)
+    }
+
+    /// Whether a start may make GPU instances for it.
+    fn makes_instances(&self) -> bool {
+        self.pools.values().any(|pool| {
+            let settings = pool.devices.gpu_settings();
+            settings.is_some_and(|its| its.gpu_instances.are_made_on_demand())
+        })
+    }
+
+    fn plan_on(
+        &self,
+        look: &Look<'_>,
+        seen: &Seen,
+        failed: &Failed,
+        instances: Instances,
+    ) -> Result<Plan, AllocateError> {
         let had_missed = look.has_missed();
         let bring_together = self.can_be_together();
-        let plan = self.plan_once(look, seen, failed, bring_together);
+        let plan = self.plan_once(look, seen, failed, (bring_together, instances));
         if bring_together && look.has_missed() && !had_missed {
             // A preference is no reason to wait for a driver.
             look.forget_missed();
-            return self.plan_once(look, seen, failed, false);
+            return self.plan_once(look, seen, failed, (false, instances));
         }
         plan
     }
@@ -250,7 +297,7 @@ impl<'a> Demand<'a> {
         look: &Look<'_>,
         seen: &Seen,
         failed: &Failed,
-        bring_together: bool,
+        (bring_together, instances): (bool, Instances),
     ) -> Result<Plan, AllocateError> {
         let mut nearness = nearness_of(self.domain, &look.sysfs)
             .map_err(|cause| io_error("cannot read the NUMA layout", cause))?;
@@ -264,6 +311,7 @@ impl<'a> Demand<'a> {
         let detail = Detail {
             ahead: look.ahead(),
             is_settled: look.asks_no_driver(),
+            existing_instances_only: instances == Instances::Existing,
             nodes: bring_together || !nearness.nodes.is_empty(),
             boards: self.wanted.len() > 1 || !failed.is_empty(),
             functions_only: self.wanted.iter().all(|placed| {

@@ -12,6 +12,7 @@ use crate::{
         step::{Act, Step, Undo},
     },
     events,
+    gpu_setup::{Demanded, Made, NotMade, make_instance},
     host::{ClaimLock, Deadline, DeviceLock, Host, HostLock, LockError},
     model::{DeviceName, DomainUuid, ParentName},
     plan::{Assignment, Failed, Plan, Refusal, RefusalKind},
@@ -57,6 +58,8 @@ struct Tries {
     has_reconciled: bool,
     /// Domains whose starts and stops have been waited for.
     awaited: BTreeSet<DomainUuid>,
+    /// How many GPU instances were needed in addition.
+    instances: u32,
 }
 
 impl Making<'_> {
@@ -144,6 +147,10 @@ impl Making<'_> {
                 }
                 planned => planned?,
             };
+            if let Some(number) = plan.needs_new_instance() {
+                self.make_instance(&plan, number, tries)?;
+                return Ok(None);
+            }
             look.ask_no_driver_any_more();
             let planning = HostLock::acquire(self.host, &self.purpose(), self.lock_deadline())?;
             if seen.is_current(self.host) {
@@ -153,6 +160,8 @@ impl Making<'_> {
             let planned = self.plan(look, &seen, &tries.failed);
             let has_time = self.deadline.left() > Host::PATIENCE;
             match planned {
+                // It is made without this lock.
+                Ok(plan) if plan.needs_new_instance().is_some() => return Ok(None),
                 Ok(plan) if !look.has_missed() => break (plan, planning),
                 // Another start was faster, and an unknown device is needed: ask more first.
                 _ if look.has_missed() && has_time => look.look_further(),
@@ -164,6 +173,61 @@ impl Making<'_> {
         claims::announce(self.host, &planning, self.lock, &claim)
             .map_err(|cause| io_error("no device was made", cause))?;
         Ok(Some((plan, claim)))
+    }
+
+    /// Makes the GPU instance that the assignment with that number needs. If the GPU does not
+    /// take one, the next plan does without it.
+    fn make_instance(
+        &self,
+        plan: &Plan,
+        number: usize,
+        tries: &mut Tries,
+    ) -> Result<(), AllocateError> {
+        /// A bound that is never reached in practice: as many GPU instances as no host has.
+        const MOST: u32 = 128;
+        let assignment = &plan.assignments[number];
+        let domain = &self.demand.domain.name;
+        tries.instances += 1;
+        let gpu = assignment.board.pci().filter(|_| tries.instances < MOST);
+        let Some(gpu) = gpu else {
+            tries.failed.note(plan, number, "it makes no GPU instances");
+            return Ok(());
+        };
+        let purpose = self.purpose();
+        let demanded = Demanded {
+            gpu,
+            pool: &assignment.pool,
+            purpose: &purpose,
+            deadline: self.lock_deadline(),
+        };
+        let is_needed = || {
+            let look = Look::new(self.host);
+            let seen = self.demand.see_claims(&look)?;
+            let failed = &tries.failed;
+            match self.demand.plan_in_existing_instances(&look, &seen, failed) {
+                Err(AllocateError::Refused(_)) => Ok(true),
+                planned => planned.map(|_| false),
+            }
+        };
+        let why = match make_instance(self.host, demanded, is_needed)? {
+            Ok(Made::Instance(made)) => {
+                events::log_instance_made(domain, &assignment.board, &assignment.pool, &made);
+                return Ok(());
+            }
+            Ok(Made::NotNeeded) => return Ok(()),
+            Err(NotMade::Busy(error)) => return Err(error.into()),
+            Err(NotMade::Refused(why)) => why,
+        };
+        events::log_driver_refusal(domain, &assignment.board, &why);
+        tries.failed.note(plan, number, &why);
+        if self.deadline.left() < Host::PATIENCE {
+            return Err(AllocateError::Failed {
+                domain: domain.to_string(),
+                device: assignment.device.to_string(),
+                cause: why,
+            });
+        }
+        Ok(())
     }
 
     /// Whether devices of other domains were being made on the board since the look began.

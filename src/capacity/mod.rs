@@ -162,6 +162,13 @@ fn room_in_instances(gpu: &GpuState, wanted: &VgpuType) -> Option<BTreeMap<u32, 
     alike.map(|one| Some((one.id, left(one)?))).collect()
 }
 
+/// How many more vGPUs of any type, by the number of functions and of vGPUs.
+#[must_use]
+pub fn room_by_number(gpu: &GpuState, id: VgpuTypeId) -> u32 {
+    let wanted = gpu.vgpu_type(id);
+    wanted.map_or(0, |wanted| room_for_any(gpu, wanted))
+}
+
 /// How many more vGPUs of any type.
 fn room_for_any(gpu: &GpuState, wanted: &VgpuType) -> u32 {
     if gpu.framework.is_none() {

@@ -32,6 +32,23 @@ pub struct Placement {
 }
 
 impl Placement {
+    /// From this number on, a GPU instance is one that has to be made first. The driver's
+    /// numbers are small, and all ones mean none.
+    const NEW_INSTANCES: u32 = 1 << 31;
+
+    /// The number that stands for a GPU instance that has to be made first, and for another one
+    /// that comes `after` so many of them.
+    #[must_use]
+    pub fn new_instance(after: u32) -> u32 {
+        Self::NEW_INSTANCES.saturating_add(after)
+    }
+
+    /// Whether its GPU instance has to be made first.
+    #[must_use]
+    pub fn needs_new_instance(self) -> bool {
+        self.instance.is_some_and(|id| id >= Self::NEW_INSTANCES)
+    }
+
     /// In the memory of the whole GPU.
     #[must_use]
     pub fn in_memory(id: u32, size: u32) -> Self {
@@ -53,10 +70,14 @@ impl Placement {
     }
 }
 
-/// `at 12 of its memory`, `in GPU instance 3`, `at 12 in GPU instance 3`.
+/// `at 12 of its memory`, `in GPU instance 3`, `at 12 in GPU instance 3`,
+/// `in a GPU instance that is made for it`.
 impl fmt::Display for Placement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.instance {
+            Some(_) if self.needs_new_instance() => {
+                f.write_str("in a GPU instance that is made for it")
+            }
             Some(instance) if self.is_counted => write!(f, "in GPU instance {instance}"),
             Some(instance) => write!(f, "at {} in GPU instance {instance}", self.id),
             None => write!(f, "at {} of its memory", self.id),

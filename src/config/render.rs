@@ -6,7 +6,7 @@ use std::path::Path;
 use super::{Class, Placement, Pool, parse};
 use crate::{
     document::ConfigError,
-    kind::{Kind, NewDevice},
+    kind::{Kind, MigMode, NewDevice},
     model::{PciAddress, PoolName, TypeSelector},
 };
 
@@ -40,6 +40,8 @@ pub struct NewInstances {
     pub on_each_gpu: u32,
     /// How many vGPUs in each; 0 = as many as fit.
     pub vgpus: u32,
+    /// When they are made.
+    pub mode: MigMode,
 }
 
 impl NewPool {
@@ -86,10 +88,17 @@ pub fn render(pool: &NewPool) -> String {
     if let Some(path) = &pool.guest_driver {
         line("guest-driver", &quoted(path), "ISO for the guests");
     }
-    if let Some(NewInstances { on_each_gpu, vgpus }) = pool.gpu_instances {
+    if let Some(NewInstances {
+        on_each_gpu,
+        vgpus,
+        mode,
+    }) = pool.gpu_instances
+    {
+        let mode = quoted(mode.as_str());
         text.push_str(&format!(
             "\n[mig]\ngpu-instances      = {on_each_gpu:<18} # on each GPU of the pool\n\
-             vgpus-per-instance = {vgpus:<18} # 0 = as many as fit\n"
+             vgpus-per-instance = {vgpus:<18} # 0 = as many as fit\n\
+             mode               = {mode:<18} # at-boot | on-demand: starts of VMs make more\n"
         ));
     }
     if !pool.devices.is_empty() {

@@ -2,7 +2,10 @@
 //! `virt-vgpu host apply` in a unit of its own, which may do what the daemon may not; the daemon
 //! only starts the unit, and does not wait for it.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use super::agenda::Agenda;
 use crate::{
@@ -18,6 +21,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a look is good: NVML is asked for each.
 const FRESH: Duration = Duration::from_secs(30);
 
+/// For how long a GPU instance that a start has made is kept for the next one.
+const GRACE: Duration = Duration::from_secs(120);
+
 /// What the daemon knows of them.
 #[derive(Debug, Default)]
 pub(super) struct Gpus {
@@ -29,6 +35,8 @@ pub(super) struct Gpus {
     last: Option<Duration>,
     /// Sentences that are in the log already.
     said: BTreeSet<String>,
+    /// Since when GPU instances that starts have made are not in use, by their GPU and names.
+    idle: BTreeMap<(PciAddress, String), Duration>,
 }
 
 impl Gpus {
@@ -41,6 +49,7 @@ impl Gpus {
         self.has_changed |= has_changed;
         let is_due = match self.is_waiting {
             true => has_changed || agenda.tick,
+            false if agenda.tick && self.has_overdue() => true,
             false => (has_changed || agenda.tick) && self.has_changed && !is_fresh,
         };
         if is_round || is_due {
@@ -66,10 +75,19 @@ impl Gpus {
             Err(error) => return self.come_again(error.to_string()),
         };
         let mut said = BTreeSet::new();
+        let before = std::mem::take(&mut self.idle);
         for one in found {
             let gpu = one.gpu;
             match one.when {
-                When::Now => set_up(host, gpu),
+                When::Now => set_up(host, gpu, "is not divided as its pools want it"),
+                When::Idle(instances) => {
+                    let since = instances.into_iter().map(|name| {
+                        let key = (gpu, name);
+                        let since = before.get(&key).copied();
+                        (key, since.unwrap_or_else(since_boot))
+                    });
+                    self.idle.extend(since);
+                }
                 When::Later(why) => {
                     self.is_waiting = true;
                     said.insert(format!("{gpu} is changed later: {why}"));
@@ -79,10 +97,26 @@ impl Gpus {
                 }
             }
         }
+        self.give_back_overdue(host);
         for new in said.difference(&self.said) {
             tracing::warn!("{new}");
         }
         self.said = said;
+    }
+
+    fn has_overdue(&self) -> bool {
+        self.idle.values().any(|since| is_overdue(*since))
+    }
+
+    /// Gives back GPU instances that nobody has used for long.
+    fn give_back_overdue(&mut self, host: &Host) {
+        let overdue = self.idle.iter().filter(|(_, since)| is_overdue(**since));
+        let gpus: BTreeSet<PciAddress> = overdue.map(|((gpu, _), _)| *gpu).collect();
+        for gpu in gpus {
+            set_up(host, gpu, "has GPU instances that VMs do not use any more");
+        }
+        // Those that are still there at the next look begin anew.
+        self.idle.retain(|_, since| !is_overdue(*since));
     }
 
     fn come_again(&mut self, why: String) {
@@ -91,17 +125,21 @@ impl Gpus {
     }
 }
 
-fn set_up(host: &Host, gpu: PciAddress) {
+fn is_overdue(since: Duration) -> bool {
+    since_boot() >= since + GRACE
+}
+
+fn set_up(host: &Host, gpu: PciAddress, why: &str) {
     const SYSTEMCTL: &str = "/usr/bin/systemctl";
     const PATIENCE: Duration = Duration::from_secs(10);
     let unit = format!("virt-vgpu-host@{gpu}.service");
     let arguments = ["start", "--no-block", &unit];
     match host.run_program(SYSTEMCTL, &arguments, Deadline::after(PATIENCE)) {
         Ok(ended) if ended.status.success() => {
-            tracing::info!("{gpu} is not divided as its pools want it: started {unit}");
+            tracing::info!("{gpu} {why}: started {unit}");
         }
         Ok(ended) => tracing::warn!(
-            "{gpu} is not divided as its pools want it, and {unit} cannot be started: {}; \
+            "{gpu} {why}, and {unit} cannot be started: {}; \
              'virt-vgpu host apply {gpu}' does its work",
             ended.said.trim()
         ),

@@ -59,6 +59,10 @@ pub struct UsedInstance {
     /// How the pools want its time to be shared; None: any way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scheduler: Option<Scheduler>,
+    /// When a start of a VM made it, in seconds since boot: it goes again when it is not in use
+    /// any more. None: it is there before VMs start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub demanded: Option<u64>,
 }
 
 /// The file with the note of a GPU.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{
     state,
-    steps::{Actual, setup_plan, step_in_words},
+    steps::{Actual, PlannedStep, SetupStep, setup_plan, step_in_words},
     survey::Survey,
     users,
     wanted::{WantedMig, WantedSettings},
@@ -36,6 +36,9 @@ pub struct Due {
 pub enum When {
     /// Now: nobody uses what has to be changed.
     Now,
+    /// Nothing has to be changed, but GPU instances that starts have made are not in use any
+    /// more: the names of these.
+    Idle(Vec<String>),
     /// When others have ended; a sentence that names them.
     Later(String),
     /// Not at all as long as the pools are as they are; a sentence with the next step.
@@ -100,10 +103,26 @@ fn look(host: &Host, gpu: PciAddress, wanted: &WantedSettings) -> Option<When> {
         let what = step_in_words(gpu, &planned.step);
         return Some(When::Later(format!("'{what}' waits: {refusal}")));
     }
-    if !plan.steps.is_empty() || note_is_old(wanted, &actual) {
+    let idle = idle(&plan.steps, &actual);
+    if plan.steps.len() > idle.len() || note_is_old(wanted, &actual) {
         return Some(When::Now);
     }
+    if !idle.is_empty() {
+        return Some(When::Idle(idle));
+    }
     plan.stays.into_iter().next().map(When::Later)
+}
+
+/// The GPU instances that starts have made and that are given back.
+fn idle(steps: &[PlannedStep], actual: &Actual) -> Vec<String> {
+    let Some(Ok(mig)) = &actual.mig else {
+        return Vec::new();
+    };
+    let goes = steps.iter().filter_map(|planned| match &planned.step {
+        SetupStep::DestroyInstance(its) => mig.goes_with_vms(its.place).then(|| its.to_string()),
+        _ => None,
+    });
+    goes.collect()
 }
 
 /// Whether starts would go by GPU instances that are not there any more.

@@ -8,8 +8,8 @@ use std::{
 use super::{steps::NamedPlace, users::User, wanted::MigPool};
 use crate::{
     capacity::mig::{
-        Board, InInstances, Instance, InstanceId, InstanceNeed, Layout, PoolNeed, ProfileId, Slots,
-        gpu_need,
+        Board, InInstances, Instance, InstanceId, InstanceNeed, Layout, Occupied, PoolNeed,
+        ProfileId, Slots, gpu_need,
     },
     device::{
         nvml::{
@@ -18,7 +18,7 @@ use crate::{
         },
         our_instances::{self, OurInstances, UsedInstance},
     },
-    host::Host,
+    host::{Host, since_boot},
     model::{PciAddress, PoolName, VgpuTypeId, short_name},
 };
 
@@ -172,7 +172,9 @@ impl Inhabitants {
                 Some(domain) => format!("domain '{domain}'"),
                 None => format!("vGPU {}", user.device),
             };
-            let Some(id) = our_instances::of(host, user.device) else {
+            // A vGPU that is still to come is in the one that was chosen for it.
+            let is_in = our_instances::of(host, user.device).or(user.instance);
+            let Some(id) = is_in else {
                 found.anywhere.push(name);
                 continue;
             };
@@ -196,6 +198,16 @@ fn framebuffer(types: &[TypeFacts], id: VgpuTypeId) -> Option<u64> {
     Some(one.framebuffer_mib)
 }
 
+/// Whether a start has just made it, and will put its vGPU there.
+fn is_about_to_be_used(noted: &OurInstances, place: InstancePlace) -> bool {
+    /// Longer than a start takes.
+    const START: u64 = 30;
+    let mut used = noted.used.iter();
+    let made = used.find(|used| used.place == place);
+    made.and_then(|made| made.demanded)
+        .is_some_and(|made| since_boot().as_secs().saturating_sub(made) < START)
+}
+
 fn instance(
     one: &GpuInstance,
     noted: &OurInstances,
@@ -209,6 +221,9 @@ fn instance(
     // We make none; the guest's driver makes them, and so does who uses it on the host.
     if one.compute_instances > 0 && users.is_empty() {
         users.push("a compute instance of the host".to_owned());
+    }
+    if users.is_empty() && is_about_to_be_used(noted, one.place()) {
+        users.push("a VM that is starting".to_owned());
     }
     Ok(Instance {
         id: InstanceId::new(one.id).ok_or_else(strange)?,
@@ -274,14 +289,24 @@ impl MigState {
                     short_name(&one.name)
                 ));
             }
+            let vgpus = settings.gpu_instances.saturating_mul(wanted_in_one);
+            let later = match settings.are_made_on_demand() {
+                true => {
+                    let most = Occupied::NOTHING.more(&self.board, instance);
+                    let limit = Some(wanted.limit).filter(|limit| *limit > 0);
+                    most.saturating_mul(wanted_in_one)
+                        .min(limit.unwrap_or(u32::MAX))
+                }
+                false => 0,
+            };
             of_pools.push(PoolNeed {
                 pool: pool.clone(),
                 in_instances: Some(InInstances {
                     profile: instance,
                     framebuffer_mib: one.framebuffer_mib,
                     most_per_instance: wanted_in_one,
-                    vgpus: settings.gpu_instances.saturating_mul(wanted_in_one),
-                    later: 0,
+                    vgpus,
+                    later: later.saturating_sub(vgpus),
                     mixes_sizes: wanted.mixes_sizes,
                     scheduler: wanted.scheduler,
                 }),
@@ -291,6 +316,73 @@ impl MigState {
         let need = gpu_need(&of_pools).map_err(|conflict| conflict.to_string())?;
         needs.instances = need.map(|need| need.instances).unwrap_or_default();
         Ok(needs)
+    }
+
+    /// When a start made the GPU instance there, in seconds since boot; None: no start did.
+    pub(super) fn demanded(&self, place: InstancePlace) -> Option<u64> {
+        let mut used = self.noted.used.iter();
+        used.find(|used| used.place == place)?.demanded
+    }
+
+    /// The GPU instances that starts have made and that nobody uses any more; those that were made
+    /// first come first.
+    pub(super) fn idle_and_demanded(&self) -> Vec<&Instance> {
+        let demanded = |one: &&Instance| {
+            let told = self.told.iter().find(|told| told.id == one.id.number())?;
+            self.demanded(told.place())
+        };
+        let instances = self.instances.iter().filter(|one| one.is_idle_and_ours());
+        let mut found: Vec<_> = instances.filter(|one| demanded(one).is_some()).collect();
+        found.sort_by_key(|one| demanded(one));
+        found
+    }
+
+    /// Whether the GPU instance there comes and goes with VMs: starts have made it, or another one
+    /// of its pools, in place of which it stays when no VM uses it.
+    pub(super) fn goes_with_vms(&self, place: InstancePlace) -> bool {
+        let used = self.noted.used.iter();
+        let pools = used.clone().find(|used| used.place == place);
+        pools.is_some_and(|its| {
+            let mut alike = used.filter(|other| other.pools == its.pools);
+            alike.any(|other| other.demanded.is_some())
+        })
+    }
+
+    /// The pools that a GPU instance is for.
+    pub(super) fn pools_at(&self, id: InstanceId) -> &[PoolName] {
+        let used = self.noted.used.iter().find(|used| used.id == id.number());
+        used.map_or(&[], |used| used.pools.as_slice())
+    }
+
+    /// The needs for one more GPU instance of `its`, in addition to those that stay, and to
+    /// those that have to be there ahead and are missing. Those that `go` do not count.
+    pub(super) fn with_those_there(
+        &self,
+        needs: &Needs,
+        its: &InstanceNeed,
+        goes: impl Fn(&Instance) -> bool,
+    ) -> Vec<InstanceNeed> {
+        let counted = self.told.iter().zip(&self.instances);
+        let counted = counted.filter(|(_, one)| (one.ours || one.has_vgpus) && !goes(one));
+        let there: Vec<GpuInstance> = counted.map(|(told, _)| *told).collect();
+        let assigned = self.assigned(&there, &needs.instances);
+        let with_those = needs.instances.iter().map(|need| {
+            let is_its = |(_, other): &&(GpuInstance, &InstanceNeed)| *other == need;
+            let has = u32::try_from(assigned.iter().filter(is_its).count()).unwrap_or(u32::MAX);
+            let one_more = u32::from(need == its);
+            let instances = need.instances.max(has).saturating_add(one_more);
+            InstanceNeed {
+                later: need.later.saturating_sub(instances - need.instances),
+                instances,
+                ..need.clone()
+            }
+        });
+        with_those.collect()
+    }
+
+    /// The GPU instance of that profile at those slots.
+    pub(super) fn told_at(&self, place: InstancePlace) -> Option<GpuInstance> {
+        self.told.iter().find(|one| one.place() == place).copied()
     }
 
     /// Whether there is a GPU instance of that profile at those slots.
@@ -331,7 +423,7 @@ impl MigState {
     ) -> Vec<(GpuInstance, &'n InstanceNeed)> {
         let mut left: Vec<GpuInstance> = instances.to_vec();
         let mut assigned = Vec::new();
-        for need in needs {
+        let mut assign = |need: &'n InstanceNeed, count: fn(&InstanceNeed) -> u32| {
             let suits = |one: &&GpuInstance| {
                 let sizes = self.sizes.get(&one.id);
                 let has_its_size = need.vgpus.is_none_or(|wanted| {
@@ -352,7 +444,7 @@ impl MigState {
                 let is_used = self.sizes.contains_key(&one.id);
                 (is_same, is_used, !is_of_others, Reverse(one.start))
             };
-            for _ in 0..need.instances {
+            for _ in 0..count(need) {
                 let suiting = left.iter().filter(suits);
                 let Some(best) = suiting.max_by_key(|one| rank(one)).copied() else {
                     break;
@@ -360,6 +452,13 @@ impl MigState {
                 left.retain(|one| one.place() != best.place());
                 assigned.push((best, need));
             }
+        };
+        // What has to be there comes before what starts may make.
+        for count in [
+            |need: &InstanceNeed| need.instances,
+            |need: &InstanceNeed| need.later,
+        ] {
+            needs.iter().for_each(|need| assign(need, count));
         }
         assigned.sort_by_key(|(one, _)| one.start);
         assigned
@@ -418,6 +517,7 @@ impl MigState {
                 vgpus,
                 scheduler: need.scheduler,
                 room: most.unwrap_or(1).max(vgpus.unwrap_or(1)),
+                demanded: self.demanded(one.place()),
             }
         });
         OurInstances {

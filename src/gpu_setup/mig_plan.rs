@@ -187,11 +187,14 @@ pub(super) fn add_instances(
         return;
     };
     for one in &layout.destroyed {
+        let place = named(&mig.board, &one.instance);
         let why = match one.why {
+            Why::NotNeeded if mig.goes_with_vms(place.place) => {
+                "it came with VMs that do not use it any more"
+            }
             Why::NotNeeded => "no pool needs it",
             Why::InTheWay => "in the way of others; it is created again elsewhere",
         };
-        let place = named(&mig.board, &one.instance);
         plan.add(SetupStep::DestroyInstance(place), why.to_owned());
     }
     for new in &layout.created {
@@ -206,8 +209,11 @@ pub(super) fn add_instances(
     for (one, need) in &after {
         add_settings(plan, mig, one, need);
     }
-    let wanted = needs.instances.iter().map(|need| need.instances);
-    if after.len() < wanted.map(|count| count as usize).sum() {
+    let has_fewer = |need: &InstanceNeed| {
+        let its = after.iter().filter(|(_, its)| *its == need);
+        its.count() < need.instances as usize
+    };
+    if needs.instances.iter().any(has_fewer) {
         let used = layout.kept.iter().filter(|one| !one.users.is_empty());
         let used: Vec<String> = used
             .map(|one| format!("{} by {}", named(&mig.board, one), one.users.join(", ")))
@@ -231,7 +237,12 @@ pub(super) fn add_instances(
 
 /// Adds what sets one GPU instance as its pools want it. One that is in use stays as it is until
 /// then.
-fn add_settings(plan: &mut SetupPlan, mig: &MigState, one: &GpuInstance, need: &InstanceNeed) {
+pub(super) fn add_settings(
+    plan: &mut SetupPlan,
+    mig: &MigState,
+    one: &GpuInstance,
+    need: &InstanceNeed,
+) {
     let place = NamedPlace {
         name: ProfileId::new(one.profile).map_or_else(String::new, |id| mig.board.name(id)),
         place: one.place(),

@@ -45,6 +45,20 @@ impl Alone {
             _driver: driver,
         })
     }
+
+    /// The same for a start, which waits until its deadline.
+    pub(super) fn for_start(
+        host: &Host,
+        gpu: PciAddress,
+        purpose: &str,
+        deadline: Deadline,
+    ) -> Result<Self, LockError> {
+        let driver = DriverLock::acquire(host, purpose, deadline)?;
+        Ok(Self {
+            _gpu: DeviceLock::acquire(host, &gpu.into(), purpose, deadline)?,
+            _driver: driver,
+        })
+    }
 }
 
 /// How long virtual functions may take after `sriov-manage -e` has ended well, before it

@@ -17,6 +17,9 @@ pub struct User {
     pub device: Handle,
     /// The domain; None: no claim of ours names it.
     pub domain: Option<DomainName>,
+    /// The GPU instance that was chosen for it, if one was.
+    #[serde(skip)]
+    pub instance: Option<u32>,
 }
 
 /// The existing vGPUs, and the vGPUs that a domain is about to get.
@@ -42,6 +45,7 @@ pub(super) fn users(host: &Host, gpu: PciAddress) -> anyhow::Result<Vec<User>> {
                 users.push(User {
                     device: device.handle,
                     domain: Some(claim.domain_name.clone()),
+                    instance: device.placement.and_then(|place| place.instance),
                 });
             }
         }
@@ -51,6 +55,7 @@ pub(super) fn users(host: &Host, gpu: PciAddress) -> anyhow::Result<Vec<User>> {
             users.push(User {
                 device: vgpu.device,
                 domain: None,
+                instance: None,
             });
         }
     }

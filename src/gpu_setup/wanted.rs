@@ -54,6 +54,8 @@ pub struct MigPool {
     pub profile: TypeSelector,
     /// Its GPU instances.
     pub settings: MigSettings,
+    /// How many vGPUs it has at most; 0: as many as fit.
+    pub limit: u32,
     /// Whether they have vGPUs of several sizes.
     pub mixes_sizes: bool,
     /// How vGPUs share the time of one; None: any way.
@@ -153,6 +155,7 @@ fn wanted_mig(pools: &[&Pool]) -> Result<WantedMig, Box<Conflict>> {
             pool: pool.name.clone(),
             profile: pool.devices.selector()?.clone(),
             settings,
+            limit: pool.instances,
             mixes_sizes: pool.mixes_sizes(),
             scheduler: pool
                 .devices

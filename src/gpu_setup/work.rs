@@ -333,6 +333,10 @@ fn set(host: &Host, job: &mut Job, options: &mut OptionUse) {
             Ok(TakesEffect::AtLoad) => {
                 options.needing.insert(gpu);
             }
+            // A start uses it again.
+            Err(NotDone::Refused(why)) if is_given_back(&planned.step, &actual) => {
+                job.report.notes.push(why);
+            }
             Err(why) => {
                 job.note(planned, false);
                 job.stop(why);
@@ -352,6 +356,14 @@ fn set(host: &Host, job: &mut Job, options: &mut OptionUse) {
     }
     if let Some(pending) = plan.pending {
         job.refuse(pending);
+    }
+}
+
+/// Whether the step gives back a GPU instance that comes and goes with VMs.
+fn is_given_back(step: &SetupStep, actual: &Actual) -> bool {
+    match (step, &actual.mig) {
+        (SetupStep::DestroyInstance(its), Some(Ok(mig))) => mig.goes_with_vms(its.place),
+        _ => false,
     }
 }
 
@@ -404,7 +416,7 @@ fn read_instances_alone(host: &Host, gpu: PciAddress) -> Result<MigState, NotDon
         .map_err(|why| NotDone::Failed(format!("its GPU instances cannot be told: {why}")))
 }
 
-fn write_note(host: &Host, gpu: PciAddress, note: &OurInstances) -> Result<(), NotDone> {
+pub(super) fn write_note(host: &Host, gpu: PciAddress, note: &OurInstances) -> Result<(), NotDone> {
     const DIRECTORY_MODE: u32 = 0o755;
     const FILE_MODE: u32 = 0o644;
     let path = our_instances::path(gpu);
@@ -457,7 +469,14 @@ fn set_one(
     step: &SetupStep,
     undo: Option<&Question>,
 ) -> Result<TakesEffect, NotDone> {
-    let question = match step {
+    let question = question(gpu, step)?;
+    let alone = Alone::with(host, gpu)?;
+    change(host, gpu, (step, &question), undo, &alone)
+}
+
+/// The question to NVML that makes the change.
+fn question(gpu: PciAddress, step: &SetupStep) -> Result<Question, NotDone> {
+    Ok(match step {
         SetupStep::SetHeterogeneous(on) => Question::SetHeterogeneous { gpu, on: *on },
         SetupStep::SetScheduler(scheduler) => Question::SetScheduler {
             gpu,
@@ -492,8 +511,16 @@ fn set_one(
             let lost = "it has lost its driver or its virtual functions meanwhile; try again";
             return Err(NotDone::Failed(lost.to_owned()));
         }
-    };
-    let _alone = Alone::with(host, gpu)?;
+    })
+}
+
+fn change(
+    host: &Host,
+    gpu: PciAddress,
+    (step, question): (&SetupStep, &Question),
+    undo: Option<&Question>,
+    _alone: &Alone,
+) -> Result<TakesEffect, NotDone> {
     if step.needs_free_gpu() {
         refuse_in_use(host, gpu)?;
     }
@@ -501,7 +528,7 @@ fn set_one(
         refuse_used_instance(host, gpu, its)?;
     }
     note_ahead(host, gpu, step)?;
-    match host.change_gpu(&question, undo) {
+    match host.change_gpu(question, undo) {
         Ok(()) => Ok(TakesEffect::Now),
         Err(failure) => {
             forget_what_is_not_there(host, gpu, step);
@@ -537,6 +564,18 @@ fn forget_lost(host: &Host, gpu: PciAddress, mig: &MigState) -> Result<(), NotDo
         true => Ok(()),
         false => write_note(host, gpu, &note),
     }
+}
+
+/// Makes one change for a start.
+pub(super) fn change_for_start(
+    host: &Host,
+    gpu: PciAddress,
+    step: &SetupStep,
+    undo: Option<&Question>,
+    alone: &Alone,
+) -> Result<(), NotDone> {
+    let question = question(gpu, step)?;
+    change(host, gpu, (step, &question), undo, alone).map(|_| ())
 }
 
 /// The driver itself destroys a GPU instance whose vGPUs do not run.

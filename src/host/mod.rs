@@ -288,10 +288,14 @@ impl Host {
     }
 
     fn patience_left(&self) -> Duration {
+        self.at_most_left(Self::PATIENCE)
+    }
+
+    /// That span, or what is left until the deadline of [`Self::be_done_by`].
+    fn at_most_left(&self, span: Duration) -> Duration {
         const LAST_TRY: Duration = Duration::from_secs(1);
         let deadline = self.deadline.lock().unwrap_or_else(PoisonError::into_inner);
-        let left = deadline.map_or(Self::PATIENCE, Deadline::left);
-        Self::PATIENCE.min(left.max(LAST_TRY))
+        deadline.map_or(span, |deadline| span.min(deadline.left().max(LAST_TRY)))
     }
 
     /// The number of the directory or file that a path leads to.

@@ -41,7 +41,8 @@ impl<'a> NvmlChild<'a> {
         }
     }
 
-    /// NVML for a caller that waits for that change as long as a healthy driver needs. MIG
+    /// NVML for a caller that waits for that change as long as a healthy driver needs, within
+    /// the deadline of [`Host::be_done_by`]. MIG
     /// mode is the longest: older GPUs are reset for it, newer ones detached and attached again.
     #[must_use]
     pub fn for_change(host: &'a Host, change: &Question) -> Self {
@@ -52,7 +53,10 @@ impl<'a> NvmlChild<'a> {
             Question::CreateInstance { .. } | Question::DestroyInstance { .. } => INSTANCE,
             _ => Self::PATIENCE,
         };
-        Self { host, patience }
+        Self {
+            host,
+            patience: host.at_most_left(patience),
+        }
     }
 
     /// Asks one question that changes nothing.

@@ -146,6 +146,8 @@ pub struct Detail {
     /// How many candidates are asked in addition to the chosen one, because another start
     /// may be faster. Of functions that are alike, one on each PCI bus is asked.
     pub ahead: usize,
+    /// Whether GPU instances that a start would make do not count.
+    pub existing_instances_only: bool,
     /// Whether drivers are not asked any more. The answer of one function then counts
     /// for all functions of its board.
     pub is_settled: bool,

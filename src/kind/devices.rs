@@ -7,7 +7,7 @@ use super::{
     PlacementChoice, ToMake,
 };
 use crate::{
-    capacity::{Fit, Placement},
+    capacity::{Fit, Placement, mig},
     device::{
         Sysfs,
         mdev::{Offer, Parent},
@@ -112,6 +112,14 @@ pub trait Devices: fmt::Debug + Send + Sync {
 
     /// The candidate's present offer for the pool, whether or not the rules take it.
     fn offer(&self, view: &HostView<'_>, candidate: &Candidate) -> Offer;
+
+    /// What the candidate's board loses for others when a GPU instance has to be made there for
+    /// the next device; None, which counts as the least: none has to be made, or it is not
+    /// known.
+    fn cost(&self, view: &HostView<'_>, candidate: &Candidate) -> Option<mig::Cost> {
+        let _ = (view, candidate);
+        None
+    }
 
     /// Whether the candidate itself is free, without asking whether its board has room
     /// for one more; None if only its offer tells.

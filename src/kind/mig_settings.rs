@@ -25,8 +25,11 @@ pub enum GpuInstances {
 /// `[mig]`, validated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MigSettings {
-    /// How many GPU instances each GPU of the pool has for it; not 0.
+    /// How many GPU instances each GPU of the pool has for it before any VM starts; 0 only where
+    /// they are made on demand.
     pub gpu_instances: u32,
+    /// When they are made.
+    pub mode: MigMode,
     /// How many vGPUs share one; None: as many as fit.
     pub vgpus_per_instance: Option<NonZeroU32>,
 }
@@ -36,7 +39,7 @@ labels!(
     MigMode, "a mode of MIG";
     /// Before any VM starts.
     AtBoot "at-boot",
-    /// When a VM starts that needs one.
+    /// Further ones when a VM starts that needs one.
     OnDemand "on-demand",
 );
 
@@ -68,6 +71,12 @@ impl GpuInstances {
         MigSettings::read(node).map(Self::Made)
     }
 
+    /// Whether starts of VMs make GPU instances.
+    #[must_use]
+    pub fn are_made_on_demand(self) -> bool {
+        matches!(self, Self::Made(its) if its.are_made_on_demand())
+    }
+
     /// Whether the vGPUs live in GPU instances.
     #[must_use]
     pub fn are_used(self) -> bool {
@@ -79,39 +88,54 @@ impl MigSettings {
     fn read(node: &Node<'_, '_>) -> Result<Self, ConfigError> {
         let table = node.table("a table, [mig]")?;
         table.check_keys(MIG, |_| None)?;
-        if let Some(node) = table.get("mode") {
-            check_mode(node)?;
-        }
-        let Some(instances) = table.get("gpu-instances") else {
-            return Err(table.missing("gpu-instances", &[]));
+        let mode = match table.get("mode") {
+            Some(node) => read_mode(node)?,
+            None => MigMode::AtBoot,
         };
-        let gpu_instances = instances.number()?;
-        if !(1..=MOST_INSTANCES).contains(&gpu_instances) {
-            let what = format!("wants 1 to {MOST_INSTANCES}: so many are made on each GPU");
-            return Err(instances.refuse(&what, &[]));
-        }
+        let gpu_instances = match (table.get("gpu-instances"), mode) {
+            (Some(node), _) => read_number(node, mode)?,
+            (None, MigMode::OnDemand) => 0,
+            (None, MigMode::AtBoot) => return Err(table.missing("gpu-instances", &[])),
+        };
         Ok(Self {
             gpu_instances,
+            mode,
             vgpus_per_instance: table
                 .number("vgpus-per-instance")?
                 .and_then(NonZeroU32::new),
         })
     }
+
+    /// Whether starts of VMs make further GPU instances.
+    #[must_use]
+    pub fn are_made_on_demand(self) -> bool {
+        self.mode == MigMode::OnDemand
+    }
 }
 
-fn check_mode(node: &Node<'_, '_>) -> Result<(), ConfigError> {
+fn read_number(node: &Node<'_, '_>, mode: MigMode) -> Result<u32, ConfigError> {
+    let number = node.number()?;
+    let what = match (number, mode) {
+        (1..=MOST_INSTANCES, _) | (0, MigMode::OnDemand) => return Ok(number),
+        (_, MigMode::OnDemand) => {
+            format!("wants 0 to {MOST_INSTANCES}: so many are made on each GPU ahead of VMs")
+        }
+        (0, MigMode::AtBoot) => format!(
+            "wants 1 to {MOST_INSTANCES}: so many are made on each GPU; 0 goes with mode = \
+             \"on-demand\", where starts of VMs make them"
+        ),
+        (_, MigMode::AtBoot) => {
+            format!("wants 1 to {MOST_INSTANCES}: so many are made on each GPU")
+        }
+    };
+    Err(node.refuse(&what, &[]))
+}
+
+fn read_mode(node: &Node<'_, '_>) -> Result<MigMode, ConfigError> {
     let written = node.text()?;
-    let mode: MigMode = written.value.parse().map_err(|_| {
+    written.value.parse().map_err(|_| {
         let meant = did_you_mean(&written.value, MigMode::NAMES);
         let what = format!("unknown mode '{}'{meant}", shown(&written.value));
         node.refuse(&what, MigMode::NAMES)
-    })?;
-    match mode {
-        MigMode::AtBoot => Ok(()),
-        MigMode::OnDemand => {
-            let what = "'on-demand' is not supported by this version; 'at-boot' makes the GPU \
-                        instances before any VM starts";
-            Err(node.refuse(what, &[]))
-        }
-    }
+    })
 }

@@ -144,6 +144,18 @@ pub struct Plan {
     pub owners: Vec<usize>,
 }
 
+impl Plan {
+    /// The first assignment for which a GPU instance has to be made. The plan is then no plan to
+    /// carry out: afterwards there is another one, in the GPU instance that was made.
+    #[must_use]
+    pub fn needs_new_instance(&self) -> Option<usize> {
+        self.assignments.iter().position(|one| {
+            one.placement
+                .is_some_and(crate::capacity::Placement::needs_new_instance)
+        })
+    }
+}
+
 /// Plans devices for all the requests, or for none.
 ///
 /// # Errors

@@ -176,12 +176,14 @@ fn instance_problems(host: &Host, survey: &Survey) -> Vec<String> {
         Ok(found) => found,
         Err(error) => return vec![format!("GPU instances are not looked at: {error}")],
     };
-    let told = found.into_iter().map(|Due { gpu, when }| match when {
-        When::Now => format!(
+    let told = found.into_iter().filter_map(|Due { gpu, when }| match when {
+        When::Now => Some(format!(
             "{gpu} is not divided into GPU instances as its pools want it; 'virt-vgpu host apply \
              {gpu}' does it"
-        ),
-        When::Later(why) | When::Never(why) => format!("{gpu}: {why}"),
+        )),
+        // The next start may use them, and otherwise the daemon gives them back.
+        When::Idle(_) => None,
+        When::Later(why) | When::Never(why) => Some(format!("{gpu}: {why}")),
     });
     told.collect()
 }

@@ -1,5 +1,7 @@
 //! Which of several GPUs gets one more instance.
 
+use std::cmp::Ordering;
+
 use super::{
     board::{ProfileId, Slots},
     occupied::Occupied,
@@ -32,50 +34,71 @@ pub fn choose(
     candidates: &[Candidate],
     profile: ProfileId,
 ) -> Option<Choice> {
-    let mut best: Option<(Loss, u32, Choice)> = None;
+    let mut best: Option<(Cost, Choice)> = None;
     for (at, candidate) in candidates.iter().enumerate() {
         let Some(judge) = judges.get_mut(candidate.judge) else {
             continue;
         };
-        let Some(slots) = judge.best_place(candidate.occupied, profile) else {
+        let Some((cost, slots)) = cost(judge, candidate.occupied, profile) else {
             continue;
         };
-        let loss = Loss::of(judge, candidate.occupied, profile, slots);
-        let free = candidate.occupied.free(judge.board());
         let choice = Choice {
             candidate: at,
             slots,
         };
-        let is_better = best.is_none_or(|(least, fewest, _)| {
-            loss.compared_with(least).then(free.cmp(&fewest)).is_lt()
-        });
-        if is_better {
-            best = Some((loss, free, choice));
+        if best.is_none_or(|(least, _)| cost < least) {
+            best = Some((cost, choice));
         }
     }
-    best.map(|(.., choice)| choice)
+    best.map(|(_, choice)| choice)
 }
 
-/// What a GPU loses of its room, and the room when it is empty: models differ in the number
-/// of slots.
+/// What a GPU loses by one more instance of the profile, at its best place; None if it does not
+/// fit.
+#[must_use]
+pub fn cost(
+    judge: &mut Usefulness<'_>,
+    occupied: Occupied,
+    profile: ProfileId,
+) -> Option<(Cost, Slots)> {
+    let board = judge.board();
+    let slots = judge.best_place(occupied, profile)?;
+    let mut after = occupied;
+    after.add(board, profile, slots);
+    let cost = Cost {
+        lost: judge.room(occupied).saturating_sub(judge.room(after)),
+        of: judge.room(Occupied::NOTHING),
+        free: occupied.free(board),
+    };
+    Some((cost, slots))
+}
+
+/// What a GPU loses of its room, and its room when it is empty: models differ in the number of
+/// slots. If equal, the fullest GPU costs the least.
 #[derive(Debug, Clone, Copy)]
-struct Loss {
+pub struct Cost {
     lost: u128,
     of: u128,
+    free: u32,
 }
 
-impl Loss {
-    fn of(judge: &mut Usefulness<'_>, before: Occupied, profile: ProfileId, slots: Slots) -> Self {
-        let board = judge.board();
-        let mut after = before;
-        after.add(board, profile, slots);
-        Self {
-            lost: judge.room(before).saturating_sub(judge.room(after)),
-            of: judge.room(Occupied::NOTHING),
-        }
-    }
-
-    fn compared_with(self, other: Self) -> std::cmp::Ordering {
-        (self.lost * other.of).cmp(&(other.lost * self.of))
+impl Ord for Cost {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let (one, two) = (self.lost * other.of, other.lost * self.of);
+        one.cmp(&two).then(self.free.cmp(&other.free))
     }
 }
+
+impl PartialOrd for Cost {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Cost {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Cost {}

@@ -21,7 +21,7 @@ mod usefulness;
 
 pub use crate::device::nvml::Engines;
 pub use board::{BadBoard, Board, InstanceId, InstanceProfile, ProfileId, Slots};
-pub use choice::{Candidate, Choice, choose};
+pub use choice::{Candidate, Choice, Cost, choose, cost};
 pub use layout::{Destroyed, Instance, Layout, NewInstance, Why};
 pub use need::{GpuNeed, InInstances, InstanceNeed, ModeConflict, OneSize, PoolNeed, gpu_need};
 pub use occupied::Occupied;

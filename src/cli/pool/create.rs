@@ -20,7 +20,7 @@ use crate::{
     device::Sysfs,
     gpu_setup::Survey,
     host::{Deadline, Host, HostLock, complain},
-    kind::{self, GpuInstances, Subject},
+    kind::{self, GpuInstances, MigMode, Subject},
     model::PoolName,
     plan::{Detail, HostSupply},
     report::{self, pool::Candidate},
@@ -78,6 +78,11 @@ pub(super) struct Create {
     )]
     vgpus_per_instance: u32,
 
+    /// Let starts of VMs make more GPU instances, which go again when they are not in use; with
+    /// --gpu-instances 0 all of them.
+    #[arg(long, requires = "gpu_instances")]
+    on_demand: bool,
+
     /// Print the file and write nothing.
     #[arg(long)]
     dry_run: bool,
@@ -121,6 +126,7 @@ fn examples() -> String {
   virt-vgpu pool create cad --profile L40S-12Q --device 3b:00.0
   virt-vgpu pool create cad --profile L40S-12Q --device 3b:00.0 --dry-run
   virt-vgpu pool create half --profile DC-2-12Q --gpu-instances 1 --device 3b:00.0
+  virt-vgpu pool create some --profile DC-1-24Q --gpu-instances 0 --on-demand --device 3b:00.0
   virt-vgpu pool create disks --kind {functions} --device 01:00.0 --device 02:00.0
 
 udev knows the new pools of a GPU or of another device that makes mediated devices
@@ -219,6 +225,10 @@ impl Create {
             gpu_instances: self.gpu_instances.map(|on_each_gpu| NewInstances {
                 on_each_gpu,
                 vgpus: self.vgpus_per_instance,
+                mode: match self.on_demand {
+                    true => MigMode::OnDemand,
+                    false => MigMode::AtBoot,
+                },
             }),
         };
         let made = self.check(&new, file)?.devices;

@@ -386,11 +386,16 @@ fn gpu_instances() {
         ("[mig]", "3: key 'mig.gpu-instances': is missing"),
         (
             "[mig]\ngpu-instances = 0",
-            "4: key 'mig.gpu-instances': wants 1 to 64: so many are made on each GPU",
+            "4: key 'mig.gpu-instances': wants 1 to 64: so many are made on each GPU; 0 goes with \
+             mode = \"on-demand\", where starts of VMs make them",
         ),
         (
             "[mig]\ngpu-instances = 65",
             "4: key 'mig.gpu-instances': wants 1 to 64: so many are made on each GPU",
+        ),
+        (
+            "[mig]\ngpu-instances = 65\nmode = 'on-demand'",
+            "4: key 'mig.gpu-instances': wants 0 to 64: so many are made on each GPU ahead of VMs",
         ),
         (
             "[mig]\ngpu-instances = 1\nvgpus-per-instance = -1",

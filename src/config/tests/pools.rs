@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    kind::{GpuInstances, MigSettings, NewDevice},
+    kind::{GpuInstances, MigMode, MigSettings, NewDevice},
     model::TypeSelector,
     rule::Filter,
 };
@@ -179,19 +179,22 @@ fn a_new_pool_can_have_gpu_instances() {
         gpu_instances: Some(NewInstances {
             on_each_gpu: 2,
             vgpus: 3,
+            mode: MigMode::OnDemand,
         }),
         ..new_pool()
     };
     let text = render(&new);
     let (_, mig) = text.split_once("\n\n[mig]\n").unwrap();
     let (mig, _) = mig.split_once("\n\n").unwrap();
-    insta::assert_snapshot!(mig, @"
+    insta::assert_snapshot!(mig, @r#"
     gpu-instances      = 2                  # on each GPU of the pool
     vgpus-per-instance = 3                  # 0 = as many as fit
-    ");
+    mode               = "on-demand"        # at-boot | on-demand: starts of VMs make more
+    "#);
     let pool = new.check("cad".parse().unwrap(), Path::new(FILE)).unwrap();
     let wanted = GpuInstances::Made(MigSettings {
         gpu_instances: 2,
+        mode: MigMode::OnDemand,
         vgpus_per_instance: std::num::NonZeroU32::new(3),
     });
     let settings = pool.devices.gpu_settings().unwrap();

@@ -4,9 +4,9 @@
 
 use std::{cell::RefCell, collections::BTreeMap, io, num::NonZeroU32, rc::Rc};
 
-use super::mixed;
+use super::{mixed, new_instances};
 use crate::{
-    capacity::{Fit, Placement},
+    capacity::{Fit, Placement, mig::Cost},
     device::{
         gpu,
         mdev::Offer,
@@ -20,8 +20,8 @@ use crate::{
 
 /// The GPU instances of a GPU.
 #[derive(Debug)]
-struct OnGpu {
-    noted: OurInstances,
+pub(super) struct OnGpu {
+    pub(super) noted: OurInstances,
     /// How many vGPUs each has; none for one that has none.
     vgpus: BTreeMap<u32, u32>,
 }
@@ -61,9 +61,21 @@ pub(super) struct InInstances<'p> {
     pub(super) scheduler: Option<Scheduler>,
 }
 
+impl InInstances<'_> {
+    /// What makes it differ from other pools.
+    pub(super) fn wishes(&self) -> String {
+        format!("{self:?}")
+    }
+
+    /// Whether GPU instances that a start would make count.
+    pub(super) fn counts_new(&self, view: &HostView<'_>) -> bool {
+        self.settings.are_made_on_demand() && !view.detail().existing_instances_only
+    }
+}
+
 impl OnGpu {
     /// The GPU instances for the pool, as noted, each with the number of its vGPUs.
-    fn instances<'k>(
+    pub(super) fn instances<'k>(
         &'k self,
         pool: &'k InInstances<'_>,
     ) -> impl Iterator<Item = (&'k UsedInstance, u32)> {
@@ -81,7 +93,7 @@ impl OnGpu {
     }
 
     /// How many vGPUs a GPU instance has, with those that are chosen for it and do not exist yet.
-    fn vgpus_in(&self, id: u32, taken: &[Placement]) -> u32 {
+    pub(super) fn vgpus_in(&self, id: u32, taken: &[Placement]) -> u32 {
         let there = self.vgpus.get(&id).copied().unwrap_or_default();
         let chosen = taken.iter().filter(|one| one.instance == Some(id)).count();
         there.saturating_add(u32::try_from(chosen).unwrap_or(u32::MAX))
@@ -95,7 +107,6 @@ pub(super) fn offer(
     candidate: &Candidate,
     offer: Offer,
 ) -> Offer {
-    let profile = pool.profile;
     let Some(gpu) = gpu_of(view, candidate) else {
         return offer;
     };
@@ -109,11 +120,32 @@ pub(super) fn offer(
         Ok(on_gpu) => on_gpu,
         Err(why) => return Offer::Unreadable(why.clone()),
     };
+    let of_existing = in_existing(view, pool, candidate, gpu, on_gpu, offer);
+    let is_full = matches!(of_existing, Offer::Taken(_) | Offer::NoRoom(_));
+    match pool.counts_new(view) && is_full {
+        true => in_a_new_one(view, pool, candidate, (gpu, on_gpu), of_existing),
+        false => of_existing,
+    }
+}
+
+/// The offer of the GPU instances that there are.
+fn in_existing(
+    view: &HostView<'_>,
+    pool: &InInstances<'_>,
+    candidate: &Candidate,
+    gpu: PciAddress,
+    on_gpu: &OnGpu,
+    offer: Offer,
+) -> Offer {
+    let profile = pool.profile;
     let instances: Vec<(&UsedInstance, u32)> = on_gpu.instances(pool).collect();
     if instances.is_empty() {
-        return Offer::Taken(format!(
-            "it has no GPU instances for {profile} yet; 'virt-vgpu host apply {gpu}' makes them"
-        ));
+        return match pool.settings.are_made_on_demand() {
+            true => Offer::NoRoom(format!("it has no GPU instance for {profile} now")),
+            false => Offer::Taken(format!(
+                "it has no GPU instances for {profile} yet; 'virt-vgpu host apply {gpu}' makes them"
+            )),
+        };
     }
     if pool.mixes_sizes {
         return mixed_offer(view, pool, candidate, offer);
@@ -139,6 +171,34 @@ pub(super) fn offer(
              host apply {gpu}' looks whether they are still there"
         )),
         _ => offer,
+    }
+}
+
+/// The offer of a GPU instance that a start would make. `full` is that of those that there are.
+fn in_a_new_one(
+    view: &HostView<'_>,
+    pool: &InInstances<'_>,
+    candidate: &Candidate,
+    (gpu, on_gpu): (PciAddress, &OnGpu),
+    full: Offer,
+) -> Offer {
+    let (Offer::Taken(why) | Offer::NoRoom(why)) = &full else {
+        return full;
+    };
+    match new_instances::further(view, pool, gpu, on_gpu) {
+        Ok((_, further)) if further.is_empty() => {
+            Offer::NoRoom(format!("{why}, and no further one fits"))
+        }
+        Ok((wanted, _)) => {
+            let id = match candidate.function() {
+                Some(_) => wanted.id.to_string().parse(),
+                None => format!("nvidia-{}", wanted.id).parse(),
+            };
+            id.map_or(full, |id| Offer::Type { id, available: 1 })
+        }
+        Err(unknown) => Offer::NoRoom(format!(
+            "{why}, and whether a further one fits is not known: {unknown}"
+        )),
     }
 }
 
@@ -247,7 +307,8 @@ fn mixed_places(
     instances.filter(|(_, types)| !types.is_empty()).collect()
 }
 
-/// How many more vGPUs the GPU takes for the pool; None if it is not known.
+/// How many more vGPUs the GPU takes for the pool in the GPU instances that there are; None if it
+/// is not known.
 pub(super) fn room(view: &HostView<'_>, pool: &InInstances<'_>, gpu: &ParentName) -> Option<Fit> {
     if pool.mixes_sizes {
         let most = places_left(view, pool, gpu)?;
@@ -262,6 +323,31 @@ pub(super) fn room(view: &HostView<'_>, pool: &InInstances<'_>, gpu: &ParentName
     Some(Fit::Exactly(left.sum()))
 }
 
+/// How many more it takes in GPU instances that starts would make; 0 if it makes none, or it is
+/// not known.
+pub(super) fn further_room(view: &HostView<'_>, pool: &InInstances<'_>, gpu: &ParentName) -> Fit {
+    let further = || {
+        let gpu = gpu.pci()?;
+        let known = on_gpu(view, gpu);
+        let on_gpu = known.as_ref().as_ref().ok()?;
+        let (_, further) = new_instances::further(view, pool, gpu, on_gpu).ok()?;
+        Some(further)
+    };
+    if !pool.counts_new(view) {
+        return Fit::Exactly(0);
+    }
+    let further = further().unwrap_or_default();
+    let most = further.iter().map(|one| match pool.mixes_sizes {
+        true => one.room,
+        false => one.vgpus.unwrap_or_default(),
+    });
+    let most: u32 = most.sum();
+    match pool.mixes_sizes && most > 1 {
+        true => Fit::AtMost(most),
+        false => Fit::Exactly(most),
+    }
+}
+
 /// The GPU instance for the next vGPU: the fullest one, so that whole ones stay free. `taken`
 /// has those that are chosen for vGPUs which do not exist yet. Mediated devices do not exist
 /// before they have a GPU instance, and stay in the one that the driver chooses.
@@ -271,19 +357,96 @@ pub(super) fn place(
     candidate: &Candidate,
     taken: &[Placement],
 ) -> PlacementChoice {
-    let (Some(gpu), Some(function)) = (gpu_of(view, candidate), candidate.function()) else {
+    let Some(gpu) = gpu_of(view, candidate) else {
         return PlacementChoice::Anywhere;
     };
     // Drivers that have no such attribute put one vGPU into each GPU instance.
-    let attribute = our_instances::attribute(Handle::Pci(function));
-    if !view.sysfs().exists(&attribute) {
-        return PlacementChoice::Anywhere;
+    let is_chosen = candidate.function().is_some_and(|function| {
+        let attribute = our_instances::attribute(Handle::Pci(function));
+        view.sysfs().exists(&attribute)
+    });
+    if !is_chosen {
+        let new = match has_room(view, pool, candidate, gpu) {
+            true => None,
+            false => new_place(view, pool, gpu, taken),
+        };
+        return new.map_or(PlacementChoice::Anywhere, PlacementChoice::At);
     }
-    let chosen = match pool.mixes_sizes {
+    let existing = match pool.mixes_sizes {
         true => mixed_place(view, pool, &view.board_of(candidate), taken),
         false => counted_place(view, pool, gpu, taken),
     };
+    let chosen = existing.or_else(|| new_place(view, pool, gpu, taken));
     chosen.map_or(PlacementChoice::Nowhere, PlacementChoice::At)
+}
+
+/// Whether a GPU instance that exists takes one more vGPU; only asked where new ones count.
+fn has_room(
+    view: &HostView<'_>,
+    pool: &InInstances<'_>,
+    candidate: &Candidate,
+    gpu: PciAddress,
+) -> bool {
+    if !pool.counts_new(view) {
+        return true;
+    }
+    let known = on_gpu(view, gpu);
+    let Ok(on_gpu) = known.as_ref() else {
+        return true;
+    };
+    let left = on_gpu.instances(pool).map(|(one, there)| left(one, there));
+    let mediated = match candidate.function() {
+        Some(_) => 0,
+        None => new_instances::further(view, pool, gpu, on_gpu)
+            .ok()
+            .and_then(|(wanted, _)| format!("nvidia-{}", wanted.id).parse().ok())
+            .map_or(0, |id| mediated(view, gpu, &id)),
+    };
+    left.sum::<u32>() > mediated
+}
+
+/// What the GPU loses when a GPU instance has to be made there for the next vGPU.
+pub(super) fn cost(
+    view: &HostView<'_>,
+    pool: &InInstances<'_>,
+    candidate: &Candidate,
+) -> Option<Cost> {
+    let gpu = gpu_of(view, candidate)?;
+    if has_room(view, pool, candidate, gpu) {
+        return None;
+    }
+    let known = on_gpu(view, gpu);
+    new_instances::cost(view, pool, gpu, known.as_ref().as_ref().ok()?)
+}
+
+/// A place in a GPU instance that has to be made first.
+fn new_place(
+    view: &HostView<'_>,
+    pool: &InInstances<'_>,
+    gpu: PciAddress,
+    taken: &[Placement],
+) -> Option<Placement> {
+    if !pool.counts_new(view) {
+        return None;
+    }
+    let known = on_gpu(view, gpu);
+    let on_gpu = known.as_ref().as_ref().ok()?;
+    let (_, further) = new_instances::further(view, pool, gpu, on_gpu).ok()?;
+    let further = further.iter();
+    let further = further.map(|one| (one, left(one, on_gpu.vgpus_in(one.id, taken))));
+    counted(further)
+}
+
+/// The next place in the fullest GPU instance that takes one more.
+fn counted<'i>(left: impl Iterator<Item = (&'i UsedInstance, u32)>) -> Option<Placement> {
+    let with_room = left.filter(|(_, left)| *left > 0);
+    let (one, left) = with_room.min_by_key(|(one, left)| (*left, one.id))?;
+    Some(Placement {
+        instance: Some(one.id),
+        id: one.vgpus.unwrap_or_default() - left,
+        size: 1,
+        is_counted: true,
+    })
 }
 
 fn counted_place(
@@ -295,15 +458,7 @@ fn counted_place(
     let known = on_gpu(view, gpu);
     let on_gpu = known.as_ref().as_ref().ok()?;
     let instances = on_gpu.instances(pool);
-    let left = instances.map(|(one, _)| (left(one, on_gpu.vgpus_in(one.id, taken)), one));
-    let fullest = left.filter(|(left, _)| *left > 0);
-    let (left, one) = fullest.min_by_key(|(left, one)| (*left, one.id))?;
-    Some(Placement {
-        instance: Some(one.id),
-        id: one.vgpus.unwrap_or_default() - left,
-        size: 1,
-        is_counted: true,
-    })
+    counted(instances.map(|(one, _)| (one, left(one, on_gpu.vgpus_in(one.id, taken)))))
 }
 
 /// The place that leaves the most for others, in the GPU instance with the fewest free ones.

@@ -26,6 +26,7 @@ mod in_instances;
 mod mediated;
 mod mixed;
 mod named;
+mod new_instances;
 mod pool;
 mod room;
 mod unbound;

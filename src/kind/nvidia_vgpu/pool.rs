@@ -9,7 +9,7 @@ use super::{
     mediated, mixed,
 };
 use crate::{
-    capacity::Placement,
+    capacity::{Placement, mig},
     device::{
         gpu_fields::GpuFields,
         mdev::{self, Offer, Parent},
@@ -116,6 +116,13 @@ impl Devices for NvidiaVgpuPool {
         }
     }
 
+    fn cost(&self, view: &HostView<'_>, candidate: &Candidate) -> Option<mig::Cost> {
+        let GpuInstances::Made(its) = self.settings.gpu_instances else {
+            return None;
+        };
+        in_instances::cost(view, &self.in_instances(its), candidate)
+    }
+
     fn is_free(&self, view: &HostView<'_>, candidate: &Candidate) -> Option<bool> {
         let function = candidate.function()?;
         Some(!functions::is_spoken_for(view, function))
@@ -145,6 +152,12 @@ impl Devices for NvidiaVgpuPool {
     }
 
     fn board(&self, view: &HostView<'_>, candidate: &Candidate) -> Option<Rc<dyn Board>> {
+        // What fits into GPU instances that do not exist yet, their number tells.
+        if let GpuInstances::Made(its) = self.settings.gpu_instances {
+            if self.in_instances(its).counts_new(view) {
+                return None;
+            }
+        }
         board::gpu_of(view, candidate)
     }
 

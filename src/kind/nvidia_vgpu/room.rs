@@ -8,7 +8,7 @@ use std::{
 
 use super::{idle, in_instances, pool::NvidiaVgpuPool};
 use crate::{
-    capacity::{Fit, more_of},
+    capacity::{Fit, more_of, room_by_number},
     device::{
         gpu::Framework,
         mdev::{Offer, Parent},
@@ -77,17 +77,16 @@ impl NvidiaVgpuPool {
         let GpuInstances::Made(its) = self.settings.gpu_instances else {
             return Some((id, fit));
         };
-        let ours = in_instances::room(view, &self.in_instances(its), gpu)?;
-        // A GPU has fewer functions than vGPUs would fit, or the note is old.
-        let most = ours.most().min(fit.most());
-        let is_exact = ours.is_exact();
-        Some((
-            id,
-            match is_exact {
-                true => Fit::Exactly(most),
-                false => Fit::AtMost(most),
-            },
-        ))
+        let pool = self.in_instances(its);
+        let further = in_instances::further_room(view, &pool, gpu);
+        let ours = match in_instances::room(view, &pool, gpu) {
+            // The GPU has fewer functions than vGPUs would fit, or the note is old.
+            Some(ours) => ours.within(fit.most()),
+            None if further.most() > 0 => Fit::Exactly(0),
+            None => return None,
+        };
+        let fit: Fit = [ours, further].into_iter().sum();
+        Some((id, fit.within(room_by_number(&state, wanted.id))))
     }
 }
 

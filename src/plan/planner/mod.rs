@@ -352,8 +352,8 @@ impl<'a> Planner<'a> {
 
     /// The indexes of the pool's candidates, best first. Devices that another request
     /// names come last, then boards that have refused to make that many, then boards
-    /// that would have to hold two types (few drivers can). The rest is sorted by
-    /// placement, distance and address.
+    /// that would have to hold two types (few drivers can), then those that lose most by a GPU
+    /// instance that has to be made. The rest is sorted by placement, distance and address.
     pub(super) fn order(&self, ask: Ask<'a>) -> Vec<usize> {
         let pool = ask.pool;
         let candidates = &self.choices[&ask.key()].candidates;
@@ -370,9 +370,13 @@ impl<'a> Planner<'a> {
             let mixed = self.is_mixed(pool, candidate);
             let named = self.is_named(candidate.function());
             let refused = self.has_refused(candidate);
+            let cost = match pool.placement {
+                config::Placement::Pack => pool.devices.cost(self.supply.view(), candidate),
+                config::Placement::Spread => None,
+            };
             // Equal candidates stay in the order of their addresses.
             let distance = self.nearness.distance(candidate.node);
-            (named, refused, mixed, load, distance)
+            (named, refused, mixed, cost, load, distance)
         });
         order
     }

@@ -131,7 +131,7 @@ fn cannot_be_divided(host: &Host, survey: &Survey, pool: Option<&PoolName>) -> V
     let meant = found.into_iter().filter(|one| is_of_pool(one.gpu));
     let never = meant.filter_map(|Due { gpu, when }| match when {
         When::Never(why) => Some(format!("{gpu}: {why}")),
-        When::Now | When::Later(_) => None,
+        When::Now | When::Idle(_) | When::Later(_) => None,
     });
     never.collect()
 }

@@ -17,6 +17,8 @@ use crate::support::{
     scene::Scene,
 };
 
+mod on_demand;
+
 const GPU: &str = "0000:41:00.0";
 
 fn address() -> PciAddress {
