@@ -123,8 +123,11 @@ impl<'a> Look<'a> {
         detail: Detail,
         except: Option<DomainUuid>,
     ) -> io::Result<HostSupply<'_>> {
-        let view = self.view(detail)?;
         let held = claims::known_functions(self.host, except)?;
+        let claim = except.and_then(|domain| claims::load(self.host, domain).ok().flatten());
+        let own = claim.iter().flat_map(|claim| claim.functions());
+        let own = own.map(|(_, function)| function).collect();
+        let view = self.view(detail)?.with_own(own);
         Ok(self.supply_of(self.without(view, held)?))
     }
 

@@ -7,7 +7,7 @@ use std::io;
 use crate::device::{
     Sysfs, at, driver,
     nvml::{self, Question},
-    optional,
+    optional, our_instances,
     step::{Act, Attribute, Check, Made, Setting, Step, Undo},
     vfio_nodes,
 };
@@ -236,9 +236,17 @@ fn refused_write(step: &Step, written: &Attribute, error: &io::Error, host: &dyn
         Some(Undo::Bound(_)) | None => false,
     };
     let verb = written.path.rsplit('/').next().unwrap_or_default();
+    // A GPU instance that somebody has destroyed meanwhile; others of its profile may be there.
+    let next = match verb == our_instances::ATTRIBUTE {
+        true => {
+            "; the GPU instance may have been destroyed: 'virt-vgpu host apply --all' makes those \
+             that are missing"
+        }
+        false => "",
+    };
     Stop {
-        cause: format!("{}: {error}", written.path),
-        reason: format!("{verb} failed: {error}"),
+        cause: format!("{}: {error}{next}", written.path),
+        reason: format!("{verb} failed: {error}{next}"),
         ours,
         refused_by_driver,
         timed_out: hangs,

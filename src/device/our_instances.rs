@@ -95,12 +95,15 @@ pub fn read(sysfs: &dyn Sysfs, gpu: PciAddress) -> io::Result<OurInstances> {
     Ok(noted)
 }
 
+/// Its name.
+pub const ATTRIBUTE: &str = "gpu_instance_id";
+
 /// The attribute that tells the GPU instance of a vGPU, and that moves the vGPU to another one.
 #[must_use]
 pub fn attribute(device: Handle) -> String {
     match device {
-        Handle::Pci(function) => format!("{}/gpu_instance_id", vendor_vfio::attributes(function)),
-        Handle::Mdev(_) => format!("{}/nvidia/gpu_instance_id", device.sysfs_path()),
+        Handle::Pci(function) => format!("{}/{ATTRIBUTE}", vendor_vfio::attributes(function)),
+        Handle::Mdev(_) => format!("{}/nvidia/{ATTRIBUTE}", device.sysfs_path()),
     }
 }
 

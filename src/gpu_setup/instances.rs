@@ -5,6 +5,8 @@ use std::{
     collections::{BTreeMap, BTreeSet},
 };
 
+use serde::Serialize;
+
 use super::{steps::NamedPlace, users::User, wanted::MigPool};
 use crate::{
     capacity::mig::{
@@ -235,6 +237,31 @@ fn instance(
     })
 }
 
+/// A GPU instance, as reports show it.
+#[derive(Debug, Clone, Serialize)]
+pub struct InstanceReport {
+    /// Its number; 0 is one like any other.
+    pub id: u32,
+    /// The name of its profile.
+    pub profile: String,
+    /// The first of its memory slots.
+    pub start: u32,
+    /// How many memory slots it has.
+    pub size: u32,
+    /// Whether virt-vgpu has created it.
+    pub ours: bool,
+    /// Whether a start of a VM has, and it goes again when it is not in use any more.
+    pub on_demand: bool,
+    /// The pools that it is for.
+    pub pools: Vec<PoolName>,
+    /// Who uses it.
+    pub users: Vec<String>,
+    /// Whether sizes are mixed in it; None: the driver does not tell.
+    pub heterogeneous: Option<bool>,
+    /// How its time is shared; None: the driver does not tell.
+    pub scheduler: Option<Scheduler>,
+}
+
 /// What the pools need of the GPU, and what is worth saying about it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Needs {
@@ -383,6 +410,27 @@ impl MigState {
     /// The GPU instance of that profile at those slots.
     pub(super) fn told_at(&self, place: InstancePlace) -> Option<GpuInstance> {
         self.told.iter().find(|one| one.place() == place).copied()
+    }
+
+    /// The GPU instances, in the order of their slots.
+    #[must_use]
+    pub fn report(&self) -> Vec<InstanceReport> {
+        let all = self.told.iter().zip(&self.instances);
+        let all = all.map(|(told, one)| InstanceReport {
+            id: told.id,
+            profile: self.board.name(one.profile),
+            start: told.start,
+            size: told.size,
+            ours: one.ours,
+            on_demand: self.demanded(told.place()).is_some(),
+            pools: self.pools_at(one.id).to_vec(),
+            users: one.users.clone(),
+            heterogeneous: told.heterogeneous,
+            scheduler: told.scheduler,
+        });
+        let mut all: Vec<InstanceReport> = all.collect();
+        all.sort_by_key(|one| one.start);
+        all
     }
 
     /// Whether there is a GPU instance of that profile at those slots.

@@ -122,8 +122,9 @@ fn add_mode_off(
     if !mig.noted.switched_on && !is_for_nobody {
         plan.obstacles.push(format!(
             "MIG mode is on, and {pools} {} time-sliced vGPUs, which it does not make then; \
-             virt-vgpu has not switched it on and leaves it so ('nvidia-smi -i {gpu} -mig 0' \
-             switches it off)",
+             virt-vgpu has not switched it on and leaves it so; when no VM uses the GPU, \
+             '/usr/lib/nvidia/sriov-manage -d {gpu}' and then 'nvidia-smi -i {gpu} -mig 0' switch \
+             it off",
             if wanted.pools.len() == 1 {
                 "has"
             } else {

@@ -35,6 +35,7 @@ mod wanted;
 mod work;
 
 pub use due::{Due, PATIENCE as PATIENCE_FOR_DUE, When, due, uses_mig};
+pub use instances::InstanceReport;
 pub use job::{Job, JobReport, JobResult};
 pub use module_options::ModuleOptions;
 pub use on_demand::{Demanded, Made, NotMade, make_instance};

@@ -4,6 +4,7 @@
 use serde::Serialize;
 
 use super::{
+    instances::InstanceReport,
     module_options::ModuleOptions,
     state,
     steps::{Actual, SetupPlan, SetupStep, setup_plan, step_in_words},
@@ -38,6 +39,9 @@ pub struct GpuSettings {
     /// any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gpu_instances: Option<String>,
+    /// Those that there are, in the order of their memory slots.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub instances: Vec<InstanceReport>,
     /// Whether sizes are mixed.
     pub heterogeneous: Setting<bool>,
     /// How time is shared.
@@ -115,6 +119,10 @@ pub fn gpu_settings(
             },
         },
         gpu_instances,
+        instances: match &actual.mig {
+            Some(Ok(mig)) => mig.report(),
+            _ => Vec::new(),
+        },
         heterogeneous: Setting {
             wanted: wanted.map(|wanted| wanted.heterogeneous),
             actual: heterogeneous.map(|mode| mode.enabled),

@@ -58,9 +58,9 @@ pub(super) fn complete(
 pub(super) fn needs_mode(host: &Host, gpu: PciAddress, wanted: Option<&WantedSettings>) -> bool {
     match wanted.map(|wanted| &wanted.mig) {
         Some(WantedMig::On(_)) => true,
-        // An unreadable note is told when it is needed.
+        // An unreadable note is told.
         Some(WantedMig::Off) => {
-            our_instances::read(host, gpu).is_ok_and(|noted| noted.is_anything())
+            our_instances::read(host, gpu).map_or(true, |noted| noted.is_anything())
         }
         Some(WantedMig::ByOthers) | None => false,
     }

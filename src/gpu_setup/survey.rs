@@ -4,14 +4,17 @@ use std::path::Path;
 
 use anyhow::Context;
 
-use super::wanted::{Conflict, WantedSettings, wanted_settings};
+use super::{
+    wanted::{Conflict, WantedSettings, wanted_settings},
+    work::{OTHERS, PURPOSE},
+};
 use crate::{
     config::{self, POOL_DIRS, Pool},
     device::{
         gpu_fields::{self, AskedOnce},
         mdev, our_instances, readiness,
     },
-    host::{Host, PciIds},
+    host::{Deadline, DriverLock, Host, PciIds},
     kind::FieldSources,
     model::{PciAddress, PoolName},
     plan::pools_taking,
@@ -36,6 +39,16 @@ pub struct Survey {
 }
 
 impl Survey {
+    /// The same, while none of our processes runs `sriov-manage`, which takes a GPU's driver away
+    /// for a moment.
+    ///
+    /// # Errors
+    /// As [`Self::read`], and when others have NVIDIA's driver for themselves for too long.
+    pub fn read_alone(host: &Host) -> anyhow::Result<Self> {
+        let _driver = DriverLock::acquire(host, PURPOSE, Deadline::after(OTHERS))?;
+        Self::read(host)
+    }
+
     /// Reads the pools and looks for the GPUs.
     ///
     /// # Errors
@@ -78,8 +91,8 @@ impl Survey {
                     && path.extension().is_none_or(|name| name != "toml")
             });
         let is_of_ours = |gpu| {
-            let noted = our_instances::read(host, gpu);
-            noted.is_ok_and(|noted| noted.is_anything())
+            // What cannot be read may say so; it is told when the GPU is looked at.
+            our_instances::read(host, gpu).map_or(true, |noted| noted.is_anything())
         };
         let survey = |gpu: PciAddress| {
             let wanted = wanted_settings(&pools_taking(&pools, |pool| verdict(gpu, pool)));

@@ -350,8 +350,7 @@ fn set(host: &Host, job: &mut Job, options: &mut OptionUse) {
     if let Some(obstacle) = plan.obstacles.into_iter().next() {
         return job.fail(obstacle);
     }
-    let is_as_before = plan.steps.is_empty();
-    if let Err(why) = note_instances(host, gpu, &wanted, &actual, is_as_before) {
+    if let Err(why) = note_instances(host, gpu, &wanted, &actual, &plan.steps) {
         return job.stop(why);
     }
     if let Some(pending) = plan.pending {
@@ -374,16 +373,18 @@ fn note_instances(
     gpu: PciAddress,
     wanted: &WantedSettings,
     before: &Actual,
-    is_as_before: bool,
+    done: &[PlannedStep],
 ) -> Result<(), NotDone> {
     let failed = |error: io::Error| NotDone::Failed(error.to_string());
     let noted = our_instances::read(host, gpu).map_err(failed)?;
+    let mut only_claimed = None;
     let note = match &wanted.mig {
         WantedMig::On(pools) => {
             let mig = match &before.mig {
-                Some(Ok(mig)) if is_as_before => mig,
+                Some(Ok(mig)) if done.is_empty() => mig,
                 _ => &read_instances(host, gpu)?,
             };
+            only_claimed = claimed(mig, done);
             let needs = mig.needs(pools).map_err(NotDone::Failed)?;
             mig.note(&needs.instances, pools, boot_id(host))
         }
@@ -396,10 +397,29 @@ fn note_instances(
         }
         WantedMig::ByOthers => return Ok(()),
     };
-    match note == noted {
-        true => Ok(()),
-        false => write_note(host, gpu, &note),
+    if note != noted {
+        write_note(host, gpu, &note)?;
     }
+    only_claimed.map_or(Ok(()), |why| Err(NotDone::Failed(why)))
+}
+
+/// A GPU instance that the driver has created or destroyed by its own account alone.
+fn claimed(mig: &MigState, done: &[PlannedStep]) -> Option<String> {
+    done.iter().find_map(|planned| match &planned.step {
+        SetupStep::CreateInstance(its) if !mig.is_there(its.place) => Some(format!(
+            "the driver said that it has created GPU instance {its}, and it is not there; \
+             'journalctl -k -g NVRM' shows its messages"
+        )),
+        SetupStep::DestroyInstance(its)
+            if mig.is_there(its.place) && mig.users_at(its.place).is_empty() =>
+        {
+            Some(format!(
+                "the driver said that it has destroyed GPU instance {its}, and it is still there; \
+                 'journalctl -k -g NVRM' shows its messages"
+            ))
+        }
+        _ => None,
+    })
 }
 
 /// MIG's part of the GPU as it is now.

@@ -65,7 +65,7 @@ pub(crate) use lock::EDITS;
 pub use lock::{ClaimLock, DeviceLock, DriverLock, EditLock, GpuLock, HostLock, LockError};
 pub use nvml::{NVML_PROGRAM, NvmlChild};
 pub use pci_ids::PciIds;
-pub use process::{Holder, ProcessId, Processes, gpu_openers, opener_of};
+pub use process::{Holder, Opener, ProcessId, Processes, gpu_openers, opener_of};
 pub use program::Ended;
 #[cfg(feature = "cli")]
 pub use service::{tell_alive, tell_ready, tell_status};

@@ -320,10 +320,45 @@ fn qemu_users(host: &Host) -> io::Result<BTreeSet<u32>> {
     Ok(users)
 }
 
-/// The processes that have a GPU of NVIDIA's driver open, each with its command's
-/// name. Unreadable processes are left out, because the list is only for people.
+/// A process that has a device open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Opener {
+    /// Its number.
+    pub pid: u32,
+    /// Its command's name.
+    pub command: String,
+    /// The service of systemd that it belongs to, if it is of one.
+    pub unit: Option<String>,
+}
+
+/// `nvidia-smi (process 4711)`, `nv-hostengine (process 812 of nvidia-dcgm.service)`.
+impl std::fmt::Display for Opener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { pid, command, unit } = self;
+        match unit {
+            Some(unit) => write!(f, "{command} (process {pid} of {unit})"),
+            None => write!(f, "{command} (process {pid})"),
+        }
+    }
+}
+
+/// The service of a process, by the name of its control group, as systemd has it
+/// (`systemd.resource-control(5)`, `cgroup_path_get_unit`).
+fn unit_of(host: &Host, pid: u32) -> Option<String> {
+    let groups = std::fs::read_to_string(host.path(&format!("/proc/{pid}/cgroup"))).ok()?;
+    let mut paths = groups.lines().filter_map(|line| line.splitn(3, ':').nth(2));
+    // Version 2, or systemd's own hierarchy of version 1: all name the service alike.
+    let unit = paths.find_map(|path| {
+        let mut parts = path.rsplit('/');
+        parts.find(|part| part.ends_with(".service"))
+    });
+    unit.map(|unit| crate::model::visible(unit).into_owned())
+}
+
+/// The processes that have a GPU of NVIDIA's driver open. Unreadable processes are left out,
+/// because the list is only for people.
 #[must_use]
-pub fn gpu_openers(host: &Host) -> Vec<(u32, String)> {
+pub fn gpu_openers(host: &Host) -> Vec<Opener> {
     // Neither the services' own node nor those of other functions of the driver.
     let is_gpu = |node: &str| {
         let rest = node.strip_prefix("/dev/nvidia");
@@ -333,7 +368,12 @@ pub fn gpu_openers(host: &Host) -> Vec<(u32, String)> {
         let target = std::fs::read_link(descriptor);
         target.is_ok_and(|target| target.to_str().is_some_and(is_gpu))
     };
-    openers(host, is_open).collect()
+    let openers = openers(host, is_open).map(|(pid, command)| Opener {
+        pid,
+        command,
+        unit: unit_of(host, pid),
+    });
+    openers.collect()
 }
 
 /// The first process that has one of the nodes open, under any name, with its command's name:

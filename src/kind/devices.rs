@@ -67,7 +67,7 @@ pub trait Devices: fmt::Debug + Send + Sync {
     }
 
     /// The kind's own settings as they count, by their keys in the file; null where libvirt
-    /// decides. Host settings are not among them.
+    /// decides.
     fn settings(&self) -> BTreeMap<&'static str, serde_json::Value> {
         BTreeMap::new()
     }

@@ -213,6 +213,11 @@ impl<'a> HostView<'a> {
         Some(format!("domain '{domain}' has it"))
     }
 
+    /// Whether the domain of the plan itself has the PCI function, or names it.
+    pub(super) fn is_own(&self, function: PciAddress) -> bool {
+        self.own.contains(&function)
+    }
+
     /// The same for a function that would go with the planned one: the domain may have it
     /// already.
     #[must_use]

@@ -78,8 +78,17 @@ struct Report {
 
 impl Apply {
     pub(super) fn run(&self, host: &Host) -> anyhow::Result<ExitCode> {
+        if !self.dry_run && host.is_real() && !is_root() {
+            bail!(
+                "only root can set up GPUs; run it as root, or with --dry-run to \
+                 see the steps"
+            );
+        }
         host.wait_for_drivers();
-        let survey = Survey::read(host)?;
+        let survey = match self.dry_run {
+            true => Survey::read(host)?,
+            false => Survey::read_alone(host)?,
+        };
         let chosen = if self.all {
             let named = |surveyed: &&Surveyed| !matches!(surveyed.wanted, Ok(None));
             survey.gpus.iter().filter(named).collect()
@@ -93,12 +102,6 @@ impl Apply {
                 job.foresee(host, self.renew);
             }
         } else {
-            if host.is_real() && !is_root() {
-                bail!(
-                    "only root can set up GPUs; run it as root, or with --dry-run to \
-                     see the steps"
-                );
-            }
             if self.renew && !self.yes {
                 confirm(&jobs)?;
             }

@@ -10,9 +10,12 @@ use super::chosen;
 use crate::{
     cli::output::{self, Table},
     device::nvml::Scheduler,
-    gpu_setup::{GpuSettings, ModuleOptions, SchedulerInWords, Survey, Surveyed, gpu_settings},
+    gpu_setup::{
+        GpuSettings, InstanceReport, ModuleOptions, SchedulerInWords, Survey, Surveyed,
+        gpu_settings,
+    },
     host::Host,
-    model::PoolName,
+    model::{PoolName, pools_in_words},
 };
 
 /// Show wanted and present settings of each GPU, and why they differ.
@@ -77,6 +80,40 @@ impl fmt::Display for Report {
     }
 }
 
+/// `GPU instance 1 (1g.24gb+gfx at 0-2): pool 'cad', best-effort, in use by domain 'ws7'`.
+impl fmt::Display for InstanceReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let last = self.start + self.size.saturating_sub(1);
+        let slots = match self.size {
+            0 | 1 => self.start.to_string(),
+            _ => format!("{}-{last}", self.start),
+        };
+        let mut told = vec![match (self.ours, self.pools.as_slice()) {
+            (false, []) => "not from us".to_owned(),
+            (_, pools) => pools_in_words(pools),
+        }];
+        if self.on_demand {
+            told.push("made on demand".to_owned());
+        }
+        if self.heterogeneous == Some(true) {
+            told.push("mixes sizes".to_owned());
+        }
+        if let Some(scheduler) = &self.scheduler {
+            told.push(SchedulerInWords(scheduler).to_string());
+        }
+        if !self.users.is_empty() {
+            told.push(format!("in use by {}", self.users.join(", ")));
+        }
+        write!(
+            f,
+            "GPU instance {} ({} at {slots}): {}",
+            self.id,
+            self.profile,
+            told.join("; ")
+        )
+    }
+}
+
 impl fmt::Display for GpuSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let pools: Vec<&str> = self.pools.iter().map(PoolName::as_str).collect();
@@ -113,23 +150,32 @@ impl fmt::Display for GpuSettings {
                 mode(self.mig.actual),
             ]);
         }
-        table.row([
-            "heterogeneous".to_owned(),
-            mode(self.heterogeneous.wanted),
-            mode(self.heterogeneous.actual),
-        ]);
+        // In MIG mode, each GPU instance has its own.
+        let is_divided = self.mig.actual == Some(true) && self.mig.wanted != Some(false);
+        if !is_divided {
+            table.row([
+                "heterogeneous".to_owned(),
+                mode(self.heterogeneous.wanted),
+                mode(self.heterogeneous.actual),
+            ]);
+        }
         let scheduler = |one: &Option<Scheduler>| {
             one.as_ref()
                 .map_or_else(String::new, |s| SchedulerInWords(s).to_string())
         };
-        table.row([
-            "scheduler".to_owned(),
-            scheduler(&self.scheduler.wanted),
-            scheduler(&self.scheduler.actual),
-        ]);
+        if !is_divided {
+            table.row([
+                "scheduler".to_owned(),
+                scheduler(&self.scheduler.wanted),
+                scheduler(&self.scheduler.actual),
+            ]);
+        }
         f.write_str(&table.indented())?;
         if let Some(instances) = &self.gpu_instances {
             writeln!(f, "  GPU instances: {instances}")?;
+        }
+        for instance in &self.instances {
+            writeln!(f, "  {instance}")?;
         }
         for user in &self.vgpus {
             match &user.domain {

@@ -101,6 +101,8 @@ fn values(
     values: &BTreeMap<&'static str, serde_json::Value>,
     unset: &str,
 ) -> fmt::Result {
+    let longest = values.keys().map(|key| key.len()).max();
+    let width = longest.unwrap_or_default().max(16) + 2;
     for (key, value) in values {
         let value = match value {
             serde_json::Value::Null => unset.to_owned(),
@@ -109,7 +111,7 @@ fn values(
             serde_json::Value::String(text) => text.clone(),
             other => other.to_string(),
         };
-        writeln!(f, "  {key:<18}{}", output::one_line(value))?;
+        writeln!(f, "  {key:<width$}{}", output::one_line(value))?;
     }
     Ok(())
 }

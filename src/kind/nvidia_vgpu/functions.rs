@@ -79,6 +79,11 @@ pub(super) fn offer(view: &HostView<'_>, profile: &TypeSelector, function: PciAd
             return Ok(Offer::Taken(why));
         }
         if let Some(id) = vendor_vfio::current(sysfs, function)? {
+            if view.is_own(function) {
+                return Ok(Offer::Taken(format!(
+                    "this domain has it, with the type {id}"
+                )));
+            }
             let what = format!("already has the type {id}, but belongs to no domain of ours");
             return Ok(Offer::Taken(what));
         }

@@ -1,7 +1,7 @@
 //! A pool of NVIDIA's vGPUs: its rules apply to GPUs, whichever of a GPU's functions
 //! makes the vGPUs.
 
-use std::rc::Rc;
+use std::{collections::BTreeMap, rc::Rc};
 
 use super::{
     functions,
@@ -60,6 +60,24 @@ impl Devices for NvidiaVgpuPool {
 
     fn gpu_settings(&self) -> Option<&GpuSettings> {
         Some(&self.settings)
+    }
+
+    /// Those that differ from what pools have without them.
+    fn settings(&self) -> BTreeMap<&'static str, serde_json::Value> {
+        let mut settings = BTreeMap::new();
+        if let GpuInstances::Made(its) = self.settings.gpu_instances {
+            let vgpus = its.vgpus_per_instance.map_or(0, Into::into);
+            settings.insert("mig.gpu-instances", its.gpu_instances.into());
+            settings.insert("mig.mode", its.mode.as_str().into());
+            settings.insert("mig.vgpus-per-instance", serde_json::Value::from(vgpus));
+        }
+        if self.settings.heterogeneous {
+            settings.insert("heterogeneous", true.into());
+        }
+        if let Some(scheduler) = &self.settings.scheduler {
+            settings.insert("scheduler.policy", scheduler.policy.as_str().into());
+        }
+        settings
     }
 
     fn verdict(&self, sources: FieldSources<'_>, rules: &[Rule], gpu: &Parent) -> Verdict {

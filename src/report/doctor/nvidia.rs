@@ -40,7 +40,7 @@ fn openers(view: &View<'_>, found: &mut Findings) -> Result<(), Trouble> {
     if openers.is_empty() {
         return Ok(());
     }
-    let names = openers.iter().map(|(pid, name)| format!("{name} ({pid})"));
+    let names = openers.iter().map(ToString::to_string);
     let names: Vec<String> = names.collect();
     found.add(
         format!(
@@ -48,9 +48,12 @@ fn openers(view: &View<'_>, found: &mut Findings) -> Result<(), Trouble> {
             some(&names),
             some(&gpus)
         ),
-        openers
-            .iter()
-            .map(|(pid, _)| says(&format!("/proc/{pid}/fd"), "has a GPU of /dev/nvidia* open")),
+        openers.iter().map(|one| {
+            says(
+                &format!("/proc/{}/fd", one.pid),
+                "has a GPU of /dev/nvidia* open",
+            )
+        }),
         "stop these programs, create the functions, then start the programs again",
         ["virt-vgpu host apply --all".to_owned()],
     );

@@ -418,8 +418,19 @@ fn only_a_refused_unbind_lock_is_tried_again() {
     tree.write("proc/77/comm", "nv\u{1b}[2J\u{9b}1m\n0000");
     fs::create_dir_all(tree.path("proc/77/fd")).unwrap();
     symlink("/dev/nvidiactl", tree.path("proc/77/fd/3")).unwrap();
+    // As a service has it on a host with both versions of control groups, and as a login has it.
+    tree.write("proc/78/comm", "nv-hostengine\n");
+    let service =
+        "1:name=systemd:/system.slice/nvidia-dcgm.service\n0::/system.slice/nvidia-dcgm.service\n";
+    tree.write("proc/78/cgroup", service);
+    fs::create_dir_all(tree.path("proc/78/fd")).unwrap();
+    symlink("/dev/nvidia0", tree.path("proc/78/fd/3")).unwrap();
+    tree.write(
+        "proc/77/cgroup",
+        "0::/user.slice/user-0.slice/session-3.scope\n",
+    );
     insta::assert_snapshot!(tree.fails("apply --all"), @r"
-    0000:5e:00.0: FAILED: sriov-manage -e failed 6 times: Cannot obtain unbindLock for 0000:3b:00.0; stop what has the driver open, then try again: nv\u{1b}[2J\u{9b}1m\n0000 (process 77)
+    0000:5e:00.0: FAILED: sriov-manage -e failed 6 times: Cannot obtain unbindLock for 0000:3b:00.0; stop what has the driver open, then try again: nv\u{1b}[2J\u{9b}1m\n0000 (process 77), nv-hostengine (process 78 of nvidia-dcgm.service)
       not done: /usr/lib/nvidia/sriov-manage -e 0000:5e:00.0 (0 of 2 virtual functions are there)
     ");
     assert_eq!(tree.calls().lines().count(), 6);

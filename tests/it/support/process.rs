@@ -157,6 +157,24 @@ impl Running {
         self.child.kill().unwrap();
     }
 
+    /// Waits until it has the file open.
+    pub fn opens(&mut self, path: &Path) {
+        let descriptors = format!("/proc/{}/fd", self.child.id());
+        let is_it = |entry: std::io::Result<std::fs::DirEntry>| {
+            let target = entry.and_then(|entry| std::fs::read_link(entry.path()));
+            target.is_ok_and(|target| target == path)
+        };
+        let has_it = || {
+            let mut entries = std::fs::read_dir(&descriptors).into_iter().flatten();
+            entries.any(is_it)
+        };
+        while !has_it() {
+            let ended = self.child.try_wait().unwrap();
+            assert_eq!(ended, None, "{}", read(&mut self.stderr));
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     pub fn wait(mut self) -> Outcome {
         let status = loop {
             if let Some(status) = self.child.try_wait().unwrap() {

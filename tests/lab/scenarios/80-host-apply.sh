@@ -33,7 +33,7 @@ on_lab "wait_until 'ended visitor' 10; /usr/lib/nvidia/sriov-manage -d $b
 	sleep 60 < /dev/nvidiactl > /dev/null 2>&1 & echo \$! > /run/lab-client"
 client=$(on_lab 'cat /run/lab-client')
 said=$(refuse "virt-vgpu host apply $b")
-[[ $said == *"Cannot obtain unbindLock for $b; stop what has the driver open, then try again: sleep (process $client)"* ]] ||
+[[ $said == *"Cannot obtain unbindLock for $b; stop what has the driver open, then try again: sleep (process $client"* ]] ||
 	fail "it said: $said"
 assert_eq '0' "functions_of $b"
 on_lab "kill $client"

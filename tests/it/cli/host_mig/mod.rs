@@ -18,6 +18,7 @@ use crate::support::{
 };
 
 mod on_demand;
+mod told;
 
 const GPU: &str = "0000:41:00.0";
 
@@ -161,6 +162,11 @@ fn a_pool_does_not_take_the_gpu_instances_of_another() {
       placement         pack
       guest-driver      none
 
+    settings of kind 'nvidia-vgpu':
+      mig.gpu-instances       1
+      mig.mode                at-boot
+      mig.vgpus-per-instance  0
+
     for requests that do not say otherwise:
       console-vnc       as the driver has it
       debuggers         as the driver has it
@@ -277,8 +283,7 @@ fn a_gpu_instance_goes_when_it_is_idle_and_stays_while_it_is_used() {
       SETTING            WANTED  ACTUAL
       virtual functions  48      48
       MIG mode           on      on
-      heterogeneous      off     off
-      scheduler          -       -
+      GPU instance 3 (1g.24gb+gfx at 0-2): pool 'cad'; best-effort; in use by domain 'vm1'
       vGPU 0000:41:00.5: domain 'vm1'
       differs: its GPU instances cannot be as its pools need them: in the way: GPU instance 3 (1g.24gb+gfx at 0-2, in use by domain 'vm1'); what fits: nothing (without 1 × 4g.96gb+gfx of pool 'cad'); when nobody uses them any more, 'virt-vgpu host apply 0000:41:00.0' makes the change
     ");
@@ -324,7 +329,7 @@ fn what_others_made_stays() {
     scene.kernel.with_gpu(GPU, |gpu| gpu.set_mig(true)).unwrap();
     scene.vgpu_pool("cad", "DC-12Q");
     insta::assert_snapshot!(fails(&scene, "host apply --all"), @"
-    0000:41:00.0: FAILED: MIG mode is on, and pool 'cad' has time-sliced vGPUs, which it does not make then; virt-vgpu has not switched it on and leaves it so ('nvidia-smi -i 0000:41:00.0 -mig 0' switches it off)
+    0000:41:00.0: FAILED: MIG mode is on, and pool 'cad' has time-sliced vGPUs, which it does not make then; virt-vgpu has not switched it on and leaves it so; when no VM uses the GPU, '/usr/lib/nvidia/sriov-manage -d 0000:41:00.0' and then 'nvidia-smi -i 0000:41:00.0 -mig 0' switch it off
       done: /usr/lib/nvidia/sriov-manage -e 0000:41:00.0 (0 of 48 virtual functions are there)
     ");
     mig_pool(&scene, "cad", "DC-2-12Q", "gpu-instances = 1");
@@ -346,7 +351,7 @@ fn what_others_made_stays() {
       GPU instances: [+++|+++|+++|!!!] destroy 2g.48gb+gfx at 0-5 (no pool needs it); create 1g.24gb+gfx at 0-2; create 1g.24gb+gfx at 3-5; create 1g.24gb+gfx at 6-8; cannot destroy 1g.24gb at 9-11 (not created by virt-vgpu); 0 of 12 slots free
     ");
     scene.vgpu_pool("cad", "DC-12Q");
-    insta::assert_snapshot!(fails(&scene, "host apply --all"), @"0000:41:00.0: FAILED: MIG mode is on, and pool 'cad' has time-sliced vGPUs, which it does not make then; virt-vgpu has not switched it on and leaves it so ('nvidia-smi -i 0000:41:00.0 -mig 0' switches it off)");
+    insta::assert_snapshot!(fails(&scene, "host apply --all"), @"0000:41:00.0: FAILED: MIG mode is on, and pool 'cad' has time-sliced vGPUs, which it does not make then; virt-vgpu has not switched it on and leaves it so; when no VM uses the GPU, '/usr/lib/nvidia/sriov-manage -d 0000:41:00.0' and then 'nvidia-smi -i 0000:41:00.0 -mig 0' switch it off");
 }
 
 /// `sriov-manage -d` and `-e` by hand, or a driver that was loaded again.
