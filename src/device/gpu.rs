@@ -327,7 +327,7 @@ impl<'a> Board<'a> {
                 vgpus.push(Vgpu {
                     type_id: kind.and_then(|id| number(&id)),
                     placement: self.placement(&attributes),
-                    instance: our_instances::at(
+                    instance: our_instances::instance_at(
                         self.sysfs,
                         &format!("{attributes}/gpu_instance_id"),
                     ),
@@ -343,7 +343,10 @@ impl<'a> Board<'a> {
         let vgpu = current.map(|id| Vgpu {
             type_id: Some(id),
             placement: self.placement(&attributes),
-            instance: our_instances::at(self.sysfs, &format!("{attributes}/gpu_instance_id")),
+            instance: our_instances::instance_at(
+                self.sysfs,
+                &format!("{attributes}/gpu_instance_id"),
+            ),
         });
         let vgpus = vgpu.into_iter().collect();
         Ok(FunctionVgpus { function, vgpus })

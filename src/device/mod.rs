@@ -68,6 +68,11 @@ pub trait Sysfs {
     /// The kernel's errno; `InvalidData` for text that is not UTF-8.
     fn read(&self, path: &str) -> io::Result<String>;
 
+    /// The texts of several attributes of one device, which may be asked for at once.
+    fn read_each(&self, paths: &[String]) -> Vec<io::Result<String>> {
+        paths.iter().map(|path| self.read(path)).collect()
+    }
+
     /// A text in which users choose names, of any bytes: what is not UTF-8 is replaced. This
     /// default serves only texts that have nothing to replace.
     ///

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, io};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Sysfs, boot_id, gpu, link_name,
+    Sysfs, at, boot_id, gpu, link_name,
     nvml::{InstancePlace, Scheduler},
     optional, vendor_vfio,
 };
@@ -110,13 +110,16 @@ pub fn attribute(device: Handle) -> String {
 /// The GPU instance of a vGPU. None: it has none, or the driver does not tell.
 #[must_use]
 pub fn of(sysfs: &dyn Sysfs, device: Handle) -> Option<u32> {
-    at(sysfs, &attribute(device))
+    instance_at(sysfs, &attribute(device))
 }
 
 /// What such an attribute tells.
-pub(super) fn at(sysfs: &dyn Sysfs, attribute: &str) -> Option<u32> {
-    let text = sysfs.read(attribute).ok()?;
-    // All ones, and words, mean none; 0 is a GPU instance.
+pub(super) fn instance_at(sysfs: &dyn Sysfs, attribute: &str) -> Option<u32> {
+    told(&sysfs.read(attribute).ok()?)
+}
+
+/// All ones, and words, mean none; 0 is a GPU instance.
+fn told(text: &str) -> Option<u32> {
     text.parse().ok().filter(|id| *id != u32::MAX)
 }
 
@@ -137,11 +140,21 @@ pub fn type_of(sysfs: &dyn Sysfs, device: Handle) -> Option<VgpuTypeId> {
 /// # Errors
 /// When sysfs cannot be read.
 pub fn counts(sysfs: &dyn Sysfs, gpu: PciAddress) -> io::Result<BTreeMap<u32, u32>> {
+    let functions = gpu::functions(sysfs, gpu)?;
+    let attributes = functions.into_iter().map(|one| attribute(Handle::Pci(one)));
+    let attributes: Vec<String> = attributes.collect();
     let mut counts = BTreeMap::new();
-    for function in gpu::functions(sysfs, gpu)? {
-        // A function without a vGPU has nothing to read there.
-        if let Some(id) = of(sysfs, Handle::Pci(function)) {
-            *counts.entry(id).or_default() += 1;
+    for (path, text) in attributes.iter().zip(sysfs.read_each(&attributes)) {
+        match text {
+            Ok(text) => {
+                if let Some(id) = told(&text) {
+                    *counts.entry(id).or_default() += 1;
+                }
+            }
+            // Whatever is there may be full.
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => return Err(at(path, &error)),
+            // A function without a vGPU has nothing to read there.
+            Err(_) => {}
         }
     }
     Ok(counts)

@@ -156,10 +156,11 @@ pub fn lacks_functions(sysfs: &dyn Sysfs, gpu: PciAddress) -> bool {
 pub fn vgpus(sysfs: &dyn Sysfs, gpu: PciAddress) -> io::Result<Vec<Vgpu>> {
     let functions = gpu::functions(sysfs, gpu)?;
     let mut found = Vec::new();
-    for &function in &functions {
-        let is_vgpu = vendor_vfio::is_function(sysfs, function)
-            && vendor_vfio::current(sysfs, function)?.is_some();
-        if is_vgpu {
+    let mut makers = functions.clone();
+    makers.retain(|function| vendor_vfio::is_function(sysfs, *function));
+    let types = vendor_vfio::current_of_each(sysfs, &makers);
+    for (function, current) in makers.into_iter().zip(types) {
+        if current?.is_some() {
             found.push(Vgpu {
                 device: Handle::Pci(function),
                 parent: function.into(),

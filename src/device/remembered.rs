@@ -119,6 +119,22 @@ impl Sysfs for Remembered<'_> {
         known(&self.texts, path, || self.sysfs.read(path))
     }
 
+    fn read_each(&self, paths: &[String]) -> Vec<io::Result<String>> {
+        if !self.asks_no_driver.get() {
+            let unknown: Vec<String> = {
+                let texts = self.texts.borrow();
+                let unknown = paths.iter().filter(|path| !texts.contains_key(*path));
+                unknown.cloned().collect()
+            };
+            let answers = self.sysfs.read_each(&unknown);
+            let mut texts = self.texts.borrow_mut();
+            for (path, answer) in unknown.into_iter().zip(answers) {
+                texts.insert(path, answer.map_err(|error| Failed::of(&error)));
+            }
+        }
+        paths.iter().map(|path| self.read(path)).collect()
+    }
+
     fn read_lossily(&self, path: &str) -> io::Result<String> {
         // Lists of the kernel, which each look reads once.
         self.sysfs.read_lossily(path)

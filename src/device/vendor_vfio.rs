@@ -5,7 +5,7 @@
 
 use std::io;
 
-use super::{PCI_DEVICES, Sysfs, gpu::bound, link_name, optional, read};
+use super::{PCI_DEVICES, Sysfs, at, gpu::bound, link_name, optional, read};
 use crate::model::{PciAddress, VgpuTypeId};
 
 /// A type that a function can be given now.
@@ -83,7 +83,22 @@ pub fn all_functions(sysfs: &dyn Sysfs) -> io::Result<Vec<(PciAddress, PciAddres
 /// The kernel's errno with the path; `InvalidData` for a text that is not a number.
 pub fn current(sysfs: &dyn Sysfs, function: PciAddress) -> io::Result<Option<VgpuTypeId>> {
     let path = type_attribute(function);
-    let text = read(sysfs, &path)?;
+    type_told(&path, sysfs.read(&path))
+}
+
+/// The same for several functions of one GPU, whose driver is asked once.
+pub fn current_of_each(
+    sysfs: &dyn Sysfs,
+    functions: &[PciAddress],
+) -> Vec<io::Result<Option<VgpuTypeId>>> {
+    let paths: Vec<String> = functions.iter().map(|one| type_attribute(*one)).collect();
+    let texts = sysfs.read_each(&paths);
+    let types = paths.iter().zip(texts);
+    types.map(|(path, text)| type_told(path, text)).collect()
+}
+
+fn type_told(path: &str, text: io::Result<String>) -> io::Result<Option<VgpuTypeId>> {
+    let text = text.map_err(|error| at(path, &error))?;
     let number: u32 = text.parse().map_err(|_| {
         let what = format!("{path}: '{text}' is not a number");
         io::Error::new(io::ErrorKind::InvalidData, what)

@@ -24,7 +24,7 @@ use std::{
         unix::{net::UnixStream, process::CommandExt},
     },
     panic,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitCode, Stdio, exit},
     time::Duration,
 };
@@ -157,6 +157,30 @@ impl DriverChild {
     ) -> io::Result<io::Result<String>> {
         let line = serde_json::to_string(&[path])? + "\n";
         Ok(text(self.ask(&line, patience)?))
+    }
+
+    /// Reads several attributes of one driver; the time limit is for all of them. All orders are
+    /// given at once: each answer would cost two changes of the process otherwise.
+    pub(super) fn read_each(
+        &mut self,
+        paths: &[PathBuf],
+        patience: Duration,
+    ) -> io::Result<Vec<io::Result<String>>> {
+        let mut lines = String::new();
+        for path in paths {
+            lines += &serde_json::to_string(&[path])?;
+            lines.push('\n');
+        }
+        self.child.get_mut().write_all(lines.as_bytes())?;
+        let mut deadline = None;
+        let answers = paths.iter().map(|_| {
+            let left = deadline.map_or(patience, Deadline::left);
+            let answer = text(self.answer(left)?);
+            // It begins when the child is there.
+            deadline.get_or_insert_with(|| Deadline::after(patience));
+            Ok(answer)
+        });
+        answers.collect()
     }
 
     fn ask(&mut self, line: &str, patience: Duration) -> io::Result<Answer> {

@@ -10,11 +10,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
+    path::PathBuf,
     sync::{PoisonError, atomic::Ordering},
     time::{Duration, Instant},
 };
 
-use super::{DeviceLock, Host, since_boot};
+use super::{DeviceLock, Host, driver_child::DriverChild, since_boot};
 use crate::{
     device::{
         Sysfs,
@@ -76,8 +77,31 @@ impl Host {
     /// Reads an attribute through the child. After the program's deadline, a read has only a
     /// short time limit.
     pub(super) fn ask_driver(&self, path: &str) -> io::Result<String> {
+        let place = self.path(path);
+        self.ask(path, |child, patience| child.read(&place, patience))?
+    }
+
+    /// Reads attributes of one GPU's driver in the same way, all at once.
+    pub(super) fn ask_driver_for_each(&self, paths: &[String]) -> Vec<io::Result<String>> {
+        let Some(first) = paths.first() else {
+            return Vec::new();
+        };
+        let places: Vec<PathBuf> = paths.iter().map(|path| self.path(path)).collect();
+        let asked = self.ask(first, |child, patience| child.read_each(&places, patience));
+        asked.unwrap_or_else(|error| {
+            let again = |_| Err(io::Error::new(error.kind(), error.to_string()));
+            paths.iter().map(again).collect()
+        })
+    }
+
+    fn ask<T>(
+        &self,
+        path: &str,
+        ask: impl FnOnce(&mut DriverChild, Duration) -> io::Result<T>,
+    ) -> io::Result<T> {
         if self.waits_for_drivers.load(Ordering::Relaxed) {
-            return self.read_by_child(path, self.patience_left())?;
+            let patience = self.patience_left();
+            return self.with_child(|child| ask(child, patience));
         }
         let mut slow = self.slow.lock().unwrap_or_else(PoisonError::into_inner);
         slow.look(self);
@@ -103,10 +127,10 @@ impl Host {
             patience = patience.min(ALL_PATIENCE.saturating_sub(waited));
         }
         let began = Instant::now();
-        let answer = self.read_by_child(path, patience);
+        let answer = self.with_child(|child| ask(child, patience));
         let took = began.elapsed();
         if took < QUICK {
-            return answer?;
+            return answer;
         }
         let gpu = gpu.unwrap_or_else(|| self.gpu_of(path));
         let waited = slow.waited.entry(gpu.clone()).or_default();
@@ -121,7 +145,7 @@ impl Host {
             let what = format!("{path} could not be read within {} s", patience.as_secs());
             return Err(silent(&gpu, &what));
         }
-        answer?
+        answer
     }
 
     /// Notes the GPU, or the function, whose driver should answer for the attribute but does
@@ -134,10 +158,6 @@ impl Host {
             Ok(function) if is_of_bus => self.note_slow(&function.to_string()),
             _ => self.note_slow(&self.gpu_of(path)),
         }
-    }
-
-    fn read_by_child(&self, path: &str, patience: Duration) -> io::Result<io::Result<String>> {
-        self.with_child(|child| child.read(&self.path(path), patience))
     }
 
     /// The GPU whose driver answers for the path, or what is next to it. The kernel

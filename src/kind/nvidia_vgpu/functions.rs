@@ -34,13 +34,17 @@ fn find(view: &HostView<'_>) -> Result<Vec<Candidate>, String> {
     let sysfs = view.sysfs();
     let cannot = |e: io::Error| format!("cannot list virtual functions: {e}");
     let functions = vendor_vfio::all_functions(sysfs).map_err(cannot)?;
-    let mut in_use: BTreeMap<PciAddress, u32> = BTreeMap::new();
+    let mut of_gpus: BTreeMap<PciAddress, Vec<PciAddress>> = BTreeMap::new();
     for &(function, gpu) in &functions {
-        // A function that cannot be read does not count as in use.
-        if let Ok(Some(_)) = vendor_vfio::current(sysfs, function) {
-            *in_use.entry(gpu).or_default() += 1;
-        }
+        of_gpus.entry(gpu).or_default().push(function);
     }
+    let in_use = of_gpus.into_iter().map(|(gpu, functions)| {
+        let types = vendor_vfio::current_of_each(sysfs, &functions);
+        // A function that cannot be read does not count as in use.
+        let in_use = types.iter().filter(|one| matches!(one, Ok(Some(_))));
+        (gpu, u32::try_from(in_use.count()).unwrap_or(u32::MAX))
+    });
+    let in_use: BTreeMap<PciAddress, u32> = in_use.collect();
     let candidate = |(function, gpu): (PciAddress, PciAddress)| {
         let in_use = in_use.get(&gpu).copied().unwrap_or_default();
         of(view, function, gpu, in_use)

@@ -9,7 +9,7 @@ on_lab "unload_boards; load_boards rtx-pro-6000@$gpu/0 framework=vendor-vfio"
 assert_eq "wrote /etc/virt-vgpu/pools.d/some.toml" \
 	"virt-vgpu pool create some --profile DC-1-12Q --gpu-instances 0 --on-demand --device $gpu | sed -n 1p"
 on_lab "virt-vgpu host apply $gpu"
-assert_eq '' gpu_instances
+assert_eq '' 'gpu_instances || true' # nvidia-smi ends with 6 where there are none
 assert_eq '8' "virt-vgpu pool show some --json | jq .free"
 
 # The first start makes one, and the second one uses it.

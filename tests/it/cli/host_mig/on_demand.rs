@@ -344,7 +344,7 @@ fn a_crash_or_an_error_at_any_effect_of_a_start_is_made_up_for() {
     assert_eq!(of_nvml.count(), 2, "{effects}");
     // What comes after the note about the new one is the same as in other starts.
     let of_note = |line: &&str| line.contains("/gpu-instances/");
-    let last = effects.lines().filter(of_note).next_back().unwrap();
+    let last = effects.lines().rfind(of_note).unwrap();
     let last: usize = last.split(' ').next().unwrap().parse().unwrap();
     let scene = wanted();
     let vm = vm(&scene);
