@@ -115,11 +115,9 @@ fn look(host: &Host, gpu: PciAddress, wanted: &WantedSettings) -> Option<When> {
 
 /// The GPU instances that starts have made and that are given back.
 fn idle(steps: &[PlannedStep], actual: &Actual) -> Vec<String> {
-    let Some(Ok(mig)) = &actual.mig else {
-        return Vec::new();
-    };
-    let goes = steps.iter().filter_map(|planned| match &planned.step {
-        SetupStep::DestroyInstance(its) => mig.goes_with_vms(its.place).then(|| its.to_string()),
+    let goes = steps.iter().map(|planned| &planned.step);
+    let goes = goes.filter_map(|step| match step {
+        SetupStep::DestroyInstance(its) if actual.gives_back(step) => Some(its.to_string()),
         _ => None,
     });
     goes.collect()

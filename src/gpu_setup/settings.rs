@@ -170,7 +170,9 @@ fn differences(
         let refusal = refusal.clone().filter(|_| step.needs_free_gpu());
         refusal.unwrap_or_else(apply)
     };
-    let steps = plan.steps.iter().map(|planned| {
+    let steps = plan.steps.iter();
+    let steps = steps.filter(|planned| !actual.gives_back(&planned.step));
+    let steps = steps.map(|planned| {
         format!(
             "{} ({}): {}",
             step_in_words(gpu, &planned.step),

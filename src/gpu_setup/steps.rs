@@ -34,6 +34,17 @@ pub struct Actual {
     pub loaded_with_scheduler: bool,
 }
 
+impl Actual {
+    /// Whether the step gives back a GPU instance that comes and goes with VMs: until then the
+    /// GPU is as its pools want it, too.
+    pub(super) fn gives_back(&self, step: &SetupStep) -> bool {
+        match (step, &self.mig) {
+            (SetupStep::DestroyInstance(its), Some(Ok(mig))) => mig.goes_with_vms(its.place),
+            _ => false,
+        }
+    }
+}
+
 /// Something to do on a GPU.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SetupStep {

@@ -334,7 +334,7 @@ fn set(host: &Host, job: &mut Job, options: &mut OptionUse) {
                 options.needing.insert(gpu);
             }
             // A start uses it again.
-            Err(NotDone::Refused(why)) if is_given_back(&planned.step, &actual) => {
+            Err(NotDone::Refused(why)) if actual.gives_back(&planned.step) => {
                 job.report.notes.push(why);
             }
             Err(why) => {
@@ -355,14 +355,6 @@ fn set(host: &Host, job: &mut Job, options: &mut OptionUse) {
     }
     if let Some(pending) = plan.pending {
         job.refuse(pending);
-    }
-}
-
-/// Whether the step gives back a GPU instance that comes and goes with VMs.
-fn is_given_back(step: &SetupStep, actual: &Actual) -> bool {
-    match (step, &actual.mig) {
-        (SetupStep::DestroyInstance(its), Some(Ok(mig))) => mig.goes_with_vms(its.place),
-        _ => false,
     }
 }
 

@@ -3,7 +3,6 @@
 # after a reboot.
 # needs: product
 # deadline: 1500
-# hosts: uml emulated
 gpu=0000:3b:00.0
 on_lab "unload_boards; load_boards rtx-pro-6000@$gpu/0 framework=vendor-vfio"
 assert_eq "wrote /etc/virt-vgpu/pools.d/some.toml" \
@@ -44,6 +43,23 @@ said=$(refuse 'virsh start some7')
 [[ $said == *"/run/virt-vgpu/host/driver.lock"* ]] || fail "it said: $said"
 on_lab 'kill $(cat /run/lab-holder); pkill -x sleep || true; wait_until "flock -n /run/virt-vgpu/host/driver.lock true" 10; start_vm some7'
 assert_eq '4' 'gpu_instances | wc -w'
+
+# Twenty at once fill four GPU instances, and a twenty-first has no room.
+on_lab "for number in 1 2 3 4 5 6 7; do virsh -q destroy some\$number; virsh -q undefine some\$number; done
+	virt-vgpu pool delete some --yes > /dev/null
+	virt-vgpu pool create five --profile DC-1-4Q --gpu-instances 0 --vgpus-per-instance 5 --on-demand --device $gpu > /dev/null
+	virt-vgpu host apply $gpu
+	for number in \$(seq 21); do attached_vm five\$number five; done"
+said=$(on_lab 'for number in $(seq 21); do virsh start five$number 2>&1 > /dev/null & done; wait')
+assert_eq '20' 'virsh -q list --name | grep -c five'
+[[ $(grep -c "^error: Failed to start domain" <<< "$said") == 1 && $said == *"its 4 GPU instances for DC-1-4Q have all the vGPUs that they take, and no further one fits"* ]] ||
+	fail "it said: $said"
+assert_eq '5 5 5 5' "for vm in \$(virsh -q list --name); do cat /sys/bus/pci/devices/\$(function_of \$vm)/nvidia/gpu_instance_id; done | sort | uniq -c | awk '{ print \$1 }' | paste -sd' '"
+on_lab "for number in \$(seq 21); do virsh -q destroy five\$number || true; virsh -q undefine five\$number; done
+	virt-vgpu pool delete five --yes > /dev/null
+	virt-vgpu pool create some --profile DC-1-12Q --gpu-instances 0 --on-demand --device $gpu > /dev/null; virt-vgpu host apply $gpu
+	for number in 1 2 3 4 5 6 7; do attached_vm some\$number some; start_vm some\$number; done"
+pids=$(on_lab 'for vm in some1 some2; do qemu_pid $vm; done | paste -sd" "')
 
 # They are given back some time after the last VM has gone, and not before.
 on_lab 'start_daemon; for number in 3 4 5 6 7; do virsh -q destroy some$number; done'
