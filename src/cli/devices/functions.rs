@@ -42,16 +42,23 @@ impl FunctionList {
         if self.devices.iter().any(|device| device.whole.is_some()) {
             return self.fmt_whole(f);
         }
-        let mut table = Table::new(&["ADDRESS", "CLASS", "ID", "DRIVER", "NAME"]);
+        // Most GPUs have no MIG.
+        let has_mig = self.devices.iter().any(|device| device.mig.is_some());
+        let mut columns = vec!["ADDRESS", "CLASS", "ID", "DRIVER"];
+        columns.extend(has_mig.then_some("MIG"));
+        columns.push("NAME");
+        let mut table = Table::new(&columns);
         for device in &self.devices {
             let or_unknown = |text: &Option<String>| text.clone().unwrap_or_default();
-            table.row([
+            let mut row = vec![
                 device.address.to_string(),
                 or_unknown(&device.class),
                 ids(device),
                 or_unknown(&device.driver),
-                name(device),
-            ]);
+            ];
+            row.extend(has_mig.then(|| mig(device)));
+            row.push(name(device));
+            table.row(row);
         }
         write!(f, "{table}")
     }
@@ -121,8 +128,14 @@ impl FunctionList {
         let mut remarks = Remarks::default();
         for (device, whole, _) in rows {
             let address = device.address;
-            for why in &whole.critical {
+            // A GPU has a reason for each of its virtual functions.
+            const TOLD: usize = 2;
+            for why in whole.critical.iter().take(TOLD) {
                 remarks.add(address, why.clone());
+            }
+            if let more @ 1.. = whole.critical.len().saturating_sub(TOLD) {
+                let what = format!("{more} more things of the host need it; --json lists them");
+                remarks.add(address, what);
             }
             for pool in &whole.taken_from_host_by {
                 let why = format!("pool '{pool}' takes it all the same (allow-critical)");
@@ -221,6 +234,17 @@ fn name(device: &FunctionReport) -> String {
     let itself = device.device.clone().or_else(class);
     let names = [device.vendor.clone(), itself].into_iter();
     names.flatten().collect::<Vec<String>>().join(" ")
+}
+
+/// Whether MIG mode is on, and the number of GPU instances.
+fn mig(device: &FunctionReport) -> String {
+    match (device.mig, device.gpu_instances) {
+        (Some(true), Some(1)) => "on, 1 GPU instance".to_owned(),
+        (Some(true), Some(count)) => format!("on, {count} GPU instances"),
+        (Some(true), None) => "on".to_owned(),
+        (Some(false), _) => "off".to_owned(),
+        (None, _) => String::new(),
+    }
 }
 
 /// The ids of vendor and device; nothing where neither can be read.

@@ -68,6 +68,12 @@ pub struct FunctionReport {
     /// What matters to those who hand out whole functions; left out for other kinds.
     #[serde(flatten)]
     pub whole: Option<WholeFunction>,
+    /// Of a GPU: whether MIG mode is on; left out where NVML does not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mig: Option<bool>,
+    /// Of a GPU in MIG mode: how many GPU instances it has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gpu_instances: Option<usize>,
     /// The properties that udev's rules gave it.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub properties: BTreeMap<String, String>,
@@ -128,6 +134,9 @@ pub(super) fn gather(host: &Host, query: &Query<'_>) -> anyhow::Result<FunctionL
         let mut report = function_report(*address, &device, &names);
         report.fields = fields;
         report.whole = whole.as_ref().map(|whole| whole.of(*address));
+        if kind.subject() == Subject::Gpu && !query.fields {
+            add_mig(&mut report, view);
+        }
         report
     };
     let mut devices: Vec<FunctionReport> = functions.iter().map(report).collect();
@@ -155,6 +164,17 @@ pub(super) fn gather(host: &Host, query: &Query<'_>) -> anyhow::Result<FunctionL
             count => none_free(host, kind, count)?,
         },
     })
+}
+
+/// MIG mode and GPU instances of a GPU, as NVML tells them.
+fn add_mig(report: &mut FunctionReport, view: &HostView<'_>) {
+    let facts = view.facts().unwrap_or_default();
+    let Some(facts) = facts.iter().find(|one| one.address == report.address) else {
+        return;
+    };
+    report.mig = facts.mig.value().copied();
+    let instances = facts.instances.value().filter(|_| report.mig == Some(true));
+    report.gpu_instances = instances.map(|told| told.instances.len());
 }
 
 /// What keeps parts of the list from being complete: claims and pools that cannot be read.
@@ -253,6 +273,8 @@ fn function_report(
         driver: value(Field::Driver),
         physical_function: value(Field::PhysicalFunction),
         whole: None,
+        mig: None,
+        gpu_instances: None,
         properties: names.database.properties(address),
         fields: None,
     }

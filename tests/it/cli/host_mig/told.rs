@@ -171,3 +171,24 @@ fn a_run_waits_for_who_has_the_driver() {
     running.wait().succeeds();
     assert_eq!(instances(&scene).len(), 2);
 }
+
+#[test]
+fn devices_know_gpu_instances() {
+    let scene = scene("rtx-pro-6000");
+    mig_pool(&scene, "cad", "DC-1-12Q", "gpu-instances = 1");
+    works(&scene, "host apply --all");
+    scene.prepare(&domain(&scene, 1, "cad")).succeeds();
+    insta::assert_snapshot!(works(&scene, "devices --kind nvidia-vgpu"), @"
+    ADDRESS       CLASS  ID         DRIVER  MIG                 NAME
+    0000:41:00.0  gpu    10de:2bb5  nvidia  on, 1 GPU instance  -
+    ");
+    // Its 48 functions are told once.
+    let all = works(&scene, "devices");
+    let (_, remarks) = all.split_once("\n\n").unwrap();
+    insta::assert_snapshot!(remarks, @"
+    0000:41:00.0: the host needs it: 0000:41:00.0 → virtual function → 0000:41:00.4 → driver nvidia
+    0000:41:00.0: the host needs it: 0000:41:00.0 → virtual function → 0000:41:00.5 → driver nvidia
+    0000:41:00.0: 46 more things of the host need it; --json lists them
+    0000:41:00.4, 0000:41:00.6, 0000:41:00.7, 0000:41:01.0, 0000:41:01.1, 0000:41:01.2, 0000:41:01.3, 0000:41:01.4 and 39 more: pool 'cad' (kind 'nvidia-vgpu') hands out parts of it; a device can only be in one of the two
+    ");
+}
