@@ -129,11 +129,16 @@ impl FunctionList {
         for (device, whole, _) in rows {
             let address = device.address;
             // A GPU has a reason for each of its virtual functions.
-            const TOLD: usize = 2;
-            for why in whole.critical.iter().take(TOLD) {
+            const MOST: usize = 8;
+            const FIRST: usize = 2;
+            let told = match whole.critical.len() {
+                0..=MOST => MOST,
+                _ => FIRST,
+            };
+            for why in whole.critical.iter().take(told) {
                 remarks.add(address, why.clone());
             }
-            if let more @ 1.. = whole.critical.len().saturating_sub(TOLD) {
+            if let more @ 1.. = whole.critical.len().saturating_sub(told) {
                 let what = format!("{more} more things of the host need it; --json lists them");
                 remarks.add(address, what);
             }
