@@ -8,7 +8,7 @@ use crate::{
     apply,
     claims::{self, Claim, ClaimedDevice, Origin, Seen, State},
     device::{
-        board_of,
+        board_of, our_instances,
         step::{Act, Step, Undo},
     },
     events,
@@ -121,10 +121,25 @@ impl Making<'_> {
                 tries.lost_races += 1;
                 continue;
             }
+            if !failure.timed_out && tries.lost_races < RACES && self.has_lost(assignment) {
+                tries.lost_races += 1;
+                continue;
+            }
             let domain = &self.demand.domain.name;
             events::log_driver_refusal(domain, &assignment.parent, &failure.cause);
             tries.failed.note(&plan, number, &failure.reason);
         }
+    }
+
+    /// Whether the GPU instance that was planned for is for no pool any more: it was idle, and
+    /// has been destroyed between the plan and the lock.
+    fn has_lost(&self, assignment: &Assignment) -> bool {
+        let instance = assignment.placement.and_then(|place| place.instance);
+        let (Some(id), Some(gpu)) = (instance, assignment.board.pci()) else {
+            return false;
+        };
+        let noted = our_instances::read(self.host, gpu);
+        noted.is_ok_and(|noted| noted.used.iter().all(|used| used.id != id))
     }
 
     /// Plans, settles the plan under the host lock, and writes it into the claim. None if a

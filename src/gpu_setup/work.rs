@@ -459,6 +459,8 @@ fn note_ahead(host: &Host, gpu: PciAddress, step: &SetupStep) -> Result<(), NotD
                 note.made.push(its.place);
             }
         }
+        // No start plans a vGPU there any more.
+        SetupStep::DestroyInstance(its) => note.used.retain(|used| used.place != its.place),
         _ => {}
     }
     match note == noted {

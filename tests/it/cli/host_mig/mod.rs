@@ -819,7 +819,7 @@ fn explain_names_the_gpu_instance() {
       0000:41:00.0  rule 1    its GPU instance for DC-2-48Q has the one vGPU that it takes  -
     ");
     insta::assert_snapshot!(works(&scene, "devices --pool half"), @"
-    ADDRESS       CLASS  ID         DRIVER  NAME
-    0000:41:00.0  gpu    10de:2bb5  nvidia  -
+    ADDRESS       CLASS  ID         DRIVER  MIG                 NAME
+    0000:41:00.0  gpu    10de:2bb5  nvidia  on, 1 GPU instance  -
     ");
 }

@@ -391,3 +391,34 @@ fn the_mode_is_not_switched_by_a_start() {
     scene.kernel.sriov_manage(&format!("-e {GPU}"));
     insta::assert_snapshot!(scene.prepare(&domain(&scene, 1, "some")).refusal(), @"pool 'some' has no free DC-1-12Q for domain 'vm1': its XML names 0000:41:00.5: it has no GPU instance for DC-1-12Q now, and whether a further one fits is not known: MIG mode is off; 'virt-vgpu host apply 0000:41:00.0' switches it on; 'virt-vgpu start vm1' looks for another");
 }
+
+/// The plan is made and announced before the GPU's lock is there. What is idle may have been
+/// given back by then.
+#[test]
+fn a_start_whose_gpu_instance_is_given_back_meanwhile_makes_another() {
+    use fs2::FileExt;
+
+    let scene = ready("rtx-pro-6000", "DC-1-12Q", "");
+    let vm = domain(&scene, 1, "some");
+    scene.prepare(&vm).succeeds();
+    scene.stop(&vm);
+    let before = instances(&scene)[0];
+    let path = scene.path(&format!("run/virt-vgpu/locks/{GPU}"));
+    let lock = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    lock.lock_exclusive().unwrap();
+    let mut running = scene.hook(&vm, "prepare begin -").start();
+    running.opens(&path);
+    scene
+        .kernel
+        .with_gpu(GPU, |gpu| gpu.gi_destroy(before.id))
+        .unwrap();
+    let path = scene.path(&our_instances::path(address()));
+    let note = std::fs::read_to_string(&path).unwrap();
+    let mut note: serde_json::Value = serde_json::from_str(&note).unwrap();
+    note["used"] = serde_json::json!([]);
+    std::fs::write(&path, note.to_string()).unwrap();
+    drop(lock);
+    running.wait().succeeds();
+    assert_eq!(vgpus(&scene), [1]);
+    scene.is_sound();
+}
