@@ -382,13 +382,14 @@ impl MigState {
     }
 
     /// The needs for one more GPU instance of `its`, in addition to those that stay, and to
-    /// those that have to be there ahead and are missing. Those that `go` do not count.
+    /// those that have to be there ahead and are missing; and the numbers of those that stay for
+    /// a need. Those that `go` do not count.
     pub(super) fn with_those_there(
         &self,
         needs: &Needs,
         its: &InstanceNeed,
         goes: impl Fn(&Instance) -> bool,
-    ) -> Vec<InstanceNeed> {
+    ) -> (Vec<InstanceNeed>, BTreeSet<u32>) {
         let counted = self.told.iter().zip(&self.instances);
         let counted = counted.filter(|(_, one)| (one.ours || one.has_vgpus) && !goes(one));
         let there: Vec<GpuInstance> = counted.map(|(told, _)| *told).collect();
@@ -404,7 +405,8 @@ impl MigState {
                 ..need.clone()
             }
         });
-        with_those.collect()
+        let of_needs = assigned.iter().map(|(one, _)| one.id).collect();
+        (with_those.collect(), of_needs)
     }
 
     /// The GPU instance of that profile at those slots.

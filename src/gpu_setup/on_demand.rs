@@ -241,9 +241,16 @@ fn with_one_more(
     its: &InstanceNeed,
     goes: impl Fn(&Instance) -> bool,
 ) -> Result<Room, String> {
+    let (wanted, of_needs) = mig.with_those_there(needs, its, &goes);
     let stays = |one: &Instance| {
         let mut one = one.clone();
-        if one.is_idle_and_ours() && !goes(&one) {
+        if goes(&one) {
+            return one;
+        }
+        if !of_needs.contains(&one.id.number()) {
+            // It takes space, and is none of those that are needed: its vGPUs are of another size.
+            (one.ours, one.has_vgpus) = (false, false);
+        } else if one.is_idle_and_ours() {
             one.users.push(match mig.pools_at(one.id) {
                 [] => "virt-vgpu".to_owned(),
                 pools => pools_in_words(pools),
@@ -252,11 +259,7 @@ fn with_one_more(
         one
     };
     let existing: Vec<Instance> = mig.instances.iter().map(stays).collect();
-    let layout = Layout::plan(
-        &mig.board,
-        &existing,
-        &mig.with_those_there(needs, its, &goes),
-    );
+    let layout = Layout::plan(&mig.board, &existing, &wanted);
     let layout = layout.map_err(|refused| {
         let name = mig.board.name(its.profile);
         format!("one more GPU instance {name} does not fit: {refused}")

@@ -422,3 +422,19 @@ fn a_start_whose_gpu_instance_is_given_back_meanwhile_makes_another() {
     assert_eq!(vgpus(&scene), [1]);
     scene.is_sound();
 }
+
+/// A GPU instance with vGPUs of the size that the pool had before is none for it.
+#[test]
+fn a_pool_that_changes_its_size_gets_others() {
+    let scene = ready("rtx-pro-6000", "DC-1-12Q", "");
+    scene.prepare(&domain(&scene, 1, "some")).succeeds();
+    on_demand(&scene, "some", "DC-1-24Q", "");
+    works(&scene, "host apply --all");
+    scene.prepare(&domain(&scene, 2, "some")).succeeds();
+    assert_eq!(vgpus(&scene), [1, 1]);
+    scene.stop(&domain(&scene, 1, "some"));
+    much_later(&scene);
+    works(&scene, "host apply --all");
+    assert_eq!(vgpus(&scene), [1]);
+    scene.is_sound();
+}
