@@ -18,7 +18,7 @@
 //! | [`claims`] | which devices were made for which domain: the proof of ownership |
 //! | [`allocate`] | gives a domain the devices for its requests |
 //! | [`events`] | the events in the journal |
-//! | [`gpu_setup`] | the settings of whole GPUs, needed before their vGPUs can be handed out |
+//! | [`gpu_setup`] | the settings of whole GPUs, needed before their vGPUs can be handed out, and GPU instances |
 //! | `report` | the state of pools, devices, profiles and forecasts, as data |
 //! | [`hook`] | libvirt's hook protocol and the work at each operation |
 //! | [`host`] | every effect on the system |

@@ -9,14 +9,17 @@
 //! | lock | held for | by |
 //! |---|---|---|
 //! | a GPU's set-up | all that is done to it | `host apply` |
-//! | the driver's | one run of `sriov-manage`, one question to NVML | `host apply` |
-//! | the GPU's | one run of `sriov-manage`, one change of a setting; one vGPU made or removed | `host apply`, hooks |
+//! | the driver's | one run of `sriov-manage`, one question to NVML; a GPU instance for a start | `host apply`, hooks |
+//! | the GPU's | one run of `sriov-manage`, one change of a setting; one vGPU made or removed; a GPU instance for a start | `host apply`, hooks |
 //!
 //! In that order. Waiting takes longer than a hook's patience, so the GPU's own lock is not
 //! held then: a GPU without functions makes no vGPU that a hook could get in between. Once
 //! its functions have types, a start may be
 //! faster than the setting; the setting is then refused like any other on a GPU
 //! in use, and names the domain. At boot no daemon starts a VM before all is set.
+//!
+//! [`make_instance`] is the one piece that starts of VMs use: it is given a deadline, and takes
+//! the same locks.
 
 mod due;
 mod instances;
