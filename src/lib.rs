@@ -19,6 +19,7 @@
 //! | [`allocate`] | gives a domain the devices for its requests |
 //! | [`events`] | the events in the journal |
 //! | [`gpu_setup`] | the settings of whole GPUs, needed before their vGPUs can be handed out, and GPU instances |
+//! | `driver_set` | NVIDIA's driver bundles: taken apart, checked, stored |
 //! | `report` | the state of pools, devices, profiles and forecasts, as data |
 //! | [`hook`] | libvirt's hook protocol and the work at each operation |
 //! | [`host`] | every effect on the system |
@@ -32,7 +33,7 @@
 //! # The dependency rule
 //!
 //! `model` ← `domain`, `rule` ← `document`, `device` ← `capacity` ← `kind` ← `config` ←
-//! `plan` ← `apply`, `claims` ← `events` ← `gpu_setup` ← `allocate` ← `report` ←
+//! `plan` ← `apply`, `claims` ← `events` ← `gpu_setup` ← `allocate` ← `driver_set` ← `report` ←
 //! `hook`, `udev`, `definition` ← `hotplug` ← `daemon`, `cli`, binaries. From `model` to
 //! `plan` no module opens a file, starts a process or uses libvirt; `device` reads through
 //! [`device::Sysfs`]. Only `host` touches the system. The hook cannot use
@@ -56,6 +57,8 @@ mod definition;
 pub mod device;
 pub mod document;
 pub mod domain;
+#[cfg(feature = "cli")]
+pub mod driver_set;
 pub mod events;
 pub mod gpu_setup;
 pub mod hook;

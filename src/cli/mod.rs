@@ -12,11 +12,13 @@ use crate::{
 };
 
 mod attach;
+mod confirm;
 mod create;
 mod detach;
 mod devices;
 mod doctor;
 mod domain_xml;
+mod driver;
 mod explain;
 mod generate;
 mod host;
@@ -64,6 +66,7 @@ enum Verb {
     Doctor(doctor::Doctor),
     Reconcile(reconcile::Reconcile),
     Host(host::HostVerb),
+    Driver(driver::DriverVerb),
     #[command(hide = true)]
     Generate(generate::Generate),
 }
@@ -95,6 +98,7 @@ pub fn main() -> ExitCode {
         Verb::Doctor(verb) => verb.run(&host),
         Verb::Reconcile(verb) => verb.run(&host),
         Verb::Host(verb) => verb.run(&host),
+        Verb::Driver(verb) => verb.run(&host),
         Verb::Generate(verb) => verb.run(Arguments::command()),
     };
     match done {

@@ -38,6 +38,8 @@ mod journal;
 #[cfg(feature = "cli")]
 pub mod libvirt;
 mod lock;
+#[cfg(feature = "cli")]
+mod new_directory;
 mod nvml;
 mod pci_ids;
 mod poll;
@@ -63,6 +65,8 @@ pub use journal::start_logging;
 #[cfg(feature = "cli")]
 pub(crate) use lock::EDITS;
 pub use lock::{ClaimLock, DeviceLock, DriverLock, EditLock, GpuLock, HostLock, LockError};
+#[cfg(feature = "cli")]
+pub use new_directory::{GivenFile, NewDirectory, NewFile};
 pub use nvml::{NVML_PROGRAM, NvmlChild};
 pub use pci_ids::PciIds;
 pub use process::{Holder, Opener, ProcessId, Processes, gpu_openers, opener_of};

@@ -162,12 +162,17 @@ impl FileTarget {
 const DIGITS: usize = 16;
 
 fn temporary_name(name: &OsStr) -> OsString {
-    // The keys come from the kernel's random numbers.
-    let random = RandomState::new().build_hasher().finish();
     let mut temporary = OsString::from(".");
     temporary.push(name);
-    temporary.push(format!(".{random:0DIGITS$x}.tmp"));
+    temporary.push(format!(".{}.tmp", random()));
     temporary
+}
+
+/// Digits that cannot be foreseen.
+pub(super) fn random() -> String {
+    // The keys come from the kernel's random numbers.
+    let random = RandomState::new().build_hasher().finish();
+    format!("{random:0DIGITS$x}")
 }
 
 /// Whether a file is a temporary file for `name`. Earlier versions used `.NAME.tmp`.

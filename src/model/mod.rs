@@ -19,7 +19,9 @@ mod visible;
 pub use address::PciAddress;
 pub use handle::Handle;
 pub use mdev::{MdevModel, MdevTypeId, MdevUuid};
-pub use names::{DeviceName, DomainName, DomainUuid, DriverName, PoolName, pools_in_words};
+pub use names::{
+    DeviceName, DomainName, DomainUuid, DriverName, DriverSetName, PoolName, pools_in_words,
+};
 pub use numa::{CpuSet, NumaNode};
 pub use parent_name::ParentName;
 pub use profile::{ProfileParts, Series, short_name};

@@ -140,6 +140,18 @@ pub(super) fn is_directory_name(text: &str) -> bool {
         && !text.contains(|c: char| c == '/' || c.is_control())
 }
 
+checked_text! {
+    /// The name of a driver set: `nvidia-580.65.05`. It is the name of a directory as well.
+    DriverSetName,
+    |text: &str| {
+        const LONGEST: usize = 64;
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+        let begins = text.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
+        begins && text.len() <= LONGEST && text.bytes().all(is_plain)
+    },
+    "the name of a driver set (letters, digits and ._-, at most 64)"
+}
+
 /// `pool 'a'`, `pools 'a', 'b'`, `no pool`.
 #[must_use]
 pub fn pools_in_words(pools: &[PoolName]) -> String {

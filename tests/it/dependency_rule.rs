@@ -67,6 +67,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "host",
         ],
     ),
+    ("driver_set", &["model", "device", "host"]),
     (
         "report",
         &[
@@ -135,6 +136,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "allocate",
             "events",
             "gpu_setup",
+            "driver_set",
             "report",
             "hook",
             "definition",

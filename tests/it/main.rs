@@ -23,6 +23,8 @@ mod dependency_rule;
 #[cfg(feature = "cli")]
 mod doctor;
 mod driver;
+#[cfg(feature = "cli")]
+mod driver_set;
 mod hook;
 mod host_needs;
 mod kinds;

@@ -1,11 +1,6 @@
 //! `virt-vgpu host apply`: sets up GPUs as their pools need them.
 
-use std::{
-    fmt,
-    io::{self, BufRead, IsTerminal},
-    process::ExitCode,
-    time::Duration,
-};
+use std::{fmt, process::ExitCode, time::Duration};
 
 use anyhow::bail;
 use clap::Args;
@@ -13,9 +8,9 @@ use serde::Serialize;
 
 use super::chosen;
 use crate::{
-    cli::output,
+    cli::{confirm::confirm, output},
     gpu_setup::{Asked, Job, JobReport, JobResult, Survey, Surveyed, carry_out},
-    host::{Host, ask, is_root},
+    host::{Host, is_root},
 };
 
 /// Set up GPUs as their pools need them.
@@ -103,7 +98,7 @@ impl Apply {
             }
         } else {
             if self.renew && !self.yes {
-                confirm(&jobs)?;
+                confirm_renewal(&jobs)?;
             }
             let asked = Asked {
                 wait: Duration::from_secs(self.wait),
@@ -121,23 +116,12 @@ impl Apply {
     }
 }
 
-/// Asks on the terminal through stderr: stdout is for the report.
-fn confirm(jobs: &[Job]) -> anyhow::Result<()> {
+/// Running VMs would lose their functions, so a person has to want it.
+fn confirm_renewal(jobs: &[Job]) -> anyhow::Result<()> {
     let gpus: Vec<String> = jobs.iter().map(|job| job.report.gpu.to_string()).collect();
     let gpus = gpus.join(", ");
-    let stdin = io::stdin();
-    if !stdin.is_terminal() {
-        bail!("nothing was renewed: there is no terminal to ask on; pass --yes");
-    }
-    ask(&format!(
-        "remove and recreate all virtual functions of {gpus}? [y/N] "
-    ));
-    let mut answer = String::new();
-    stdin.lock().read_line(&mut answer)?;
-    if !["y", "yes"].contains(&answer.trim().to_lowercase().as_str()) {
-        bail!("nothing was renewed: you did not say yes");
-    }
-    Ok(())
+    let question = format!("remove and recreate all virtual functions of {gpus}?");
+    confirm(&question, "nothing was renewed")
 }
 
 impl Report {

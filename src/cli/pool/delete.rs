@@ -1,13 +1,7 @@
 //! `virt-vgpu pool delete`: files of the administrator go, one of a package is
 //! masked, since the package owns it.
 
-use std::{
-    fmt,
-    io::{self, BufRead, IsTerminal},
-    path::Path,
-    process::ExitCode,
-    time::Duration,
-};
+use std::{fmt, path::Path, process::ExitCode, time::Duration};
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -15,10 +9,10 @@ use serde::Serialize;
 
 use crate::{
     claims,
-    cli::output,
+    cli::{confirm::confirm, output},
     config::{self, ConfigFiles, POOL_DIRS},
     device::Sysfs,
-    host::{Deadline, Host, HostLock, ask},
+    host::{Deadline, Host, HostLock},
     model::{DeviceName, DomainName, DomainUuid, PoolName},
     report::pool::{masked, not_found},
 };
@@ -88,8 +82,9 @@ impl Delete {
     pub(super) fn run(&self, host: &Host) -> anyhow::Result<ExitCode> {
         let mut report = gather(host, &self.name)?;
         if !self.dry_run {
-            if !self.yes && !self.confirmed(&report)? {
-                bail!("pool '{}' was not deleted: you did not say yes", self.name);
+            if !self.yes {
+                let question = format!("{report}delete pool '{}'?", self.name);
+                confirm(&question, &format!("pool '{}' was not deleted", self.name))?;
             }
             // Not before the question: starts would wait for the answer.
             let deadline = Deadline::after(PATIENCE);
@@ -110,25 +105,6 @@ impl Delete {
         output::report(self.json, &report)?;
         Ok(ExitCode::SUCCESS)
     }
-
-    /// Asks on the terminal, on stderr: stdout is for the report.
-    fn confirmed(&self, report: &Report) -> anyhow::Result<bool> {
-        let stdin = io::stdin();
-        if !stdin.is_terminal() {
-            bail!(
-                "pool '{}' was not deleted: there is no terminal to ask on; pass --yes",
-                self.name
-            );
-        }
-        ask(&format!("{report}delete pool '{}'? [y/N] ", self.name));
-        let mut answer = String::new();
-        stdin.lock().read_line(&mut answer)?;
-        Ok(is_yes(&answer))
-    }
-}
-
-fn is_yes(answer: &str) -> bool {
-    ["y", "yes"].contains(&answer.trim().to_lowercase().as_str())
 }
 
 fn gather(host: &Host, name: &PoolName) -> anyhow::Result<Report> {
@@ -230,20 +206,5 @@ impl fmt::Display for Report {
             writeln!(f, "problem: {}", output::one_line(problem))?;
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_clear_yes_is_one() {
-        for answer in ["y", "Y\n", "yes\n", " YES "] {
-            assert!(is_yes(answer), "{answer:?}");
-        }
-        for answer in ["", "\n", "n", "no", "yess", "ja"] {
-            assert!(!is_yes(answer), "{answer:?}");
-        }
     }
 }

@@ -1,0 +1,55 @@
+//! `virt-vgpu driver`: NVIDIA's driver bundles, stored and listed, a file per verb.
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+
+use crate::host::Host;
+
+mod add;
+mod list;
+mod remove;
+
+/// Store, list and remove NVIDIA's driver bundles.
+///
+/// A driver set has the drivers of one bundle: for the host and for its guests. It
+/// lies in /var/lib/virt-vgpu/drivers/NAME and is never changed.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  virt-vgpu driver add NVIDIA-GRID-Linux-KVM-580.65.05-580.65.06-580.88.zip
+  virt-vgpu driver list
+  virt-vgpu driver remove nvidia-580.65.05")]
+pub(super) struct DriverVerb {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Add(add::Add),
+    List(list::List),
+    Remove(remove::Remove),
+}
+
+impl DriverVerb {
+    pub(super) fn run(&self, host: &Host) -> anyhow::Result<ExitCode> {
+        match &self.verb {
+            Verb::Add(verb) => verb.run(host),
+            Verb::List(verb) => verb.run(host),
+            Verb::Remove(verb) => verb.run(host),
+        }
+    }
+}
+
+/// `1.2 GiB`, `340 MiB`, `12 KiB`.
+fn size(bytes: u64) -> String {
+    const KIB: u64 = 1 << 10;
+    const MIB: u64 = 1 << 20;
+    const GIB: u64 = 1 << 30;
+    match bytes {
+        GIB.. => format!("{}.{} GiB", bytes / GIB, bytes % GIB * 10 / GIB),
+        MIB.. => format!("{} MiB", bytes / MIB),
+        KIB.. => format!("{} KiB", bytes / KIB),
+        _ => format!("{bytes} bytes"),
+    }
+}

@@ -1,0 +1,18 @@
+//! Driver sets: the drivers of one of NVIDIA's bundles, for the host and for its guests, below
+//! `/var/lib/virt-vgpu/drivers/NAME`. A set appears as a whole, and is never changed afterwards.
+//!
+//! Which driver a file is, its name and its first bytes tell ([`Part`]); whether the drivers of a
+//! set work together is data ([`pair`]). Archives are read with distrust ([`archive`]).
+
+pub mod archive;
+mod bundle;
+mod pairs;
+mod part;
+mod set;
+mod version;
+
+pub use bundle::{Bundle, Given};
+pub use pairs::{Pair, RELEASES, Release, pair, release_of};
+pub use part::{HEAD, Part, System};
+pub use set::{DIRECTORY, DriverSet, StoredPart, all, find, path};
+pub use version::{DriverVersion, NoVersion};

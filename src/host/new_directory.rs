@@ -1,0 +1,264 @@
+//! Directories that appear as a whole or not at all: what is put into one lies beside the others
+//! under a name of its own until it is complete.
+//!
+//! The name of an unfinished one is `.new.RANDOM`, that of one that is being removed
+//! `.old.RANDOM`. Its maker keeps it locked, which distinguishes it from what a crash has left;
+//! the next one to work there removes that.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Seek, SeekFrom, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use fs2::FileExt;
+use nix::fcntl::{AT_FDCWD, OFlag, RenameFlags, renameat2};
+
+use super::{Host, fault, replacing::random};
+
+const NEW: &str = ".new.";
+const OLD: &str = ".old.";
+
+/// A directory that is not complete yet. Dropping it removes it.
+#[derive(Debug)]
+pub struct NewDirectory {
+    path: PathBuf,
+    parent: PathBuf,
+    /// Keeps it locked.
+    _lock: File,
+    is_put: bool,
+}
+
+/// A file in such a directory.
+#[derive(Debug)]
+pub struct NewFile {
+    file: File,
+    path: PathBuf,
+}
+
+/// A file of anybody's, opened for reading.
+#[derive(Debug)]
+pub struct GivenFile {
+    file: File,
+    size: u64,
+}
+
+impl GivenFile {
+    /// How many bytes it had when it was opened.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+}
+
+impl Read for GivenFile {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.file.read(buffer)
+    }
+}
+
+impl Seek for GivenFile {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.file.seek(to)
+    }
+}
+
+impl Host {
+    /// Makes a directory below `parent`, and removes what others have left unfinished there.
+    ///
+    /// # Errors
+    /// The kernel's errno.
+    pub fn new_directory(&self, parent: &str) -> io::Result<NewDirectory> {
+        const MODE: u32 = 0o755;
+        self.make_directory(parent, MODE)?;
+        let parent = self.path(parent);
+        let path = parent.join(format!("{NEW}{}", random()));
+        let _alone = alone(&parent)?;
+        remove_leftovers(&parent)?;
+        effect("mkdir", &path, || {
+            fs::DirBuilder::new().mode(MODE).create(&path)
+        })?;
+        let lock = open(&path)?;
+        lock.lock_exclusive()?;
+        Ok(NewDirectory {
+            path,
+            parent,
+            _lock: lock,
+            is_put: false,
+        })
+    }
+
+    /// Removes a directory: first its name, in one step, then what is in it.
+    ///
+    /// # Errors
+    /// The kernel's errno; what is left is removed the next time.
+    pub fn remove_directory(&self, path: &str) -> io::Result<()> {
+        let path = self.path(path);
+        let parent = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+        let old = parent.join(format!("{OLD}{}", random()));
+        let _alone = alone(parent)?;
+        remove_leftovers(parent)?;
+        effect("rename", &path, || fs::rename(&path, &old))?;
+        effect("remove", &old, || fs::remove_dir_all(&old))
+    }
+
+    /// Opens a file of anybody's for reading. The path is that of the machine, wherever the host
+    /// is that this stands for.
+    ///
+    /// # Errors
+    /// The kernel's errno; `InvalidInput` for what is no regular file.
+    pub fn open_given(&self, path: &Path) -> io::Result<GivenFile> {
+        // A named pipe would wait for its writer.
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(OFlag::O_NONBLOCK.bits())
+            .open(path)?;
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            let what = "it is no regular file";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+        }
+        Ok(GivenFile {
+            file,
+            size: metadata.len(),
+        })
+    }
+
+    /// The names in a directory of anybody's, sorted; None: it is no directory.
+    ///
+    /// # Errors
+    /// The kernel's errno.
+    pub fn list_given(&self, path: &Path) -> io::Result<Option<Vec<String>>> {
+        if !path.metadata()?.is_dir() {
+            return Ok(None);
+        }
+        super::files::list(path).map(Some)
+    }
+}
+
+impl NewDirectory {
+    /// Makes a directory in it.
+    ///
+    /// # Errors
+    /// The kernel's errno.
+    pub fn make_directory(&self, name: &str) -> io::Result<()> {
+        const MODE: u32 = 0o755;
+        let path = self.path.join(name);
+        effect("mkdir", &path, || {
+            fs::DirBuilder::new().mode(MODE).create(&path)
+        })
+    }
+
+    /// Makes a file in it that is not there yet.
+    ///
+    /// # Errors
+    /// The kernel's errno.
+    pub fn create(&self, name: &str, mode: u32) -> io::Result<NewFile> {
+        let path = self.path.join(name);
+        let file = effect("create", &path, || {
+            OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(mode)
+                .open(&path)
+        })?;
+        // The umask is the caller's.
+        file.set_permissions(fs::Permissions::from_mode(mode))?;
+        Ok(NewFile { file, path })
+    }
+
+    /// A second name in it for a file that is already there.
+    ///
+    /// # Errors
+    /// The kernel's errno.
+    pub fn link(&self, to: &Path, name: &str) -> io::Result<()> {
+        let path = self.path.join(name);
+        effect("link", &path, || fs::hard_link(to, &path))
+    }
+
+    /// Where it lies.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Gives it its name: it is complete.
+    ///
+    /// # Errors
+    /// The kernel's errno; `AlreadyExists` when something of that name is there.
+    pub fn put(mut self, name: &str) -> io::Result<()> {
+        let target = self.parent.join(name);
+        effect("fsync", &self.path, || open(&self.path)?.sync_all())?;
+        effect("rename", &target, || {
+            let flags = RenameFlags::RENAME_NOREPLACE;
+            Ok(renameat2(AT_FDCWD, &self.path, AT_FDCWD, &target, flags)?)
+        })?;
+        self.is_put = true;
+        effect("fsync", &self.parent, || open(&self.parent)?.sync_all())
+    }
+}
+
+impl Drop for NewDirectory {
+    fn drop(&mut self) {
+        if !self.is_put {
+            // What stays is removed the next time.
+            let _ = fs::remove_dir_all(&self.path);
+        }
+    }
+}
+
+impl NewFile {
+    /// It has all that it is to have.
+    ///
+    /// # Errors
+    /// The kernel's errno, as when the disk is full.
+    pub fn finish(self) -> io::Result<()> {
+        effect("fsync", &self.path, || self.file.sync_all())
+    }
+}
+
+impl Write for NewFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        effect("write", &self.path, || self.file.write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+/// Nobody else makes or removes directories there meanwhile.
+fn alone(parent: &Path) -> io::Result<File> {
+    let parent = open(parent)?;
+    parent.lock_exclusive()?;
+    Ok(parent)
+}
+
+fn open(directory: &Path) -> io::Result<File> {
+    File::options()
+        .read(true)
+        .custom_flags(OFlag::O_DIRECTORY.bits())
+        .open(directory)
+}
+
+fn remove_leftovers(parent: &Path) -> io::Result<()> {
+    for name in super::files::list(parent)? {
+        if !name.starts_with(NEW) && !name.starts_with(OLD) {
+            continue;
+        }
+        let path = parent.join(&name);
+        let is_left = open(&path).and_then(|directory| directory.try_lock_exclusive());
+        if is_left.is_ok() {
+            fs::remove_dir_all(&path)?;
+        }
+    }
+    Ok(())
+}
+
+fn effect<T>(name: &str, path: &Path, act: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    fault::before(name, path)?;
+    let value = act()?;
+    fault::after(name, path);
+    Ok(value)
+}
