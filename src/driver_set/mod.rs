@@ -6,6 +6,7 @@
 
 pub mod archive;
 mod bundle;
+pub mod disc;
 mod pairs;
 mod part;
 mod set;

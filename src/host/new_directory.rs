@@ -177,6 +177,16 @@ impl NewDirectory {
         effect("link", &path, || fs::hard_link(to, &path))
     }
 
+    /// Moves a file of it elsewhere on the same file system, in place of one that is there.
+    ///
+    /// # Errors
+    /// The kernel's errno.
+    pub fn move_out(&self, name: &str, target: &Path) -> io::Result<()> {
+        let path = self.path.join(name);
+        effect("fsync", &path, || File::open(&path)?.sync_all())?;
+        effect("rename", target, || fs::rename(&path, target))
+    }
+
     /// Where it lies.
     #[must_use]
     pub fn path(&self) -> &Path {

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::size;
 use crate::{
     cli::output::{self, Table},
-    driver_set::{self, Bundle, Given, Part},
+    driver_set::{self, Bundle, Given, Part, disc},
     host::{Deadline, Host, complain},
     model::DriverSetName,
 };
@@ -53,6 +53,9 @@ struct Report {
     directory: String,
     bytes: u64,
     drivers: Vec<Part>,
+    /// The disc for guests.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    image: Option<String>,
     /// Files that are no drivers.
     left_out: Vec<String>,
     notes: Vec<String>,
@@ -72,15 +75,31 @@ impl Add {
                  with --name, or remove it first ('virt-vgpu driver remove {name}')"
             );
         }
+        let mut image = None;
         if !self.dry_run {
             let mut progress = Progress::of(bundle.size());
             let mut told = |file: &str, bytes| progress.tell(file, bytes);
-            bundle
+            let set = bundle
                 .store(host, &name, &mut told)
                 .context("nothing was stored")?;
+            if set.guests().next().is_some() {
+                // It takes seconds then.
+                if bundle.size() > LARGE {
+                    let image = disc::image(&name);
+                    complain(&format!("virt-vgpu: making the disc for guests, {image}"));
+                }
+                match disc::make(host, &set) {
+                    Ok(()) => image = Some(disc::image(&name)),
+                    Err(error) => bundle.notes.push(format!(
+                        "there is no disc for guests: {error:#}; 'virt-vgpu driver iso {name}' \
+                         makes it"
+                    )),
+                }
+            }
         }
         let report = Report {
             stored: !self.dry_run,
+            image,
             directory,
             bytes: bundle.size(),
             drivers: bundle.parts().cloned().collect(),
@@ -94,6 +113,9 @@ impl Add {
 }
 
 const OFTEN: Duration = Duration::from_secs(2);
+
+/// From this size on, a disc is not made at once.
+const LARGE: u64 = 64 << 20;
 
 /// Says on stderr how far it is, every two seconds.
 struct Progress {
@@ -137,6 +159,9 @@ impl fmt::Display for Report {
             ]);
         }
         f.write_str(&table.indented())?;
+        if let Some(image) = &self.image {
+            writeln!(f, "\nmade {image}")?;
+        }
         if !self.left_out.is_empty() {
             writeln!(
                 f,

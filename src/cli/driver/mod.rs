@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use crate::host::Host;
 
 mod add;
+mod iso;
 mod list;
 mod remove;
 
@@ -18,6 +19,7 @@ mod remove;
 #[command(after_help = "Examples:
   virt-vgpu driver add NVIDIA-GRID-Linux-KVM-580.65.05-580.65.06-580.88.zip
   virt-vgpu driver list
+  virt-vgpu driver iso nvidia-580.65.05
   virt-vgpu driver remove nvidia-580.65.05")]
 pub(super) struct DriverVerb {
     #[command(subcommand)]
@@ -29,6 +31,7 @@ enum Verb {
     Add(add::Add),
     List(list::List),
     Remove(remove::Remove),
+    Iso(iso::Iso),
 }
 
 impl DriverVerb {
@@ -37,6 +40,7 @@ impl DriverVerb {
             Verb::Add(verb) => verb.run(host),
             Verb::List(verb) => verb.run(host),
             Verb::Remove(verb) => verb.run(host),
+            Verb::Iso(verb) => verb.run(host),
         }
     }
 }

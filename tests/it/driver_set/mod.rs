@@ -8,6 +8,7 @@ use tempfile::TempDir;
 use crate::support::process::{Outcome, Program};
 
 mod bundle;
+mod discs;
 mod hostile;
 mod stored;
 
@@ -23,6 +24,17 @@ impl Place {
         let root = TempDir::new().unwrap();
         fs::create_dir(root.path().join("given")).unwrap();
         Self { root }
+    }
+
+    /// With the program that makes discs.
+    fn with_xorriso() -> Self {
+        let place = Self::new();
+        fs::create_dir_all(place.path("usr/bin")).unwrap();
+        for program in ["env", "xorriso"] {
+            let program = format!("/usr/bin/{program}");
+            std::os::unix::fs::symlink(&program, place.path(&program)).unwrap();
+        }
+        place
     }
 
     /// Writes a file to be added.

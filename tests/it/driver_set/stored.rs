@@ -34,6 +34,7 @@ fn a_bundle_becomes_a_set() {
       Windows guests       580.88     580.88_grid_win10_win11_server2022_dch_64bit_international.exe
 
     note: no drivers, and left out: Signing_Keys/readme.txt, 580.65.05-580.65.06-580.88-grid-vgpu-user-guide.pdf
+    note: there is no disc for guests: /usr/bin/xorriso is not installed, which makes discs; install xorriso ('apt-get install xorriso'); 'virt-vgpu driver iso nvidia-580.65.05' makes it
     ");
     insta::assert_snapshot!(place.works("list"), @"
     NAME              RELEASE  HOST       GUESTS                                           SUPPORTED  SIZE
@@ -71,6 +72,7 @@ fn a_bundle_becomes_a_set() {
       Windows guests       580.88     580.88_grid_win10_win11_server2022_dch_64bit_international.exe
 
     note: no drivers, and left out: Signing_Keys/readme.txt, 580.65.05-580.65.06-580.88-grid-vgpu-user-guide.pdf
+    note: there is no disc for guests: /usr/bin/xorriso is not installed, which makes discs; install xorriso ('apt-get install xorriso'); 'virt-vgpu driver iso second' makes it
     ");
     insta::assert_snapshot!(place.works("remove second --dry-run"), @"would remove /var/lib/virt-vgpu/drivers/second (20 KiB)");
     insta::assert_snapshot!(place.refused("remove second"), @"virt-vgpu: driver set 'second' was not removed: there is no terminal to ask on; pass --yes");
@@ -99,6 +101,7 @@ fn folders_and_files_are_bundles_too() {
       Windows guests  580.88     580.88_grid_win10_win11_server2022_dch_64bit_international.exe
 
     note: no drivers, and left out: unpacked/guide.pdf
+    note: there is no disc for guests: /usr/bin/xorriso is not installed, which makes discs; install xorriso ('apt-get install xorriso'); 'virt-vgpu driver iso nvidia-580.65.05' makes it
     ");
     place.given(&format!("guests/{LINUX}"), driver(LINUX));
     insta::assert_snapshot!(place.works("add @guests"), @"
@@ -106,6 +109,7 @@ fn folders_and_files_are_bundles_too() {
 
       FOR                  VERSION    FILE
       Linux guests (.run)  580.65.06  NVIDIA-Linux-x86_64-580.65.06-grid.run
+    note: there is no disc for guests: /usr/bin/xorriso is not installed, which makes discs; install xorriso ('apt-get install xorriso'); 'virt-vgpu driver iso nvidia-580.65.06' makes it
     ");
     insta::assert_snapshot!(place.works(&format!("add @guests/{LINUX} @unpacked/Guest_Drivers/{WINDOWS} --name both")), @"
     stored driver set 'both' (8 KiB) in /var/lib/virt-vgpu/drivers/both
@@ -113,6 +117,7 @@ fn folders_and_files_are_bundles_too() {
       FOR                  VERSION    FILE
       Linux guests (.run)  580.65.06  NVIDIA-Linux-x86_64-580.65.06-grid.run
       Windows guests       580.88     580.88_grid_win10_win11_server2022_dch_64bit_international.exe
+    note: there is no disc for guests: /usr/bin/xorriso is not installed, which makes discs; install xorriso ('apt-get install xorriso'); 'virt-vgpu driver iso both' makes it
     ");
     insta::assert_snapshot!(place.works("list"), @"
     NAME              RELEASE  HOST       GUESTS                                 SUPPORTED  SIZE
