@@ -12,7 +12,8 @@ use std::{
 use super::PlacedRequest;
 use crate::{
     claims::{Claim, ClaimedMedia},
-    config::Pool,
+    config::{GuestDriver, Pool},
+    device::Sysfs,
     domain::{MEDIA_DIRECTORY, media_path},
     events,
     host::Host,
@@ -87,6 +88,28 @@ pub fn check_image(host: &Host, image: &Path) -> Result<(), MediaProblem> {
     Ok(())
 }
 
+/// Whether guests can get the drivers.
+///
+/// # Errors
+/// The first obstacle, with the next step.
+pub fn check_guest_driver(host: &Host, driver: &GuestDriver) -> Result<(), String> {
+    let image = driver.image();
+    if let GuestDriver::Set(name) = driver {
+        if !host.exists(&name.directory()) {
+            return Err(format!(
+                "there is no driver set '{name}'; 'virt-vgpu driver add' stores one, 'virt-vgpu \
+                 driver list' lists those that there are"
+            ));
+        }
+        if !host.exists(&image) {
+            return Err(format!(
+                "driver set '{name}' has no disc; 'virt-vgpu driver iso {name}' makes it"
+            ));
+        }
+    }
+    check_image(host, Path::new(&image)).map_err(|problem| problem.to_string())
+}
+
 /// The medium for the requests: that of the first request that wants guest drivers from
 /// a pool that has them.
 pub(crate) fn choose(
@@ -98,7 +121,7 @@ pub(crate) fn choose(
         .iter()
         .find(|placed| placed.request.guest_drivers == Some(true))?;
     let pool = pools.get(&placed.request.pool)?;
-    let Some(image) = pool.guest_driver.as_ref().map(PathBuf::from) else {
+    let Some(driver) = &pool.guest_driver else {
         let problem = format!("pool '{}' has no guest-driver", pool.name);
         return Some(ClaimedMedia {
             pool: pool.name.clone(),
@@ -106,13 +129,10 @@ pub(crate) fn choose(
             problem: Some(problem),
         });
     };
-    let problem = check_image(host, &image)
-        .err()
-        .map(|problem| problem.to_string());
     Some(ClaimedMedia {
         pool: pool.name.clone(),
-        image,
-        problem,
+        image: driver.image().into(),
+        problem: check_guest_driver(host, driver).err(),
     })
 }
 

@@ -18,7 +18,7 @@ pub use error::AllocateError;
 pub(crate) use error::io_error;
 pub use look::Look;
 pub use making::{Base, Making};
-pub use media::{MediaProblem, check_image};
+pub use media::{MediaProblem, check_guest_driver, check_image};
 pub(crate) use media::{choose, provide};
 pub use nearness::{nearness_of, places_beside};
 pub use rules::{number_allowed, profile, together};

@@ -16,7 +16,7 @@ pub use crate::rule::Class;
 pub use error::PoolError;
 pub use files::{ConfigFiles, Distrust, Entry, MAX_FILE_BYTES, MemoryFiles, POOL_DIRS, Wrong};
 pub use load::{LoadedPools, load_all, load_pool};
-pub use pool::{Defaults, Placement, Pool, parse};
+pub use pool::{Defaults, GuestDriver, Placement, Pool, parse};
 pub use precedence::{Effective, IgnoredFile, Listing, effective};
 pub use render::{NewInstances, NewPool, render};
 

@@ -2,6 +2,7 @@
 //! and missing values have their defaults.
 
 use std::{
+    fmt,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -13,7 +14,7 @@ use super::{
 use crate::{
     document::{ConfigError, LineEnds, Position, TomlText, Written},
     kind::{Devices, Kind, Subject},
-    model::PoolName,
+    model::{DriverSetName, PoolName},
     rule::{
         Filter, FilterPart, Operator, Rule, labels::labels, spelling::did_you_mean, spelling::shown,
     },
@@ -45,7 +46,7 @@ pub struct Pool {
     /// How devices are spread over the parents.
     pub placement: Placement,
     /// Absolute path of the ISO file with the guest's driver.
-    pub guest_driver: Option<String>,
+    pub guest_driver: Option<GuestDriver>,
     /// Values for requests that do not set them.
     pub defaults: Defaults,
     /// A device is in the pool when any of them matches.
@@ -238,18 +239,53 @@ fn placement(text: &str) -> Result<Placement, Refusal> {
     })
 }
 
-fn guest_driver(text: &str) -> Result<String, Refusal> {
+/// The drivers that a pool lends to guests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GuestDriver {
+    /// The absolute path of an ISO image.
+    Image(String),
+    /// The disc of a driver set.
+    Set(DriverSetName),
+}
+
+impl GuestDriver {
+    /// The path of the image.
+    #[must_use]
+    pub fn image(&self) -> String {
+        match self {
+            Self::Image(path) => path.clone(),
+            Self::Set(name) => name.disc(),
+        }
+    }
+}
+
+/// As it is written in the file.
+impl fmt::Display for GuestDriver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Image(path) => f.write_str(path),
+            Self::Set(name) => name.fmt(f),
+        }
+    }
+}
+
+fn guest_driver(text: &str) -> Result<GuestDriver, Refusal> {
     let is_iso = text.ends_with(".iso") || text.ends_with(".ISO");
     if is_iso && text.starts_with('/') {
-        return Ok(text.to_owned());
+        return Ok(GuestDriver::Image(text.to_owned()));
     }
-    let text = shown(text);
     if is_iso || text.contains('/') {
+        let text = shown(text);
         let what = format!("'{text}' is not the absolute path of an .iso file");
         return Err((what, &[]));
     }
-    let what = format!("driver sets (here '{text}') are not supported by this version");
-    Err((what, &["the absolute path of an .iso file"]))
+    text.parse().map(GuestDriver::Set).map_err(|bad| {
+        let accepted = &[
+            "the absolute path of an .iso file",
+            "the name of a driver set",
+        ][..];
+        (bad.to_string(), accepted)
+    })
 }
 
 fn rules(

@@ -10,10 +10,10 @@ use sha2::{Digest, Sha256};
 use zip::ZipArchive;
 
 use super::{
-    DIRECTORY, DriverSet, Pair, Part, StoredPart, System,
+    DriverSet, Pair, Part, StoredPart, System,
     archive::{self, Entry, Listing, NotTaken},
     pair,
-    set::{MANIFEST, host_of, place},
+    set::{DIRECTORY, MANIFEST, host_of, place},
 };
 use crate::{
     host::{GivenFile, Host, NewDirectory},

@@ -6,13 +6,13 @@ use std::{io::Write, path::Path, time::Duration};
 use anyhow::{Context, bail};
 use sha2::{Digest, Sha256};
 
-use super::{DIRECTORY, DriverSet, StoredPart, System, path};
+use super::{DriverSet, StoredPart, System, set::DIRECTORY};
 use crate::{
     host::{Deadline, Host, NewDirectory},
     model::DriverSetName,
 };
 
-/// The image's name in the set's directory.
+/// The image's name until it is complete.
 const IMAGE: &str = "guest.iso";
 
 /// The date of everything on a disc, in seconds since 1970: the first of January 2020.
@@ -24,12 +24,6 @@ pub const XORRISO: &str = "/usr/bin/xorriso";
 
 /// The longest that it may take: a slow disk, and some 3 GB.
 const PATIENCE: Duration = Duration::from_secs(1800);
-
-/// The image of a set.
-#[must_use]
-pub fn image(name: &DriverSetName) -> String {
-    format!("{}/{IMAGE}", path(name))
-}
 
 /// Makes the disc of a set, in place of one that is there.
 ///
@@ -56,7 +50,7 @@ pub fn make(host: &Host, set: &DriverSet) -> anyhow::Result<()> {
     let content = staging.path().join(CONTENT);
     let made = staging.path().join(IMAGE);
     burn(host, &set.name, &content, &made)?;
-    let target = image(&set.name);
+    let target = set.name.disc();
     staging
         .move_out(IMAGE, &host.path(&target))
         .with_context(|| format!("cannot write {target}"))
@@ -75,7 +69,7 @@ fn fill(
     const TEXT: u32 = 0o644;
     let mut sums = String::new();
     for guest in guests {
-        let from = host.path(&format!("{}/{}", path(&set.name), guest.place()));
+        let from = host.path(&format!("{}/{}", set.name.directory(), guest.place()));
         staging.link(&from, &format!("{CONTENT}/{}", guest.part.file))?;
         sums += &format!("{}  {}\n", guest.sha256, guest.part.file);
     }

@@ -15,5 +15,5 @@ mod version;
 pub use bundle::{Bundle, Given};
 pub use pairs::{Pair, RELEASES, Release, pair, release_of};
 pub use part::{HEAD, Part, System};
-pub use set::{DIRECTORY, DriverSet, StoredPart, all, find, path};
+pub use set::{DriverSet, StoredPart, all, find};
 pub use version::{DriverVersion, NoVersion};

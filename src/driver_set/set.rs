@@ -11,8 +11,7 @@ use crate::{
     model::{DriverSetName, visible},
 };
 
-/// The directory of all sets.
-pub const DIRECTORY: &str = "/var/lib/virt-vgpu/drivers";
+pub(super) const DIRECTORY: &str = DriverSetName::DIRECTORY;
 
 /// The file in a set's directory that says what is in it.
 pub(super) const MANIFEST: &str = "set.json";
@@ -79,18 +78,12 @@ pub(super) fn host_of<'p>(parts: impl Iterator<Item = &'p Part>) -> Option<&'p D
     hosts.next().map(|part| &part.version)
 }
 
-/// The directory of a set.
-#[must_use]
-pub fn path(name: &DriverSetName) -> String {
-    format!("{DIRECTORY}/{name}")
-}
-
 /// The set of that name; None: there is none.
 ///
 /// # Errors
 /// What is wrong with it, with the next step.
 pub fn find(host: &Host, name: &DriverSetName) -> io::Result<Option<DriverSet>> {
-    let manifest = format!("{}/{MANIFEST}", path(name));
+    let manifest = format!("{}/{MANIFEST}", name.directory());
     let text = match host.read_file(&manifest) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -99,7 +92,7 @@ pub fn find(host: &Host, name: &DriverSetName) -> io::Result<Option<DriverSet>> 
     let set: DriverSet = serde_json::from_str(&text).map_err(|error| {
         let what = format!(
             "{manifest}: {error}; remove the directory {} and add the set again",
-            path(name)
+            name.directory()
         );
         io::Error::new(io::ErrorKind::InvalidData, what)
     })?;
@@ -138,7 +131,7 @@ pub fn all(host: &Host) -> io::Result<(Vec<DriverSet>, Vec<String>)> {
             Ok(Some(set)) => sets.push(set),
             Ok(None) => problems.push(format!(
                 "{} has no {MANIFEST}: it is no driver set",
-                path(&known)
+                known.directory()
             )),
             Err(error) => problems.push(error.to_string()),
         }

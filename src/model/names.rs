@@ -152,6 +152,23 @@ checked_text! {
     "the name of a driver set (letters, digits and ._-, at most 64)"
 }
 
+impl DriverSetName {
+    /// The directory of all driver sets.
+    pub const DIRECTORY: &str = "/var/lib/virt-vgpu/drivers";
+
+    /// The set's directory.
+    #[must_use]
+    pub fn directory(&self) -> String {
+        format!("{}/{self}", Self::DIRECTORY)
+    }
+
+    /// The image of the set's disc for guests.
+    #[must_use]
+    pub fn disc(&self) -> String {
+        format!("{}/guest.iso", self.directory())
+    }
+}
+
 /// `pool 'a'`, `pools 'a', 'b'`, `no pool`.
 #[must_use]
 pub fn pools_in_words(pools: &[PoolName]) -> String {

@@ -1,7 +1,7 @@
 //! Pools with their free capacity, claims with their state, and everything that an
 //! administrator should look at.
 
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 
 use anyhow::Context;
 use serde::Serialize;
@@ -317,8 +317,8 @@ fn daemon_problems(host: &Host) -> Vec<String> {
 }
 
 fn media_problem(host: &Host, pool: &Pool) -> Option<String> {
-    let image = pool.guest_driver.as_deref()?;
-    let problem = allocate::check_image(host, Path::new(image)).err()?;
+    let driver = pool.guest_driver.as_ref()?;
+    let problem = allocate::check_guest_driver(host, driver).err()?;
     Some(format!("pool '{}': guest-driver: {problem}", pool.name))
 }
 

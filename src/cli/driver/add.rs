@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::size;
 use crate::{
     cli::output::{self, Table},
-    driver_set::{self, Bundle, Given, Part, disc},
+    driver_set::{Bundle, Given, Part, disc},
     host::{Deadline, Host, complain},
     model::DriverSetName,
 };
@@ -68,7 +68,7 @@ impl Add {
             Some(name) => name.clone(),
             None => bundle.default_name()?,
         };
-        let directory = driver_set::path(&name);
+        let directory = name.directory();
         if host.path(&directory).exists() {
             bail!(
                 "nothing was stored: there is a driver set '{name}' already; choose another name \
@@ -85,11 +85,11 @@ impl Add {
             if set.guests().next().is_some() {
                 // It takes seconds then.
                 if bundle.size() > LARGE {
-                    let image = disc::image(&name);
+                    let image = name.disc();
                     complain(&format!("virt-vgpu: making the disc for guests, {image}"));
                 }
                 match disc::make(host, &set) {
-                    Ok(()) => image = Some(disc::image(&name)),
+                    Ok(()) => image = Some(name.disc()),
                     Err(error) => bundle.notes.push(format!(
                         "there is no disc for guests: {error:#}; 'virt-vgpu driver iso {name}' \
                          makes it"

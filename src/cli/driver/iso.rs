@@ -48,7 +48,7 @@ impl Iso {
         disc::make(host, &set).with_context(undone)?;
         let report = Report {
             name: name.clone(),
-            image: disc::image(name),
+            image: name.disc(),
         };
         output::report(self.json, &report)?;
         Ok(ExitCode::SUCCESS)

@@ -5,16 +5,18 @@ use std::{fmt, process::ExitCode};
 use clap::Args;
 use serde::Serialize;
 
-use super::size;
+use super::{pools_with, size};
 use crate::{
     cli::output::{self, Table},
+    device::Sysfs,
     driver_set::{self, DriverVersion, Pair, System, release_of},
     host::Host,
-    model::DriverSetName,
+    model::{DriverSetName, PoolName},
 };
 
 /// List the driver sets.
 ///
+/// DISC says whether the set has a disc for guests, POOLS which pools lend it to VMs.
 /// SUPPORTED says whether NVIDIA supports the guests' drivers with the host's driver of
 /// the set: drivers of one release, or guests of the release before.
 #[derive(Debug, Args)]
@@ -42,6 +44,10 @@ struct SetReport {
     release: Option<u16>,
     host: Option<DriverVersion>,
     guests: Vec<GuestReport>,
+    /// Those that lend its disc to VMs.
+    pools: Vec<PoolName>,
+    /// Whether it has a disc.
+    disc: bool,
     bytes: u64,
 }
 
@@ -69,6 +75,8 @@ impl List {
                 },
             });
             let guests: Vec<GuestReport> = guests.collect();
+            let pools = pools_with(host, &set.name);
+            let disc = host.exists(&set.name.disc());
             let host = set.host().cloned();
             let version = host.as_ref().or(guests.first().map(|one| &one.version));
             SetReport {
@@ -76,6 +84,8 @@ impl List {
                 release: version.and_then(release_of).map(|one| one.number),
                 host,
                 guests,
+                pools,
+                disc,
                 bytes: set.parts.iter().map(|one| one.size).sum(),
             }
         });
@@ -131,7 +141,16 @@ impl fmt::Display for Report {
                 "no driver sets; 'virt-vgpu driver add BUNDLE.zip' stores one"
             )?;
         } else {
-            let mut table = Table::new(&["NAME", "RELEASE", "HOST", "GUESTS", "SUPPORTED", "SIZE"]);
+            let mut table = Table::new(&[
+                "NAME",
+                "RELEASE",
+                "HOST",
+                "GUESTS",
+                "SUPPORTED",
+                "DISC",
+                "POOLS",
+                "SIZE",
+            ]);
             for set in &self.sets {
                 table.row([
                     set.name.to_string(),
@@ -141,6 +160,12 @@ impl fmt::Display for Report {
                         .map_or_else(String::new, ToString::to_string),
                     set.guests_in_words(),
                     set.supported().to_owned(),
+                    if set.disc { "yes" } else { "no" }.to_owned(),
+                    set.pools
+                        .iter()
+                        .map(PoolName::as_str)
+                        .collect::<Vec<_>>()
+                        .join(", "),
                     size(set.bytes),
                 ]);
             }

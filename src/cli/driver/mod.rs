@@ -4,7 +4,11 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
-use crate::host::Host;
+use crate::{
+    config::{self, GuestDriver},
+    host::Host,
+    model::{DriverSetName, PoolName},
+};
 
 mod add;
 mod iso;
@@ -43,6 +47,14 @@ impl DriverVerb {
             Verb::Iso(verb) => verb.run(host),
         }
     }
+}
+
+/// The pools that lend a set's drivers.
+fn pools_with(host: &Host, name: &DriverSetName) -> Vec<PoolName> {
+    let pools = config::load_all(host).pools.into_values().flatten();
+    let meant = GuestDriver::Set(name.clone());
+    let with = pools.filter(|pool| pool.guest_driver.as_ref() == Some(&meant));
+    with.map(|pool| pool.name).collect()
 }
 
 /// `1.2 GiB`, `340 MiB`, `12 KiB`.

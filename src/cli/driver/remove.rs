@@ -1,20 +1,23 @@
 //! `virt-vgpu driver remove`: a driver set goes, unless something uses it.
 
-use std::{fmt, process::ExitCode};
+use std::{fmt, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, bail};
 use clap::Args;
 use serde::Serialize;
 
-use super::size;
+use super::{pools_with, size};
 use crate::{
+    claims,
     cli::{confirm::confirm, output},
     driver_set,
     host::Host,
-    model::DriverSetName,
+    model::{DriverSetName, pools_in_words},
 };
 
 /// Remove a driver set.
+///
+/// One that a pool lends to VMs, or whose disc is in a VM, stays.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   virt-vgpu driver remove nvidia-580.65.05
@@ -55,10 +58,34 @@ impl Remove {
         let Some(set) = set else {
             bail!("there is no driver set '{name}'; 'virt-vgpu driver list' lists them");
         };
+        let pools = pools_with(host, name);
+        if !pools.is_empty() {
+            bail!(
+                "{undone}: {} lends it to VMs (guest-driver); give the pools another one first",
+                pools_in_words(&pools)
+            );
+        }
+        let (claims, damaged) = claims::load_all(host).with_context(|| undone.clone())?;
+        if let Some(damaged) = damaged.into_iter().next() {
+            return Err(damaged).context(undone);
+        }
+        let disc = PathBuf::from(name.disc());
+        let has_it = |claim: &&claims::Claim| {
+            claim
+                .media
+                .as_ref()
+                .is_some_and(|media| media.image == disc)
+        };
+        if let Some(claim) = claims.iter().find(has_it) {
+            bail!(
+                "{undone}: domain '{}' runs with its disc; shut it down first",
+                claim.domain_name
+            );
+        }
         let mut report = Report {
             name: name.clone(),
             removed: false,
-            directory: driver_set::path(name),
+            directory: name.directory(),
             bytes: set.parts.iter().map(|one| one.size).sum(),
         };
         if !self.dry_run {

@@ -289,8 +289,8 @@ fn refuse_existing(host: &Host, name: &PoolName) -> anyhow::Result<()> {
 }
 
 fn media_note(host: &Host, pool: &Pool) -> Option<String> {
-    let image = pool.guest_driver.as_deref()?;
-    let problem = allocate::check_image(host, Path::new(image)).err()?;
+    let driver = pool.guest_driver.as_ref()?;
+    let problem = allocate::check_guest_driver(host, driver).err()?;
     Some(format!("guest-driver: {problem}"))
 }
 

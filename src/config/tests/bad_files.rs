@@ -193,9 +193,10 @@ fn values_of_the_pool() {
                 .to_owned(),
         ),
         (
-            "guest-driver = \"nvidia-19.0\"",
-            "3: key 'guest-driver': driver sets (here 'nvidia-19.0') are not supported by this \
-             version; accepted: the absolute path of an .iso file"
+            "guest-driver = \"nvidia 19.0\"",
+            "3: key 'guest-driver': 'nvidia 19.0' is not the name of a driver set (letters, digits \
+             and ._-, at most 64); accepted: the absolute path of an .iso file, the name of a \
+             driver set"
                 .to_owned(),
         ),
         (

@@ -49,8 +49,8 @@ fn a_whole_file_is_read() {
     assert_eq!(pool.instances, 4);
     assert_eq!(pool.placement, Placement::Spread);
     assert_eq!(
-        pool.guest_driver.as_deref(),
-        Some("/srv/iso/nvidia 19.0.iso")
+        pool.guest_driver,
+        Some(GuestDriver::Image("/srv/iso/nvidia 19.0.iso".to_owned()))
     );
     assert_eq!(
         pool.defaults,
@@ -255,7 +255,7 @@ proptest! {
         prop_assert_eq!(pool.class, new.class);
         prop_assert_eq!(pool.instances, new.instances);
         prop_assert_eq!(pool.placement, new.placement);
-        prop_assert_eq!(pool.guest_driver, new.guest_driver);
+        prop_assert_eq!(pool.guest_driver.map(|driver| driver.to_string()), new.guest_driver);
         prop_assert_eq!(pool.rules.len(), devices.len());
         for (rule, device) in pool.rules.iter().zip(&devices) {
             let wanted = Filter::new("address", "equal", device).unwrap();

@@ -127,7 +127,7 @@ pub fn show(host: &Host, pool: Pool) -> anyhow::Result<PoolDetails> {
         device_type,
         instances: pool.instances,
         placement: pool.placement,
-        guest_driver: pool.guest_driver,
+        guest_driver: pool.guest_driver.map(|driver| driver.to_string()),
         devices,
         in_use,
         free: free.most(),

@@ -10,6 +10,7 @@ use crate::support::process::{Outcome, Program};
 mod bundle;
 mod discs;
 mod hostile;
+mod lent;
 mod stored;
 
 use bundle::{Archive, HOST, LINUX, LINUX_DEB, LINUX_RPM, WINDOWS, driver};

@@ -37,8 +37,8 @@ fn a_bundle_becomes_a_set() {
     note: there is no disc for guests: /usr/bin/xorriso is not installed, which makes discs; install xorriso ('apt-get install xorriso'); 'virt-vgpu driver iso nvidia-580.65.05' makes it
     ");
     insta::assert_snapshot!(place.works("list"), @"
-    NAME              RELEASE  HOST       GUESTS                                           SUPPORTED  SIZE
-    nvidia-580.65.05  19       580.65.05  Linux 580.65.06 (run, deb, rpm), Windows 580.88  yes        20 KiB
+    NAME              RELEASE  HOST       GUESTS                                           SUPPORTED  DISC  POOLS  SIZE
+    nvidia-580.65.05  19       580.65.05  Linux 580.65.06 (run, deb, rpm), Windows 580.88  yes        no    -      20 KiB
     ");
     for (file, mode) in [
         (format!("host/{HOST}"), 0o755),
@@ -120,10 +120,10 @@ fn folders_and_files_are_bundles_too() {
     note: there is no disc for guests: /usr/bin/xorriso is not installed, which makes discs; install xorriso ('apt-get install xorriso'); 'virt-vgpu driver iso both' makes it
     ");
     insta::assert_snapshot!(place.works("list"), @"
-    NAME              RELEASE  HOST       GUESTS                                 SUPPORTED  SIZE
-    both              19       -          Linux 580.65.06 (run), Windows 580.88  -          8 KiB
-    nvidia-580.65.05  19       580.65.05  Windows 580.88                         yes        8 KiB
-    nvidia-580.65.06  19       -          Linux 580.65.06 (run)                  -          4 KiB
+    NAME              RELEASE  HOST       GUESTS                                 SUPPORTED  DISC  POOLS  SIZE
+    both              19       -          Linux 580.65.06 (run), Windows 580.88  -          no    -      8 KiB
+    nvidia-580.65.05  19       580.65.05  Windows 580.88                         yes        no    -      8 KiB
+    nvidia-580.65.06  19       -          Linux 580.65.06 (run)                  -          no    -      4 KiB
     ");
 }
 
