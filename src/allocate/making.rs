@@ -230,6 +230,10 @@ impl Making<'_> {
                 return Ok(());
             }
             Ok(Made::NotNeeded) => return Ok(()),
+            // There may be room by then.
+            Err(NotMade::Busy(LockError::Held { .. })) if self.deadline.left() > Host::PATIENCE => {
+                return Ok(());
+            }
             Err(NotMade::Busy(error)) => return Err(error.into()),
             Err(NotMade::Refused(why)) => why,
         };

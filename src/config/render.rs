@@ -86,7 +86,11 @@ pub fn render(pool: &NewPool) -> String {
     let placement = quoted(pool.placement.as_str());
     line("placement", &placement, "pack | spread");
     if let Some(path) = &pool.guest_driver {
-        line("guest-driver", &quoted(path), "ISO for the guests");
+        line(
+            "guest-driver",
+            &quoted(path),
+            "drivers for the guests: an ISO, or a driver set",
+        );
     }
     if let Some(NewInstances {
         on_each_gpu,

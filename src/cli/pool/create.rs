@@ -61,8 +61,9 @@ pub(super) struct Create {
     #[arg(long, default_value = Placement::Pack.as_str(), value_parser = placement_parser())]
     placement: Placement,
 
-    /// Absolute path of an ISO file with the driver for the guests.
-    #[arg(long, value_name = "ISO")]
+    /// Drivers for the guests: the name of a driver set ('virt-vgpu driver list'), or the
+    /// absolute path of an ISO file.
+    #[arg(long, value_name = "SET|ISO")]
     guest_driver: Option<String>,
 
     /// GPU instances (MIG) to make on each GPU; for profiles as DC-2-12Q.

@@ -145,7 +145,7 @@ fn a_new_pools_file_is_made_to_be_edited() {
     type         = "nvidia-558"             # id or name of the mdev type
     instances    = 4                        # most devices at once; 0 = as many as fit
     placement    = "pack"                   # pack | spread
-    guest-driver = "/srv/iso/nvidia.iso"    # ISO for the guests
+    guest-driver = "/srv/iso/nvidia.iso"    # drivers for the guests: an ISO, or a driver set
 
     # A device is in the pool when any rule matches; a rule matches when all
     # its filters hold. 'virt-vgpu pool preview' shows the outcome.

@@ -56,7 +56,7 @@ fn create_writes_a_rule_for_each_device_and_shows_what_they_take() {
     type         = "nvidia-558"             # id or name of the mdev type
     instances    = 4                        # most devices at once; 0 = as many as fit
     placement    = "spread"                 # pack | spread
-    guest-driver = "/srv/nvidia.iso"        # ISO for the guests
+    guest-driver = "/srv/nvidia.iso"        # drivers for the guests: an ISO, or a driver set
 
     # A device is in the pool when any rule matches; a rule matches when all
     # its filters hold. 'virt-vgpu pool preview' shows the outcome.
@@ -195,7 +195,7 @@ fn create_refuses_what_could_not_work_and_writes_nothing() {
         &["--device", "3b:00.4", "--device", "04:00.0"],
         &["--device", "86:00.0"],
         &["--device", "3b:00.4", "--guest-driver", "nvidia.iso"],
-        &["--device", "3b:00.4", "--guest-driver", "nvidia-19.0"],
+        &["--device", "3b:00.4", "--guest-driver", "nvidia 19.0"],
         &["--device", "3b:00.4", "--description", "two\nlines"],
     ]
     .iter()
@@ -210,7 +210,7 @@ fn create_refuses_what_could_not_work_and_writes_nothing() {
     pool 'cad' was not created: 0000:04:00.0 is not an mdev parent: its driver 'igb' offers no mdev types; 'virt-vgpu devices --kind mdev' lists those that are
     pool 'cad' was not created: 0000:86:00.0 is not an mdev parent: its virtual functions are not enabled; enable them (for NVIDIA: /usr/lib/nvidia/sriov-manage -e 0000:86:00.0)
     pool 'cad' was not created: guest-driver: 'nvidia.iso' is not the absolute path of an .iso file
-    pool 'cad' was not created: guest-driver: driver sets (here 'nvidia-19.0') are not supported by this version; accepted: the absolute path of an .iso file
+    pool 'cad' was not created: guest-driver: 'nvidia 19.0' is not the name of a driver set (letters, digits and ._-, at most 64); accepted: the absolute path of an .iso file, the name of a driver set
     pool 'cad' was not created: description: wants one line without control characters
     pool 'cad' was not created: 0000:3b:00.4 has no type 'L40S-12Q' (did you mean 'NVIDIA L40S-12Q'?); it has nvidia-558 (NVIDIA L40S-12Q), nvidia-559 (NVIDIA L40S-24Q)
     pool 'cad' was not created: 0000:3b:00.4 has no type 'nvidia-557'; it has nvidia-558 (NVIDIA L40S-12Q), nvidia-559 (NVIDIA L40S-24Q)

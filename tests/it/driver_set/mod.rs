@@ -9,6 +9,7 @@ use crate::support::process::{Outcome, Program};
 
 mod bundle;
 mod discs;
+mod fuzz;
 mod hostile;
 mod lent;
 mod stored;

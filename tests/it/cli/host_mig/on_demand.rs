@@ -305,20 +305,24 @@ fn mediated_devices_get_theirs() {
     scene.is_empty();
 }
 
+/// Few: each waits for NVIDIA's driver, and a start has a deadline. The lab starts twenty.
 #[test]
 fn starts_at_once_make_as_many_as_they_need() {
-    let scene = ready("rtx-pro-6000", "DC-1-4Q", "vgpus-per-instance = 5");
-    let domains: Vec<Domain> = (0..22)
-        .map(|number| domain(&scene, number, "some"))
-        .collect();
+    let scene = scene("rtx-pro-6000");
+    let keys = "instances = 5\n[mig]\nmode = 'on-demand'";
+    scene.vgpu_pool_with("some", "DC-1-12Q", keys);
+    works(&scene, "host apply --all");
+    let domains: Vec<Domain> = (0..6).map(|one| domain(&scene, one, "some")).collect();
     let running: Vec<_> = domains
         .iter()
         .map(|domain| scene.hook(domain, "prepare begin -").start())
         .collect();
     let outcomes: Vec<Outcome> = running.into_iter().map(|running| running.wait()).collect();
     let refused: Vec<&Outcome> = outcomes.iter().filter(|one| one.code != Some(0)).collect();
-    assert_eq!(refused.len(), 2, "{refused:?}");
-    assert_eq!(vgpus(&scene), [5, 5, 5, 5]);
+    assert_eq!(refused.len(), 1, "{refused:?}");
+    let mut there = vgpus(&scene);
+    there.sort_unstable();
+    assert_eq!(there, [1, 2, 2]);
     scene.is_sound();
 }
 
