@@ -50,9 +50,11 @@ pub fn make(host: &Host, set: &DriverSet) -> anyhow::Result<()> {
     let content = staging.path().join(CONTENT);
     let made = staging.path().join(IMAGE);
     burn(host, &set.name, &content, &made)?;
+    // QEMU is neither root nor in a group that is known here.
+    const READABLE: u32 = 0o644;
     let target = set.name.disc();
     staging
-        .move_out(IMAGE, &host.path(&target))
+        .move_out(IMAGE, READABLE, &host.path(&target))
         .with_context(|| format!("cannot write {target}"))
 }
 

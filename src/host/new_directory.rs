@@ -71,14 +71,16 @@ impl Host {
     /// The kernel's errno.
     pub fn new_directory(&self, parent: &str) -> io::Result<NewDirectory> {
         const MODE: u32 = 0o755;
-        self.make_directory(parent, MODE)?;
-        let parent = self.path(parent);
+        let place = self.path(parent);
+        if !place.is_dir() {
+            self.make_directory(parent, MODE)?;
+            fs::set_permissions(&place, fs::Permissions::from_mode(MODE))?;
+        }
+        let parent = place;
         let path = parent.join(format!("{NEW}{}", random()));
         let _alone = alone(&parent)?;
         remove_leftovers(&parent)?;
-        effect("mkdir", &path, || {
-            fs::DirBuilder::new().mode(MODE).create(&path)
-        })?;
+        effect("mkdir", &path, || make(&path, MODE))?;
         let lock = open(&path)?;
         lock.lock_exclusive()?;
         Ok(NewDirectory {
@@ -145,9 +147,7 @@ impl NewDirectory {
     pub fn make_directory(&self, name: &str) -> io::Result<()> {
         const MODE: u32 = 0o755;
         let path = self.path.join(name);
-        effect("mkdir", &path, || {
-            fs::DirBuilder::new().mode(MODE).create(&path)
-        })
+        effect("mkdir", &path, || make(&path, MODE))
     }
 
     /// Makes a file in it that is not there yet.
@@ -177,12 +177,16 @@ impl NewDirectory {
         effect("link", &path, || fs::hard_link(to, &path))
     }
 
-    /// Moves a file of it elsewhere on the same file system, in place of one that is there.
+    /// Moves a file of it, which a program has made, elsewhere on the same file system, in place
+    /// of one that is there.
     ///
     /// # Errors
     /// The kernel's errno.
-    pub fn move_out(&self, name: &str, target: &Path) -> io::Result<()> {
+    pub fn move_out(&self, name: &str, mode: u32, target: &Path) -> io::Result<()> {
         let path = self.path.join(name);
+        effect("chmod", &path, || {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode))
+        })?;
         effect("fsync", &path, || File::open(&path)?.sync_all())?;
         effect("rename", target, || fs::rename(&path, target))
     }
@@ -236,6 +240,12 @@ impl Write for NewFile {
     fn flush(&mut self) -> io::Result<()> {
         self.file.flush()
     }
+}
+
+/// Makes a directory with that mode, whatever the caller's umask is.
+fn make(path: &Path, mode: u32) -> io::Result<()> {
+    fs::DirBuilder::new().mode(mode).create(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
 }
 
 /// Nobody else makes or removes directories there meanwhile.

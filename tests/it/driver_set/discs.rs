@@ -98,7 +98,7 @@ fn a_disc_has_what_guests_need() {
     ");
 }
 
-/// Another machine, another day, another umask.
+/// Another machine and another day.
 #[test]
 fn the_same_set_gives_the_same_bytes() {
     let one = ready();
@@ -297,5 +297,25 @@ fn the_installer_for_linux_takes_what_fits() {
     assert!(
         said.contains("the headers of this kernel are missing"),
         "{said}"
+    );
+}
+
+/// QEMU has to read it, whatever umask the administrator has.
+#[test]
+fn a_disc_is_readable_for_others() {
+    let place = ready();
+    let program = env!("CARGO_BIN_EXE_virt-vgpu");
+    let root = place.root.path().display();
+    let added =
+        format!("umask 077; exec {program} --root {root} driver add {root}/given/bundle.zip");
+    let outcome = Command::new("sh").args(["-c", &added]).output().unwrap();
+    assert!(outcome.status.success(), "{outcome:?}");
+    let mode = |path: &str| place.path(path).metadata().unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(DISC), 0o644);
+    assert_eq!(mode("/var/lib/virt-vgpu/drivers"), 0o755);
+    assert_eq!(mode("/var/lib/virt-vgpu/drivers/nvidia-580.65.05"), 0o755);
+    assert_eq!(
+        mode("/var/lib/virt-vgpu/drivers/nvidia-580.65.05/guest"),
+        0o755
     );
 }
