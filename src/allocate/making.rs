@@ -12,9 +12,9 @@ use crate::{
         step::{Act, Step, Undo},
     },
     events,
-    gpu_setup::{Demanded, Made, NotMade, make_instance},
+    gpu_setup::{Demanded, Made, NotMade, forget_lost_instances, make_instance, start_has_ended},
     host::{ClaimLock, Deadline, DeviceLock, Host, HostLock, LockError},
-    model::{DeviceName, DomainUuid, ParentName},
+    model::{DeviceName, DomainUuid, ParentName, PciAddress},
     plan::{Assignment, Failed, Plan, Refusal, RefusalKind},
 };
 
@@ -60,6 +60,10 @@ struct Tries {
     awaited: BTreeSet<DomainUuid>,
     /// How many GPU instances were needed in addition.
     instances: u32,
+    /// The GPUs on which some were made.
+    made_on: Vec<PciAddress>,
+    /// Whether it was looked whether noted GPU instances are still there.
+    has_looked: bool,
 }
 
 impl Making<'_> {
@@ -103,6 +107,7 @@ impl Making<'_> {
             drop(devices);
             let Err(failure) = applied else {
                 note_made(self.host, &mut claim, &plan);
+                self.end_making_instances(&tries);
                 events::log_taken_from_host(&claim, &plan.assignments);
                 return Ok(claim);
             };
@@ -121,7 +126,11 @@ impl Making<'_> {
                 tries.lost_races += 1;
                 continue;
             }
-            if !failure.timed_out && tries.lost_races < RACES && self.has_lost(assignment) {
+            let may_have_lost = !failure.timed_out && tries.lost_races < RACES;
+            if may_have_lost
+                && (self.has_lost(assignment)
+                    || self.has_forgotten(assignment, &mut tries.has_looked))
+            {
                 tries.lost_races += 1;
                 continue;
             }
@@ -129,6 +138,27 @@ impl Making<'_> {
             events::log_driver_refusal(domain, &assignment.parent, &failure.cause);
             tries.failed.note(&plan, number, &failure.reason);
         }
+    }
+
+    /// GPU instances that this start has made are not kept for it any more.
+    fn end_making_instances(&self, tries: &Tries) {
+        for gpu in &tries.made_on {
+            start_has_ended(self.host, *gpu, &self.purpose(), self.lock_deadline());
+        }
+    }
+
+    /// Whether the GPU instance that was planned for has been destroyed by somebody else, which is
+    /// looked for once.
+    fn has_forgotten(&self, assignment: &Assignment, has_looked: &mut bool) -> bool {
+        let is_in_one = assignment
+            .placement
+            .is_some_and(|place| place.instance.is_some());
+        let gpu = assignment.board.pci().filter(|_| is_in_one && !*has_looked);
+        let Some(gpu) = gpu else {
+            return false;
+        };
+        *has_looked = true;
+        forget_lost_instances(self.host, gpu, &self.purpose(), self.lock_deadline())
     }
 
     /// Whether the GPU instance that was planned for is for no pool any more: it was idle, and
@@ -198,12 +228,16 @@ impl Making<'_> {
         number: usize,
         tries: &mut Tries,
     ) -> Result<(), AllocateError> {
-        /// A bound that is never reached in practice: as many GPU instances as no host has.
+        /// Bounds that are never reached in practice: more tries than a host has GPU instances,
+        /// and more GPU instances than other starts could take from this one.
         const MOST: u32 = 128;
+        const MOST_MADE: usize = 8;
         let assignment = &plan.assignments[number];
         let domain = &self.demand.domain.name;
         tries.instances += 1;
-        let gpu = assignment.board.pci().filter(|_| tries.instances < MOST);
+        let is_enough =
+            tries.instances >= MOST || tries.made_on.len() >= self.demand.wanted.len() + MOST_MADE;
+        let gpu = assignment.board.pci().filter(|_| !is_enough);
         let Some(gpu) = gpu else {
             tries.failed.note(plan, number, "it makes no GPU instances");
             return Ok(());
@@ -227,6 +261,7 @@ impl Making<'_> {
         let why = match make_instance(self.host, demanded, is_needed)? {
             Ok(Made::Instance(made)) => {
                 events::log_instance_made(domain, &assignment.board, &assignment.pool, &made);
+                tries.made_on.push(gpu);
                 return Ok(());
             }
             Ok(Made::NotNeeded) => return Ok(()),

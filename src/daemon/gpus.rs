@@ -24,6 +24,9 @@ const FRESH: Duration = Duration::from_secs(30);
 /// For how long a GPU instance that a start has made is kept for the next one.
 const GRACE: Duration = Duration::from_secs(120);
 
+/// For how long it is kept at most while others on its GPU come and go.
+const LONGEST: Duration = Duration::from_secs(600);
+
 /// What the daemon knows of them.
 #[derive(Debug, Default)]
 pub(super) struct Gpus {
@@ -110,13 +113,20 @@ impl Gpus {
 
     /// Gives back GPU instances that nobody has used for long.
     fn give_back_overdue(&mut self, host: &Host) {
+        // A run takes all idle ones of a GPU, so it waits for the last one; not for ever.
+        let waits = |gpu: PciAddress| {
+            let mut its = self.idle.iter().filter(|((other, _), _)| *other == gpu);
+            its.clone().any(|(_, since)| !is_overdue(*since))
+                && !its.any(|(_, since)| since_boot() >= *since + LONGEST)
+        };
         let overdue = self.idle.iter().filter(|(_, since)| is_overdue(**since));
         let gpus: BTreeSet<PciAddress> = overdue.map(|((gpu, _), _)| *gpu).collect();
+        let gpus: BTreeSet<PciAddress> = gpus.into_iter().filter(|gpu| !waits(*gpu)).collect();
         for gpu in gpus {
             set_up(host, gpu, "has GPU instances that VMs do not use any more");
+            // Those that are still there at the next look begin anew.
+            self.idle.retain(|(other, _), _| *other != gpu);
         }
-        // Those that are still there at the next look begin anew.
-        self.idle.retain(|_, since| !is_overdue(*since));
     }
 
     fn come_again(&mut self, why: String) {

@@ -77,7 +77,11 @@ pub fn path(gpu: PciAddress) -> String {
 /// The kernel's errno with the path; `InvalidData` for a text that is no note.
 pub fn read(sysfs: &dyn Sysfs, gpu: PciAddress) -> io::Result<OurInstances> {
     let path = path(gpu);
-    let Some(text) = optional(super::read(sysfs, &path))? else {
+    let text = optional(super::read(sysfs, &path)).map_err(|error| {
+        let what = format!("{error}; remove it, then run 'virt-vgpu host apply {gpu}'");
+        io::Error::new(error.kind(), what)
+    });
+    let Some(text) = text? else {
         return Ok(OurInstances::default());
     };
     let mut noted: OurInstances = serde_json::from_str(&text).map_err(|error| {

@@ -351,15 +351,34 @@ impl MigState {
         used.find(|used| used.place == place)?.demanded
     }
 
-    /// The GPU instances that starts have made and that nobody uses any more; those that were made
-    /// first come first.
+    /// Notes that the GPU instance there was made for these pools just now.
+    pub(super) fn made_for(&mut self, place: InstancePlace, pools: &[PoolName]) {
+        let Some(told) = self.told_at(place) else {
+            return;
+        };
+        self.noted.used.push(UsedInstance {
+            id: told.id,
+            place,
+            pools: pools.to_vec(),
+            types: Vec::new(),
+            vgpus: None,
+            room: 0,
+            scheduler: None,
+            demanded: Some(since_boot().as_secs()),
+        });
+    }
+
+    /// The GPU instances that starts have made, or that are for no pool, and that nobody uses any
+    /// more; those that were made first come first.
     pub(super) fn idle_and_demanded(&self) -> Vec<&Instance> {
         let demanded = |one: &&Instance| {
             let told = self.told.iter().find(|told| told.id == one.id.number())?;
             self.demanded(told.place())
         };
         let instances = self.instances.iter().filter(|one| one.is_idle_and_ours());
-        let mut found: Vec<_> = instances.filter(|one| demanded(one).is_some()).collect();
+        // Those of no pool are what others have left.
+        let goes = |one: &&Instance| demanded(one).is_some() || self.pools_at(one.id).is_empty();
+        let mut found: Vec<_> = instances.filter(goes).collect();
         found.sort_by_key(|one| demanded(one));
         found
     }
@@ -473,14 +492,23 @@ impl MigState {
     ) -> Vec<(GpuInstance, &'n InstanceNeed)> {
         let mut left: Vec<GpuInstance> = instances.to_vec();
         let mut assigned = Vec::new();
-        let mut assign = |need: &'n InstanceNeed, count: fn(&InstanceNeed) -> u32| {
+        let is_of_another = |one: &GpuInstance, need: &InstanceNeed| {
+            let mut used = self.noted.used.iter();
+            let before = used.find(|used| used.place == one.place());
+            before.is_some_and(|before| {
+                let mut others = needs.iter().filter(|other| *other != need);
+                before.pools != need.pools && others.any(|other| other.pools == before.pools)
+            })
+        };
+        let mut assign = |need: &'n InstanceNeed, count: fn(&InstanceNeed) -> u32, takes: bool| {
             let suits = |one: &&GpuInstance| {
                 let sizes = self.sizes.get(&one.id);
                 let has_its_size = need.vgpus.is_none_or(|wanted| {
                     let mut sizes = sizes.into_iter().flatten();
                     sizes.all(|size| *size == wanted.framebuffer_mib)
                 });
-                one.profile == need.profile.number() && has_its_size
+                let is_free = takes || !is_of_another(one, need);
+                one.profile == need.profile.number() && has_its_size && is_free
             };
             // Larger comes first: what it was for, then what it has.
             let rank = |one: &GpuInstance| {
@@ -503,13 +531,14 @@ impl MigState {
                 assigned.push((best, need));
             }
         };
-        // What has to be there comes before what starts may make.
-        for count in [
-            |need: &InstanceNeed| need.instances,
-            |need: &InstanceNeed| need.later,
-        ] {
-            needs.iter().for_each(|need| assign(need, count));
-        }
+        // What has to be there comes before what starts may make, which is never what another
+        // pool has.
+        needs
+            .iter()
+            .for_each(|need| assign(need, |need| need.instances, true));
+        needs
+            .iter()
+            .for_each(|need| assign(need, |need| need.later, false));
         assigned.sort_by_key(|(one, _)| one.start);
         assigned
     }

@@ -41,7 +41,9 @@ pub use due::{Due, PATIENCE as PATIENCE_FOR_DUE, When, due, uses_mig};
 pub use instances::InstanceReport;
 pub use job::{Job, JobReport, JobResult};
 pub use module_options::ModuleOptions;
-pub use on_demand::{Demanded, Made, NotMade, make_instance};
+pub use on_demand::{
+    Demanded, Made, NotMade, forget_lost_instances, make_instance, start_has_ended,
+};
 pub use scheduler::InWords as SchedulerInWords;
 pub use settings::{GpuSettings, gpu_settings};
 pub use survey::{Survey, Surveyed};

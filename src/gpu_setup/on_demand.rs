@@ -15,8 +15,11 @@ use super::{
 };
 use crate::{
     capacity::mig::{Instance, InstanceNeed, Layout},
-    device::nvml::{InstancePlace, Question},
-    host::{Deadline, Host, LockError, boot_id, since_boot},
+    device::{
+        nvml::{InstancePlace, Question},
+        our_instances,
+    },
+    host::{Deadline, DeviceLock, Host, LockError, boot_id},
     model::{PciAddress, PoolName, pools_in_words},
 };
 
@@ -121,7 +124,7 @@ fn make(host: &Host, wanted: Demanded<'_>, alone: &Alone) -> Result<String, NotM
     made.map_err(|(NotDone::Refused(why) | NotDone::Failed(why))| {
         NotMade::Refused(format!("GPU instance {} was not made: {why}", room.new))
     })?;
-    let done = set(host, gpu, pools, place, alone);
+    let done = set(host, gpu, (pools, pool), place, alone);
     if let Err(why) = done {
         // What stays is noted as ours, and the next run of 'host apply' destroys it.
         let _ = change_for_start(
@@ -173,21 +176,28 @@ fn look(host: &Host, gpu: PciAddress) -> Result<MigState, NotMade> {
 fn set(
     host: &Host,
     gpu: PciAddress,
-    pools: &[MigPool],
+    (pools, pool): (&[MigPool], &PoolName),
     place: InstancePlace,
     alone: &Alone,
 ) -> Result<(), NotMade> {
-    let mig = look(host, gpu)?;
+    let mut mig = look(host, gpu)?;
     let needs = mig.needs(pools).map_err(NotMade::Refused)?;
-    let mut note = mig.note(&needs.instances, pools, boot_id(host));
-    let its = note.used.iter_mut().find(|used| used.place == place);
+    let its = needs
+        .instances
+        .iter()
+        .find(|need| need.pools.contains(pool));
+    if let Some(its) = its {
+        mig.made_for(place, &its.pools);
+    }
+    let note = mig.note(&needs.instances, pools, boot_id(host));
+    let its = note.used.iter().find(|used| used.place == place);
+    let its = its.filter(|its| its.pools.contains(pool));
     let Some(its) = its else {
         return Err(NotMade::Refused(format!(
             "the driver has not made the GPU instance that was asked for; 'virt-vgpu host show \
              {gpu}' shows those that there are"
         )));
     };
-    its.demanded = Some(since_boot().as_secs());
     let need = needs.instances.iter().find(|need| need.pools == its.pools);
     let is = mig.told_at(place);
     let mut plan = SetupPlan::default();
@@ -277,4 +287,53 @@ fn with_one_more(
             .map(|gone| NamedPlace::of(&mig.board, gone.instance.profile, gone.instance.slots))
             .collect(),
     })
+}
+
+/// Notes that the start has ended for which GPU instances were made on the GPU: they go as soon as
+/// nobody uses them. What cannot be noted counts as being used for half a minute.
+pub fn start_has_ended(host: &Host, gpu: PciAddress, purpose: &str, deadline: Deadline) {
+    const AT_ONCE: u64 = 0;
+    let Ok(_lock) = DeviceLock::acquire(host, &gpu.into(), purpose, deadline) else {
+        return;
+    };
+    let Ok(mut note) = our_instances::read(host, gpu) else {
+        return;
+    };
+    let made = note
+        .used
+        .iter_mut()
+        .filter_map(|used| used.demanded.as_mut());
+    let mut has_changed = false;
+    for made in made.filter(|made| **made != AT_ONCE) {
+        *made = AT_ONCE;
+        has_changed = true;
+    }
+    if has_changed {
+        let _ = write_note(host, gpu, &note);
+    }
+}
+
+/// Forgets noted GPU instances that are not there any more. Whether there were some: the driver
+/// refuses vGPUs in them.
+pub fn forget_lost_instances(
+    host: &Host,
+    gpu: PciAddress,
+    purpose: &str,
+    deadline: Deadline,
+) -> bool {
+    let Ok(_alone) = Alone::for_start(host, gpu, purpose, deadline) else {
+        return false;
+    };
+    let (Ok(mut note), Ok(facts)) = (our_instances::read(host, gpu), state::facts(host, gpu))
+    else {
+        return false;
+    };
+    let Some(told) = facts.instances.value() else {
+        return false;
+    };
+    let is_there = |place: InstancePlace| told.instances.iter().any(|one| one.place() == place);
+    let before = note.used.len();
+    note.used.retain(|used| is_there(used.place));
+    note.made.retain(|place| is_there(*place));
+    note.used.len() < before && write_note(host, gpu, &note).is_ok()
 }

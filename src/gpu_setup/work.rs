@@ -434,7 +434,7 @@ pub(super) fn write_note(host: &Host, gpu: PciAddress, note: &OurInstances) -> R
     let path = our_instances::path(gpu);
     let failed = |error: io::Error| {
         NotDone::Failed(format!(
-            "cannot write {path}: {error}; see whether the disk is full, then try again"
+            "cannot write {path}: {error}; see whether the disk is full or read-only, then try again"
         ))
     };
     if *note == OurInstances::default() {

@@ -71,17 +71,12 @@ pub(super) struct Create {
     gpu_instances: Option<u32>,
 
     /// vGPUs in each GPU instance; 0 = as many as fit.
-    #[arg(
-        long,
-        value_name = "COUNT",
-        default_value_t = 0,
-        requires = "gpu_instances"
-    )]
+    #[arg(long, value_name = "COUNT", default_value_t = 0)]
     vgpus_per_instance: u32,
 
-    /// Let starts of VMs make more GPU instances, which go again when they are not in use; with
-    /// --gpu-instances 0 all of them.
-    #[arg(long, requires = "gpu_instances")]
+    /// Let starts of VMs make GPU instances, which go again when they are not in use; without
+    /// --gpu-instances all of them.
+    #[arg(long)]
     on_demand: bool,
 
     /// Print the file and write nothing.
@@ -127,7 +122,7 @@ fn examples() -> String {
   virt-vgpu pool create cad --profile L40S-12Q --device 3b:00.0
   virt-vgpu pool create cad --profile L40S-12Q --device 3b:00.0 --dry-run
   virt-vgpu pool create half --profile DC-2-12Q --gpu-instances 1 --device 3b:00.0
-  virt-vgpu pool create some --profile DC-1-24Q --gpu-instances 0 --on-demand --device 3b:00.0
+  virt-vgpu pool create some --profile DC-1-24Q --on-demand --device 3b:00.0
   virt-vgpu pool create disks --kind {functions} --device 01:00.0 --device 02:00.0
 
 udev knows the new pools of a GPU or of another device that makes mediated devices
@@ -213,6 +208,10 @@ impl Create {
         notes: &mut Vec<String>,
     ) -> anyhow::Result<NewPool> {
         let MadeAs { kind, device_type } = &self.made_as;
+        let on_each_gpu = self.gpu_instances.or(self.on_demand.then_some(0));
+        if on_each_gpu.is_none() && self.vgpus_per_instance > 0 {
+            bail!("--vgpus-per-instance needs --gpu-instances or --on-demand");
+        }
         // Mistakes in a text are told after those in the devices, so texts come last.
         let mut new = NewPool {
             kind: *kind,
@@ -223,7 +222,7 @@ impl Create {
             instances: self.instances,
             placement: self.placement,
             guest_driver: None,
-            gpu_instances: self.gpu_instances.map(|on_each_gpu| NewInstances {
+            gpu_instances: on_each_gpu.map(|on_each_gpu| NewInstances {
                 on_each_gpu,
                 vgpus: self.vgpus_per_instance,
                 mode: match self.on_demand {

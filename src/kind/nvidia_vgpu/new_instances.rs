@@ -10,7 +10,7 @@ use crate::{
         mig::{self, Board, Cost, Occupied, ProfileId, Slots, Usefulness},
     },
     device::{
-        nvml::{InstancePlace, Told, TypeFacts},
+        nvml::{GpuInstance, InstancePlace, Told, TypeFacts},
         our_instances::UsedInstance,
         readiness,
     },
@@ -136,7 +136,7 @@ fn read_left(
     let board = Board::told(&told.profiles).map_err(|bad| bad.to_string())?;
     let mut taken = Occupied::NOTHING;
     for one in &told.instances {
-        if goes(view, gpu, on_gpu, pool, one.place()) {
+        if goes(view, gpu, on_gpu, pool, one) {
             continue;
         }
         if let (Some(profile), Some(slots)) =
@@ -153,23 +153,22 @@ fn read_left(
     })
 }
 
-/// Whether a GPU instance makes room for another one: a start has made it, and nobody uses it
-/// any more. One that the pool itself can use is counted as it is.
+/// Whether a GPU instance makes room for another one: a start has made it, or it is for no pool,
+/// and nobody uses it any more. One that the pool itself can use is counted as it is.
 fn goes(
     view: &HostView<'_>,
     gpu: PciAddress,
     on_gpu: &OnGpu,
     pool: &InInstances<'_>,
-    place: InstancePlace,
+    one: &GpuInstance,
 ) -> bool {
-    let is_idle = |one: &UsedInstance| {
-        one.place == place
-            && one.demanded.is_some()
-            && on_gpu.noted.made.contains(&place)
-            && on_gpu.vgpus_in(one.id, &[]) == 0
-    };
-    let is_its_own = on_gpu.instances(pool).any(|(one, _)| one.place == place);
-    !is_its_own && on_gpu.noted.used.iter().any(is_idle) && !has_mediated(view, gpu)
+    let place = one.place();
+    let mut used = on_gpu.noted.used.iter();
+    let used = used.find(|used| used.place == place);
+    let is_kept = used.is_some_and(|used| used.demanded.is_none());
+    let is_its_own = on_gpu.instances(pool).any(|(its, _)| its.place == place);
+    let is_idle = on_gpu.noted.made.contains(&place) && on_gpu.vgpus_in(one.id, &[]) == 0;
+    is_idle && !is_kept && !is_its_own && !has_mediated(view, gpu)
 }
 
 /// Which GPU instance a mediated device is in, the driver does not tell.

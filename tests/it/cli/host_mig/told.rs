@@ -129,7 +129,7 @@ fn a_start_in_a_gpu_instance_that_is_gone_names_the_remedy() {
         .with_gpu(GPU, |gpu| gpu.gi_destroy(id))
         .unwrap();
     let vm = domain(&scene, 1, "one");
-    insta::assert_snapshot!(scene.prepare(&vm).refusal(), @"pool 'one' has no free DC-1-12Q for domain 'vm1': its XML names 0000:41:00.5: gpu_instance_id failed: Input/output error (os error 5); the GPU instance may have been destroyed: 'virt-vgpu host apply --all' makes those that are missing; 'virt-vgpu start vm1' looks for another");
+    insta::assert_snapshot!(scene.prepare(&vm).refusal(), @"pool 'one' has no free DC-1-12Q for domain 'vm1': its XML names 0000:41:00.5: it has no GPU instances for DC-1-12Q yet; 'virt-vgpu host apply 0000:41:00.0' makes them; 'virt-vgpu start vm1' looks for another");
     works(&scene, "host apply --all");
     scene.prepare(&vm).succeeds();
 }
