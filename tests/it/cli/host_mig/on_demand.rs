@@ -470,18 +470,6 @@ fn pools_with_one_profile_and_different_sizes_get_each_their_own() {
     );
 }
 
-/// A start that has ended keeps nothing: the next one may be of another pool.
-#[test]
-fn what_a_start_has_made_goes_as_soon_as_its_vm_has_stopped() {
-    let scene = ready("rtx-pro-6000", "DC-1-24Q", "");
-    on_demand(&scene, "whole", "DC-4-96Q", "");
-    let small = domain(&scene, 1, "some");
-    scene.prepare(&small).succeeds();
-    scene.stop(&small);
-    scene.prepare(&domain(&scene, 2, "whole")).succeeds();
-    assert_eq!(vgpus(&scene), [1]);
-}
-
 /// A pool that has gone leaves nothing that could stay in the way of a start.
 #[test]
 fn what_is_for_no_pool_makes_room() {
