@@ -367,32 +367,38 @@ fn note_instances(
     before: &Actual,
     done: &[PlannedStep],
 ) -> Result<(), NotDone> {
-    let failed = |error: io::Error| NotDone::Failed(error.to_string());
-    let noted = our_instances::read(host, gpu).map_err(failed)?;
-    let mut only_claimed = None;
-    let note = match &wanted.mig {
+    let read =
+        || our_instances::read(host, gpu).map_err(|error| NotDone::Failed(error.to_string()));
+    match &wanted.mig {
         WantedMig::On(pools) => {
+            // A start may note what it makes for itself.
+            let _alone = Alone::with(host, gpu)?;
+            let noted = read()?;
             let mig = match &before.mig {
-                Some(Ok(mig)) if done.is_empty() => mig,
-                _ => &read_instances(host, gpu)?,
+                Some(Ok(mig)) if done.is_empty() && mig.noted == noted => mig,
+                _ => &read_instances_alone(host, gpu)?,
             };
-            only_claimed = claimed(mig, done);
             let needs = mig.needs(pools).map_err(NotDone::Failed)?;
-            mig.note(&needs.instances, pools, boot_id(host))
+            let note = mig.note(&needs.instances, pools, boot_id(host));
+            if note != noted {
+                write_note(host, gpu, &note)?;
+            }
+            claimed(mig, done).map_or(Ok(()), |why| Err(NotDone::Failed(why)))
         }
         WantedMig::Off => {
             let is_off = matches!(&before.mig, Some(Ok(mig)) if !mig.on && !mig.pending);
-            OurInstances {
+            let noted = read()?;
+            let note = OurInstances {
                 switched_on: noted.switched_on && !is_off,
                 ..OurInstances::default()
+            };
+            match note == noted {
+                true => Ok(()),
+                false => write_note(host, gpu, &note),
             }
         }
-        WantedMig::ByOthers => return Ok(()),
-    };
-    if note != noted {
-        write_note(host, gpu, &note)?;
+        WantedMig::ByOthers => Ok(()),
     }
-    only_claimed.map_or(Ok(()), |why| Err(NotDone::Failed(why)))
 }
 
 /// A GPU instance that the driver has created or destroyed by its own account alone.
@@ -572,12 +578,15 @@ fn forget_what_is_not_there(host: &Host, gpu: PciAddress, step: &SetupStep) {
 
 /// Forgets GPU instances that are not there any more: others may create some in their places.
 fn forget_lost(host: &Host, gpu: PciAddress, mig: &MigState) -> Result<(), NotDone> {
+    if mig.noted.made.iter().all(|place| mig.is_there(*place)) {
+        return Ok(());
+    }
+    // A start may note what it makes for itself.
+    let _alone = Alone::with(host, gpu)?;
+    let mig = read_instances_alone(host, gpu)?;
     let mut note = mig.noted.clone();
     note.made.retain(|place| mig.is_there(*place));
-    match note == mig.noted {
-        true => Ok(()),
-        false => write_note(host, gpu, &note),
-    }
+    write_note(host, gpu, &note)
 }
 
 /// Makes one change for a start.
