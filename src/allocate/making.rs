@@ -142,8 +142,15 @@ impl Making<'_> {
 
     /// GPU instances that this start has made are not kept for it any more.
     fn end_making_instances(&self, tries: &Tries) {
+        /// The VM waits, and what is not noted ends by itself.
+        const PATIENCE: Duration = Duration::from_millis(500);
         for gpu in &tries.made_on {
-            start_has_ended(self.host, *gpu, &self.purpose(), self.lock_deadline());
+            start_has_ended(
+                self.host,
+                *gpu,
+                &self.purpose(),
+                self.deadline.at_most(PATIENCE),
+            );
         }
     }
 

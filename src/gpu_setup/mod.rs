@@ -10,7 +10,7 @@
 //! |---|---|---|
 //! | a GPU's set-up | all that is done to it | `host apply` |
 //! | the driver's | one run of `sriov-manage`, one question to NVML; a GPU instance for a start | `host apply`, hooks |
-//! | the GPU's | one run of `sriov-manage`, one change of a setting; one vGPU made or removed; a GPU instance for a start | `host apply`, hooks |
+//! | the GPU's | one run of `sriov-manage`, one change of a setting; one vGPU made or removed; a GPU instance that goes for a start | `host apply`, hooks |
 //!
 //! In that order. Waiting takes longer than a hook's patience, so the GPU's own lock is not
 //! held then: a GPU without functions makes no vGPU that a hook could get in between. Once

@@ -79,12 +79,9 @@ pub fn make_instance<E>(
     is_needed: impl FnOnce() -> Result<bool, E>,
 ) -> Result<Result<Made, NotMade>, E> {
     let Demanded {
-        gpu,
-        purpose,
-        deadline,
-        ..
+        purpose, deadline, ..
     } = wanted;
-    let alone = match Alone::for_start(host, gpu, purpose, deadline) {
+    let alone = match Alone::for_start(host, purpose, deadline) {
         Ok(alone) => alone,
         Err(error) => return Ok(Err(error.into())),
     };
@@ -106,6 +103,16 @@ fn make(host: &Host, wanted: Demanded<'_>, alone: &Alone) -> Result<String, NotM
     }
     let needs = mig.needs(pools).map_err(NotMade::Refused)?;
     let room = room_for_one(&mig, &needs, pool)?;
+    // No start plans a vGPU in what goes, between the look at its users and its end.
+    let _gpu = match room.gone.is_empty() {
+        true => None,
+        false => {
+            let Demanded {
+                purpose, deadline, ..
+            } = wanted;
+            Some(DeviceLock::acquire(host, &gpu.into(), purpose, deadline)?)
+        }
+    };
     for gone in &room.gone {
         let step = SetupStep::DestroyInstance(gone.clone());
         let place = gone.place;
@@ -293,7 +300,7 @@ fn with_one_more(
 /// nobody uses them. What cannot be noted counts as being used for half a minute.
 pub fn start_has_ended(host: &Host, gpu: PciAddress, purpose: &str, deadline: Deadline) {
     const AT_ONCE: u64 = 0;
-    let Ok(_lock) = DeviceLock::acquire(host, &gpu.into(), purpose, deadline) else {
+    let Ok(_alone) = Alone::for_start(host, purpose, deadline) else {
         return;
     };
     let Ok(mut note) = our_instances::read(host, gpu) else {
@@ -321,7 +328,7 @@ pub fn forget_lost_instances(
     purpose: &str,
     deadline: Deadline,
 ) -> bool {
-    let Ok(_alone) = Alone::for_start(host, gpu, purpose, deadline) else {
+    let Ok(_alone) = Alone::for_start(host, purpose, deadline) else {
         return false;
     };
     let (Ok(mut note), Ok(facts)) = (our_instances::read(host, gpu), state::facts(host, gpu))

@@ -26,7 +26,8 @@ pub(super) enum NotDone {
 /// that GPU.
 #[derive(Debug)]
 pub(super) struct Alone {
-    _gpu: DeviceLock,
+    /// A start takes it only to destroy something: who has it for long counts as hanging.
+    _gpu: Option<DeviceLock>,
     _driver: DriverLock,
 }
 
@@ -41,22 +42,20 @@ impl Alone {
         let starts = Deadline::after(STARTS);
         let gpu = DeviceLock::acquire(host, &gpu.into(), PURPOSE, starts).map_err(not_got)?;
         Ok(Self {
-            _gpu: gpu,
+            _gpu: Some(gpu),
             _driver: driver,
         })
     }
 
-    /// The same for a start, which waits until its deadline.
+    /// The same for a start, which waits until its deadline. Other starts go on with the GPU.
     pub(super) fn for_start(
         host: &Host,
-        gpu: PciAddress,
         purpose: &str,
         deadline: Deadline,
     ) -> Result<Self, LockError> {
-        let driver = DriverLock::acquire(host, purpose, deadline)?;
         Ok(Self {
-            _gpu: DeviceLock::acquire(host, &gpu.into(), purpose, deadline)?,
-            _driver: driver,
+            _gpu: None,
+            _driver: DriverLock::acquire(host, purpose, deadline)?,
         })
     }
 }
