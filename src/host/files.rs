@@ -278,7 +278,12 @@ impl Host {
     }
 }
 
-fn effect<T>(name: &str, path: &Path, act: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+/// An effect that tests can let fail, or be the last one.
+pub(super) fn effect<T>(
+    name: &str,
+    path: &Path,
+    act: impl FnOnce() -> io::Result<T>,
+) -> io::Result<T> {
     fault::before(name, path)?;
     let value = act()?;
     fault::after(name, path);

@@ -15,7 +15,11 @@ use std::{
 use fs2::FileExt;
 use nix::fcntl::{AT_FDCWD, OFlag, RenameFlags, renameat2};
 
-use super::{Host, fault, replacing::random};
+use super::{
+    Host,
+    files::{self, effect},
+    replacing::random,
+};
 
 const NEW: &str = ".new.";
 const OLD: &str = ".old.";
@@ -135,7 +139,7 @@ impl Host {
         if !path.metadata()?.is_dir() {
             return Ok(None);
         }
-        super::files::list(path).map(Some)
+        files::list(path).map(Some)
     }
 }
 
@@ -263,7 +267,7 @@ fn open(directory: &Path) -> io::Result<File> {
 }
 
 fn remove_leftovers(parent: &Path) -> io::Result<()> {
-    for name in super::files::list(parent)? {
+    for name in files::list(parent)? {
         if !name.starts_with(NEW) && !name.starts_with(OLD) {
             continue;
         }
@@ -274,11 +278,4 @@ fn remove_leftovers(parent: &Path) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-fn effect<T>(name: &str, path: &Path, act: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-    fault::before(name, path)?;
-    let value = act()?;
-    fault::after(name, path);
-    Ok(value)
 }

@@ -2,16 +2,12 @@
 
 use std::{fmt, process::ExitCode};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::Args;
 use serde::Serialize;
 
-use crate::{
-    cli::output,
-    driver_set::{self, disc},
-    host::Host,
-    model::DriverSetName,
-};
+use super::named;
+use crate::{cli::output, driver_set::disc, host::Host, model::DriverSetName};
 
 /// Make the disc of a driver set: an ISO image for guests.
 ///
@@ -41,11 +37,9 @@ struct Report {
 impl Iso {
     pub(super) fn run(&self, host: &Host) -> anyhow::Result<ExitCode> {
         let name = &self.name;
-        let undone = || format!("no disc was made of driver set '{name}'");
-        let Some(set) = driver_set::find(host, name).with_context(undone)? else {
-            bail!("there is no driver set '{name}'; 'virt-vgpu driver list' lists them");
-        };
-        disc::make(host, &set).with_context(undone)?;
+        let undone = format!("no disc was made of driver set '{name}'");
+        let set = named(host, name, &undone)?;
+        disc::make(host, &set).context(undone)?;
         let report = Report {
             name: name.clone(),
             image: name.disc(),

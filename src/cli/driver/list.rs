@@ -5,7 +5,7 @@ use std::{fmt, process::ExitCode};
 use clap::Args;
 use serde::Serialize;
 
-use super::{pools_with, size};
+use super::{lending, pools, size};
 use crate::{
     cli::output::{self, Table},
     device::Sysfs,
@@ -63,6 +63,7 @@ struct GuestReport {
 impl List {
     pub(super) fn run(&self, host: &Host) -> anyhow::Result<ExitCode> {
         let (sets, problems) = driver_set::all(host)?;
+        let all_pools = pools(host);
         let sets = sets.iter().map(|set| {
             let guests = set.guests().map(|(part, pair)| GuestReport {
                 system: part.system,
@@ -75,7 +76,7 @@ impl List {
                 },
             });
             let guests: Vec<GuestReport> = guests.collect();
-            let pools = pools_with(host, &set.name);
+            let pools = lending(&all_pools, &set.name);
             let disc = host.exists(&set.name.disc());
             let host = set.host().cloned();
             let version = host.as_ref().or(guests.first().map(|one| &one.version));

@@ -2,10 +2,12 @@
 
 use std::process::ExitCode;
 
+use anyhow::{Context, anyhow};
 use clap::{Args, Subcommand};
 
 use crate::{
-    config::{self, GuestDriver},
+    config::{self, GuestDriver, Pool},
+    driver_set::{self, DriverSet},
     host::Host,
     model::{DriverSetName, PoolName},
 };
@@ -49,12 +51,29 @@ impl DriverVerb {
     }
 }
 
-/// The pools that lend a set's drivers.
-fn pools_with(host: &Host, name: &DriverSetName) -> Vec<PoolName> {
-    let pools = config::load_all(host).pools.into_values().flatten();
+/// The set of that name. `undone` says what was not done otherwise.
+///
+/// # Errors
+/// When there is none, or it cannot be read.
+fn named(host: &Host, name: &DriverSetName, undone: &str) -> anyhow::Result<DriverSet> {
+    let set = driver_set::find(host, name).with_context(|| undone.to_owned())?;
+    set.ok_or_else(|| {
+        anyhow!("there is no driver set '{name}'; 'virt-vgpu driver list' lists them")
+    })
+}
+
+/// All pools that can be used.
+fn pools(host: &Host) -> Vec<Pool> {
+    let pools = config::load_all(host).pools.into_values();
+    pools.flatten().collect()
+}
+
+/// Those that lend a set's drivers.
+fn lending(pools: &[Pool], name: &DriverSetName) -> Vec<PoolName> {
     let meant = GuestDriver::Set(name.clone());
-    let with = pools.filter(|pool| pool.guest_driver.as_ref() == Some(&meant));
-    with.map(|pool| pool.name).collect()
+    let with = pools.iter();
+    let with = with.filter(|pool| pool.guest_driver.as_ref() == Some(&meant));
+    with.map(|pool| pool.name.clone()).collect()
 }
 
 /// `1.2 GiB`, `340 MiB`, `12 KiB`.

@@ -6,11 +6,10 @@ use anyhow::{Context, bail};
 use clap::Args;
 use serde::Serialize;
 
-use super::{pools_with, size};
+use super::{lending, named, pools, size};
 use crate::{
     claims,
     cli::{confirm::confirm, output},
-    driver_set,
     host::Host,
     model::{DriverSetName, pools_in_words},
 };
@@ -54,11 +53,8 @@ impl Remove {
     pub(super) fn run(&self, host: &Host) -> anyhow::Result<ExitCode> {
         let name = &self.name;
         let undone = format!("driver set '{name}' was not removed");
-        let set = driver_set::find(host, name).with_context(|| undone.clone())?;
-        let Some(set) = set else {
-            bail!("there is no driver set '{name}'; 'virt-vgpu driver list' lists them");
-        };
-        let pools = pools_with(host, name);
+        let set = named(host, name, &undone)?;
+        let pools = lending(&pools(host), name);
         if !pools.is_empty() {
             bail!(
                 "{undone}: {} lends it to VMs (guest-driver); give the pools another one first",

@@ -411,6 +411,10 @@ pub(super) fn cost(
     pool: &InInstances<'_>,
     candidate: &Candidate,
 ) -> Option<Cost> {
+    // Starts of all other pools ask it, too.
+    if !pool.counts_new(view) {
+        return None;
+    }
     let gpu = gpu_of(view, candidate)?;
     if has_room(view, pool, candidate, gpu) {
         return None;
