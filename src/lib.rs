@@ -27,6 +27,7 @@
 //! | `nvml` | asks NVIDIA's library, in a separate program |
 //! | `definition` | changes domains' definitions in libvirt to match their requests |
 //! | `hotplug` | plugs devices into running domains, and unplugs them |
+//! | `maintenance` | keeps GPUs from starts, gets VMs off them, changes the host's driver |
 //! | `cli` | the administrator's command, one file for each verb |
 //! | `daemon` | listens to libvirt; does automatically what `virt-vgpu sync` and `reconcile` do |
 //!
@@ -34,7 +35,7 @@
 //!
 //! `model` ← `domain`, `rule` ← `document`, `device` ← `capacity` ← `kind` ← `config` ←
 //! `plan` ← `apply`, `claims` ← `events` ← `gpu_setup` ← `allocate` ← `driver_set` ← `report` ←
-//! `hook`, `udev`, `definition` ← `hotplug` ← `daemon`, `cli`, binaries. From `model` to
+//! `hook`, `udev`, `definition` ← `hotplug` ← `maintenance` ← `daemon`, `cli`, binaries. From `model` to
 //! `plan` no module opens a file, starts a process or uses libvirt; `device` reads through
 //! [`device::Sysfs`]. Only `host` touches the system. The hook cannot use
 //! `host::libvirt`, nor libudev: both exist only with the feature `cli`. `nvml` uses `device` and
@@ -66,6 +67,8 @@ pub mod host;
 #[cfg(feature = "cli")]
 mod hotplug;
 pub mod kind;
+#[cfg(feature = "cli")]
+mod maintenance;
 pub mod model;
 #[cfg(feature = "nvml")]
 pub mod nvml;

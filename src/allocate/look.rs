@@ -12,7 +12,7 @@ use crate::{
     claims,
     config::{self, Pool},
     device::{
-        Remembered,
+        Remembered, maintenance,
         nvml::{Failure, FailureKind, GpuFacts, Nvml},
     },
     host::{Host, NvmlChild, PciIds},
@@ -94,7 +94,8 @@ impl<'a> Look<'a> {
     /// When sysfs cannot be read.
     pub fn view(&self, detail: Detail) -> io::Result<HostView<'_>> {
         let view = HostView::open(&self.sysfs, &self.names, detail)?;
-        Ok(view.with_nvml(&self.nvml))
+        let maintenance = maintenance::read(self.host)?;
+        Ok(view.with_nvml(&self.nvml).with_maintenance(maintenance))
     }
 
     /// The supply of the host in that view.

@@ -22,6 +22,7 @@ mod driver;
 mod explain;
 mod generate;
 mod host;
+mod maintenance;
 mod output;
 mod pool;
 mod profiles;
@@ -67,6 +68,7 @@ enum Verb {
     Reconcile(reconcile::Reconcile),
     Host(host::HostVerb),
     Driver(driver::DriverVerb),
+    Maintenance(maintenance::MaintenanceVerb),
     #[command(hide = true)]
     Generate(generate::Generate),
 }
@@ -99,6 +101,7 @@ pub fn main() -> ExitCode {
         Verb::Reconcile(verb) => verb.run(&host),
         Verb::Host(verb) => verb.run(&host),
         Verb::Driver(verb) => verb.run(&host),
+        Verb::Maintenance(verb) => verb.run(&host),
         Verb::Generate(verb) => verb.run(Arguments::command()),
     };
     match done {

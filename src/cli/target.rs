@@ -4,7 +4,10 @@ use clap::Args;
 
 use crate::{
     definition,
-    host::libvirt::{Domain, Libvirt, uri_or_default},
+    host::{
+        Host,
+        libvirt::{Domain, Libvirt, uri_or_default},
+    },
 };
 
 /// Which libvirt daemon to talk to.
@@ -40,6 +43,15 @@ impl Connection {
     /// The domain, from a daemon whose domains this host's hook serves.
     pub(super) fn find_served(&self, name: &str) -> anyhow::Result<Domain> {
         Ok(self.open_served()?.domain(name)?)
+    }
+
+    /// The same for a host that is looked at. A host that is a directory has none, unless one is
+    /// named.
+    pub(super) fn open_for(&self, host: &Host) -> anyhow::Result<Option<Libvirt>> {
+        match host.is_real() || self.uri.is_some() {
+            true => self.open_served().map(Some),
+            false => Ok(None),
+        }
     }
 
     /// A daemon whose domains this host's hook serves.

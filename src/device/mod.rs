@@ -16,6 +16,7 @@ pub mod gpu;
 pub mod gpu_fields;
 pub mod group_needs;
 pub mod iommu;
+pub mod maintenance;
 pub mod mdev;
 pub mod near;
 pub mod numa;

@@ -3,6 +3,7 @@
 use std::io;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::{DriverVersion, Pair, Part, pair};
 use crate::{
@@ -44,6 +45,31 @@ impl StoredPart {
     #[must_use]
     pub fn place(&self) -> String {
         place(&self.part)
+    }
+}
+
+impl DriverSet {
+    /// Whether a file of the set is as it was stored.
+    ///
+    /// # Errors
+    /// When it cannot be read, or has changed.
+    pub fn check(&self, host: &Host, part: &StoredPart) -> io::Result<()> {
+        let path = format!("{}/{}", self.name.directory(), part.place());
+        let named = |error: io::Error| io::Error::new(error.kind(), format!("{path}: {error}"));
+        let mut file = host.open_given(&host.path(&path)).map_err(named)?;
+        let mut hash = Sha256::new();
+        io::copy(&mut file, &mut hash).map_err(named)?;
+        if format!("{:x}", hash.finalize()) == part.sha256 {
+            return Ok(());
+        }
+        let name = &self.name;
+        Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!(
+                "{path} is not as it was stored; remove the set ('virt-vgpu driver remove {name}') \
+                 and add its bundle again"
+            ),
+        ))
     }
 }
 

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     config,
-    device::{Sysfs, our_instances},
+    device::{Sysfs, maintenance, our_instances},
     host::{Deadline, DriverLock, Host, LockError},
     kind::GpuInstances,
     model::PciAddress,
@@ -70,11 +70,21 @@ fn has_notes(host: &Host) -> bool {
 /// When others use NVIDIA's driver as a whole for longer than that.
 pub fn due(host: &Host, survey: &Survey, deadline: Deadline) -> Result<Vec<Due>, LockError> {
     let mut found = Vec::new();
+    // If it cannot be read, whoever changes a GPU says so.
+    let maintenance = maintenance::read(host).ok().flatten();
+    let is_spared = |gpu| {
+        maintenance
+            .as_ref()
+            .is_some_and(|it| it.gpus.contains(&gpu))
+    };
     for known in &survey.gpus {
         let Ok(Some(wanted)) = &known.wanted else {
             continue;
         };
         let gpu = known.gpu;
+        if is_spared(gpu) {
+            continue;
+        }
         if !state::needs_mode(host, gpu, Some(wanted)) {
             continue;
         }

@@ -11,6 +11,7 @@ use super::{
     wanted::WantedSettings,
 };
 use crate::{
+    device::maintenance::Maintenance,
     host::{GpuLock, Host},
     kind::{self, Subject},
     model::{PciAddress, PoolName},
@@ -109,6 +110,16 @@ impl Job {
 
     pub(super) fn refuse(&mut self, reason: String) {
         self.end(JobResult::Refused, reason);
+    }
+
+    /// Ends it if its GPU is in maintenance.
+    pub fn spare(&mut self, maintenance: &Maintenance) {
+        if maintenance.gpus.contains(&self.report.gpu) {
+            self.refuse(
+                "it is in maintenance; 'virt-vgpu maintenance leave' ends that, and sets it up"
+                    .to_owned(),
+            );
+        }
     }
 
     pub(super) fn fail(&mut self, reason: String) {

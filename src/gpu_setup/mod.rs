@@ -46,9 +46,11 @@ pub use on_demand::{
 };
 pub use scheduler::InWords as SchedulerInWords;
 pub use settings::{GpuSettings, gpu_settings};
+pub use sriov::who_has_it_open;
 pub use survey::{Survey, Surveyed};
+pub use users::{User, users};
 pub use wanted::{MigPool, WantedMig};
-pub use work::{Asked, carry_out};
+pub use work::{Asked, carry_out, remove_functions};
 
 #[cfg(test)]
 mod tests;

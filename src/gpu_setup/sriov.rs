@@ -162,7 +162,8 @@ fn no_sriov_manage(error: &io::Error) -> String {
 }
 
 /// The next step when others keep the driver from a change.
-pub(super) fn who_has_it_open(host: &Host) -> String {
+#[must_use]
+pub fn who_has_it_open(host: &Host) -> String {
     let openers = gpu_openers(host);
     let named: Vec<String> = openers.iter().map(ToString::to_string).collect();
     if named.is_empty() {

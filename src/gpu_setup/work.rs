@@ -245,6 +245,20 @@ fn take_functions_away(host: &Host, gpu: PciAddress, enabled: u32) -> Result<(),
     Ok(())
 }
 
+/// Removes the virtual functions of a GPU, if it has some, before its driver is unloaded.
+///
+/// # Errors
+/// Why they stay, with the next step.
+pub fn remove_functions(host: &Host, gpu: PciAddress) -> Result<(), String> {
+    let told = |why: NotDone| match why {
+        NotDone::Refused(why) | NotDone::Failed(why) => why,
+    };
+    let functions = readiness::functions(host, gpu).map_err(|error| error.to_string())?;
+    let lock = GpuLock::acquire(host, gpu, PURPOSE, Deadline::after(OTHERS));
+    let _set_up = lock.map_err(|error| error.to_string())?;
+    take_functions_away(host, gpu, functions.enabled).map_err(told)
+}
+
 fn refuse_in_use(host: &Host, gpu: PciAddress) -> Result<(), NotDone> {
     let users = users::users(host, gpu).map_err(|error| NotDone::Refused(format!("{error:#}")))?;
     users::refusal(gpu, &users).map_or(Ok(()), |refusal| Err(NotDone::Refused(refusal)))

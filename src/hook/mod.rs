@@ -17,6 +17,7 @@ use crate::{
 mod allocate;
 mod call;
 mod give_back;
+mod maintenance;
 mod restore;
 
 pub use call::{HookCall, Invocation, Operation};
@@ -100,6 +101,9 @@ fn run(host: &Host, call: &HookCall, input: impl std::io::Read) -> anyhow::Resul
     // The common case, a domain that asks for nothing, ends here, before any
     // configuration, lock or log is opened.
     let asks = domain::mentions_requests(&xml);
+    if call.operation.allocates() {
+        maintenance::check(host, call, &xml)?;
+    }
     let starts = call.operation.allocates() || call.operation == Operation::Restore;
     if !asks && (starts || crate::claims::domains(host)?.is_empty()) {
         return Ok(());

@@ -4,6 +4,7 @@
 //!
 //! | rank | file below `/run/virt-vgpu` | held for |
 //! |---|---|---|
+//! | [`MaintenanceLock`] | `host/maintenance.lock` | one command of maintenance, as long as it runs |
 //! | [`EditLock`] | `edits/UUID.lock` | an edit of a domain's definition |
 //! | [`ClaimLock`] | `locks/UUID` | all work on one domain's claim and its devices |
 //! | [`GpuLock`] | `host/ADDRESS.lock` | setting up one GPU, minutes |
@@ -43,6 +44,9 @@ const LOCK: &str = "/run/virt-vgpu/lock";
 
 /// Directory of the locks on domains' definitions.
 pub(crate) const EDITS: &str = "/run/virt-vgpu/edits";
+
+/// The lock's file.
+const MAINTENANCE: &str = "/run/virt-vgpu/host/maintenance.lock";
 
 /// Directory of the locks on GPUs.
 const GPUS: &str = "/run/virt-vgpu/host";
@@ -299,9 +303,47 @@ impl DriverLock {
     }
 }
 
+/// Proof that none of our other processes enters or leaves maintenance or changes the driver.
+/// It is held for as long as VMs take to end, and packages to be installed.
+#[derive(Debug)]
+pub struct MaintenanceLock {
+    _held: Held,
+}
+
+impl MaintenanceLock {
+    /// Takes the lock, waiting until `deadline`.
+    ///
+    /// # Errors
+    /// See [`LockError`].
+    pub fn acquire(host: &Host, purpose: &str, deadline: Deadline) -> Result<Self, LockError> {
+        let held = lock(host, Rank::Maintenance, MAINTENANCE, purpose, deadline)?;
+        Ok(Self { _held: held })
+    }
+
+    /// Who has it now, in the holder's own words; None: nobody.
+    ///
+    /// # Errors
+    /// When that cannot be told.
+    pub fn holder(host: &Host) -> io::Result<Option<String>> {
+        let mut file = match File::open(host.path(MAINTENANCE)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        match FileExt::try_lock_shared(&file) {
+            Ok(()) => Ok(None),
+            Err(error) if error.kind() == fs2::lock_contended_error().kind() => {
+                Ok(Some(read_holder(&mut file)))
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
 /// The order of the locks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
+    Maintenance,
     Edit,
     Claim,
     Gpu,

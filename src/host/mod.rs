@@ -56,6 +56,8 @@ mod udev_database;
 #[cfg(feature = "cli")]
 mod watch;
 
+#[cfg(feature = "cli")]
+pub use clock::since_1970;
 pub use clock::{Deadline, boot_id, patience, since_boot};
 #[cfg(feature = "cli")]
 pub use device_events::{DeviceEvents, DeviceNews};
@@ -64,7 +66,9 @@ pub use files::{DirectoryStamp, FileState};
 pub use journal::start_logging;
 #[cfg(feature = "cli")]
 pub(crate) use lock::EDITS;
-pub use lock::{ClaimLock, DeviceLock, DriverLock, EditLock, GpuLock, HostLock, LockError};
+pub use lock::{
+    ClaimLock, DeviceLock, DriverLock, EditLock, GpuLock, HostLock, LockError, MaintenanceLock,
+};
 #[cfg(feature = "cli")]
 pub use new_directory::{GivenFile, NewDirectory, NewFile};
 pub use nvml::{NVML_PROGRAM, NvmlChild};

@@ -15,6 +15,7 @@ use crate::{
         Sysfs,
         gpu::{self, GpuState},
         gpu_fields::{GpuFields, GpuSource},
+        maintenance::Maintenance,
         mdev::{self, MdevHost, Parent},
         nvml::{Failure, FailureKind, GpuFacts, Nvml},
         optional,
@@ -37,6 +38,7 @@ pub struct HostView<'a> {
     /// Facts that kinds have found and keep for later.
     found: RefCell<BTreeMap<TypeId, Rc<dyn Any>>>,
     quarantined: BTreeMap<PciAddress, String>,
+    maintenance: Option<Maintenance>,
     claimed: BTreeMap<PciAddress, DomainName>,
     announced: Vec<Announced>,
     beside: Option<ParentName>,
@@ -123,6 +125,7 @@ impl<'a> HostView<'a> {
             gpus: RefCell::default(),
             found: RefCell::default(),
             quarantined: BTreeMap::new(),
+            maintenance: None,
             claimed: BTreeMap::new(),
             announced: Vec::new(),
             beside: None,
@@ -173,6 +176,22 @@ impl<'a> HostView<'a> {
     pub fn with_quarantined(mut self, quarantined: BTreeMap<PciAddress, String>) -> Self {
         self.quarantined = quarantined;
         self
+    }
+
+    /// The GPUs that are in maintenance.
+    #[must_use]
+    pub fn with_maintenance(mut self, maintenance: Option<Maintenance>) -> Self {
+        self.maintenance = maintenance;
+        self
+    }
+
+    /// Why nothing of a device can be handed out now: its GPU is in maintenance.
+    #[must_use]
+    pub fn under_maintenance(&self, device: &ParentName) -> Option<String> {
+        let maintenance = self.maintenance.as_ref()?;
+        let function = device.pci()?;
+        let gpu = maintenance.gpu_of(self.sysfs(), function)?;
+        Some(Maintenance::refusal(gpu, function.into()))
     }
 
     /// The access to sysfs.

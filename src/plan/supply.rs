@@ -212,7 +212,8 @@ impl<'a> HostSupply<'a> {
     /// needs itself offers nothing, as in [`Self::offer`].
     #[must_use]
     pub fn room(&self, pool: &Pool, device: &Parent) -> (Offer, bool) {
-        if let Some(why) = self.rivalry(pool, device) {
+        let withheld = self.view.under_maintenance(&device.name);
+        if let Some(why) = withheld.or_else(|| self.rivalry(pool, device)) {
             return (Offer::Taken(why), true);
         }
         match self.needed(pool).get(&device.name) {
@@ -373,6 +374,9 @@ impl<'a> HostSupply<'a> {
         let subject = pool.devices.subject_of(&self.view, candidate);
         if !is_match(&self.verdict(pool, &pool.rules, &subject)) {
             return None;
+        }
+        if let Some(why) = self.view.under_maintenance(&candidate.parent.name) {
+            return Some(Offer::Taken(why));
         }
         // A start of a part does not look at the other pools: that would cost reading them,
         // and a device whose parts are in use is not handed out whole.

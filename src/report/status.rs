@@ -14,7 +14,7 @@ use crate::{
     allocate::{self, Look},
     claims::{self, Claim, DEFAULT_GRACE, Liveness, State},
     config::{self, Pool},
-    device::mdev::Offer,
+    device::{maintenance, mdev::Offer},
     gpu_setup::{Due, PATIENCE_FOR_DUE, Survey, When, due},
     host::{Deadline, Host, Processes},
     model::{DeviceName, DomainName, DomainUuid, MdevTypeId, MdevUuid, ParentName, PoolName},
@@ -156,6 +156,7 @@ fn look(host: &Host) -> anyhow::Result<StatusReport> {
     let survey = Survey::read(host)?;
     problems.extend(survey.conflicts());
     problems.extend(instance_problems(host, &survey));
+    problems.extend(maintenance_problem(host));
     problems.extend(daemon_problems(host));
     let claims = claims
         .iter()
@@ -168,6 +169,21 @@ fn look(host: &Host) -> anyhow::Result<StatusReport> {
         foreign,
         has_pool_files,
     })
+}
+
+/// A sentence about GPUs in maintenance.
+fn maintenance_problem(host: &Host) -> Option<String> {
+    match maintenance::read(host) {
+        Ok(noted) => noted.map(|noted| {
+            let gpus: Vec<String> = noted.gpus.iter().map(ToString::to_string).collect();
+            format!(
+                "in maintenance, and kept from VMs: {}; 'virt-vgpu maintenance status' tells how it \
+                 stands",
+                gpus.join(", ")
+            )
+        }),
+        Err(error) => Some(error.to_string()),
+    }
 }
 
 /// GPUs that are not divided as their pools want it, and what that waits for.

@@ -119,8 +119,23 @@ const MAY_NAME: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "maintenance",
+        &[
+            "model",
+            "domain",
+            "rule",
+            "device",
+            "claims",
+            "host",
+            "events",
+            "gpu_setup",
+            "driver_set",
+        ],
+    ),
+    (
         "cli",
         &[
+            "maintenance",
             "model",
             "document",
             "kind",
@@ -198,13 +213,22 @@ const EFFECTS: &[(&str, &[&str])] = &[
 const UNSAFE: &[&str] = &["host/libvirt/raw", "nvml/raw"];
 
 /// The modules that only programs with libvirt have.
-const LIBVIRT: &[&str] = &["host", "definition", "hotplug", "daemon", "cli", "bin"];
+const LIBVIRT: &[&str] = &[
+    "host",
+    "definition",
+    "hotplug",
+    "maintenance",
+    "daemon",
+    "cli",
+    "bin",
+];
 
 /// Names that the hook's modules must not use: the hook is built without libvirt.
 const NOT_IN_THE_HOOK: &[&str] = &[
     "host::libvirt",
     "crate::definition",
     "crate::hotplug",
+    "crate::maintenance",
     "crate::cli",
     "crate::daemon",
     "virt::",

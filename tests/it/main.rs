@@ -28,6 +28,8 @@ mod driver_set;
 mod hook;
 mod host_needs;
 mod kinds;
+#[cfg(all(feature = "cli", feature = "faults"))]
+mod maintenance;
 #[cfg(feature = "nvml")]
 mod nvml;
 #[cfg(feature = "cli")]

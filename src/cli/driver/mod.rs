@@ -15,9 +15,10 @@ use crate::{
 mod add;
 mod iso;
 mod list;
+mod load;
 mod remove;
 
-/// Store, list and remove NVIDIA's driver bundles.
+/// Store NVIDIA's driver bundles, and use them for guests and for the host.
 ///
 /// A driver set has the drivers of one bundle: for the host and for its guests. It
 /// lies in /var/lib/virt-vgpu/drivers/NAME and is never changed.
@@ -26,6 +27,7 @@ mod remove;
   virt-vgpu driver add NVIDIA-GRID-Linux-KVM-580.65.05-580.65.06-580.88.zip
   virt-vgpu driver list
   virt-vgpu driver iso nvidia-580.65.05
+  virt-vgpu driver load nvidia-580.65.05
   virt-vgpu driver remove nvidia-580.65.05")]
 pub(super) struct DriverVerb {
     #[command(subcommand)]
@@ -38,6 +40,7 @@ enum Verb {
     List(list::List),
     Remove(remove::Remove),
     Iso(iso::Iso),
+    Load(load::LoadDriver),
 }
 
 impl DriverVerb {
@@ -47,6 +50,7 @@ impl DriverVerb {
             Verb::List(verb) => verb.run(host),
             Verb::Remove(verb) => verb.run(host),
             Verb::Iso(verb) => verb.run(host),
+            Verb::Load(verb) => verb.run(host),
         }
     }
 }

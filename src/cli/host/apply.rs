@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::chosen;
 use crate::{
     cli::{confirm::confirm, output},
+    device::maintenance,
     gpu_setup::{Asked, Job, JobReport, JobResult, Survey, Surveyed, carry_out},
     host::{Host, is_root},
 };
@@ -91,6 +92,11 @@ impl Apply {
             chosen(&survey, host, &self.gpus)?
         };
         let mut jobs: Vec<Job> = chosen.into_iter().map(Job::new).collect();
+        if let Some(noted) = maintenance::read(host)? {
+            for job in &mut jobs {
+                job.spare(&noted);
+            }
+        }
         let mut problems = survey.problems.clone();
         if self.dry_run {
             for job in &mut jobs {

@@ -1,6 +1,6 @@
 //! What is asked of a domain, and what is done to it.
 
-use virt::sys;
+use virt::{domain::MigrateParameters, sys};
 
 use super::{LibvirtError, failed};
 use crate::{
@@ -130,6 +130,31 @@ impl Domain {
             .create()
             .map(|_| ())
             .map_err(failed("start the domain"))
+    }
+
+    /// Asks the guest to shut down, by its agent or by ACPI, as the hypervisor thinks best. The
+    /// guest may take its time, or not listen.
+    ///
+    /// # Errors
+    /// libvirt's reason, also when it does not run.
+    pub fn shut_down(&self) -> Result<(), LibvirtError> {
+        self.0.shutdown().map_err(failed("shut down the domain"))
+    }
+
+    /// Moves its run to the host of that URI, and its definition with it if it has one. Waits
+    /// for the end.
+    ///
+    /// # Errors
+    /// libvirt's reason; the domain then runs here as before.
+    pub fn migrate_to(&self, uri: &str) -> Result<(), LibvirtError> {
+        let definition = match self.is_persistent()? {
+            true => sys::VIR_MIGRATE_PERSIST_DEST | sys::VIR_MIGRATE_UNDEFINE_SOURCE,
+            false => 0,
+        };
+        let flags = sys::VIR_MIGRATE_LIVE | sys::VIR_MIGRATE_PEER2PEER | definition;
+        self.0
+            .migrate_to_uri3(Some(uri), MigrateParameters::default(), flags)
+            .map_err(failed(format!("migrate the domain to {uri}")))
     }
 
     /// Adds a device; `what` names it in an error.

@@ -14,7 +14,9 @@ mod hostile;
 mod lent;
 mod stored;
 
-use bundle::{Archive, HOST, LINUX, LINUX_DEB, LINUX_RPM, WINDOWS, driver};
+use bundle::{Archive, HOST, LINUX, LINUX_DEB, LINUX_RPM, WINDOWS};
+
+pub(crate) use bundle::driver;
 
 /// A machine's root, with a folder for bundles beside it.
 struct Place {

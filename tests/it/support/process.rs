@@ -86,6 +86,12 @@ impl Program {
         self
     }
 
+    /// Leaves out the program's pauses.
+    pub fn without_pauses(mut self) -> Self {
+        self.command.env("VIRT_VGPU_FAULT_PAUSES", "none");
+        self
+    }
+
     /// Prints log messages of level error on stderr.
     pub fn logging(self) -> Self {
         self.logging_at("error")

@@ -1,0 +1,103 @@
+//! `virt-vgpu maintenance`: keeps GPUs from VMs while their driver is changed, a file per verb.
+
+use std::process::ExitCode;
+
+use anyhow::bail;
+use clap::{Args, Subcommand};
+
+use super::{
+    output::{self, Table},
+    target::Connection,
+};
+use crate::{
+    host::{Host, complain, is_root, libvirt::Libvirt},
+    maintenance::{Holders, Left},
+};
+
+mod enter;
+mod leave;
+mod status;
+
+/// Keep GPUs from VMs while their driver is changed.
+///
+/// While a GPU is in maintenance, no VM gets anything of it: neither from a pool nor by
+/// a <hostdev> of its own. VMs that run go on, unless they are shut down or moved. It
+/// lasts until 'virt-vgpu maintenance leave', also over a reboot.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  virt-vgpu maintenance enter --shutdown      all GPUs, and no VM on them any more
+  virt-vgpu driver load nvidia-580.65.05      another driver for the host
+  virt-vgpu maintenance status
+  virt-vgpu maintenance leave")]
+pub(super) struct MaintenanceVerb {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Enter(enter::Enter),
+    Leave(leave::Leave),
+    Status(status::Status),
+}
+
+impl MaintenanceVerb {
+    pub(super) fn run(&self, host: &Host) -> anyhow::Result<ExitCode> {
+        match &self.verb {
+            Verb::Enter(verb) => verb.run(host),
+            Verb::Leave(verb) => verb.run(host),
+            Verb::Status(verb) => verb.run(host),
+        }
+    }
+}
+
+/// Refuses users who cannot do it.
+fn only_root(host: &Host, what: &str) -> anyhow::Result<()> {
+    if host.is_real() && !is_root() {
+        bail!("only root can {what}; run it as root, or with --dry-run to see what it would do");
+    }
+    Ok(())
+}
+
+/// libvirt; None: it does not answer, which was told.
+pub(super) fn libvirt_or_tell(host: &Host, connection: &Connection) -> Option<Libvirt> {
+    match connection.open_for(host) {
+        Ok(libvirt) => libvirt,
+        Err(error) => {
+            complain(&format!(
+                "virt-vgpu: {error:#}; VMs that name a GPU themselves are not looked for"
+            ));
+            None
+        }
+    }
+}
+
+/// The table of those who have something, with a line for everybody else.
+fn holders_in_lines(holders: &Holders) -> String {
+    let mut text = String::new();
+    if !holders.domains.is_empty() {
+        let mut table = Table::new(&["DOMAIN", "DEVICES"]);
+        for one in &holders.domains {
+            let devices: Vec<String> = one.devices.iter().map(ToString::to_string).collect();
+            table.row([one.domain.to_string(), devices.join(", ")]);
+        }
+        text += &table.indented();
+    }
+    let others = holders.others.iter().chain(&holders.doubts);
+    text.extend(others.map(|one| format!("  {}\n", output::one_line(one))));
+    text.extend(
+        holders
+            .clients
+            .iter()
+            .map(|one| format!("  {} has the driver open\n", output::one_line(one))),
+    );
+    text
+}
+
+/// A line for each domain that still runs.
+fn left_in_lines(left: &[Left]) -> String {
+    let lines = left
+        .iter()
+        .map(|one| format!("domain '{}': {}\n", one.domain, output::one_line(&one.why)));
+    lines.collect()
+}
