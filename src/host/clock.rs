@@ -1,11 +1,12 @@
-//! Time that does not jump: everything is measured since boot.
+//! Time that does not jump, measured since boot; and the date, for what others say of dates.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::time::{ClockId, clock_gettime};
 
 use super::fault;
 pub use crate::device::boot_id;
+use crate::model::UtcTime;
 
 /// Time since boot, suspension included (`CLOCK_BOOTTIME`). Comparable between
 /// processes as long as [`boot_id`] is the same.
@@ -14,6 +15,13 @@ pub fn since_boot() -> Duration {
     clock_gettime(ClockId::CLOCK_BOOTTIME)
         .map(Duration::from)
         .unwrap_or_default()
+}
+
+/// The date and time by the host's clock, which people may set.
+#[must_use]
+pub fn utc_now() -> UtcTime {
+    let span = SystemTime::now().duration_since(UNIX_EPOCH);
+    UtcTime::after_epoch(span.unwrap_or_default())
 }
 
 /// The moment that far from now, or the farthest one that the clock can express.

@@ -56,7 +56,7 @@ mod udev_database;
 #[cfg(feature = "cli")]
 mod watch;
 
-pub use clock::{Deadline, boot_id, patience, since_boot};
+pub use clock::{Deadline, boot_id, patience, since_boot, utc_now};
 #[cfg(feature = "cli")]
 pub use device_events::{DeviceEvents, DeviceNews};
 pub use files::read_at_most;

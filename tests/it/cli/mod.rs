@@ -7,6 +7,7 @@ mod device_names;
 mod devices;
 mod doctor;
 mod explain;
+mod guests;
 mod help;
 mod host;
 mod host_mig;
