@@ -47,6 +47,7 @@ pub use on_demand::{
 pub use scheduler::InWords as SchedulerInWords;
 pub use settings::{GpuSettings, gpu_settings};
 pub use survey::{Survey, Surveyed};
+pub use users::{User, users};
 pub use wanted::{MigPool, WantedMig};
 pub use work::{Asked, carry_out};
 

@@ -26,7 +26,7 @@ pub struct User {
 ///
 /// # Errors
 /// When that cannot be told: the GPU then counts as in use.
-pub(super) fn users(host: &Host, gpu: PciAddress) -> anyhow::Result<Vec<User>> {
+pub fn users(host: &Host, gpu: PciAddress) -> anyhow::Result<Vec<User>> {
     let cannot = || format!("cannot tell whether {gpu} is in use");
     let vgpus = readiness::vgpus(host, gpu).with_context(cannot)?;
     let functions = gpu::functions(host, gpu).with_context(cannot)?;

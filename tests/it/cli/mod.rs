@@ -14,6 +14,7 @@ mod host_mig;
 mod idle_gpus;
 mod live;
 mod pool;
+mod pool_changes;
 mod pool_files;
 mod pool_settings;
 mod profiles;
