@@ -175,9 +175,11 @@ fn effects() -> Vec<(String, String)> {
     let entry = |rows: &[KeyEffect]| {
         let names: Vec<&str> = rows.iter().map(|row| row.key).collect();
         let row = rows.first()?;
-        let mut text = format!("{}; {}.", capital(row.about), row.effect.in_words());
+        let needs = capital(row.effect.in_words());
+        let mut text = format!("{}. {needs}.", capital(row.about));
         if row.in_instances != row.effect {
-            let _ = write!(text, "\nWith [mig]: {}.", row.in_instances.in_words());
+            let needs = row.in_instances.in_words();
+            let _ = write!(text, "\nIf the pool has [mig] already: {needs}.");
         }
         Some((names.join(", "), text))
     };

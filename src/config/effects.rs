@@ -94,7 +94,7 @@ pub const EFFECTS: &[KeyEffect] = &[
             "profile",
             Effect::NextStart,
             Absent::None,
-            "new vGPUs are of it; with [mig], they may need other GPU instances",
+            "new vGPUs are of it",
         )
     },
     key(

@@ -82,8 +82,8 @@ fn each_changed_key_is_told_with_what_it_needs() {
             "pool 'cad': description (none to \"CAD\"): it is for people; nothing has to be done"
                 .to_owned(),
             format!(
-                "pool 'cad': profile (\"L40S-12Q\" to \"L40S-8Q\"): new vGPUs are of it; with \
-                 [mig], they may need other GPU instances; {next}"
+                "pool 'cad': profile (\"L40S-12Q\" to \"L40S-8Q\"): new vGPUs are of it; \
+                 {next}"
             ),
             format!(
                 "pool 'cad': instances (4 to 0): VMs keep what they have, also where it is more \
