@@ -33,7 +33,7 @@ pub struct Guest {
     /// Whether the guest has a licence.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub licence: Option<LicenceKind>,
-    /// When the licence ends. A guest that leases its licence renews it long before.
+    /// When the licence ends. A guest that leases its licence renews it before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub licence_until: Option<UtcTime>,
 }
@@ -254,6 +254,8 @@ fn problems_of(claim: &ClaimReport, host_driver: Option<&DriverVersion>) -> Vec<
     found.into_iter().map(line).collect()
 }
 
+/// A licence that ends soon is no problem: NVIDIA's licence servers lease them for a short time,
+/// and each guest renews its own before the end.
 fn licence_problem(guest: &Guest) -> Option<String> {
     let what = match (guest.licence?, guest.licence_until) {
         (LicenceKind::Expired, Some(until)) => format!("the guest's licence expired {until}"),
