@@ -15,6 +15,7 @@ use clap_complete::Shell;
 use clap_mangen::Man;
 
 use crate::{
+    config::{EFFECTS, KeyEffect},
     domain::{ATTRIBUTES, MAX_REQUESTS},
     events::MESSAGE_IDS,
     kind::KINDS,
@@ -151,12 +152,44 @@ fn fill(text: &str) -> String {
     let messages = MESSAGE_IDS
         .iter()
         .map(|(name, id)| (*name, format!("MESSAGE_ID={id}")));
-    text.replace("@OPERATORS@", &tagged(operators))
+    let effects = effects();
+    let effects = effects
+        .iter()
+        .map(|(keys, text)| (keys.as_str(), text.clone()));
+    text.replace("@EFFECTS@", &tagged(effects))
+        .replace("@OPERATORS@", &tagged(operators))
         .replace("@FIELDS@", &tagged(fields))
         .replace("@KINDS@", &kinds.join("; and "))
         .replace("@ATTRIBUTES@", &tagged(attributes))
         .replace("@MESSAGES@", &tagged(messages))
         .replace("@MOST@", &MAX_REQUESTS.to_string())
+}
+
+/// When a change of each key takes effect; keys of which the same holds together.
+fn effects() -> Vec<(String, String)> {
+    let is_alike = |one: &KeyEffect, other: &KeyEffect| {
+        let what = |row: &KeyEffect| (row.about, row.effect, row.in_instances);
+        what(one) == what(other)
+    };
+    let together = EFFECTS.chunk_by(is_alike);
+    let entry = |rows: &[KeyEffect]| {
+        let names: Vec<&str> = rows.iter().map(|row| row.key).collect();
+        let row = rows.first()?;
+        let needs = capital(row.effect.in_words());
+        let mut text = format!("{}. {needs}.", capital(row.about));
+        if row.in_instances != row.effect {
+            let needs = row.in_instances.in_words();
+            let _ = write!(text, "\nIf the pool has [mig] already: {needs}.");
+        }
+        Some((names.join(", "), text))
+    };
+    together.filter_map(entry).collect()
+}
+
+fn capital(text: &str) -> String {
+    let mut chars = text.chars();
+    let first = chars.next().map(|first| first.to_uppercase());
+    first.into_iter().flatten().chain(chars).collect()
 }
 
 /// A list of names with their meaning, in troff's man macros.
@@ -190,6 +223,10 @@ mod tests {
             );
             // The page mentions each kind elsewhere than in the list too.
             assert!(page.contains(&format!("kind {name}")), "{name}");
+            for row in EFFECTS {
+                let key = row.key.replace('-', "\\-");
+                assert!(page.contains(&key), "{key}");
+            }
             if let Some(key) = kind.keys().type_key {
                 assert!(page.contains(&format!(".B {}\n", key.name)), "{}", key.name);
             }

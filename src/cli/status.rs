@@ -11,6 +11,7 @@ use crate::{
 };
 
 mod foreign;
+mod guests;
 
 /// Show pools with their free capacity, devices in use, and problems.
 ///
@@ -20,12 +21,16 @@ mod foreign;
 /// mdevctl's definitions: those that mdevctl will make at the next boot, and those
 /// that it makes on request. Plans count only existing devices: a definition takes
 /// no space before it is started.
+///
+/// For vGPUs of NVIDIA that VMs use, it shows the driver in the guest and its
+/// licence, as far as the host's driver tells them.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   virt-vgpu status
   virt-vgpu status --json | jq '.pools[] | {name, free}'
   virt-vgpu status --json | jq -r '.claims[] | select(.state == \"stale\") | .domain'
   virt-vgpu status --json | jq '.foreign // []'     what others made there
+  virt-vgpu status --json | jq '.claims[] | {domain, guests: [.devices[].guest]}'
 
 Exit code 0 whether or not there are problems; they are in 'problems'.")]
 pub(super) struct Status {
@@ -112,6 +117,10 @@ impl std::fmt::Display for StatusReport {
             writeln!(f, "\nno devices in use")?;
         } else {
             write!(f, "\n{devices}")?;
+        }
+        let guests = guests::table(&self.claims);
+        if !guests.is_empty() {
+            write!(f, "\n{guests}")?;
         }
         for note in blocked {
             writeln!(f, "\n{}", output::one_line(note))?;

@@ -2,6 +2,7 @@
 //! first read as written (`fragment`), then checked into a [`Pool`]. Files are read
 //! only through [`ConfigFiles`], so nothing here does I/O.
 
+mod effects;
 mod error;
 mod files;
 mod fragment;
@@ -13,6 +14,7 @@ mod precedence;
 mod render;
 
 pub use crate::rule::Class;
+pub use effects::{Absent, EFFECTS, Effect, KeyEffect, effect_of};
 pub use error::PoolError;
 pub use files::{ConfigFiles, Distrust, Entry, MAX_FILE_BYTES, MemoryFiles, POOL_DIRS, Wrong};
 pub use load::{LoadedPools, load_all, load_pool};

@@ -21,6 +21,8 @@ pub enum Question {
         /// The physical function.
         gpu: PciAddress,
     },
+    /// NVIDIA's driver in the guests, of all vGPUs that VMs have open.
+    Guests,
     /// Switch mixed sizes on or off (`nvmlDeviceSetVgpuHeterogeneousMode`).
     SetHeterogeneous {
         /// The physical function.
@@ -112,6 +114,8 @@ impl std::fmt::Display for InstancePlace {
 pub enum Answer {
     /// The answer to [`Question::Gpus`] and, with one GPU, to [`Question::Gpu`].
     Gpus(Vec<GpuFacts>),
+    /// The answer to [`Question::Guests`].
+    Guests(Guests),
     /// The setting was made and reads back as requested.
     Done,
     /// The request failed; a sentence for people, with NVML's own words.
@@ -364,10 +368,86 @@ pub struct VgpuFacts {
     pub vm: Option<DomainUuid>,
     /// The mediated device of the vGPU.
     pub mdev: Option<MdevUuid>,
-    /// The virtual function of the vGPU.
-    pub function: Option<PciAddress>,
     /// Its place; None: unknown, or not placed.
     pub placement: Option<u32>,
+}
+
+/// NVIDIA's driver on both sides of the vGPUs that VMs have open.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Guests {
+    /// The version of the host's driver (`nvmlSystemGetDriverVersion`).
+    pub host_driver: Option<String>,
+    /// The vGPUs, in the order in which the driver lists them.
+    pub vgpus: Vec<GuestFacts>,
+}
+
+/// A vGPU that a VM has open, and what runs in the guest. NVML does not tell its virtual
+/// function: `nvmlVgpuInstanceGetGpuPciId` is the address that the guest sees.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestFacts {
+    /// The physical function.
+    pub gpu: PciAddress,
+    /// Its type's number.
+    pub type_id: VgpuTypeId,
+    /// The VM, if the driver knows its UUID.
+    pub vm: Option<DomainUuid>,
+    /// The mediated device of the vGPU; None: it is a virtual function.
+    pub mdev: Option<MdevUuid>,
+    /// The driver in the guest.
+    pub driver: GuestDriver,
+    /// The licence of the guest; None: unknown, as long as no driver runs there.
+    pub licence: Option<Licence>,
+}
+
+/// NVIDIA's driver in a guest (`nvmlVgpuInstanceGetVmDriverVersion`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GuestDriver {
+    /// The host's driver does not tell.
+    Unknown,
+    /// None runs there: the guest has none, or is still starting.
+    NotLoaded,
+    /// Its version, as the guest says it.
+    Version(String),
+}
+
+/// The licence of a guest (`nvmlVgpuLicenseInfo_t`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Licence {
+    /// Whether it has one.
+    pub state: LicenceState,
+    /// How long it has it.
+    pub term: LicenceTerm,
+}
+
+/// `NVML_GRID_LICENSE_STATE_*`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LicenceState {
+    /// 0, or a number that is not known here.
+    Unknown,
+    /// 1: the guest has not asked for one yet (`UNINITIALIZED`).
+    NotAskedFor,
+    /// 2: without one, and not slowed down (`UNLICENSED_UNRESTRICTED`).
+    Unrestricted,
+    /// 3: without one, and slowed down (`UNLICENSED_RESTRICTED`).
+    Restricted,
+    /// 4: without one (`UNLICENSED`).
+    Unlicensed,
+    /// 5: with one.
+    Licensed,
+}
+
+/// How long a guest has its licence (`nvmlVgpuLicenseExpiry_t`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LicenceTerm {
+    /// The driver does not tell, or there is none.
+    Unknown,
+    /// Until then: year, month, day, hour, minute and second in UTC, not checked.
+    Until([u32; 6]),
+    /// For ever.
+    Permanent,
 }
 
 /// How vGPUs share the time of a GPU or of a GPU instance (`nvmlVgpuSchedulerGetState_t`).

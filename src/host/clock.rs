@@ -1,11 +1,12 @@
-//! Time that does not jump: everything is measured since boot.
+//! Time that does not jump, measured since boot; and the date, for what others say of dates.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::time::{ClockId, clock_gettime};
 
 use super::fault;
 pub use crate::device::boot_id;
+use crate::model::UtcTime;
 
 /// Time since boot, suspension included (`CLOCK_BOOTTIME`). Comparable between
 /// processes as long as [`boot_id`] is the same.
@@ -17,11 +18,16 @@ pub fn since_boot() -> Duration {
 }
 
 /// Seconds since 1970, by the host's clock. It may jump: only for what is dated.
-#[cfg(feature = "cli")]
 #[must_use]
 pub fn since_1970() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    since.unwrap_or_default().as_secs()
+    let span = SystemTime::now().duration_since(UNIX_EPOCH);
+    span.unwrap_or_default().as_secs()
+}
+
+/// The date and time by the host's clock, which people may set.
+#[must_use]
+pub fn utc_now() -> UtcTime {
+    UtcTime::after_epoch(Duration::from_secs(since_1970()))
 }
 
 /// The moment that far from now, or the farthest one that the clock can express.

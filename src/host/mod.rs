@@ -56,9 +56,7 @@ mod udev_database;
 #[cfg(feature = "cli")]
 mod watch;
 
-#[cfg(feature = "cli")]
-pub use clock::since_1970;
-pub use clock::{Deadline, boot_id, patience, since_boot};
+pub use clock::{Deadline, boot_id, patience, since_1970, since_boot, utc_now};
 #[cfg(feature = "cli")]
 pub use device_events::{DeviceEvents, DeviceNews};
 pub use files::read_at_most;

@@ -10,7 +10,7 @@ use std::{
 
 use super::{Deadline, Host, fault, poll::wait_for_input};
 use crate::{
-    device::nvml::{Answer, Failure, FailureKind, GpuFacts, Nvml, Question},
+    device::nvml::{Answer, Failure, FailureKind, GpuFacts, Guests, Nvml, Question},
     model::PciAddress,
 };
 
@@ -117,6 +117,19 @@ impl<'a> NvmlChild<'a> {
             self.host.leave_behind(child);
         }
         answer
+    }
+}
+
+impl NvmlChild<'_> {
+    /// NVIDIA's driver in the guests, as of now.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub fn guests(&self) -> Result<Guests, Failure> {
+        match self.ask(&Question::Guests)? {
+            Answer::Guests(guests) => Ok(guests),
+            other => Err(unexpected(&other)),
+        }
     }
 }
 

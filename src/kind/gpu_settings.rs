@@ -69,7 +69,7 @@ fn refuse_without_instances(top: &Table<'_, '_>, heterogeneous: bool) -> Result<
 }
 
 /// The keys of `[scheduler]`.
-const SCHEDULER: &[&str] = &[
+pub(super) const SCHEDULER: &[&str] = &[
     "policy",
     "strict-round-robin",
     "averaging-factor",

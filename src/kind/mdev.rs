@@ -69,6 +69,7 @@ impl Kind for Mdev {
                 },
             }),
             settings: &["guest-driver"],
+            tables: &[],
             defaults: NVIDIA_PARAMETERS,
         }
     }

@@ -44,7 +44,7 @@ labels!(
 );
 
 /// The keys of `[mig]`.
-const MIG: &[&str] = &["gpu-instances", "vgpus-per-instance", "mode"];
+pub(super) const MIG: &[&str] = &["gpu-instances", "vgpus-per-instance", "mode"];
 
 /// More GPU instances than any GPU has: NVIDIA's have up to seven.
 const MOST_INSTANCES: u32 = 64;

@@ -210,6 +210,8 @@ pub struct Keys {
     pub type_key: Option<TypeKey>,
     /// The other keys at the top of the file.
     pub settings: &'static [&'static str],
+    /// Those of them that are tables, with the keys in each.
+    pub tables: &'static [(&'static str, &'static [&'static str])],
     /// The keys of `[defaults]`.
     pub defaults: &'static [&'static str],
 }

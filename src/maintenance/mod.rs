@@ -150,16 +150,6 @@ impl<'a> Work<'a> {
     }
 }
 
-/// How long ago that was, for people: ` for 12 min`. Nothing if the clock has jumped.
-#[must_use]
-pub fn minutes_since(since: u64) -> String {
-    const MINUTE: u64 = 60;
-    match since_1970().checked_sub(since) {
-        Some(seconds) if seconds >= MINUTE => format!(" for {} min", seconds / MINUTE),
-        _ => String::new(),
-    }
-}
-
 /// What another command of maintenance is doing now; None: there is none.
 ///
 /// # Errors

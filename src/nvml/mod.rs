@@ -18,6 +18,7 @@ use crate::{
 
 mod failure;
 mod gpu;
+mod guests;
 mod heterogeneous;
 mod mig;
 mod scheduler;
@@ -157,6 +158,7 @@ fn act(nvml: &Nvml, question: &Question) -> Result<Answer, Failure> {
     let done = |()| Answer::Done;
     match question {
         Question::Gpus => gpus(nvml),
+        Question::Guests => guests::read(nvml).map(Answer::Guests),
         Question::Gpu { gpu } => {
             let device = find(nvml, *gpu)?;
             Ok(Answer::Gpus(vec![gpu::facts(&device, *gpu)]))

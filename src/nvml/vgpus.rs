@@ -15,7 +15,7 @@ pub(super) fn read(device: &Device<'_>, gpu: PciAddress) -> Result<Vec<VgpuFacts
     let mut found = Vec::new();
     for id in ids {
         match raw::vgpu_type(device.nvml(), id) {
-            Ok(type_id) => found.extend(facts(device.nvml(), gpu, id, type_id)),
+            Ok(type_id) => found.extend(facts(device.nvml(), id, type_id)),
             Err(error) => {
                 let failure = call.failed(error);
                 // Its VM has ended since the list was read.
@@ -29,17 +29,13 @@ pub(super) fn read(device: &Device<'_>, gpu: PciAddress) -> Result<Vec<VgpuFacts
     Ok(found)
 }
 
-fn facts(nvml: &Nvml, gpu: PciAddress, id: u32, type_id: u32) -> Option<VgpuFacts> {
+fn facts(nvml: &Nvml, id: u32, type_id: u32) -> Option<VgpuFacts> {
     let vm = raw::vgpu_vm_uuid(nvml, id).ok().flatten();
     let mdev = raw::vgpu_mdev_uuid(nvml, id).ok();
-    let function = raw::vgpu_function(nvml, id).ok();
-    let function = function.and_then(|text| text.parse().ok());
     Some(VgpuFacts {
         type_id: VgpuTypeId::new(type_id)?,
         vm: vm.and_then(|text| text.parse().ok()),
         mdev: mdev.and_then(|text| text.parse().ok()),
-        // Without virtual functions it is the GPU itself.
-        function: function.filter(|function| *function != gpu),
         placement: raw::vgpu_placement(nvml, id).ok().flatten(),
     })
 }

@@ -7,6 +7,7 @@ pub mod devices;
 pub mod doctor;
 pub mod forecast;
 mod foreign;
+mod guests;
 mod in_json;
 pub mod pool;
 pub mod profiles;
@@ -14,4 +15,5 @@ mod status;
 
 pub use daemon_notes::DaemonNotes;
 pub use foreign::{Foreign, ForeignDevice};
-pub use status::{ClaimState, StatusReport, status};
+pub use guests::{Guest, LicenceKind};
+pub use status::{ClaimReport, ClaimState, StatusReport, status};

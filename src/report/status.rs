@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::{
     DaemonNotes,
     foreign::{self, Foreign, Taken},
+    guests::{self, Guest},
 };
 use crate::{
     allocate::{self, Look},
@@ -115,6 +116,9 @@ pub struct DeviceReport {
     /// Parameters that keep the VM from being saved and migrated.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub against_migration: Vec<String>,
+    /// NVIDIA's driver in the guest, where the host's driver tells of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guest: Option<Guest>,
 }
 
 /// How long to wait for a start or a stop that is under way.
@@ -126,6 +130,13 @@ const PATIENCE: Duration = Duration::from_secs(25);
 /// # Errors
 /// When claims, processes or devices cannot be read at all.
 pub fn status(host: &Host) -> anyhow::Result<StatusReport> {
+    let mut report = settled(host)?;
+    // Last, and once: it is slow, and nothing depends on it.
+    guests::add(host, &mut report.claims, &mut report.problems);
+    Ok(report)
+}
+
+fn settled(host: &Host) -> anyhow::Result<StatusReport> {
     let report = claims::while_settled(host, || look(host))?;
     if report.is_in_order() {
         return Ok(report);
@@ -389,6 +400,7 @@ fn claim_report(
             present,
             unknown: unknown.is_some(),
             against_migration: device.against_migration.clone(),
+            guest: None,
         });
     }
     let guest_driver = claim.media.as_ref().map(|media| match &media.problem {

@@ -84,6 +84,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "host",
             "allocate",
             "gpu_setup",
+            "driver_set",
         ],
     ),
     (

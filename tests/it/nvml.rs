@@ -20,6 +20,7 @@ use virt_vgpu::{
 
 use crate::support::nvml_driver::{ADDRESSES, Driver, PROGRAM};
 
+mod guests;
 mod instance_settings;
 mod mig;
 
@@ -216,12 +217,10 @@ fn vgpus_are_those_that_vms_have_open() {
     driver.twins().gpus[0]
         .write(&VgpuHandle::Vf(5), Attribute::CurrentVgpuType, "1153")
         .unwrap();
-    let function = driver.twins().gpus[0].vf_address(4);
     let on_function = VgpuFacts {
         type_id: VgpuTypeId::new(1155).unwrap(),
         vm: Some(VM.parse().unwrap()),
         mdev: None,
-        function: Some(function.parse().unwrap()),
         placement: Some(0),
     };
     assert_eq!(one(&driver).vgpus, Told::Value(vec![on_function]));
@@ -239,7 +238,6 @@ fn vgpus_of_a_gpu_without_functions_are_mdevs() {
         type_id: VgpuTypeId::new(232).unwrap(),
         vm: Some(VM.parse().unwrap()),
         mdev: Some(MDEV.parse().unwrap()),
-        function: None,
         placement: None,
     };
     assert_eq!(one(&driver).vgpus, Told::Value(vec![on_gpu]));
@@ -546,7 +544,7 @@ fn what_is_no_question_is_not_answered() {
         ("", "there is no question"),
         (
             r#"{"do":"reset"}"#,
-            "not a question: unknown variant `reset`, expected one of `gpus`, `gpu`, \
+            "not a question: unknown variant `reset`, expected one of `gpus`, `gpu`, `guests`, \
              `set-heterogeneous`, `set-scheduler`, `set-instance-heterogeneous`, \
              `set-instance-scheduler`, `set-mig`, `create-instance`, `destroy-instance` at line 1 \
              column 13",

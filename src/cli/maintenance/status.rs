@@ -1,6 +1,6 @@
 //! `virt-vgpu maintenance status`.
 
-use std::{collections::BTreeSet, fmt, process::ExitCode};
+use std::{collections::BTreeSet, fmt, process::ExitCode, time::Duration};
 
 use clap::Args;
 use serde::Serialize;
@@ -10,8 +10,8 @@ use crate::{
     cli::{output, target::Connection},
     device::maintenance::{self, Load, LoadStep, Maintenance, ShutDown},
     host::Host,
-    maintenance::{Holders, at_work, holders, loaded_driver, minutes_since},
-    model::{DomainName, PciAddress},
+    maintenance::{Holders, at_work, holders, loaded_driver},
+    model::{DomainName, PciAddress, UtcTime},
 };
 
 /// Show which GPUs are in maintenance, who still uses them, and how far a change of the
@@ -140,8 +140,8 @@ impl fmt::Display for Report {
             let gpus: Vec<String> = self.gpus.iter().map(ToString::to_string).collect();
             writeln!(
                 f,
-                "in maintenance{}: {}",
-                minutes_since(since),
+                "in maintenance since {}: {}",
+                UtcTime::after_epoch(Duration::from_secs(since)),
                 gpus.join(", ")
             )?;
             let holders = holders_in_lines(&self.holders);

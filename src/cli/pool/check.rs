@@ -7,19 +7,23 @@ use clap::Args;
 use crate::{
     cli::output,
     host::Host,
-    report::pool::{self, Checked, Level, Problem},
+    report::pool::{self, Change, ChangedGpu, Checked, Level, Problem},
 };
 
 /// Check pool files.
 ///
 /// Tells every mistake with file, line and key, and what is accepted but surely
 /// not meant. Without arguments all pools are checked.
+///
+/// A file is also compared with the installed pool of its name: for each key that
+/// changes, it tells what has to happen until the change takes effect.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   virt-vgpu pool check
   virt-vgpu pool check cad
   virt-vgpu pool check ./cad.toml              before the file is installed
   virt-vgpu pool check --json | jq '.problems[] | select(.level == \"error\")'
+  virt-vgpu pool check ./cad.toml --json | jq '.changes[]? | {key, effect}'
 
 Exit code 0 when there are no errors (warnings do not count), else 1.")]
 pub(super) struct Check {
@@ -49,6 +53,9 @@ impl fmt::Display for Checked {
         for problem in &self.problems {
             writeln!(f, "{}", output::one_line(problem))?;
         }
+        for change in &self.changes {
+            writeln!(f, "{}", output::one_line(change))?;
+        }
         let counted = |count: usize, noun: &str| match count {
             1 => format!("1 {noun}"),
             count => format!("{count} {noun}s"),
@@ -60,6 +67,49 @@ impl fmt::Display for Checked {
             counted(self.count(Level::Error), "error"),
             counted(self.count(Level::Warning), "warning")
         )
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            pool,
+            key,
+            from,
+            to,
+            ..
+        } = self;
+        write!(f, "change: pool '{pool}': {key}")?;
+        if !key.starts_with("rule.") {
+            write!(f, " ({} to {})", value(from), value(to))?;
+        }
+        write!(f, ": {}; {}", self.about, self.effect.in_words())?;
+        let gpus: Vec<String> = self.gpus.iter().map(in_words).collect();
+        if !gpus.is_empty() {
+            write!(f, " (now: {})", gpus.join("; "))?;
+        }
+        Ok(())
+    }
+}
+
+fn value(value: &serde_json::Value) -> String {
+    match value {
+        serde_json::Value::Null => "none".to_owned(),
+        value => value.to_string(),
+    }
+}
+
+fn in_words(gpu: &ChangedGpu) -> String {
+    let ChangedGpu {
+        gpu,
+        domains,
+        in_use,
+    } = gpu;
+    let names: Vec<String> = domains.iter().map(|name| format!("'{name}'")).collect();
+    match (names.is_empty(), in_use) {
+        (false, _) => format!("{gpu} is used by {}", names.join(", ")),
+        (true, true) => format!("{gpu} is in use, but not by VMs with devices from us"),
+        (true, false) => format!("{gpu} is free"),
     }
 }
 

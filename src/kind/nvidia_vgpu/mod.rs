@@ -7,7 +7,7 @@ use std::{io, sync::Arc};
 
 use super::{
     Devices, GpuSettings, HostView, Keys, Kind, NVIDIA_PARAMETERS, PCI_FIELDS, Part, Subject,
-    TypeKey, TypeOption, UnboundWords, Words, read_type,
+    TypeKey, TypeOption, UnboundWords, Words, gpu_settings, mig_settings, read_type,
 };
 use crate::{
     device::{
@@ -81,6 +81,10 @@ impl Kind for NvidiaVgpu {
                 },
             }),
             settings: &["guest-driver", "mig", "heterogeneous", "scheduler"],
+            tables: &[
+                ("mig", mig_settings::MIG),
+                ("scheduler", gpu_settings::SCHEDULER),
+            ],
             defaults: NVIDIA_PARAMETERS,
         }
     }

@@ -59,6 +59,7 @@ impl Kind for Pci {
         Keys {
             type_key: None,
             settings: &["guest-driver", settings::TABLE],
+            tables: &[(settings::TABLE, settings::KEYS)],
             defaults: &[],
         }
     }

@@ -14,7 +14,8 @@ pub(super) const TABLE: &str = "pci";
 /// The key of the file with the option ROM.
 const ROM_FILE: &str = "rom-file";
 
-const KEYS: &[&str] = &[
+/// Its keys.
+pub(super) const KEYS: &[&str] = &[
     "multifunction",
     "keep-bound",
     "rom",

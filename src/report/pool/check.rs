@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::{not_found, read_file};
+use super::{
+    changes::{Both, Change, installed},
+    not_found, read_file,
+};
 use crate::{
     allocate::Look,
     config::{self, POOL_DIRS, Pool, PoolError},
@@ -23,6 +26,9 @@ pub struct Checked {
     pub checked: usize,
     /// In the order in which they were found.
     pub problems: Vec<Problem>,
+    /// What the files that were named change of the installed pools of their names.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub changes: Vec<Change>,
 }
 
 /// A mistake, or what looks like one.
@@ -162,7 +168,10 @@ impl Checked {
     fn check_one(&mut self, host: &Host, text: &str) {
         if text.contains('/') || text.ends_with(".toml") {
             match read_file(Path::new(text)) {
-                Ok(pool) => self.add(host, Ok(pool)),
+                Ok(pool) => {
+                    self.compare(host, &pool);
+                    self.add(host, Ok(pool));
+                }
                 Err(error) => match error.downcast::<ConfigError>() {
                     Ok(error) => self.add(host, Err(error.into())),
                     Err(error) => self.fail(format!("{error:#}")),
@@ -185,6 +194,30 @@ impl Checked {
             loaded => {
                 self.add(host, loaded);
                 self.check_gpus(host, Some(&name));
+            }
+        }
+    }
+
+    /// Tells the file from the installed pool of its name.
+    fn compare(&mut self, host: &Host, after: &Pool) {
+        let not_compared = |why: String| format!("is not compared with the installed pool: {why}");
+        let before = match installed(host, &after.name) {
+            Ok(Some(before)) => before,
+            Ok(None) => return,
+            Err(error) => {
+                let message = not_compared(error.to_string());
+                return self.say(Level::Note, Some(after.origin.clone()), message);
+            }
+        };
+        let both = Both {
+            before: &before,
+            after,
+        };
+        match both.changes(host) {
+            Some(changes) => self.changes.extend(changes),
+            None => {
+                let message = not_compared("one of the two files is just changing".to_owned());
+                self.say(Level::Note, Some(after.origin.clone()), message);
             }
         }
     }

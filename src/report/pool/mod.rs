@@ -12,12 +12,14 @@ use crate::{
 };
 
 mod candidates;
+mod changes;
 mod check;
 mod list;
 mod preview;
 mod show;
 
 pub use candidates::{Candidate, candidates};
+pub use changes::{Change, ChangedGpu};
 pub use check::{Checked, Level, Problem, check};
 pub use list::{BrokenPool, IgnoredFile, MaskedPool, PoolList, list};
 pub use preview::{PoolPreview, Unbound, preview};

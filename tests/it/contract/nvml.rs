@@ -127,7 +127,6 @@ fn places_follow_every_write() {
         type_id: "1155".parse().unwrap(),
         vm: Some(domain.uuid),
         mdev: None,
-        function: Some(SECOND.parse().unwrap()),
         placement: Some(0),
     };
     assert_eq!(facts(&host).vgpus.value(), Some(&vec![open]));

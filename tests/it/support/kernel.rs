@@ -61,6 +61,8 @@ struct State {
     /// How often the drivers were told to work again; what hangs, hangs until then.
     healed: usize,
     writes: Vec<Write>,
+    /// How often NVML was asked about guests.
+    guests_asked: usize,
     /// Writes that have waited for others to be in progress too.
     together: usize,
     under_way: usize,
@@ -116,6 +118,7 @@ impl Kernel {
             faults: Vec::new(),
             healed: 0,
             writes: Vec::new(),
+            guests_asked: 0,
             together: 0,
             under_way: 0,
             most_at_once: 0,
@@ -591,7 +594,7 @@ impl Acts for Kernel {
         match self.answer(change) {
             Answer::Done => Ok(()),
             Answer::Failed(failure) => Err(failure),
-            Answer::Gpus(_) => panic!("{change:?} changes nothing"),
+            Answer::Gpus(_) | Answer::Guests(_) => panic!("{change:?} changes nothing"),
         }
     }
 }

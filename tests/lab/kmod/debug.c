@@ -202,11 +202,66 @@ static int open_show(struct seq_file *s, void *unused)
 }
 DEFINE_SHOW_ATTRIBUTE(open);
 
+/* ---- guest: NVIDIA's driver in the VM, until the VM ends ---- */
+
+static int guest_show(struct seq_file *s, void *unused)
+{
+	struct sim_vgpu *vgpu = s->private;
+	const struct sim_instance *instance;
+
+	mutex_lock(&vgpu->board->lock);
+	instance = sim_vgpu_instance(vgpu);
+	seq_printf(s, "%s\n", instance && instance->guest[0] ? instance->guest : "none");
+	mutex_unlock(&vgpu->board->lock);
+	return 0;
+}
+
+static int guest_open(struct inode *inode, struct file *file)
+{
+	return single_open(file, guest_show, inode->i_private);
+}
+
+static ssize_t guest_write(struct file *file, const char __user *buf, size_t count, loff_t *pos)
+{
+	struct sim_vgpu *vgpu = ((struct seq_file *)file->private_data)->private;
+	char text[SIM_GUEST_MAX + 1] = "", version[16];
+	struct sim_instance *instance;
+	unsigned int n[8];
+	bool none;
+
+	if (count > SIM_GUEST_MAX)
+		return -E2BIG;
+	if (copy_from_user(text, buf, count))
+		return -EFAULT;
+	none = sysfs_streq(text, "none");
+	if (!none && sscanf(text, "%15s %u %u %u %u %u %u %u %u", version, &n[0], &n[1], &n[2],
+			    &n[3], &n[4], &n[5], &n[6], &n[7]) != 9)
+		return -EINVAL;
+	mutex_lock(&vgpu->board->lock);
+	instance = sim_vgpu_instance(vgpu);
+	if (instance && instance->open)
+		strscpy(instance->guest, none ? "" : strim(text), sizeof(instance->guest));
+	else
+		count = 0;
+	mutex_unlock(&vgpu->board->lock);
+	return count ?: -ENXIO;
+}
+
+static const struct file_operations guest_fops = {
+	.owner = THIS_MODULE,
+	.open = guest_open,
+	.read = seq_read,
+	.write = guest_write,
+	.llseek = seq_lseek,
+	.release = single_release,
+};
+
 void sim_debug_vgpu_add(struct sim_vgpu *vgpu)
 {
 	vgpu->debug = debugfs_create_dir(dev_name(vgpu->vdev.dev), debug_vgpus);
 	debugfs_create_file("framebuffer_crc", 0400, vgpu->debug, vgpu, &framebuffer_crc_fops);
 	debugfs_create_file("open", 0400, vgpu->debug, vgpu, &open_fops);
+	debugfs_create_file("guest", 0600, vgpu->debug, vgpu, &guest_fops);
 }
 
 /* Waits for readers. */

@@ -75,6 +75,8 @@ static void say_instance(struct client *c, const struct sim_instance *i)
 	say(c, " %s %s", where, or_dash(i->mdev));
 	say_id(c, i->open ? i->opener.pid : -1);
 	say(c, " %s %s\n", or_dash(i->opener.vm_uuid), or_dash(i->opener.vm_name));
+	if (i->open && i->guest[0])
+		say(c, "guest %u %s\n", i->id, i->guest);
 }
 
 static void say_scheduler(struct client *c, unsigned int gi, const struct sim_scheduler *s)

@@ -371,6 +371,7 @@ void sim_rm_close(struct sim_instance *i, bool killed)
 	i->exiting = READ_ONCE(sim_plugin_exit_ms) != 0;
 	i->exited = jiffies + msecs_to_jiffies(READ_ONCE(sim_plugin_exit_ms));
 	memset(&i->opener, 0, sizeof(i->opener));
+	i->guest[0] = '\0';
 	sim_manager_event("stop", sim_instance_name(i, name, sizeof(name)));
 }
 

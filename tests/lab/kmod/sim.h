@@ -55,6 +55,7 @@
 
 /* A longer write of vgpu_params is refused with E2BIG. */
 #define SIM_PARAMS_MAX		1024
+#define SIM_GUEST_MAX		95
 
 /* What stands for the frame buffer in saved state. */
 #define SIM_FRAMEBUFFER		4096
@@ -271,6 +272,7 @@ struct sim_instance {
 	bool exiting;			/* the plugin, after a VM */
 	unsigned long exited;		/* when it is through with that */
 	struct sim_opener opener;
+	char guest[SIM_GUEST_MAX + 1];	/* NVIDIA's driver in it, see README.md; empty: none */
 };
 
 unsigned int sim_rm_available(struct sim_board *board, const struct sim_type_info *type, int vf);

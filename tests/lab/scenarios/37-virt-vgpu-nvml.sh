@@ -26,12 +26,19 @@ on_lab 'write_type "$(vf 0000:3b:00.0 2)" 1153
 	define_vf_vm ws1 "$(vf 0000:3b:00.0 2)"; start_vm ws1'
 vm=$(on_lab 'virsh -q domuuid ws1 | sed -n 1p')
 function=$(on_lab 'vf 0000:3b:00.0 2')
-asked "[{\"type_id\":\"1153\",\"vm\":\"$vm\",\"mdev\":null,\"function\":\"$function\",\"placement\":0}]" \
+asked "[{\"type_id\":\"1153\",\"vm\":\"$vm\",\"mdev\":null,\"placement\":0}]" \
 	'ask "{\"do\":\"gpu\",\"gpu\":\"0000:3b:00.0\"}" ".gpus[].vgpus.value"'
+# What runs in its guest, for as long as the VM does.
+guests() { asked "$1" 'ask "{\"do\":\"guests\"}" ".guests | [.host_driver, (.vgpus[] | .gpu, .vm, .driver, .licence)]"'; }
+guests "[\"580.65.05\",\"0000:3b:00.0\",\"$vm\",\"not-loaded\",null]"
+on_lab "echo 580.65.06 5 2 2030 1 31 9 8 7 > \$SIM/vgpus/$function/guest"
+guests "[\"580.65.05\",\"0000:3b:00.0\",\"$vm\",{\"version\":\"580.65.06\"},{\"state\":\"licensed\",\"term\":{\"until\":[2030,1,31,9,8,7]}}]"
 asked '"in-use"' 'ask "$(hetero false)" .failed.kind'
 asked '"in-use"' 'ask "{\"do\":\"set-scheduler\",\"gpu\":\"0000:3b:00.0\",
 	\"scheduler\":{\"policy\":\"equal-share\",\"strict_round_robin\":true}}" .failed.kind'
 on_lab 'virsh -q destroy ws1'
+assert_eq 'none' "cat \$SIM/vgpus/$function/guest"
+guests '["580.65.05"]'
 
 # The program leaves nothing behind: sriov-manage gets its lock, and resets the mode.
 on_lab '/usr/lib/nvidia/sriov-manage -d 0000:3b:00.0; /usr/lib/nvidia/sriov-manage -e 0000:3b:00.0'

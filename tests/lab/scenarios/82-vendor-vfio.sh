@@ -31,6 +31,9 @@ assert_eq 'nvidia' "basename \$(readlink /sys/bus/pci/devices/$a/driver)"
 assert "wait_until 'virsh qemu-monitor-command ws1 --hmp \"info pci\" | grep 10de:26b9' 10"
 on_lab 'start_vm ws2'
 assert_eq "$id $id 0" "echo \$(vf_type $a) \$(vf_type $b) \$(vf_type $c)"
+on_lab "echo 550.54.10 4 0 0 0 0 0 0 0 > \$SIM/vgpus/$a/guest"
+assert_eq '["550.54.10","unlicensed"]' "virt-vgpu status --json |
+	jq -c '.claims[] | select(.domain == \"ws1\") | .devices[0].guest | [.driver, .licence]'"
 # Only two fit; the third start is refused, and no other function is free.
 refusal="pool 'cad' has no free L40S-24Q for domain 'ws3': its XML names $c: a L40S-24Q does not fit on its GPU now; 'virt-vgpu start ws3' looks for another"
 refuse_start ws3 "$refusal"

@@ -11,8 +11,8 @@ use std::{
 use nvml_wrapper::{Device, Nvml, error::NvmlError};
 use nvml_wrapper_sys::bindings::{
     nvmlDevice_t, nvmlMemory_t, nvmlReturn_t, nvmlVgpuHeterogeneousMode_v1_t,
-    nvmlVgpuPlacementId_v1_t, nvmlVgpuPlacementList_v1_t, nvmlVgpuPlacementList_v2_t,
-    nvmlVgpuVmIdType_NVML_VGPU_VM_ID_UUID,
+    nvmlVgpuLicenseExpiry_t, nvmlVgpuLicenseInfo_t, nvmlVgpuPlacementId_v1_t,
+    nvmlVgpuPlacementList_v1_t, nvmlVgpuPlacementList_v2_t, nvmlVgpuVmIdType_NVML_VGPU_VM_ID_UUID,
 };
 
 /// Why there is no answer.
@@ -52,6 +52,8 @@ pub const INVALID_ARGUMENT: u32 = 2;
 pub const NOT_SUPPORTED: u32 = 3;
 /// `NVML_ERROR_INSUFFICIENT_SIZE`
 pub const INSUFFICIENT_SIZE: u32 = 7;
+/// `NVML_ERROR_DRIVER_NOT_LOADED`
+pub const DRIVER_NOT_LOADED: u32 = 9;
 /// `NVML_ERROR_FUNCTION_NOT_FOUND`
 pub const FUNCTION_NOT_FOUND: u32 = 13;
 /// `NVML_ERROR_ARGUMENT_VERSION_MISMATCH`
@@ -374,13 +376,57 @@ pub fn vgpu_mdev_uuid(nvml: &Nvml, vgpu: u32) -> Answer<String> {
     text(|to| call!(nvml, nvmlVgpuInstanceGetMdevUUID(vgpu, to, TEXT)))
 }
 
-/// The PCI function of the vGPU, in NVML's form.
+/// The version of NVIDIA's driver in the guest, or NVML's words for none.
 ///
 /// # Errors
 /// NVML's error.
-pub fn vgpu_function(nvml: &Nvml, vgpu: u32) -> Answer<String> {
-    let mut size = TEXT;
-    text(|to| call!(nvml, nvmlVgpuInstanceGetGpuPciId(vgpu, to, &mut size)))
+pub fn vgpu_guest_driver(nvml: &Nvml, vgpu: u32) -> Answer<String> {
+    text(|to| call!(nvml, nvmlVgpuInstanceGetVmDriverVersion(vgpu, to, TEXT)))
+}
+
+/// The licence of a guest, in NVML's numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VgpuLicence {
+    /// `NVML_GRID_LICENSE_STATE_*`
+    pub state: u32,
+    /// `NVML_GRID_LICENSE_EXPIRY_*`
+    pub expiry: u32,
+    /// When it ends: year, month, day, hour, minute, second.
+    pub until: [u32; 6],
+}
+
+/// The licence of the guest.
+///
+/// # Errors
+/// NVML's error: [`DRIVER_NOT_LOADED`] while no driver of NVIDIA runs in the guest.
+pub fn vgpu_licence(nvml: &Nvml, vgpu: u32) -> Answer<VgpuLicence> {
+    let mut info = nvmlVgpuLicenseInfo_t {
+        isLicensed: 0,
+        licenseExpiry: nvmlVgpuLicenseExpiry_t {
+            year: 0,
+            month: 0,
+            day: 0,
+            hour: 0,
+            min: 0,
+            sec: 0,
+            status: 0,
+        },
+        currentState: 0,
+    };
+    call!(nvml, nvmlVgpuInstanceGetLicenseInfo_v2(vgpu, &mut info))?;
+    let end = info.licenseExpiry;
+    Ok(VgpuLicence {
+        state: info.currentState,
+        expiry: end.status.into(),
+        until: [
+            end.year,
+            end.month.into(),
+            end.day.into(),
+            end.hour.into(),
+            end.min.into(),
+            end.sec.into(),
+        ],
+    })
 }
 
 /// `NVML_INVALID_VGPU_PLACEMENT_ID`

@@ -327,6 +327,15 @@ impl Kernel {
         Ok(())
     }
 
+    /// The guest loads NVIDIA's driver.
+    pub fn set_guest(&self, at: &str, guest: &str) {
+        let mut state = self.state();
+        let (index, vgpu_handle) = state.vgpu_handle(at).unwrap();
+        let twin = &mut state.cards[index].twin;
+        twin.set_guest(&vgpu_handle, Some(guest.parse().unwrap()))
+            .unwrap();
+    }
+
     /// The process ends and closes everything that it had open; `killed`: by SIGKILL.
     pub fn close_all(&self, pid: u32, killed: bool) {
         let mut state = self.state();

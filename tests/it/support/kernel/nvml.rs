@@ -5,9 +5,10 @@ use lab_nvidia::{boards::VgpuType, control, model};
 use nix::errno::Errno;
 use virt_vgpu::{
     device::nvml::{
-        Answer, Engines, Failure, FailureKind, GpuFacts, GpuInstance, Heterogeneous, InstanceFacts,
-        InstancePlace, InstancePlacements, InstanceProfile, Nvml, Placements, Question, Scheduler,
-        SchedulerLimits, SchedulerPolicy, Told, TypeFacts, VgpuFacts,
+        Answer, Engines, Failure, FailureKind, GpuFacts, GpuInstance, GuestDriver, GuestFacts,
+        Guests, Heterogeneous, InstanceFacts, InstancePlace, InstancePlacements, InstanceProfile,
+        Licence, LicenceState, LicenceTerm, Nvml, Placements, Question, Scheduler, SchedulerLimits,
+        SchedulerPolicy, Told, TypeFacts, VgpuFacts,
     },
     model::{PciAddress, VgpuTypeId},
 };
@@ -19,6 +20,8 @@ const POLICIES: [SchedulerPolicy; 3] = [
     SchedulerPolicy::EqualShare,
     SchedulerPolicy::FixedShare,
 ];
+/// The version of the driver.
+const HOST_DRIVER: &str = "580.65.05";
 /// Of adaptive round robin, as NVML has it; 0 is the driver's default.
 const ARR_OFF: u32 = 1;
 const ARR_ON: u32 = 2;
@@ -226,7 +229,7 @@ impl Card {
     fn set(&mut self, question: &Question) -> Result<(), Errno> {
         let known = self.known();
         match question {
-            Question::Gpus | Question::Gpu { .. } => Ok(()),
+            Question::Gpus | Question::Gpu { .. } | Question::Guests => Ok(()),
             Question::SetHeterogeneous { on, .. } if *on == known.hetero && !known.mig => Ok(()),
             Question::SetHeterogeneous { on, .. } => self.twin.set_hetero(*on),
             Question::SetScheduler {
@@ -293,13 +296,47 @@ impl Card {
             type_id: type_id(vgpu.type_id),
             vm: vgpu.vm_uuid.as_ref().and_then(|uuid| uuid.parse().ok()),
             mdev: vgpu.mdev.as_ref().and_then(|uuid| uuid.parse().ok()),
-            function: Some(&vgpu.place)
-                .filter(|place| *place != self.twin.address())
-                .and_then(|place| place.parse().ok()),
             // NVML tells it only where sizes may differ.
             placement: vgpu.placement.filter(|_| known.hetero),
         })
         .collect()
+    }
+}
+
+impl Card {
+    fn guests(&self) -> Vec<GuestFacts> {
+        let known = self.known();
+        let open = known.vgpus.iter().filter(|vgpu| vgpu.opener.is_some());
+        open.map(|vgpu| GuestFacts {
+            gpu: self.twin.address().parse().unwrap(),
+            type_id: type_id(vgpu.type_id),
+            vm: vgpu.vm_uuid.as_ref().and_then(|uuid| uuid.parse().ok()),
+            mdev: vgpu.mdev.as_ref().and_then(|uuid| uuid.parse().ok()),
+            driver: match &vgpu.guest {
+                Some(guest) => GuestDriver::Version(guest.driver.clone()),
+                None => GuestDriver::NotLoaded,
+            },
+            licence: vgpu.guest.as_ref().map(licence),
+        })
+        .collect()
+    }
+}
+
+fn licence(guest: &model::Guest) -> Licence {
+    Licence {
+        state: match guest.licence {
+            1 => LicenceState::NotAskedFor,
+            2 => LicenceState::Unrestricted,
+            3 => LicenceState::Restricted,
+            4 => LicenceState::Unlicensed,
+            5 => LicenceState::Licensed,
+            _ => LicenceState::Unknown,
+        },
+        term: match guest.expiry {
+            2 => LicenceTerm::Until(guest.until),
+            4 => LicenceTerm::Permanent,
+            _ => LicenceTerm::Unknown,
+        },
     }
 }
 
@@ -329,10 +366,15 @@ fn limits(arr: bool) -> SchedulerLimits {
 }
 
 impl Kernel {
+    /// How often NVML was asked about guests.
+    pub fn guests_asked(&self) -> usize {
+        self.state().guests_asked
+    }
+
     /// NVML's answer, as of now; sleeps as long as an injected fault says.
     pub fn answer(&self, question: &Question) -> Answer {
         let gpu = match question {
-            Question::Gpus => None,
+            Question::Gpus | Question::Guests => None,
             Question::Gpu { gpu }
             | Question::SetHeterogeneous { gpu, .. }
             | Question::SetScheduler { gpu, .. }
@@ -375,6 +417,14 @@ impl Kernel {
             Question::Gpus | Question::Gpu { .. } => {
                 Answer::Gpus(cards.iter().map(|card| card.facts()).collect())
             }
+            Question::Guests => {
+                let vgpus = cards.iter().flat_map(|card| card.guests()).collect();
+                state.guests_asked += 1;
+                Answer::Guests(Guests {
+                    host_driver: Some(HOST_DRIVER.to_owned()),
+                    vgpus,
+                })
+            }
             _ => Answer::Done,
         };
         // The possible places have changed with the mode.
@@ -388,7 +438,9 @@ impl Nvml for Kernel {
         match self.answer(&Question::Gpus) {
             Answer::Gpus(gpus) => Ok(gpus),
             Answer::Failed(failure) => Err(failure),
-            Answer::Done => Err(failure(FailureKind::Other, "no answer to the question")),
+            Answer::Done | Answer::Guests(_) => {
+                Err(failure(FailureKind::Other, "no answer to the question"))
+            }
         }
     }
 
@@ -396,7 +448,9 @@ impl Nvml for Kernel {
         match self.answer(&Question::Gpu { gpu }) {
             Answer::Gpus(mut gpus) => Ok(gpus.remove(0)),
             Answer::Failed(failure) => Err(failure),
-            Answer::Done => Err(failure(FailureKind::Other, "no answer to the question")),
+            Answer::Done | Answer::Guests(_) => {
+                Err(failure(FailureKind::Other, "no answer to the question"))
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ use std::{
 
 use nix::errno::Errno;
 
-use crate::model::Scheduler;
+use crate::model::{Guest, Scheduler};
 
 /// Where the kernel module listens.
 pub const PATH: &str = "/dev/nvidiactl";
@@ -145,6 +145,8 @@ pub struct Vgpu {
     pub vm_uuid: Option<String>,
     /// The VM's name.
     pub vm_name: Option<String>,
+    /// NVIDIA's driver in the guest; None: it is not loaded.
+    pub guest: Option<Guest>,
 }
 
 /// All GPUs, by address.
@@ -248,6 +250,12 @@ fn parse(text: &str) -> Option<State> {
                 state.cis.push(Ci { gi, id, slices });
             }
             "vgpu" => state.vgpus.push(vgpu(words)?),
+            "guest" => {
+                let (id, guest) = words.split_once(' ')?;
+                let id: u32 = id.parse().ok()?;
+                let mut vgpus = state.vgpus.iter_mut();
+                vgpus.find(|vgpu| vgpu.id == id)?.guest = Some(guest.parse().ok()?);
+            }
             // A newer module may report more.
             _ => {}
         }
@@ -281,6 +289,7 @@ fn vgpu(words: &str) -> Option<Vgpu> {
         opener: number_or_none(next()?)?,
         vm_uuid: word_or_none(next()?),
         vm_name: word_or_none(next()?),
+        guest: None,
     })
 }
 
@@ -315,6 +324,7 @@ mod tests {
     const L40S: &str = "model l40s\nframework vendor-vfio\nnode 1\nvfs 32\nloaded 1\nmig 0 1\n\
         hetero 1\nscheduler 2 2 33 480 0\ngi 4 47 3 3 1\ngi-scheduler 4 3 1 0 0 2000000\nci 4 0 1\n\
         vgpu 3251634176 1155 24 - 0000:41:00.4 - 4711 a0ad5ef2-15f0-4a8b-8d2b-4a1f3a1b9d10 my guest\n\
+        guest 3251634176 580.65.06 5 2 2030 1 31 9 8 7\n\
         vgpu 3251634177 1155 - 4 0000:41:00.5 - - - -\n";
 
     #[test]
@@ -341,9 +351,12 @@ mod tests {
             (active.opener, active.vm_name.as_deref()),
             (Some(4711), Some("my guest"))
         );
+        let guest = active.guest.as_ref().unwrap();
+        assert_eq!((guest.driver.as_str(), guest.licence), ("580.65.06", 5));
+        assert_eq!((guest.expiry, guest.until), (2, [2030, 1, 31, 9, 8, 7]));
         assert_eq!(
-            (idle.placement, idle.gi, &idle.vm_name),
-            (None, Some(4), &None)
+            (idle.placement, idle.gi, &idle.vm_name, &idle.guest),
+            (None, Some(4), &None, &None)
         );
     }
 
@@ -356,6 +369,7 @@ mod tests {
             "model l4\nvgpu 1 2 3\n",
             "model l4\nmig 2 0\n",
             "model l4\ngi-scheduler 1 1 0 0 0 0\n",
+            "model l4\nguest 1 580.88 5 0 0 0 0 0 0 0\n",
         ] {
             assert_eq!(gpu(&mut Fake(text), "x"), Err(Errno::EBADMSG), "{text:?}");
         }

@@ -22,7 +22,7 @@ mod scheduler;
 
 pub use attributes::Attribute;
 pub use mig::{GpuInstance, Mig};
-pub use opening::Vm;
+pub use opening::{Guest, Vm};
 pub use rules::Refusal;
 pub use scheduler::Scheduler;
 

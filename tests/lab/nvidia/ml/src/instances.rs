@@ -10,8 +10,8 @@ use nvml_wrapper_sys::bindings::{
 
 use crate::{
     abi::{Ptr, Text, abi, fitting, list},
-    code::Code,
-    gpu::{Address, Device, Gpu, GpuInstance, uuid},
+    code::{Answer, Code},
+    gpu::{Device, Gpu, GpuInstance, uuid},
     structs::ActiveVgpus,
     vgpu_types::reservation,
 };
@@ -52,10 +52,10 @@ abi! {
         text.write(&vgpu.mdev.ok_or(Code::NOT_SUPPORTED)?, size)
     }
 
-    // No guest here ever loads NVIDIA's driver.
     fn nvmlVgpuInstanceGetVmDriverVersion(nvml, id: c_uint, text: Text, size: c_uint) {
-        nvml.vgpu(id)?;
-        text.write("Not Available", size)
+        let (_, vgpu, _) = nvml.vgpu(id)?;
+        let guest = vgpu.guest.as_ref();
+        text.write(guest.map_or("Not Available", |guest| &guest.driver), size)
     }
 
     fn nvmlVgpuInstanceGetFbUsage(nvml, id: c_uint, bytes: Ptr<c_ulonglong>) {
@@ -64,26 +64,27 @@ abi! {
     }
 
     fn nvmlVgpuInstanceGetLicenseStatus(nvml, id: c_uint, licensed: Ptr<c_uint>) {
-        nvml.vgpu(id)?;
-        licensed.write(0)
+        let guest = nvml.vgpu(id)?.1.guest.ok_or(Code::DRIVER_NOT_LOADED)?;
+        licensed.write(u32::from(guest.licence == LICENSED))
     }
 
     fn nvmlVgpuInstanceGetLicenseInfo | nvmlVgpuInstanceGetLicenseInfo_v2 (
         nvml, id: c_uint, info: Ptr<nvmlVgpuLicenseInfo_t>,
     ) {
-        nvml.vgpu(id)?;
+        let guest = nvml.vgpu(id)?.1.guest.ok_or(Code::DRIVER_NOT_LOADED)?;
+        let [year, month, day, hour, min, sec] = guest.until;
         info.write(nvmlVgpuLicenseInfo_t {
-            isLicensed: 0,
+            isLicensed: u8::from(guest.licence == LICENSED),
             licenseExpiry: nvmlVgpuLicenseExpiry_t {
-                year: 0,
-                month: 0,
-                day: 0,
-                hour: 0,
-                min: 0,
-                sec: 0,
-                status: 0,
+                year,
+                month: short(month)?,
+                day: short(day)?,
+                hour: short(hour)?,
+                min: short(min)?,
+                sec: short(sec)?,
+                status: u8::try_from(guest.expiry).map_err(|_| Code::UNKNOWN)?,
             },
-            currentState: UNLICENSED,
+            currentState: guest.licence,
         })
     }
 
@@ -114,10 +115,11 @@ abi! {
         gi.write(nvml.vgpu(id)?.1.gi.unwrap_or(u32::MAX))
     }
 
+    // As the guest sees it, not as the host does.
     fn nvmlVgpuInstanceGetGpuPciId(nvml, id: c_uint, text: Text, size: Ptr<c_uint>) {
         let (_, vgpu, _) = nvml.vgpu(id)?;
-        let address: Address = vgpu.place.parse().map_err(|()| Code::UNKNOWN)?;
-        text.write_sized(&address.nvml(), size)
+        let in_guest = if vgpu.guest.is_some() { IN_GUEST } else { "00000000:00:00.0" };
+        text.write_sized(in_guest, size)
     }
 
     fn nvmlVgpuInstanceGetEccMode | nvmlVgpuInstanceGetAccountingMode (
@@ -142,6 +144,10 @@ abi! {
     }
 }
 
+fn short(number: u32) -> Answer<u16> {
+    u16::try_from(number).map_err(|_| Code::UNKNOWN)
+}
+
 /// Whether there may be vGPUs of other sizes: on the GPU, or in its GPU instance.
 fn are_sizes_mixed(gpu: &Gpu, gi: Option<u32>) -> bool {
     match gi {
@@ -152,8 +158,10 @@ fn are_sizes_mixed(gpu: &Gpu, gi: Option<u32>) -> bool {
 
 /// `NVML_VGPU_VM_ID_UUID`
 const VM_ID_UUID: c_uint = 1;
-/// `NVML_GRID_LICENSE_STATE_UNLICENSED`
-const UNLICENSED: c_uint = 4;
+/// `NVML_GRID_LICENSE_STATE_LICENSED`
+const LICENSED: c_uint = 5;
+/// The address of every vGPU in its guest.
+const IN_GUEST: &str = "00000000:07:00.0";
 /// `NVML_VGPU_SCHEDULER_POLICY_BEST_EFFORT`
 const BEST_EFFORT: c_uint = 1;
 /// `NVML_INVALID_VGPU_PLACEMENT_ID`

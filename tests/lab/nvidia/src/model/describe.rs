@@ -41,6 +41,10 @@ impl Gpu {
         }
         for vgpu in &self.vgpus {
             writeln!(text, "{}", self.vgpu_line(vgpu))?;
+            let guest = vgpu.opener.as_ref().and_then(|one| one.guest.as_ref());
+            if let Some(guest) = guest {
+                writeln!(text, "guest {} {guest}", vgpu.id)?;
+            }
         }
         for one in &self.forgotten {
             let parent = self.parent_address(one.parent);

@@ -1,6 +1,6 @@
 //! A vGPU's VFIO device: opening it, and what remains after closing.
 
-use std::time::Duration;
+use std::{fmt, str::FromStr, time::Duration};
 
 use nix::errno::Errno;
 
@@ -17,10 +17,53 @@ pub struct Vm {
     pub name: Option<String>,
 }
 
+/// NVIDIA's driver in a guest, as NVML tells it. As text: `VERSION STATE EXPIRY YEAR MONTH DAY
+/// HOUR MINUTE SECOND`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Guest {
+    /// Its version, `580.65.06`.
+    pub driver: String,
+    /// `NVML_GRID_LICENSE_STATE_*`.
+    pub licence: u32,
+    /// `NVML_GRID_LICENSE_EXPIRY_*`.
+    pub expiry: u32,
+    /// When the licence ends: year, month, day, hour, minute, second.
+    pub until: [u32; 6],
+}
+
+impl fmt::Display for Guest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", self.driver, self.licence, self.expiry)?;
+        self.until.iter().try_for_each(|part| write!(f, " {part}"))
+    }
+}
+
+impl FromStr for Guest {
+    type Err = Errno;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let mut words = text.split_whitespace();
+        let driver = words.next().ok_or(Errno::EINVAL)?.to_owned();
+        let numbers = words.map(|word| word.parse().map_err(|_| Errno::EINVAL));
+        let numbers: Vec<u32> = numbers.collect::<Result<_>>()?;
+        match numbers[..] {
+            [licence, expiry, year, month, day, hour, minute, second] => Ok(Self {
+                driver,
+                licence,
+                expiry,
+                until: [year, month, day, hour, minute, second],
+            }),
+            _ => Err(Errno::EINVAL),
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Opener {
     pub vm: Vm,
     since: Duration,
+    /// None: no driver of NVIDIA runs in the guest.
+    pub guest: Option<Guest>,
 }
 
 impl Gpu {
@@ -50,7 +93,21 @@ impl Gpu {
             return Err(Errno::EIO);
         }
         let since = self.now;
-        self.vgpu_mut(vgpu_handle)?.opener = Some(Opener { vm, since });
+        self.vgpu_mut(vgpu_handle)?.opener = Some(Opener {
+            vm,
+            since,
+            guest: None,
+        });
+        Ok(())
+    }
+
+    /// The guest loads NVIDIA's driver, or None: unloads it.
+    ///
+    /// # Errors
+    /// `ENOENT`, `ENXIO`: no such vGPU, or no VM has it open.
+    pub fn set_guest(&mut self, vgpu_handle: &VgpuHandle, guest: Option<Guest>) -> Result<()> {
+        let opener = self.vgpu_mut(vgpu_handle)?.opener.as_mut();
+        opener.ok_or(Errno::ENXIO)?.guest = guest;
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 use std::ptr::null_mut;
 
 use nvml_wrapper_sys::bindings::{
-    nvmlVgpuMetadata_t, nvmlVgpuPgpuCompatibility_t, nvmlVgpuPgpuMetadata_t,
+    nvmlVgpuLicenseInfo_t, nvmlVgpuMetadata_t, nvmlVgpuPgpuCompatibility_t, nvmlVgpuPgpuMetadata_t,
     nvmlVgpuPlacementId_v1_t, nvmlVgpuPlacementList_v1_t, nvmlVgpuPlacementList_v2_t,
     nvmlVgpuSchedulerGetState_t, nvmlVgpuSchedulerParams_t,
     nvmlVgpuSchedulerParams_t__bindgen_ty_1, nvmlVgpuSchedulerSetParams_t,
@@ -374,6 +374,49 @@ fn the_first_interface_tells_the_scheduler_of_a_gpu_instance() {
 }
 
 #[test]
+fn a_guest_is_told_of_while_its_driver_runs() {
+    const LOADED: &str = "model l40s\nframework vendor-vfio\nnode 1\nvfs 32\nloaded 1\nmig 0 0\n\
+        hetero 0\nscheduler 1 0 0 0 0\n\
+        vgpu 7 1155 - - 0000:41:00.4 - 4711 a0ad5ef2-15f0-4a8b-8d2b-4a1f3a1b9d10 ws\n\
+        guest 7 580.65.06 5 2 2030 1 31 9 8 7\n\
+        vgpu 8 1155 - - 0000:41:00.5 - 4712 f1e3a6a0-0c9e-4d19-9d53-d3c6e3f1d001 other\n";
+    library(&[(L40S, Ok(LOADED))]);
+    let driver =
+        |id, size| text(|driver| nvmlVgpuInstanceGetVmDriverVersion(id, driver.into(), size));
+    let place = |id| {
+        let mut size = 96;
+        text(|place| nvmlVgpuInstanceGetGpuPciId(id, place.into(), (&mut size).into()))
+    };
+    let info =
+        |id| out::<nvmlVgpuLicenseInfo_t>(|info| nvmlVgpuInstanceGetLicenseInfo_v2(id, info));
+    assert_eq!(driver(7, 80).unwrap(), "580.65.06");
+    assert_eq!(place(7).unwrap(), "00000000:07:00.0");
+    let licence = info(7).unwrap();
+    assert_eq!((licence.isLicensed, licence.currentState), (1, 5));
+    let until = licence.licenseExpiry;
+    assert_eq!((until.year, until.month, until.day), (2030, 1, 31));
+    assert_eq!((until.hour, until.min, until.sec), (9, 8, 7));
+    assert_eq!(until.status, 2);
+    assert_eq!(
+        out(|licensed| nvmlVgpuInstanceGetLicenseStatus(7, licensed)),
+        Ok(1)
+    );
+    // No driver there.
+    assert_eq!(driver(8, 80).unwrap(), "Not Available");
+    assert_eq!(place(8).unwrap(), "00000000:00:00.0");
+    assert_eq!(info(8).err(), Some(9));
+    assert_eq!(
+        out(|licensed| nvmlVgpuInstanceGetLicenseStatus(8, licensed)),
+        Err(9)
+    );
+    // Refusals.
+    assert_eq!(driver(7, 9), Err(7), "its NUL does not fit");
+    assert_eq!((driver(9, 80), driver(0, 80)), (Err(6), Err(2)));
+    assert_eq!((info(9).err(), info(0).err()), (Some(6), Some(2)));
+    assert_eq!(nvmlVgpuInstanceGetLicenseInfo_v2(7, Ptr::NULL), 2);
+}
+
+#[test]
 fn only_open_vgpus_are_instances() {
     library(&[]);
     assert_eq!(
@@ -391,7 +434,7 @@ fn only_open_vgpus_are_instances() {
     assert_eq!(driver.unwrap(), "Not Available");
     let mut size = 96;
     let place = text(|place| nvmlVgpuInstanceGetGpuPciId(id, place.into(), (&mut size).into()));
-    assert_eq!((place.unwrap().as_str(), size), ("00000000:41:00.4", 17));
+    assert_eq!((place.unwrap().as_str(), size), ("00000000:00:00.0", 17));
     let placement = |id| {
         let version = version::<nvmlVgpuPlacementId_v1_t>(1);
         let mut placement = nvmlVgpuPlacementId_v1_t {
