@@ -49,6 +49,8 @@ pub enum JobResult {
     WouldBeSet,
     /// It is now as wanted.
     Set,
+    /// Not touched as long as it is in maintenance.
+    InMaintenance,
     /// Not touched, or not any further.
     Refused,
     /// A step failed.
@@ -115,9 +117,9 @@ impl Job {
     /// Ends it if its GPU is in maintenance.
     pub fn spare(&mut self, maintenance: &Maintenance) {
         if maintenance.gpus.contains(&self.report.gpu) {
-            self.refuse(
-                "it is in maintenance; 'virt-vgpu maintenance leave' ends that, and sets it up"
-                    .to_owned(),
+            self.end(
+                JobResult::InMaintenance,
+                "'virt-vgpu maintenance leave' sets it up".to_owned(),
             );
         }
     }

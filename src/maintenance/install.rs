@@ -170,7 +170,8 @@ impl fmt::Display for Installer {
 }
 
 fn remove_other_packages(host: &Host, package: &str) -> anyhow::Result<()> {
-    const INSTALLED: &str = "ii ";
+    /// Letters that say how far a package is installed: not, or only its configuration.
+    const GONE: [char; 2] = ['n', 'c'];
     let arguments = [
         "--showformat",
         "${db:Status-Abbrev}${Package}\\n",
@@ -185,12 +186,15 @@ fn remove_other_packages(host: &Host, package: &str) -> anyhow::Result<()> {
     if !ended.status.success() {
         return Ok(());
     }
-    let others = ended
-        .said
-        .lines()
-        .filter_map(|line| line.strip_prefix(INSTALLED));
+    // The first three characters are its state. One that could not be configured is in the way of
+    // every other package.
+    let others = ended.said.lines().filter_map(|line| {
+        let (state, name) = line.split_at_checked(3)?;
+        let is_there = state.chars().nth(1).is_some_and(|how| !GONE.contains(&how));
+        is_there.then_some(name)
+    });
     for other in others.filter(|&other| other != package) {
-        program(host, DPKG, &["--remove", other])?;
+        program(host, DPKG, &["--remove", "--force-remove-reinstreq", other])?;
     }
     Ok(())
 }

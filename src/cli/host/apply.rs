@@ -22,7 +22,7 @@ use crate::{
 /// needed are skipped. Only GPUs that a pool of kind nvidia-vgpu takes are touched.
 /// A GPU that needs a step but has vGPUs in use is not changed, except that GPU
 /// instances nobody uses come and go beside others; the other GPUs are set up
-/// anyway. GPU instances that virt-vgpu has not created are never destroyed.
+/// anyway. A GPU in maintenance is set up by 'virt-vgpu maintenance leave'. GPU instances that virt-vgpu has not created are never destroyed.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   virt-vgpu host apply --all --dry-run    print the steps
@@ -162,6 +162,7 @@ impl fmt::Display for JobReport {
             JobResult::NothingToDo => "nothing to do",
             JobResult::WouldBeSet => "would be set",
             JobResult::Set => "set",
+            JobResult::InMaintenance => "in maintenance",
             JobResult::Refused => "REFUSED",
             JobResult::Failed => "FAILED",
         };

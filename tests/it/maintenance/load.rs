@@ -75,7 +75,7 @@ fn a_driver_is_loaded() {
     sriov-manage -d 0000:3b:00.0
     sriov-manage -d 0000:5e:00.0
     modprobe -r nvidia
-    dpkg --remove nvidia-vgpu-ubuntu-570
+    dpkg --remove --force-remove-reinstreq nvidia-vgpu-ubuntu-570
     apt-get install --yes --allow-downgrades --reinstall /var/lib/virt-vgpu/drivers/nvidia-580.65.05/host/nvidia-vgpu-ubuntu-580_580.65.05_amd64.deb
     modprobe nvidia
     modprobe nvidia_vgpu_vfio

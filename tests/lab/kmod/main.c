@@ -115,5 +115,7 @@ static void __exit sim_exit(void)
 
 module_init(sim_init);
 module_exit(sim_exit);
+/* A package puts its own version in its place, of the same length. */
+MODULE_VERSION("000.00.00");
 MODULE_LICENSE("GPL");
 MODULE_DESCRIPTION("Simulator of a host with NVIDIA vGPU boards");

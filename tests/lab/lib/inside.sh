@@ -267,6 +267,60 @@ unload_boards() {
 	modprobe -r virt_vgpu_sim
 }
 
+# driver_package FOLDER VERSION [builds-not | loads-not | waits]: a package as NVIDIA's of its driver for hosts, with
+# the simulator in it; it is made for the running kernel when it is installed, as DKMS does. With the word, that
+# fails, gives a module that the kernel does not take, or waits for /run/lab-go-on. VERSION is as in 580.65.05.
+driver_package() {
+	local folder=$1 version=$2 kind=${3-} branch=${2%%.*} top
+	top=$(mktemp -d)
+	mkdir -p "$folder" "$top/DEBIAN" "$top/usr/src/nvidia-$version"
+	LC_ALL=C sed "s/000\.00\.00/$version/g" /usr/lib/virt-vgpu-lab/nvidia.ko > "$top/usr/src/nvidia-$version/nvidia.ko"
+	[[ $kind != loads-not ]] || LC_ALL=C sed -i 's/vermagic=./vermagic=X/' "$top/usr/src/nvidia-$version/nvidia.ko"
+	cat > "$top/DEBIAN/control" <<-CONTROL
+		Package: nvidia-vgpu-ubuntu-$branch
+		Version: $version
+		Architecture: amd64
+		Maintainer: nobody <nobody@example.org>
+		Description: simulated driver for hosts
+	CONTROL
+	cat > "$top/DEBIAN/postinst" <<-POSTINST
+		#!/bin/sh
+		set -e
+		[ "\$1" = configure ] || exit 0
+		kernel=\$(uname -r)
+		echo "Building initial module for \$kernel"
+		if [ ! -e "/lib/modules/\$kernel/build" ]; then
+			echo "Error! Your kernel headers for kernel \$kernel cannot be found." >&2
+			exit 1
+		fi
+		if [ '$kind' = builds-not ]; then
+			echo "Error! Bad return status for module build on kernel: \$kernel (x86_64)" >&2
+			exit 10
+		fi
+		if [ '$kind' = waits ]; then
+			touch /run/lab-is-waiting
+			until [ -e /run/lab-go-on ]; do sleep 0.1; done
+		fi
+		mkdir -p "/lib/modules/\$kernel/updates/dkms"
+		cp /usr/src/nvidia-$version/nvidia.ko "/lib/modules/\$kernel/updates/dkms/"
+		depmod
+	POSTINST
+	cat > "$top/DEBIAN/prerm" <<-PRERM
+		#!/bin/sh
+		rm -f /lib/modules/*/updates/dkms/nvidia.ko
+		depmod
+	PRERM
+	chmod 755 "$top/DEBIAN/postinst" "$top/DEBIAN/prerm"
+	dpkg-deb --root-owner-group -Znone --build "$top" "$folder/nvidia-vgpu-ubuntu-${branch}_${version}_amd64.deb" > /dev/null
+	rm -r "$top"
+}
+
+# obeying VM: has it end when its guest is asked to shut down; no guest of the lab does
+obeying() {
+	(setsid virsh -q qemu-monitor-event "$1" --event POWERDOWN --timeout 600 > /run/lab-obeying 2>&1 < /dev/null &&
+		virsh -q destroy "$1") &
+}
+
 # vf BOARD N: the address of its Nth VF
 vf() { basename "$(readlink "/sys/bus/pci/devices/$1/virtfn$2")"; }
 

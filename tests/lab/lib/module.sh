@@ -33,6 +33,8 @@ module_compile() {
 	install -D -m 644 "$source/virt_vgpu_sim.ko" "$IMAGE/tree/usr/lib/modules/$release/updates/virt_vgpu_sim.ko"
 	TREE=$IMAGE/tree in_tree depmod "$release"
 	cp "$IMAGE/tree/usr/lib/modules/$release"/modules.dep{,.bin} "$overlay/"
+	# For driver_package.
+	install -D -m 644 "$source/nvidia.ko" "$WORK/overlay/lab-overlay/usr/lib/virt-vgpu-lab/nvidia.ko"
 	rm -rf "$source"
 	pack_overlay "$WORK/overlay" "$WORK/overlay.cpio"
 	rm -rf "$WORK/overlay"

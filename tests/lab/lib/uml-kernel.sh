@@ -95,6 +95,8 @@ uml_module_compile() {
 	TREE=$tree in_tree depmod "$release"
 	mkdir -p "$WORK/overlay/lab-overlay/usr/lib/modules"
 	cp -r "$folder" "$WORK/overlay/lab-overlay/usr/lib/modules/"
+	# For driver_package.
+	install -D -m 644 "$tree/usr/src/virt-vgpu-sim/nvidia.ko" "$WORK/overlay/lab-overlay/usr/lib/virt-vgpu-lab/nvidia.ko"
 	umount "$folder"
 	rmdir "$folder"
 	rm -rf "$tree/usr/src/virt-vgpu-sim"
