@@ -86,7 +86,7 @@ fn a_driver_is_loaded() {
     ");
     assert_eq!(state(&place), "580.65.05 mgr active functions 2 2");
     insta::assert_snapshot!(place.works("maintenance status"), @"
-    in maintenance: 0000:3b:00.0, 0000:5e:00.0
+    in maintenance since DATE: 0000:3b:00.0, 0000:5e:00.0
     nobody uses them
     driver: 580.65.05
     driver set 'nvidia-580.65.05' was loaded
@@ -177,7 +177,7 @@ fn without_the_former_driver_in_a_set_the_state_is_told() {
     driver set 'nvidia-580.65.05' was not loaded: cannot load the driver: 'modprobe nvidia' failed (exit status: 1): modprobe: ERROR: could not insert 'nvidia': Exec format error; 'journalctl -k -g NVRM' shows the driver's messages; going back to the former driver failed: 'modprobe nvidia' failed (exit status: 1): modprobe: ERROR: could not insert 'nvidia': Exec format error; 'journalctl -k -g NVRM' shows the driver's messages; driver 570.172.07 is in no driver set, so it cannot be installed again: install it by hand, or store its bundle ('virt-vgpu driver add') and run 'virt-vgpu driver load'; no driver of NVIDIA is loaded
     ");
     insta::assert_snapshot!(place.works("maintenance status"), @"
-    in maintenance: 0000:3b:00.0, 0000:5e:00.0
+    in maintenance since DATE: 0000:3b:00.0, 0000:5e:00.0
     nobody uses them
     driver: not loaded
     driver set 'nvidia-580.65.05' was not loaded: cannot load the driver: 'modprobe nvidia' failed (exit status: 1): modprobe: ERROR: could not insert 'nvidia': Exec format error; 'journalctl -k -g NVRM' shows the driver's messages; nor did going back succeed

@@ -155,10 +155,19 @@ impl Place {
     }
 
     fn plain(&self, text: &str) -> String {
-        text.replace(&self.0.path().display().to_string(), "")
+        undated(text).replace(&self.0.path().display().to_string(), "")
     }
 
     fn json(&self, arguments: &str) -> serde_json::Value {
         serde_json::from_str(&self.command(&format!("{arguments} --json")).stdout).unwrap()
+    }
+}
+
+/// Without the time at which maintenance began.
+fn undated(text: &str) -> String {
+    const DATE: usize = "2026-11-30 02:10 UTC".len();
+    match text.split_once(" since ") {
+        Some((before, after)) => format!("{before} since DATE{}", &after[DATE..]),
+        None => text.to_owned(),
     }
 }

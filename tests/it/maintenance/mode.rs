@@ -17,7 +17,7 @@ fn gpus_go_into_maintenance_and_come_back() {
     nobody uses them
     ");
     insta::assert_snapshot!(place.works("maintenance status"), @"
-    in maintenance: 0000:3b:00.0
+    in maintenance since DATE: 0000:3b:00.0
     nobody uses them
     driver: 570.172.07
     next: 'virt-vgpu driver load NAME' changes the driver; 'virt-vgpu maintenance leave' lets VMs have the GPUs again
