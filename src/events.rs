@@ -1,6 +1,8 @@
 //! The events in the journal. Every kind of event has an id that never changes
 //! (`journalctl MESSAGE_ID=…`) and fields that scripts can select by.
 
+#[cfg(feature = "cli")]
+use crate::model::DriverSetName;
 use crate::{
     claims::{Claim, ClaimedDevice, DeviceOutcome, Liveness, Released, Report},
     model::{DomainName, DomainUuid, ParentName, PciAddress, PoolName},
@@ -45,6 +47,10 @@ message_ids! {
     LIBVIRT = "e82d94b6107f4c5da3b96e50f1c7d428";
     /// A quarantined function works again and can be handed out.
     REPAIRED = "f833173a85d2409792eb2ff0c7cde6c0";
+    /// GPUs are kept from VMs for maintenance, or VMs can have them again.
+    MAINTENANCE = "a1d7c52e90b34f6f8e7b6d0c43f29158";
+    /// A step of a change of the host's driver begins, or the change has ended.
+    LOADED = "3be0f96d17c8452ab5d24a8e61790cf3";
     /// An operation that never refuses a start has failed.
     TROUBLE = "4d03df1a653f482bb92e3a53da288f29";
 }
@@ -120,6 +126,26 @@ pub fn log_repaired(functions: &[PciAddress]) {
             parent = %function,
             "{function} works again and is no longer quarantined"
         );
+    }
+}
+
+/// Logs that a GPU is kept from VMs, or not any more.
+#[cfg(feature = "cli")]
+pub(crate) fn log_maintenance(gpu: PciAddress, begins: bool) {
+    let what = match begins {
+        true => "is in maintenance: no VM gets anything of it",
+        false => "is not in maintenance any more",
+    };
+    tracing::info!(message_id = MAINTENANCE, parent = %gpu, "{gpu} {what}");
+}
+
+/// Logs how far a change of the host's driver has come. `failed` says that it does not go on.
+#[cfg(feature = "cli")]
+pub(crate) fn log_driver_load(set: &DriverSetName, line: &str, failed: bool) {
+    if failed {
+        tracing::error!(message_id = LOADED, driver_set = %set, "driver set '{set}': {line}");
+    } else {
+        tracing::info!(message_id = LOADED, driver_set = %set, "driver set '{set}': {line}");
     }
 }
 

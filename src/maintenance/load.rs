@@ -352,6 +352,10 @@ pub fn load(work: &mut Work<'_>, set: &DriverSet, plan: &LoadPlan) -> anyhow::Re
         Ok(_) => (true, state),
         Err(error) => (false, format!("{state}; {}", events::one_line(&error))),
     };
+    let told = failed
+        .as_deref()
+        .map_or_else(|| state.clone(), |why| format!("{why}; {state}"));
+    events::log_driver_load(&plan.set, &told, failure.is_some());
     let ends = match is_back {
         true => LoadStep::Done,
         false => LoadStep::GoBack,
@@ -446,6 +450,7 @@ impl Run<'_, '_> {
                 _ => "",
             }
         ));
+        events::log_driver_load(&self.plan.set, &step.to_string(), false);
         let noted = self.work.change(|noted| {
             if let Some(load) = &mut noted.load {
                 load.step = step;

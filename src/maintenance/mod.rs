@@ -9,6 +9,7 @@ use anyhow::{Context, anyhow, bail};
 
 use crate::{
     device::maintenance::{self, Maintenance, NOTE},
+    events,
     host::{Deadline, Host, HostLock, MaintenanceLock, since_1970},
     model::PciAddress,
 };
@@ -85,7 +86,10 @@ impl<'a> Work<'a> {
         let made = self.host.make_directory(STATE, DIRECTORY);
         made.with_context(|| format!("cannot make {STATE}"))?;
         let _planning = self.while_nobody_plans()?;
-        self.write(next)
+        self.write(next)?;
+        gpus.iter()
+            .for_each(|gpu| events::log_maintenance(*gpu, true));
+        Ok(())
     }
 
     /// Lets starts have these GPUs again. The note goes with the last of them.
@@ -96,13 +100,16 @@ impl<'a> Work<'a> {
         let _planning = self.while_nobody_plans()?;
         let left = self.noted.iter().flat_map(|noted| &noted.gpus);
         let left: BTreeSet<PciAddress> = left.filter(|gpu| !gpus.contains(gpu)).copied().collect();
-        if !left.is_empty() {
-            return self.change(|noted| noted.gpus = left);
+        if left.is_empty() {
+            self.host
+                .remove_file(NOTE)
+                .with_context(|| format!("cannot remove {NOTE}"))?;
+            self.noted = None;
+        } else {
+            self.change(|noted| noted.gpus = left)?;
         }
-        self.host
-            .remove_file(NOTE)
-            .with_context(|| format!("cannot remove {NOTE}"))?;
-        self.noted = None;
+        gpus.iter()
+            .for_each(|gpu| events::log_maintenance(*gpu, false));
         Ok(())
     }
 
