@@ -572,10 +572,8 @@ impl Run<'_, '_> {
         if failed < LoadStep::Install {
             return driver::load(host, Some(from));
         }
-        // New services may have come up with the new driver.
-        for service in services::running(host)? {
-            services::stop(host, &service)?;
-        }
+        // They may have come up with the new driver.
+        self.stop_services()?;
         if failed == LoadStep::SetUp {
             self.driver = None;
             self.remove_functions()?;

@@ -9,7 +9,10 @@ use crate::{
     claims,
     device::maintenance::ShutDown,
     events,
-    host::{Deadline, complain, libvirt::Libvirt},
+    host::{
+        Deadline, complain,
+        libvirt::{Destination, Libvirt},
+    },
     model::DomainName,
 };
 
@@ -109,19 +112,25 @@ pub fn shut_down(
     Ok(left)
 }
 
-/// Moves all of them to the host of that URI, one after the other. Returns those that stay; they
+/// Moves all of them to another host, one after the other. Returns those that stay; they
 /// go on running here.
-pub fn migrate(work: &Work<'_>, libvirt: &Libvirt, holders: &[Holder], uri: &str) -> Vec<Left> {
+pub fn migrate(
+    work: &Work<'_>,
+    libvirt: &Libvirt,
+    holders: &[Holder],
+    to: &Destination,
+) -> Vec<Left> {
     let mut left = Vec::new();
     for (number, one) in holders.iter().enumerate() {
         let name = &one.domain;
         complain(&format!(
-            "virt-vgpu: migrating domain '{name}' to {uri} ({} of {})",
+            "virt-vgpu: migrating domain '{name}' to {} ({} of {})",
+            to.uri,
             number + 1,
             holders.len()
         ));
         let found = libvirt.domain_by_uuid(one.domain_uuid);
-        let moved = found.and_then(|domain| domain.map(|it| it.migrate_to(uri)).transpose());
+        let moved = found.and_then(|domain| domain.map(|it| it.migrate_to(to)).transpose());
         match moved {
             Ok(_) => {
                 let given_back =

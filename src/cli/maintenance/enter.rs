@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, fmt, process::ExitCode, time::Duration};
 
+use anyhow::Context;
 use clap::Args;
 use serde::Serialize;
 
@@ -9,7 +10,7 @@ use super::{holders_in_lines, left_in_lines, libvirt_or_tell, only_root};
 use crate::{
     cli::{confirm::confirm, output, target::Connection},
     device::maintenance::{self, Maintenance},
-    host::Host,
+    host::{Host, libvirt::Destination},
     maintenance::{Holders, Left, Work, chosen, holders, migrate, shut_down},
     model::PciAddress,
 };
@@ -20,7 +21,8 @@ use crate::{
 /// the reason, or gets a device of another GPU of its pool. Without GPU, all GPUs that
 /// NVIDIA's driver has are meant, as a change of the driver needs it. VMs that have
 /// devices now are listed. --shutdown asks their guests to shut down, and waits;
-/// --migrate moves them to another host, one after the other, with their definitions.
+/// --migrate moves them to another host, one after the other, with their definitions;
+/// --migrateuri and --listen-address are virsh's.
 /// No VM is ever killed. Further GPUs can be added at any time.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -52,6 +54,14 @@ pub(super) struct Enter {
     /// Migrate these VMs to the host with that libvirt URI, with their definitions.
     #[arg(long, value_name = "URI", conflicts_with = "shutdown")]
     migrate: Option<String>,
+
+    /// Where the VMs' data goes, as tcp://ADDRESS [default: as the other host tells].
+    #[arg(long, value_name = "URI", requires = "migrate")]
+    migrateuri: Option<String>,
+
+    /// The address on which the other host listens for the data.
+    #[arg(long, value_name = "ADDRESS", requires = "migrate")]
+    listen_address: Option<String>,
 
     /// Only say what would be done.
     #[arg(long)]
@@ -106,17 +116,23 @@ impl Enter {
         let mut work = Work::begin(host, "virt-vgpu maintenance enter")?;
         work.enter(&gpus)?;
         let noted = work.noted().cloned().unwrap_or(foreseen);
-        let mut now = holders(host, libvirt.as_ref(), &noted)?;
+        let entered = || "the GPUs are in maintenance; who has them cannot be told";
+        let mut now = holders(host, libvirt.as_ref(), &noted).with_context(entered)?;
         let mut left = Vec::new();
         if let Some(libvirt) = libvirt.as_ref().filter(|_| !now.domains.is_empty()) {
             if self.shutdown {
                 let timeout = Duration::from_secs(self.timeout);
                 left = shut_down(&mut work, libvirt, &now.domains, timeout)?;
             } else if let Some(uri) = &self.migrate {
-                left = migrate(&work, libvirt, &now.domains, uri);
+                let to = Destination {
+                    uri: uri.clone(),
+                    data: self.migrateuri.clone(),
+                    listen_address: self.listen_address.clone(),
+                };
+                left = migrate(&work, libvirt, &now.domains, &to);
             }
             if self.shutdown || self.migrate.is_some() {
-                now = holders(host, Some(libvirt), &noted)?;
+                now = holders(host, Some(libvirt), &noted).with_context(entered)?;
             }
         }
         let report = Report {

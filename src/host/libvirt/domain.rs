@@ -14,6 +14,17 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct Domain(pub(super) virt::domain::Domain);
 
+/// Where a domain is migrated to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Destination {
+    /// The libvirt URI of the other host.
+    pub uri: String,
+    /// Where the data goes, as `tcp://10.0.0.2`; None: as the other host tells.
+    pub data: Option<String>,
+    /// The address on which the other host listens for it; None: as it is configured.
+    pub listen_address: Option<String>,
+}
+
 impl Domain {
     /// Its UUID.
     ///
@@ -141,20 +152,25 @@ impl Domain {
         self.0.shutdown().map_err(failed("shut down the domain"))
     }
 
-    /// Moves its run to the host of that URI, and its definition with it if it has one. Waits
-    /// for the end.
+    /// Moves its run to another host, and its definition with it if it has one. Waits for the
+    /// end. The daemons do it between them, so that it goes on if this process ends.
     ///
     /// # Errors
     /// libvirt's reason; the domain then runs here as before.
-    pub fn migrate_to(&self, uri: &str) -> Result<(), LibvirtError> {
+    pub fn migrate_to(&self, to: &Destination) -> Result<(), LibvirtError> {
         let definition = match self.is_persistent()? {
             true => sys::VIR_MIGRATE_PERSIST_DEST | sys::VIR_MIGRATE_UNDEFINE_SOURCE,
             false => 0,
         };
         let flags = sys::VIR_MIGRATE_LIVE | sys::VIR_MIGRATE_PEER2PEER | definition;
+        let parameters = MigrateParameters {
+            uri: to.data.clone(),
+            listen_address: to.listen_address.clone(),
+            ..MigrateParameters::default()
+        };
         self.0
-            .migrate_to_uri3(Some(uri), MigrateParameters::default(), flags)
-            .map_err(failed(format!("migrate the domain to {uri}")))
+            .migrate_to_uri3(Some(&to.uri), parameters, flags)
+            .map_err(failed(format!("migrate the domain to {}", to.uri)))
     }
 
     /// Adds a device; `what` names it in an error.

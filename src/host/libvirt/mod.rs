@@ -15,7 +15,7 @@ use crate::model::DomainUuid;
 mod domain;
 mod events;
 
-pub use domain::Domain;
+pub use domain::{Destination, Domain};
 pub use events::{CloseReason, Event, EventLoop, Lifecycle, NodeDeviceChange, Subscription};
 
 /// What virsh takes for its `--connect` when none is given, and what libvirt's
