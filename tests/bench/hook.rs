@@ -115,6 +115,8 @@ fn make_host(framework: Framework, boards: usize) -> fuser::BackgroundSession {
 #[derive(Clone, Copy, PartialEq)]
 enum Ask {
     Nothing,
+    /// Nothing of a pool, but its XML names a PCI function itself.
+    Raw,
     /// A device of a pool of kind `mdev`.
     Mdev,
     /// A device of a pool of kind `nvidia-vgpu`, on a host where it is an mdev.
@@ -132,7 +134,7 @@ enum Ask {
 impl Ask {
     fn pool(self) -> &'static str {
         match self {
-            Self::Nothing | Self::Mdev => "bench",
+            Self::Nothing | Self::Raw | Self::Mdev => "bench",
             Self::Spread => "spread",
             Self::Vgpu | Self::Function => "vgpu",
             Self::InInstance => "slice",
@@ -145,7 +147,7 @@ impl Ask {
         let parent = parent(number);
         let device = MdevUuid::for_device(domain, &"gpu0".parse().unwrap()).to_string();
         match self {
-            Self::Nothing | Self::Whole => (device, "/dev/null".to_owned()),
+            Self::Nothing | Self::Raw | Self::Whole => (device, "/dev/null".to_owned()),
             Self::Mdev | Self::Vgpu | Self::Spread => (
                 device,
                 format!("/sys/class/mdev_bus/{parent}/mdev_supported_types/nvidia-512/create"),
@@ -238,7 +240,12 @@ fn domain(number: usize, ask: Ask) -> (DomainUuid, String) {
         .parse()
         .unwrap();
     let (mut metadata, mut hostdev) = (String::new(), String::new());
-    if ask != Ask::Nothing {
+    if ask == Ask::Raw {
+        hostdev = format!(
+            "<hostdev mode='subsystem' type='pci' managed='yes'><source>{}</source></hostdev>",
+            pci_address(&parent(number))
+        );
+    } else if ask != Ask::Nothing {
         let device = MdevUuid::for_device(uuid, &"gpu0".parse().unwrap());
         metadata = format!(
             "<metadata><vgpu:devices xmlns:vgpu='urn:virt-vgpu:devices:1'>\
@@ -313,6 +320,7 @@ impl Bench {
             &[Contestant::True, Contestant::C, Contestant::Hook],
             ROUNDS,
         );
+        self.maintenance();
         self.table("(b) one mdev", Ask::Mdev, &Contestant::ALL, ROUNDS);
         write_claims(1000);
         self.table(
@@ -326,6 +334,18 @@ impl Bench {
         self.slow_boards(64);
         self.memory();
         self.one_vgpu("(e) one vGPU, SR-IOV mdev", Ask::Vgpu);
+    }
+
+    /// Domains without a request while a GPU that they do not name is in maintenance.
+    fn maintenance(&self) {
+        const NOTE: &str = "/var/lib/virt-vgpu/maintenance.json";
+        const CONTESTANTS: [Contestant; 2] = [Contestant::True, Contestant::Hook];
+        let named = "(m) domain without request that names a PCI function";
+        self.table(named, Ask::Raw, &CONTESTANTS, ROUNDS);
+        fs::write(NOTE, "{\"since\":1790000000,\"gpus\":[\"0000:af:00.0\"]}").unwrap();
+        let beside = "(n) the same while another GPU is in maintenance";
+        self.table(beside, Ask::Raw, &CONTESTANTS, ROUNDS);
+        fs::remove_file(NOTE).unwrap();
     }
 
     fn run_on_functions(&self) {
@@ -504,7 +524,7 @@ impl Bench {
         let status = command.status().unwrap();
         let taken = started.elapsed();
         assert!(status.success(), "{} failed", contestant.name());
-        if ask != Ask::Nothing && contestant != Contestant::True {
+        if !matches!(ask, Ask::Nothing | Ask::Raw) && contestant != Contestant::True {
             clean_up(ask, 1, uuid);
         }
         taken
