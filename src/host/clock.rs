@@ -16,6 +16,14 @@ pub fn since_boot() -> Duration {
         .unwrap_or_default()
 }
 
+/// Seconds since 1970, by the host's clock. It may jump: only for what is dated.
+#[cfg(feature = "cli")]
+#[must_use]
+pub fn since_1970() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.unwrap_or_default().as_secs()
+}
+
 /// The moment that far from now, or the farthest one that the clock can express.
 fn later(span: Duration) -> Instant {
     const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);

@@ -13,6 +13,7 @@ mod rom;
 mod selector;
 mod spelling;
 mod together;
+mod token_scope;
 mod vgpu;
 mod visible;
 
@@ -30,6 +31,7 @@ pub use rom::Rom;
 pub use selector::TypeSelector;
 pub(crate) use spelling::slips;
 pub use together::Together;
+pub use token_scope::{SetDisc, TokenScope};
 pub use vgpu::{ProfileName, VgpuTypeId};
 pub use visible::{visible, visible_file, visible_lines};
 

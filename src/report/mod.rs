@@ -11,6 +11,7 @@ mod in_json;
 pub mod pool;
 pub mod profiles;
 mod status;
+mod tokens;
 
 pub use daemon_notes::DaemonNotes;
 pub use foreign::{Foreign, ForeignDevice};

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::{
     DaemonNotes,
     foreign::{self, Foreign, Taken},
+    tokens,
 };
 use crate::{
     allocate::{self, Look},
@@ -209,6 +210,8 @@ fn pools(
             .map(|file| format!("{}: {}", file.path.display(), file.reason)),
     );
     let has_pool_files = !(loaded.pools.is_empty() && loaded.ignored.is_empty());
+    let usable = loaded.pools.values().flatten();
+    problems.extend(tokens::problems(host, usable));
     let (mut reports, mut taken) = (Vec::new(), Taken::new());
     for pool in loaded.pools.into_values() {
         match pool {
@@ -317,8 +320,7 @@ fn daemon_problems(host: &Host) -> Vec<String> {
 }
 
 fn media_problem(host: &Host, pool: &Pool) -> Option<String> {
-    let driver = pool.guest_driver.as_ref()?;
-    let problem = allocate::check_guest_driver(host, driver).err()?;
+    let problem = allocate::check_guest_driver(host, pool).err()?;
     Some(format!("pool '{}': guest-driver: {problem}", pool.name))
 }
 

@@ -1,14 +1,18 @@
 //! `virt-vgpu driver`: NVIDIA's driver bundles, stored and listed, a file per verb.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use anyhow::{Context, anyhow};
 use clap::{Args, Subcommand};
 
 use crate::{
     config::{self, GuestDriver, Pool},
-    driver_set::{self, DriverSet},
-    host::Host,
+    driver_set::{
+        self, DriverSet,
+        disc::{self, Made},
+        token as tokens,
+    },
+    host::{Deadline, DiscLock, Host},
     model::{DriverSetName, PoolName},
 };
 
@@ -16,6 +20,7 @@ mod add;
 mod iso;
 mod list;
 mod remove;
+mod token;
 
 /// Store, list and remove NVIDIA's driver bundles.
 ///
@@ -26,6 +31,7 @@ mod remove;
   virt-vgpu driver add NVIDIA-GRID-Linux-KVM-580.65.05-580.65.06-580.88.zip
   virt-vgpu driver list
   virt-vgpu driver iso nvidia-580.65.05
+  virt-vgpu driver token add client_configuration_token.tok --pool cad
   virt-vgpu driver remove nvidia-580.65.05")]
 pub(super) struct DriverVerb {
     #[command(subcommand)]
@@ -38,6 +44,7 @@ enum Verb {
     List(list::List),
     Remove(remove::Remove),
     Iso(iso::Iso),
+    Token(token::TokenVerb),
 }
 
 impl DriverVerb {
@@ -47,6 +54,7 @@ impl DriverVerb {
             Verb::List(verb) => verb.run(host),
             Verb::Remove(verb) => verb.run(host),
             Verb::Iso(verb) => verb.run(host),
+            Verb::Token(verb) => verb.run(host),
         }
     }
 }
@@ -74,6 +82,30 @@ fn lending(pools: &[Pool], name: &DriverSetName) -> Vec<PoolName> {
     let with = pools.iter();
     let with = with.filter(|pool| pool.guest_driver.as_ref() == Some(&meant));
     with.map(|pool| pool.name.clone()).collect()
+}
+
+/// As long as discs of one set may take to be made on a fast disk.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Nobody else makes or removes licence tokens and the discs with them meanwhile.
+fn alone(host: &Host, purpose: &str) -> anyhow::Result<DiscLock> {
+    Ok(DiscLock::acquire(host, purpose, Deadline::after(PATIENCE))?)
+}
+
+/// Makes a set's discs with the licence tokens that its VMs may need.
+fn make_with_tokens(host: &Host, set: &DriverSet, alone: &DiscLock) -> Made {
+    match tokens::all(host) {
+        Ok((tokens, problems)) => {
+            let lent_by = lending(&pools(host), &set.name);
+            let mut made = disc::make_with_tokens(host, set, &lent_by, &tokens, alone);
+            made.problems.extend(problems);
+            made
+        }
+        Err(error) => Made {
+            problems: vec![error.to_string()],
+            ..Made::default()
+        },
+    }
 }
 
 /// `1.2 GiB`, `340 MiB`, `12 KiB`.
