@@ -19,11 +19,9 @@ pub use error::AllocateError;
 pub(crate) use error::io_error;
 pub use look::Look;
 pub use making::{Base, Making};
-pub use media::{
-    MediaProblem, check_guest_driver, check_image, check_token_disc, token_for,
-};
 #[cfg(feature = "cli")]
 pub(crate) use media::medium;
+pub use media::{MediaProblem, check_guest_driver, check_image, check_token_disc, token_for};
 pub(crate) use media::{choose, provide};
 pub use nearness::{nearness_of, places_beside};
 pub use qemu_user::QemuUser;

@@ -38,7 +38,9 @@ impl QemuUser {
     pub fn of(host: &Host) -> Result<Self, String> {
         let config = text(host, CONFIG)?;
         let passwd = PASSWD.map(|path| text(host, path));
-        let passwd = passwd.into_iter().collect::<Result<Vec<String>, String>>()?;
+        let passwd = passwd
+            .into_iter()
+            .collect::<Result<Vec<String>, String>>()?;
         let uid = |name: &str| passwd.iter().find_map(|text| uid_of(text, name));
         let known = |name: &str| {
             let uid = uid(name)?;
@@ -128,7 +130,12 @@ mod tests {
             ("", DEBIAN, "libvirt-qemu", 64055),
             ("", FEDORA, "qemu", 107),
             ("", "root:x:0:0::/:/bin/sh", "root", 0),
-            ("#user = \"qemu\"\nswtpm_user = \"tss\"\n", DEBIAN, "libvirt-qemu", 64055),
+            (
+                "#user = \"qemu\"\nswtpm_user = \"tss\"\n",
+                DEBIAN,
+                "libvirt-qemu",
+                64055,
+            ),
             ("user = \"root\"\ngroup = \"root\"", DEBIAN, "root", 0),
             ("  user='root' # not another one", DEBIAN, "root", 0),
             ("user = \"+0\"", DEBIAN, "+0", 0),

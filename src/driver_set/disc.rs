@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::{DriverSet, StoredPart, StoredToken, System, Token, set::DIRECTORY};
 use crate::{
-    allocate::QemuUser,
+    allocate::{self, QemuUser},
     device::Sysfs,
     host::{Deadline, DiscLock, Host, NewDirectory},
     model::{DriverSetName, PoolName, TokenScope, proposed},
@@ -118,6 +118,22 @@ pub fn images_with_token(host: &Host, scope: &TokenScope) -> Vec<String> {
     let sets = names.iter().filter_map(|name| name.parse().ok());
     let images = sets.map(|set: DriverSetName| scope.disc(&set));
     images.filter(|image| host.exists(image)).collect()
+}
+
+/// Whether the discs that VMs may need are there, and as they should be.
+#[must_use]
+pub fn are_in_order(
+    host: &Host,
+    set: &DriverSet,
+    lent_by: &[PoolName],
+    tokens: &[StoredToken],
+) -> bool {
+    let mut scopes = tokens.iter().map(|one| &one.scope);
+    allocate::check_image(host, Path::new(&set.name.disc())).is_ok()
+        && scopes.all(|scope| {
+            !is_needed(set, lent_by, scope)
+                || allocate::check_token_disc(host, &set.name, scope).is_ok()
+        })
 }
 
 /// Whether VMs may need a disc of the set with a token of that scope.

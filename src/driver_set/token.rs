@@ -265,20 +265,15 @@ pub fn find(host: &Host, scope: &TokenScope) -> io::Result<Option<StoredToken>> 
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(io::Error::new(error.kind(), format!("{path}: {error}"))),
     };
-    let token: Token = serde_json::from_str(&text).map_err(|error| {
-        // The error's own words may have a part of the token.
+    // The error's own words may have a part of the token.
+    let token: Option<Token> = serde_json::from_str(&text).ok();
+    let token = token.filter(|token| is_plain(&token.file)).ok_or_else(|| {
         let what = format!(
-            "{path}: line {} is damaged; run 'virt-vgpu driver token remove{}', then add the \
-             token again",
-            error.line(),
+            "{path} is damaged; run 'virt-vgpu driver token remove{}', then add the token again",
             scope.option()
         );
         io::Error::new(io::ErrorKind::InvalidData, what)
     })?;
-    if !is_plain(&token.file) {
-        let what = format!("{path}: the name of the token's file is none of a token");
-        return Err(io::Error::new(io::ErrorKind::InvalidData, what));
-    }
     Ok(Some(StoredToken {
         scope: scope.clone(),
         token,

@@ -16,3 +16,4 @@ mod tokens;
 pub use daemon_notes::DaemonNotes;
 pub use foreign::{Foreign, ForeignDevice};
 pub use status::{ClaimState, StatusReport, status};
+pub use tokens::{GuestDisc, TokenOwner};

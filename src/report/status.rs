@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::{
     DaemonNotes,
     foreign::{self, Foreign, Taken},
-    tokens,
+    tokens::{self, GuestDisc},
 };
 use crate::{
     allocate::{self, Look},
@@ -76,6 +76,9 @@ pub struct ClaimReport {
     /// The image of guest drivers lent to it, or why there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub guest_driver: Option<String>,
+    /// The disc of a driver set that is that image.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guest_disc: Option<GuestDisc>,
 }
 
 /// How a claim stands.
@@ -393,5 +396,6 @@ fn claim_report(
         reason,
         devices,
         guest_driver,
+        guest_disc: claim.media.as_ref().and_then(GuestDisc::of),
     }
 }

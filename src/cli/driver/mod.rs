@@ -20,6 +20,7 @@ mod add;
 mod iso;
 mod list;
 mod remove;
+mod running;
 mod token;
 
 /// Store, list and remove NVIDIA's driver bundles.
@@ -106,6 +107,14 @@ fn make_with_tokens(host: &Host, set: &DriverSet, alone: &DiscLock) -> Made {
             ..Made::default()
         },
     }
+}
+
+/// Whether a set has all discs that its VMs may need.
+fn are_in_order(host: &Host, set: &DriverSet) -> bool {
+    let lent_by = lending(&pools(host), &set.name);
+    tokens::all(host).is_ok_and(|(tokens, problems)| {
+        problems.is_empty() && disc::are_in_order(host, set, &lent_by, &tokens)
+    })
 }
 
 /// `1.2 GiB`, `340 MiB`, `12 KiB`.

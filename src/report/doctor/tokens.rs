@@ -22,9 +22,6 @@ pub const ENDS: Check = Check {
 
 fn ends(view: &View<'_>, found: &mut Findings) -> Result<(), Trouble> {
     let (tokens, problems) = token::all(view.host)?;
-    if let Some(problem) = problems.into_iter().next() {
-        return Err(io::Error::other(problem).into());
-    }
     for one in &tokens {
         let Some(expiry) = one.token.expiry().filter(|expiry| expiry.is_near()) else {
             continue;
@@ -34,11 +31,17 @@ fn ends(view: &View<'_>, found: &mut Findings) -> Result<(), Trouble> {
             false => "expires",
         };
         found.add(
-            format!("the licence token of {} {verb} on {expiry} (UTC)", one.owner()),
+            format!(
+                "the licence token of {} {verb} on {expiry} (UTC)",
+                one.owner()
+            ),
             [says(&one.scope.path(), &format!("{verb} on {expiry}"))],
             "get a new one from NVIDIA's licensing portal, and put it in its place",
             [one.replacement()],
         );
     }
-    Ok(())
+    match problems.is_empty() {
+        true => Ok(()),
+        false => Err(io::Error::other(problems.join("; ")).into()),
+    }
 }

@@ -114,7 +114,10 @@ impl Add {
             owner: new.owner(),
             stored: false,
             replaces,
-            images: needing.iter().map(|set| new.scope.disc(&set.name)).collect(),
+            images: needing
+                .iter()
+                .map(|set| new.scope.disc(&set.name))
+                .collect(),
             notes,
             problems: unreadable,
         };

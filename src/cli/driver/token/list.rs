@@ -70,7 +70,9 @@ impl List {
 
 fn sets_with(host: &Host, stored: &StoredToken) -> Vec<DriverSetName> {
     let images = disc::images_with_token(host, &stored.scope);
-    let discs = images.iter().filter_map(|image| SetDisc::at(image.as_ref()));
+    let discs = images
+        .iter()
+        .filter_map(|image| SetDisc::at(image.as_ref()));
     discs.map(|disc| disc.set).collect()
 }
 

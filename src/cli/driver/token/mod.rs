@@ -9,7 +9,8 @@ use crate::{
     cli::target::Connection,
     driver_set::StoredToken,
     host::Host,
-    model::{DomainName, DomainUuid, PoolName, TokenScope},
+    model::{DomainName, PoolName, TokenScope},
+    report::TokenOwner,
 };
 
 mod add;
@@ -85,13 +86,9 @@ impl Whose {
 /// A token, without anything that is in it but its end.
 #[derive(Debug, Serialize)]
 struct TokenReport {
-    /// `all`, `pool` or `domain`.
-    scope: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pool: Option<PoolName>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    domain_uuid: Option<DomainUuid>,
-    /// Its name when the token was added, if it was named then.
+    #[serde(flatten)]
+    owner: TokenOwner,
+    /// The domain's name when the token was added, if it was named then.
     #[serde(skip_serializing_if = "Option::is_none")]
     domain: Option<DomainName>,
     file: String,
@@ -101,15 +98,8 @@ struct TokenReport {
 
 impl From<&StoredToken> for TokenReport {
     fn from(stored: &StoredToken) -> Self {
-        let (scope, pool, domain_uuid) = match stored.scope.clone() {
-            TokenScope::All => ("all", None, None),
-            TokenScope::Pool(pool) => ("pool", Some(pool), None),
-            TokenScope::Domain(uuid) => ("domain", None, Some(uuid)),
-        };
         Self {
-            scope,
-            pool,
-            domain_uuid,
+            owner: TokenOwner::from(&stored.scope),
             domain: stored.token.domain_name.clone(),
             file: stored.token.file.clone(),
             expires: stored.token.expiry().map(|expiry| expiry.to_string()),

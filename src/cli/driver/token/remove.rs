@@ -78,7 +78,9 @@ impl Remove {
         }
         let mut report = Report {
             token: stored.as_ref().map(TokenReport::from),
-            owner: stored.as_ref().map_or(scope.to_string(), StoredToken::owner),
+            owner: stored
+                .as_ref()
+                .map_or(scope.to_string(), StoredToken::owner),
             removed: false,
             images,
             running: running_with(host, &scope).context(UNDONE)?,
@@ -117,7 +119,10 @@ impl fmt::Display for Report {
         } else {
             "would remove"
         };
-        let file = self.token.as_ref().map(|token| format!(" ({})", token.file));
+        let file = self
+            .token
+            .as_ref()
+            .map(|token| format!(" ({})", token.file));
         let file = file.unwrap_or_default();
         writeln!(f, "{verb} the licence token of {}{file}", self.owner)?;
         for image in &self.images {
