@@ -35,7 +35,7 @@ fn ends(view: &View<'_>, found: &mut Findings) -> Result<(), Trouble> {
                 "the licence token of {} {verb} on {expiry} (UTC)",
                 one.owner()
             ),
-            [says(&one.scope.path(), &format!("{verb} on {expiry}"))],
+            [says(&one.scope.path(), format!("{verb} on {expiry}"))],
             "get a new one from NVIDIA's licensing portal, and put it in its place",
             [one.replacement()],
         );

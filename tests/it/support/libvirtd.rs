@@ -58,7 +58,7 @@ impl Libvirtd {
         let socket = dir.join("run/libvirt-sock");
         let daemon = Self {
             uri: format!("qemu+unix:///system?socket={}", socket.display()),
-            keeper: keeper,
+            keeper,
         };
         let started = Instant::now();
         while !daemon.try_virsh(&["version"]).status.success() {
