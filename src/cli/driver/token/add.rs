@@ -25,10 +25,11 @@ use crate::{
 /// of your own, gives it out. It is copied; keep the original as you keep other secrets,
 /// or remove it. A pool's token is put on the disc of the driver set that the pool lends,
 /// a domain's on those of all sets that pools lend, and the one for all VMs on that of
-/// each set. VMs get it at their next start.
+/// each set. VMs get it at their next start; 'virt-vgpu driver iso NAME --update-running'
+/// gives it to those that run.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  virt-vgpu driver token add client_configuration_token.tok             for all VMs
+  virt-vgpu driver token add client_configuration_token.tok
   virt-vgpu driver token add client_configuration_token.tok --pool cad
   virt-vgpu driver token add client_configuration_token.tok --domain ws7
 
