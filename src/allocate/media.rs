@@ -5,19 +5,18 @@
 use std::{
     collections::BTreeMap,
     io,
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
-use super::PlacedRequest;
+use super::{PlacedRequest, QemuUser};
 use crate::{
     claims::{Claim, ClaimedMedia},
     config::{GuestDriver, Pool},
     device::Sysfs,
     domain::{MEDIA_DIRECTORY, media_path},
     events,
-    host::Host,
-    model::{PoolName, proposed},
+    host::{FileState, Host, is_root},
+    model::{DomainUuid, DriverSetName, PoolName, TokenScope, proposed},
 };
 
 /// Why an image cannot be given to a VM.
@@ -55,10 +54,22 @@ pub enum MediaProblem {
 /// The first obstacle.
 pub fn check_image(host: &Host, image: &Path) -> Result<(), MediaProblem> {
     const OTHERS_READ: u32 = 0o4;
+    let found = reached(host, image)?;
+    if found.permissions & OTHERS_READ == 0 {
+        return Err(MediaProblem::NotReadable {
+            path: image.to_owned(),
+            needed: 'r',
+        });
+    }
+    Ok(())
+}
+
+/// A regular file to which others can get.
+fn reached(host: &Host, image: &Path) -> Result<FileState, MediaProblem> {
     const OTHERS_PASS: u32 = 0o1;
-    let place = |path: &Path| host.path(&path.to_string_lossy());
     let look = |path: &Path| {
-        place(path).metadata().map_err(|cause| MediaProblem::Io {
+        let found = host.file_state(&path.to_string_lossy());
+        found.map_err(|cause| MediaProblem::Io {
             path: path.to_owned(),
             cause,
         })
@@ -68,7 +79,7 @@ pub fn check_image(host: &Host, image: &Path) -> Result<(), MediaProblem> {
         .skip(1)
         .filter(|d| host.is_real() || d.parent().is_some())
     {
-        if look(directory)?.permissions().mode() & OTHERS_PASS == 0 {
+        if look(directory)?.permissions & OTHERS_PASS == 0 {
             return Err(MediaProblem::NotReadable {
                 path: directory.to_owned(),
                 needed: 'x',
@@ -76,23 +87,88 @@ pub fn check_image(host: &Host, image: &Path) -> Result<(), MediaProblem> {
         }
     }
     let found = look(image)?;
-    if !found.is_file() {
-        return Err(MediaProblem::NotAFile(image.to_owned()));
+    match found.is_file {
+        true => Ok(found),
+        false => Err(MediaProblem::NotAFile(image.to_owned())),
     }
-    if found.permissions().mode() & OTHERS_READ == 0 {
-        return Err(MediaProblem::NotReadable {
-            path: image.to_owned(),
-            needed: 'r',
-        });
-    }
-    Ok(())
 }
 
-/// Whether guests can get the drivers.
+/// Whether QEMU alone can read a disc with a licence token, and the disc has the token of today.
 ///
 /// # Errors
 /// The first obstacle, with the next step.
-pub fn check_guest_driver(host: &Host, driver: &GuestDriver) -> Result<(), String> {
+pub fn check_token_disc(
+    host: &Host,
+    set: &DriverSetName,
+    scope: &TokenScope,
+) -> Result<(), String> {
+    const OWNER_READS: u32 = 0o400;
+    let image = scope.disc(set);
+    let mend = proposed("virt-vgpu driver iso", set);
+    if !host.exists(&image) {
+        return Err(format!(
+            "driver set '{set}' has no disc with the licence token of {scope}; {mend} makes it"
+        ));
+    }
+    let disc = reached(host, Path::new(&image)).map_err(|problem| problem.to_string())?;
+    let token = host.file_state(&scope.path());
+    let token = token.map_err(|error| format!("{}: {error}", scope.path()))?;
+    if disc.modified < token.modified {
+        return Err(format!(
+            "the disc of driver set '{set}' has an earlier licence token of {scope}; {mend} makes it \
+             again"
+        ));
+    }
+    let user = QemuUser::of(host)?;
+    if disc.owner == user.uid && disc.permissions == OWNER_READS {
+        return Ok(());
+    }
+    Err(format!(
+        "{image}, which has a licence token, is not readable for QEMU's user {user} alone; {mend} \
+         makes it again"
+    ))
+}
+
+/// Whose licence token a VM gets with a disc of its pool; None: there is none for it.
+///
+/// # Errors
+/// When the tokens cannot be looked for: a whole message.
+pub fn token_for(
+    host: &Host,
+    domain: Option<DomainUuid>,
+    pool: &PoolName,
+) -> Result<Option<TokenScope>, String> {
+    for scope in TokenScope::of(domain, pool) {
+        match host.link_state(&scope.path()) {
+            Ok(_) => return Ok(Some(scope)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(format!("{}: {error}", scope.path())),
+        }
+    }
+    Ok(None)
+}
+
+/// Whether guests can get the drivers of a pool that has some, with their licence token.
+///
+/// # Errors
+/// The first obstacle, with the next step.
+pub fn check_guest_driver(host: &Host, pool: &Pool) -> Result<(), String> {
+    let Some(driver) = &pool.guest_driver else {
+        return Ok(());
+    };
+    // Only root may look for tokens.
+    let token = match is_root() || !host.exists(TokenScope::DIRECTORY) {
+        true => token_for(host, None, &pool.name)?,
+        false => None,
+    };
+    check_driver(host, driver, token.as_ref())
+}
+
+fn check_driver(
+    host: &Host,
+    driver: &GuestDriver,
+    token: Option<&TokenScope>,
+) -> Result<(), String> {
     let image = driver.image();
     if let GuestDriver::Set(name) = driver {
         if !host.exists(&name.directory()) {
@@ -100,6 +176,9 @@ pub fn check_guest_driver(host: &Host, driver: &GuestDriver) -> Result<(), Strin
                 "there is no driver set '{name}'; 'virt-vgpu driver add' stores one, 'virt-vgpu \
                  driver list' lists those that there are"
             ));
+        }
+        if let Some(scope) = token {
+            return check_token_disc(host, name, scope);
         }
         if !host.exists(&image) {
             return Err(format!(
@@ -114,6 +193,7 @@ pub fn check_guest_driver(host: &Host, driver: &GuestDriver) -> Result<(), Strin
 /// a pool that has them.
 pub(crate) fn choose(
     host: &Host,
+    domain: DomainUuid,
     wanted: &[PlacedRequest<'_>],
     pools: &BTreeMap<PoolName, Pool>,
 ) -> Option<ClaimedMedia> {
@@ -121,19 +201,38 @@ pub(crate) fn choose(
         .iter()
         .find(|placed| placed.request.guest_drivers == Some(true))?;
     let pool = pools.get(&placed.request.pool)?;
-    let Some(driver) = &pool.guest_driver else {
-        let problem = format!("pool '{}' has no guest-driver", pool.name);
-        return Some(ClaimedMedia {
-            pool: pool.name.clone(),
-            image: PathBuf::new(),
-            problem: Some(problem),
-        });
-    };
-    Some(ClaimedMedia {
+    Some(medium(host, domain, pool))
+}
+
+/// The medium that a domain gets from a pool. A VM that has a licence token gets the disc with
+/// it, or none: not a disc with another token, and not one without.
+pub(crate) fn medium(host: &Host, domain: DomainUuid, pool: &Pool) -> ClaimedMedia {
+    let without = |problem: String| ClaimedMedia {
         pool: pool.name.clone(),
-        image: driver.image().into(),
-        problem: check_guest_driver(host, driver).err(),
-    })
+        image: PathBuf::new(),
+        inode: None,
+        problem: Some(problem),
+    };
+    let Some(driver) = &pool.guest_driver else {
+        return without(format!("pool '{}' has no guest-driver", pool.name));
+    };
+    let (token, image) = match driver {
+        GuestDriver::Image(path) => (None, path.clone()),
+        GuestDriver::Set(set) => match token_for(host, Some(domain), &pool.name) {
+            Ok(Some(scope)) => {
+                let disc = scope.disc(set);
+                (Some(scope), disc)
+            }
+            Ok(None) => (None, set.disc()),
+            Err(problem) => return without(problem),
+        },
+    };
+    ClaimedMedia {
+        pool: pool.name.clone(),
+        inode: host.inode(&image).ok(),
+        image: image.into(),
+        problem: check_driver(host, driver, token.as_ref()).err(),
+    }
 }
 
 /// Makes the domain's path point to its medium. If the medium cannot be used, the path

@@ -10,6 +10,7 @@ mod look;
 mod making;
 mod media;
 mod nearness;
+mod qemu_user;
 mod rules;
 mod unbinding;
 
@@ -18,9 +19,12 @@ pub use error::AllocateError;
 pub(crate) use error::io_error;
 pub use look::Look;
 pub use making::{Base, Making};
-pub use media::{MediaProblem, check_guest_driver, check_image};
+#[cfg(feature = "cli")]
+pub(crate) use media::medium;
+pub use media::{MediaProblem, check_guest_driver, check_image, check_token_disc, token_for};
 pub(crate) use media::{choose, provide};
 pub use nearness::{nearness_of, places_beside};
+pub use qemu_user::QemuUser;
 pub use rules::{number_allowed, profile, together};
 
 /// The time limit for a whole start: libvirt sets none, but the domain stays locked for

@@ -87,6 +87,10 @@ pub struct ClaimedMedia {
     pub pool: PoolName,
     /// The image to which the domain's path links.
     pub image: PathBuf,
+    /// The inode number of the image. An image that is made again has another one; none that
+    /// QEMU has open gets it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inode: Option<u64>,
     /// Why there is no medium although one was requested.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,

@@ -122,6 +122,12 @@ impl std::fmt::Display for StatusReport {
         if !guests.is_empty() {
             write!(f, "\n{guests}")?;
         }
+        for claim in &self.claims {
+            if let Some(disc) = &claim.guest_disc {
+                let note = format!("disc: {} has that of {}", claim.domain, disc.words);
+                writeln!(f, "\n{}", output::one_line(note))?;
+            }
+        }
         for note in blocked {
             writeln!(f, "\n{}", output::one_line(note))?;
         }

@@ -113,7 +113,7 @@ pub fn cdrom(domain: &DomainDef, iso_path: &str) -> Result<CdRom, DomainError> {
             DomainError::new(Problem::NoFreeTarget(last.name()))
         })?;
     Ok(CdRom {
-        xml: disk_xml(iso_path, bus.name(), &target, position, true),
+        xml: disk_xml(Some(iso_path), bus.name(), &target, position, true),
         target,
         bus: bus.name(),
     })
@@ -138,7 +138,21 @@ pub fn detach_cdrom(domain: &DomainDef) -> Option<String> {
     let path = media_path(domain.uuid);
     let source = disk.source.as_deref().unwrap_or(&path);
     let bus = disk.bus.as_deref().unwrap_or("sata");
-    Some(disk_xml(source, bus, &disk.target, disk.position, false))
+    Some(disk_xml(
+        Some(source),
+        bus,
+        &disk.target,
+        disk.position,
+        false,
+    ))
+}
+
+/// The XML that changes the medium of our CD-ROM in a running domain: to the file at that path, or
+/// to none. libvirt finds the drive by its target.
+#[must_use]
+pub fn cdrom_with(disk: &Disk, source: Option<&str>) -> String {
+    let bus = disk.bus.as_deref().unwrap_or("sata");
+    disk_xml(source, bus, &disk.target, disk.position, false)
 }
 
 /// The buses to try, best first. Every guest that boots from a CD can read from any of
@@ -220,20 +234,28 @@ fn letters(index: u32) -> String {
 }
 
 fn disk_xml(
-    path: &str,
+    source: Option<&str>,
     bus: &str,
     target: &str,
     position: Option<DrivePosition>,
     with_alias: bool,
 ) -> String {
-    let escaped = quick_xml::escape::escape(path);
-    let mut xml = format!(
+    let mut xml = String::from(
         "<disk type='file' device='cdrom'>\n  \
-           <driver name='qemu' type='raw'/>\n  \
-           <source file='{escaped}' startupPolicy='optional'>\n    \
-             <seclabel model='dac' relabel='no'/>\n  \
-           </source>\n  \
-           <target dev='{target}' bus='{bus}'/>\n  \
+           <driver name='qemu' type='raw'/>\n",
+    );
+    if let Some(path) = source {
+        let escaped = quick_xml::escape::escape(path);
+        let _ = write!(
+            xml,
+            "  <source file='{escaped}' startupPolicy='optional'>\n    \
+                 <seclabel model='dac' relabel='no'/>\n  \
+               </source>\n"
+        );
+    }
+    let _ = write!(
+        xml,
+        "  <target dev='{target}' bus='{bus}'/>\n  \
            <readonly/>\n"
     );
     if with_alias {

@@ -24,7 +24,9 @@ pub use card::{
     Card, Exchange, ExchangeError, GuestPlace, GuestSlot, NoSlot, exchanges, name_on_card,
     other_of_card, with_card,
 };
-pub use cdrom::{CDROM_ALIAS, CdRom, MEDIA_DIRECTORY, cdrom, detach_cdrom, find_cdrom, media_path};
+pub use cdrom::{
+    CDROM_ALIAS, CdRom, MEDIA_DIRECTORY, cdrom, cdrom_with, detach_cdrom, find_cdrom, media_path,
+};
 pub use definition::{Controller, Disk, DomainDef, DrivePosition};
 pub use edit::{add_request, remove_request, replace_request, requests};
 pub use error::{DomainError, Problem};

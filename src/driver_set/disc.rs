@@ -1,15 +1,20 @@
 //! A set's disc: an ISO image with the drivers for guests, and what installs them. The same set
 //! gives the same bytes on any machine, so that a copy elsewhere can be compared.
+//!
+//! A disc with a licence token is a secret as the token is: what it is made of lies in a directory
+//! that only root can look into, and the image belongs to QEMU's user alone.
 
 use std::{io::Write, path::Path, time::Duration};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use sha2::{Digest, Sha256};
 
-use super::{DriverSet, StoredPart, System, set::DIRECTORY};
+use super::{DriverSet, StoredPart, StoredToken, System, Token, set::DIRECTORY};
 use crate::{
-    host::{Deadline, Host, NewDirectory},
-    model::DriverSetName,
+    allocate::{self, QemuUser},
+    device::Sysfs,
+    host::{Deadline, DiscLock, Host, NewDirectory},
+    model::{DriverSetName, PoolName, TokenScope, proposed},
 };
 
 /// The image's name until it is complete.
@@ -25,11 +30,134 @@ pub const XORRISO: &str = "/usr/bin/xorriso";
 /// The longest that it may take: a slow disk, and some 3 GB.
 const PATIENCE: Duration = Duration::from_secs(1800);
 
-/// Makes the disc of a set, in place of one that is there.
+/// The discs of a set that were made, and those that could not be.
+#[derive(Debug, Default)]
+pub struct Made {
+    /// The images with licence tokens, in the order of their scopes.
+    pub with_tokens: Vec<String>,
+    /// What went wrong with others, with the next step.
+    pub problems: Vec<String>,
+}
+
+/// Makes the disc of a set without a licence token, in place of one that is there.
 ///
 /// # Errors
 /// Why there is none, with the next step; nothing is left then.
 pub fn make(host: &Host, set: &DriverSet) -> anyhow::Result<()> {
+    make_one(host, set, None)
+}
+
+/// Makes the discs of a set with the licence tokens that its VMs may need, and removes those with
+/// tokens that are no more. `lent_by` are the pools that lend the set.
+pub fn make_with_tokens(
+    host: &Host,
+    set: &DriverSet,
+    lent_by: &[PoolName],
+    tokens: &[StoredToken],
+    _alone: &DiscLock,
+) -> Made {
+    let mut made = Made::default();
+    let needed = tokens.iter();
+    for one in needed.filter(|one| is_needed(set, lent_by, &one.scope)) {
+        match make_one(host, set, Some(one)) {
+            Ok(()) => made.with_tokens.push(one.scope.disc(&set.name)),
+            Err(error) => made.problems.push(format!(
+                "there is no disc of driver set '{0}' with the licence token of {1}: {error:#}; {2} \
+                 makes it",
+                set.name,
+                one.owner(),
+                proposed("virt-vgpu driver iso", &set.name)
+            )),
+        }
+    }
+    for scope in scopes(host, &set.name) {
+        if !is_outdated(host, &set.name, &scope) {
+            continue;
+        }
+        let image = scope.disc(&set.name);
+        if let Err(error) = host.remove_file(&image) {
+            made.problems.push(format!(
+                "{image}, whose licence token is no more, cannot be removed: {error}"
+            ));
+        }
+    }
+    made
+}
+
+/// Whether the token on a disc was removed or replaced. One that cannot be looked at is there.
+fn is_outdated(host: &Host, set: &DriverSetName, scope: &TokenScope) -> bool {
+    let disc = host.file_state(&scope.disc(set));
+    match (disc, host.file_state(&scope.path())) {
+        (Ok(disc), Ok(token)) => disc.modified < token.modified,
+        (_, Err(error)) => error.kind() == std::io::ErrorKind::NotFound,
+        (Err(_), Ok(_)) => false,
+    }
+}
+
+/// Removes the discs of all sets with a token of that scope. Returns their images.
+///
+/// # Errors
+/// The kernel's errno, with the path.
+pub fn remove_with_token(
+    host: &Host,
+    scope: &TokenScope,
+    _alone: &DiscLock,
+) -> anyhow::Result<Vec<String>> {
+    let images = images_with_token(host, scope);
+    for image in &images {
+        let removed = host.remove_file(image);
+        removed.with_context(|| format!("cannot remove {image}"))?;
+    }
+    Ok(images)
+}
+
+/// The images of all sets with a token of that scope.
+#[must_use]
+pub fn images_with_token(host: &Host, scope: &TokenScope) -> Vec<String> {
+    let names = host.list(DIRECTORY).unwrap_or_default();
+    let sets = names.iter().filter_map(|name| name.parse().ok());
+    let images = sets.map(|set: DriverSetName| scope.disc(&set));
+    images.filter(|image| host.exists(image)).collect()
+}
+
+/// Whether the discs that VMs may need are there, and as they should be.
+#[must_use]
+pub fn are_in_order(
+    host: &Host,
+    set: &DriverSet,
+    lent_by: &[PoolName],
+    tokens: &[StoredToken],
+) -> bool {
+    let mut scopes = tokens.iter().map(|one| &one.scope);
+    allocate::check_image(host, Path::new(&set.name.disc())).is_ok()
+        && scopes.all(|scope| {
+            !is_needed(set, lent_by, scope)
+                || allocate::check_token_disc(host, &set.name, scope).is_ok()
+        })
+}
+
+/// Whether VMs may need a disc of the set with a token of that scope.
+#[must_use]
+pub fn is_needed(set: &DriverSet, lent_by: &[PoolName], scope: &TokenScope) -> bool {
+    let is_lent = match scope {
+        TokenScope::All => true,
+        TokenScope::Pool(pool) => lent_by.contains(pool),
+        TokenScope::Domain(_) => !lent_by.is_empty(),
+    };
+    is_lent && set.guests().next().is_some()
+}
+
+/// Whose tokens are on discs of the set.
+#[must_use]
+pub fn scopes(host: &Host, set: &DriverSetName) -> Vec<TokenScope> {
+    let names = host.list(&set.directory()).unwrap_or_default();
+    let scopes = names.iter().filter_map(|name| TokenScope::of_disc(name));
+    let mut scopes: Vec<TokenScope> = scopes.collect();
+    scopes.sort();
+    scopes
+}
+
+fn make_one(host: &Host, set: &DriverSet, token: Option<&StoredToken>) -> anyhow::Result<()> {
     let guests: Vec<&StoredPart> = set
         .parts
         .iter()
@@ -43,18 +171,29 @@ pub fn make(host: &Host, set: &DriverSet) -> anyhow::Result<()> {
             "{XORRISO} is not installed, which makes discs; install xorriso ('apt-get install xorriso')"
         );
     }
+    // QEMU is neither root nor in a group that is known here. A disc with a token is its user's;
+    // the group may have other members.
+    let (access, target) = match token {
+        None => ((0o644, None), set.name.disc()),
+        Some(one) => {
+            let user = QemuUser::of(host).map_err(|problem| anyhow!(problem))?;
+            ((0o400, Some(user.uid)), one.scope.disc(&set.name))
+        }
+    };
     let cannot = || format!("cannot write to {DIRECTORY}");
-    let staging = host.new_directory(DIRECTORY).with_context(cannot)?;
+    let staging = match token {
+        None => host.new_directory(DIRECTORY),
+        Some(_) => host.new_private_directory(DIRECTORY),
+    };
+    let staging = staging.with_context(cannot)?;
     staging.make_directory(CONTENT).with_context(cannot)?;
-    fill(host, set, &guests, &staging).with_context(cannot)?;
+    let token = token.map(|one| &one.token);
+    fill(host, set, &guests, token, &staging).with_context(cannot)?;
     let content = staging.path().join(CONTENT);
     let made = staging.path().join(IMAGE);
     burn(host, &set.name, &content, &made)?;
-    // QEMU is neither root nor in a group that is known here.
-    const READABLE: u32 = 0o644;
-    let target = set.name.disc();
     staging
-        .move_out(IMAGE, READABLE, &host.path(&target))
+        .move_out(IMAGE, access, &host.path(&target))
         .with_context(|| format!("cannot write {target}"))
 }
 
@@ -65,41 +204,41 @@ fn fill(
     host: &Host,
     set: &DriverSet,
     guests: &[&StoredPart],
+    token: Option<&Token>,
     staging: &NewDirectory,
 ) -> std::io::Result<()> {
     const PROGRAM: u32 = 0o755;
     const TEXT: u32 = 0o644;
+    const SECRET: u32 = 0o600;
     let mut sums = String::new();
     for guest in guests {
         let from = host.path(&format!("{}/{}", set.name.directory(), guest.place()));
         staging.link(&from, &format!("{CONTENT}/{}", guest.part.file))?;
         sums += &format!("{}  {}\n", guest.sha256, guest.part.file);
     }
-    let texts = [
-        ("install.sh", PROGRAM, installer(guests)),
-        (
-            "install.cmd",
-            TEXT,
-            include_str!("disc/install.cmd").replace('\n', "\r\n"),
-        ),
-        ("README.txt", TEXT, readme(set, guests)),
-    ];
-    let is_for_linux = guests.iter().any(|one| one.part.system != System::Windows);
-    let is_for_windows = guests.iter().any(|one| one.part.system == System::Windows);
+    let mut texts = Vec::new();
+    if guests.iter().any(|one| one.part.system != System::Windows) {
+        texts.push(("install.sh".to_owned(), PROGRAM, installer(guests)));
+    }
+    if guests.iter().any(|one| one.part.system == System::Windows) {
+        let text = include_str!("disc/install.cmd").replace('\n', "\r\n");
+        texts.push(("install.cmd".to_owned(), TEXT, text));
+    }
+    texts.push(("README.txt".to_owned(), TEXT, readme(set, guests)));
+    if let Some(token) = token {
+        staging.make_directory(&format!("{CONTENT}/{TOKEN}"))?;
+        let name = format!("{TOKEN}/{}", token.file);
+        texts.push((name, SECRET, token.contents().to_owned()));
+    }
     for (name, mode, text) in texts {
-        let is_left_out = match name {
-            "install.sh" => !is_for_linux,
-            "install.cmd" => !is_for_windows,
-            _ => false,
-        };
-        if is_left_out {
-            continue;
-        }
-        put(staging, name, mode, &text)?;
+        put(staging, &name, mode, &text)?;
         sums += &format!("{:x}  {name}\n", Sha256::digest(text.as_bytes()));
     }
     put(staging, "SHA256SUMS", TEXT, &sums)
 }
+
+/// The directory with the licence token; the installers look there.
+const TOKEN: &str = "token";
 
 fn put(staging: &NewDirectory, name: &str, mode: u32, text: &str) -> std::io::Result<()> {
     let mut file = staging.create(&format!("{CONTENT}/{name}"), mode)?;

@@ -138,7 +138,7 @@ impl Allocation<'_> {
         let mut claim = self.making.make()?;
         let demand = &self.making.demand;
         claim.state = State::Committed;
-        claim.media = choose_medium(host, &demand.wanted, &demand.pools);
+        claim.media = choose_medium(host, demand.domain.uuid, &demand.wanted, &demand.pools);
         claim.touch();
         if let Err(cause) = claims::save(host, lock, &claim) {
             self.undo_all(&claim);
@@ -180,7 +180,7 @@ impl Allocation<'_> {
         } = &self.making;
         claim.origin = Origin::Prepare;
         claim.domain_name = demand.domain.name.clone();
-        claim.media = choose_medium(host, &demand.wanted, &demand.pools);
+        claim.media = choose_medium(host, demand.domain.uuid, &demand.wanted, &demand.pools);
         claim.touch();
         claims::save(host, lock, &claim)
             .map_err(|cause| io_error("cannot take over the claim", cause))?;

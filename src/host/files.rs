@@ -81,6 +81,12 @@ pub struct FileState {
     pub is_executable: bool,
     /// When its inode last changed: seconds since 1970.
     pub changed: u64,
+    /// When its contents last changed: seconds and nanoseconds since 1970.
+    pub modified: (i64, i64),
+    /// The number of its owner.
+    pub owner: u32,
+    /// Its permissions: the lowest nine bits of its mode.
+    pub permissions: u32,
 }
 
 impl From<fs::Metadata> for FileState {
@@ -90,6 +96,9 @@ impl From<fs::Metadata> for FileState {
             is_file: metadata.is_file(),
             is_executable: metadata.mode() & ANYBODY != 0,
             changed: u64::try_from(metadata.ctime()).unwrap_or_default(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            owner: metadata.uid(),
+            permissions: metadata.mode() & 0o777,
         }
     }
 }

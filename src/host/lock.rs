@@ -5,6 +5,7 @@
 //! | rank | file below `/run/virt-vgpu` | held for |
 //! |---|---|---|
 //! | [`MaintenanceLock`] | `host/maintenance.lock` | one command of maintenance, as long as it runs |
+//! | [`DiscLock`] | `discs.lock` | making and removing discs and licence tokens, minutes |
 //! | [`EditLock`] | `edits/UUID.lock` | an edit of a domain's definition |
 //! | [`ClaimLock`] | `locks/UUID` | all work on one domain's claim and its devices |
 //! | [`GpuLock`] | `host/ADDRESS.lock` | setting up one GPU, minutes |
@@ -56,6 +57,27 @@ const LOCKS: &str = "/run/virt-vgpu/locks";
 
 /// Directory of the lock and the claims.
 pub(crate) const RUNTIME: &str = "/run/virt-vgpu";
+
+/// The file of the lock on discs.
+const DISCS: &str = "/run/virt-vgpu/discs.lock";
+
+/// Proof that none of our other processes makes or removes licence tokens or the discs with them:
+/// a disc gets the token that there is, and none stays without its token.
+#[derive(Debug)]
+pub struct DiscLock {
+    _held: Held,
+}
+
+impl DiscLock {
+    /// Takes the lock, waiting until `deadline`.
+    ///
+    /// # Errors
+    /// See [`LockError`].
+    pub fn acquire(host: &Host, purpose: &str, deadline: Deadline) -> Result<Self, LockError> {
+        let held = lock(host, Rank::Disc, DISCS, purpose, deadline)?;
+        Ok(Self { _held: held })
+    }
+}
 
 /// Proof that this process holds the host lock. Dropping it releases the lock.
 #[derive(Debug)]
@@ -344,6 +366,7 @@ impl MaintenanceLock {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
     Maintenance,
+    Disc,
     Edit,
     Claim,
     Gpu,

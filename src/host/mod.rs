@@ -15,6 +15,8 @@ use std::{
 };
 
 use driver_child::{DriverChild, ReversibleWrite};
+#[cfg(feature = "cli")]
+use nix::sys::resource::{Resource, setrlimit};
 use slow_driver::SlowDrivers;
 
 use crate::{
@@ -65,7 +67,8 @@ pub use journal::start_logging;
 #[cfg(feature = "cli")]
 pub(crate) use lock::EDITS;
 pub use lock::{
-    ClaimLock, DeviceLock, DriverLock, EditLock, GpuLock, HostLock, LockError, MaintenanceLock,
+    ClaimLock, DeviceLock, DiscLock, DriverLock, EditLock, GpuLock, HostLock, LockError,
+    MaintenanceLock,
 };
 #[cfg(feature = "cli")]
 pub use new_directory::{GivenFile, NewDirectory, NewFile};
@@ -385,6 +388,21 @@ impl Host {
 #[must_use]
 pub fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
+}
+
+/// From now on neither this process nor one that it starts leaves a core file when it crashes:
+/// it has secrets.
+///
+/// # Errors
+/// The kernel's errno.
+#[cfg(feature = "cli")]
+pub fn leave_no_core() -> io::Result<()> {
+    // A limit of 0 would not hold back a core that is piped to a program; a limit of 1 does
+    // (`do_coredump`). Children keep it, unlike `PR_SET_DUMPABLE`.
+    const NONE: u64 = 1;
+    let limit = |most| setrlimit(Resource::RLIMIT_CORE, most, most);
+    // Only root may raise a limit of 0.
+    Ok(limit(NONE).or_else(|_| limit(0))?)
 }
 
 /// Writes an attribute in one `write`. The file is neither created nor

@@ -8,7 +8,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Seek, SeekFrom, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, chown},
     path::{Path, PathBuf},
 };
 
@@ -23,6 +23,12 @@ use super::{
 
 const NEW: &str = ".new.";
 const OLD: &str = ".old.";
+
+/// The mode of a directory that everybody may look into.
+const OPEN: u32 = 0o755;
+
+/// The mode of a directory with secrets.
+const PRIVATE: u32 = 0o700;
 
 /// A directory that is not complete yet. Dropping it removes it.
 #[derive(Debug)]
@@ -74,17 +80,47 @@ impl Host {
     /// # Errors
     /// The kernel's errno.
     pub fn new_directory(&self, parent: &str) -> io::Result<NewDirectory> {
-        const MODE: u32 = 0o755;
+        self.new_directory_of_mode(parent, OPEN)
+    }
+
+    /// The same for secrets: only its owner may look into it, from its first moment on.
+    ///
+    /// # Errors
+    /// As [`Self::new_directory`].
+    pub fn new_private_directory(&self, parent: &str) -> io::Result<NewDirectory> {
+        self.new_directory_of_mode(parent, PRIVATE)
+    }
+
+    /// Makes a directory of ours for secrets, which only root may look into; one that is there
+    /// gets that mode.
+    ///
+    /// # Errors
+    /// The kernel's errno.
+    pub fn make_private_directory(&self, path: &str) -> io::Result<()> {
+        let place = self.path(path);
+        if let Some((above, _)) = path.rsplit_once('/') {
+            self.make_directory(above, OPEN)?;
+        }
+        self.make_directory(path, PRIVATE)?;
+        match fs::metadata(&place)?.permissions().mode() & 0o7777 {
+            PRIVATE => Ok(()),
+            _ => effect("chmod", &place, || {
+                fs::set_permissions(&place, fs::Permissions::from_mode(PRIVATE))
+            }),
+        }
+    }
+
+    fn new_directory_of_mode(&self, parent: &str, mode: u32) -> io::Result<NewDirectory> {
         let place = self.path(parent);
         if !place.is_dir() {
-            self.make_directory(parent, MODE)?;
-            fs::set_permissions(&place, fs::Permissions::from_mode(MODE))?;
+            self.make_directory(parent, OPEN)?;
+            fs::set_permissions(&place, fs::Permissions::from_mode(OPEN))?;
         }
         let parent = place;
         let path = parent.join(format!("{NEW}{}", random()));
         let _alone = alone(&parent)?;
         remove_leftovers(&parent)?;
-        effect("mkdir", &path, || make(&path, MODE))?;
+        effect("mkdir", &path, || make(&path, mode))?;
         let lock = open(&path)?;
         lock.lock_exclusive()?;
         Ok(NewDirectory {
@@ -149,9 +185,8 @@ impl NewDirectory {
     /// # Errors
     /// The kernel's errno.
     pub fn make_directory(&self, name: &str) -> io::Result<()> {
-        const MODE: u32 = 0o755;
         let path = self.path.join(name);
-        effect("mkdir", &path, || make(&path, MODE))
+        effect("mkdir", &path, || make(&path, OPEN))
     }
 
     /// Makes a file in it that is not there yet.
@@ -182,15 +217,23 @@ impl NewDirectory {
     }
 
     /// Moves a file of it, which a program has made, elsewhere on the same file system, in place
-    /// of one that is there.
+    /// of one that is there. It gets that mode and, if one is given, that owner.
     ///
     /// # Errors
     /// The kernel's errno.
-    pub fn move_out(&self, name: &str, mode: u32, target: &Path) -> io::Result<()> {
+    pub fn move_out(
+        &self,
+        name: &str,
+        (mode, owner): (u32, Option<u32>),
+        target: &Path,
+    ) -> io::Result<()> {
         let path = self.path.join(name);
         effect("chmod", &path, || {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode))
         })?;
+        if owner.is_some() {
+            effect("chown", &path, || chown(&path, owner, None))?;
+        }
         effect("fsync", &path, || File::open(&path)?.sync_all())?;
         effect("rename", target, || fs::rename(&path, target))
     }

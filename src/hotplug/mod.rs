@@ -16,6 +16,7 @@
 //! | the guest has released it | a device that nobody has open | as above |
 
 mod live;
+mod medium;
 mod plug;
 mod unplug;
 
@@ -29,6 +30,7 @@ use crate::{
     plan::{Assignment, Refusal, RefusalKind},
 };
 
+pub use medium::{DiscState, change_disc, disc_state};
 pub use plug::{Optional, foresee, foresee_optional, lacking, plug, plug_optional};
 pub use unplug::{held, take_back, unplug};
 

@@ -12,8 +12,10 @@ mod in_json;
 pub mod pool;
 pub mod profiles;
 mod status;
+mod tokens;
 
 pub use daemon_notes::DaemonNotes;
 pub use foreign::{Foreign, ForeignDevice};
 pub use guests::{Guest, LicenceKind};
 pub use status::{ClaimReport, ClaimState, StatusReport, status};
+pub use tokens::{GuestDisc, TokenOwner};

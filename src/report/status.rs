@@ -10,6 +10,7 @@ use super::{
     DaemonNotes,
     foreign::{self, Foreign, Taken},
     guests::{self, Guest},
+    tokens::{self, GuestDisc},
 };
 use crate::{
     allocate::{self, Look},
@@ -76,6 +77,9 @@ pub struct ClaimReport {
     /// The image of guest drivers lent to it, or why there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub guest_driver: Option<String>,
+    /// The disc of a driver set that is that image.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guest_disc: Option<GuestDisc>,
 }
 
 /// How a claim stands.
@@ -236,6 +240,8 @@ fn pools(
             .map(|file| format!("{}: {}", file.path.display(), file.reason)),
     );
     let has_pool_files = !(loaded.pools.is_empty() && loaded.ignored.is_empty());
+    let usable = loaded.pools.values().flatten();
+    problems.extend(tokens::problems(host, usable));
     let (mut reports, mut taken) = (Vec::new(), Taken::new());
     for pool in loaded.pools.into_values() {
         match pool {
@@ -344,8 +350,7 @@ fn daemon_problems(host: &Host) -> Vec<String> {
 }
 
 fn media_problem(host: &Host, pool: &Pool) -> Option<String> {
-    let driver = pool.guest_driver.as_ref()?;
-    let problem = allocate::check_guest_driver(host, driver).err()?;
+    let problem = allocate::check_guest_driver(host, pool).err()?;
     Some(format!("pool '{}': guest-driver: {problem}", pool.name))
 }
 
@@ -419,5 +424,6 @@ fn claim_report(
         reason,
         devices,
         guest_driver,
+        guest_disc: claim.media.as_ref().and_then(GuestDisc::of),
     }
 }

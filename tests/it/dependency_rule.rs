@@ -67,7 +67,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "host",
         ],
     ),
-    ("driver_set", &["model", "device", "host"]),
+    ("driver_set", &["model", "device", "host", "allocate"]),
     (
         "report",
         &[

@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use serde::Serialize;
 
-use super::size;
+use super::{alone, make_with_tokens, size};
 use crate::{
     cli::output::{self, Table},
     driver_set::{Bundle, Given, Part, disc},
@@ -56,6 +56,9 @@ struct Report {
     /// The disc for guests.
     #[serde(skip_serializing_if = "Option::is_none")]
     image: Option<String>,
+    /// The discs with licence tokens.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    token_images: Vec<String>,
     /// Files that are no drivers.
     left_out: Vec<String>,
     notes: Vec<String>,
@@ -75,7 +78,7 @@ impl Add {
                  with --name, or remove it first ('virt-vgpu driver remove {name}')"
             );
         }
-        let mut image = None;
+        let (mut image, mut token_images) = (None, Vec::new());
         if !self.dry_run {
             let mut progress = Progress::of(bundle.size());
             let mut told = |file: &str, bytes| progress.tell(file, bytes);
@@ -88,8 +91,18 @@ impl Add {
                     let image = name.disc();
                     complain(&format!("virt-vgpu: making the disc for guests, {image}"));
                 }
-                match disc::make(host, &set) {
-                    Ok(()) => image = Some(name.disc()),
+                let purpose = format!("virt-vgpu driver add of driver set '{name}'");
+                let discs = || {
+                    let alone = alone(host, &purpose)?;
+                    disc::make(host, &set)?;
+                    anyhow::Ok(make_with_tokens(host, &set, &alone))
+                };
+                match discs() {
+                    Ok(made) => {
+                        image = Some(name.disc());
+                        token_images = made.with_tokens;
+                        bundle.notes.extend(made.problems);
+                    }
                     Err(error) => bundle.notes.push(format!(
                         "there is no disc for guests: {error:#}; 'virt-vgpu driver iso {name}' \
                          makes it"
@@ -100,6 +113,7 @@ impl Add {
         let report = Report {
             stored: !self.dry_run,
             image,
+            token_images,
             directory,
             bytes: bundle.size(),
             drivers: bundle.parts().cloned().collect(),
@@ -161,6 +175,9 @@ impl fmt::Display for Report {
         f.write_str(&table.indented())?;
         if let Some(image) = &self.image {
             writeln!(f, "\nmade {image}")?;
+        }
+        for image in &self.token_images {
+            writeln!(f, "made {image}")?;
         }
         if !self.left_out.is_empty() {
             writeln!(

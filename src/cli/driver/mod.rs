@@ -1,14 +1,18 @@
 //! `virt-vgpu driver`: NVIDIA's driver bundles, stored and listed, a file per verb.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use anyhow::{Context, anyhow};
 use clap::{Args, Subcommand};
 
 use crate::{
     config::{self, GuestDriver, Pool},
-    driver_set::{self, DriverSet},
-    host::Host,
+    driver_set::{
+        self, DriverSet,
+        disc::{self, Made},
+        token as tokens,
+    },
+    host::{Deadline, DiscLock, Host},
     model::{DriverSetName, PoolName},
 };
 
@@ -17,6 +21,8 @@ mod iso;
 mod list;
 mod load;
 mod remove;
+mod running;
+mod token;
 
 /// Store NVIDIA's driver bundles, and use them for guests and for the host.
 ///
@@ -28,6 +34,7 @@ mod remove;
   virt-vgpu driver list
   virt-vgpu driver iso nvidia-580.65.05
   virt-vgpu driver load nvidia-580.65.05
+  virt-vgpu driver token add client_configuration_token.tok --pool cad
   virt-vgpu driver remove nvidia-580.65.05")]
 pub(super) struct DriverVerb {
     #[command(subcommand)]
@@ -41,6 +48,7 @@ enum Verb {
     Remove(remove::Remove),
     Iso(iso::Iso),
     Load(load::LoadDriver),
+    Token(token::TokenVerb),
 }
 
 impl DriverVerb {
@@ -51,6 +59,7 @@ impl DriverVerb {
             Verb::Remove(verb) => verb.run(host),
             Verb::Iso(verb) => verb.run(host),
             Verb::Load(verb) => verb.run(host),
+            Verb::Token(verb) => verb.run(host),
         }
     }
 }
@@ -78,6 +87,38 @@ fn lending(pools: &[Pool], name: &DriverSetName) -> Vec<PoolName> {
     let with = pools.iter();
     let with = with.filter(|pool| pool.guest_driver.as_ref() == Some(&meant));
     with.map(|pool| pool.name.clone()).collect()
+}
+
+/// As long as discs of one set may take to be made on a fast disk.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Nobody else makes or removes licence tokens and the discs with them meanwhile.
+fn alone(host: &Host, purpose: &str) -> anyhow::Result<DiscLock> {
+    Ok(DiscLock::acquire(host, purpose, Deadline::after(PATIENCE))?)
+}
+
+/// Makes a set's discs with the licence tokens that its VMs may need.
+fn make_with_tokens(host: &Host, set: &DriverSet, alone: &DiscLock) -> Made {
+    match tokens::all(host) {
+        Ok((tokens, problems)) => {
+            let lent_by = lending(&pools(host), &set.name);
+            let mut made = disc::make_with_tokens(host, set, &lent_by, &tokens, alone);
+            made.problems.extend(problems);
+            made
+        }
+        Err(error) => Made {
+            problems: vec![error.to_string()],
+            ..Made::default()
+        },
+    }
+}
+
+/// Whether a set has all discs that its VMs may need.
+fn are_in_order(host: &Host, set: &DriverSet) -> bool {
+    let lent_by = lending(&pools(host), &set.name);
+    tokens::all(host).is_ok_and(|(tokens, problems)| {
+        problems.is_empty() && disc::are_in_order(host, set, &lent_by, &tokens)
+    })
 }
 
 /// `1.2 GiB`, `340 MiB`, `12 KiB`.

@@ -1,17 +1,17 @@
 //! `virt-vgpu driver remove`: a driver set goes, unless something uses it.
 
-use std::{fmt, path::PathBuf, process::ExitCode};
+use std::{fmt, process::ExitCode};
 
 use anyhow::{Context, bail};
 use clap::Args;
 use serde::Serialize;
 
-use super::{lending, named, pools, size};
+use super::{alone, lending, named, pools, size};
 use crate::{
     claims,
     cli::{confirm::confirm, output},
     host::Host,
-    model::{DriverSetName, pools_in_words},
+    model::{DriverSetName, SetDisc, pools_in_words},
 };
 
 /// Remove a driver set.
@@ -65,13 +65,10 @@ impl Remove {
         if let Some(damaged) = damaged.into_iter().next() {
             return Err(damaged).context(undone);
         }
-        let disc = PathBuf::from(name.disc());
-        let has_it = |claim: &&claims::Claim| {
-            claim
-                .media
-                .as_ref()
-                .is_some_and(|media| media.image == disc)
+        let is_its = |media: &claims::ClaimedMedia| {
+            SetDisc::at(&media.image).is_some_and(|disc| disc.set == *name)
         };
+        let has_it = |claim: &&claims::Claim| claim.media.as_ref().is_some_and(is_its);
         if let Some(claim) = claims.iter().find(has_it) {
             bail!(
                 "{undone}: domain '{}' runs with its disc; shut it down first",
@@ -89,6 +86,8 @@ impl Remove {
                 let question = format!("{report}remove driver set '{name}'?");
                 confirm(&question, &undone)?;
             }
+            // Discs with licence tokens go with it.
+            let _alone = alone(host, "virt-vgpu driver remove").with_context(|| undone.clone())?;
             host.remove_directory(&report.directory)
                 .with_context(|| format!("cannot remove {}", report.directory))?;
             report.removed = true;

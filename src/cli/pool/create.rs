@@ -289,8 +289,7 @@ fn refuse_existing(host: &Host, name: &PoolName) -> anyhow::Result<()> {
 }
 
 fn media_note(host: &Host, pool: &Pool) -> Option<String> {
-    let driver = pool.guest_driver.as_ref()?;
-    let problem = allocate::check_guest_driver(host, driver).err()?;
+    let problem = allocate::check_guest_driver(host, pool).err()?;
     Some(format!("guest-driver: {problem}"))
 }
 

@@ -216,4 +216,21 @@ impl Domain {
             .detach_device_flags(xml, sys::VIR_DOMAIN_AFFECT_LIVE)
             .map_err(failed(format!("unplug {what}")))
     }
+
+    /// Changes the medium of a drive of the run alone, or takes it out; `what` names it in an
+    /// error. With `force` also when the guest has locked the drive.
+    ///
+    /// # Errors
+    /// libvirt's reason, also when it does not run; the drive then has the medium that it had.
+    pub fn change_medium(&self, xml: &str, force: bool, what: &str) -> Result<(), LibvirtError> {
+        let force = if force {
+            sys::VIR_DOMAIN_DEVICE_MODIFY_FORCE
+        } else {
+            0
+        };
+        self.0
+            .update_device_flags(xml, sys::VIR_DOMAIN_AFFECT_LIVE | force)
+            .map(|_| ())
+            .map_err(failed(what))
+    }
 }

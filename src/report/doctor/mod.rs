@@ -21,6 +21,7 @@ mod pools;
 mod registry;
 mod rivals;
 mod sriov;
+mod tokens;
 mod versions;
 mod view;
 

@@ -3,7 +3,7 @@
 
 use super::{
     Check, hooks, iommu, limits, logs, modprobe, nvidia, nvidia_driver, pools, rivals, sriov,
-    versions,
+    tokens, versions,
 };
 
 /// All checks.
@@ -75,6 +75,7 @@ pub const CHECKS: &[Check] = &[
     pools::DIFFER,
     pools::QUARANTINED,
     pools::CLAIMS,
+    tokens::ENDS,
     pools::DAEMON,
 ];
 

@@ -9,7 +9,7 @@ use super::{
     not_found, read_file,
 };
 use crate::{
-    allocate::Look,
+    allocate::{self, Look},
     config::{self, POOL_DIRS, Pool, PoolError},
     document::ConfigError,
     gpu_setup::{Due, PATIENCE_FOR_DUE, Survey, When, due},
@@ -249,7 +249,9 @@ impl Checked {
                 for rivalry in rivalries(&look, &pool) {
                     self.say(Level::Error, Some(pool.origin.clone()), rivalry);
                 }
-                if let Some((key, message)) = doubt(&look, &pool) {
+                let driver = allocate::check_guest_driver(host, &pool).err();
+                let driver = driver.map(|problem| ("guest-driver", problem));
+                for (key, message) in doubt(&look, &pool).into_iter().chain(driver) {
                     self.problems.push(Problem {
                         level: Level::Warning,
                         file: Some(pool.origin.clone()),

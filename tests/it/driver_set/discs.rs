@@ -13,10 +13,11 @@ fn ready() -> Place {
 }
 
 /// What xorriso reads from an image, by Rock Ridge or by Joliet.
-fn read_back(image: &Path, tree: &str, arguments: &[&str]) -> String {
+pub(super) fn read_back(image: &Path, tree: &str, arguments: &[&str]) -> String {
     let output = Command::new("xorriso")
         .args(["-abort_on", "FATAL", "-read_fs", tree, "-indev"])
-        .arg(image)
+        // Below /dev it would be taken for a drive.
+        .arg(format!("stdio:{}", image.display()))
         .args(arguments)
         .output()
         .unwrap();

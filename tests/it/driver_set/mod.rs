@@ -12,7 +12,9 @@ mod discs;
 mod fuzz;
 mod hostile;
 mod lent;
+mod running;
 mod stored;
+mod tokens;
 
 use bundle::{Archive, HOST, LINUX, LINUX_DEB, LINUX_RPM, WINDOWS};
 
@@ -26,7 +28,9 @@ struct Place {
 impl Place {
     fn new() -> Self {
         let root = TempDir::new().unwrap();
-        fs::create_dir(root.path().join("given")).unwrap();
+        for directory in ["given", "run/virt-vgpu"] {
+            fs::create_dir_all(root.path().join(directory)).unwrap();
+        }
         Self { root }
     }
 
@@ -90,9 +94,12 @@ impl Place {
     fn everything(&self) -> Vec<(String, u64)> {
         let mut found = Vec::new();
         walk(self.root.path(), self.root.path(), &mut found);
-        // An empty directory for sets is no leftover.
+        // An empty directory for sets is no leftover, nor is a lock.
         found.retain(|(path, _)| {
             ![
+                "run",
+                "run/virt-vgpu",
+                "run/virt-vgpu/discs.lock",
                 "var",
                 "var/lib",
                 "var/lib/virt-vgpu",

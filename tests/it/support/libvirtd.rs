@@ -15,11 +15,14 @@ use virt_vgpu::host::Host;
 const PACKAGES: &str =
     "libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients qemu-system-x86 util-linux";
 
+/// Where we keep what outlives a boot.
+const STATE: &str = "/var/lib/virt-vgpu";
+
 /// A daemon. It ends when it is dropped, or with the process.
 pub struct Libvirtd {
     pub uri: String,
     /// Holds the pipe that tells the daemon about the end.
-    _keeper: Child,
+    keeper: Child,
 }
 
 impl Libvirtd {
@@ -55,7 +58,7 @@ impl Libvirtd {
         let socket = dir.join("run/libvirt-sock");
         let daemon = Self {
             uri: format!("qemu+unix:///system?socket={}", socket.display()),
-            _keeper: keeper,
+            keeper,
         };
         let started = Instant::now();
         while !daemon.try_virsh(&["version"]).status.success() {
@@ -69,6 +72,27 @@ impl Libvirtd {
             thread::sleep(Duration::from_millis(100));
         }
         daemon
+    }
+
+    /// From now on its VMs find that root's `/var/lib/virt-vgpu` at its own path.
+    pub fn sees_state_of(&self, root: &Path) {
+        std::fs::create_dir_all(STATE).unwrap();
+        let state = root.join(STATE.trim_start_matches('/'));
+        self.mounts(&["mount", "--bind", state.to_str().unwrap(), STATE]);
+    }
+
+    /// From now on they find it empty.
+    pub fn sees_no_state(&self) {
+        self.mounts(&["mount", "-t", "tmpfs", "none", STATE]);
+    }
+
+    fn mounts(&self, command: &[&str]) {
+        let process = self.keeper.id().to_string();
+        let mut nsenter = Command::new("nsenter");
+        nsenter
+            .args(["--mount", "--target", &process])
+            .args(command);
+        assert!(nsenter.status().unwrap().success(), "{command:?}");
     }
 
     fn try_virsh(&self, arguments: &[&str]) -> Output {
