@@ -1,11 +1,9 @@
 //! The events in the journal. Every kind of event has an id that never changes
 //! (`journalctl MESSAGE_ID=…`) and fields that scripts can select by.
 
-#[cfg(feature = "cli")]
-use crate::model::DriverSetName;
 use crate::{
     claims::{Claim, ClaimedDevice, DeviceOutcome, Liveness, Released, Report},
-    model::{DomainName, DomainUuid, ParentName, PciAddress, PoolName},
+    model::{DomainName, DomainUuid, DriverSetName, ParentName, PciAddress, PoolName},
     plan::Assignment,
 };
 
@@ -130,8 +128,7 @@ pub fn log_repaired(functions: &[PciAddress]) {
 }
 
 /// Logs that a GPU is kept from VMs, or not any more.
-#[cfg(feature = "cli")]
-pub(crate) fn log_maintenance(gpu: PciAddress, begins: bool) {
+pub fn log_maintenance(gpu: PciAddress, begins: bool) {
     let what = match begins {
         true => "is in maintenance: no VM gets anything of it",
         false => "is not in maintenance any more",
@@ -140,8 +137,7 @@ pub(crate) fn log_maintenance(gpu: PciAddress, begins: bool) {
 }
 
 /// Logs how far a change of the host's driver has come. `failed` says that it does not go on.
-#[cfg(feature = "cli")]
-pub(crate) fn log_driver_load(set: &DriverSetName, line: &str, failed: bool) {
+pub fn log_driver_load(set: &DriverSetName, line: &str, failed: bool) {
     if failed {
         tracing::error!(message_id = LOADED, driver_set = %set, "driver set '{set}': {line}");
     } else {
