@@ -67,6 +67,15 @@ impl UtcTime {
             second: number(rest % 60),
         }
     }
+
+    /// Its day: `2030-01-31`.
+    #[must_use]
+    pub fn date(&self) -> String {
+        let Self {
+            year, month, day, ..
+        } = self;
+        format!("{year:04}-{month:02}-{day:02}")
+    }
 }
 
 /// How many days a year of the Gregorian calendar has.
@@ -78,11 +87,8 @@ fn days_of(year: u64) -> u64 {
 /// For people: to the minute.
 impl fmt::Display for UtcTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            year, month, day, ..
-        } = self;
         let (hour, minute) = (self.hour, self.minute);
-        write!(f, "{year:04}-{month:02}-{day:02} {hour:02}:{minute:02} UTC")
+        write!(f, "{} {hour:02}:{minute:02} UTC", self.date())
     }
 }
 
@@ -90,16 +96,13 @@ impl fmt::Display for UtcTime {
 impl Serialize for UtcTime {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Self {
-            year,
-            month,
-            day,
             hour,
             minute,
             second,
+            ..
         } = self;
-        serializer.collect_str(&format_args!(
-            "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z"
-        ))
+        let date = self.date();
+        serializer.collect_str(&format_args!("{date}T{hour:02}:{minute:02}:{second:02}Z"))
     }
 }
 
