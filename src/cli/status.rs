@@ -1,12 +1,15 @@
 //! `virt-vgpu status`: prints the state of pools and devices.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use clap::Args;
 
-use super::output::{self, Table};
+use super::{
+    output::{self, Table},
+    target::Connection,
+};
 use crate::{
-    host::Host,
+    host::{Deadline, Host, complain, libvirt::guest_devices},
     report::{self, ClaimState, Foreign, StatusReport},
 };
 
@@ -23,7 +26,9 @@ mod guests;
 /// no space before it is started.
 ///
 /// For vGPUs of NVIDIA that VMs use, it shows the driver in the guest and its
-/// licence, as far as the host's driver tells them.
+/// licence, as far as the host's driver tells them. With --guests, the agents of
+/// Windows guests are asked as well (libvirt 12.7 or newer): they know the driver also
+/// with a whole GPU.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   virt-vgpu status
@@ -34,16 +39,55 @@ mod guests;
 
 Exit code 0 whether or not there are problems; they are in 'problems'.")]
 pub(super) struct Status {
+    /// Also ask the agents in guests which driver they have; a guest may be slow.
+    #[arg(long)]
+    guests: bool,
+
     /// Print JSON.
     #[arg(long)]
     json: bool,
+
+    #[command(flatten)]
+    connection: Connection,
 }
 
 impl Status {
     pub(super) fn run(&self, host: &Host) -> anyhow::Result<ExitCode> {
-        let report = report::status(host)?;
+        let mut report = report::status(host)?;
+        if self.guests {
+            self.ask_guests(host, &mut report)?;
+        }
         output::report(self.json, &report)?;
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Status {
+    /// Asks the agents of all VMs that run with devices of ours. One that cannot tell is left out.
+    fn ask_guests(&self, host: &Host, report: &mut StatusReport) -> anyhow::Result<()> {
+        /// For each guest.
+        const PATIENCE: Duration = Duration::from_secs(3);
+        let uri = self.connection.open_served()?.uri();
+        for claim in &mut report.claims {
+            if claim.state != ClaimState::InUse {
+                continue;
+            }
+            let deadline = Deadline::after(PATIENCE);
+            match guest_devices(&uri, claim.domain_uuid, deadline) {
+                Ok(Some(devices)) => {
+                    let told = devices.into_iter();
+                    let told = told.filter_map(|one| Some((one.driver_name?, one.driver_version?)));
+                    let told: Vec<(String, String)> = told.collect();
+                    report::add_from_agent(host, claim, &told);
+                }
+                Ok(None) => complain(&format!(
+                    "virt-vgpu: the agent of domain '{}' does not answer",
+                    claim.domain
+                )),
+                Err(error) => complain(&format!("virt-vgpu: domain '{}': {error}", claim.domain)),
+            }
+        }
+        Ok(())
     }
 }
 

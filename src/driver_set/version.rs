@@ -34,6 +34,26 @@ impl DriverVersion {
     }
 }
 
+impl DriverVersion {
+    /// The version in the form that Windows gives it: the last five digits of `32.0.15.8088` are
+    /// those of 580.88. None: it is no version of NVIDIA's driver.
+    #[must_use]
+    pub fn of_windows(text: &str) -> Option<Self> {
+        const LONGEST: usize = 4;
+        let parts: Vec<&str> = text.trim().split('.').collect();
+        let [_, _, third, fourth] = parts.as_slice() else {
+            return None;
+        };
+        let is_number = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+        if !is_number(third) || !is_number(fourth) || fourth.len() > LONGEST {
+            return None;
+        }
+        let digits = format!("{}{fourth:0>4}", third.chars().next_back()?);
+        let (branch, rest) = digits.split_at_checked(3)?;
+        format!("{branch}.{rest}").parse().ok()
+    }
+}
+
 impl FromStr for DriverVersion {
     type Err = NoVersion;
 
@@ -123,5 +143,23 @@ mod tests {
         assert!(parsed("580.65.05") < parsed("580.65.06"));
         assert!(parsed("570.172.08") < parsed("580.65.05"));
         assert!(parsed("580.9") < parsed("580.88"));
+    }
+
+    /// The first is the driver of vGPU 15.1 for Windows.
+    #[test]
+    fn versions_as_windows_has_them() {
+        let read = |text| DriverVersion::of_windows(text).map(|version| version.to_string());
+        for (text, version) in [
+            ("31.0.15.2824", Some("528.24")),
+            ("32.0.15.8088", Some("580.88")),
+            ("32.0.15.6", Some("500.06")),
+            ("32.0.15", None),
+            ("32.0.15.80881", None),
+            ("32.0..8088", None),
+            ("a.b.c.d", None),
+            ("", None),
+        ] {
+            assert_eq!(read(text).as_deref(), version, "{text}");
+        }
     }
 }

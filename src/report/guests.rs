@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::status::{ClaimReport, ClaimState, DeviceReport};
 use crate::{
     device::{
-        board_of,
+        PCI_DEVICES, Sysfs, board_of,
         nvml::{GuestDriver, GuestFacts, Guests, Licence, LicenceState, LicenceTerm},
     },
     driver_set::{DriverVersion, Pair, pair},
@@ -161,6 +161,41 @@ pub(super) fn add(host: &Host, claims: &mut [ClaimReport], problems: &mut Vec<St
         }
         problems.extend(problems_of(claim, host_driver.as_ref()));
     }
+}
+
+/// Adds what the agent of a guest tells of its devices, each with the driver's name and version in
+/// Windows' form. Which device of the guest is which of the claim is not told, so it counts only if
+/// all of NVIDIA have one version. What NVML has told stays.
+pub fn add_from_agent(host: &Host, claim: &mut ClaimReport, devices: &[(String, String)]) {
+    let ours = devices.iter().filter(|(name, _)| name.contains("NVIDIA"));
+    let mut versions = ours.filter_map(|(_, version)| DriverVersion::of_windows(version));
+    let Some(version) = versions.next() else {
+        return;
+    };
+    if !versions.all(|other| other == version) {
+        return;
+    }
+    for device in &mut claim.devices {
+        let is_of_nvidia = vgpu_type(&device.type_id).is_some() || is_of_nvidia(host, device);
+        if is_of_nvidia && device.guest.is_none() {
+            device.guest = Some(Guest {
+                driver_loaded: true,
+                driver: Some(version.to_string()),
+                licence: None,
+                licence_until: None,
+            });
+        }
+    }
+}
+
+/// Whether a whole PCI device is one of NVIDIA.
+fn is_of_nvidia(host: &Host, device: &DeviceReport) -> bool {
+    const VENDOR: &str = "0x10de";
+    let path = device
+        .parent
+        .pci()
+        .map(|one| format!("{PCI_DEVICES}/{one}/vendor"));
+    path.is_some_and(|path| host.read(&path).is_ok_and(|text| text == VENDOR))
 }
 
 /// None for devices that are no vGPU of NVIDIA.

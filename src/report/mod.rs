@@ -16,6 +16,6 @@ mod tokens;
 
 pub use daemon_notes::DaemonNotes;
 pub use foreign::{Foreign, ForeignDevice};
-pub use guests::{Guest, LicenceKind};
+pub use guests::{Guest, LicenceKind, add_from_agent};
 pub use status::{ClaimReport, ClaimState, StatusReport, status};
 pub use tokens::{GuestDisc, TokenOwner};

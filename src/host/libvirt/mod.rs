@@ -14,9 +14,12 @@ use crate::model::DomainUuid;
 
 mod domain;
 mod events;
+mod guest_info;
 
 pub use domain::{Destination, Domain};
 pub use events::{CloseReason, Event, EventLoop, Lifecycle, NodeDeviceChange, Subscription};
+pub use guest_info::guest_devices;
+pub use virt_vgpu_libvirt_raw::GuestDevice;
 
 /// What virsh takes for its `--connect` when none is given, and what libvirt's
 /// library does (`virsh(1)`, `virConnectOpen`).

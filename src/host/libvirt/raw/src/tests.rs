@@ -233,3 +233,13 @@ fn numbers_are_those_of_libvirts_headers() {
     let (created, deleted) = (NodeDeviceChange::Created, NodeDeviceChange::Deleted);
     assert!(devices.eq([Some(created), Some(deleted), None, None]));
 }
+
+/// The driver does not know the request, as a libvirt before 12.7.
+#[test]
+fn an_agent_that_cannot_be_asked_is_an_error() {
+    let _alone = alone();
+    let connection = Connect::open(Some(URI)).unwrap();
+    let domain = connection.lookup_domain_by_name("test").unwrap();
+    let refused = guest_devices(&domain).unwrap_err();
+    assert!(!refused.message().is_empty());
+}
