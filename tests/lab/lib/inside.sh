@@ -317,8 +317,7 @@ driver_package() {
 
 # obeying VM: has it end when its guest is asked to shut down; no guest of the lab does
 obeying() {
-	(setsid virsh -q qemu-monitor-event "$1" --event POWERDOWN --timeout 600 > /run/lab-obeying 2>&1 < /dev/null &&
-		virsh -q destroy "$1") &
+	in_background "$1" "virsh -q qemu-monitor-event $1 --event POWERDOWN --timeout 600 && virsh -q destroy $1"
 }
 
 # vf BOARD N: the address of its Nth VF
