@@ -40,6 +40,8 @@ impl Host {
         let mut child = Command::new(self.path(program))
             .args(arguments)
             .stdin(Stdio::null())
+            // Nor does a package ask on the terminal.
+            .env("DEBIAN_FRONTEND", "noninteractive")
             .stdout(theirs.try_clone()?)
             .stderr(theirs)
             // An interrupt at the keyboard is for us.
