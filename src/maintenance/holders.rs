@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::{
     claims,
-    device::maintenance::Maintenance,
+    device::{PCI_DEVICES, Sysfs, maintenance::Maintenance},
     domain,
     gpu_setup::users,
     host::{Host, gpu_openers, libvirt::Libvirt},
@@ -119,7 +119,9 @@ pub fn holders(
     }
     let has_it = |device| domains.values().any(|one| one.devices.contains(&device));
     let mut others = Vec::new();
-    for &gpu in &noted.gpus {
+    // Nobody uses one that is not there any more.
+    let is_there = |gpu: &&PciAddress| host.exists(&format!("{PCI_DEVICES}/{gpu}"));
+    for &gpu in noted.gpus.iter().filter(is_there) {
         for user in users(host, gpu)? {
             if user.domain.is_none() && !has_it(user.device) {
                 others.push(no_domains(gpu, user.device));

@@ -62,3 +62,19 @@ fn a_damaged_note_is_told() {
         }
     }
 }
+
+#[test]
+fn a_gpu_that_is_not_there_any_more_is_in_nobodys_way() {
+    let place = Place::new();
+    place.works("maintenance enter");
+    fs::remove_dir_all(place.path(&format!("sys/bus/pci/devices/{A}"))).unwrap();
+    assert_eq!(
+        place.json("maintenance status")["gpus"],
+        serde_json::json!([A, B])
+    );
+    insta::assert_snapshot!(place.works(&format!("maintenance leave {A}")), @r"
+    VMs can have them again: 0000:3b:00.0
+    still in maintenance: 0000:5e:00.0
+    ");
+    place.works("maintenance leave");
+}
