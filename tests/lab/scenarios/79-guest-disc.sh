@@ -1,7 +1,7 @@
 # The disc of guest drivers, with a licence token, in a VM that boots: Linux reads its names, modes and sums, and its
 # installer takes what suits each guest, once, and puts the token into place. nested/disc has the guest's side.
 # needs: product
-# deadline: 600
+# deadline: 1200
 run=NVIDIA-Linux-x86_64-580.65.06-grid.run deb=nvidia-linux-grid-580_580.65.06_amd64.deb
 rpm=nvidia-linux-grid-580-580.65.06-1.x86_64.rpm
 windows=580.88_grid_win10_win11_server2022_server2025_dch_64bit_international.exe
