@@ -90,7 +90,8 @@ if [ -n "$token" ]; then
     fi
     config=$root/etc/nvidia/gridd.conf
     if [ ! -e "$config" ]; then
-        if [ -e "$config.template" ]; then cp "$config.template" "$config"; else : > "$config"; fi
+        # NVIDIA's template says 0: without a licence.
+        grep -v '^FeatureType=' "$config.template" > "$config" 2> /dev/null || true
     fi
     # 1: as the type of the vGPU says. A setting of the guest's administrator stays.
     grep -q '^FeatureType=' "$config" || printf 'FeatureType=1\n' >> "$config"

@@ -289,8 +289,23 @@ fn the_installer_for_linux_takes_what_fits() {
         token.metadata().unwrap().permissions().mode() & 0o777,
         0o744
     );
-    let config = fs::read_to_string(guest.root.path().join("etc/nvidia/gridd.conf")).unwrap();
-    assert_eq!(config, "FeatureType=1\n");
+    let config = guest.root.path().join("etc/nvidia/gridd.conf");
+    assert_eq!(fs::read_to_string(&config).unwrap(), "FeatureType=1\n");
+    // The administrator's setting stays; the template's, by which a guest takes no licence, does not.
+    fs::write(&config, "FeatureType=2\n").unwrap();
+    guest.install();
+    assert_eq!(fs::read_to_string(&config).unwrap(), "FeatureType=2\n");
+    fs::remove_file(&config).unwrap();
+    fs::write(
+        config.with_extension("conf.template"),
+        "# NVIDIA\nFeatureType=0\n",
+    )
+    .unwrap();
+    guest.install();
+    assert_eq!(
+        fs::read_to_string(&config).unwrap(),
+        "# NVIDIA\nFeatureType=1\n"
+    );
     let guest = Guest::new(&place, &["dpkg"]);
     fs::remove_dir_all(guest.root.path().join("lib")).unwrap();
     let (code, said) = guest.install();

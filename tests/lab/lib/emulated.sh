@@ -78,6 +78,8 @@ emulated_start() {
 		-append "root=/dev/vda rw console=ttyS0 quiet mitigations=off module_blacklist=kvm,kvm_amd,kvm_intel$arguments"
 		-drive "file=$IMAGE/lab.img,file.locking=off,format=raw,if=none,id=disk,snapshot=on,cache=unsafe"
 		-device virtio-blk-pci,drive=disk,addr=1
+		-drive "file=$NESTED/nested.img,file.locking=off,format=raw,if=none,id=drive-nested,snapshot=on,cache=unsafe"
+		-device ide-hd,bus=ide.0,drive=drive-nested,serial=LABNESTED
 		-netdev "user,id=net,hostfwd=tcp:127.0.0.1:${ports[0]}-:22,hostfwd=tcp:127.0.0.1:${ports[1]}-:${ports[1]}"
 		-device virtio-net-pci,netdev=net,romfile=,addr=2
 		-device virtio-rng-pci,addr=3

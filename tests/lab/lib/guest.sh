@@ -117,8 +117,8 @@ guest_up_locked() {
 	ensure_host_packages
 	ensure_image
 	ensure_nvidia
+	ensure_nested
 	if [[ $kind == uml ]]; then ensure_uml; else ensure_module; fi
-	if [[ $kind == pci ]]; then ensure_nested; fi
 	if [[ -e $RUN ]]; then
 		say "clearing what a killed lab host '$NAME' left behind"
 		guest_kill

@@ -471,7 +471,7 @@ booting_vm() {
 	local name=$1 boot
 	shift
 	mkdir -p /srv/nested
-	mountpoint -q /srv/nested || mount -o ro /dev/disk/by-label/nested /srv/nested
+	mountpoint -q /srv/nested || mount -o ro LABEL=nested /srv/nested
 	boot="<kernel>/srv/nested/vmlinux</kernel><initrd>/srv/nested/root.cpio</initrd>"
 	boot+="<cmdline>console=ttyS0 quiet mitigations=off nokaslr no_timer_check lpj=4000000 ${BOOTING-}</cmdline>"
 	rm -f "/var/log/libvirt/qemu/$name.console"

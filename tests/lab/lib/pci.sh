@@ -64,9 +64,7 @@ pci_start() {
 	done
 	for name in nvme0 card card.1 card.2 shared disk igb nvme1; do devices+=(-device "$(pci_device "$name")"); done
 	# shellcheck disable=SC2054
-	devices+=(-drive "file=$NESTED/nested.img,file.locking=off,format=raw,if=none,id=drive-nested,snapshot=on,cache=unsafe"
-		-device ide-hd,bus=ide.0,drive=drive-nested,serial=LABNESTED
-		-device ide-hd,bus=disk.0,drive=drive-disk,serial=LABDISK)
+	devices+=(-device ide-hd,bus=disk.0,drive=drive-disk,serial=LABDISK)
 	emulated_start "${devices[@]}"
 }
 

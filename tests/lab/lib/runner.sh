@@ -45,12 +45,12 @@ run_scenarios() {
 	RUN_DEB=$deb
 	ensure_image
 	ensure_nvidia
+	ensure_nested
 	STATE=$(mktemp -d)
 	list_tasks "$host" "$within" "${files[@]}" > "$STATE/tasks"
 	touch "$STATE/results"
 	if grep -q ' uml ' "$STATE/tasks"; then ensure_uml; fi
 	if grep -qE ' (emulated|pci) ' "$STATE/tasks"; then ensure_module; fi
-	if grep -q ' pci ' "$STATE/tasks"; then ensure_nested; fi
 	run_lanes "${jobs:-$(usual_jobs)}" "$keep"
 	summary
 }

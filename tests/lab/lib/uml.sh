@@ -93,6 +93,7 @@ uml_prepare() {
 	uml_core > "$RUN/core"
 	# It starts more than once, also by a command that knows of no kernel.
 	ln -s "$UML/linux" "$RUN/linux"
+	ln -s "$NESTED/nested.img" "$RUN/nested.img"
 	printf '%s\n' "$IMAGE/lab.img" > "$RUN/image"
 }
 
@@ -119,7 +120,7 @@ uml_start() {
 			shift
 			exec "$@"' sh $((MEMORY_MIB + 256)) taskset -c "$(< "$RUN/core")" \
 		"$RUN/linux" "umid=virt-vgpu-lab-$NAME" "uml_dir=$RUN/" "mem=${MEMORY_MIB}M" root=/dev/ubda rw init=/usr/sbin/lab-init \
-		"ubd0=$RUN/disk,$(< "$RUN/image")" "ubd1r=$RUN/second-disk" \
+		"ubd0=$RUN/disk,$(< "$RUN/image")" "ubd1r=$RUN/second-disk" "ubd2r=$RUN/nested.img" \
 		"vec0:transport=tap,ifname=tap$(< "$RUN/number"),depth=128,gro=1" \
 		con0=null,fd:1 con=null ssl=null quiet systemd.log_color=0 \
 		> "$RUN/console.log" 2> "$RUN/output.log" < /dev/null &
