@@ -115,6 +115,11 @@ pub(super) fn load(host: &Host, version: Option<&str>) -> anyhow::Result<()> {
     }
 }
 
+/// Whether modules can be loaded and unloaded.
+pub(super) fn has_modprobe(host: &Host) -> bool {
+    host.exists(MODPROBE)
+}
+
 fn modprobe(host: &Host, arguments: &[&str]) -> anyhow::Result<()> {
     let shown = arguments.join(" ");
     let ended = host

@@ -24,6 +24,13 @@ const SHELL: &str = "/bin/sh";
 /// The packages that NVIDIA's host driver has on Debian and Ubuntu, one for each branch.
 const PACKAGES: &str = "nvidia-vgpu-ubuntu*";
 
+/// Another program may be installing something, as `unattended-upgrades` does: seconds.
+const WAITS_FOR_OTHERS: &str = "DPkg::Lock::Timeout=300";
+
+/// What dpkg has begun and not ended. It, and apt, then refuse all else (`debSystem::CheckUpdates`
+/// of apt).
+const UNFINISHED: &str = "/var/lib/dpkg/updates";
+
 /// Which file of a set is installed on this host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Installer {
@@ -73,6 +80,7 @@ impl Installer {
         };
         let found = Self::file(set, part);
         found.check_headers(host)?;
+        found.check_dpkg(host)?;
         Ok(found)
     }
 
@@ -109,6 +117,20 @@ impl Installer {
         )))
     }
 
+    /// After a power cut dpkg has to be told to complete its work.
+    fn check_dpkg(&self, host: &Host) -> Result<(), NoInstaller> {
+        let is_update = |name: &String| name.bytes().all(|byte| byte.is_ascii_digit());
+        let names = host.list(UNFINISHED).unwrap_or_default();
+        match self.system == System::HostDeb && names.iter().any(is_update) {
+            false => Ok(()),
+            true => Err(NoInstaller(
+                "dpkg was interrupted at its work and refuses other work; complete it with 'dpkg \
+                 --configure -a', then try again"
+                    .to_owned(),
+            )),
+        }
+    }
+
     /// Installs it, also over a newer one. Packages of other branches go first.
     ///
     /// # Errors
@@ -121,7 +143,11 @@ impl Installer {
                 remove_other_packages(host, &self.package(host)?)?;
                 if host.exists(APT_GET) {
                     let options = ["install", "--yes", "--allow-downgrades", "--reinstall"];
-                    let arguments: Vec<&str> = options.into_iter().chain([&*path]).collect();
+                    let arguments: Vec<&str> = options
+                        .into_iter()
+                        .chain(["-o", WAITS_FOR_OTHERS])
+                        .chain([&*path])
+                        .collect();
                     return program(host, APT_GET, &arguments);
                 }
                 program(host, DPKG, &["--install", &path])

@@ -21,7 +21,10 @@ use crate::{
     driver_set::{self, DriverSet},
     events,
     gpu_setup::{Asked, Job, JobReport, JobResult, Survey, Surveyed, carry_out, remove_functions},
-    host::{Deadline, DriverLock, Host, complain, gpu_openers, libvirt::Libvirt, patience},
+    host::{
+        Deadline, DriverLock, Host, complain, gpu_openers, libvirt::Libvirt, patience,
+        refuse_interrupts,
+    },
     model::{DriverSetName, PciAddress},
 };
 
@@ -87,6 +90,12 @@ pub fn plan_load(
             "all GPUs have the same driver, and some are not in maintenance: {}; 'virt-vgpu \
              maintenance enter' takes them all",
             outside.join(", ")
+        );
+    }
+    if !driver::has_modprobe(host) {
+        bail!(
+            "there is no modprobe, which loads and unloads the driver; install kmod ('apt-get \
+             install kmod', 'dnf install kmod')"
         );
     }
     if !services::has_systemd(host) {
@@ -318,6 +327,8 @@ pub struct StepDone {
 /// report.
 pub fn load(work: &mut Work<'_>, set: &DriverSet, plan: &LoadPlan) -> anyhow::Result<LoadReport> {
     plan.file.check(work.host, set)?;
+    refuse_interrupts()?;
+    complain("virt-vgpu: from here on neither Ctrl-C nor a lost connection stops the change");
     work.change(|noted| {
         noted.load = Some(Load {
             set: plan.set.clone(),
@@ -512,7 +523,8 @@ impl Run<'_, '_> {
             let why = gpu.reason.as_deref().unwrap_or_default();
             anyhow!("{}: {why}", gpu.gpu)
         });
-        (self.gpus, self.problems) = (gpus, problems);
+        self.gpus = gpus;
+        self.problems.extend(problems);
         failed.map_or(Ok(()), Err)
     }
 
@@ -580,12 +592,19 @@ impl Run<'_, '_> {
             self.driver = Some(self.driver_alone()?);
         }
         driver::unload(host)?;
-        if let Some(back) = &plan.back {
-            back.run(host)?;
+        let installed = plan.back.as_ref().map(|back| back.run(host)).transpose();
+        // Where nothing could be installed, it may be as it was.
+        let loaded = driver::load(host, Some(from));
+        if let (Ok(()), Err(error)) = (&loaded, &installed) {
+            self.problems.push(format!(
+                "driver {from} could not be installed again, only loaded: {}",
+                events::one_line(error)
+            ));
         }
-        driver::load(host, Some(from)).map_err(|error| match &plan.back {
-            Some(_) => error,
-            None => anyhow!(
+        loaded.map_err(|error| match (installed, &plan.back) {
+            (Err(why), _) => anyhow!("{why:#}; {error:#}"),
+            (Ok(_), Some(_)) => error,
+            (Ok(_), None) => anyhow!(
                 "{error:#}; driver {from} is in no driver set, so it cannot be installed again: \
                  install it by hand, or store its bundle ('virt-vgpu driver add') and run \
                  'virt-vgpu driver load'"

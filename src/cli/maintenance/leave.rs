@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use serde::Serialize;
 
-use super::{libvirt_or_tell, only_root};
+use super::only_root;
 use crate::{
     cli::{output, target::Connection},
     device::maintenance::{LoadStep, Maintenance, ShutDown},
@@ -98,7 +98,22 @@ impl Leave {
         work.leave(&gpus)?;
         let (mut not_running, mut started) = (Vec::new(), Vec::new());
         if still.is_empty() && !noted.shut_down.is_empty() {
-            if let Some(libvirt) = libvirt_or_tell(host, &self.connection) {
+            let libvirt = match self.connection.open_for(host) {
+                Ok(libvirt) => libvirt,
+                Err(error) => {
+                    problems.push(events::one_line(&error));
+                    None
+                }
+            };
+            if libvirt.is_none() {
+                let names: Vec<&str> = noted.shut_down.iter().map(|it| it.name.as_str()).collect();
+                problems.push(format!(
+                    "VMs that were shut down for the maintenance were not looked at: {}; 'virsh start \
+                     NAME' starts one",
+                    names.join(", ")
+                ));
+            }
+            if let Some(libvirt) = libvirt {
                 for one in &noted.shut_down {
                     match self.start(&libvirt, one) {
                         Ok(Run::Started) => started.push(one.name.clone()),
