@@ -510,8 +510,22 @@ impl Run<'_, '_> {
 
     fn start_services(&mut self) -> anyhow::Result<()> {
         let stopped = self.work.noted().map(|noted| noted.services.clone());
-        services::restart(self.work.host, &stopped.unwrap_or_default())?;
-        self.work.change(|noted| noted.services.clear())
+        let restarted = services::restart(self.work.host, &stopped.unwrap_or_default());
+        // Those that do not run yet are started at the end of maintenance.
+        self.work.change(|noted| {
+            let failed = |name: &String| {
+                let mut failed = restarted.failed.iter();
+                failed.any(|one| one.service.name == name)
+            };
+            noted.services.retain(failed);
+        })?;
+        for one in restarted.failed {
+            if one.service.is_vital {
+                return Err(one.why);
+            }
+            self.problems.push(events::one_line(&one.why));
+        }
+        Ok(())
     }
 
     fn set_up(&mut self) -> anyhow::Result<()> {

@@ -27,7 +27,7 @@ use crate::{
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   virt-vgpu maintenance leave
-  virt-vgpu maintenance leave --start       and start the VMs that were shut down
+  virt-vgpu maintenance leave --start    and start VMs that were shut down
   virt-vgpu maintenance leave 0000:3b:00.0
 
 Exit code 0 when all is as before, 1 when not.")]
@@ -71,7 +71,7 @@ struct Report {
 
 impl Leave {
     pub(super) fn run(&self, host: &Host) -> anyhow::Result<ExitCode> {
-        only_root(host, "end maintenance")?;
+        only_root(host, "end maintenance", "")?;
         let mut work = Work::begin(host, "virt-vgpu maintenance leave")?;
         let Some(noted) = work.noted().cloned() else {
             bail!("no GPU is in maintenance; 'virt-vgpu maintenance enter' begins it");
@@ -88,10 +88,10 @@ impl Leave {
         let still: BTreeSet<PciAddress> = noted.gpus.difference(&gpus).copied().collect();
         let mut services = Vec::new();
         if still.is_empty() && !noted.services.is_empty() {
-            match restart(host, &noted.services) {
-                Ok(started) => services = started,
-                Err(error) => problems.push(events::one_line(&error)),
-            }
+            let restarted = restart(host, &noted.services);
+            services = restarted.started;
+            let failed = restarted.failed.iter();
+            problems.extend(failed.map(|one| events::one_line(&one.why)));
         }
         let (set_up, others) = set_up(host, &gpus).context("the GPUs stay in maintenance")?;
         problems.extend(others);

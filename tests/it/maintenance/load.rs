@@ -376,3 +376,42 @@ fn sets_of_a_change_that_is_not_complete_stay() {
     place.works("driver load nvidia-580.65.05 --yes");
     place.works("driver remove nvidia-570.172.07 --yes");
 }
+
+/// A program that only watches the GPUs is no reason to go back.
+#[test]
+fn vms_depend_on_some_services_only() {
+    let place = with_pool();
+    for service in ["nvidia-dcgm", "dcgm-exporter", "nvidia-fabricmanager"] {
+        place.write(&format!("services/{service}.service"), "active");
+    }
+    place.works("maintenance enter");
+    place.write("fails/nvidia-dcgm.service", "");
+    let loaded = place.command("driver load nvidia-580.65.05 --yes");
+    assert_eq!(loaded.code, Some(0), "{loaded:?}");
+    let problems = loaded.stdout.lines();
+    let problems: Vec<&str> = problems.filter(|line| line.contains("problem")).collect();
+    insta::assert_snapshot!(problems.join("\n"), @"problem: 'systemctl start nvidia-dcgm.service' failed (exit status: 1): systemctl: Job for nvidia-dcgm.service failed because the control process exited with error code.; 'systemctl status nvidia-dcgm.service' shows why");
+    assert_eq!(
+        place.read("services/dcgm-exporter.service").trim(),
+        "active"
+    );
+    let status = place.json("maintenance status");
+    assert_eq!(
+        status["services"],
+        serde_json::json!(["nvidia-dcgm.service"])
+    );
+    fs::remove_file(place.path("fails/nvidia-dcgm.service")).unwrap();
+    insta::assert_snapshot!(place.works("maintenance leave"), @"
+    0000:3b:00.0: nothing to do
+    0000:5e:00.0: nothing to do
+    started nvidia-vgpud.service, nvidia-vgpu-mgr.service, nvidia-dcgm.service
+    VMs can have them again: 0000:3b:00.0, 0000:5e:00.0
+    ");
+    assert_eq!(place.read("services/nvidia-dcgm.service").trim(), "active");
+
+    place.works("maintenance enter");
+    place.write("fails/nvidia-fabricmanager.service", "");
+    let loaded = place.command("driver load nvidia-570.172.07 --yes");
+    assert_eq!(loaded.code, Some(1), "{loaded:?}");
+    assert_eq!(state(&place), "580.65.05 mgr active functions 2 2");
+}
