@@ -76,8 +76,8 @@ fn a_driver_is_loaded() {
     sriov-manage -d 0000:3b:00.0
     sriov-manage -d 0000:5e:00.0
     modprobe -r nvidia
-    dpkg --remove --force-remove-reinstreq nvidia-vgpu-ubuntu-570
-    apt-get install --yes --allow-downgrades --reinstall -o DPkg::Lock::Timeout=300 /var/lib/virt-vgpu/drivers/nvidia-580.65.05/host/nvidia-vgpu-ubuntu-580_580.65.05_amd64.deb
+    dpkg --remove --force-remove-reinstreq --force-hold nvidia-vgpu-ubuntu-570
+    apt-get install --yes --allow-downgrades --allow-change-held-packages --reinstall -o DPkg::Lock::Timeout=300 -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold /var/lib/virt-vgpu/drivers/nvidia-580.65.05/host/nvidia-vgpu-ubuntu-580_580.65.05_amd64.deb
     modprobe nvidia
     modprobe nvidia_vgpu_vfio
     systemctl start nvidia-vgpud.service
@@ -341,8 +341,8 @@ fn a_driver_that_cannot_be_installed_again_is_loaded_again() {
       done: /usr/lib/nvidia/sriov-manage -e 0000:3b:00.0 (0 of 2 virtual functions are there)
     0000:5e:00.0: set
       done: /usr/lib/nvidia/sriov-manage -e 0000:5e:00.0 (0 of 2 virtual functions are there)
-    problem: driver 570.172.07 could not be installed again, only loaded: 'apt-get install --yes --allow-downgrades --reinstall -o DPkg::Lock::Timeout=300 /var/lib/virt-vgpu/drivers/nvidia-570.172.07/host/nvidia-vgpu-ubuntu-570_570.172.07_amd64.deb' failed (exit status: 100): apt-get: Could not get lock /var/lib/dpkg/lock-frontend. It is held by process 7 (unattended-upgr)
-    driver set 'nvidia-580.65.05' was not loaded: cannot install the driver: 'dpkg --remove --force-remove-reinstreq nvidia-vgpu-ubuntu-570' failed (exit status: 2): dpkg: Could not get lock /var/lib/dpkg/lock-frontend. It is held by process 7 (unattended-upgr); the former driver is back; driver 570.172.07 is loaded
+    problem: driver 570.172.07 could not be installed again, only loaded: 'apt-get install ... /var/lib/virt-vgpu/drivers/nvidia-570.172.07/host/nvidia-vgpu-ubuntu-570_570.172.07_amd64.deb' failed (exit status: 100): apt-get: Could not get lock /var/lib/dpkg/lock-frontend. It is held by process 7 (unattended-upgr)
+    driver set 'nvidia-580.65.05' was not loaded: cannot install the driver: 'dpkg --remove ... nvidia-vgpu-ubuntu-570' failed (exit status: 2): dpkg: Could not get lock /var/lib/dpkg/lock-frontend. It is held by process 7 (unattended-upgr); the former driver is back; driver 570.172.07 is loaded
     ");
     assert_eq!(state(&place), "570.172.07 mgr active functions 2 2");
     place.works("maintenance leave");
