@@ -415,3 +415,16 @@ fn vms_depend_on_some_services_only() {
     assert_eq!(loaded.code, Some(1), "{loaded:?}");
     assert_eq!(state(&place), "580.65.05 mgr active functions 2 2");
 }
+
+/// `nvidia-smi` loads the driver if it is not loaded.
+#[test]
+fn a_visitor_who_loads_the_former_driver_is_in_nobodys_way() {
+    let place = with_pool();
+    // The same package, so that the former driver is there until it is replaced.
+    place.write("package", "nvidia-vgpu-ubuntu-580");
+    place.works("maintenance enter");
+    place.write("visitor", "");
+    place.works("driver load nvidia-580.65.05 --yes");
+    assert_eq!(state(&place), "580.65.05 mgr active functions 2 2");
+    assert!(!place.path("visitor").exists());
+}
