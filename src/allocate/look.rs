@@ -94,7 +94,7 @@ impl<'a> Look<'a> {
     /// When sysfs cannot be read.
     pub fn view(&self, detail: Detail) -> io::Result<HostView<'_>> {
         let view = HostView::open(&self.sysfs, &self.names, detail)?;
-        let maintenance = maintenance::read(self.host)?;
+        let maintenance = maintenance::read(self.host);
         Ok(view.with_nvml(&self.nvml).with_maintenance(maintenance))
     }
 

@@ -16,7 +16,7 @@ use crate::{
     domain::{MEDIA_DIRECTORY, media_path},
     events,
     host::{FileState, Host, is_root},
-    model::{DomainUuid, DriverSetName, PoolName, TokenScope, proposed},
+    model::{DomainUuid, DriverSetName, PoolName, SetDisc, TokenScope, proposed},
 };
 
 /// Why an image cannot be given to a VM.
@@ -113,7 +113,7 @@ pub fn check_token_disc(
     let disc = reached(host, Path::new(&image)).map_err(|problem| problem.to_string())?;
     let token = host.file_state(&scope.path());
     let token = token.map_err(|error| format!("{}: {error}", scope.path()))?;
-    if disc.modified < token.modified {
+    if !is_of_token(&disc, &token) {
         return Err(format!(
             "the disc of driver set '{set}' has an earlier licence token of {scope}; {mend} makes it \
              again"
@@ -127,6 +127,15 @@ pub fn check_token_disc(
         "{image}, which has a licence token, is not readable for QEMU's user {user} alone; {mend} \
          makes it again"
     ))
+}
+
+/// Whether a disc was made with that token: it has the token's date, whatever the clock says of
+/// which is older.
+#[must_use]
+pub fn is_of_token(disc: &FileState, token: &FileState) -> bool {
+    let ((its, its_part), (seconds, part)) = (disc.modified, token.modified);
+    // Some file systems keep whole seconds only.
+    its == seconds && (its_part == part || its_part == 0)
 }
 
 /// Whose licence token a VM gets with a disc of its pool; None: there is none for it.
@@ -170,6 +179,9 @@ fn check_driver(
     token: Option<&TokenScope>,
 ) -> Result<(), String> {
     let image = driver.image();
+    if let GuestDriver::Image(path) = driver {
+        refuse_token_disc(host, path)?;
+    }
     if let GuestDriver::Set(name) = driver {
         if !host.exists(&name.directory()) {
             return Err(format!(
@@ -187,6 +199,20 @@ fn check_driver(
         }
     }
     check_image(host, Path::new(&image)).map_err(|problem| problem.to_string())
+}
+
+/// Refuses an image that is a disc with a licence token: as an image of its own, any pool would
+/// lend it, and the next step would be to let others read it.
+fn refuse_token_disc(host: &Host, image: &str) -> Result<(), String> {
+    let places = [PathBuf::from(image), host.place_of(image)];
+    let disc = places.iter().find_map(|place| SetDisc::at(place));
+    match disc.and_then(|disc| Some((disc.token?, disc.set))) {
+        None => Ok(()),
+        Some((scope, set)) => Err(format!(
+            "{image} has the licence token of {scope}, and is lent by virt-vgpu to its VMs alone; \
+             write guest-driver = \"{set}\" instead"
+        )),
+    }
 }
 
 /// The medium for the requests: that of the first request that wants guest drivers from

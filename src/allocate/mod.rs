@@ -21,7 +21,9 @@ pub use look::Look;
 pub use making::{Base, Making};
 #[cfg(feature = "cli")]
 pub(crate) use media::medium;
-pub use media::{MediaProblem, check_guest_driver, check_image, check_token_disc, token_for};
+pub use media::{
+    MediaProblem, check_guest_driver, check_image, check_token_disc, is_of_token, token_for,
+};
 pub(crate) use media::{choose, provide};
 pub use nearness::{nearness_of, places_beside};
 pub use qemu_user::QemuUser;

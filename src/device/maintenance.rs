@@ -59,6 +59,14 @@ pub struct Load {
     pub failed: Option<String>,
 }
 
+impl Load {
+    /// Whether it is not complete, and that set is needed to complete it or to go back.
+    #[must_use]
+    pub fn needs(&self, set: &DriverSetName) -> bool {
+        self.step != LoadStep::Done && (self.set == *set || self.from_set.as_ref() == Some(set))
+    }
+}
+
 /// The steps of a change of the driver, in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

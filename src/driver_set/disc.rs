@@ -88,7 +88,7 @@ pub fn make_with_tokens(
 fn is_outdated(host: &Host, set: &DriverSetName, scope: &TokenScope) -> bool {
     let disc = host.file_state(&scope.disc(set));
     match (disc, host.file_state(&scope.path())) {
-        (Ok(disc), Ok(token)) => disc.modified < token.modified,
+        (Ok(disc), Ok(token)) => !allocate::is_of_token(&disc, &token),
         (_, Err(error)) => error.kind() == std::io::ErrorKind::NotFound,
         (Err(_), Ok(_)) => false,
     }
@@ -187,11 +187,15 @@ fn make_one(host: &Host, set: &DriverSet, token: Option<&StoredToken>) -> anyhow
     };
     let staging = staging.with_context(cannot)?;
     staging.make_directory(CONTENT).with_context(cannot)?;
-    let token = token.map(|one| &one.token);
-    fill(host, set, &guests, token, &staging).with_context(cannot)?;
+    let text = token.map(|one| &one.token);
+    fill(host, set, &guests, text, &staging).with_context(cannot)?;
     let content = staging.path().join(CONTENT);
     let made = staging.path().join(IMAGE);
     burn(host, &set.name, &content, &made)?;
+    if let Some(one) = token {
+        let stored = host.file_state(&one.scope.path()).with_context(cannot)?;
+        staging.date(IMAGE, stored.modified).with_context(cannot)?;
+    }
     staging
         .move_out(IMAGE, access, &host.path(&target))
         .with_context(|| format!("cannot write {target}"))

@@ -9,7 +9,7 @@ use std::{
         ffi::OsStrExt,
         fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt},
     },
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use nix::{
@@ -110,6 +110,18 @@ impl Host {
     /// The kernel's errno.
     pub fn file_state(&self, path: &str) -> io::Result<FileState> {
         fs::metadata(self.path(path)).map(FileState::from)
+    }
+
+    /// Where a file lies that links may lead to; the path itself, if that cannot be told.
+    #[must_use]
+    pub fn place_of(&self, path: &str) -> PathBuf {
+        let found = fs::canonicalize(self.path(path));
+        let place = found.and_then(|place| {
+            let root = fs::canonicalize(self.path("/"))?;
+            let below = place.strip_prefix(root).map_err(io::Error::other)?;
+            Ok(Path::new("/").join(below))
+        });
+        place.unwrap_or_else(|_| PathBuf::from(path))
     }
 
     /// The state of a file, or of a link itself.

@@ -390,6 +390,18 @@ pub fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
+/// From now on Ctrl-C and a lost connection do not end this process: it does what must not be left
+/// half-done. Programs that it starts are spared, too: without a reader of what they say, they
+/// would end in the middle. `SIGTERM` still ends it. Threads that there are already do not count.
+///
+/// # Errors
+/// The kernel's errno.
+#[cfg(feature = "cli")]
+pub fn refuse_interrupts() -> io::Result<()> {
+    use nix::sys::signal::{SigSet, Signal};
+    Ok(SigSet::from_iter([Signal::SIGINT, Signal::SIGHUP]).thread_block()?)
+}
+
 /// From now on neither this process nor one that it starts leaves a core file when it crashes:
 /// it has secrets.
 ///

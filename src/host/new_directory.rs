@@ -13,7 +13,10 @@ use std::{
 };
 
 use fs2::FileExt;
-use nix::fcntl::{AT_FDCWD, OFlag, RenameFlags, renameat2};
+use nix::{
+    fcntl::{AT_FDCWD, OFlag, RenameFlags, renameat2},
+    sys::{stat::futimens, time::TimeSpec},
+};
 
 use super::{
     Host,
@@ -214,6 +217,18 @@ impl NewDirectory {
     pub fn link(&self, to: &Path, name: &str) -> io::Result<()> {
         let path = self.path.join(name);
         effect("link", &path, || fs::hard_link(to, &path))
+    }
+
+    /// Gives a file of it, which a program has made, a date: seconds and nanoseconds since 1970.
+    ///
+    /// # Errors
+    /// The kernel's errno.
+    pub fn date(&self, name: &str, (seconds, nanoseconds): (i64, i64)) -> io::Result<()> {
+        let path = self.path.join(name);
+        let date = TimeSpec::new(seconds, nanoseconds);
+        effect("utimens", &path, || {
+            Ok(futimens(&File::open(&path)?, &date, &date)?)
+        })
     }
 
     /// Moves a file of it, which a program has made, elsewhere on the same file system, in place

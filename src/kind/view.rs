@@ -38,7 +38,7 @@ pub struct HostView<'a> {
     /// Facts that kinds have found and keep for later.
     found: RefCell<BTreeMap<TypeId, Rc<dyn Any>>>,
     quarantined: BTreeMap<PciAddress, String>,
-    maintenance: Option<Maintenance>,
+    maintenance: Result<Option<Maintenance>, String>,
     claimed: BTreeMap<PciAddress, DomainName>,
     announced: Vec<Announced>,
     beside: Option<ParentName>,
@@ -125,7 +125,7 @@ impl<'a> HostView<'a> {
             gpus: RefCell::default(),
             found: RefCell::default(),
             quarantined: BTreeMap::new(),
-            maintenance: None,
+            maintenance: Ok(None),
             claimed: BTreeMap::new(),
             announced: Vec::new(),
             beside: None,
@@ -178,18 +178,25 @@ impl<'a> HostView<'a> {
         self
     }
 
-    /// The GPUs that are in maintenance.
+    /// The GPUs that are in maintenance; where that cannot be told, any may be.
     #[must_use]
-    pub fn with_maintenance(mut self, maintenance: Option<Maintenance>) -> Self {
-        self.maintenance = maintenance;
+    pub fn with_maintenance(mut self, maintenance: io::Result<Option<Maintenance>>) -> Self {
+        self.maintenance = maintenance.map_err(|error| error.to_string());
         self
     }
 
     /// Why nothing of a device can be handed out now: its GPU is in maintenance.
     #[must_use]
     pub fn under_maintenance(&self, device: &ParentName) -> Option<String> {
-        let maintenance = self.maintenance.as_ref()?;
         let function = device.pci()?;
+        let maintenance = match &self.maintenance {
+            Ok(maintenance) => maintenance.as_ref()?,
+            Err(why) => {
+                return Some(format!(
+                    "whether it is in maintenance cannot be told: {why}"
+                ));
+            }
+        };
         let gpu = maintenance.gpu_of(self.sysfs(), function)?;
         Some(Maintenance::refusal(gpu, function.into()))
     }

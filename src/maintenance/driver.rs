@@ -90,11 +90,17 @@ pub(super) fn unload(host: &Host) -> anyhow::Result<()> {
     );
 }
 
-/// Loads the driver, and checks its version.
+/// Loads the driver, and checks its version. Another version goes first: while a driver is
+/// installed, `nvidia-smi` of a monitoring program loads the one that is still there
+/// (`nvidia-modprobe`).
 ///
 /// # Errors
 /// Why it is not loaded, or which version is loaded instead.
 pub(super) fn load(host: &Host, version: Option<&str>) -> anyhow::Result<()> {
+    let present = loaded_driver(host)?.and_then(|driver| driver.version);
+    if present.is_some() && present.as_deref() != version {
+        unload(host)?;
+    }
     modprobe(host, &[MODULE]).map_err(|error| {
         anyhow!("{error:#}; 'journalctl -k -g NVRM' shows the driver's messages")
     })?;
@@ -113,6 +119,11 @@ pub(super) fn load(host: &Host, version: Option<&str>) -> anyhow::Result<()> {
         ),
         _ => Ok(()),
     }
+}
+
+/// Whether modules can be loaded and unloaded.
+pub(super) fn has_modprobe(host: &Host) -> bool {
+    host.exists(MODPROBE)
 }
 
 fn modprobe(host: &Host, arguments: &[&str]) -> anyhow::Result<()> {

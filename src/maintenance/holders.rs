@@ -119,9 +119,11 @@ pub fn holders(
     }
     let has_it = |device| domains.values().any(|one| one.devices.contains(&device));
     let mut others = Vec::new();
-    // Nobody uses one that is not there any more.
-    let is_there = |gpu: &&PciAddress| host.exists(&format!("{PCI_DEVICES}/{gpu}"));
-    for &gpu in noted.gpus.iter().filter(is_there) {
+    // With a damaged claim it is not known which vGPUs are of nobody. Of a GPU that is not there any
+    // more nobody has a vGPU.
+    let is_told = damaged.is_empty();
+    let there = noted.gpus.iter().filter(|gpu| is_there(host, **gpu));
+    for &gpu in there.filter(|_| is_told) {
         for user in users(host, gpu)? {
             if user.domain.is_none() && !has_it(user.device) {
                 others.push(no_domains(gpu, user.device));
@@ -133,6 +135,10 @@ pub fn holders(
     domains.sort_by(|one, other| one.domain.cmp(&other.domain));
     found.domains = domains;
     Ok(found)
+}
+
+fn is_there(host: &Host, gpu: PciAddress) -> bool {
+    host.exists(&format!("{PCI_DEVICES}/{gpu}"))
 }
 
 fn no_domains(gpu: PciAddress, device: Handle) -> String {

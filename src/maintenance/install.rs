@@ -24,6 +24,27 @@ const SHELL: &str = "/bin/sh";
 /// The packages that NVIDIA's host driver has on Debian and Ubuntu, one for each branch.
 const PACKAGES: &str = "nvidia-vgpu-ubuntu*";
 
+/// How apt installs a file, whatever version is there. A package that is held is held against other
+/// upgrades than this one; another program may be installing something, as `unattended-upgrades`
+/// does (seconds); and nobody is there to answer what to do with a changed file of configuration.
+const INSTALL: [&str; 11] = [
+    "install",
+    "--yes",
+    "--allow-downgrades",
+    "--allow-change-held-packages",
+    "--reinstall",
+    "-o",
+    "DPkg::Lock::Timeout=300",
+    "-o",
+    "Dpkg::Options::=--force-confdef",
+    "-o",
+    "Dpkg::Options::=--force-confold",
+];
+
+/// What dpkg has begun and not ended. It, and apt, then refuse all else (`debSystem::CheckUpdates`
+/// of apt).
+const UNFINISHED: &str = "/var/lib/dpkg/updates";
+
 /// Which file of a set is installed on this host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Installer {
@@ -73,6 +94,7 @@ impl Installer {
         };
         let found = Self::file(set, part);
         found.check_headers(host)?;
+        found.check_dpkg(host)?;
         Ok(found)
     }
 
@@ -109,6 +131,20 @@ impl Installer {
         )))
     }
 
+    /// After a power cut dpkg has to be told to complete its work.
+    fn check_dpkg(&self, host: &Host) -> Result<(), NoInstaller> {
+        let is_update = |name: &String| name.bytes().all(|byte| byte.is_ascii_digit());
+        let names = host.list(UNFINISHED).unwrap_or_default();
+        match self.system == System::HostDeb && names.iter().any(is_update) {
+            false => Ok(()),
+            true => Err(NoInstaller(
+                "dpkg was interrupted at its work and refuses other work; complete it with 'dpkg \
+                 --configure -a', then try again"
+                    .to_owned(),
+            )),
+        }
+    }
+
     /// Installs it, also over a newer one. Packages of other branches go first.
     ///
     /// # Errors
@@ -120,8 +156,7 @@ impl Installer {
             System::HostDeb => {
                 remove_other_packages(host, &self.package(host)?)?;
                 if host.exists(APT_GET) {
-                    let options = ["install", "--yes", "--allow-downgrades", "--reinstall"];
-                    let arguments: Vec<&str> = options.into_iter().chain([&*path]).collect();
+                    let arguments: Vec<&str> = INSTALL.into_iter().chain([&*path]).collect();
                     return program(host, APT_GET, &arguments);
                 }
                 program(host, DPKG, &["--install", &path])
@@ -194,14 +229,20 @@ fn remove_other_packages(host: &Host, package: &str) -> anyhow::Result<()> {
         is_there.then_some(name)
     });
     for other in others.filter(|&other| other != package) {
-        program(host, DPKG, &["--remove", "--force-remove-reinstreq", other])?;
+        let options = ["--remove", "--force-remove-reinstreq", "--force-hold"];
+        let arguments: Vec<&str> = options.into_iter().chain([other]).collect();
+        program(host, DPKG, &arguments)?;
     }
     Ok(())
 }
 
 fn program(host: &Host, program: &str, arguments: &[&str]) -> anyhow::Result<()> {
     let name = program.rsplit('/').next().unwrap_or(program);
-    let shown = format!("{name} {}", arguments.join(" "));
+    // The options say nothing of why it fails.
+    let shown = match arguments {
+        [verb, _, .., what] => format!("{name} {verb} ... {what}"),
+        _ => format!("{name} {}", arguments.join(" ")),
+    };
     let ended = host
         .run_program(program, arguments, Deadline::after(PATIENCE))
         .with_context(|| format!("'{shown}' did not end"))?;

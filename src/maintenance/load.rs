@@ -21,7 +21,10 @@ use crate::{
     driver_set::{self, DriverSet},
     events,
     gpu_setup::{Asked, Job, JobReport, JobResult, Survey, Surveyed, carry_out, remove_functions},
-    host::{Deadline, DriverLock, Host, complain, gpu_openers, libvirt::Libvirt, patience},
+    host::{
+        Deadline, DriverLock, Host, complain, gpu_openers, libvirt::Libvirt, patience,
+        refuse_interrupts,
+    },
     model::{DriverSetName, PciAddress},
 };
 
@@ -44,6 +47,10 @@ pub struct LoadPlan {
     /// What goes back to the former driver.
     #[serde(skip)]
     back: Option<Installer>,
+    /// GPUs that cannot be set up for their pools as they are: that the new driver cannot either is
+    /// no reason to go back.
+    #[serde(skip)]
+    unfit: BTreeSet<PciAddress>,
     /// The steps, in words.
     pub steps: Vec<String>,
     /// What should be known before.
@@ -89,6 +96,12 @@ pub fn plan_load(
             outside.join(", ")
         );
     }
+    if !driver::has_modprobe(host) {
+        bail!(
+            "there is no modprobe, which loads and unloads the driver; install kmod ('apt-get \
+             install kmod', 'dnf install kmod')"
+        );
+    }
     if !services::has_systemd(host) {
         bail!("there is no systemctl, which stops and starts the driver's services");
     }
@@ -119,11 +132,18 @@ pub fn plan_load(
         from,
         file,
         back,
+        unfit: BTreeSet::new(),
         steps: Vec::new(),
         notes,
         is_loaded: is_loaded && cut_off.is_none(),
     };
     plan.steps = plan.steps_in_words(host, &all)?;
+    for (gpu, why) in unfit(host)? {
+        plan.notes.push(format!(
+            "{gpu} cannot be set up for its pools before the change, nor has it to be after it: {why}"
+        ));
+        plan.unfit.insert(gpu);
+    }
     if let (Some(from), None) = (&plan.from, &plan.back) {
         plan.notes.push(format!(
             "no driver set has the present driver, {from}: if the new one fails, it can only come \
@@ -261,6 +281,22 @@ fn with_functions(host: &Host, gpus: &[PciAddress]) -> anyhow::Result<Vec<PciAdd
     Ok(with)
 }
 
+/// The GPUs that cannot be set up for their pools as they are, each with the reason.
+fn unfit(host: &Host) -> anyhow::Result<Vec<(PciAddress, String)>> {
+    let survey = Survey::read(host)?;
+    let wanted = survey
+        .gpus
+        .iter()
+        .filter(|one| !matches!(one.wanted, Ok(None)));
+    let failing = wanted.filter_map(|surveyed| {
+        let mut job = Job::new(surveyed);
+        job.foresee(host, false);
+        let is_unfit = matches!(job.report.result, JobResult::Failed | JobResult::Refused);
+        is_unfit.then(|| (surveyed.gpu, job.report.reason.unwrap_or_default()))
+    });
+    Ok(failing.collect())
+}
+
 /// A sentence about virtual functions that are not made again, because no pool wants them.
 fn lost_functions(host: &Host, gpus: &[PciAddress]) -> anyhow::Result<Option<String>> {
     let with = with_functions(host, gpus)?;
@@ -318,6 +354,8 @@ pub struct StepDone {
 /// report.
 pub fn load(work: &mut Work<'_>, set: &DriverSet, plan: &LoadPlan) -> anyhow::Result<LoadReport> {
     plan.file.check(work.host, set)?;
+    refuse_interrupts()?;
+    complain("virt-vgpu: from here on neither Ctrl-C nor a lost connection stops the change");
     work.change(|noted| {
         noted.load = Some(Load {
             set: plan.set.clone(),
@@ -499,20 +537,38 @@ impl Run<'_, '_> {
 
     fn start_services(&mut self) -> anyhow::Result<()> {
         let stopped = self.work.noted().map(|noted| noted.services.clone());
-        services::restart(self.work.host, &stopped.unwrap_or_default())?;
-        self.work.change(|noted| noted.services.clear())
+        let restarted = services::restart(self.work.host, &stopped.unwrap_or_default());
+        // Those that do not run yet are started at the end of maintenance.
+        self.work.change(|noted| {
+            let failed = |name: &String| {
+                let mut failed = restarted.failed.iter();
+                failed.any(|one| one.service.name == name)
+            };
+            noted.services.retain(failed);
+        })?;
+        for one in restarted.failed {
+            if one.service.is_vital {
+                return Err(one.why);
+            }
+            self.problems.push(events::one_line(&one.why));
+        }
+        Ok(())
     }
 
     fn set_up(&mut self) -> anyhow::Result<()> {
         let gpus = self.work.noted().map(|noted| noted.gpus.clone());
         let gpus = gpus.unwrap_or_default();
         let (gpus, problems) = set_up(self.work.host, &gpus)?;
-        let failed = gpus.iter().find(|gpu| gpu.result == JobResult::Failed);
+        let has_failed = |gpu: &&JobReport| {
+            gpu.result == JobResult::Failed && !self.plan.unfit.contains(&gpu.gpu)
+        };
+        let failed = gpus.iter().find(has_failed);
         let failed = failed.map(|gpu| {
             let why = gpu.reason.as_deref().unwrap_or_default();
             anyhow!("{}: {why}", gpu.gpu)
         });
-        (self.gpus, self.problems) = (gpus, problems);
+        self.gpus = gpus;
+        self.problems.extend(problems);
         failed.map_or(Ok(()), Err)
     }
 
@@ -580,12 +636,19 @@ impl Run<'_, '_> {
             self.driver = Some(self.driver_alone()?);
         }
         driver::unload(host)?;
-        if let Some(back) = &plan.back {
-            back.run(host)?;
+        let installed = plan.back.as_ref().map(|back| back.run(host)).transpose();
+        // Where nothing could be installed, it may be as it was.
+        let loaded = driver::load(host, Some(from));
+        if let (Ok(()), Err(error)) = (&loaded, &installed) {
+            self.problems.push(format!(
+                "driver {from} could not be installed again, only loaded: {}",
+                events::one_line(error)
+            ));
         }
-        driver::load(host, Some(from)).map_err(|error| match &plan.back {
-            Some(_) => error,
-            None => anyhow!(
+        loaded.map_err(|error| match (installed, &plan.back) {
+            (Err(why), _) => anyhow!("{why:#}; {error:#}"),
+            (Ok(_), Some(_)) => error,
+            (Ok(_), None) => anyhow!(
                 "{error:#}; driver {from} is in no driver set, so it cannot be installed again: \
                  install it by hand, or store its bundle ('virt-vgpu driver add') and run \
                  'virt-vgpu driver load'"

@@ -22,6 +22,26 @@ pub struct Service {
     /// Whether every host with vGPUs needs it, so that it is started with the driver even if it
     /// was not running.
     pub is_needed: bool,
+    /// Whether VMs depend on it: a driver with which it does not start is of no use.
+    pub is_vital: bool,
+}
+
+/// What came of starting services.
+#[derive(Debug, Default)]
+pub struct Restarted {
+    /// Those that run.
+    pub started: Vec<String>,
+    /// Those that do not.
+    pub failed: Vec<NotStarted>,
+}
+
+/// A service that could not be started.
+#[derive(Debug)]
+pub struct NotStarted {
+    /// It.
+    pub service: &'static Service,
+    /// systemd's reason.
+    pub why: anyhow::Error,
 }
 
 /// In the order in which they are started: `nvidia-vgpud` loads the types and ends, and
@@ -31,26 +51,32 @@ pub const SERVICES: [Service; 6] = [
     Service {
         name: "nvidia-vgpud.service",
         is_needed: true,
+        is_vital: true,
     },
     Service {
         name: "nvidia-vgpu-mgr.service",
         is_needed: true,
+        is_vital: true,
     },
     Service {
         name: "nvidia-fabricmanager.service",
         is_needed: false,
+        is_vital: true,
     },
     Service {
         name: "nvidia-persistenced.service",
         is_needed: false,
+        is_vital: false,
     },
     Service {
         name: "nvidia-dcgm.service",
         is_needed: false,
+        is_vital: false,
     },
     Service {
         name: "dcgm-exporter.service",
         is_needed: false,
+        is_vital: false,
     },
 ];
 
@@ -85,12 +111,9 @@ pub(super) fn stop(host: &Host, service: &str) -> anyhow::Result<()> {
 
 /// Starts services that were stopped, and those that every host with vGPUs needs. One that is not
 /// installed is left out.
-///
-/// # Errors
-/// systemd's reason; the others are started all the same.
-pub fn restart(host: &Host, stopped: &[String]) -> anyhow::Result<Vec<String>> {
-    let mut problem = None;
-    let mut started = Vec::new();
+#[must_use]
+pub fn restart(host: &Host, stopped: &[String]) -> Restarted {
+    let mut restarted = Restarted::default();
     let is_installed = |name: &str| {
         let ended = systemctl(host, &["cat", "--no-pager", name]);
         ended.is_ok_and(|ended| ended.status.success())
@@ -101,11 +124,11 @@ pub fn restart(host: &Host, stopped: &[String]) -> anyhow::Result<Vec<String>> {
             continue;
         }
         match run(host, "start", service.name) {
-            Ok(()) => started.push(service.name.to_owned()),
-            Err(error) => problem = problem.or(Some(error)),
+            Ok(()) => restarted.started.push(service.name.to_owned()),
+            Err(why) => restarted.failed.push(NotStarted { service, why }),
         }
     }
-    problem.map_or(Ok(started), Err)
+    restarted
 }
 
 fn run(host: &Host, verb: &str, service: &str) -> anyhow::Result<()> {

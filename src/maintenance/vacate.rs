@@ -32,7 +32,8 @@ const OFTEN: Duration = Duration::from_secs(2);
 const GIVING_BACK: Duration = Duration::from_secs(60);
 
 /// Asks all of them to shut down, and waits until their devices are given back. Returns those
-/// that have not ended in time; they go on running.
+/// that have not ended in time, and transient ones, of which nothing would be left; they go on
+/// running.
 ///
 /// # Errors
 /// When it cannot be noted whom that was asked of: then nobody was.
@@ -42,8 +43,10 @@ pub fn shut_down(
     holders: &[Holder],
     timeout: Duration,
 ) -> anyhow::Result<Vec<Left>> {
+    let (transient, holders): (Vec<&Holder>, Vec<&Holder>) =
+        holders.iter().partition(|one| is_transient(libvirt, one));
     work.change(|noted| {
-        for one in holders {
+        for &one in &holders {
             let known = noted.shut_down.iter();
             if known.clone().all(|its| its.uuid != one.domain_uuid) {
                 noted.shut_down.push(ShutDown {
@@ -53,7 +56,7 @@ pub fn shut_down(
             }
         }
     })?;
-    let mut left = Vec::new();
+    let mut left: Vec<Left> = transient.into_iter().map(would_be_lost).collect();
     let mut waiting = Vec::new();
     for one in holders {
         let asked = libvirt.domain_by_uuid(one.domain_uuid);
@@ -152,6 +155,25 @@ pub fn migrate(
         }
     }
     left
+}
+
+/// Whether libvirt forgets it when it ends. One that has gone is none.
+fn is_transient(libvirt: &Libvirt, one: &Holder) -> bool {
+    let found = libvirt.domain_by_uuid(one.domain_uuid);
+    let persistent = found.and_then(|domain| domain.map(|it| it.is_persistent()).transpose());
+    matches!(persistent, Ok(Some(false)))
+}
+
+fn would_be_lost(one: &Holder) -> Left {
+    let domain = &one.domain;
+    Left {
+        domain: domain.clone(),
+        why: format!(
+            "it is transient: libvirt forgets its XML when it ends, so it was not shut down; move it \
+             with '--migrate URI', or save its XML ('virsh dumpxml {domain}') and end it with 'virsh \
+             shutdown {domain}'"
+        ),
+    }
 }
 
 /// Whether it runs, or a claim of it is left. What cannot be told counts as yes.

@@ -92,18 +92,21 @@ impl<'a> HostSupply<'a> {
     /// other one hands out parts of it.
     #[must_use]
     pub fn rival(&self, pool: &Pool, subject: &Parent) -> Option<&'a Pool> {
-        self.taking(!pool.kind.is_of_whole_functions(), subject)
+        let whole = !pool.kind.is_of_whole_functions();
+        self.taking(whole, subject, Some(&pool.name))
     }
 
-    /// The first pool that takes the device and hands it out whole, or else in parts.
-    fn taking(&self, whole: bool, subject: &Parent) -> Option<&'a Pool> {
+    /// The first pool that takes the device and hands it out whole, or else in parts. A pool of
+    /// the name `except` is what a file that is checked replaces.
+    fn taking(&self, whole: bool, subject: &Parent, except: Option<&PoolName>) -> Option<&'a Pool> {
         let mut all = self.all_pools?.all_pools().iter();
         all.find(|pool| {
             let takes_it = || {
                 let its = pool.kind.subject_named(self.view.sysfs(), &subject.name);
                 its.is_some_and(|its| is_match(&self.verdict(pool, &pool.rules, &its)))
             };
-            pool.kind.is_of_whole_functions() == whole && takes_it()
+            let is_meant = pool.kind.is_of_whole_functions() == whole;
+            is_meant && Some(&pool.name) != except && takes_it()
         })
     }
 
@@ -111,7 +114,7 @@ impl<'a> HostSupply<'a> {
     /// handed out whole.
     #[must_use]
     pub fn handed_out_in_parts(&self, function: &Parent) -> Option<String> {
-        self.taking(false, function).map(parts_of)
+        self.taking(false, function, None).map(parts_of)
     }
 
     /// All such pools, each with the devices that both take.

@@ -22,7 +22,7 @@ use crate::{
 /// driver, install the one of the set (the package of the distribution, else NVIDIA's
 /// installer), load it, start the services, set up the GPUs for their pools. Then the
 /// version is read back. If a step fails, the former driver is installed and loaded
-/// again, if a driver set has it. What a reboot is needed for is said before.
+/// again, if a driver set has it. Neither Ctrl-C nor a lost connection stops it. What a reboot is needed for is said before.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   virt-vgpu driver load nvidia-580.65.05 --dry-run

@@ -10,13 +10,15 @@ use super::{alone, lending, named, pools, size};
 use crate::{
     claims,
     cli::{confirm::confirm, output},
+    device::maintenance,
     host::Host,
     model::{DriverSetName, SetDisc, pools_in_words},
 };
 
 /// Remove a driver set.
 ///
-/// One that a pool lends to VMs, or whose disc is in a VM, stays.
+/// One that a pool lends to VMs, or whose disc is in a VM, stays; so does one that a
+/// change of the host's driver needs that is not complete.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   virt-vgpu driver remove nvidia-580.65.05
@@ -73,6 +75,15 @@ impl Remove {
             bail!(
                 "{undone}: domain '{}' runs with its disc; shut it down first",
                 claim.domain_name
+            );
+        }
+        let noted = maintenance::read(host).with_context(|| undone.clone())?;
+        let change = noted.and_then(|noted| noted.load);
+        if let Some(load) = change.filter(|load| load.needs(name)) {
+            bail!(
+                "{undone}: 'virt-vgpu driver load {}' is not complete, and needs it; run it \
+                 again, or end it with 'virt-vgpu maintenance leave --force'",
+                load.set
             );
         }
         let mut report = Report {

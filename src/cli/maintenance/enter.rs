@@ -23,7 +23,8 @@ use crate::{
 /// devices now are listed. --shutdown asks their guests to shut down, and waits;
 /// --migrate moves them to another host, one after the other, with their definitions;
 /// --migrateuri and --listen-address are virsh's.
-/// No VM is ever killed. Further GPUs can be added at any time.
+/// No VM is ever killed, and a transient one, of which nothing would be left, is not
+/// shut down. Further GPUs can be added at any time.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   virt-vgpu maintenance enter --dry-run              who would have to go
@@ -31,8 +32,8 @@ use crate::{
   virt-vgpu maintenance enter 0000:3b:00.0 --shutdown --timeout 300
   virt-vgpu maintenance enter --migrate qemu+ssh://host2/system --yes
 
-Exit code 0 when the GPUs are in maintenance and, where that was asked for, no VM
-has them any more; 1 when not.")]
+Exit code 0 when the GPUs are in maintenance and, where that was asked for, no
+VM has them any more; 1 when not.")]
 pub(super) struct Enter {
     /// These GPUs: addresses in any notation [default: all].
     #[arg(value_name = "GPU")]
@@ -93,7 +94,8 @@ struct Report {
 impl Enter {
     pub(super) fn run(&self, host: &Host) -> anyhow::Result<ExitCode> {
         if !self.dry_run {
-            only_root(host, "keep GPUs from VMs")?;
+            let hint = ", or with --dry-run to see what it would do";
+            only_root(host, "keep GPUs from VMs", hint)?;
         }
         let gpus = chosen(host, &self.gpus)?;
         let libvirt = match self.shutdown || self.migrate.is_some() {

@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use serde::Serialize;
 
-use super::{libvirt_or_tell, only_root};
+use super::only_root;
 use crate::{
     cli::{output, target::Connection},
     device::maintenance::{LoadStep, Maintenance, ShutDown},
@@ -27,7 +27,7 @@ use crate::{
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   virt-vgpu maintenance leave
-  virt-vgpu maintenance leave --start       and start the VMs that were shut down
+  virt-vgpu maintenance leave --start    and start VMs that were shut down
   virt-vgpu maintenance leave 0000:3b:00.0
 
 Exit code 0 when all is as before, 1 when not.")]
@@ -71,7 +71,7 @@ struct Report {
 
 impl Leave {
     pub(super) fn run(&self, host: &Host) -> anyhow::Result<ExitCode> {
-        only_root(host, "end maintenance")?;
+        only_root(host, "end maintenance", "")?;
         let mut work = Work::begin(host, "virt-vgpu maintenance leave")?;
         let Some(noted) = work.noted().cloned() else {
             bail!("no GPU is in maintenance; 'virt-vgpu maintenance enter' begins it");
@@ -88,17 +88,32 @@ impl Leave {
         let still: BTreeSet<PciAddress> = noted.gpus.difference(&gpus).copied().collect();
         let mut services = Vec::new();
         if still.is_empty() && !noted.services.is_empty() {
-            match restart(host, &noted.services) {
-                Ok(started) => services = started,
-                Err(error) => problems.push(events::one_line(&error)),
-            }
+            let restarted = restart(host, &noted.services);
+            services = restarted.started;
+            let failed = restarted.failed.iter();
+            problems.extend(failed.map(|one| events::one_line(&one.why)));
         }
         let (set_up, others) = set_up(host, &gpus).context("the GPUs stay in maintenance")?;
         problems.extend(others);
         work.leave(&gpus)?;
         let (mut not_running, mut started) = (Vec::new(), Vec::new());
         if still.is_empty() && !noted.shut_down.is_empty() {
-            if let Some(libvirt) = libvirt_or_tell(host, &self.connection) {
+            let libvirt = match self.connection.open_for(host) {
+                Ok(libvirt) => libvirt,
+                Err(error) => {
+                    problems.push(events::one_line(&error));
+                    None
+                }
+            };
+            if libvirt.is_none() {
+                let names: Vec<&str> = noted.shut_down.iter().map(|it| it.name.as_str()).collect();
+                problems.push(format!(
+                    "VMs that were shut down for the maintenance were not looked at: {}; 'virsh start \
+                     NAME' starts one",
+                    names.join(", ")
+                ));
+            }
+            if let Some(libvirt) = libvirt {
                 for one in &noted.shut_down {
                     match self.start(&libvirt, one) {
                         Ok(Run::Started) => started.push(one.name.clone()),

@@ -52,9 +52,9 @@ impl MaintenanceVerb {
 }
 
 /// Refuses users who cannot do it.
-fn only_root(host: &Host, what: &str) -> anyhow::Result<()> {
+fn only_root(host: &Host, what: &str, else_what: &str) -> anyhow::Result<()> {
     if host.is_real() && !is_root() {
-        bail!("only root can {what}; run it as root, or with --dry-run to see what it would do");
+        bail!("only root can {what}; run it as root{else_what}");
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, fmt, process::ExitCode, time::Duration};
 
+use anyhow::anyhow;
 use clap::Args;
 use serde::Serialize;
 
@@ -61,7 +62,11 @@ impl Status {
     pub(super) fn run(&self, host: &Host) -> anyhow::Result<ExitCode> {
         let noted = maintenance::read(host)?;
         let driver = loaded_driver(host)?;
-        let at_work = at_work(host)?;
+        let at_work = at_work(host).map_err(|error| {
+            anyhow!(
+                "cannot tell whether a command of maintenance is at work: {error}; run it as root"
+            )
+        })?;
         let holders = match &noted {
             Some(noted) => {
                 let libvirt = libvirt_or_tell(host, &self.connection);

@@ -84,7 +84,11 @@ impl Both<'_> {
         let after = std::path::absolute(&self.after.origin).ok()?;
         let after = Values::of(&read(&Host::new("/"), &after)?)?;
         let differs = |row: &&KeyEffect| !is_same(&before.get(row), &after.get(row));
-        let rows: Vec<&KeyEffect> = config::EFFECTS.iter().filter(differs).collect();
+        let mut rows: Vec<&KeyEffect> = config::EFFECTS.iter().filter(differs).collect();
+        // Keys of one kind say nothing of a pool of another.
+        if rows.iter().any(|row| row.key == "kind") {
+            rows.retain(|row| row.key == "kind");
+        }
         let gpus = Gpus::of(host, self);
         let change = |row: &&KeyEffect| {
             let effect = self.effect(row, &gpus);

@@ -264,3 +264,19 @@ fn placeholders_of_whole_devices_follow_or_are_attached_again() {
         assert_eq!(needed(&scene, &pool(new)), pairs(wanted), "{new}");
     }
 }
+
+/// The file takes the place of the pool: the two are no rivals, and keys of the former kind say
+/// nothing.
+#[test]
+fn a_pool_of_another_kind() {
+    let scene = scene(&vgpus(""));
+    let new = format!("kind = 'pci'\n{ALL}");
+    assert_eq!(
+        told(&scene, &new),
+        [
+            "pool 'cad': kind (\"nvidia-vgpu\" to \"pci\"): the placeholders of one kind do not serve \
+             another; devices that are attached from now on have it; take the others off with \
+             'virt-vgpu detach' and attach them again"
+        ]
+    );
+}

@@ -467,6 +467,56 @@ fn discs_that_are_not_as_they_should_be() {
     assert_eq!(lab.lent(&vm(1, "cad")), "");
 }
 
+/// A host whose battery is empty, or whose clock was wrong until today.
+#[test]
+fn the_clock_does_not_say_which_disc_is_of_a_token() {
+    let lab = Lab::with_set();
+    lab.scene.file("a.tok", token("{}"));
+    lab.token("add @a.tok --pool cad");
+    let disc = lab.scene.path(&format!("{SET}/guest-pool-cad.iso"));
+    let year = std::time::Duration::from_secs(365 * 24 * 60 * 60);
+    for (path, date) in [
+        (
+            lab.scene.path("var/lib/virt-vgpu/tokens/pool-cad.json"),
+            std::time::SystemTime::now() + 10 * year,
+        ),
+        (disc, std::time::SystemTime::now() + 20 * year),
+    ] {
+        let file = fs::File::open(path).unwrap();
+        file.set_modified(date).unwrap();
+        assert_eq!(lab.lent(&vm(1, "cad")), "");
+        lab.driver("iso nvidia-580.65.05").succeeds();
+        assert_eq!(lab.problems(), "");
+        assert_eq!(lab.lent(&vm(1, "cad")), "guest-pool-cad.iso");
+    }
+}
+
+/// By its path, also that of a link, another pool would lend it.
+#[test]
+fn a_disc_with_a_token_is_no_image_of_a_pools_own() {
+    let lab = Lab::with_set();
+    lab.scene.file("a.tok", token("{}"));
+    lab.token("add @a.tok --pool cad");
+    let disc = format!("{SET}/guest-pool-cad.iso");
+    let readable = fs::Permissions::from_mode(0o444);
+    fs::set_permissions(lab.scene.path(&disc), readable).unwrap();
+    symlink(
+        lab.scene.path(&disc),
+        lab.scene.path("var/lib/virt-vgpu/link.iso"),
+    )
+    .unwrap();
+    for image in [&*disc, "/var/lib/virt-vgpu/link.iso"] {
+        lab.scene
+            .pool_with("viz", SMALL, &format!("guest-driver = '{image}'"));
+        assert_eq!(lab.lent(&vm(1, "viz")), "", "{image}");
+    }
+    let checked = lab.run("pool check viz");
+    insta::assert_snapshot!(lab.plain(&checked.stdout), @r#"
+    warning: /etc/virt-vgpu/pools.d/viz.toml: key 'guest-driver': /var/lib/virt-vgpu/link.iso has the licence token of pool 'cad', and is lent by virt-vgpu to its VMs alone; write guest-driver = "nvidia-580.65.05" instead
+    1 pool checked: 0 errors, 1 warning
+    "#);
+}
+
 #[test]
 fn what_is_no_token_is_refused() {
     let lab = Lab::with_set();
@@ -520,7 +570,7 @@ fn what_is_no_token_is_refused() {
         ),
         (
             "@old.tok",
-            "virt-vgpu: nothing was stored: the token has expired on 2020-01-01 (UTC); get a new one from NVIDIA's licensing portal\n",
+            "virt-vgpu: nothing was stored: the token has expired on 2020-01-01 (UTC) by this host's clock; get a new one from NVIDIA's licensing portal\n",
         ),
         (
             "@good.tok --pool other",

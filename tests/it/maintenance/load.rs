@@ -62,6 +62,7 @@ fn a_driver_is_loaded() {
     driver 580.65.05 is loaded; 'virt-vgpu maintenance leave' lets VMs have the GPUs again
     ");
     insta::assert_snapshot!(loaded.stderr, @"
+    virt-vgpu: from here on neither Ctrl-C nor a lost connection stops the change
     virt-vgpu: step 1 of 7: stop services
     virt-vgpu: step 2 of 7: remove virtual functions
     virt-vgpu: step 3 of 7: unload the driver
@@ -75,8 +76,8 @@ fn a_driver_is_loaded() {
     sriov-manage -d 0000:3b:00.0
     sriov-manage -d 0000:5e:00.0
     modprobe -r nvidia
-    dpkg --remove --force-remove-reinstreq nvidia-vgpu-ubuntu-570
-    apt-get install --yes --allow-downgrades --reinstall /var/lib/virt-vgpu/drivers/nvidia-580.65.05/host/nvidia-vgpu-ubuntu-580_580.65.05_amd64.deb
+    dpkg --remove --force-remove-reinstreq --force-hold nvidia-vgpu-ubuntu-570
+    apt-get install --yes --allow-downgrades --allow-change-held-packages --reinstall -o DPkg::Lock::Timeout=300 -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold /var/lib/virt-vgpu/drivers/nvidia-580.65.05/host/nvidia-vgpu-ubuntu-580_580.65.05_amd64.deb
     modprobe nvidia
     modprobe nvidia_vgpu_vfio
     systemctl start nvidia-vgpud.service
@@ -297,4 +298,151 @@ fn an_error_anywhere_leaves_a_known_state() {
         );
         place.works("maintenance leave");
     }
+}
+
+/// Without a reader of what it says, apt would end in the middle.
+#[test]
+fn neither_an_interrupt_nor_a_lost_connection_stops_it() {
+    use nix::sys::{
+        signal::Signal::{SIGHUP, SIGINT},
+        stat::Mode,
+    };
+    let place = with_pool();
+    place.works("maintenance enter");
+    let wait = place.path("wait");
+    nix::unistd::mkfifo(&wait, Mode::S_IRWXU).unwrap();
+    let mut running = place.program("driver load nvidia-580.65.05 --yes").start();
+    let installing = running.reads(&wait);
+    running.signal(SIGINT);
+    running.signal(SIGHUP);
+    drop(installing);
+    let loaded = running.wait();
+    assert_eq!((loaded.code, loaded.signal), (Some(0), None), "{loaded:?}");
+    assert_eq!(state(&place), "580.65.05 mgr active functions 2 2");
+    place.works("maintenance leave");
+}
+
+/// Another program installs something: the former driver is installed as before, and has only to be
+/// loaded.
+#[test]
+fn a_driver_that_cannot_be_installed_again_is_loaded_again() {
+    let place = with_pool();
+    place.works("maintenance enter");
+    place.write("locked", "");
+    let loaded = place.command("driver load nvidia-580.65.05 --yes");
+    assert_eq!(loaded.code, Some(1), "{loaded:?}");
+    insta::assert_snapshot!(place.plain(&loaded.stdout), @"
+      done:   stop services
+      done:   remove virtual functions
+      done:   unload the driver
+      FAILED: install the driver
+      done:   go back to the former driver
+    0000:3b:00.0: set
+      done: /usr/lib/nvidia/sriov-manage -e 0000:3b:00.0 (0 of 2 virtual functions are there)
+    0000:5e:00.0: set
+      done: /usr/lib/nvidia/sriov-manage -e 0000:5e:00.0 (0 of 2 virtual functions are there)
+    problem: driver 570.172.07 could not be installed again, only loaded: 'apt-get install ... /var/lib/virt-vgpu/drivers/nvidia-570.172.07/host/nvidia-vgpu-ubuntu-570_570.172.07_amd64.deb' failed (exit status: 100): apt-get: Could not get lock /var/lib/dpkg/lock-frontend. It is held by process 7 (unattended-upgr)
+    driver set 'nvidia-580.65.05' was not loaded: cannot install the driver: 'dpkg --remove ... nvidia-vgpu-ubuntu-570' failed (exit status: 2): dpkg: Could not get lock /var/lib/dpkg/lock-frontend. It is held by process 7 (unattended-upgr); the former driver is back; driver 570.172.07 is loaded
+    ");
+    assert_eq!(state(&place), "570.172.07 mgr active functions 2 2");
+    place.works("maintenance leave");
+}
+
+/// What would fail in the middle is told at the beginning.
+#[test]
+fn what_cannot_be_installed_is_not_begun() {
+    let place = with_pool();
+    place.works("maintenance enter");
+    place.write("var/lib/dpkg/updates/0001", "");
+    insta::assert_snapshot!(place.refused("driver load nvidia-580.65.05 --yes"), @"virt-vgpu: the driver of set 'nvidia-580.65.05' was not loaded: dpkg was interrupted at its work and refuses other work; complete it with 'dpkg --configure -a', then try again");
+    fs::remove_file(place.path("var/lib/dpkg/updates/0001")).unwrap();
+    fs::remove_file(place.path("usr/sbin/modprobe")).unwrap();
+    insta::assert_snapshot!(place.refused("driver load nvidia-580.65.05 --yes"), @"virt-vgpu: the driver of set 'nvidia-580.65.05' was not loaded: there is no modprobe, which loads and unloads the driver; install kmod ('apt-get install kmod', 'dnf install kmod')");
+    assert_eq!(place.read("calls"), "");
+}
+
+#[test]
+fn sets_of_a_change_that_is_not_complete_stay() {
+    let place = with_pool();
+    place.works("maintenance enter");
+    // After the first step is noted.
+    let cut = place
+        .program("driver load nvidia-580.65.05 --yes")
+        .fault("kill:20")
+        .run();
+    assert_eq!(cut.signal, Some(9), "{cut:?}");
+    insta::assert_snapshot!(place.refused("driver remove nvidia-570.172.07 --yes"), @"virt-vgpu: driver set 'nvidia-570.172.07' was not removed: 'virt-vgpu driver load nvidia-580.65.05' is not complete, and needs it; run it again, or end it with 'virt-vgpu maintenance leave --force'");
+    insta::assert_snapshot!(place.refused("driver remove nvidia-580.65.05 --yes"), @"virt-vgpu: driver set 'nvidia-580.65.05' was not removed: 'virt-vgpu driver load nvidia-580.65.05' is not complete, and needs it; run it again, or end it with 'virt-vgpu maintenance leave --force'");
+    place.works("driver load nvidia-580.65.05 --yes");
+    place.works("driver remove nvidia-570.172.07 --yes");
+}
+
+/// A program that only watches the GPUs is no reason to go back.
+#[test]
+fn vms_depend_on_some_services_only() {
+    let place = with_pool();
+    for service in ["nvidia-dcgm", "dcgm-exporter", "nvidia-fabricmanager"] {
+        place.write(&format!("services/{service}.service"), "active");
+    }
+    place.works("maintenance enter");
+    place.write("fails/nvidia-dcgm.service", "");
+    let loaded = place.command("driver load nvidia-580.65.05 --yes");
+    assert_eq!(loaded.code, Some(0), "{loaded:?}");
+    let problems = loaded.stdout.lines();
+    let problems: Vec<&str> = problems.filter(|line| line.contains("problem")).collect();
+    insta::assert_snapshot!(problems.join("\n"), @"problem: 'systemctl start nvidia-dcgm.service' failed (exit status: 1): systemctl: Job for nvidia-dcgm.service failed because the control process exited with error code.; 'systemctl status nvidia-dcgm.service' shows why");
+    assert_eq!(
+        place.read("services/dcgm-exporter.service").trim(),
+        "active"
+    );
+    let status = place.json("maintenance status");
+    assert_eq!(
+        status["services"],
+        serde_json::json!(["nvidia-dcgm.service"])
+    );
+    fs::remove_file(place.path("fails/nvidia-dcgm.service")).unwrap();
+    insta::assert_snapshot!(place.works("maintenance leave"), @"
+    0000:3b:00.0: nothing to do
+    0000:5e:00.0: nothing to do
+    started nvidia-vgpud.service, nvidia-vgpu-mgr.service, nvidia-dcgm.service
+    VMs can have them again: 0000:3b:00.0, 0000:5e:00.0
+    ");
+    assert_eq!(place.read("services/nvidia-dcgm.service").trim(), "active");
+
+    place.works("maintenance enter");
+    place.write("fails/nvidia-fabricmanager.service", "");
+    let loaded = place.command("driver load nvidia-570.172.07 --yes");
+    assert_eq!(loaded.code, Some(1), "{loaded:?}");
+    assert_eq!(state(&place), "580.65.05 mgr active functions 2 2");
+}
+
+/// `nvidia-smi` loads the driver if it is not loaded.
+#[test]
+fn a_visitor_who_loads_the_former_driver_is_in_nobodys_way() {
+    let place = with_pool();
+    // The same package, so that the former driver is there until it is replaced.
+    place.write("package", "nvidia-vgpu-ubuntu-580");
+    place.works("maintenance enter");
+    place.write("visitor", "");
+    place.works("driver load nvidia-580.65.05 --yes");
+    assert_eq!(state(&place), "580.65.05 mgr active functions 2 2");
+    assert!(!place.path("visitor").exists());
+}
+
+/// Its pool wants what its driver cannot tell, before as after.
+#[test]
+fn a_gpu_that_could_not_be_set_up_before_sends_no_driver_back() {
+    let place = with_pool();
+    let pool = place.read("etc/virt-vgpu/pools.d/cad.toml");
+    let pool = pool.replace("[[rule]]", "heterogeneous = true\n[[rule]]");
+    place.write("etc/virt-vgpu/pools.d/cad.toml", &pool);
+    place.works("maintenance enter");
+    let planned = place.works("driver load nvidia-580.65.05 --dry-run");
+    assert!(
+        planned.contains("note: 0000:3b:00.0 cannot be set up for its pools before the change")
+    );
+    let loaded = place.command("driver load nvidia-580.65.05 --yes");
+    assert_eq!(loaded.code, Some(0), "{loaded:?}");
+    assert!(loaded.stdout.contains("0000:3b:00.0: FAILED"), "{loaded:?}");
+    assert_eq!(state(&place), "580.65.05 mgr active functions 2 2");
 }

@@ -14,6 +14,7 @@ use crate::support::process::{Outcome, Program};
 mod hook;
 mod load;
 mod mode;
+mod vms;
 
 const A: &str = "0000:3b:00.0";
 const B: &str = "0000:5e:00.0";

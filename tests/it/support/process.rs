@@ -163,6 +163,29 @@ impl Running {
         self.child.kill().unwrap();
     }
 
+    /// Sends it a signal.
+    pub fn signal(&self, signal: nix::sys::signal::Signal) {
+        let process = nix::unistd::Pid::from_raw(self.child.id().try_into().unwrap());
+        nix::sys::signal::kill(process, signal).unwrap();
+    }
+
+    /// Waits until it, or a program that it has started, reads from the pipe. That goes on until
+    /// the result is dropped.
+    pub fn reads(&mut self, pipe: &Path) -> File {
+        use std::os::unix::fs::OpenOptionsExt;
+        loop {
+            // Without a reader it cannot be opened.
+            let mut open = File::options();
+            let open = open.write(true).custom_flags(nix::libc::O_NONBLOCK);
+            if let Ok(pipe) = open.open(pipe) {
+                return pipe;
+            }
+            let ended = self.child.try_wait().unwrap();
+            assert_eq!(ended, None, "{}", read(&mut self.stderr));
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// Waits until it has the file open.
     pub fn opens(&mut self, path: &Path) {
         let descriptors = format!("/proc/{}/fd", self.child.id());

@@ -81,7 +81,7 @@ impl Add {
         let expiry = new.token.expiry();
         if let Some(day) = expiry.filter(|expiry| expiry.has_passed()) {
             bail!(
-                "{UNDONE}: the token has expired on {day} (UTC); get a new one from NVIDIA's \
+                "{UNDONE}: the token has expired on {day} (UTC) by this host's clock; get a new one from NVIDIA's \
                  licensing portal"
             );
         }

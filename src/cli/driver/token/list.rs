@@ -20,7 +20,7 @@ use crate::{
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   virt-vgpu driver token list
-  virt-vgpu driver token list --json | jq -r '.tokens[] | [.pool, .expires] | @tsv'
+  virt-vgpu driver token list --json | jq '.tokens[] | [.pool, .expires]'
 
 Exit code 0, or 1 when a token cannot be read.")]
 pub(super) struct List {
