@@ -140,7 +140,7 @@ pub fn plan_load(
     plan.steps = plan.steps_in_words(host, &all)?;
     for (gpu, why) in unfit(host)? {
         plan.notes.push(format!(
-            "{gpu} cannot be set up for its pools before the change, nor has it to be after it: {why}"
+            "{gpu} cannot be set up for its pools now, and the change does not depend on it: {why}"
         ));
         plan.unfit.insert(gpu);
     }

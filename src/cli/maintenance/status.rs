@@ -162,8 +162,12 @@ impl fmt::Display for Report {
                 (None, LoadStep::Done, _) => writeln!(f, "driver set '{set}' was loaded")?,
                 (Some(why), LoadStep::Done, _) => writeln!(
                     f,
-                    "driver set '{set}' was not loaded: {}; the former driver is back",
-                    output::one_line(why)
+                    "driver set '{set}' was not loaded: {}; {}",
+                    output::one_line(why),
+                    match &load.from {
+                        Some(_) => "the former driver is back",
+                        None => "there was no driver before",
+                    }
                 )?,
                 (Some(why), _, _) => writeln!(
                     f,
