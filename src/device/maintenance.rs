@@ -14,7 +14,7 @@ pub const NOTE: &str = "/var/lib/virt-vgpu/maintenance.json";
 
 /// What is noted while there is maintenance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
 pub struct Maintenance {
     /// When it began, in seconds since 1970.
     pub since: u64,
@@ -34,7 +34,6 @@ pub struct Maintenance {
 
 /// A domain that was shut down for the maintenance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
 pub struct ShutDown {
     /// Its UUID.
     pub uuid: DomainUuid,
@@ -44,7 +43,6 @@ pub struct ShutDown {
 
 /// A change of the host's driver.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
 pub struct Load {
     /// The driver set that is to be loaded.
     pub set: DriverSetName,
@@ -186,7 +184,7 @@ mod tests {
                 failed: None,
             }),
         };
-        let text = r#"{"since":1790000000,"gpus":["0000:3b:00.0"],"services":["nvidia-vgpu-mgr.service"],"load":{"set":"nvidia-580.65.05","from":"570.172.07","from-set":null,"step":"install"}}"#;
+        let text = r#"{"since":1790000000,"gpus":["0000:3b:00.0"],"services":["nvidia-vgpu-mgr.service"],"load":{"set":"nvidia-580.65.05","from":"570.172.07","from_set":null,"step":"install"}}"#;
         assert_eq!(serde_json::to_string(&noted).unwrap(), text);
         assert_eq!(serde_json::from_str::<Maintenance>(text).unwrap(), noted);
     }
