@@ -121,7 +121,7 @@ fn vms_that_were_shut_down_are_told_also_without_libvirt() {
     place.works("maintenance enter");
     const NOTE: &str = "var/lib/virt-vgpu/maintenance.json";
     let mut noted: serde_json::Value = serde_json::from_str(&place.read(NOTE)).unwrap();
-    noted["shut-down"] = serde_json::json!([
+    noted["shut_down"] = serde_json::json!([
         { "uuid": "aaaaaaaa-0000-4000-8000-000000000001", "name": "ws1" },
         { "uuid": "aaaaaaaa-0000-4000-8000-000000000002", "name": "ws2" },
     ]);
