@@ -444,3 +444,28 @@ fn a_gpu_that_could_not_be_set_up_before_sends_no_driver_back() {
     assert!(loaded.stdout.contains("0000:3b:00.0: FAILED"), "{loaded:?}");
     assert_eq!(state(&place), "580.65.05 mgr active functions 2 2");
 }
+
+/// What a reboot is needed for is said before anything is done.
+#[test]
+fn what_a_reboot_is_needed_for_is_said_before() {
+    let place = Place::new();
+    place.works("maintenance enter");
+    fs::remove_dir_all(place.path("sys/kernel/iommu_groups")).unwrap();
+    fs::remove_dir_all(place.path("sys/module/nvidia")).unwrap();
+    let variables = place.path("sys/firmware/efi/efivars");
+    fs::create_dir_all(&variables).unwrap();
+    let secure_boot = "SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c";
+    fs::write(variables.join(secure_boot), [6, 0, 0, 0, 1]).unwrap();
+    let planned = place.json("driver load nvidia-580.65.05 --dry-run");
+    let notes = planned["notes"].as_array().unwrap();
+    let begin =
+        |one: &serde_json::Value| one.as_str().unwrap().split(':').next().unwrap().to_owned();
+    let begins: Vec<String> = notes.iter().map(begin).collect();
+    insta::assert_snapshot!(begins.join("\n"), @r"
+    Secure Boot is on
+    the IOMMU is off
+    no driver is loaded now
+    no pool takes 0000:3b:00.0, 0000:5e:00.0
+    ");
+    assert_eq!(place.read("calls"), "");
+}
