@@ -20,7 +20,7 @@ assert_eq "{\"version\":1,\"domain\":\"$vm\",\"domain_name\":\"ws1\",\"state\":\
 assert_eq "$(on_lab "basename \$(readlink /sys/bus/mdev/devices/$uuid/iommu_group)" | sed 's:^:/dev/vfio/:')" \
 	'jq -r ".devices[0].nodes[]" $(claim_of ws1) | grep -v /dev/vfio/devices/'
 assert_eq "$(on_lab 'cat /proc/sys/kernel/random/boot_id')" 'jq -r .boot_id $(claim_of ws1)'
-assert_eq "{\"pools\":[{\"name\":\"cad\",\"type\":\"GRID T4-4Q\",\"parents\":1,\"in_use\":1,\"free\":3,\"exact\":true,\"instances\":0}],\"claims\":[{\"domain\":\"ws1\",\"domain_uuid\":\"$vm\",\"state\":\"in-use\",\"reason\":\"domain 'ws1' is running\",\"devices\":[{\"name\":\"gpu0\",\"pool\":\"cad\",\"uuid\":\"$uuid\",\"parent\":\"0000:3b:00.0\",\"type\":\"nvidia-232\",\"present\":true}]}],\"problems\":[]}" \
+assert_eq "{\"pools\":[{\"name\":\"cad\",\"type\":\"GRID T4-4Q\",\"parents\":1,\"in_use\":1,\"free\":3,\"exact\":true,\"instances\":0}],\"claims\":[{\"domain\":\"ws1\",\"domain_uuid\":\"$vm\",\"state\":\"in-use\",\"reason\":\"domain 'ws1' is running\",\"devices\":[{\"name\":\"gpu0\",\"pool\":\"cad\",\"uuid\":\"$uuid\",\"parent\":\"0000:3b:00.0\",\"type\":\"nvidia-232\",\"present\":true,\"guest\":{\"driver_loaded\":false}}]}],\"problems\":[]}" \
 	'virt-vgpu status --json | jq -c .'
 assert_eq "domain 'ws1' has its devices" 'virt-vgpu explain ws1 | sed -n 1p'
 

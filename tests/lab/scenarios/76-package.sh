@@ -47,8 +47,8 @@ assert_eq '' 'left_over'
 # A libvirtd that started without any hook finds the first one.
 on_lab 'dpkg --purge virt-vgpu > /dev/null 2>&1'
 assert_eq '' 'find /etc/libvirt/hooks -type f -o -type l; dpkg --listfiles virt-vgpu 2> /dev/null || true'
-libvirtd=$(on_lab 'systemctl restart libvirtd; pidof libvirtd')
+libvirtd=$(on_lab 'systemctl restart libvirtd; systemctl show -P MainPID libvirtd')
 on_lab "$install
 	start_vm ws1"
-assert_eq "$libvirtd" 'pidof libvirtd'
+assert_eq "$libvirtd" 'systemctl show -P MainPID libvirtd'
 assert_eq "$uuid 0000:3b:00.0 nvidia-232" 'devices'
