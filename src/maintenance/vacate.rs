@@ -128,7 +128,7 @@ pub fn migrate(
         let name = &one.domain;
         complain(&format!(
             "virt-vgpu: migrating domain '{name}' to {} ({} of {})",
-            to.uri,
+            to.libvirt.uri(),
             number + 1,
             holders.len()
         ));

@@ -10,7 +10,10 @@ use super::{holders_in_lines, left_in_lines, libvirt_or_tell, only_root};
 use crate::{
     cli::{confirm::confirm, output, target::Connection},
     device::maintenance::{self, Maintenance},
-    host::{Host, libvirt::Destination},
+    host::{
+        Host,
+        libvirt::{Destination, Libvirt},
+    },
     maintenance::{Holders, Left, Work, chosen, holders, migrate, shut_down},
     model::PciAddress,
 };
@@ -102,6 +105,9 @@ impl Enter {
             true => Some(self.connection.open_served()?),
             false => libvirt_or_tell(host, &self.connection),
         };
+        // One that cannot be reached is told before anything is done.
+        let to = self.migrate.as_deref().map(|uri| self.destination(uri));
+        let to = to.transpose()?;
         let foreseen = foreseen(host, &gpus)?;
         let would_go = holders(host, libvirt.as_ref(), &foreseen)?;
         if self.dry_run {
@@ -125,13 +131,8 @@ impl Enter {
             if self.shutdown {
                 let timeout = Duration::from_secs(self.timeout);
                 left = shut_down(&mut work, libvirt, &now.domains, timeout)?;
-            } else if let Some(uri) = &self.migrate {
-                let to = Destination {
-                    uri: uri.clone(),
-                    data: self.migrateuri.clone(),
-                    listen_address: self.listen_address.clone(),
-                };
-                left = migrate(&work, libvirt, &now.domains, &to);
+            } else if let Some(to) = &to {
+                left = migrate(&work, libvirt, &now.domains, to);
             }
             if self.shutdown || self.migrate.is_some() {
                 now = holders(host, Some(libvirt), &noted).with_context(entered)?;
@@ -151,6 +152,14 @@ impl Enter {
                 false => ExitCode::FAILURE,
             },
         )
+    }
+
+    fn destination(&self, uri: &str) -> anyhow::Result<Destination> {
+        Ok(Destination {
+            libvirt: Libvirt::open(uri)?,
+            data: self.migrateuri.clone(),
+            listen_address: self.listen_address.clone(),
+        })
     }
 
     fn ask(&self, holders: &Holders) -> anyhow::Result<()> {

@@ -2,7 +2,7 @@
 
 use virt::{domain::MigrateParameters, sys};
 
-use super::{LibvirtError, failed};
+use super::{Libvirt, LibvirtError, failed};
 use crate::{
     domain::{NAMESPACE, PREFIX, SetMetadata},
     host::fault,
@@ -15,10 +15,10 @@ use crate::{
 pub struct Domain(pub(super) virt::domain::Domain);
 
 /// Where a domain is migrated to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Destination {
-    /// The libvirt URI of the other host.
-    pub uri: String,
+    /// The other host.
+    pub libvirt: Libvirt,
     /// Where the data goes, as `tcp://10.0.0.2`; None: as the other host tells.
     pub data: Option<String>,
     /// The address on which the other host listens for it; None: as it is configured.
@@ -153,7 +153,9 @@ impl Domain {
     }
 
     /// Moves its run to another host, and its definition with it if it has one. Waits for the
-    /// end. The daemons do it between them, so that it goes on if this process ends.
+    /// end; if this process ends before, libvirt gives it up. It is done as virsh does it: by
+    /// daemons that talk to each other, the reason of a refusal may be lost (`qemuMigrationSrcPerformPeer2Peer`
+    /// closes its connection after it).
     ///
     /// # Errors
     /// libvirt's reason; the domain then runs here as before.
@@ -162,15 +164,16 @@ impl Domain {
             true => sys::VIR_MIGRATE_PERSIST_DEST | sys::VIR_MIGRATE_UNDEFINE_SOURCE,
             false => 0,
         };
-        let flags = sys::VIR_MIGRATE_LIVE | sys::VIR_MIGRATE_PEER2PEER | definition;
+        let flags = sys::VIR_MIGRATE_LIVE | definition;
         let parameters = MigrateParameters {
             uri: to.data.clone(),
             listen_address: to.listen_address.clone(),
             ..MigrateParameters::default()
         };
         self.0
-            .migrate_to_uri3(Some(&to.uri), parameters, flags)
-            .map_err(failed(format!("migrate the domain to {}", to.uri)))
+            .migrate3(&to.libvirt.connection, parameters, flags)
+            .map(|_| ())
+            .map_err(failed(format!("migrate the domain to {}", to.libvirt.uri)))
     }
 
     /// Adds a device; `what` names it in an error.
