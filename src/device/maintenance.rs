@@ -111,6 +111,18 @@ impl fmt::Display for LoadStep {
 }
 
 impl Maintenance {
+    /// One that begins at that moment, of no GPU yet.
+    #[must_use]
+    pub fn begun(since: u64) -> Self {
+        Self {
+            since,
+            gpus: BTreeSet::new(),
+            shut_down: Vec::new(),
+            services: Vec::new(),
+            load: None,
+        }
+    }
+
     /// The GPU under maintenance that a PCI function is, is a virtual function of, or shares a
     /// card with.
     #[must_use]

@@ -12,6 +12,7 @@ use crate::model::ParentName;
 pub mod critical;
 pub mod driver;
 pub mod driver_option;
+pub mod firmware;
 pub mod gpu;
 pub mod gpu_fields;
 pub mod group_needs;

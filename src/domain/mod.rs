@@ -53,10 +53,20 @@ pub const PREFIX: &str = "vgpu";
 /// without it has no request.
 #[must_use]
 pub fn mentions_requests(xml: &[u8]) -> bool {
+    contains(xml, NAMESPACE.as_bytes())
+}
+
+/// Whether the bytes contain a device of the host. The hook checks this before it parses
+/// anything.
+#[must_use]
+pub fn mentions_hostdevs(xml: &[u8]) -> bool {
+    contains(xml, b"<hostdev")
+}
+
+fn contains(xml: &[u8], text: &[u8]) -> bool {
     // A library's search would first ask the processor for its features. In a virtual
     // machine that costs more than searching the domain's XML.
-    let namespace = NAMESPACE.as_bytes();
-    xml.windows(namespace.len()).any(|part| part == namespace)
+    xml.windows(text.len()).any(|part| part == text)
 }
 
 #[cfg(test)]

@@ -142,16 +142,23 @@ impl fmt::Display for Expiry {
 }
 
 impl StoredToken {
-    /// What is to be said about its end, if it is near: a whole message.
+    /// Its end, if it is near: `expires on 2027-03-01`, or that it has expired.
     #[must_use]
-    pub fn warning(&self) -> Option<String> {
+    pub fn ending(&self) -> Option<String> {
         let expiry = self.token.expiry().filter(|expiry| expiry.is_near())?;
         let verb = match expiry.has_passed() {
             true => "has expired on",
             false => "expires on",
         };
+        Some(format!("{verb} {expiry}"))
+    }
+
+    /// What is to be said about its end, if it is near: a whole message.
+    #[must_use]
+    pub fn warning(&self) -> Option<String> {
+        let ending = self.ending()?;
         Some(format!(
-            "the licence token of {} {verb} {expiry} (UTC), and guests get no licence with it after \
+            "the licence token of {} {ending} (UTC), and guests get no licence with it after \
              that; get a new one from NVIDIA's licensing portal, then run '{}'",
             self.owner(),
             self.replacement()

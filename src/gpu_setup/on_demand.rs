@@ -62,9 +62,7 @@ impl From<LockError> for NotMade {
 
 impl From<NotDone> for NotMade {
     fn from(why: NotDone) -> Self {
-        match why {
-            NotDone::Refused(why) | NotDone::Failed(why) => Self::Refused(why),
-        }
+        Self::Refused(why.why())
     }
 }
 

@@ -22,6 +22,15 @@ pub(super) enum NotDone {
     Failed(String),
 }
 
+impl NotDone {
+    /// The reason.
+    pub(super) fn why(self) -> String {
+        match self {
+            Self::Refused(why) | Self::Failed(why) => why,
+        }
+    }
+}
+
 /// Proof that no other of our processes asks anything of NVIDIA's driver as a whole, or of
 /// that GPU.
 #[derive(Debug)]
@@ -133,7 +142,7 @@ pub(super) fn sriov_manage(
         let ended = host
             .run_program(SRIOV_MANAGE, &arguments, deadline)
             .map_err(|error| NotDone::Failed(no_sriov_manage(&error)))?;
-        said = ended.said.split_whitespace().collect::<Vec<_>>().join(" ");
+        said = ended.in_one_line();
         if ended.status.success() {
             return Ok(said);
         }
@@ -194,9 +203,7 @@ mod tests {
             || Ok(story.borrow().len() >= there_after),
             |span| told(format!("{span:?}")),
         );
-        let result = result.map_err(|trouble| match trouble {
-            NotDone::Refused(why) | NotDone::Failed(why) => why,
-        });
+        let result = result.map_err(NotDone::why);
         (story.into_inner(), result)
     }
 

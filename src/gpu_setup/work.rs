@@ -250,13 +250,10 @@ fn take_functions_away(host: &Host, gpu: PciAddress, enabled: u32) -> Result<(),
 /// # Errors
 /// Why they stay, with the next step.
 pub fn remove_functions(host: &Host, gpu: PciAddress) -> Result<(), String> {
-    let told = |why: NotDone| match why {
-        NotDone::Refused(why) | NotDone::Failed(why) => why,
-    };
     let functions = readiness::functions(host, gpu).map_err(|error| error.to_string())?;
     let lock = GpuLock::acquire(host, gpu, PURPOSE, Deadline::after(OTHERS));
     let _set_up = lock.map_err(|error| error.to_string())?;
-    take_functions_away(host, gpu, functions.enabled).map_err(told)
+    take_functions_away(host, gpu, functions.enabled).map_err(NotDone::why)
 }
 
 fn refuse_in_use(host: &Host, gpu: PciAddress) -> Result<(), NotDone> {

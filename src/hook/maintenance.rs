@@ -13,13 +13,10 @@ use crate::{
     host::Host,
 };
 
-/// What a domain's XML has if it names a device of the host.
-const MARK: &[u8] = b"<hostdev";
-
 /// Refuses a domain that names a device on a GPU in maintenance. Without maintenance that
 /// costs one look for a file.
 pub(super) fn check(host: &Host, call: &HookCall, xml: &[u8]) -> anyhow::Result<()> {
-    if !host.exists(NOTE) || !xml.windows(MARK.len()).any(|part| part == MARK) {
+    if !host.exists(NOTE) || !domain::mentions_hostdevs(xml) {
         return Ok(());
     }
     let cannot = || {

@@ -21,6 +21,15 @@ pub struct Ended {
     pub said: String,
 }
 
+impl Ended {
+    /// What it said, in one line.
+    #[must_use]
+    pub fn in_one_line(&self) -> String {
+        let words: Vec<&str> = self.said.split_whitespace().collect();
+        words.join(" ")
+    }
+}
+
 impl Host {
     /// Runs a program until it ends.
     ///

@@ -134,6 +134,6 @@ fn modprobe(host: &Host, arguments: &[&str]) -> anyhow::Result<()> {
     if ended.status.success() {
         return Ok(());
     }
-    let said = ended.said.split_whitespace().collect::<Vec<_>>().join(" ");
+    let said = ended.in_one_line();
     bail!("'modprobe {shown}' failed ({}): {said}", ended.status);
 }

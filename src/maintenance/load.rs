@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     device::{
-        Sysfs, iommu,
+        Sysfs, firmware, iommu,
         maintenance::{Load, LoadStep, Maintenance},
         readiness,
     },
@@ -58,10 +58,6 @@ pub struct LoadPlan {
     /// Whether this driver is loaded already, and its last change was completed.
     pub is_loaded: bool,
 }
-
-/// The secure variable of the firmware: four bytes of attributes, then the value.
-const SECURE_BOOT: &str =
-    "/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c";
 
 /// Finds out whether the driver can be changed now, and how.
 ///
@@ -109,7 +105,9 @@ pub fn plan_load(
     refuse_holders(&holders(host, libvirt, noted)?)?;
     refuse_clients(host)?;
     let (from, mut notes) = (loaded_driver(host)?, notes(host, libvirt)?);
-    notes.extend(lost_functions(host, &all)?);
+    let survey = Survey::read(host)?;
+    let with = with_functions(host, &all)?;
+    notes.extend(lost_functions(&survey, &with));
     let version = version.to_string();
     let is_loaded = from.as_ref().and_then(|it| it.version.as_ref()) == Some(&version);
     // After a change that was cut off, the driver from before it.
@@ -137,8 +135,8 @@ pub fn plan_load(
         notes,
         is_loaded: is_loaded && cut_off.is_none(),
     };
-    plan.steps = plan.steps_in_words(host, &all)?;
-    for (gpu, why) in unfit(host)? {
+    plan.steps = plan.steps_in_words(host, &with)?;
+    for (gpu, why) in unfit(host, &survey) {
         plan.notes.push(format!(
             "{gpu} cannot be set up for its pools now, and the change does not depend on it: {why}"
         ));
@@ -206,10 +204,8 @@ fn refuse_clients(host: &Host) -> anyhow::Result<()> {
 }
 
 fn notes(host: &Host, libvirt: Option<&Libvirt>) -> anyhow::Result<Vec<String>> {
-    const ON: Option<u8> = Some(1);
     let mut notes = Vec::new();
-    let secure_boot = host.read_bytes(SECURE_BOOT, 5).ok();
-    if secure_boot.and_then(|bytes| bytes.get(4).copied()) == ON {
+    if matches!(firmware::secure_boot(host), Ok(Some(true))) {
         notes.push(
             "Secure Boot is on: the kernel loads the driver only if its modules are signed with a \
              key that this host trusts ('mokutil --list-enrolled'); a new key takes a reboot"
@@ -241,16 +237,13 @@ fn notes(host: &Host, libvirt: Option<&Libvirt>) -> anyhow::Result<Vec<String>> 
 }
 
 impl LoadPlan {
-    fn steps_in_words(&self, host: &Host, gpus: &[PciAddress]) -> anyhow::Result<Vec<String>> {
+    fn steps_in_words(&self, host: &Host, with: &[PciAddress]) -> anyhow::Result<Vec<String>> {
         let running = services::running(host)?;
         let mut steps = Vec::new();
         if !running.is_empty() {
             steps.push(format!("stop {}", running.join(", ")));
         }
-        let with: Vec<String> = with_functions(host, gpus)?
-            .iter()
-            .map(ToString::to_string)
-            .collect();
+        let with: Vec<String> = with.iter().map(ToString::to_string).collect();
         if !with.is_empty() {
             steps.push(format!(
                 "remove the virtual functions of {}",
@@ -282,8 +275,7 @@ fn with_functions(host: &Host, gpus: &[PciAddress]) -> anyhow::Result<Vec<PciAdd
 }
 
 /// The GPUs that cannot be set up for their pools as they are, each with the reason.
-fn unfit(host: &Host) -> anyhow::Result<Vec<(PciAddress, String)>> {
-    let survey = Survey::read(host)?;
+fn unfit(host: &Host, survey: &Survey) -> Vec<(PciAddress, String)> {
     let wanted = survey
         .gpus
         .iter()
@@ -294,28 +286,23 @@ fn unfit(host: &Host) -> anyhow::Result<Vec<(PciAddress, String)>> {
         let is_unfit = matches!(job.report.result, JobResult::Failed | JobResult::Refused);
         is_unfit.then(|| (surveyed.gpu, job.report.reason.unwrap_or_default()))
     });
-    Ok(failing.collect())
+    failing.collect()
 }
 
 /// A sentence about virtual functions that are not made again, because no pool wants them.
-fn lost_functions(host: &Host, gpus: &[PciAddress]) -> anyhow::Result<Option<String>> {
-    let with = with_functions(host, gpus)?;
-    let survey = Survey::read(host)?;
+fn lost_functions(survey: &Survey, with: &[PciAddress]) -> Option<String> {
     let is_wanted = |gpu: &PciAddress| {
         let mut surveyed = survey.gpus.iter();
         surveyed.any(|one| one.gpu == *gpu && !matches!(one.wanted, Ok(None)))
     };
-    let lost: Vec<String> = with
-        .iter()
-        .filter(|gpu| !is_wanted(gpu))
-        .map(ToString::to_string)
-        .collect();
-    Ok((!lost.is_empty()).then(|| {
+    let lost = with.iter().filter(|gpu| !is_wanted(gpu));
+    let lost: Vec<String> = lost.map(ToString::to_string).collect();
+    (!lost.is_empty()).then(|| {
         format!(
             "no pool takes {}: the virtual functions are not made again by virt-vgpu",
             lost.join(", ")
         )
-    }))
+    })
 }
 
 /// What came of a change of the driver.

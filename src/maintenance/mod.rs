@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeSet, io, time::Duration};
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow};
 
 use crate::{
     device::maintenance::{self, Maintenance, NOTE},
@@ -75,13 +75,8 @@ impl<'a> Work<'a> {
     /// # Errors
     /// When it cannot be noted; then nothing has changed.
     pub fn enter(&mut self, gpus: &BTreeSet<PciAddress>) -> anyhow::Result<()> {
-        let mut next = self.noted.clone().unwrap_or_else(|| Maintenance {
-            since: since_1970(),
-            gpus: BTreeSet::new(),
-            shut_down: Vec::new(),
-            services: Vec::new(),
-            load: None,
-        });
+        let before = self.noted.clone();
+        let mut next = before.unwrap_or_else(|| Maintenance::begun(since_1970()));
         next.gpus.extend(gpus);
         let made = self.host.make_directory(STATE, DIRECTORY);
         made.with_context(|| format!("cannot make {STATE}"))?;
@@ -163,44 +158,4 @@ impl<'a> Work<'a> {
 /// When that cannot be told.
 pub fn at_work(host: &Host) -> io::Result<Option<String>> {
     MaintenanceLock::holder(host)
-}
-
-/// The GPUs that a command names; all that vGPUs could be made on when it names none.
-///
-/// # Errors
-/// When one does not exist, or there is none.
-pub fn chosen(host: &Host, texts: &[String]) -> anyhow::Result<BTreeSet<PciAddress>> {
-    use crate::{
-        device::{near, readiness, vendor_vfio},
-        rule::spelling,
-    };
-    let all = readiness::all(host).context("cannot look for GPUs")?;
-    if texts.is_empty() {
-        if all.is_empty() {
-            bail!(
-                "this host has no GPU of NVIDIA whose driver could be changed; 'virt-vgpu devices' \
-                 lists what there is"
-            );
-        }
-        return Ok(all.into_iter().collect());
-    }
-    let mut chosen = BTreeSet::new();
-    for text in texts {
-        let parsed = text.parse::<PciAddress>().ok();
-        if let Some(gpu) = parsed.filter(|&gpu| readiness::is_gpu(host, gpu)) {
-            chosen.insert(gpu);
-            continue;
-        }
-        let physical = parsed.and_then(|one| vendor_vfio::gpu(host, one).ok().flatten());
-        if let (Some(function), Some(gpu)) = (parsed, physical) {
-            bail!("{function} is a virtual function: maintenance is of its GPU, {gpu}");
-        }
-        let text = spelling::shown(text);
-        let have: Vec<String> = all.iter().map(ToString::to_string).collect();
-        bail!(
-            "there is no GPU '{text}': {}; 'virt-vgpu host show' lists all",
-            near::what_there_is(&near::canonical(&text), &have)
-        );
-    }
-    Ok(chosen)
 }

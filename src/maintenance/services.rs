@@ -137,7 +137,7 @@ fn run(host: &Host, verb: &str, service: &str) -> anyhow::Result<()> {
     if ended.status.success() {
         return Ok(());
     }
-    let said = ended.said.split_whitespace().collect::<Vec<_>>().join(" ");
+    let said = ended.in_one_line();
     bail!(
         "'systemctl {verb} {service}' failed ({}): {said}; 'systemctl status {service}' shows why",
         ended.status

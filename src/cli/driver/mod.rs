@@ -83,10 +83,13 @@ fn pools(host: &Host) -> Vec<Pool> {
 
 /// Those that lend a set's drivers.
 fn lending(pools: &[Pool], name: &DriverSetName) -> Vec<PoolName> {
-    let meant = GuestDriver::Set(name.clone());
-    let with = pools.iter();
-    let with = with.filter(|pool| pool.guest_driver.as_ref() == Some(&meant));
+    let with = pools.iter().filter(|pool| lends(pool, name));
     with.map(|pool| pool.name.clone()).collect()
+}
+
+/// Whether a pool lends a set's drivers.
+fn lends(pool: &Pool, name: &DriverSetName) -> bool {
+    matches!(&pool.guest_driver, Some(GuestDriver::Set(set)) if set == name)
 }
 
 /// As long as discs of one set may take to be made on a fast disk.

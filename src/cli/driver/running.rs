@@ -5,11 +5,11 @@ use std::{collections::BTreeMap, fmt};
 use anyhow::Context;
 use serde::Serialize;
 
-use super::pools;
+use super::{lends, pools};
 use crate::{
     claims::{self, Claim, State},
     cli::target::Connection,
-    config::{GuestDriver, Pool},
+    config::Pool,
     host::Host,
     hotplug::{DiscState, change_disc, disc_state},
     model::{DomainName, DomainUuid, DriverSetName, PoolName},
@@ -61,9 +61,8 @@ impl Update<'_> {
     ) -> anyhow::Result<Vec<RunningVm>> {
         let (claims, damaged) = claims::load_all(host).context("cannot read the claims")?;
         problems.extend(damaged.iter().map(ToString::to_string));
-        let meant = GuestDriver::Set(self.set.clone());
         let lending = pools(host).into_iter();
-        let lending = lending.filter(|pool| pool.guest_driver.as_ref() == Some(&meant));
+        let lending = lending.filter(|pool| lends(pool, self.set));
         let lending: BTreeMap<PoolName, Pool> =
             lending.map(|pool| (pool.name.clone(), pool)).collect();
         let with_pool = |claim: &'_ Claim| {

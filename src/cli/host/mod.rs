@@ -97,13 +97,14 @@ fn unknown(survey: &Survey, host: &Host, text: &str, parsed: Option<PciAddress>)
             );
         }
     }
-    let have: Vec<String> = survey
-        .gpus
-        .iter()
-        .map(|known| known.gpu.to_string())
-        .collect();
+    no_such_gpu(&text, survey.gpus.iter().map(|known| known.gpu))
+}
+
+/// Says that there is no GPU of that name, and which there are.
+pub(super) fn no_such_gpu(text: &str, have: impl Iterator<Item = PciAddress>) -> anyhow::Error {
+    let have: Vec<String> = have.map(|gpu| gpu.to_string()).collect();
     anyhow!(
         "there is no GPU '{text}': {}; 'virt-vgpu host show' lists all",
-        near::what_there_is(&near::canonical(&text), &have)
+        near::what_there_is(&near::canonical(text), &have)
     )
 }

@@ -6,15 +6,16 @@ use anyhow::Context;
 use clap::Args;
 use serde::Serialize;
 
-use super::{holders_in_lines, left_in_lines, libvirt_or_tell, only_root};
+use super::{chosen, holders_in_lines, left_in_lines, libvirt_or_tell, only_root};
 use crate::{
     cli::{confirm::confirm, output, target::Connection},
     device::maintenance::{self, Maintenance},
     host::{
         Host,
         libvirt::{Destination, Libvirt},
+        since_1970,
     },
-    maintenance::{Holders, Left, Work, chosen, holders, migrate, shut_down},
+    maintenance::{Holders, Left, Work, holders, migrate, shut_down},
     model::PciAddress,
 };
 
@@ -185,13 +186,8 @@ impl Enter {
 
 /// The note as it would be.
 fn foreseen(host: &Host, gpus: &BTreeSet<PciAddress>) -> anyhow::Result<Maintenance> {
-    let mut foreseen = maintenance::read(host)?.unwrap_or_else(|| Maintenance {
-        since: 0,
-        gpus: BTreeSet::new(),
-        shut_down: Vec::new(),
-        services: Vec::new(),
-        load: None,
-    });
+    let before = maintenance::read(host)?;
+    let mut foreseen = before.unwrap_or_else(|| Maintenance::begun(since_1970()));
     foreseen.gpus.extend(gpus);
     Ok(foreseen)
 }

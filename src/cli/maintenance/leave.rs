@@ -6,14 +6,14 @@ use anyhow::{Context, bail};
 use clap::Args;
 use serde::Serialize;
 
-use super::only_root;
+use super::{chosen, only_root};
 use crate::{
     cli::{output, target::Connection},
     device::maintenance::{LoadStep, Maintenance, ShutDown},
     events,
     gpu_setup::{JobReport, JobResult},
     host::{Host, libvirt::Libvirt},
-    maintenance::{Work, chosen, loaded_driver, restart, set_up},
+    maintenance::{Work, loaded_driver, restart, set_up},
     model::{DomainName, PciAddress},
 };
 

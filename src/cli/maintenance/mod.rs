@@ -1,17 +1,21 @@
 //! `virt-vgpu maintenance`: keeps GPUs from VMs while their driver is changed, a file per verb.
 
-use std::process::ExitCode;
+use std::{collections::BTreeSet, process::ExitCode};
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 
 use super::{
+    host::no_such_gpu,
     output::{self, Table},
     target::Connection,
 };
 use crate::{
+    device::{readiness, vendor_vfio},
     host::{Host, complain, is_root, libvirt::Libvirt},
     maintenance::{Holders, Left},
+    model::PciAddress,
+    rule::spelling,
 };
 
 mod enter;
@@ -49,6 +53,37 @@ impl MaintenanceVerb {
             Verb::Status(verb) => verb.run(host),
         }
     }
+}
+
+/// The GPUs that a command names; all that vGPUs could be made on when it names none.
+///
+/// # Errors
+/// When one does not exist, or there is none.
+fn chosen(host: &Host, texts: &[String]) -> anyhow::Result<BTreeSet<PciAddress>> {
+    let all = readiness::all(host).context("cannot look for GPUs")?;
+    if texts.is_empty() {
+        if all.is_empty() {
+            bail!(
+                "this host has no GPU of NVIDIA whose driver could be changed; 'virt-vgpu devices' \
+                 lists what there is"
+            );
+        }
+        return Ok(all.into_iter().collect());
+    }
+    let mut chosen = BTreeSet::new();
+    for text in texts {
+        let parsed = text.parse::<PciAddress>().ok();
+        if let Some(gpu) = parsed.filter(|&gpu| readiness::is_gpu(host, gpu)) {
+            chosen.insert(gpu);
+            continue;
+        }
+        let physical = parsed.and_then(|one| vendor_vfio::gpu(host, one).ok().flatten());
+        if let (Some(function), Some(gpu)) = (parsed, physical) {
+            bail!("{function} is a virtual function: maintenance is of its GPU, {gpu}");
+        }
+        return Err(no_such_gpu(&spelling::shown(text), all.into_iter()));
+    }
+    Ok(chosen)
 }
 
 /// Refuses users who cannot do it.

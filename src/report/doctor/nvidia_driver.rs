@@ -7,7 +7,11 @@ use super::{
     view::{View, lacks, says, some},
 };
 use crate::{
-    device::{PCI_DEVICES, Sysfs, readiness},
+    device::{
+        PCI_DEVICES,
+        firmware::{SECURE_BOOT, secure_boot},
+        readiness,
+    },
     kind::Subject,
     model::{ParentName, PciAddress},
 };
@@ -168,23 +172,10 @@ pub const UNSIGNED: Check = Check {
     look: Looks::At(unsigned),
 };
 
-/// Whether Secure Boot is on: four bytes of attributes, then the value.
-fn is_secure(view: &View<'_>) -> Result<Option<bool>, Trouble> {
-    const LENGTH: usize = 5;
-    match view.host.read_bytes(SECURE_BOOT, LENGTH) {
-        Ok(bytes) => Ok(bytes.get(LENGTH - 1).map(|&byte| byte == 1)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(crate::device::at(SECURE_BOOT, &error).into()),
-    }
-}
-
-const SECURE_BOOT: &str =
-    "/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c";
-
 fn unsigned(view: &View<'_>, found: &mut Findings) -> Result<(), Trouble> {
     const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
     let gpus = undriven(view)?;
-    if gpus.is_empty() || is_secure(view)? != Some(true) {
+    if gpus.is_empty() || secure_boot(view.host)? != Some(true) {
         return Ok(());
     }
     let lockdown = view.read(LOCKDOWN)?;

@@ -23,19 +23,12 @@ pub const ENDS: Check = Check {
 fn ends(view: &View<'_>, found: &mut Findings) -> Result<(), Trouble> {
     let (tokens, problems) = token::all(view.host)?;
     for one in &tokens {
-        let Some(expiry) = one.token.expiry().filter(|expiry| expiry.is_near()) else {
+        let Some(ending) = one.ending() else {
             continue;
         };
-        let verb = match expiry.has_passed() {
-            true => "has expired",
-            false => "expires",
-        };
         found.add(
-            format!(
-                "the licence token of {} {verb} on {expiry} (UTC)",
-                one.owner()
-            ),
-            [says(&one.scope.path(), format!("{verb} on {expiry}"))],
+            format!("the licence token of {} {ending} (UTC)", one.owner()),
+            [says(&one.scope.path(), &ending)],
             "get a new one from NVIDIA's licensing portal, and put it in its place",
             [one.replacement()],
         );
