@@ -554,7 +554,7 @@ clean_state() {
 	systemctl start nvidia-vgpu-mgr
 	for left in $(mdevs); do remove_mdev "$left" 2> /dev/null || true; done
 	if [ -d /etc/virt-vgpu ]; then
-		rm -rf /run/virt-vgpu /var/lib/virt-vgpu/media/*
+		rm -rf /run/virt-vgpu /var/lib/virt-vgpu
 		systemd-tmpfiles --create virt-vgpu.conf
 	fi
 	# shellcheck disable=SC2016  # evaluated again and again

@@ -10,6 +10,7 @@ use super::{Answer, Op, Setup};
 const ID: usize = 1;
 const PLACEMENT: usize = 3;
 const GI: usize = 4;
+const FUNCTION: usize = 5;
 const OPENER: usize = 7;
 const VM_NAME: usize = 9;
 
@@ -94,6 +95,8 @@ pub(super) fn shown(setup: &Setup, state: &str) -> String {
                 if !mixed {
                     replace(&mut words, PLACEMENT, "-");
                 }
+                // The bus id that NVML has is the one in the guest.
+                replace(&mut words, FUNCTION, "-");
                 words.truncate(VM_NAME);
                 words.push("-".to_owned());
                 replace(&mut words, ID, &age.to_string());

@@ -185,7 +185,6 @@ impl Gpu<'_> {
                 number.to_string()
             }
         };
-        let bus = raw.vgpu_text(VgpuText::Bus, id)?;
         let mdev = supported(raw.vgpu_text(VgpuText::Mdev, id))?;
         let vm = raw.vgpu_text(VgpuText::Vm, id)?;
         Ok([
@@ -194,32 +193,13 @@ impl Gpu<'_> {
             raw.vgpu_number(VgpuNumber::Type, id)?.to_string(),
             or_none(raw.vgpu_placement(id)?, NO_PLACEMENT),
             or_none(raw.vgpu_number(VgpuNumber::Gi, id)?, NO_GI),
-            in_sysfs(&bus),
+            // Its bus id is the guest's.
+            "-".to_owned(),
             mdev.unwrap_or("-".to_owned()),
             "open".to_owned(),
             if vm.is_empty() { "-".to_owned() } else { vm },
             "-".to_owned(),
         ]
         .join(" "))
-    }
-}
-
-/// A bus id as sysfs has it. NVML's domain has eight digits, and capitals.
-fn in_sysfs(bus: &str) -> String {
-    let bus = bus.to_lowercase();
-    match bus.strip_prefix("0000") {
-        Some(short) if bus.len() == "00000000:3b:00.0".len() => short.to_owned(),
-        _ => bus,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_bus_id_is_written_as_in_sysfs() {
-        assert_eq!(in_sysfs("00000000:3B:00.4"), "0000:3b:00.4");
-        assert_eq!(in_sysfs("0000:3B:00.4"), "0000:3b:00.4");
     }
 }

@@ -19,7 +19,7 @@
 //! - `reset` has no call.
 //! - `state` is NVML's view of `gpu`: no line for an unsupported mode, `-` for an unsupported
 //!   heterogeneous mode of a GPU instance, the scheduler's frequency as a time slice, only vGPUs
-//!   with a VM, and neither pid nor name of the VM.
+//!   with a VM, and neither their function nor pid and name of the VM.
 
 mod answer;
 mod gpu;

@@ -71,12 +71,12 @@ fn a_state_is_cut_down_to_what_nvml_shows() {
         vgpu 0 1155 0 - vf0 - - - -\nvgpu 1 1155 24 - vf1 - open u my vm\n";
     assert_eq!(
         shown(&setup("l40s"), state),
-        "hetero 1\nscheduler 1 0 0 - 0\nvgpu 0 1155 24 - vf1 - open u -\n"
+        "hetero 1\nscheduler 1 0 0 - 0\nvgpu 0 1155 24 - - - open u -\n"
     );
     let state = "mig 0 0\nhetero 0\nvgpu 0 1155 24 - vf1 - open u my vm\n";
     assert_eq!(
         shown(&setup("l40s"), state),
-        "hetero 0\nvgpu 0 1155 - - vf1 - open u -\n"
+        "hetero 0\nvgpu 0 1155 - - - - open u -\n"
     );
     let state = "mig 0 1\nhetero 0\nscheduler 2 2 33 480 0\n";
     assert_eq!(
@@ -98,6 +98,6 @@ fn a_state_is_cut_down_to_what_nvml_shows() {
     assert_eq!(
         shown(&setup("rtx-pro-6000"), state),
         "mig 1 1\ngi 1 35 0 6 1\ngi 2 35 6 6 0\n\
-         vgpu 0 1570 24 1 vf0 - open u -\nvgpu 1 1570 - 2 vf1 - open u -\n"
+         vgpu 0 1570 24 1 - - open u -\nvgpu 1 1570 - 2 - - open u -\n"
     );
 }
