@@ -311,11 +311,9 @@ fn a_driver_that_hangs_does_not_keep_the_lock() {
     for domain in &domains {
         scene.prepare(domain).ends_well();
     }
-    let hang = Fault::delay(Target::Remove, Duration::from_secs(7)).times(1);
-    scene.kernel.inject(hang);
+    scene.kernel.inject(Fault::hanging(Target::Remove).times(1));
     let outcome = reconcile(&scene, "--grace 0");
     assert_eq!(outcome.code, Some(1), "{outcome:?}");
-    assert!(outcome.took < Duration::from_secs(7), "{outcome:?}");
     let wanted = format!(
         "vm2 ({}): NOT checked: others took too long; run it again\n  {} on 0000:3b:00.0: \
          claimed\n",
@@ -335,6 +333,7 @@ fn a_driver_that_hangs_does_not_keep_the_lock() {
         domains[1].uuid
     );
     assert!(outcome.stdout.contains(&freed), "{outcome:?}");
+    scene.kernel.heal();
 }
 
 /// Its QEMU has just been killed: `release` will say so.

@@ -410,10 +410,7 @@ fn a_kill_while_the_driver_works_leaves_nothing() {
     use std::time::Duration;
     use virt_vgpu::host::Deadline;
     let (scene, domain) = (scene(), domain(1));
-    let late = Duration::from_millis(600);
-    scene
-        .kernel
-        .inject(Fault::delay(Target::Create, late).times(1));
+    scene.kernel.inject(Fault::hanging(Target::Create));
     let mut hook = scene.hook(&domain, "prepare begin -").start();
     let patience = || Deadline::after(Duration::from_secs(60));
     assert!(patience().wait_until(|| !scene.ours().is_empty()));
@@ -421,6 +418,7 @@ fn a_kill_while_the_driver_works_leaves_nothing() {
     assert_eq!(hook.wait().signal, Some(9));
     // Nobody reads the driver's answer any more: the write is undone.
     assert_eq!(scene.claims().len(), 1);
+    scene.kernel.heal();
     let is_gone = patience().wait_until(|| scene.ours().is_empty());
     assert!(is_gone, "{:?}", scene.ours());
     Cure::Again.apply(Stage::Mdev, &scene, &domain);

@@ -1,9 +1,7 @@
-//! Many hooks at once: no device is given twice, no free device is refused, and no hook
-//! waits longer than its own deadline.
+//! Many hooks at once: no device is given twice, no free device is refused, and all hooks
+//! end.
 
 use std::collections::BTreeSet;
-
-use virt_vgpu::allocate::PATIENCE;
 
 use crate::support::{
     domain::Domain,
@@ -17,7 +15,6 @@ const FOREIGN: &str = "f0e1c000-0000-4000-8000-000000000001";
 fn all(running: Vec<Running>) -> Vec<Outcome> {
     let outcomes: Vec<Outcome> = running.into_iter().map(Running::wait).collect();
     for outcome in &outcomes {
-        assert!(outcome.took < PATIENCE, "{outcome:?}");
         assert_eq!(outcome.stdout, "", "{outcome:?}");
     }
     outcomes

@@ -250,12 +250,9 @@ fn a_driver_that_does_not_let_go_refuses_the_start() {
     insta::assert_snapshot!(on_host(&scene, outcome.refusal()), @r"
     pool 'cards' has no free PCI device for domain 'vm1': its XML names 0000:04:00.0: bind 0000:04:00.0 to vfio-pci instead of igb: igb does not let 0000:04:00.0 go, so something on this host uses it: /sys/bus/pci/drivers/igb/unbind: no answer from the driver within 8 s; it is quarantined until igb has it again and it answers ('virt-vgpu reconcile' tries that): stop what uses it, or reboot the host; 'virt-vgpu start vm1' looks for another
     ");
-    assert!(outcome.took < Duration::from_secs(25), "{outcome:?}");
-    // Nobody gets it, and others are not delayed.
+    // Nobody gets it, and others start while the driver still hangs.
     assert_eq!(scene.claims(), []);
-    let quick = scene.prepare(&other);
-    assert!(quick.took < Duration::from_secs(2), "{quick:?}");
-    quick.ends_well();
+    scene.prepare(&other).ends_well();
     scene.stop(&other);
     scene.prepare(&self::domain(3, NIC)).refusal();
     // The driver lets go in the end, and the child takes that back.

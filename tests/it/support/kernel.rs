@@ -231,29 +231,27 @@ impl Kernel {
             return result;
         }
         let fault = self.state().next_fault(what, value);
-        let delay = fault.as_ref().map_or(Duration::ZERO, |fault| fault.delay);
         let errno = fault.as_ref().and_then(|fault| fault.errno);
-        let does = fault.as_ref().is_some_and(|fault| fault.does);
-        self.wait_for_others(fault.as_ref().map_or(0, |fault| fault.together));
-        let pretends = fault.is_some_and(|fault| fault.pretends);
+        let has = |what: fn(&Fault) -> bool| fault.as_ref().is_some_and(what);
+        let works = || self.works(fault.as_ref());
         let result = match (errno, what) {
             (Some(errno), _) => {
-                std::thread::sleep(delay);
-                if does {
+                works();
+                if has(|fault| fault.does) {
                     self.state().carry_out(what, value)?;
                 }
                 Err(errno)
             }
-            _ if pretends => Ok(value.len()),
-            (None, OnWrite::Create { parent, type_id }) if !delay.is_zero() => {
-                self.create_slowly((parent, type_id, value), delay)
+            _ if has(|fault| fault.pretends) => Ok(value.len()),
+            (None, OnWrite::Create { parent, type_id }) if has(Fault::takes_time) => {
+                self.create_slowly((parent, type_id, value), works)
             }
             (None, OnWrite::Remove { uuid }) => {
-                std::thread::sleep(delay);
+                works();
                 self.remove(uuid, value)
             }
             (None, _) => {
-                std::thread::sleep(delay);
+                works();
                 self.state().carry_out(what, value)
             }
         };
@@ -299,7 +297,7 @@ impl Kernel {
     fn create_slowly(
         &self,
         (parent, type_id, value): (&str, &str, &[u8]),
-        delay: Duration,
+        works: impl FnOnce(),
     ) -> Result<usize, Errno> {
         let before: Vec<String> = self.state().mdevs.keys().cloned().collect();
         let result = self.state().create(parent, type_id, value);
@@ -312,7 +310,7 @@ impl Kernel {
         };
         if result.is_ok() {
             set_whole(false);
-            std::thread::sleep(delay);
+            works();
             set_whole(true);
         }
         result

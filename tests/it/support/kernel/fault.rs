@@ -118,6 +118,10 @@ impl Fault {
         }
     }
 
+    pub fn takes_time(&self) -> bool {
+        self.hangs || !self.delay.is_zero()
+    }
+
     /// After one such write, others do that to the function.
     pub fn then(target: Target, meanwhile: Meanwhile) -> Self {
         Self {

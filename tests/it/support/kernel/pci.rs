@@ -561,7 +561,7 @@ impl Kernel {
     }
 
     /// The time that the driver takes.
-    fn works(&self, fault: Option<&Fault>) {
+    pub(super) fn works(&self, fault: Option<&Fault>) {
         let Some(fault) = fault else { return };
         std::thread::sleep(fault.delay);
         self.wait_for_others(fault.together);
