@@ -10,7 +10,7 @@ use super::named;
 use crate::{
     cli::{confirm::confirm, maintenance::libvirt_or_tell, output, target::Connection},
     device::maintenance,
-    host::{Host, is_root},
+    host::{Host, complain, is_root},
     maintenance::{LoadPlan, LoadReport, Work, load, plan_load},
     model::DriverSetName,
 };
@@ -22,7 +22,8 @@ use crate::{
 /// driver, install the one of the set (the package of the distribution, else NVIDIA's
 /// installer), load it, start the services, set up the GPUs for their pools. Then the
 /// version is read back. If a step fails, the former driver is installed and loaded
-/// again, if a driver set has it. Neither Ctrl-C nor a lost connection stops it. What a reboot is needed for is said before.
+/// again, if a driver set has it. Neither Ctrl-C nor a lost connection stops it. What a
+/// reboot is needed for is said before.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   virt-vgpu driver load nvidia-580.65.05 --dry-run
@@ -85,6 +86,11 @@ impl LoadDriver {
         let mut work = Work::begin(host, "virt-vgpu driver load")?;
         // Things may have changed since.
         let plan = plan(work.noted())?;
+        if self.yes {
+            for note in &plan.notes {
+                complain(&format!("virt-vgpu: note: {note}"));
+            }
+        }
         let report = load(&mut work, &set, &plan).with_context(|| undone.clone())?;
         let is_loaded = report.is_loaded;
         output::report(self.json, &Report::Done(report))?;

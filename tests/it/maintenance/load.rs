@@ -468,4 +468,10 @@ fn what_a_reboot_is_needed_for_is_said_before() {
     no pool takes 0000
     ");
     assert_eq!(place.read("calls"), "");
+    // Nobody is asked with --yes; it is said all the same.
+    let loaded = place.command("driver load nvidia-580.65.05 --yes");
+    let said = loaded.stderr.lines();
+    let said = said.map_while(|line| line.strip_prefix("virt-vgpu: note: "));
+    let planned = notes.iter().filter_map(serde_json::Value::as_str);
+    assert_eq!(said.collect::<Vec<_>>(), planned.collect::<Vec<_>>());
 }

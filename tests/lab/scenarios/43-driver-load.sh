@@ -1,6 +1,6 @@
 # The host's driver is changed: GPUs go into maintenance, VMs off them, another driver is installed and loaded, and all
-# comes back. With a VM that does not stop, a program that has the driver open, drivers that do not build or load, and a
-# command that is killed.
+# comes back. With a VM that does not stop, a program that has the driver open, drivers that do not build or load, a
+# command that is killed, and a power cut.
 # needs: product
 # deadline: 900
 a=0000:3b:00.0 b=0000:5e:00.0
@@ -75,8 +75,27 @@ said=$(refuse 'virt-vgpu maintenance leave')
 	fail "it said: $said"
 on_lab 'virt-vgpu driver load nvidia-580.65.05 --yes; virt-vgpu maintenance leave'
 assert_eq '580.65.05 32 32' "echo \$(cat /sys/module/nvidia/version) \$(functions_of $a) \$(functions_of $b)"
+
+# The power is cut while a package is installed: nothing was shut down, and the next command knows where it stopped.
+on_lab 'virt-vgpu maintenance enter > /dev/null; rm /run/lab-is-waiting /run/lab-go-on
+	mv /etc/modules-load.d/virt-vgpu-sim.conf /etc/lab-modules; sync
+	in_background load "exec virt-vgpu driver load nvidia-535.54.06 --yes"; wait_until "test -e /run/lab-is-waiting" 120'
+cut_power
+assert 'wait_until "systemctl -q is-active multi-user.target" 180'
+assert_eq '["install",false]' "virt-vgpu maintenance status --json | jq -c '[.load.step, .driver_loaded]'"
+assert_eq 'nvidia-vgpu-ubuntu-535' "dpkg --audit | grep -o 'nvidia-vgpu-ubuntu-[0-9]*'"
+said=$(refuse 'virt-vgpu maintenance leave')
+[[ $said == *"'virt-vgpu driver load nvidia-535.54.06' stopped at 'install the driver', and no driver is loaded now"* ]] ||
+	fail "it said: $said"
+said=$(refuse 'virt-vgpu driver load nvidia-580.65.05 --yes')
+[[ $said == *"dpkg was interrupted at its work and refuses other work; complete it with 'dpkg --configure -a', then try again" ]] ||
+	fail "it said: $said"
+on_lab 'touch /run/lab-go-on; dpkg --configure -a > /dev/null; virt-vgpu driver load nvidia-580.65.05 --yes
+	virt-vgpu maintenance leave; mv /etc/lab-modules /etc/modules-load.d/virt-vgpu-sim.conf'
+assert_eq '580.65.05 32 32' "echo \$(cat /sys/module/nvidia/version) \$(functions_of $a) \$(functions_of $b)"
+assert_eq '' 'dpkg --audit'
 on_lab "start_vm ws1; virsh -q destroy ws1; virsh -q undefine ws1; virsh -q undefine ws2
-	rm /etc/virt-vgpu/pools.d/* /run/lab-is-waiting /run/lab-go-on
+	rm /etc/virt-vgpu/pools.d/*
 	for gpu in $a $b; do /usr/lib/nvidia/sriov-manage -d \$gpu; done
 	systemctl stop nvidia-vgpu-mgr; modprobe -r nvidia; dpkg --purge nvidia-vgpu-ubuntu-580 > /dev/null
 	for set in \$(virt-vgpu driver list --json | jq -r '.sets[].name'); do virt-vgpu driver remove \$set --yes; done > /dev/null
