@@ -18,13 +18,15 @@ mod driver;
 mod holders;
 mod install;
 mod load;
+mod plan;
 mod services;
 mod vacate;
 
 pub use driver::loaded_driver;
 pub use holders::{Holder, Holders, holders};
 pub use install::Installer;
-pub use load::{LoadPlan, LoadReport, load, plan_load, set_up};
+pub use load::{LoadReport, load, set_up};
+pub use plan::{LoadPlan, plan_load};
 pub use services::restart;
 pub use vacate::{Left, migrate, shut_down};
 

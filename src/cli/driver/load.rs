@@ -10,7 +10,7 @@ use super::named;
 use crate::{
     cli::{confirm::confirm, maintenance::libvirt_or_tell, output, target::Connection},
     device::maintenance,
-    host::{Host, complain, is_root},
+    host::{Host, is_root},
     maintenance::{LoadPlan, LoadReport, Work, load, plan_load},
     model::DriverSetName,
 };
@@ -79,18 +79,16 @@ impl LoadDriver {
             output::report(self.json, &Report::Planned(planned))?;
             return Ok(ExitCode::SUCCESS);
         }
+        let mut said = Vec::new();
         if !self.yes {
+            said.clone_from(&planned.notes);
             let question = format!("{}change the driver?", Report::Planned(planned));
             confirm(&question, &undone)?;
         }
         let mut work = Work::begin(host, "virt-vgpu driver load")?;
         // Things may have changed since.
-        let plan = plan(work.noted())?;
-        if self.yes {
-            for note in &plan.notes {
-                complain(&format!("virt-vgpu: note: {note}"));
-            }
-        }
+        let mut plan = plan(work.noted())?;
+        plan.notes.retain(|note| !said.contains(note));
         let report = load(&mut work, &set, &plan).with_context(|| undone.clone())?;
         let is_loaded = report.is_loaded;
         output::report(self.json, &Report::Done(report))?;
