@@ -69,6 +69,23 @@ same 'a guest with dpkg' "$(installed $deb "asked: dpkg -i /media/disc/$deb" 'it
 same 'a guest with rpm' "$(installed $rpm "asked: rpm -U /media/disc/$rpm" 'it begins: edabeedb030000')" "$(told 'rpm: ')"
 same 'another guest' "$(installed $run "asked: $run --silent")" "$(told 'run: ')"
 
+# The guest has the disc mounted, and its kernel has locked the drive: it keeps its disc, unless it is told to let go.
+# What QEMU has open, which may not have a name any more.
+# shellcheck disable=SC2016  # expanded on the lab host
+of_guest() { on_lab 'for file in /proc/$(qemu_pid guest)/fd/*; do [[ $(readlink "$file") != *.iso* ]] || stat -Lc %i "$file"; done | sort -u'; }
+before=$(of_guest)
+on_lab "printf 'licence.token.of-more\n' > /srv/client.tok
+	virt-vgpu driver token add /srv/client.tok --pool cad --yes; rm /srv/client.tok"
+said=$(refuse 'virt-vgpu driver iso nvidia-580.65.05 --update-running')
+[[ $said == *"domain 'guest': "*"; it keeps its disc; if the guest has locked the drive, eject the disc in the guest and run this again, or try again with --force"* ]] ||
+	fail "it said: $said"
+assert_eq '["failed"]' "{ virt-vgpu driver iso nvidia-580.65.05 --update-running --json || true; } | jq -c '[.running[].outcome]'"
+same 'the disc of the guest' "$before" "$(of_guest)"
+assert "virt-vgpu driver iso nvidia-580.65.05 --update-running --force | grep -x \"domain 'guest' has now $disc\""
+same 'the disc of the guest' "$(on_lab "stat -c %i $disc")" "$(of_guest)"
+[[ $(of_guest) != "$before" ]] || fail 'it is the same disc'
+assert_eq '' "virsh dumpxml guest | grep \"tray='open'\" || true"
+
 # It has the GPU that the driver is for.
 on_lab "heard guest '+ pci 0000:[0-9a-f:.]* 10de:1eb8'
 	virsh -q destroy guest; virsh -q undefine guest; virt-vgpu driver token remove --pool cad --yes > /dev/null
