@@ -28,6 +28,7 @@ use stage::Stage;
 use crate::support::libvirtd::Libvirtd;
 use crate::support::{
     domain::Domain,
+    eventually,
     process::{Outcome, Program},
     scene::Scene,
     side_by_side::each,
@@ -407,20 +408,16 @@ fn a_child_killed_after_any_write_leaves_nothing() {
 #[test]
 fn a_kill_while_the_driver_works_leaves_nothing() {
     use crate::support::kernel::{Fault, Target};
-    use std::time::Duration;
-    use virt_vgpu::host::Deadline;
     let (scene, domain) = (scene(), domain(1));
     scene.kernel.inject(Fault::hanging(Target::Create));
     let mut hook = scene.hook(&domain, "prepare begin -").start();
-    let patience = || Deadline::after(Duration::from_secs(60));
-    assert!(patience().wait_until(|| !scene.ours().is_empty()));
+    eventually("the creation", || !scene.ours().is_empty());
     hook.kill();
     assert_eq!(hook.wait().signal, Some(9));
     // Nobody reads the driver's answer any more: the write is undone.
     assert_eq!(scene.claims().len(), 1);
     scene.kernel.heal();
-    let is_gone = patience().wait_until(|| scene.ours().is_empty());
-    assert!(is_gone, "{:?}", scene.ours());
+    eventually("the removal", || scene.ours().is_empty());
     Cure::Again.apply(Stage::Mdev, &scene, &domain);
 }
 

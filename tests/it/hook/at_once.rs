@@ -4,10 +4,11 @@
 use std::time::Duration;
 
 use nix::errno::Errno;
-use virt_vgpu::{claims::State, host::Deadline};
+use virt_vgpu::claims::State;
 
 use crate::support::{
     domain::Domain,
+    eventually,
     kernel::{Fault, Target},
     machine::{Gpu, Machine, SMALL},
     process::Running,
@@ -20,11 +21,6 @@ const FOR_EVER: Duration = Duration::from_secs(100);
 const SLOW: Duration = Duration::from_secs(1);
 const FOREIGN: &str = "f0e1c000-0000-4000-8000-00000000000";
 
-fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    const PATIENCE: Duration = Duration::from_secs(60);
-    assert!(Deadline::after(PATIENCE).wait_until(&mut is_so), "{what}");
-}
-
 fn start(scene: &Scene, domain: &Domain) -> Running {
     scene.hook(domain, "prepare begin -").start()
 }
@@ -32,7 +28,7 @@ fn start(scene: &Scene, domain: &Domain) -> Running {
 /// Starts the domain and returns when its claim has that state.
 fn start_until(scene: &Scene, domain: &Domain, state: State) -> Running {
     let running = start(scene, domain);
-    wait_until("the claim", || {
+    eventually("the claim", || {
         let claims = scene.claims();
         let mut claims = claims.iter().filter(|claim| claim.domain == domain.uuid);
         claims.any(|claim| claim.state == state)
@@ -151,7 +147,7 @@ fn a_board_that_hangs_is_left_to_whoever_waits_for_it() {
     let hang = Fault::delay(Target::Create, FOR_EVER).on("0000:3b:00.0");
     scene.kernel.inject(hang.times(1));
     let hangs = start_until(&scene, &first, State::Intent);
-    wait_until("the driver", || scene.kernel.under_way() == 1);
+    eventually("the driver", || scene.kernel.under_way() == 1);
     scene.prepare(&next).ends_well();
     assert!(
         parents(&scene).contains(&"0000:3c:00.0".to_owned()),
@@ -199,7 +195,7 @@ fn a_device_that_is_being_given_back_is_waited_for() {
     assert_eq!(scene.prepare(&comes).refusal(), NO_ROOM);
     scene.kernel.inject(Fault::delay(Target::Remove, SLOW));
     let leaving = scene.hook(&leaves, "release end shutdown").start();
-    wait_until("the claim", || {
+    eventually("the claim", || {
         let claims = scene.claims();
         claims.iter().all(|claim| claim.state == State::Releasing)
     });

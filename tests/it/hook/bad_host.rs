@@ -9,10 +9,10 @@ use std::{
 
 use fs2::FileExt;
 use nix::errno::Errno;
-use virt_vgpu::{allocate::PATIENCE, host::Deadline};
 
 use crate::support::{
     domain::Domain,
+    eventually,
     kernel::{Fault, Target},
     machine::{Function, LARGE, Machine, SMALL},
     process::Outcome,
@@ -261,11 +261,9 @@ fn a_driver_that_hangs() {
     assert_eq!(scene.kernel.writes(), []);
     // A late result is undone by the process that stayed behind.
     scene.kernel.heal();
-    let is_undone = || scene.kernel.writes().len() == 2;
-    assert!(
-        Deadline::after(PATIENCE).wait_until(is_undone),
-        "one creation, one removal"
-    );
+    eventually("one creation, one removal", || {
+        scene.kernel.writes().len() == 2
+    });
     assert!(!scene.kernel.mdevs().contains_key(uuid));
     scene.stop(&domain);
     scene.is_empty();
@@ -283,8 +281,9 @@ fn a_driver_that_hangs_at_the_end() {
     assert_eq!(scene.claims().len(), 1);
     assert_eq!(scene.ours().len(), 1);
     scene.kernel.heal();
-    let is_gone = || scene.ours().is_empty() && scene.kernel.under_way() == 0;
-    assert!(Deadline::after(PATIENCE).wait_until(is_gone));
+    eventually("the removal", || {
+        scene.ours().is_empty() && scene.kernel.under_way() == 0
+    });
     let release = scene.hook(&domain, "release end destroyed");
     release.run().ends_well();
     scene.is_empty();

@@ -1,17 +1,13 @@
 //! The hook hands out whole PCI functions: each is bound to `vfio-pci` for as long as its VM
 //! runs and comes back to exactly the driver that it had, whatever happens in between.
 
-use std::time::Duration;
-
 use lab_nvidia::model::Vm;
 use nix::errno::Errno;
-use virt_vgpu::{
-    claims::{Claim, State},
-    host::Deadline,
-};
+use virt_vgpu::claims::{Claim, State};
 
 use crate::support::{
     domain::Domain,
+    eventually,
     kernel::{Bound, Fault, Meanwhile, Target},
     machine::{Machine, Plain},
     process::{Outcome, Program},
@@ -83,10 +79,6 @@ fn logged(scene: &Scene, domain: &Domain, words: &str) -> String {
         format!("domain '{rest}")
     });
     on_host(scene, &lines.collect::<Vec<_>>().join("\n"))
-}
-
-fn eventually(what: impl FnMut() -> bool) {
-    assert!(Deadline::after(Duration::from_secs(60)).wait_until(what));
 }
 
 #[test]
@@ -257,7 +249,9 @@ fn a_driver_that_does_not_let_go_refuses_the_start() {
     scene.prepare(&self::domain(3, NIC)).refusal();
     // The driver lets go in the end, and the child takes that back.
     scene.kernel.heal();
-    eventually(|| scene.kernel.under_way() == 0 && now(&scene, NIC) == bound(Some("igb"), None));
+    eventually("the driver has let go", || {
+        scene.kernel.under_way() == 0 && now(&scene, NIC) == bound(Some("igb"), None)
+    });
     forget_slow_drivers(&scene);
     scene.prepare(&domain).ends_well();
     scene.stop(&domain);
@@ -296,7 +290,9 @@ fn vfio_that_does_not_answer_refuses_the_start() {
     assert_eq!(scene.claims(), []);
     scene.kernel.heal();
     // The child takes it away from `vfio-pci` again.
-    eventually(|| scene.kernel.under_way() == 0 && now(&scene, NIC).driver.is_none());
+    eventually("the driver has let go", || {
+        scene.kernel.under_way() == 0 && now(&scene, NIC).driver.is_none()
+    });
     forget_slow_drivers(&scene);
     scene.prepare(&domain).refusal();
     is_given_back_by_reconcile(&scene, &domain);
@@ -311,7 +307,7 @@ fn a_function_that_vfio_does_not_let_go_is_quarantined() {
     assert_eq!(scene.claims(), []);
     scene.prepare(&domain).refusal();
     scene.kernel.heal();
-    eventually(|| {
+    eventually("the driver has let go", || {
         let reserved = format!("/bus/pci/devices/{NIC}/driver_override");
         !scene.kernel.is_locked_for(&reserved)
     });
@@ -349,7 +345,7 @@ fn a_function_that_comes_back_late_is_back() {
     assert_eq!(outcome.code, Some(0), "{outcome:?}");
     scene.prepare(&domain).refusal();
     scene.kernel.heal();
-    eventually(|| {
+    eventually("the driver has let go", || {
         scene.kernel.under_way() == 0 && now(&scene, NIC).driver.as_deref() == Some("igb")
     });
     forget_slow_drivers(&scene);

@@ -277,6 +277,20 @@ impl Kernel {
         self.state().most_at_once
     }
 
+    /// The time that the driver takes.
+    fn works(&self, fault: Option<&Fault>) {
+        let Some(fault) = fault else { return };
+        std::thread::sleep(fault.delay);
+        self.wait_for_others(fault.together);
+        if fault.hangs {
+            let state = self.state();
+            let healed = state.healed;
+            let hangs = |state: &mut State| state.healed == healed;
+            let waited = self.closed.wait_while(state, hangs);
+            drop(waited.unwrap_or_else(|poison| poison.into_inner()));
+        }
+    }
+
     /// Waits until that many writes are here at once.
     fn wait_for_others(&self, writes: usize) {
         /// Longer than anybody waits for a driver.

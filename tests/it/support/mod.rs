@@ -3,6 +3,10 @@
 //! around it; plain files for commands that only read; a libvirtd, and a driver for
 //! NVML.
 
+use std::time::Duration;
+
+use virt_vgpu::host::Deadline;
+
 pub mod domain;
 pub mod kernel;
 #[cfg(feature = "cli")]
@@ -25,6 +29,13 @@ pub mod tree;
 pub mod twin_host;
 #[cfg(feature = "cli")]
 pub mod uevents;
+
+/// Waits for an event, longer than the slowest machine takes.
+#[track_caller]
+pub fn eventually(what: &str, is_so: impl FnMut() -> bool) {
+    const PATIENCE: Duration = Duration::from_secs(60);
+    assert!(Deadline::after(PATIENCE).wait_until(is_so), "{what}");
+}
 
 /// Files that others can write are not trusted, and the umask of the user who runs the
 /// tests may create such files.

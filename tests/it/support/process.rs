@@ -6,6 +6,7 @@ use std::{
     os::unix::process::ExitStatusExt,
     path::Path,
     process::{Child, Command, Stdio},
+    sync::mpsc,
     time::{Duration, Instant},
 };
 
@@ -35,7 +36,6 @@ pub struct Outcome {
     pub signal: Option<i32>,
     pub stdout: String,
     pub stderr: String,
-    pub took: Duration,
 }
 
 impl Program {
@@ -136,20 +136,22 @@ impl Program {
         let mut stdin = tempfile::tempfile().unwrap();
         stdin.write_all(&self.input).unwrap();
         stdin.rewind().unwrap();
-        let started = Instant::now();
-        let output = self
+        let child = self
             .command
             .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            .output()
+            .spawn()
             .unwrap();
+        let (sender, ended) = mpsc::channel();
+        std::thread::spawn(move || sender.send(child.wait_with_output()));
+        let output = ended.recv_timeout(Running::PATIENCE);
+        let output = output.expect("its output is closed").unwrap();
         Outcome {
             code: output.status.code(),
             signal: output.status.signal(),
             stdout: String::from_utf8(output.stdout).unwrap(),
             stderr: String::from_utf8(output.stderr).unwrap(),
-            took: started.elapsed(),
         }
     }
 }
@@ -218,7 +220,6 @@ impl Running {
         Outcome {
             code: status.code(),
             signal: status.signal(),
-            took: self.started.elapsed(),
             stdout: read(&mut self.stdout),
             stderr: read(&mut self.stderr),
         }

@@ -66,13 +66,19 @@ for bad in 570.86.10 550.90.05; do
 	assert_eq 'active' 'systemctl is-active nvidia-vgpu-mgr'
 done
 
+# stopped_at_install: whoever comes next knows where the change has stopped
+stopped_at_install() {
+	local said
+	assert_eq '["install",false]' "virt-vgpu maintenance status --json | jq -c '[.load.step, .driver_loaded]'"
+	said=$(refuse 'virt-vgpu maintenance leave')
+	[[ $said == *"'virt-vgpu driver load nvidia-535.54.06' stopped at 'install the driver', and no driver is loaded now"* ]] ||
+		fail "it said: $said"
+}
+
 # Killed while a package is installed: who comes next knows it.
 on_lab 'in_background load "exec virt-vgpu driver load nvidia-535.54.06 --yes"; wait_until "test -e /run/lab-is-waiting" 120
 	pkill -9 -x virt-vgpu; wait_until "! pgrep -x virt-vgpu" 20; touch /run/lab-go-on; wait_until "! pgrep -x apt-get" 120'
-assert_eq '["install",false]' "virt-vgpu maintenance status --json | jq -c '[.load.step, .driver_loaded]'"
-said=$(refuse 'virt-vgpu maintenance leave')
-[[ $said == *"'virt-vgpu driver load nvidia-535.54.06' stopped at 'install the driver', and no driver is loaded now"* ]] ||
-	fail "it said: $said"
+stopped_at_install
 on_lab 'virt-vgpu driver load nvidia-580.65.05 --yes; virt-vgpu maintenance leave'
 assert_eq '580.65.05 32 32' "echo \$(cat /sys/module/nvidia/version) \$(functions_of $a) \$(functions_of $b)"
 
@@ -82,11 +88,8 @@ on_lab 'virt-vgpu maintenance enter > /dev/null; rm /run/lab-is-waiting /run/lab
 	in_background load "exec virt-vgpu driver load nvidia-535.54.06 --yes"; wait_until "test -e /run/lab-is-waiting" 120'
 cut_power
 assert 'wait_until "systemctl -q is-active multi-user.target" 180'
-assert_eq '["install",false]' "virt-vgpu maintenance status --json | jq -c '[.load.step, .driver_loaded]'"
+stopped_at_install
 assert_eq 'nvidia-vgpu-ubuntu-535' "dpkg --audit | grep -o 'nvidia-vgpu-ubuntu-[0-9]*'"
-said=$(refuse 'virt-vgpu maintenance leave')
-[[ $said == *"'virt-vgpu driver load nvidia-535.54.06' stopped at 'install the driver', and no driver is loaded now"* ]] ||
-	fail "it said: $said"
 said=$(refuse 'virt-vgpu driver load nvidia-580.65.05 --yes')
 [[ $said == *"dpkg was interrupted at its work and refuses other work; complete it with 'dpkg --configure -a', then try again" ]] ||
 	fail "it said: $said"

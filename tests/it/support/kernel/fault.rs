@@ -118,6 +118,7 @@ impl Fault {
         }
     }
 
+    /// Whether others can see what such a write has half done.
     pub fn takes_time(&self) -> bool {
         self.hangs || !self.delay.is_zero()
     }

@@ -560,20 +560,6 @@ impl Kernel {
         self.state().strike(target, &[at, driver])
     }
 
-    /// The time that the driver takes.
-    pub(super) fn works(&self, fault: Option<&Fault>) {
-        let Some(fault) = fault else { return };
-        std::thread::sleep(fault.delay);
-        self.wait_for_others(fault.together);
-        if fault.hangs {
-            let state = self.state();
-            let healed = state.healed;
-            let hangs = |state: &mut State| state.healed == healed;
-            let waited = self.closed.wait_while(state, hangs);
-            drop(waited.unwrap_or_else(|poison| poison.into_inner()));
-        }
-    }
-
     /// `vfio_unregister_group_dev` waits until nobody has the device open.
     fn wait_until_closed(&self, at: &str) {
         let is_open = |state: &mut State| {
